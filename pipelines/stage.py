@@ -1,0 +1,120 @@
+"""What every stage shares: parameters, resume folder, tracking, progress, signals, exit codes.
+
+A stage module is a function of one :class:`Stage`::
+
+    def pretrain(stage: Stage) -> None: ...
+
+    if __name__ == "__main__":
+        main("pretrain", pretrain, sections=("run", "policy", "vib", "pretrain"), inputs=(EPISODES,))
+
+and runs alike under ``dvc repro``, under Prefect and by hand (``python -m pipelines.pretrain``).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from zprl import config, durable, provenance
+from zprl.errors import Interrupted, ZprlError
+from zprl.run_dir import RunDir
+from zprl.tracking import Tracker, open_tracker
+
+ARTIFACTS = Path("artifacts")
+METRICS = Path("metrics")
+PLOTS = Path("plots")
+RUNS = Path("runs")
+
+EPISODES = ARTIFACTS / "episodes"
+BASE = ARTIFACTS / "base"
+STEERING = ARTIFACTS / "steering"
+EVALUATION = ARTIFACTS / "evaluation"
+PROMOTION = ARTIFACTS / "promotion.json"
+REPORT = ARTIFACTS / "report"
+
+
+class Stage:
+    """One run of one stage.
+
+    Attributes:
+        name: The stage's name in ``dvc.yaml``.
+        params: All of ``params.yaml``.
+        run_dir: Resume state; its key holds the declared sections, the inputs' digests and the code's digest.
+        tracker: Where metrics and artifacts of this stage go.
+        stopping: True once SIGTERM or Ctrl-C asked the stage to stop.
+    """
+
+    def __init__(self, name: str, params: config.Params, run_dir: RunDir, tracker: Tracker) -> None:
+        self.name = name
+        self.params = params
+        self.run_dir = run_dir
+        self.tracker = tracker
+        self.stopping = False
+        self._started = time.monotonic()
+        self._before = float(run_dir.notes().get("wall_s", 0.0))
+
+    def wall_s(self) -> float:
+        """Seconds this stage has worked, interrupted attempts included."""
+        return round(self._before + time.monotonic() - self._started, 1)
+
+    def checkpoint(self) -> None:
+        """Note the time spent; call it after each committed generation.  Raises :class:`Interrupted` if asked to stop."""
+        self.run_dir.note(wall_s=self.wall_s())
+        if self.stopping:
+            raise Interrupted(f"{self.name} stopped on request", remedy="run the same command again to continue")
+
+    def say(self, text: str) -> None:
+        """Print one line of progress, at once, so that it streams through DVC and Prefect."""
+        print(f"[{self.name}] {text}", flush=True)
+
+
+def _die_with_parent() -> None:
+    """Ask the kernel for SIGTERM when the parent (dvc) dies, so that no orphan keeps working (Linux only)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+
+
+def execute(name: str, body: Callable[[Stage], None], *, sections: Sequence[str], inputs: Sequence[Path]) -> None:
+    """Run one stage to its end or raise."""
+    params = config.load()
+    os.environ["OMP_NUM_THREADS"] = str(params.run.threads)
+    chosen = params.model_dump(mode="json", include=set(sections))
+    digests = {path.as_posix(): durable.digest(path) for path in inputs}
+    key = {"params": chosen, "inputs": digests, "code": provenance.code_digest()}
+    with RunDir(RUNS, name, key) as run_dir, open_tracker(name, run_dir=run_dir, params=chosen, inputs=digests) as tracker:
+        stage = Stage(name, params, run_dir, tracker)
+
+        def ask(number: int, _: FrameType | None) -> None:
+            if stage.stopping:  # asked twice
+                os._exit(Interrupted.exit_code)
+            stage.stopping = True
+            stage.say("stopping at the next resume point (ask again to stop at once)")
+
+        previous = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            body(stage)
+        finally:
+            stage.run_dir.note(wall_s=stage.wall_s())
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+
+def main(name: str, body: Callable[[Stage], None], *, sections: Sequence[str], inputs: Sequence[Path] = ()) -> NoReturn:
+    """Entry point of a stage's module: run it and exit with the contract's exit code."""
+    _die_with_parent()
+    code = 0
+    try:
+        execute(name, body, sections=sections, inputs=inputs)
+    except ZprlError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+        code = error.exit_code
+    sys.stdout.flush()
+    sys.stderr.flush()
+    sys.exit(code)

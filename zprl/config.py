@@ -1,0 +1,239 @@
+"""``params.yaml`` as frozen pydantic models, one per section.  Unknown keys are errors.
+
+Every tunable number of the pipeline stands in ``params.yaml``; DVC sees each of them.  The text of each field is what
+``zprl config explain`` prints.  Source tags: *paper* (arXiv 2605.19919), *official code* (its authors' repository),
+*ours* (measured or decided here).
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from zprl.errors import ConfigError
+
+PARAMS_FILE = "params.yaml"
+
+
+class Section(BaseModel):
+    """A section of ``params.yaml``: frozen, and a key it does not know is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Run(Section):
+    """What holds for the whole pipeline run."""
+
+    seed: int = Field(0, ge=0, description="Training seed of every stage.")
+    device: Literal["cpu", "cuda"] = Field("cpu", description="Where torch and the simulator run.")
+    threads: int = Field(1, ge=1, description="Torch threads; more than one is slower for networks of this size (ours).")
+
+
+class Task(Section):
+    """The world in which policies act and are judged."""
+
+    name: str = Field("isaac/lift-cube", description="Registered task; `zprl env list` prints them.")
+    episode_steps: int = Field(200, ge=10, description="Environment steps after which an episode is truncated.")
+
+
+class Ingest(Section):
+    """From recorded demonstrations to validated episodes."""
+
+    reader: str = Field("robomimic", description="Registered reader of the demo files.")
+    obs_keys: tuple[str, ...] = Field(
+        ("robot0_eef_pos", "robot0_gripper_qpos", "robot0_gripper_command", "object"),
+        description="Observation keys the policy sees, in order.",
+    )
+    max_bad_fraction: float = Field(0.05, ge=0, le=1, description="The stage fails when more episodes than this share are bad.")
+    max_episodes: int | None = Field(None, ge=1, description="Use only the first so many good episodes; null for all.")
+    exclude_failures: bool = Field(False, description="Leave out episodes that did not end in success.")
+
+
+class Policy(Section):
+    """The frozen base: observation encoder and chunked flow-matching generator."""
+
+    obs_steps: int = Field(1, ge=1, description="Observation frames seen (paper: 1 in simulation).")
+    horizon: int = Field(8, ge=1, description="Length of the predicted action sequence.")
+    chunk_steps: int = Field(8, ge=1, description="Executed actions per prediction; one chunk is one RL step.")
+    embedding_dim: int = Field(128, ge=1, description="Width of the observation embedding e.")
+    encoder_hidden: tuple[int, ...] = Field((256,), description="Hidden layers of the state encoder (ours).")
+    velocity_net: Literal["mlp", "unet"] = Field("mlp", description="mlp: small and fast on a CPU; unet: the paper's 1-D UNet.")
+    mlp_hidden: tuple[int, ...] = Field((256, 256, 256), description="Hidden layers of the MLP velocity network (ours).")
+    unet_channels: tuple[int, ...] = Field((128, 256, 512), description="Channels of the UNet levels (official code).")
+    unet_kernel: int = Field(5, ge=1, description="Kernel of the UNet convolutions (official code).")
+    unet_groups: int = Field(8, ge=1, description="Groups of the UNet's group normalisation (official code).")
+    time_embedding_dim: int = Field(64, ge=2, description="Width of the sinusoidal flow-time embedding.")
+    flow_steps: int = Field(5, ge=1, description="Euler steps of the sampler (official code: 2 robomimic, 5 MetaWorld and Adroit).")
+    time_grid: Literal["uniform", "diffusers"] = Field(
+        "uniform", description="uniform: 1, .8, ... 0; diffusers: spaced from 1 to .01, then 0, as the released code's scheduler has it."
+    )
+
+    @model_validator(mode="after")
+    def _fits(self) -> Policy:
+        if self.obs_steps - 1 + self.chunk_steps > self.horizon:
+            raise ValueError(f"chunk_steps ({self.chunk_steps}) + obs_steps - 1 must not exceed horizon ({self.horizon})")
+        return self
+
+
+class Vib(Section):
+    """The variational information bottleneck on the embedding."""
+
+    enabled: bool = Field(True, description="False trains the bare base policy; its weights are bit-identical either way.")
+    latent_dim: int = Field(8, ge=1, description="Width of the latent z (official code: 16 robomimic, 8 Adroit and MetaWorld).")
+    hidden: tuple[int, ...] = Field((256, 256, 256), description="Hidden layers of encoder and decoder (official code).")
+    kl_weight: float = Field(2e-4, ge=0, description="beta; weighs the KL averaged over latent dimensions (official code).")
+    reconstruction_weight: float = Field(0.01, ge=0, description="rho; weighs the reconstruction of the embedding (official code).")
+
+
+class Pretrain(Section):
+    """Offline training of base policy and bottleneck."""
+
+    steps: int = Field(4000, ge=1, description="Gradient steps.")
+    batch_size: int = Field(256, ge=1, description="Chunks per step (official code: 256).")
+    learning_rate: float = Field(1e-3, gt=0, description="AdamW (official code: 1e-4 for the UNet; 1e-3 for our small nets).")
+    betas: tuple[float, float] = Field((0.95, 0.999), description="AdamW (official code).")
+    weight_decay: float = Field(1e-6, ge=0, description="AdamW (official code).")
+    warmup_steps: int = Field(100, ge=0, description="Linear warm-up before the cosine schedule (official code).")
+    ema_power: float = Field(0.8, gt=0, description="EMA decay is 1 - (1 + step)^-power (official code).")
+    ema_max: float = Field(0.9999, ge=0, lt=1, description="Cap of the EMA decay (official code).")
+    validation_fraction: float = Field(0.05, ge=0, lt=1, description="Share of episodes kept for the validation loss.")
+    checkpoint_every: int = Field(500, ge=1, description="Steps between resume points.")
+    log_every: int = Field(50, ge=1, description="Steps between logged metrics.")
+
+
+class Evaluate(Section):
+    """How every policy is judged: the same seeds for all of them."""
+
+    episodes: int = Field(200, ge=1, description="Episodes per policy, run side by side, one per environment.")
+    seed: int = Field(100_000, ge=0, description="Seed of start states and flow noise, apart from all training seeds.")
+    film_episodes: int = Field(3, ge=0, description="Episodes kept for the film strips.")
+
+
+class Rl(Section):
+    """Reinforcement learning of a bounded residual where the interface enters the frozen policy."""
+
+    interface: str = Field("latent", description="latent (ZPRL), action, noise or embedding; see `zprl.rl.interfaces`.")
+    residual_scale: float | Literal["auto"] = Field(
+        "auto", description="lambda; auto proposes it so that RMS(lambda dz) is about residual_ratio x RMS(anchor) on the demos."
+    )
+    residual_ratio: float = Field(0.1, gt=0, description="Wanted RMS(lambda dz) / RMS(z) for `auto` (official README: 0.1).")
+    residual_units: Literal["absolute", "anchor_rms", "posterior_std"] = Field(
+        "absolute", description="Unit of the residual scale per dimension: 1, the anchor's spread, or the posterior's spread."
+    )
+    sample_latent: bool = Field(True, description="Collect with z drawn from the posterior (official code); evaluation uses its mean.")
+    num_envs: int = Field(64, ge=1, description="Parallel environments (official code: 20).")
+    segments: int = Field(7, ge=1, description="Training segments; each starts from a fresh simulator and ends in a resume point.")
+    chunk_steps_per_segment: int = Field(55, ge=1, description="Vector chunk steps per segment.")
+    warmup_chunks: int = Field(2000, ge=0, description="Chunk transitions with zero residual before learning (official code).")
+    warmup_noise: float = Field(0.0, ge=0, description="Standard deviation of the residual during warm-up (ours; official code: 0).")
+    updates_per_chunk: float = Field(1.0, gt=0, description="UTD: critic updates per chunk transition (official code: 1).")
+    batch_size: int = Field(256, ge=1, description="Transitions per update (official code).")
+    step_discount: float = Field(0.99, gt=0, le=1, description="gamma per environment step; the chunk discount is derived.")
+    critics: int = Field(2, ge=1, description="Critics in the ensemble (official code: 2; later 10).")
+    target_subset: int = Field(2, ge=1, description="Random critics whose minimum is the target (official code: 2).")
+    hidden: tuple[int, ...] = Field((256, 256, 256), description="Hidden layers of actor and critics (official code).")
+    activation: Literal["gelu", "relu", "tanh"] = Field("gelu", description="Hidden activation (official code: gelu).")
+    critic_layer_norm: bool = Field(False, description="LayerNorm in the critics' hidden layers (peers; official code: off).")
+    bounded_q: bool = Field(True, description="Squash Q to [0, 1], which fits the sparse reward (official code).")
+    entropy_in_target: bool = Field(False, description="Entropy bonus in the Bellman target (official code: off).")
+    actor_uses_min: bool = Field(False, description="Actor climbs the ensemble minimum instead of its mean (official code: mean).")
+    target_entropy_per_dim: float = Field(-0.5, description="Target entropy per residual dimension (official code: -1/2).")
+    initial_alpha: float = Field(0.01, gt=0, description="Initial entropy weight (official code).")
+    log_std_min: float = Field(-10.0, description="Lower bound of the actor's log standard deviation (official code).")
+    log_std_max: float = Field(2.0, description="Upper bound; the actor starts at the middle of the two (official code).")
+    actor_learning_rate: float = Field(1e-4, gt=0, description="Adam (official code).")
+    critic_learning_rate: float = Field(3e-4, gt=0, description="Adam (official code).")
+    alpha_learning_rate: float = Field(3e-4, gt=0, description="Adam (official code).")
+    actor_period: int = Field(2, ge=1, description="Critic updates per actor update (official code).")
+    target_period: int = Field(2, ge=1, description="Critic updates per target update (official code).")
+    tau: float = Field(0.005, gt=0, le=1, description="Target network step (official code).")
+    grad_clip: float = Field(50.0, gt=0, description="Gradient norm limit (official code).")
+    buffer_size: int = Field(1_000_000, ge=1, description="Chunk transitions kept (official code).")
+    bootstrap_truncated: bool = Field(False, description="Bootstrap through time-outs (official code: no for robomimic).")
+    demo_fraction: float = Field(0.0, ge=0, lt=1, description="Share of each batch drawn from the demos (peers; official code: 0).")
+    value_warmup_updates: int = Field(0, ge=0, description="Critic-only updates before the actor learns (peers; official code: 0).")
+    trust_weight: float = Field(0.0, ge=0, description="Weight of mean(dz^2) in the actor loss: a trust region (peers; official: 0).")
+    progressive_chunks: int = Field(0, ge=0, description="Chunk transitions over which residuals are phased in (Policy Decorator).")
+
+    @model_validator(mode="after")
+    def _fits(self) -> Rl:
+        if self.target_subset > self.critics:
+            raise ValueError(f"target_subset ({self.target_subset}) must not exceed critics ({self.critics})")
+        if self.log_std_min >= self.log_std_max:
+            raise ValueError("log_std_min must be below log_std_max")
+        return self
+
+
+class Promote(Section):
+    """The gate between a candidate and the registry's champion."""
+
+    model_name: str = Field("zprl-lift-cube", description="Name in the MLflow model registry.")
+    min_episodes: int = Field(200, ge=1, description="Fewer evaluation episodes than this are no evidence.")
+    max_jerk_ratio: float = Field(1.5, gt=0, description="The candidate's jerk may be at most so many times the incumbent's.")
+
+
+class Report(Section):
+    """The HTML page."""
+
+    title: str = Field("Lift cube with a Franka, in Isaac", description="Heading of the page.")
+
+
+class Params(Section):
+    """All of ``params.yaml``."""
+
+    run: Run = Run()
+    task: Task = Task()
+    ingest: Ingest = Ingest()
+    policy: Policy = Policy()
+    vib: Vib = Vib()
+    pretrain: Pretrain = Pretrain()
+    evaluate: Evaluate = Evaluate()
+    finetune_sim: Rl = Rl()
+    action_residual: Rl = Rl(interface="action")
+    promote: Promote = Promote()
+    report: Report = Report()
+
+
+def _known(model: type[BaseModel], path: tuple[Any, ...]) -> list[str]:
+    """Names of the fields at the level where an unknown key was found."""
+    for part in path[:-1]:
+        field = model.model_fields.get(str(part))
+        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
+            return []
+        model = field.annotation
+    return list(model.model_fields)
+
+
+def parse(value: Any, *, source: str = PARAMS_FILE) -> Params:
+    """Check a mapping against the models; all mistakes are listed, one line each, with a "did you mean".
+
+    Raises:
+        ConfigError: for unknown keys, wrong types and values out of range.
+    """
+    try:
+        return Params.model_validate(value or {})
+    except ValidationError as error:
+        lines = []
+        for item in error.errors():
+            where = ".".join(str(part) for part in item["loc"]) or "(root)"
+            if item["type"] == "extra_forbidden":
+                near = difflib.get_close_matches(str(item["loc"][-1]), _known(Params, item["loc"]), n=1)
+                lines.append(f"{where}: unknown key" + (f", did you mean '{near[0]}'?" if near else ""))
+            else:
+                lines.append(f"{where}: {item['msg']} (got {item['input']!r})" if item["loc"] else item["msg"])
+        raise ConfigError(f"{source}: " + "; ".join(lines), remedy="`zprl config explain` lists every key") from error
+
+
+def load(path: Path | str = PARAMS_FILE) -> Params:
+    """Read and check ``params.yaml``."""
+    try:
+        value = yaml.safe_load(Path(path).read_text())
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path} does not exist", remedy="run in the project's root folder") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}", remedy="check the indentation and the quotes") from error
+    return parse(value, source=str(path))

@@ -1,0 +1,154 @@
+"""The only module that writes run state: temp file beside the target, fsync, rename, fsync of the folder.
+
+A process killed at any instruction leaves either the old file or the new one, never a torn one.  Names of unfinished
+files end in ``.partial``; :func:`sweep` removes what a killed process left.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zprl.errors import DataError, EnvironmentProblem
+
+if TYPE_CHECKING:
+    import torch
+
+PARTIAL = ".partial"
+
+
+def operation(name: str, path: Path) -> None:
+    """Called before every write, fsync and rename; fault tests replace it to strike at the n-th one."""
+
+
+def _fsync_dir(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _explain(error: OSError, path: Path) -> EnvironmentProblem:
+    if error.errno == errno.ENOSPC:
+        return EnvironmentProblem(f"no space left while writing {path}", remedy="free some disk space and run again")
+    return EnvironmentProblem(f"cannot write {path}: {error.strerror}", remedy="check permissions and the disk, run again")
+
+
+def write_bytes(path: Path | str, data: bytes) -> None:
+    """Replace ``path`` with ``data``, all or nothing."""
+    path = Path(path)
+    temp = path.with_name(f"{path.name}.{os.getpid()}{PARTIAL}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        operation("write", path)
+        with open(temp, "wb") as file:
+            file.write(data)
+            file.flush()
+            operation("fsync", path)
+            os.fsync(file.fileno())
+        operation("rename", path)
+        os.replace(temp, path)
+        _fsync_dir(path.parent)
+    except OSError as error:
+        temp.unlink(missing_ok=True)
+        raise _explain(error, path) from error
+
+
+def write_text(path: Path | str, text: str) -> None:
+    """Replace ``path`` with UTF-8 ``text``, all or nothing."""
+    write_bytes(path, text.encode())
+
+
+def write_json(path: Path | str, value: Any) -> None:
+    """Replace ``path`` with indented JSON; NaN and infinity are refused because JSON has neither."""
+    write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
+
+
+def read_json(path: Path | str) -> Any:
+    """Read JSON, or raise :class:`DataError` naming the file."""
+    try:
+        return json.loads(Path(path).read_text())
+    except FileNotFoundError as error:
+        raise DataError(f"{path} does not exist", remedy="run the stage that makes it (dvc repro)") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} is not valid JSON: {error}", remedy="delete it and run its stage again") from error
+
+
+def write_tensors(path: Path | str, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Replace ``path`` with a safetensors file; same tensors give the same bytes."""
+    from safetensors.torch import save
+
+    write_bytes(path, save({name: t.detach().cpu().contiguous() for name, t in sorted(tensors.items())}))
+
+
+def read_tensors(path: Path | str) -> dict[str, torch.Tensor]:
+    """Read a safetensors file onto the CPU, or raise :class:`DataError` naming it."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        return load(Path(path).read_bytes())
+    except FileNotFoundError as error:
+        raise DataError(f"{path} does not exist", remedy="run the stage that makes it (dvc repro)") from error
+    except SafetensorError as error:
+        raise DataError(f"{path} is not a readable safetensors file: {error}", remedy="restore or rebuild it") from error
+
+
+def write_dir(path: Path | str, fill: Callable[[Path], None]) -> None:
+    """Make folder ``path`` by calling ``fill`` on an empty partial folder, then rename it into place.
+
+    An existing folder is replaced.  A kill between removing the old and renaming the new leaves no folder, which every
+    reader treats as "not made yet".
+    """
+    path = Path(path)
+    temp = path.with_name(f"{path.name}.{os.getpid()}{PARTIAL}")
+    shutil.rmtree(temp, ignore_errors=True)
+    try:
+        temp.mkdir(parents=True)
+        fill(temp)
+        for file in temp.rglob("*"):
+            if file.is_file():
+                fd = os.open(file, os.O_RDONLY)
+                os.fsync(fd)
+                os.close(fd)
+            else:
+                _fsync_dir(file)
+        _fsync_dir(temp)
+        operation("remove", path)
+        if path.exists():
+            shutil.rmtree(path)
+        operation("rename", path)
+        os.replace(temp, path)
+        _fsync_dir(path.parent)
+    except OSError as error:
+        shutil.rmtree(temp, ignore_errors=True)
+        raise _explain(error, path) from error
+
+
+def sweep(folder: Path | str) -> None:
+    """Remove what killed writers left directly in ``folder``; call it only while nobody else writes there."""
+    for path in Path(folder).glob(f"*{PARTIAL}"):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def digest(path: Path | str) -> str:
+    """SHA-256 of a file, or of a folder's names and contents; independent of dates, modes and the folder's own name."""
+    path = Path(path)
+    if path.is_file():
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    if not path.is_dir():
+        raise DataError(f"{path} does not exist", remedy="run the stage that makes it (dvc repro)")
+    total = hashlib.sha256()
+    for file in sorted(p for p in path.rglob("*") if p.is_file() and not p.name.endswith(PARTIAL)):
+        total.update(f"{file.relative_to(path).as_posix()}\0{digest(file)}\n".encode())
+    return total.hexdigest()

@@ -1,0 +1,35 @@
+"""Tasks, readers and interfaces by name, through entry points: a user's own is one file and one line."""
+
+from __future__ import annotations
+
+import difflib
+from importlib.metadata import entry_points
+from typing import Any
+
+from zprl.errors import ConfigError, EnvironmentProblem
+
+
+def names(group: str) -> list[str]:
+    """Registered names of a group (``tasks``, ``readers``, ``interfaces``)."""
+    return sorted(point.name for point in entry_points(group=f"zprl.{group}"))
+
+
+def load(group: str, name: str) -> Any:
+    """Import the object registered under ``name``.
+
+    Raises:
+        ConfigError: no such name; the nearest one is named.
+        EnvironmentProblem: its package lacks a dependency.
+    """
+    for point in entry_points(group=f"zprl.{group}"):
+        if point.name == name:
+            try:
+                return point.load()
+            except ModuleNotFoundError as error:
+                extra = name.split("/")[0]
+                raise EnvironmentProblem(
+                    f"{group[:-1]} '{name}' needs the module '{error.name}'", remedy=f"install the extra that has it, e.g. zprl[{extra}]"
+                ) from error
+    near = difflib.get_close_matches(name, names(group), n=1)
+    hint = f"; did you mean '{near[0]}'?" if near else ""
+    raise ConfigError(f"no {group[:-1]} is named '{name}'{hint}", remedy=f"registered: {', '.join(names(group)) or 'none'}")

@@ -1,0 +1,44 @@
+"""Where a result comes from: code, versions, data.  Only facts that do not change from run to run enter results."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+
+PACKAGES = ("torch", "numpy", "lightning", "isaaclab", "ovphysx", "mujoco", "mlflow", "prefect", "dvc")
+
+
+def git_commit() -> str | None:
+    """Commit of the working tree, with ``-dirty`` when it has changes; ``None`` outside a repository."""
+    try:
+        out = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"], capture_output=True, text=True, check=True, timeout=20
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return out.stdout.strip() or None
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide numbers."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+@functools.cache
+def code_digest() -> str:
+    """Digest of the package's own source, so that resume state of other code is not continued."""
+    total = hashlib.sha256()
+    root = Path(__file__).parent
+    for file in sorted(root.rglob("*.py")):
+        total.update(file.relative_to(root).as_posix().encode() + b"\0" + file.read_bytes())
+    return total.hexdigest()[:16]

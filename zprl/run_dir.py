@@ -1,0 +1,123 @@
+"""The folder in which a stage keeps what it needs to continue after a kill.
+
+It is never a DVC output (DVC deletes outputs before a stage starts).  Its name is a hash of everything the result
+depends on, so a changed number or input starts afresh and an unchanged one continues::
+
+    runs/<stage>/<key>/
+        KEY.json          what the key was made of
+        LEASE             locked while a process works here
+        NOTES.json        small facts that are not part of the result: tracker run id, seconds spent so far
+        gen-00000120/     one generation: tensors (safetensors), state.json, COMMIT (sha-256 of each file)
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zprl import durable
+from zprl.errors import DataError, EnvironmentProblem
+
+if TYPE_CHECKING:
+    import torch
+
+KEEP = 2
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One committed state: ``step`` it was taken at, ``state`` (JSON) and groups of tensors."""
+
+    step: int
+    state: dict[str, Any]
+    tensors: dict[str, dict[str, torch.Tensor]]
+
+
+class RunDir:
+    """Resume state of one stage.  Use as a context manager: it holds the lease for the time of the ``with`` block.
+
+    Args:
+        root: Folder of all runs, usually ``runs``.
+        stage: Name of the stage.
+        key: JSON value of everything the result depends on (input digests, parameters, code digest).
+    """
+
+    def __init__(self, root: Path | str, stage: str, key: Mapping[str, Any]) -> None:
+        text = json.dumps(key, sort_keys=True)
+        self.key = key
+        self.path = Path(root) / stage / hashlib.sha256(text.encode()).hexdigest()[:16]
+        self._lease: int | None = None
+
+    def __enter__(self) -> RunDir:
+        self.path.mkdir(parents=True, exist_ok=True)
+        fd = os.open(self.path / "LEASE", os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            # The kernel drops the lock when its holder dies, however it dies: no stale leases, no heartbeats.
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            holder = os.pread(fd, 100, 0).decode(errors="replace").strip()
+            os.close(fd)
+            raise EnvironmentProblem(
+                f"another process (pid {holder}) already works in {self.path}", remedy="wait for it or stop it, then run again"
+            ) from error
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+        self._lease = fd
+        durable.sweep(self.path)
+        durable.write_json(self.path / "KEY.json", self.key)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._lease is not None:
+            os.close(self._lease)
+            self._lease = None
+
+    # -- notes -------------------------------------------------------------------------------------------------
+
+    def notes(self) -> dict[str, Any]:
+        """Facts about the run that must not enter its result."""
+        path = self.path / "NOTES.json"
+        return durable.read_json(path) if path.exists() else {}
+
+    def note(self, **facts: Any) -> None:
+        """Merge ``facts`` into the notes."""
+        durable.write_json(self.path / "NOTES.json", {**self.notes(), **facts})
+
+    # -- generations -------------------------------------------------------------------------------------------
+
+    def save(self, step: int, state: Mapping[str, Any], tensors: Mapping[str, Mapping[str, torch.Tensor]]) -> None:
+        """Commit a generation and drop all but the newest two."""
+
+        def fill(folder: Path) -> None:
+            for group, values in tensors.items():
+                durable.write_tensors(folder / f"{group}.safetensors", values)
+            durable.write_json(folder / "state.json", dict(state))
+            sums = {file.name: durable.digest(file) for file in folder.iterdir()}
+            durable.write_json(folder / "COMMIT", sums)
+
+        durable.write_dir(self.path / f"gen-{step:08d}", fill)
+        for old in self._folders()[KEEP:]:
+            shutil.rmtree(old, ignore_errors=True)
+
+    def latest(self) -> Generation | None:
+        """Return the newest generation whose files verify, or ``None``."""
+        for folder in self._folders():
+            try:
+                sums = durable.read_json(folder / "COMMIT")
+                if any(durable.digest(folder / name) != value for name, value in sums.items()):
+                    continue
+                tensors = {n.removesuffix(".safetensors"): durable.read_tensors(folder / n) for n in sums if n != "state.json"}
+                return Generation(int(folder.name[4:]), durable.read_json(folder / "state.json"), tensors)
+            except DataError:
+                continue
+        return None
+
+    def _folders(self) -> list[Path]:
+        return sorted((p for p in self.path.glob("gen-*") if not p.name.endswith(durable.PARTIAL)), reverse=True)
