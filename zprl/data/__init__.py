@@ -1,1 +1,1 @@
-
+"""Demonstrations: readers, checks, the episode store, the normaliser and training windows."""

@@ -1,0 +1,74 @@
+# The only two commands a newcomer needs: `make run` and `make test`.  Both set everything up first.
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+
+UV_VERSION := 0.13.9
+PYTHON_VERSION := $(shell cat .python-version)
+PYTHON ?= python3
+ARGS ?=
+
+# An own uv is installed into .uv only where there is none.
+UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
+# uv does not read pip's settings; pass on the two that decide whether an install works here at all.
+export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
+ifdef PIP_CERT
+export SSL_CERT_FILE ?= $(PIP_CERT)
+endif
+
+# What every process of a run shares: no window, one thread per process, caches inside the project.
+export MPLBACKEND := Agg
+export OMP_NUM_THREADS ?= 1
+export WARP_CACHE_PATH ?= $(CURDIR)/.cache/warp
+
+.PHONY: help setup setup-mujoco run test lint ui doctor pins clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 24
+
+run: setup ## set up, fetch the demonstrations, run the whole pipeline
+	@.venv/bin/dvc pull --quiet data.dvc
+	@.venv/bin/zprl run $(ARGS)
+
+test: setup ## set up and run the tests; choose with ARGS="-k gate"
+	@.venv/bin/python -m pytest $(ARGS)
+
+setup: .venv/.ready ## make the environment (Isaac Lab, kit-less)
+
+setup-mujoco: .venv-mujoco/.ready ## make a second environment for the MuJoCo worlds, which cannot share Isaac's
+
+.venv/.ready: infra/pins/isaac.txt pyproject.toml .python-version | $(UV)
+.venv-mujoco/.ready: infra/pins/mujoco.txt pyproject.toml .python-version | $(UV)
+
+.venv/.ready .venv-mujoco/.ready:
+	@test -x $(@D)/bin/python || $(UV) venv --quiet --python $(PYTHON_VERSION) $(@D) || { \
+	  echo "Python $(PYTHON_VERSION) was neither found nor could it be fetched."; \
+	  echo "  remedy: install it (e.g. 'apt install python$(PYTHON_VERSION)', 'pyenv install $(PYTHON_VERSION)') and run make again"; exit 4; }
+	@echo "installing $< into $(@D) (once, some minutes with a cold cache)"
+	@$(UV) pip install --quiet --python $(@D)/bin/python -r $< || { \
+	  echo "The pinned packages could not be installed."; \
+	  echo "  remedy: check the network and about 12 GB of free disk; behind an own index set UV_DEFAULT_INDEX"; exit 4; }
+	@$(UV) pip install --quiet --python $(@D)/bin/python --no-deps -e .
+	@touch $@
+
+.uv/bin/uv:
+	@$(PYTHON) -m venv .uv && .uv/bin/python -m pip install --quiet uv==$(UV_VERSION) || { \
+	  echo "uv, the installer, could not be set up with $(PYTHON)."; \
+	  echo "  remedy: install Python's venv module (Debian: apt install python3-venv) or uv itself"; rm -rf .uv; exit 4; }
+
+pins: | $(UV) ## compile infra/pins/*.txt anew from pyproject.toml
+	$(UV) pip compile --quiet --python-version $(PYTHON_VERSION) --no-header --no-annotate --no-emit-index-url --no-emit-find-links \
+	  --extra isaac --extra s3 --group dev pyproject.toml -o infra/pins/isaac.txt
+	$(UV) pip compile --quiet --python-version $(PYTHON_VERSION) --no-header --no-annotate --no-emit-index-url --no-emit-find-links \
+	  --extra mujoco --extra s3 --group dev pyproject.toml -o infra/pins/mujoco.txt
+
+lint: setup ## ruff
+	@.venv/bin/python -m ruff check . && .venv/bin/python -m ruff format --check .
+
+ui: setup ## open MLflow and Prefect on this machine only
+	@.venv/bin/zprl ui
+
+doctor: setup ## say what is missing and how to get it
+	@.venv/bin/zprl doctor
+
+clean: ## remove environments and caches, never results
+	rm -rf .venv .venv-mujoco .uv .cache .pytest_cache .ruff_cache

@@ -1,0 +1,52 @@
+"""One demonstration in memory, whatever file it came from."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+
+QUALITIES = ("better", "okay", "worse", "unknown")
+"""Operator grades; the first three are robomimic's names for its multi-human subsets."""
+
+
+@dataclass(frozen=True, eq=False)
+class Episode:
+    """A demonstration of L frames; all arrays float32 except ``dones`` (bool).
+
+    Attributes:
+        name: ``<file stem>/<demo_i>``.
+        obs: Observation per key, each (L, d), in physical units.
+        actions: (L, A); frame t's action is what was commanded after frame t was observed.
+        rewards: (L,).
+        dones: (L,).
+        success: Whether the task was achieved.
+        quality: One of :data:`QUALITIES`.
+
+    Example:
+        >>> zeros = np.zeros(3, np.float32)
+        >>> Episode("a/demo_0", {"x": zeros[:, None]}, zeros[:, None], zeros, zeros.astype(bool), True).length
+        3
+    """
+
+    name: str
+    obs: dict[str, np.ndarray]
+    actions: np.ndarray
+    rewards: np.ndarray
+    dones: np.ndarray
+    success: bool
+    quality: str = "unknown"
+
+    @property
+    def length(self) -> int:
+        """Number of frames L."""
+        return len(self.actions)
+
+    def content_hash(self) -> str:
+        """SHA-256 of observations and actions, blind to name, label and key order: equal motion, equal hash."""
+        total = hashlib.sha256()
+        for key, value in [*sorted(self.obs.items()), ("actions", self.actions)]:
+            array = np.ascontiguousarray(value, dtype="<f4")
+            total.update(f"{key}{array.shape}".encode() + array.tobytes())
+        return total.hexdigest()

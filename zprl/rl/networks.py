@@ -1,0 +1,179 @@
+"""Small batched networks with hand-written gradients.
+
+A latent-RL update on a CPU is dozens of tiny matrix products, so the framework's bookkeeping costs more than the
+arithmetic.  Here an ensemble of K networks is one stack of batched products, its weights are views of one flat tensor (one
+optimiser step for everything), and ``backward`` computes exactly the gradients that are asked for: the actor's pass through
+the critics asks for no weight gradient at all.  ``tests/unit/rl`` holds every gradient against autograd's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+_FORWARD = {"relu": torch.relu, "tanh": torch.tanh, "gelu": torch.nn.functional.gelu}
+
+
+def _backward(activation: str, grad: Tensor, before: Tensor, after: Tensor) -> Tensor:
+    if activation == "relu":
+        return torch.ops.aten.threshold_backward(grad, after, 0.0)
+    if activation == "tanh":
+        return torch.ops.aten.tanh_backward(grad, after)
+    return torch.ops.aten.gelu_backward(grad, before)
+
+
+@dataclass
+class _Layer:
+    """What one layer's forward pass leaves for its backward pass."""
+
+    inputs: Tensor
+    before_norm: Tensor | None = None
+    mean: Tensor | None = None
+    rstd: Tensor | None = None
+    before: Tensor | None = None
+    after: Tensor | None = None
+
+
+Trace = list[_Layer]
+
+
+class EnsembleMLP:
+    """K equal multilayer perceptrons evaluated together.
+
+    Args:
+        sizes: Widths from input to output.
+        members: K.
+        activation: ``relu``, ``tanh`` or ``gelu``.
+        layer_norm: Normalise hidden layers before their activation.  The normalisation has no gain and offset of its own: the
+            next layer's weights do their work.
+        generator: Source of the initial weights.
+        orthogonal: Orthogonal hidden layers with gain sqrt(2) and zero offsets (official code's actor); else the uniform
+            initialisation of ``torch.nn.Linear``.
+        output_gain: Gain of the orthogonal output layer (official code: 0.01 for the actor).
+    """
+
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        members: int = 1,
+        *,
+        activation: str = "relu",
+        layer_norm: bool = False,
+        generator: torch.Generator | None = None,
+        orthogonal: bool = False,
+        output_gain: float = 1.0,
+        device: str = "cpu",
+    ) -> None:
+        self.sizes = tuple(sizes)
+        self.members = members
+        self.activation = activation
+        self.layer_norm = layer_norm
+        shapes = [shape for i, o in zip(sizes, sizes[1:], strict=False) for shape in ((members, i, o), (members, 1, o))]
+        self.flat = torch.zeros(sum(math.prod(shape) for shape in shapes))
+        if generator is not None:
+            weights = self._views(self.flat, shapes)
+            for n, (weight, bias) in enumerate(weights):
+                last = n == len(weights) - 1
+                for member in range(members):
+                    if orthogonal:
+                        gain = output_gain if last else math.sqrt(2)
+                        torch.nn.init.orthogonal_(weight[member], gain=gain, generator=generator)
+                    else:
+                        bound = 1 / math.sqrt(weight.shape[1])
+                        torch.nn.init.uniform_(weight[member], -bound, bound, generator=generator)
+                        torch.nn.init.uniform_(bias[member], -bound, bound, generator=generator)
+        self.flat = self.flat.to(device)
+        self.grad = torch.zeros_like(self.flat)
+        self._weights = self._views(self.flat, shapes)
+        self._grads = self._views(self.grad, shapes)
+
+    @staticmethod
+    def _views(flat: Tensor, shapes: list[tuple[int, int, int]]) -> list[tuple[Tensor, Tensor]]:
+        pieces = [piece.view(shape) for piece, shape in zip(flat.split([math.prod(s) for s in shapes]), shapes, strict=True)]
+        return list(zip(pieces[::2], pieces[1::2], strict=True))
+
+    def forward(self, inputs: Tensor) -> tuple[Tensor, Trace]:
+        """Evaluate all members on the same inputs.
+
+        Args:
+            inputs: (B, in).
+
+        Returns:
+            Outputs (K, B, out) and the trace for :meth:`backward`.
+        """
+        trace: Trace = []
+        x = inputs.expand(self.members, *inputs.shape)
+        last = len(self._weights) - 1
+        for n, (weight, bias) in enumerate(self._weights):
+            layer = _Layer(x)
+            trace.append(layer)
+            x = torch.baddbmm(bias, x, weight)
+            if n == last:
+                break
+            if self.layer_norm:
+                layer.before_norm = x
+                x, layer.mean, layer.rstd = torch.native_layer_norm(x, x.shape[-1:], None, None, 1e-5)
+            layer.before = x
+            x = layer.after = _FORWARD[self.activation](x)
+        return x, trace
+
+    __call__ = forward
+
+    def backward(self, trace: Trace, grad: Tensor, *, weights: bool = True, inputs: slice | None = None) -> Tensor | None:
+        """Propagate ``grad`` (K, B, out) of a scalar loss.
+
+        Args:
+            trace: From :meth:`forward`.
+            grad: Gradient with respect to the outputs.
+            weights: Overwrite :attr:`grad` with the weights' gradient.
+            inputs: Columns of the input whose gradient is wanted; ``None`` for none.
+
+        Returns:
+            Gradient (B, columns) with respect to the chosen inputs, summed over members, or ``None``.
+        """
+        for n in reversed(range(len(trace))):
+            layer, (weight, _) = trace[n], self._weights[n]
+            if layer.after is not None:
+                grad = _backward(self.activation, grad, layer.before, layer.after)
+                if self.layer_norm:
+                    grad = torch.ops.aten.native_layer_norm_backward(
+                        grad, layer.before_norm, grad.shape[-1:], layer.mean, layer.rstd, None, None, [True, False, False]
+                    )[0]
+            if weights:
+                weight_grad, bias_grad = self._grads[n]
+                torch.bmm(layer.inputs.transpose(1, 2), grad, out=weight_grad)
+                torch.sum(grad, 1, keepdim=True, out=bias_grad)
+            if n > 0:
+                grad = torch.bmm(grad, weight.transpose(1, 2))
+            elif inputs is not None:
+                return torch.bmm(grad, weight[:, inputs].transpose(1, 2)).sum(0)
+        return None
+
+
+class Adam:
+    """Adam (Kingma and Ba, 2015, algorithm 1) on one flat tensor, with the gradient's norm limited first."""
+
+    def __init__(self, flat: Tensor, learning_rate: float, *, clip: float = math.inf) -> None:
+        self.flat = flat
+        self.clip = clip
+        self._optimizer = torch.optim.Adam([flat], lr=learning_rate, fused=True)
+
+    def step(self, grad: Tensor) -> None:
+        """Change the tensor in place."""
+        if self.clip < math.inf:
+            grad.mul_((self.clip / (grad.norm() + 1e-6)).clamp_(max=1.0))
+        self.flat.grad = grad
+        self._optimizer.step()
+
+    def state(self) -> dict[str, Tensor]:
+        """First and second moments and the step count."""
+        return dict(self._optimizer.state.get(self.flat, {}))
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Continue from :meth:`state`."""
+        if state:
+            self._optimizer.state[self.flat] = {k: v.clone().to(self.flat.device) if k != "step" else v.clone() for k, v in state.items()}

@@ -1,0 +1,216 @@
+"""The agent: soft actor-critic on a bounded residual, with ZPRL's choices and its peers' as options.
+
+Notation: s = (embedding, anchor), d = residual in [-1, 1]^R, x = anchor + scale * d (the perturbed point), K critics.
+
+    target:  y = r + Gamma * min_{k in random subset} Qbar_k(s', x'(d')),   d' ~ pi(s')         [- alpha log pi if entropy_in_target]
+    critic:  sum_k mean_B (Q_k(s, x) - y)^2
+    actor:   mean_B [ alpha log pi(d|s) - mean_k Q_k(s, x(d)) + trust_weight * mean_R d^2 ]
+    alpha:   mean_B [ -log_alpha * (log pi + target_entropy) ]
+
+Source: official code, except ``trust_weight`` (ours) and the options named after peers in :class:`zprl.config.Rl`.  Gradients
+are written out; the formulas stand beside them and the tests hold them against autograd.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from zprl.config import Rl
+from zprl.rl.networks import Adam, EnsembleMLP
+
+LOG_2PI = math.log(2 * math.pi)
+
+
+@dataclass
+class Batch:
+    """Transitions: ``state`` (B, S), ``point`` (B, R), ``reward`` (B,), ``discount`` (B,) (0 where no value follows), the
+    successor's ``next_state`` (B, S) and ``next_anchor`` (B, R)."""
+
+    state: Tensor
+    point: Tensor
+    reward: Tensor
+    discount: Tensor
+    next_state: Tensor
+    next_anchor: Tensor
+
+
+@dataclass
+class ActorOutput:
+    """A sampled residual (B, R), its log-probability (B,), and what the gradient needs."""
+
+    residual: Tensor
+    log_prob: Tensor
+    std: Tensor
+    noise: Tensor
+    raw_log_std: Tensor
+
+
+class Actor:
+    """Tanh-Gaussian policy over residuals.
+
+    log std = log_std_min + (log_std_max - log_std_min) (tanh(raw) + 1) / 2, so it starts at the middle (official code).
+    """
+
+    def __init__(self, state_dim: int, residual_dim: int, config: Rl, generator: torch.Generator | None, device: str = "cpu") -> None:
+        self.residual_dim = residual_dim
+        self.low, self.span = config.log_std_min, 0.5 * (config.log_std_max - config.log_std_min)
+        self.net = EnsembleMLP(
+            (state_dim, *config.hidden, 2 * residual_dim),
+            activation=config.activation,
+            generator=generator,
+            orthogonal=True,
+            output_gain=0.01,
+            device=device,
+        )
+
+    def mean(self, state: Tensor) -> Tensor:
+        """Deterministic residual (B, R)."""
+        out, _ = self.net(state)
+        return torch.tanh(out[0, :, : self.residual_dim])
+
+    def sample(self, state: Tensor, noise: Tensor) -> tuple[ActorOutput, list]:
+        """Residual for standard normal ``noise`` (B, R), and the trace for :meth:`backward`."""
+        out, trace = self.net(state)
+        mean, raw = out[0].split(self.residual_dim, -1)
+        raw_log_std = torch.tanh(raw)
+        log_std = self.low + self.span * (raw_log_std + 1)
+        std = log_std.exp()
+        before = torch.addcmul(mean, std, noise)
+        residual = torch.tanh(before)
+        # log det of tanh in its stable form: log(1 - tanh(u)^2) = 2 (log 2 - u - softplus(-2u))
+        log_det = 2 * (math.log(2) - before - torch.nn.functional.softplus(-2 * before))
+        log_prob = (-0.5 * noise.square() - log_std - 0.5 * LOG_2PI - log_det).sum(-1)
+        return ActorOutput(residual, log_prob, std, noise, raw_log_std), trace
+
+    def backward(self, trace: list, out: ActorOutput, grad_residual: Tensor, grad_log_prob: float) -> None:
+        """Fill the weights' gradient of a loss with the given derivatives.
+
+        With u = mean + std * noise and d = tanh(u):  dd/du = 1 - d^2,  dlogp/du = 2 d (from the log det),
+        dlogp/dlogstd = -1 (directly) + 2 d std noise (through u).
+        """
+        grad_before = grad_residual * (1 - out.residual.square()) + (2 * grad_log_prob) * out.residual
+        grad_log_std = grad_before * out.std * out.noise - grad_log_prob
+        grad_raw = grad_log_std * (self.span * (1 - out.raw_log_std.square()))
+        self.net.backward(trace, torch.cat([grad_before, grad_raw], -1).unsqueeze(0))
+
+
+class Sac:
+    """Actor, critics, targets and their optimisers.
+
+    Args:
+        state_dim: S.
+        scale: (R,) residual scale per dimension.
+        config: The ``finetune_sim`` section.
+        generator: Source of the initial weights.
+    """
+
+    def __init__(self, state_dim: int, scale: Tensor, config: Rl, generator: torch.Generator, *, device: str = "cpu") -> None:
+        self.config = config
+        self.scale = scale.to(device)
+        self.dim = len(scale)
+        sizes = (state_dim + self.dim, *config.hidden, 1)
+        options = {"activation": config.activation, "layer_norm": config.critic_layer_norm, "device": device}
+        self.actor = Actor(state_dim, self.dim, config, generator, device)
+        self.critics = EnsembleMLP(sizes, config.critics, generator=generator, **options)
+        self.targets = EnsembleMLP(sizes, config.critics, **options)
+        self.targets.flat.copy_(self.critics.flat)
+        self.log_alpha = torch.full((1,), math.log(config.initial_alpha), device=device)
+        self.actor_adam = Adam(self.actor.net.flat, config.actor_learning_rate, clip=config.grad_clip)
+        self.critic_adam = Adam(self.critics.flat, config.critic_learning_rate, clip=config.grad_clip)
+        self.alpha_adam = Adam(self.log_alpha, config.alpha_learning_rate)
+        self.target_entropy = config.target_entropy_per_dim * self.dim
+
+    def _values(self, nets: EnsembleMLP, state: Tensor, point: Tensor) -> tuple[Tensor, list]:
+        """Q (K, B), squashed to [0, 1] by (tanh + 1) / 2 where the reward is (official code)."""
+        out, trace = nets(torch.cat([state, point], -1))
+        out = out.squeeze(-1)
+        return (0.5 * (torch.tanh(out) + 1) if self.config.bounded_q else out), trace
+
+    def _through_bound(self, grad: Tensor, values: Tensor) -> Tensor:
+        """Gradient before the bound: d/dx (tanh x + 1)/2 = 2 q (1 - q)."""
+        return grad * (2 * values * (1 - values)) if self.config.bounded_q else grad
+
+    def target(self, batch: Batch, generator: torch.Generator) -> Tensor:
+        """Bellman target y (B,)."""
+        noise = torch.randn(batch.next_anchor.shape, generator=generator, device=generator.device)
+        out, _ = self.actor.sample(batch.next_state, noise)
+        values, _ = self._values(self.targets, batch.next_state, torch.addcmul(batch.next_anchor, self.scale, out.residual))
+        if self.config.target_subset < self.config.critics:
+            values = values[torch.randperm(self.config.critics, generator=generator, device=generator.device)[: self.config.target_subset]]
+        value = values.amin(0)
+        if self.config.entropy_in_target:
+            value = value - self.log_alpha.exp() * out.log_prob
+        return batch.reward + batch.discount * value
+
+    def update_critics(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+        """One critic step."""
+        y = self.target(batch, generator)
+        values, trace = self._values(self.critics, batch.state, batch.point)
+        error = values - y
+        self.critics.backward(trace, self._through_bound(error * (2 / error.shape[1]), values).unsqueeze(-1))
+        self.critic_adam.step(self.critics.grad)
+        return {"critic_loss": error.square().mean(1).sum(), "q_mean": values.mean()}
+
+    def update_actor(self, batch: Batch, anchor: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        """One actor step and one step of the entropy weight.
+
+        Args:
+            batch: Transitions.
+            anchor: (B, R) unperturbed points of ``batch.state``.
+            generator: Source of the residual's noise.
+        """
+        size = len(anchor)
+        alpha = float(self.log_alpha.exp())
+        noise = torch.randn(anchor.shape, generator=generator, device=generator.device)
+        out, actor_trace = self.actor.sample(batch.state, noise)
+        values, trace = self._values(self.critics, batch.state, torch.addcmul(anchor, self.scale, out.residual))
+        if self.config.actor_uses_min:
+            weights = torch.zeros_like(values).scatter_(0, values.argmin(0, keepdim=True), 1.0)
+        else:
+            weights = torch.full_like(values, 1 / len(values))
+        grad = self._through_bound(weights * (-1 / size), values).unsqueeze(-1)
+        width = batch.state.shape[1]
+        grad_point = self.critics.backward(trace, grad, weights=False, inputs=slice(width, width + self.dim))
+        grad_residual = grad_point * self.scale
+        if self.config.trust_weight:
+            grad_residual = grad_residual + out.residual * (2 * self.config.trust_weight / (size * self.dim))
+        self.actor.backward(actor_trace, out, grad_residual, alpha / size)
+        self.actor_adam.step(self.actor.net.grad)
+        log_prob = out.log_prob.mean()
+        self.alpha_adam.step(-(log_prob + self.target_entropy).reshape(1))
+        return {
+            "actor_loss": alpha * log_prob - (weights * values).sum(0).mean(),
+            "entropy": -log_prob,
+            "alpha": self.log_alpha.exp().squeeze(),
+        }
+
+    def update_targets(self) -> None:
+        """Move the targets towards the critics by tau."""
+        self.targets.flat.lerp_(self.critics.flat, self.config.tau)
+
+    # -- state ---------------------------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything that learning changes."""
+        found = {
+            "actor": self.actor.net.flat, "critics": self.critics.flat, "targets": self.targets.flat, "log_alpha": self.log_alpha,
+        }  # fmt: skip
+        for name, adam in self._adams():
+            found |= {f"{name}.{key}": value for key, value in adam.state().items()}
+        return found
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Continue from :meth:`state`."""
+        self.actor.net.flat.copy_(state["actor"])
+        self.critics.flat.copy_(state["critics"])
+        self.targets.flat.copy_(state["targets"])
+        self.log_alpha.copy_(state["log_alpha"])
+        for name, adam in self._adams():
+            adam.restore({key.removeprefix(f"{name}."): value for key, value in state.items() if key.startswith(f"{name}.")})
+
+    def _adams(self) -> list[tuple[str, Adam]]:
+        return [("actor_adam", self.actor_adam), ("critic_adam", self.critic_adam), ("alpha_adam", self.alpha_adam)]

@@ -1,0 +1,224 @@
+"""MLflow behind the tracker: where runs live, how they start, continue and end.
+
+Only ``MlflowClient`` is used, never MLflow's global "active run": a process that joins a run through ``MLFLOW_RUN_ID``
+marks it finished when it exits (measured), and a stage is not the owner of the pipeline's run.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zprl import provenance
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+    from zprl.tracking import Point
+
+DEFAULT_URI = "sqlite:///mlflow.db"
+ARTIFACT_FOLDER = "mlartifacts"
+EXPERIMENT = "zprl"
+BATCH = 1000  # MLflow's limit of metrics per call
+PARAM_BATCH = 100  # MLflow's limit of params and tags per call
+PARENT_TAG = "mlflow.parentRunId"
+
+
+def tracking_uri() -> str:
+    """``MLFLOW_TRACKING_URI``, or a SQLite file in the working folder."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
+
+
+def connect() -> MlflowClient:
+    """Return a client with telemetry off and short time-outs (MLflow's own are minutes long)."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("DO_NOT_TRACK", "true")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    for name in ("alembic", "mlflow.store.db.utils"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri=tracking_uri(), registry_uri=os.environ.get("MLFLOW_REGISTRY_URI") or tracking_uri())
+
+
+def experiment_id(client: MlflowClient) -> str:
+    """Id of the experiment, made when absent.  A remote server decides itself where its artifacts go."""
+    from mlflow.exceptions import MlflowException
+
+    name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT
+    for _ in range(2):
+        if (found := client.get_experiment_by_name(name)) is not None:
+            return str(found.experiment_id)
+        local = not tracking_uri().startswith(("http://", "https://", "databricks"))
+        location = os.environ.get("ZPRL_ARTIFACT_LOCATION") or (Path(ARTIFACT_FOLDER).resolve().as_uri() if local else None)
+        try:
+            return str(client.create_experiment(name, artifact_location=location))
+        except MlflowException:  # another process was faster: look again
+            continue
+    return str(client.create_experiment(name))
+
+
+# -- who works on a run ----------------------------------------------------------------------------------------
+
+
+def _process_started(pid: int) -> float | None:
+    """Start time of a live process, ``None`` for a dead one; tells a reused process id from the old process."""
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
+    except psutil.Error:
+        return None
+
+
+def owner_tags() -> dict[str, str]:
+    """Tags that say which process works on a run."""
+    return {"zprl.pid": str(os.getpid()), "zprl.host": socket.gethostname(), "zprl.pid_started": f"{_process_started(os.getpid()):.2f}"}
+
+
+def is_orphan(tags: Mapping[str, str], *, host: str | None = None) -> bool:
+    """Whether a run's process was on this host and is dead.  Runs of other hosts, or without tags, are left alone."""
+    try:
+        pid, started = int(tags["zprl.pid"]), float(tags["zprl.pid_started"])
+    except (KeyError, ValueError):
+        return False
+    if tags.get("zprl.host") != (host or socket.gethostname()):
+        return False
+    alive_since = _process_started(pid)
+    return alive_since is None or abs(alive_since - started) > 2.0
+
+
+def close_dead_runs(client: MlflowClient) -> int:
+    """Mark runs as KILLED whose process died without a word; returns how many there were."""
+    closed = 0
+    for run in client.search_runs([experiment_id(client)], "attributes.status = 'RUNNING'", max_results=1000):
+        if is_orphan(run.data.tags):
+            client.set_terminated(run.info.run_id, "KILLED")
+            closed += 1
+    return closed
+
+
+# -- a run -----------------------------------------------------------------------------------------------------
+
+
+def flatten(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Yield ``("section.key", "text")`` for every leaf.
+
+    >>> list(flatten({"run": {"seed": 0, "betas": [0.9, 0.99]}}))
+    [('run.seed', '0'), ('run.betas', '[0.9, 0.99]')]
+    """
+    for name, item in value.items():
+        if isinstance(item, Mapping):
+            yield from flatten(item, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", item if isinstance(item, str) else json.dumps(item)
+
+
+class MlflowRun:
+    """One run of the experiment; implements :class:`zprl.tracking.Backend`."""
+
+    def __init__(self, client: MlflowClient, run_id: str, *, continued: bool) -> None:
+        self.client = client
+        self.run_id = run_id
+        self.continued = continued
+
+    def last_steps(self) -> dict[str, int]:
+        """Last stored step per metric; empty for a new run."""
+        if not self.continued:
+            return {}
+        names = self.client.get_run(self.run_id).data.metrics
+        return {name: max(m.step for m in self.client.get_metric_history(self.run_id, name)) for name in names}
+
+    def send(self, points: list[Point]) -> None:
+        """Store metrics in batches."""
+        from mlflow.entities import Metric
+
+        for start in range(0, len(points), BATCH):
+            metrics = [Metric(name, value, time_ms, step) for name, value, step, time_ms in points[start : start + BATCH]]
+            self.client.log_batch(self.run_id, metrics=metrics)
+
+    def send_params(self, params: Mapping[str, Any]) -> None:
+        """Store flattened parameters."""
+        from mlflow.entities import Param
+
+        rows = [Param(name, text[:6000]) for name, text in flatten(params)]
+        for start in range(0, len(rows), PARAM_BATCH):
+            self.client.log_batch(self.run_id, params=rows[start : start + PARAM_BATCH])
+
+    def send_inputs(self, inputs: Mapping[str, str]) -> None:
+        """Store the inputs' digests as MLflow datasets, shown beside the run."""
+        from mlflow.entities import Dataset, DatasetInput
+
+        rows = [DatasetInput(Dataset(path, digest[:36], "dvc", json.dumps({"path": path, "sha256": digest}))) for path, digest in inputs.items()]
+        if rows:
+            self.client.log_inputs(self.run_id, datasets=rows)
+
+    def send_path(self, path: Path, folder: str) -> None:
+        """Attach a file or a folder's contents."""
+        if path.is_dir():
+            self.client.log_artifacts(self.run_id, str(path), folder or None)
+        else:
+            self.client.log_artifact(self.run_id, str(path), folder or None)
+
+    def send_tags(self, tags: Mapping[str, str]) -> None:
+        """Set tags in one call."""
+        from mlflow.entities import RunTag
+
+        self.client.log_batch(self.run_id, tags=[RunTag(name, text[:5000]) for name, text in tags.items()])
+
+    def end(self, status: str) -> None:
+        """Close the run."""
+        self.client.set_terminated(self.run_id, status)
+
+
+def _reopen(client: MlflowClient, run_id: str) -> bool:
+    """Set a known run to RUNNING again; ``False`` when the store no longer has it."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        if client.get_run(run_id).info.lifecycle_stage != "active":
+            return False
+        client.update_run(run_id, status="RUNNING")
+    except MlflowException:
+        return False
+    return True
+
+
+def open_run(
+    stage: str, *, known: str | None = None, parent: str | None = None, params: Mapping[str, Any], inputs: Mapping[str, str]
+) -> MlflowRun:
+    """Start a run, or continue ``known``, below ``parent``; runs of dead processes are closed first."""
+    client = connect()
+    close_dead_runs(client)
+    tags = {
+        **owner_tags(),
+        "dvc.stage": os.environ.get("DVC_STAGE", stage),
+        "zprl.git_commit": provenance.git_commit() or "unknown",
+        "zprl.command": " ".join(Path(a).name for a in sys.argv[:1]) or stage,
+        **{f"zprl.input.{path}": digest for path, digest in inputs.items()},
+        **{f"zprl.version.{name}": version for name, version in provenance.versions().items()},
+    }
+    for path in ("data", "artifacts/episodes"):
+        if path in inputs:
+            tags["zprl.data_digest"] = inputs[path]
+    if parent is not None:
+        tags[PARENT_TAG] = parent  # a continued stage moves below the pipeline run that continues it
+    if known is not None and _reopen(client, known):
+        run = MlflowRun(client, known, continued=True)
+        run.send_tags(tags)
+        return run
+    info = client.create_run(experiment_id(client), start_time=int(time.time() * 1000), run_name=stage).info
+    run = MlflowRun(client, info.run_id, continued=False)
+    run.send_tags(tags)
+    run.send_params(params)
+    run.send_inputs(inputs)
+    return run
