@@ -10,7 +10,9 @@ ARGS ?=
 # An own uv is installed into .uv only where there is none.
 UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 # uv does not read pip's settings; pass on the two that decide whether an install works here at all.
+ifdef PIP_FIND_LINKS
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
+endif
 ifdef PIP_CERT
 export SSL_CERT_FILE ?= $(PIP_CERT)
 endif

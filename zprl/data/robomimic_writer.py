@@ -117,5 +117,6 @@ def _fsync(path: Path) -> None:
 
 
 def _store(group: h5py.Group, name: str, value: np.ndarray) -> None:
-    # One chunk per episode and key: low-dimensional demos are small, and gzip with shuffle saves about half.
-    group.create_dataset(name, data=value, chunks=value.shape, compression="gzip", compression_opts=4, shuffle=True)
+    # A chunked dataset costs some kilobytes of index: below that size plain storage is smaller than compressed.
+    packed = {"chunks": value.shape, "compression": "gzip", "compression_opts": 4, "shuffle": True} if value.nbytes > 2**16 else {}
+    group.create_dataset(name, data=value, **packed)

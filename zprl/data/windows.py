@@ -39,7 +39,8 @@ class ChunkWindows:
         missing = [key for key in obs_keys if key not in store.obs]
         if missing:
             raise DataError(
-                f"{store.path} has no observation '{missing[0]}'", remedy=f"stored keys: {', '.join(store.obs)}; see ingest.obs_keys"
+                f"{store.path} has no observation '{missing[0]}'",
+                remedy=f"stored keys: {', '.join(store.obs)}; see ingest.obs_keys",
             )
         chosen = torch.arange(len(store)) if episodes is None else torch.as_tensor(list(episodes), dtype=torch.long)
         if len(chosen) == 0:

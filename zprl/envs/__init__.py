@@ -1,1 +1,22 @@
+"""Worlds to act in.  ``make`` finds them by name; a fresh simulator is a fresh ``make`` after ``close``."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from zprl import plugins
+
+if TYPE_CHECKING:
+    from zprl.config import Task
+    from zprl.envs.base import VectorEnv
+
+
+def make(task: Task, *, num_envs: int, device: str = "cpu") -> VectorEnv:
+    """Make the environment that is registered under ``task.name`` (entry point group ``zprl.tasks``).
+
+    Args:
+        task: The section ``task`` of the parameters.
+        num_envs: Environments stepped side by side.
+        device: Torch device, also the simulator's where it can run there.
+    """
+    return plugins.load("tasks", task.name)(task, num_envs=num_envs, device=device)

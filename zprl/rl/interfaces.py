@@ -61,10 +61,10 @@ class LatentResidual:
 
     name = "latent"
 
-    def anchor(self, policy: FlowPolicy, embedding: Tensor, noise: Tensor, *, sample: Tensor | None = None) -> Tensor:  # noqa: ARG002
+    def anchor(self, policy: FlowPolicy, embedding: Tensor, noise: Tensor, *, sample: Tensor | None = None) -> Tensor:
         return latent_of(policy, embedding, sample)
 
-    def sequence(self, policy: FlowPolicy, embedding: Tensor, point: Tensor, noise: Tensor) -> Tensor:  # noqa: ARG002
+    def sequence(self, policy: FlowPolicy, embedding: Tensor, point: Tensor, noise: Tensor) -> Tensor:
         return policy.generate(policy.decode(point), noise)
 
 
@@ -77,7 +77,7 @@ class ActionResidual:
         base = policy.generate(policy.decode(latent_of(policy, embedding, sample)), noise)
         return base[:, policy.executed_slice].flatten(1)
 
-    def sequence(self, policy: FlowPolicy, embedding: Tensor, point: Tensor, noise: Tensor) -> Tensor:  # noqa: ARG002
+    def sequence(self, policy: FlowPolicy, embedding: Tensor, point: Tensor, noise: Tensor) -> Tensor:
         sequence = torch.zeros_like(noise)
         sequence[:, policy.executed_slice] = point.view(len(point), -1, policy.num_features)
         return sequence
@@ -88,7 +88,7 @@ class FlowNoise:
 
     name = "noise"
 
-    def anchor(self, policy: FlowPolicy, embedding: Tensor, noise: Tensor, *, sample: Tensor | None = None) -> Tensor:  # noqa: ARG002
+    def anchor(self, policy: FlowPolicy, embedding: Tensor, noise: Tensor, *, sample: Tensor | None = None) -> Tensor:
         return torch.zeros_like(noise).flatten(1)
 
     def sequence(self, policy: FlowPolicy, embedding: Tensor, point: Tensor, noise: Tensor) -> Tensor:
@@ -100,8 +100,8 @@ class EmbeddingResidual:
 
     name = "embedding"
 
-    def anchor(self, policy: FlowPolicy, embedding: Tensor, noise: Tensor, *, sample: Tensor | None = None) -> Tensor:  # noqa: ARG002
+    def anchor(self, policy: FlowPolicy, embedding: Tensor, noise: Tensor, *, sample: Tensor | None = None) -> Tensor:
         return embedding
 
-    def sequence(self, policy: FlowPolicy, embedding: Tensor, point: Tensor, noise: Tensor) -> Tensor:  # noqa: ARG002
+    def sequence(self, policy: FlowPolicy, embedding: Tensor, point: Tensor, noise: Tensor) -> Tensor:
         return policy.generate(point, noise)

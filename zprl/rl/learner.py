@@ -185,26 +185,30 @@ class Learner:
         if learned_from <= 0:
             return {}
         due = config.value_warmup_updates + int(learned_from * config.updates_per_chunk)
-        losses: dict[str, Tensor] = {}
+        losses: dict[str, float] = {}
         while self.updates < due:
-            losses |= self.update()
-        return {name: float(value) for name, value in losses.items()}
+            reports = self.update()
+            if self.updates > due - config.actor_period:
+                for report in reports:
+                    losses |= report()
+        return losses
 
-    def update(self) -> dict[str, Tensor]:
-        """One update: critics always, actor and targets by their periods."""
+    @torch.inference_mode()
+    def update(self) -> list[Callable[[], dict[str, float]]]:
+        """One update: critics always, actor and targets by their periods.  Returns what computes the losses."""
         config, step = self.config, self.updates
         generator = self._generator("update", step)
         from_demos = round(config.demo_fraction * config.batch_size) if self.demos is not None else 0
         batch = self.replay.sample(config.batch_size - from_demos, generator)
         if from_demos:
             batch = join(batch, self.demos.sample(from_demos, generator))
-        losses = self.agent.update_critics(batch, generator)
+        reports = [self.agent.update_critics(batch, generator)]
         if step % config.actor_period == 0 and step >= config.value_warmup_updates:
-            losses |= self.agent.update_actor(batch, batch.state[:, -self.agent.dim :], generator)
+            reports.append(self.agent.update_actor(batch, generator))
         if step % config.target_period == 0:
             self.agent.update_targets()
         self.updates += 1
-        return losses
+        return reports
 
     # -- resuming ---------------------------------------------------------------------------------------------------
 
@@ -220,5 +224,3 @@ class Learner:
         self.recent = [(s, n) for s, n in facts["recent"]]
         self.agent.restore(tensors["agent"])
         self.replay.restore(tensors["replay"])
-
-

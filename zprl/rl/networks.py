@@ -8,6 +8,7 @@ the critics asks for no weight gradient at all.  ``tests/unit/rl`` holds every g
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -72,7 +73,7 @@ class EnsembleMLP:
         self.members = members
         self.activation = activation
         self.layer_norm = layer_norm
-        shapes = [shape for i, o in zip(sizes, sizes[1:], strict=False) for shape in ((members, i, o), (members, 1, o))]
+        shapes = [shape for i, o in itertools.pairwise(sizes) for shape in ((members, i, o), (members, 1, o))]
         self.flat = torch.zeros(sum(math.prod(shape) for shape in shapes))
         if generator is not None:
             weights = self._views(self.flat, shapes)
@@ -155,25 +156,40 @@ class EnsembleMLP:
 
 
 class Adam:
-    """Adam (Kingma and Ba, 2015, algorithm 1) on one flat tensor, with the gradient's norm limited first."""
+    """Adam (Kingma and Ba, 2015, algorithm 1) on one flat tensor, with the gradient's norm limited first.
+
+    ``torch.optim`` spends several times the arithmetic of such a step on bookkeeping for parameter groups.
+    """
+
+    BETAS = (0.9, 0.999)
+    EPSILON = 1e-8
 
     def __init__(self, flat: Tensor, learning_rate: float, *, clip: float = math.inf) -> None:
         self.flat = flat
+        self.learning_rate = learning_rate
         self.clip = clip
-        self._optimizer = torch.optim.Adam([flat], lr=learning_rate, fused=True)
+        self.first = torch.zeros_like(flat)
+        self.second = torch.zeros_like(flat)
+        self.steps = 0
 
     def step(self, grad: Tensor) -> None:
         """Change the tensor in place."""
-        if self.clip < math.inf:
-            grad.mul_((self.clip / (grad.norm() + 1e-6)).clamp_(max=1.0))
-        self.flat.grad = grad
-        self._optimizer.step()
+        if self.clip < math.inf and (norm := float(torch.linalg.vector_norm(grad))) > self.clip:
+            grad = grad.mul_(self.clip / norm)
+        self.steps += 1
+        beta1, beta2 = self.BETAS
+        self.first.lerp_(grad, 1 - beta1)
+        self.second.mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
+        scale = math.sqrt(1 - beta2**self.steps)
+        denominator = self.second.sqrt().add_(self.EPSILON * scale)
+        self.flat.addcdiv_(self.first, denominator, value=-self.learning_rate * scale / (1 - beta1**self.steps))
 
     def state(self) -> dict[str, Tensor]:
         """First and second moments and the step count."""
-        return dict(self._optimizer.state.get(self.flat, {}))
+        return {"first": self.first, "second": self.second, "steps": torch.tensor(self.steps)}
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """Continue from :meth:`state`."""
-        if state:
-            self._optimizer.state[self.flat] = {k: v.clone().to(self.flat.device) if k != "step" else v.clone() for k, v in state.items()}
+        self.first.copy_(state["first"])
+        self.second.copy_(state["second"])
+        self.steps = int(state["steps"])

@@ -10,7 +10,7 @@ from zprl.rl.sac import Batch
 
 
 class Replay:
-    """Ring of transitions.
+    """Ring of transitions, stored as :class:`zprl.rl.sac.Batch` lays them out.
 
     Args:
         capacity: Rows kept; the oldest are overwritten.
@@ -18,35 +18,32 @@ class Replay:
         residual_dim: R.
     """
 
-    COLUMNS = ("state", "point", "reward", "discount", "next_state")
-
     def __init__(self, capacity: int, state_dim: int, residual_dim: int, *, device: str = "cpu") -> None:
         if capacity < 1:
             raise ConfigError(f"replay capacity must be positive, got {capacity}", remedy="raise buffer_size")
         self.capacity = capacity
-        self.residual_dim = residual_dim
         self.added = 0
-        widths = {"state": state_dim, "point": residual_dim, "reward": 0, "discount": 0, "next_state": state_dim}
-        self.data = {name: torch.zeros((capacity, width) if width else capacity, device=device) for name, width in widths.items()}
+        width = state_dim + residual_dim
+        shapes = {"inputs": (capacity, width), "reward": (capacity,), "discount": (capacity,), "next_inputs": (capacity, width)}
+        self.data = {name: torch.zeros(shape, device=device) for name, shape in shapes.items()}
+        self._state_dim = state_dim
 
     def __len__(self) -> int:
         return min(self.added, self.capacity)
 
     def add(self, *, state: Tensor, point: Tensor, reward: Tensor, discount: Tensor, next_state: Tensor) -> None:
-        """Append rows (B, ...)."""
+        """Append rows: states (B, S), executed points (B, R), rewards and discounts (B,), successors (B, S)."""
         rows = (torch.arange(len(reward), device=reward.device) + self.added) % self.capacity
-        for name, value in zip(self.COLUMNS, (state, point, reward, discount, next_state), strict=True):
-            self.data[name][rows] = value
+        self.data["inputs"][rows] = torch.cat([state, point], -1)
+        self.data["reward"][rows] = reward
+        self.data["discount"][rows] = discount
+        self.data["next_inputs"][rows, : self._state_dim] = next_state
         self.added += len(reward)
 
     def sample(self, size: int, generator: torch.Generator) -> Batch:
-        """Rows drawn uniformly with replacement."""
-        return self.rows(torch.randint(len(self), (size,), generator=generator, device=generator.device))
-
-    def rows(self, index: Tensor) -> Batch:
-        """The named rows."""
-        picked = {name: value.index_select(0, index) for name, value in self.data.items()}
-        return Batch(**picked, next_anchor=picked["next_state"][:, -self.residual_dim :])
+        """Rows drawn uniformly with replacement; the batch is the caller's own."""
+        index = torch.randint(len(self), (size,), generator=generator, device=generator.device)
+        return Batch(**{name: value.index_select(0, index) for name, value in self.data.items()})
 
     def state(self) -> dict[str, Tensor]:
         """Rows in use and the count of all rows ever added."""
@@ -55,8 +52,8 @@ class Replay:
     def restore(self, state: dict[str, Tensor]) -> None:
         """Continue from :meth:`state`."""
         self.added = int(state["added"])
-        for name in self.COLUMNS:
-            self.data[name][: len(self)] = state[name]
+        for name, value in self.data.items():
+            value[: len(self)] = state[name]
 
 
 def join(first: Batch, second: Batch) -> Batch:

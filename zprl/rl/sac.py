@@ -14,6 +14,7 @@ are written out; the formulas stand beside them and the tests hold them against 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -27,23 +28,25 @@ LOG_2PI = math.log(2 * math.pi)
 
 @dataclass
 class Batch:
-    """Transitions: ``state`` (B, S), ``point`` (B, R), ``reward`` (B,), ``discount`` (B,) (0 where no value follows), the
-    successor's ``next_state`` (B, S) and ``next_anchor`` (B, R)."""
+    """Transitions, laid out as the critics read them: (state, point) side by side, so that nothing is joined per update.
 
-    state: Tensor
-    point: Tensor
+    ``inputs`` (B, S + R), ``reward`` (B,), ``discount`` (B,; 0 where no value follows), and ``next_inputs`` (B, S + R) whose
+    last R columns are free.  The last R columns of a state are its anchor.  Updates overwrite points in place: a batch is used
+    for one critic update and then at most one actor update.
+    """
+
+    inputs: Tensor
     reward: Tensor
     discount: Tensor
-    next_state: Tensor
-    next_anchor: Tensor
+    next_inputs: Tensor
 
 
 @dataclass
 class ActorOutput:
-    """A sampled residual (B, R), its log-probability (B,), and what the gradient needs."""
+    """A sampled residual (B, R), and what its log-probability and gradient need."""
 
     residual: Tensor
-    log_prob: Tensor
+    before: Tensor
     std: Tensor
     noise: Tensor
     raw_log_std: Tensor
@@ -77,14 +80,17 @@ class Actor:
         out, trace = self.net(state)
         mean, raw = out[0].split(self.residual_dim, -1)
         raw_log_std = torch.tanh(raw)
-        log_std = self.low + self.span * (raw_log_std + 1)
-        std = log_std.exp()
+        std = (self.low + self.span * (raw_log_std + 1)).exp()
         before = torch.addcmul(mean, std, noise)
         residual = torch.tanh(before)
+        return ActorOutput(residual, before, std, noise, raw_log_std), trace
+
+    def log_prob(self, out: ActorOutput) -> Tensor:
+        """Log-density (B,) of a sampled residual."""
         # log det of tanh in its stable form: log(1 - tanh(u)^2) = 2 (log 2 - u - softplus(-2u))
-        log_det = 2 * (math.log(2) - before - torch.nn.functional.softplus(-2 * before))
-        log_prob = (-0.5 * noise.square() - log_std - 0.5 * LOG_2PI - log_det).sum(-1)
-        return ActorOutput(residual, log_prob, std, noise, raw_log_std), trace
+        log_det = 2 * (math.log(2) - out.before - torch.nn.functional.softplus(-2 * out.before))
+        log_std = self.low + self.span * (out.raw_log_std + 1)
+        return (-0.5 * out.noise.square() - log_std - 0.5 * LOG_2PI - log_det).sum(-1)
 
     def backward(self, trace: list, out: ActorOutput, grad_residual: Tensor, grad_log_prob: float) -> None:
         """Fill the weights' gradient of a loss with the given derivatives.
@@ -111,7 +117,7 @@ class Sac:
     def __init__(self, state_dim: int, scale: Tensor, config: Rl, generator: torch.Generator, *, device: str = "cpu") -> None:
         self.config = config
         self.scale = scale.to(device)
-        self.dim = len(scale)
+        self.dim, self.width = len(scale), state_dim
         sizes = (state_dim + self.dim, *config.hidden, 1)
         options = {"activation": config.activation, "layer_norm": config.critic_layer_norm, "device": device}
         self.actor = Actor(state_dim, self.dim, config, generator, device)
@@ -124,11 +130,16 @@ class Sac:
         self.alpha_adam = Adam(self.log_alpha, config.alpha_learning_rate)
         self.target_entropy = config.target_entropy_per_dim * self.dim
 
-    def _values(self, nets: EnsembleMLP, state: Tensor, point: Tensor) -> tuple[Tensor, list]:
-        """Q (K, B), squashed to [0, 1] by (tanh + 1) / 2 where the reward is (official code)."""
-        out, trace = nets(torch.cat([state, point], -1))
+    def _values(self, nets: EnsembleMLP, inputs: Tensor) -> tuple[Tensor, list]:
+        """Q (K, B) of inputs (B, S + R), squashed to [0, 1] by (tanh + 1) / 2 where the reward is (official code)."""
+        out, trace = nets(inputs)
         out = out.squeeze(-1)
-        return (0.5 * (torch.tanh(out) + 1) if self.config.bounded_q else out), trace
+        return (torch.tanh(out).add_(1).mul_(0.5) if self.config.bounded_q else out), trace
+
+    def _perturb(self, inputs: Tensor, residual: Tensor) -> Tensor:
+        """Write the points anchor + scale * residual into inputs (B, S + R)."""
+        torch.addcmul(inputs[:, self.width - self.dim : self.width], self.scale, residual, out=inputs[:, self.width :])
+        return inputs
 
     def _through_bound(self, grad: Tensor, values: Tensor) -> Tensor:
         """Gradient before the bound: d/dx (tanh x + 1)/2 = 2 q (1 - q)."""
@@ -136,56 +147,48 @@ class Sac:
 
     def target(self, batch: Batch, generator: torch.Generator) -> Tensor:
         """Bellman target y (B,)."""
-        noise = torch.randn(batch.next_anchor.shape, generator=generator, device=generator.device)
-        out, _ = self.actor.sample(batch.next_state, noise)
-        values, _ = self._values(self.targets, batch.next_state, torch.addcmul(batch.next_anchor, self.scale, out.residual))
+        noise = torch.randn(len(batch.reward), self.dim, generator=generator, device=generator.device)
+        out, _ = self.actor.sample(batch.next_inputs[:, : self.width], noise)
+        values, _ = self._values(self.targets, self._perturb(batch.next_inputs, out.residual))
         if self.config.target_subset < self.config.critics:
             values = values[torch.randperm(self.config.critics, generator=generator, device=generator.device)[: self.config.target_subset]]
         value = values.amin(0)
         if self.config.entropy_in_target:
-            value = value - self.log_alpha.exp() * out.log_prob
+            value = value - self.log_alpha.exp() * self.actor.log_prob(out)
         return batch.reward + batch.discount * value
 
-    def update_critics(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
-        """One critic step."""
+    def update_critics(self, batch: Batch, generator: torch.Generator) -> Callable[[], dict[str, float]]:
+        """One critic step; call what it returns for the losses."""
         y = self.target(batch, generator)
-        values, trace = self._values(self.critics, batch.state, batch.point)
+        values, trace = self._values(self.critics, batch.inputs)
         error = values - y
-        self.critics.backward(trace, self._through_bound(error * (2 / error.shape[1]), values).unsqueeze(-1))
+        self.critics.backward(trace, self._through_bound(error * (2 / len(y)), values).unsqueeze(-1))
         self.critic_adam.step(self.critics.grad)
-        return {"critic_loss": error.square().mean(1).sum(), "q_mean": values.mean()}
+        return lambda: {"critic_loss": float(error.square().mean(1).sum()), "q_mean": float(values.mean())}
 
-    def update_actor(self, batch: Batch, anchor: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """One actor step and one step of the entropy weight.
-
-        Args:
-            batch: Transitions.
-            anchor: (B, R) unperturbed points of ``batch.state``.
-            generator: Source of the residual's noise.
-        """
-        size = len(anchor)
+    def update_actor(self, batch: Batch, generator: torch.Generator) -> Callable[[], dict[str, float]]:
+        """One actor step and one step of the entropy weight; call what it returns for the losses."""
+        size = len(batch.reward)
         alpha = float(self.log_alpha.exp())
-        noise = torch.randn(anchor.shape, generator=generator, device=generator.device)
-        out, actor_trace = self.actor.sample(batch.state, noise)
-        values, trace = self._values(self.critics, batch.state, torch.addcmul(anchor, self.scale, out.residual))
+        noise = torch.randn(size, self.dim, generator=generator, device=generator.device)
+        out, actor_trace = self.actor.sample(batch.inputs[:, : self.width], noise)
+        values, trace = self._values(self.critics, self._perturb(batch.inputs, out.residual))
         if self.config.actor_uses_min:
             weights = torch.zeros_like(values).scatter_(0, values.argmin(0, keepdim=True), 1.0)
         else:
             weights = torch.full_like(values, 1 / len(values))
         grad = self._through_bound(weights * (-1 / size), values).unsqueeze(-1)
-        width = batch.state.shape[1]
-        grad_point = self.critics.backward(trace, grad, weights=False, inputs=slice(width, width + self.dim))
-        grad_residual = grad_point * self.scale
+        grad_residual = self.critics.backward(trace, grad, weights=False, inputs=slice(self.width, None)) * self.scale
         if self.config.trust_weight:
-            grad_residual = grad_residual + out.residual * (2 * self.config.trust_weight / (size * self.dim))
+            grad_residual.add_(out.residual, alpha=2 * self.config.trust_weight / (size * self.dim))
         self.actor.backward(actor_trace, out, grad_residual, alpha / size)
         self.actor_adam.step(self.actor.net.grad)
-        log_prob = out.log_prob.mean()
+        log_prob = self.actor.log_prob(out).mean()
         self.alpha_adam.step(-(log_prob + self.target_entropy).reshape(1))
-        return {
-            "actor_loss": alpha * log_prob - (weights * values).sum(0).mean(),
-            "entropy": -log_prob,
-            "alpha": self.log_alpha.exp().squeeze(),
+        return lambda: {
+            "actor_loss": float(alpha * log_prob - (weights * values).sum(0).mean()),
+            "entropy": -float(log_prob),
+            "alpha": float(self.log_alpha.exp()),
         }
 
     def update_targets(self) -> None:

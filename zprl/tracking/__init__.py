@@ -132,10 +132,29 @@ class Tracker:
         except Exception as error:  # a tracking store can fail in any way; P8: training goes on
             if not self._warned:
                 self._warned = True
-                first = (str(error).splitlines() or [""])[0]
-                print(f"warning: tracking failed, the stage goes on: {type(error).__name__}: {first[:200]}", file=sys.stderr, flush=True)
+                first = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+                print(f"warning: tracking failed, the stage goes on: {first}", file=sys.stderr, flush=True)
             return False
         return True
+
+
+def _open(name: str, run_dir: RunDir | None, params: Mapping[str, Any], inputs: Mapping[str, str], parent: str | None) -> Tracker:
+    if os.environ.get(SWITCH_VARIABLE, "").lower() in {"off", "0", "false"}:
+        return Tracker()
+    tracker = Tracker()
+
+    def connect() -> None:
+        nonlocal tracker
+        from zprl.tracking import mlflow_tracker
+
+        known = None if run_dir is None else run_dir.notes().get("mlflow_run")
+        run = mlflow_tracker.open_run(name, known=known, parent=parent, params=params, inputs=inputs)
+        if run_dir is not None and run.run_id != known:
+            run_dir.note(mlflow_run=run.run_id)
+        tracker = Tracker(run)
+
+    tracker._attempt(connect)
+    return tracker
 
 
 def open_tracker(stage: str, *, run_dir: RunDir, params: Mapping[str, Any], inputs: Mapping[str, str]) -> Tracker:
@@ -150,21 +169,9 @@ def open_tracker(stage: str, *, run_dir: RunDir, params: Mapping[str, Any], inpu
     Returns:
         A tracker; with ``ZPRL_TRACKING=off``, or when the store cannot be opened, one that tracks nothing.
     """
-    if os.environ.get(SWITCH_VARIABLE, "").lower() in {"off", "0", "false"}:
-        return Tracker()
-    tracker = Tracker()
+    return _open(stage, run_dir, params, inputs, os.environ.get(PARENT_VARIABLE) or None)
 
-    def connect() -> None:
-        nonlocal tracker
-        from zprl.tracking import mlflow_tracker
 
-        known = run_dir.notes().get("mlflow_run")
-        run = mlflow_tracker.open_run(
-            stage, known=known, parent=os.environ.get(PARENT_VARIABLE) or None, params=params, inputs=inputs
-        )
-        if run.run_id != known:
-            run_dir.note(mlflow_run=run.run_id)
-        tracker = Tracker(run)
-
-    tracker._attempt(connect)
-    return tracker
+def open_pipeline_tracker(name: str, *, params: Mapping[str, Any], inputs: Mapping[str, str]) -> Tracker:
+    """Open the parent run of a pipeline run; export its ``run_id`` as ``ZPRL_PARENT_RUN`` for the stages below."""
+    return _open(name, None, params, inputs, None)

@@ -158,7 +158,9 @@ class MlflowRun:
         """Store the inputs' digests as MLflow datasets, shown beside the run."""
         from mlflow.entities import Dataset, DatasetInput
 
-        rows = [DatasetInput(Dataset(path, digest[:36], "dvc", json.dumps({"path": path, "sha256": digest}))) for path, digest in inputs.items()]
+        rows = [
+            DatasetInput(Dataset(path, digest[:36], "dvc", json.dumps({"path": path, "sha256": digest}))) for path, digest in inputs.items()
+        ]
         if rows:
             self.client.log_inputs(self.run_id, datasets=rows)
 
@@ -215,6 +217,8 @@ def open_run(
     if known is not None and _reopen(client, known):
         run = MlflowRun(client, known, continued=True)
         run.send_tags(tags)
+        if "zprl.error" in client.get_run(known).data.tags:
+            client.delete_tag(known, "zprl.error")
         return run
     info = client.create_run(experiment_id(client), start_time=int(time.time() * 1000), run_name=stage).info
     run = MlflowRun(client, info.run_id, continued=False)

@@ -1,1 +1,1 @@
-
+"""Readers of demonstration files, registered by entry point ``zprl.readers``."""

@@ -1,0 +1,52 @@
+"""Environment variables that every process of a pipeline run shares.  What the user set wins."""
+
+from __future__ import annotations
+
+import json
+import os
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+UI_FILE = Path(".prefect/ui.json")
+"""Written by ``zprl ui``: the address of the Prefect server it started for this project."""
+
+
+def healthy(url: str, *, timeout_s: float = 1.0) -> bool:
+    """Whether a server answers ``url`` with 200."""
+    if not url.startswith(("http://", "https://")):
+        return False
+    try:
+        with urllib.request.urlopen(url, timeout=timeout_s) as answer:  # noqa: S310 - scheme checked above
+            return bool(answer.status == 200)
+    except (OSError, urllib.error.URLError, ValueError):
+        return False
+
+
+def running_prefect() -> str | None:
+    """API address of this project's Prefect server, if ``zprl ui`` has one running."""
+    try:
+        url = str(json.loads(UI_FILE.read_text())["prefect_api"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return url if healthy(f"{url}/health") else None
+
+
+def prepare() -> None:
+    """Set the variables; call it before Prefect or MLflow is imported."""
+    defaults = {
+        "PREFECT_HOME": str(Path(".prefect").resolve()),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",  # else an error in the log when offline
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",  # 7 s on a quiet machine, 87 s seen on a loaded one
+        "PREFECT_CLI_PROMPT": "false",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "DVC_NO_ANALYTICS": "1",
+        "DO_NOT_TRACK": "1",
+        "MPLBACKEND": "Agg",
+        "OMP_NUM_THREADS": "1",
+        "WARP_CACHE_PATH": str(Path(".cache/warp").resolve()),
+    }
+    for name, value in defaults.items():
+        os.environ.setdefault(name, value)
+    if not os.environ.get("PREFECT_API_URL") and (url := running_prefect()) is not None:
+        os.environ["PREFECT_API_URL"] = url

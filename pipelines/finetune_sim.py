@@ -1,0 +1,114 @@
+"""Stage: reinforcement learning of a bounded residual on the frozen policy, in simulation.
+
+``python -m pipelines.finetune_sim`` learns the latent residual of section ``finetune_sim``;
+``python -m pipelines.finetune_sim action_residual`` learns section ``action_residual``, the comparison.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import sys
+
+import torch
+from rich.progress import Progress
+from zprl.envs.chunk import ChunkEnv
+
+from pipelines.stage import BASE, EPISODES, METRICS, PLOTS, STEERING, Stage, main
+from zprl import durable, envs, plugins, provenance
+from zprl.config import Rl
+from zprl.data.store import EpisodeStore
+from zprl.models.bundle import load_policy
+from zprl.rl import demos, scale
+from zprl.rl.bundle import save_steering
+from zprl.rl.learner import Learner, Row
+
+
+def finetune_sim(stage: Stage, section: str) -> None:
+    """Learn, segment by segment; write the steering bundle, the learning curve and the cost."""
+    params = stage.params
+    config: Rl = getattr(params, section)
+    device = params.run.device
+    torch.set_num_threads(params.run.threads)
+    policy = load_policy(BASE, device=device)
+    interface = plugins.load("interfaces", config.interface)()
+    store = EpisodeStore.open(EPISODES)
+    spread = scale.measure(policy, interface, store, seed=params.run.seed)
+    residual_scale = scale.propose(config, spread)
+    stage.say(
+        f"{config.interface}: anchor RMS {spread.anchor_rms.square().mean().sqrt():.3f}, "
+        f"residual scale {residual_scale.min():.3f} to {residual_scale.max():.3f}, {len(residual_scale)} dimensions"
+    )
+
+    def on_row(row: Row) -> None:
+        stage.tracker.log(int(row["env_steps"]), **{k: v for k, v in row.items() if k != "env_steps"})
+
+    mixed = None
+    if config.demo_fraction:
+        mixed = demos.transitions(policy, interface, store, scale=residual_scale, step_discount=config.step_discount, seed=params.run.seed)
+    learner = Learner(
+        policy, interface, scale=residual_scale, config=config, seed=params.run.seed, device=device, demos=mixed, on_row=on_row
+    )
+    found = stage.run_dir.latest()
+    if found is not None:
+        learner.restore(found.state, found.tensors)
+        stage.say(f"continuing after segment {learner.segment} of {config.segments}")
+
+    def make_env() -> ChunkEnv:
+        env = envs.make(params.task, num_envs=config.num_envs, device=device)
+        return ChunkEnv(env, params.policy.chunk_steps, params.policy.obs_steps, config.step_discount)
+
+    while learner.segment < config.segments:
+        with Progress(transient=True, disable=not sys.stderr.isatty()) as bar:
+            task = bar.add_task(f"segment {learner.segment + 1}/{config.segments}", total=config.chunk_steps_per_segment)
+            learner.run_segment(make_env, tick=lambda: bar.advance(task))  # noqa: B023
+        facts, tensors = learner.state()
+        stage.run_dir.save(learner.segment, facts, tensors)
+        row = learner.curve[-1]
+        stage.say(
+            f"segment {learner.segment}/{config.segments}: {learner.env_steps:,} env steps, {learner.updates:,} updates, "
+            f"training success {row['success_rate']:.2f}, episode {row['episode_length']:.0f} steps, "
+            f"RMS ratio {row['residual_ratio']:.3f}, {stage.wall_s():.0f} s"
+        )
+        stage.checkpoint()
+
+    name = "latent" if section == "finetune_sim" else section
+    save_steering(
+        STEERING / name,
+        learner.agent.actor,
+        residual_scale,
+        interface=interface,
+        config=config,
+        base_digest=durable.digest(BASE),
+        provenance={
+            "task": params.task.name,
+            "seed": params.run.seed,
+            "env_steps": learner.env_steps,
+            "chunk_steps": learner.chunk_steps,
+            "updates": learner.updates,
+            "versions": provenance.versions(),
+        },
+    )
+    durable.write_text(PLOTS / f"{stage.name}.csv", as_csv(learner.curve))
+    cost = {"env_steps": learner.env_steps, "chunk_steps": learner.chunk_steps, "updates": learner.updates, "wall_s": stage.wall_s()}
+    durable.write_json(METRICS / f"{stage.name}.json", {**cost, "training_success_rate": learner.curve[-1]["success_rate"]})
+    stage.tracker.log_dir(STEERING / name, "steering")
+
+
+def as_csv(rows: list[Row]) -> str:
+    """Rows of equal keys as CSV text."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({k: round(v, 6) if isinstance(v, float) else v for k, v in row.items()} for row in rows)
+    return text.getvalue()
+
+
+if __name__ == "__main__":
+    chosen = sys.argv[1] if len(sys.argv) > 1 else "finetune_sim"
+    main(
+        "finetune_sim" if chosen == "finetune_sim" else f"finetune_{chosen}",
+        lambda stage: finetune_sim(stage, chosen),
+        sections=("run", "task", chosen),
+        inputs=(BASE, EPISODES),
+    )

@@ -1,0 +1,142 @@
+"""The Prefect flow: one task per DVC stage, in DVC's own order.
+
+Who owns what: DVC decides what is up to date, Prefect when and where things run and who is told, MLflow what happened.
+``dvc repro`` alone gives the same results; Prefect caches nothing here, because its caches do not see files.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pipelines import environment
+
+environment.prepare()  # before Prefect reads its settings
+
+from prefect import flow, task  # noqa: E402
+from prefect.artifacts import create_markdown_artifact, create_table_artifact  # noqa: E402
+from prefect.cache_policies import NO_CACHE  # noqa: E402
+from prefect.client.orchestration import get_client  # noqa: E402
+from prefect.logging import get_run_logger  # noqa: E402
+from prefect.runtime import flow_run  # noqa: E402
+
+from pipelines import graph, reconcile, summary  # noqa: E402
+from pipelines.processes import StageError, StageResult, run_stage  # noqa: E402
+from zprl import config, errors  # noqa: E402
+from zprl.tracking import PARENT_VARIABLE, Tracker, open_pipeline_tracker  # noqa: E402
+
+PERMANENT = (2, 3, 4, 5, 6)
+"""Exit codes that another try would only repeat, or that somebody asked for."""
+
+
+class _OneSentence(logging.Filter):
+    """Expected failures are logged as their sentence, without a traceback."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.exc_info and isinstance(record.exc_info[1], errors.ZprlError):
+            record.exc_info = None
+        return True
+
+
+def _worth_retrying(_task: Any, _run: Any, state: Any) -> bool:
+    """Whether a second try can help: a crash can, bad data cannot."""
+    error = state.result(raise_on_failure=False)
+    return not (isinstance(error, errors.ZprlError) and error.exit_code in PERMANENT)
+
+
+@task(task_run_name="{stage}", retries=1, retry_delay_seconds=5, retry_condition_fn=_worth_retrying, cache_policy=NO_CACHE)
+def run_one(stage: str) -> StageResult:
+    """Bring one stage up to date and stream its lines."""
+    return run_stage(stage, get_run_logger().info)
+
+
+@contextmanager
+def _parent_run() -> Iterator[Tracker]:
+    """The MLflow run that the stages' runs are children of."""
+    inputs = {"data": summary.data_digest()}
+    try:
+        params = config.load().model_dump(mode="json")
+    except errors.ConfigError:  # the stages say it better, and a project may bring stages without our parameters
+        params = {}
+    with open_pipeline_tracker("pipeline", params=params, inputs={k: v for k, v in inputs.items() if v}) as tracker:
+        before = os.environ.get(PARENT_VARIABLE)
+        if tracker.run_id is not None:
+            os.environ[PARENT_VARIABLE] = tracker.run_id
+        try:
+            yield tracker
+        finally:
+            if before is None:
+                os.environ.pop(PARENT_VARIABLE, None)
+            else:
+                os.environ[PARENT_VARIABLE] = before
+
+
+def _reconcile() -> None:
+    run_id = flow_run.get_id()
+    if run_id is None:
+        return
+    from uuid import UUID
+
+    with get_client(sync_client=True) as client:
+        reconcile.claim(client, UUID(run_id))
+        if closed := reconcile.close_dead_flow_runs(client, but=UUID(run_id)):
+            get_run_logger().info("closed %d flow run(s) of killed processes", closed)
+
+
+def _publish(parent: Tracker, results: list[StageResult]) -> None:
+    """Tables and links in Prefect, hashes, metrics and report in MLflow."""
+    hashes = graph.lock_hashes()
+    for row in hashes:
+        parent.tag(**{f"dvc.lock.{row['output']}": row["md5"]})
+    rows = summary.success_rows()
+    for row in rows:
+        parent.log(0, **{f"{row['policy']}_{name}": row[name] for name in ("success_rate", "ci_low", "ci_high") if name in row})
+    for path in ("dvc.lock", "params.yaml", "artifacts/promotion.json", "artifacts/report"):
+        if Path(path).exists():
+            parent.log_file(path, "report" if path.endswith("report") else "")
+    if parent.run_id is not None:
+        parent.tag(**{"prefect.flow_run": flow_run.get_id()})
+    if rows:
+        create_table_artifact(key="success", table=rows, description="Success per policy, 95 % Wilson intervals")
+    if hashes:
+        create_table_artifact(key="lineage", table=hashes, description="What dvc.lock records of this run")
+    create_markdown_artifact(key="pipeline", markdown=summary.markdown(results, rows, parent.run_id), description="Stages, results, links")
+
+
+@flow(name="zprl-pipeline", flow_run_name="{target}", validate_parameters=True, retries=0)
+def pipeline(target: str = "all") -> list[StageResult]:
+    """Bring the project up to date.
+
+    Args:
+        target: A stage of ``dvc.yaml`` (it and what it needs), or ``all``.
+
+    Returns:
+        One result per stage, in the order they ran.
+
+    Raises:
+        ZprlError: with the exit code of the stage that failed.
+    """
+    for name in ("prefect.flow_runs", "prefect.task_runs"):
+        logging.getLogger(name).addFilter(_OneSentence())
+    _reconcile()
+    log = get_run_logger()
+    stages = graph.stage_order(None if target == "all" else target)
+    log.info("stages: %s", " → ".join(stages))
+    results: list[StageResult] = []
+    with _parent_run() as parent:
+        for stage in stages:
+            result = run_one(stage)
+            log.info("%s: %s", stage, "up to date" if result.skipped else f"done in {result.seconds:.0f} s")
+            results.append(result)
+        _publish(parent, results)
+    return results
+
+
+__all__ = ["StageError", "pipeline"]
+
+if __name__ == "__main__":
+    pipeline()

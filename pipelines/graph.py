@@ -1,0 +1,81 @@
+"""What DVC knows, read from DVC: the stages in order, what is out of date, the hashes of what was made.
+
+There is no second copy of the graph anywhere.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from zprl.errors import ConfigError, DataError
+
+REMEDY = "run in the project's root folder; `dvc status` says more"
+
+
+def _repo() -> Any:
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    try:
+        return Repo(".")
+    except DvcException as error:
+        raise ConfigError(f"this folder is not a DVC project: {error}", remedy=REMEDY) from error
+
+
+def stage_order(target: str | None = None) -> list[str]:
+    """Names of the stages, each after all it depends on; ties in the order of ``dvc.yaml``.
+
+    Args:
+        target: Only this stage and what it needs.
+
+    Raises:
+        ConfigError: no DVC project here, a broken graph, or an unknown ``target``.
+    """
+    import networkx as nx
+    from dvc.exceptions import DvcException
+
+    with _repo() as repo:
+        try:
+            graph = repo.index.graph
+        except DvcException as error:
+            raise ConfigError(f"dvc.yaml cannot be used: {error}", remedy=REMEDY) from error
+        position = {stage: number for number, stage in enumerate(graph)}
+        ordered = [s for s in nx.lexicographical_topological_sort(graph.reverse(), key=position.__getitem__) if s.cmd]
+        if target is None:
+            return [stage.addressing for stage in ordered]
+        wanted = next((stage for stage in ordered if stage.addressing == target), None)
+        if wanted is None:
+            raise ConfigError(f"no stage is named '{target}'", remedy="stages: " + ", ".join(s.addressing for s in ordered))
+        needed = nx.descendants(graph, wanted) | {wanted}  # DVC's edges point from a stage to what it needs
+        return [stage.addressing for stage in ordered if stage in needed]
+
+
+def out_of_date(stages: list[str] | None = None) -> dict[str, Any]:
+    """What ``dvc status`` says, by stage; empty when there is nothing to do.
+
+    Raises:
+        DataError: a busy or broken workspace.
+    """
+    from dvc.exceptions import DvcException
+
+    with _repo() as repo:
+        try:
+            return dict(repo.status(targets=stages))
+        except DvcException as error:
+            raise DataError(f"dvc cannot tell what is up to date: {error}", remedy=REMEDY) from error
+
+
+def lock_hashes(path: Path | str = "dvc.lock") -> list[dict[str, str]]:
+    """Rows ``stage, output, md5`` of ``dvc.lock``; empty when nothing ran yet."""
+    path = Path(path)
+    if not path.exists():
+        return []
+    stages = (yaml.safe_load(path.read_text()) or {}).get("stages", {})
+    return [
+        {"stage": name, "output": str(out["path"]), "md5": str(out.get("md5", ""))}
+        for name, stage in stages.items()
+        for out in stage.get("outs", [])
+    ]

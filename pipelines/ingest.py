@@ -1,0 +1,48 @@
+"""Stage ``ingest``: demo files to checked episodes, normaliser and data report.  Draws no random numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pipelines.stage import ARTIFACTS, EPISODES, METRICS, Stage, main
+from zprl import durable, plugins
+from zprl.data import data_report
+from zprl.data.ingest import choose, demo_files, read_all, require
+from zprl.data.store import EpisodeStore, fit_normalizer
+from zprl.data.validate import Limits
+from zprl.errors import DataError
+
+DATA = Path("data")
+DATA_REPORT = ARTIFACTS / "data_report"
+
+
+def ingest(stage: Stage) -> None:
+    """Read, check, store, report; bad demos stay where they are and are listed in the report."""
+    params = stage.params.ingest
+    files = demo_files(DATA)
+    if not files:
+        raise DataError(f"there are no demo files (*.hdf5) in {DATA}/", remedy="fetch them with `dvc pull`, or record some")
+    reader = plugins.load("readers", params.reader)(obs_keys=params.obs_keys)
+    limits = Limits(min_length=stage.params.policy.obs_steps + stage.params.policy.chunk_steps)
+    result = read_all(reader, files, limits=limits)
+    used = choose(result.good, exclude_failures=params.exclude_failures, max_episodes=params.max_episodes)
+    # First where it survives a failure: DVC keeps no outputs of a failed stage.
+    kept = stage.run_dir.path / DATA_REPORT.name
+    summary = data_report.write(kept, result, used)
+    stage.tracker.log_dir(kept, DATA_REPORT.name)
+    numbers = {key: float(value) for key, value in summary.items() if isinstance(value, int | float)}
+    stage.tracker.log(0, **numbers)
+    require(result, used, max_bad_fraction=params.max_bad_fraction, report=(kept / "report.html").as_posix())
+
+    EpisodeStore.write(EPISODES, used, fit_normalizer(used))
+    data_report.write(DATA_REPORT, result, used)
+    durable.write_json(METRICS / "ingest.json", summary)
+    stage.say(
+        f"{summary['episodes']} episodes, {summary['frames']} frames, success {summary['success_share']:.0%}, "
+        f"{summary['bad']} in quarantine; see {DATA_REPORT / 'report.html'}"
+    )
+
+
+if __name__ == "__main__":
+    # A missing folder is for the stage to explain: its remedy is `dvc pull`.
+    main("ingest", ingest, sections=("ingest", "policy"), inputs=(DATA,) if DATA.is_dir() else ())

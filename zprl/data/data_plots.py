@@ -1,0 +1,115 @@
+"""Pictures of a set of demonstrations, as PNG bytes without dates or versions in them."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from zprl.data.episode import QUALITIES, Episode
+
+COLOURS = {"better": "#2a9d6f", "okay": "#3b7dd8", "worse": "#e08a1e", "unknown": "#7c8794"}
+SUCCESS, FAILURE = "#2a9d6f", "#c8453b"
+TRACKS = 12
+"""End-effector paths drawn: more than a dozen hide one another."""
+
+
+@dataclass(frozen=True)
+class Plot:
+    """One picture with its heading and its sentence."""
+
+    title: str
+    caption: str
+    png: bytes
+
+
+def draw(episodes: Sequence[Episode]) -> list[Plot]:
+    """All pictures these episodes have the keys for; none for no episodes."""
+    if not episodes:
+        return []
+    with mpl.rc_context({"axes.spines.top": False, "axes.spines.right": False, "font.size": 9, "svg.hashsalt": "zprl"}):
+        return list(_draw(episodes))
+
+
+def _draw(episodes: Sequence[Episode]) -> Iterator[Plot]:
+    grades = [quality for quality in QUALITIES if any(e.quality == quality for e in episodes)]
+    figure = Figure(figsize=(9, 3.2), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(2, 1))
+    _lengths(left, episodes, grades)
+    _success(right, episodes, grades)
+    yield _plot(figure, "Length and success", "Frames per episode and share of successes, by the operator's grade.")
+
+    names = [*episodes[0].obs, "actions"]
+    columns = 3
+    rows = -(-len(names) // columns)
+    figure = Figure(figsize=(9, 2.1 * rows), layout="constrained")
+    for axes, name in zip(figure.subplots(rows, columns, squeeze=False).flat, names, strict=False):
+        values = np.concatenate([e.actions if name == "actions" else e.obs[name] for e in episodes])
+        _ranges(axes, name, values)
+    for axes in figure.axes[len(names) :]:
+        axes.set_visible(False)
+    caption = "All frames per dimension in physical units: box from quartile to quartile, whiskers from minimum to maximum."
+    yield _plot(figure, "Ranges", caption)
+
+    eef = next((key for key in episodes[0].obs if key.endswith("eef_pos") and episodes[0].obs[key].shape[1] == 3), None)
+    has_object = "object" in episodes[0].obs and episodes[0].obs["object"].shape[1] >= 3
+    if not (eef or has_object):
+        return
+    figure = Figure(figsize=(9, 4.2), layout="constrained")
+    if has_object:
+        _starts(figure.add_subplot(1, 2, 1), episodes)
+    if eef:
+        _tracks(figure, episodes, eef)
+    yield _plot(figure, "Space", "Left: where the object starts, from above. Right: paths of the end effector (dot: start).")
+
+
+def _lengths(axes: Axes, episodes: Sequence[Episode], grades: Sequence[str]) -> None:
+    lengths = [[e.length for e in episodes if e.quality == quality] for quality in grades]
+    bins = np.histogram_bin_edges(np.concatenate(lengths), bins=24)
+    axes.hist(lengths, bins=bins, stacked=True, label=list(grades), color=[COLOURS[quality] for quality in grades])
+    axes.set(xlabel="frames", ylabel="episodes", title="Episode length")
+    axes.legend(frameon=False)
+
+
+def _success(axes: Axes, episodes: Sequence[Episode], grades: Sequence[str]) -> None:
+    groups = [[e.success for e in episodes if e.quality == quality] for quality in grades]
+    bars = axes.bar(list(grades), [100 * sum(g) / len(g) for g in groups], color=[COLOURS[quality] for quality in grades])
+    axes.bar_label(bars, [f"{sum(g)}/{len(g)}" for g in groups])
+    axes.set(ylim=(0, 112), ylabel="success, %", title="Success")
+
+
+def _ranges(axes: Axes, name: str, values: np.ndarray) -> None:
+    axes.boxplot(values, whis=(0, 100), widths=0.6, patch_artist=True, boxprops={"facecolor": "#cfe0f5"}, medianprops={"color": "#1d2733"})
+    axes.set_title(name)
+    axes.set_xticks(range(1, values.shape[1] + 1), [str(i) for i in range(values.shape[1])])
+    axes.grid(axis="y", alpha=0.3)
+
+
+def _starts(axes: Axes, episodes: Sequence[Episode]) -> None:
+    for success, colour, label in ((True, SUCCESS, "success"), (False, FAILURE, "failure")):
+        points = np.array([e.obs["object"][0, :2] for e in episodes if e.success == success]).reshape(-1, 2)
+        if len(points):
+            axes.scatter(points[:, 0], points[:, 1], s=14, color=colour, alpha=0.75, label=label)
+    axes.set(xlabel="x, m", ylabel="y, m", title="Object at the start, from above")
+    axes.set_aspect("equal", adjustable="datalim")
+    axes.legend(frameon=False)
+
+
+def _tracks(figure: Figure, episodes: Sequence[Episode], key: str) -> None:
+    axes = figure.add_subplot(1, 2, 2, projection="3d")
+    for number in np.unique(np.linspace(0, len(episodes) - 1, TRACKS).astype(int)):
+        x, y, z = episodes[number].obs[key].T
+        axes.plot(x, y, z, lw=1, alpha=0.8, color=SUCCESS if episodes[number].success else FAILURE)
+        axes.scatter(x[:1], y[:1], z[:1], s=8, color="#1d2733")
+    axes.set(xlabel="x, m", ylabel="y, m", zlabel="z, m", title="End effector")
+
+
+def _plot(figure: Figure, title: str, caption: str) -> Plot:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})  # its version would change the bytes
+    return Plot(title, caption, buffer.getvalue())

@@ -1,0 +1,114 @@
+"""Looks at a stranger's HDF5 file without following its links, decoding its objects or believing its sizes.
+
+HDF5 follows external links silently, and a file of 3 kB may declare a dataset of 4 TB.  Everything here is decided from
+headers, before a byte of data is read.
+"""
+
+from __future__ import annotations
+
+import math
+
+import h5py
+import numpy as np
+
+MAX_BYTES = 2**30
+"""Largest dataset read, 1 GiB: a two-hour episode of 100 float32 numbers at 100 Hz has 0.3 GB."""
+
+MAX_NAME = 100
+
+# gzip cannot shrink below about 1:1032 (zlib's documentation); more than that was never written, only declared.
+MAX_RATIO = 1100
+SMALL_BYTES = 2**20
+
+# HDF5's own deflate, shuffle, fletcher32, szip, nbit, scaleoffset, and h5py's lzf.  Other numbers load plug-ins.
+FILTERS = {1, 2, 3, 4, 5, 6, 32000}
+
+
+class RefusedError(Exception):
+    """A node of the file is refused.
+
+    Args:
+        code: Defect code.
+        message: What was found, without the file's name.
+        remedy: What to do.
+    """
+
+    def __init__(self, code: str, message: str, remedy: str) -> None:
+        super().__init__(message)
+        self.code, self.message, self.remedy = code, message, remedy
+
+
+def safe_name(name: str) -> bool:
+    """Whether a name is printable, short and cannot leave a folder."""
+    return 0 < len(name) <= MAX_NAME and name.isprintable() and not set(name) & {"/", "\\"} and name not in (".", "..")
+
+
+def member_names(group: h5py.Group) -> list[str]:
+    """Names in a group, or :class:`RefusedError` D18 for an unsafe one."""
+    names = list(group)
+    for name in names:
+        if not safe_name(name):
+            shown = ascii(name[:40])
+            raise RefusedError("D18", f"the name {shown} in {group.name} is not safe", "rename it to at most 100 plain characters")
+    return names
+
+
+def member(parent: h5py.Group, name: str) -> h5py.Group | h5py.Dataset | None:
+    """The child ``name``, ``None`` if there is none, or :class:`RefusedError` D16 if it is a link to elsewhere."""
+    path = f"{parent.name.rstrip('/')}/{name}"
+    link = parent.get(name, getlink=True) if name in parent.keys() else None  # noqa: SIM118 (h5py's `in` follows links)
+    if link is None:
+        return None
+    if not isinstance(link, h5py.HardLink):
+        kind = "an external link" if isinstance(link, h5py.ExternalLink) else "a soft link"
+        raise RefusedError("D16", f"{path} is {kind}", "store the data itself, e.g. with h5repack or `h5py` copy(expand_external=True)")
+    return parent[name]
+
+
+def group(parent: h5py.Group, name: str) -> h5py.Group:
+    """The child group, or :class:`RefusedError`."""
+    node = member(parent, name)
+    path = f"{parent.name.rstrip('/')}/{name}"
+    if node is None:
+        raise RefusedError("D02", f"the group {path} is missing", "check that it is a robomimic file and copied completely")
+    if not isinstance(node, h5py.Group):
+        raise RefusedError("D05", f"{path} is not a group", "write it in robomimic's schema")
+    return node
+
+
+def check_dataset(node: object, path: str) -> h5py.Dataset:
+    """The dataset if its header is harmless, or :class:`RefusedError` D05, D16, D17, D19.  Reads no data."""
+    if not isinstance(node, h5py.Dataset):
+        raise RefusedError("D05", f"{path} is not a dataset", "write it in robomimic's schema")
+    if node.is_virtual or node.external:
+        raise RefusedError("D16", f"{path} keeps its data in another file", "store the data itself in this file")
+    if node.dtype.hasobject or h5py.check_dtype(ref=node.dtype):
+        raise RefusedError("D19", f"{path} holds objects, not numbers", "store plain numbers")
+    plist = node.id.get_create_plist()
+    used = {plist.get_filter(i)[0] for i in range(plist.get_nfilters())}
+    if used - FILTERS:
+        raise RefusedError("D16", f"{path} uses the unknown filter {min(used - FILTERS)}", "rewrite it with gzip, e.g. h5repack -f GZIP=4")
+    declared = math.prod(node.shape or ()) * node.dtype.itemsize
+    chunk = math.prod(node.chunks or ()) * node.dtype.itemsize
+    stored = node.id.get_storage_size()
+    if max(declared, chunk) > MAX_BYTES or (declared > SMALL_BYTES and declared > MAX_RATIO * stored):
+        raise RefusedError(
+            "D17",
+            f"{path} declares {declared} bytes in chunks of {chunk} and stores {stored}, the limit is {MAX_BYTES}",
+            "split long episodes; if the file came from elsewhere, do not trust it",
+        )
+    return node
+
+
+def attribute(node: h5py.Group, name: str) -> str | int | float | bool | None:
+    """A plain attribute, ``None`` if it is missing, or :class:`RefusedError` D19 for anything but one number or one text."""
+    if name not in node.attrs:
+        return None
+    header = node.attrs.get_id(name)
+    text = h5py.check_string_dtype(header.dtype) is not None
+    if header.shape != () or not (text or header.dtype.kind in "iufbS") or header.dtype.itemsize > 2**24:
+        raise RefusedError("D19", f"attribute {name} of {node.name} is not one number or one text", "store a plain value")
+    value = node.attrs[name]
+    if isinstance(value, bytes):
+        return value.decode(errors="replace")
+    return value.item() if isinstance(value, np.generic) else value

@@ -1,0 +1,124 @@
+"""Starting Isaac Lab without Kit in this process, and all that must be true before its first import.
+
+The asset root is read when ``isaaclab.utils.assets`` is imported, Warp's cache folder when Warp starts, and Hydra reads whatever
+stands in ``sys.argv``; so every use of Isaac Lab begins here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from zprl.envs.isaac import assets
+from zprl.errors import EnvironmentProblem
+
+CACHE_VARIABLE = "ZPRL_CACHE"
+"""Environment variable with the folder for authored assets and compiled kernels; default ``.cache``."""
+_ROOT_VARIABLE = "ISAACSIM_ASSET_ROOT"
+_ALLOCATORS = ("zeros", "empty", "full", "ones", "zeros_like", "empty_like", "clone")
+
+
+def prepare() -> Path:
+    """Author the assets, point Isaac Lab and Warp at the caches, allow unpinned memory; return the asset root.
+
+    Raises:
+        EnvironmentProblem: Isaac Lab is not installed, or was imported before with other assets.
+    """
+    cache = Path(os.environ.get(CACHE_VARIABLE, ".cache")).absolute()
+    os.environ.setdefault("WARP_CACHE_PATH", str(cache / "warp"))
+    imported = "isaaclab.utils.assets" in sys.modules
+    try:
+        if imported:  # the root is fixed by now: bring it back if somebody removed it, e.g. a cleaned temporary folder
+            root = Path(os.environ.get(_ROOT_VARIABLE, ""))
+            if assets.ensure(root.parent) != root:
+                raise EnvironmentProblem(
+                    f"Isaac Lab was imported with other assets ({root})", remedy="make the environment before any import of isaaclab"
+                )
+        else:
+            root = assets.ensure(cache / "isaac-assets")
+            os.environ[_ROOT_VARIABLE] = str(root)
+        allow_unpinned_memory()
+    except ModuleNotFoundError as error:
+        raise EnvironmentProblem(
+            f"the Isaac task needs the module '{error.name}'", remedy="install the extra: pip install 'zprl[isaac]' (Python 3.12, Linux)"
+        ) from error
+    return root
+
+
+def allow_unpinned_memory() -> bool:
+    """Let Warp answer a request for pinned host memory with ordinary memory where there is no CUDA driver.
+
+    ``isaaclab_ov`` 3.0.0 asks for pinned staging buffers even when it simulates on the CPU, and Warp can pin only with CUDA
+    ("Failed to allocate 4 bytes on device 'cpu'").  With a CUDA driver nothing is touched.  A test tells when Isaac Lab stops asking.
+
+    Returns:
+        Whether Warp was changed, now or before.
+    """
+    import warp
+
+    if warp.is_cuda_available():
+        return False
+
+    def unpinned(real: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(real)
+        def allocate(*args: Any, **kwargs: Any) -> Any:
+            if kwargs.get("pinned"):
+                kwargs["pinned"] = False
+            return real(*args, **kwargs)
+
+        allocate.zprl_unpinned = True  # type: ignore[attr-defined]
+        return allocate
+
+    for name in _ALLOCATORS:
+        if not hasattr(getattr(warp, name), "zprl_unpinned"):
+            setattr(warp, name, unpinned(getattr(warp, name)))
+    return True
+
+
+@contextlib.contextmanager
+def bare_argv() -> Iterator[None]:
+    """Hide the command line: Isaac Lab hands what is left of ``sys.argv`` to Hydra."""
+    saved = sys.argv
+    sys.argv = saved[:1]
+    try:
+        yield
+    finally:
+        sys.argv = saved
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Hide what Isaac Lab, Warp and the native libraries print while they start; errors are shown if the start fails.
+
+    Both file descriptors go to a temporary file, because half of the chatter is written by C++.
+    """
+    import tempfile
+
+    logging.getLogger("isaaclab").setLevel(logging.ERROR)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    saved = os.dup(1), os.dup(2)
+    with tempfile.TemporaryFile() as sink, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        os.dup2(sink.fileno(), 1)
+        os.dup2(sink.fileno(), 2)
+        failed = True
+        try:
+            yield
+            failed = False
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            for target, copy in zip((1, 2), saved, strict=True):
+                os.dup2(copy, target)
+                os.close(copy)
+            if failed:
+                sink.seek(0)
+                sys.stderr.write(sink.read()[-4000:].decode(errors="replace"))

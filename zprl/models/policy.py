@@ -1,0 +1,146 @@
+"""The policy: observation -> embedding e -> latent z -> decoded embedding e~ -> flow -> action chunk.
+
+The base path (encoder and velocity network) is an ordinary flow-matching policy; the bottleneck sits between the two
+and only swaps the condition.  Training touches each part as :mod:`zprl.offline.losses` says; everywhere else the policy
+is frozen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from zprl import config, seeding
+from zprl.data.normalizer import Normalizer
+from zprl.errors import ConfigError
+from zprl.models.flow_matching import euler, time_embedding, time_grid
+from zprl.models.obs_encoder import ObsEncoder
+from zprl.models.velocity_mlp import VelocityMlp
+from zprl.models.velocity_unet import VelocityUnet
+from zprl.models.vib import Vib
+
+
+M = TypeVar("M", bound=nn.Module)
+
+
+class PolicySpec(BaseModel):
+    """Everything that decides a policy's shapes and how it samples; stored in its bundle."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    obs_dims: dict[str, int] = Field(min_length=1, description="Width of each observation key, in the order the encoder concatenates.")
+    action_dim: int = Field(ge=1, description="Width A of an action in physical units.")
+    policy: config.Policy
+    vib: config.Vib
+
+
+class FlowPolicy(nn.Module):
+    """A chunked flow-matching policy with a bottleneck.
+
+    Shapes: B batch, T horizon, C chunk_steps, O obs_steps, A action, F varying action features, D embedding, Z latent.
+
+    Args:
+        spec: Shapes and sampler.
+        normalizer: Fitted on the demonstrations; its number of varying action dimensions is F.
+        seed: Seed of the initial weights.  Each part draws from its own, so one part's size never changes another's start.
+    """
+
+    def __init__(self, spec: PolicySpec, normalizer: Normalizer, *, seed: int = 0) -> None:
+        super().__init__()
+        self.spec = spec
+        self.normalizer = normalizer
+        p = spec.policy
+        self.num_features = int(normalizer.num_features)
+        self.encoder = _seeded(
+            seed,
+            "init-encoder",
+            lambda: ObsEncoder(spec.obs_dims, obs_steps=p.obs_steps, hidden=p.encoder_hidden, embedding_dim=p.embedding_dim),
+        )
+        self.velocity_net = _seeded(seed, "init-velocity", lambda: _velocity_net(p, self.num_features))
+        self.vib: Vib | None = None
+        if spec.vib.enabled:
+            self.vib = _seeded(seed, "init-vib", lambda: Vib(p.embedding_dim, spec.vib.latent_dim, hidden=spec.vib.hidden))
+        self.grid = time_grid(p.time_grid, p.flow_steps)
+        # Features of the sampler's fixed times (flow_steps, E): computed once, not at every decision.
+        self.grid_features: Tensor
+        self.register_buffer("grid_features", time_embedding(torch.tensor(self.grid[:-1]), p.time_embedding_dim), persistent=False)
+
+    # -- the parts, in the order in which data flows through them -----------------------------------------------
+
+    def embed(self, obs: Mapping[str, Tensor]) -> Tensor:
+        """Return the embedding (B, D) of observations {key: (B, O, d)} in physical units."""
+        return self.encoder(self.normalizer.normalize_obs({key: obs[key] for key in self.encoder.keys}))
+
+    def posterior(self, embedding: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and log standard deviation (B, Z) of the latent for an embedding (B, D)."""
+        return self._bottleneck().posterior(embedding)
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """Return the decoded embedding (B, D) of a latent (B, Z)."""
+        return self._bottleneck().decode(latent)
+
+    def velocity(self, noisy: Tensor, flow_time: Tensor, condition: Tensor) -> Tensor:
+        """Return the velocity (B, T, F) at ``noisy`` (B, T, F) and ``flow_time`` (B,), given ``condition`` (B, D)."""
+        return self.velocity_net(noisy, time_embedding(flow_time, self.spec.policy.time_embedding_dim), condition)
+
+    def generate(self, condition: Tensor, noise: Tensor) -> Tensor:
+        """Return the normalised action sequence (B, T, F): Euler steps from ``noise`` (B, T, F), given ``condition`` (B, D)."""
+        times = self.grid_features[:, None].expand(-1, len(noise), -1)
+        return euler(lambda point, i: self.velocity_net(point, times[i], condition), noise, self.grid)
+
+    @property
+    def executed_slice(self) -> slice:
+        """The executed part of the horizon: C steps from the newest observation's on (Diffusion Policy)."""
+        start = self.spec.policy.obs_steps - 1
+        return slice(start, start + self.spec.policy.chunk_steps)
+
+    def executed(self, sequence: Tensor) -> Tensor:
+        """Cut the executed chunk out of a normalised sequence (B, T, F) and return it in physical units (B, C, A)."""
+        return self.normalizer.denormalize_actions(sequence[:, self.executed_slice])
+
+    def act(self, obs: Mapping[str, Tensor], noise: Tensor, *, bottleneck: bool = True) -> Tensor:
+        """The base policy: return the chunk (B, C, A) for observations {key: (B, O, d)} and flow noise (B, T, F).
+
+        Args:
+            obs: Observations in physical units.
+            noise: Standard normal; the only source of chance.
+            bottleneck: True conditions on the decoded posterior mean (the policy that RL steers; official code evaluates
+                this one), False on the embedding itself.
+        """
+        condition = self.embed(obs)
+        if bottleneck:
+            condition = self.decode(self.posterior(condition)[0])
+        return self.executed(self.generate(condition, noise))
+
+    def draw_noise(self, rows: int, generator: torch.Generator) -> Tensor:
+        """Draw flow noise (rows, T, F) for :meth:`act` and :meth:`generate`."""
+        return torch.randn(rows, self.spec.policy.horizon, self.num_features, generator=generator, device=generator.device)
+
+    def freeze(self) -> FlowPolicy:
+        """Make this policy immutable for optimisers and return it."""
+        return self.eval().requires_grad_(False)
+
+    def _bottleneck(self) -> Vib:
+        if self.vib is None:
+            raise ConfigError(
+                "this policy was trained without a bottleneck", remedy="set vib.enabled: true and pretrain again, or use bottleneck=False"
+            )
+        return self.vib
+
+
+def _velocity_net(p: config.Policy, num_features: int) -> nn.Module:
+    sizes = {"horizon": p.horizon, "time_dim": p.time_embedding_dim, "condition_dim": p.embedding_dim}
+    if p.velocity_net == "unet":
+        return VelocityUnet(num_features, **sizes, channels=p.unet_channels, kernel=p.unet_kernel, groups=p.unet_groups)
+    return VelocityMlp(num_features, **sizes, hidden=p.mlp_hidden)
+
+
+def _seeded(seed: int, purpose: str, build: Callable[[], M]) -> M:
+    """Build a module with initial weights that depend on (seed, purpose) alone, leaving torch's own generator as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seeding.derive(seed, purpose))
+        return build()

@@ -1,0 +1,73 @@
+"""Steering bundles: what RL learned, and the digest of the base policy it was learned on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from zprl import durable, plugins
+from zprl.config import Rl
+from zprl.errors import DataError, ZprlError
+from zprl.models.bundle import load_policy, read_bundle, write_bundle
+from zprl.rl.interfaces import Interface
+from zprl.rl.sac import Actor
+from zprl.rl.steered import SteeredPolicy
+
+KIND = "steering"
+
+
+def save_steering(
+    path: Path | str, actor: Actor, scale: Tensor, *, interface: Interface, config: Rl, base_digest: str, provenance: Mapping[str, Any]
+) -> None:
+    """Write a steering bundle.
+
+    Args:
+        path: The folder; replaced if it exists.
+        actor: The learned residual.
+        scale: (R,) residual scale.
+        interface: Where the residual enters.
+        config: The section it was learned with.
+        base_digest: Digest of the base policy's bundle; a steering bundle acts on no other.
+        provenance: JSON facts that do not change from run to run.
+    """
+    document = {
+        "interface": interface.name,
+        "state_dim": actor.net.sizes[0],
+        "config": config.model_dump(mode="json"),
+        "base_digest": base_digest,
+        "provenance": dict(provenance),
+    }
+    write_bundle(path, KIND, document, {"actor": actor.net.flat, "scale": scale})
+
+
+def load_steered(path: Path | str, base_path: Path | str, device: str = "cpu") -> SteeredPolicy:
+    """Read a steering bundle and the base policy it belongs to.
+
+    Raises:
+        DataError: when either is damaged, or the base is not the one the residual was learned on.
+    """
+    document, tensors = read_bundle(path, KIND)
+    found = durable.digest(base_path)
+    if document.get("base_digest") != found:
+        raise DataError(
+            f"{path} was learned on another base policy than {base_path}", remedy="give its own base bundle, or run finetune_sim again"
+        )
+    policy = load_policy(base_path, device=device)
+    try:
+        config = Rl.model_validate(document["config"])
+        interface = plugins.load("interfaces", str(document["interface"]))()
+        scale, state_dim = tensors["scale"].to(device), int(document["state_dim"])
+        if scale.dim() != 1 or state_dim != policy.spec.policy.embedding_dim + len(scale):
+            raise ValueError(f"state of width {state_dim} and {len(scale)} residual dimensions do not fit the base policy")
+        actor = Actor(state_dim, len(scale), config, None, device)
+        actor.net.flat.copy_(tensors["actor"])
+    except ZprlError:
+        raise
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise DataError(
+            f"{path} does not make a steering policy: {error}", remedy="make the bundle again (dvc repro finetune_sim)"
+        ) from error
+    return SteeredPolicy(policy, interface, actor, scale)

@@ -1,0 +1,50 @@
+"""Demonstrations as chunk transitions, for mixing into the agent's batches (as RLPD and DICE-RL do)."""
+
+from __future__ import annotations
+
+import torch
+
+from zprl import seeding
+from zprl.data.store import EpisodeStore
+from zprl.models.policy import FlowPolicy
+from zprl.rl.interfaces import Interface
+from zprl.rl.replay import Replay
+
+
+@torch.no_grad()
+def transitions(
+    policy: FlowPolicy, interface: Interface, store: EpisodeStore, *, scale: torch.Tensor, step_discount: float, seed: int
+) -> Replay:
+    """Turn every chunk-aligned stretch of every demo into a transition.
+
+    The residual of a demo step is zero for a latent, noise or embedding interface (the demo says what was done, not which
+    residual would do it), and for the action residual the difference to the base policy's own chunk, limited to [-1, 1].
+    A demo ends with its last frame: reward 1 there if it succeeded, and no value follows.
+    """
+    spec = policy.spec
+    chunk, history = spec.policy.chunk_steps, spec.policy.obs_steps
+    starts, follows, rewards, discounts, actions = [], [], [], [], []
+    for offset, length, success in zip(store.offsets.tolist(), store.lengths.tolist(), store.success.tolist(), strict=True):
+        for t in range(0, length, chunk):
+            ends = t + chunk >= length
+            last = min(t + chunk, length - 1)
+            starts.append(offset + torch.arange(t - history + 1, t + 1).clamp(min=0))
+            follows.append(offset + torch.arange(last - history + 1, last + 1).clamp(min=0))
+            rewards.append(step_discount ** (length - 1 - t) if ends and success else 0.0)
+            discounts.append(0.0 if ends else step_discount**chunk)
+            actions.append(offset + torch.arange(t, t + chunk).clamp(max=length - 1))
+    count = len(rewards)
+    generator = seeding.torch_generator(seed, "demo-noise")
+    noise = torch.randn(2, count, spec.policy.horizon, policy.num_features, generator=generator)
+    states = []
+    for rows, draw in zip((torch.stack(starts), torch.stack(follows)), noise, strict=True):
+        embedding = policy.embed({key: store.obs[key][rows] for key in spec.obs_dims})
+        anchor = interface.anchor(policy, embedding, draw)
+        states.append(torch.cat([embedding, anchor], -1))
+    point = anchor = states[0][:, -len(scale) :]
+    if interface.name == "action":
+        wanted = policy.normalizer.normalize_actions(store.actions[torch.stack(actions)]).flatten(1)
+        point = anchor + scale * ((wanted - anchor) / scale).clamp(-1, 1)
+    replay = Replay(count, states[0].shape[1], len(scale))
+    replay.add(state=states[0], point=point, reward=torch.tensor(rewards), discount=torch.tensor(discounts), next_state=states[1])
+    return replay
