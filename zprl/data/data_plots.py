@@ -10,6 +10,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from zprl.data.episode import QUALITIES, Episode
 
@@ -32,7 +33,7 @@ def draw(episodes: Sequence[Episode]) -> list[Plot]:
     """All pictures these episodes have the keys for; none for no episodes."""
     if not episodes:
         return []
-    with mpl.rc_context({"axes.spines.top": False, "axes.spines.right": False, "font.size": 9, "svg.hashsalt": "zprl"}):
+    with mpl.rc_context({"axes.spines.top": False, "axes.spines.right": False, "font.size": 9}):
         return list(_draw(episodes))
 
 
@@ -70,10 +71,11 @@ def _draw(episodes: Sequence[Episode]) -> Iterator[Plot]:
 
 def _lengths(axes: Axes, episodes: Sequence[Episode], grades: Sequence[str]) -> None:
     lengths = [[e.length for e in episodes if e.quality == quality] for quality in grades]
-    bins = np.histogram_bin_edges(np.concatenate(lengths), bins=24)
+    bins = np.histogram_bin_edges(np.concatenate(lengths), bins=min(24, max(5, len(episodes) // 4)))
     axes.hist(lengths, bins=bins, stacked=True, label=list(grades), color=[COLOURS[quality] for quality in grades])
     axes.set(xlabel="frames", ylabel="episodes", title="Episode length")
-    axes.legend(frameon=False)
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
 
 
 def _success(axes: Axes, episodes: Sequence[Episode], grades: Sequence[str]) -> None:
@@ -87,14 +89,15 @@ def _ranges(axes: Axes, name: str, values: np.ndarray) -> None:
     axes.boxplot(values, whis=(0, 100), widths=0.6, patch_artist=True, boxprops={"facecolor": "#cfe0f5"}, medianprops={"color": "#1d2733"})
     axes.set_title(name)
     axes.set_xticks(range(1, values.shape[1] + 1), [str(i) for i in range(values.shape[1])])
+    axes.set_xlim(0.3, max(4, values.shape[1]) + 0.7)  # a lone dimension would fill the panel
     axes.grid(axis="y", alpha=0.3)
 
 
 def _starts(axes: Axes, episodes: Sequence[Episode]) -> None:
-    for success, colour, label in ((True, SUCCESS, "success"), (False, FAILURE, "failure")):
+    for success, colour, marker, label in ((True, SUCCESS, "o", "success"), (False, FAILURE, "x", "failure")):
         points = np.array([e.obs["object"][0, :2] for e in episodes if e.success == success]).reshape(-1, 2)
         if len(points):
-            axes.scatter(points[:, 0], points[:, 1], s=14, color=colour, alpha=0.75, label=label)
+            axes.scatter(points[:, 0], points[:, 1], s=14, color=colour, marker=marker, alpha=0.8, label=label)
     axes.set(xlabel="x, m", ylabel="y, m", title="Object at the start, from above")
     axes.set_aspect("equal", adjustable="datalim")
     axes.legend(frameon=False)
@@ -107,6 +110,8 @@ def _tracks(figure: Figure, episodes: Sequence[Episode], key: str) -> None:
         axes.plot(x, y, z, lw=1, alpha=0.8, color=SUCCESS if episodes[number].success else FAILURE)
         axes.scatter(x[:1], y[:1], z[:1], s=8, color="#1d2733")
     axes.set(xlabel="x, m", ylabel="y, m", zlabel="z, m", title="End effector")
+    for axis in (axes.xaxis, axes.yaxis, axes.zaxis):
+        axis.set_major_locator(MaxNLocator(4))
 
 
 def _plot(figure: Figure, title: str, caption: str) -> Plot:

@@ -87,8 +87,9 @@ class Actor:
 
     def log_prob(self, out: ActorOutput) -> Tensor:
         """Log-density (B,) of a sampled residual."""
-        # log det of tanh in its stable form: log(1 - tanh(u)^2) = 2 (log 2 - u - softplus(-2u))
-        log_det = 2 * (math.log(2) - out.before - torch.nn.functional.softplus(-2 * out.before))
+        # log det of tanh in its stable form: log(1 - tanh(u)^2) = 2 (log 2 - |u| - log(1 + exp(-2|u|)))
+        size = out.before.abs()
+        log_det = 2 * (math.log(2) - size - (-2 * size).exp_().log1p_())
         log_std = self.low + self.span * (out.raw_log_std + 1)
         return (-0.5 * out.noise.square() - log_std - 0.5 * LOG_2PI - log_det).sum(-1)
 

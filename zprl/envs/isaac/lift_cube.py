@@ -143,10 +143,10 @@ class LiftCube:
 
     def __init__(self, task: Task, *, num_envs: int, device: str) -> None:
         self.spec = TaskSpec(task.name, num_envs, dict(OBS_DIMS), ACTION_DIM, CONTROL_HZ, task.episode_steps, device)
-        launch.prepare()
         self._terms = _Terms()
         self._stack = contextlib.ExitStack()
         with launch.quiet(), launch.bare_argv():
+            launch.prepare()
             from isaaclab.app import launch_simulation
             from isaaclab.envs import ManagerBasedRLEnv
 

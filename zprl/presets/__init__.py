@@ -1,0 +1,100 @@
+"""Named sets of parameters.  A preset is written into ``params.yaml``: nothing stays hidden at run time."""
+
+from __future__ import annotations
+
+import difflib
+import io
+from collections.abc import Iterator, Mapping, MutableMapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from zprl import config, durable
+from zprl.errors import ConfigError
+
+FOLDER = Path(__file__).parent
+
+
+def names() -> list[str]:
+    """Presets shipped with the package."""
+    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+
+
+def read(name: str) -> dict[str, Any]:
+    """Values of a preset by section.
+
+    Raises:
+        ConfigError: no such preset; the nearest one is named.
+    """
+    if name not in names():
+        near = difflib.get_close_matches(name, names(), n=1)
+        hint = f"; did you mean '{near[0]}'?" if near else ""
+        raise ConfigError(f"no preset is named '{name}'{hint}", remedy=f"presets: {', '.join(names())}")
+    return dict(yaml.safe_load((FOLDER / f"{name}.yaml").read_text()))
+
+
+def _merge(target: MutableMapping[str, Any], values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _merge(target.setdefault(key, {}), value, f"{prefix}{key}.")
+            continue
+        old = target.get(key)
+        if old == value and type(old) is type(value):
+            continue
+        yield f"{prefix}{key}", old, value
+        if isinstance(value, list):
+            from ruamel.yaml.comments import CommentedSeq
+
+            value = CommentedSeq(value)
+            value.fa.set_flow_style()
+        target[key] = value
+
+
+def use(name: str, path: Path | str = config.PARAMS_FILE) -> list[tuple[str, Any, Any]]:
+    """Write a preset's values into ``params.yaml``, keeping everything else, comments too.
+
+    Returns:
+        The changes: key, old value, new value.
+
+    Raises:
+        ConfigError: unknown preset, or the result would not be valid; the file is then untouched.
+    """
+    from ruamel.yaml import YAML, YAMLError
+
+    path = Path(path)
+    ruamel = YAML()  # the round-trip loader constructs plain values only
+    ruamel.width = 200
+    ruamel.preserve_quotes = True
+    ruamel.representer.add_representer(type(None), lambda r, _: r.represent_scalar("tag:yaml.org,2002:null", "null"))
+    try:
+        document = ruamel.load(path.read_text())
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path} does not exist", remedy="run in the project's root folder") from error
+    except YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML", remedy="check the indentation and the quotes") from error
+    changes = list(_merge(document, read(name)))
+    text = io.StringIO()
+    ruamel.dump(document, text)
+    config.parse(yaml.safe_load(text.getvalue()), source=f"preset '{name}' in {path}")
+    durable.write_text(path, text.getvalue())
+    return changes
+
+
+def explain(section: str | None = None) -> Iterator[tuple[str, str, str, str]]:
+    """Rows ``key, type, default, description`` of every parameter.
+
+    Raises:
+        ConfigError: no such section.
+    """
+    sections = config.Params.model_fields
+    if section is not None and section not in sections:
+        raise ConfigError(f"no section is named '{section}'", remedy=f"sections: {', '.join(sections)}")
+    defaults = config.Params()
+    for name in sections if section is None else (section,):
+        model = getattr(defaults, name)
+        for key, field in type(model).model_fields.items():
+            kind = (
+                str(field.annotation).replace("typing.", "") if "[" in str(field.annotation) else getattr(field.annotation, "__name__", "")
+            )
+            yield f"{name}.{key}", kind, str(getattr(model, key)), field.description or ""
