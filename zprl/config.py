@@ -66,8 +66,8 @@ class Policy(Section):
     unet_channels: tuple[int, ...] = Field((128, 256, 512), description="Channels of the UNet levels (official code).")
     unet_kernel: int = Field(5, ge=1, description="Kernel of the UNet convolutions (official code).")
     unet_groups: int = Field(8, ge=1, description="Groups of the UNet's group normalisation (official code).")
-    time_embedding_dim: int = Field(64, ge=2, description="Width of the sinusoidal flow-time embedding.")
-    flow_steps: int = Field(5, ge=1, le=1000, description="Euler steps of the sampler (official code: 2 robomimic, 5 MetaWorld and Adroit).")
+    time_embedding_dim: int = Field(64, ge=2, multiple_of=2, description="Width of the sinusoidal flow-time embedding.")
+    flow_steps: int = Field(5, ge=1, le=1000, description="Euler steps of the sampler (official code: 2 robomimic, 5 elsewhere).")
     time_grid: Literal["uniform", "diffusers"] = Field(
         "uniform", description="uniform: 1, .8, ... 0; diffusers: spaced from 1 to .01, then 0, as the released code's scheduler has it."
     )

@@ -109,6 +109,7 @@ def _tracks(figure: Figure, episodes: Sequence[Episode], key: str) -> None:
         x, y, z = episodes[number].obs[key].T
         axes.plot(x, y, z, lw=1, alpha=0.8, color=SUCCESS if episodes[number].success else FAILURE)
         axes.scatter(x[:1], y[:1], z[:1], s=8, color="#1d2733")
+    axes.set_box_aspect(None, zoom=0.88)  # room for the z label
     axes.set(xlabel="x, m", ylabel="y, m", zlabel="z, m", title="End effector")
     for axis in (axes.xaxis, axes.yaxis, axes.zaxis):
         axis.set_major_locator(MaxNLocator(4))

@@ -40,7 +40,7 @@ def _merge(target: MutableMapping[str, Any], values: Mapping[str, Any], prefix: 
             yield from _merge(target.setdefault(key, {}), value, f"{prefix}{key}.")
             continue
         old = target.get(key)
-        if old == value and type(old) is type(value):
+        if key in target and old == value and isinstance(old, bool) == isinstance(value, bool):
             continue
         yield f"{prefix}{key}", old, value
         if isinstance(value, list):

@@ -1,1 +1,1 @@
-
+"""The way from a candidate policy to the registry's champion: gate, card, publication."""

@@ -143,7 +143,7 @@ class Learner:
                 self.replay.add(
                     state=state, point=point, reward=result.reward, discount=self.chunk_discount * (~over).float(), next_state=follow
                 )
-                lengths += self.spec.policy.chunk_steps
+                lengths += result.length
                 for success, length in zip(result.success[ended].tolist(), lengths[ended].tolist(), strict=True):
                     self.recent = [*self.recent, (float(success), length)][-RECENT:]
                 lengths[ended] = 0

@@ -42,6 +42,7 @@ def connect() -> MlflowClient:
     os.environ.setdefault("DO_NOT_TRACK", "true")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     for name in ("alembic", "mlflow.store.db.utils"):
         logging.getLogger(name).setLevel(logging.WARNING)
     from mlflow import MlflowClient
@@ -203,7 +204,7 @@ def open_run(
     close_dead_runs(client)
     tags = {
         **owner_tags(),
-        "dvc.stage": os.environ.get("DVC_STAGE", stage),
+        **({"dvc.stage": os.environ["DVC_STAGE"]} if "DVC_STAGE" in os.environ else {}),
         "zprl.git_commit": provenance.git_commit() or "unknown",
         "zprl.command": " ".join(Path(a).name for a in sys.argv[:1]) or stage,
         **{f"zprl.input.{path}": digest for path, digest in inputs.items()},

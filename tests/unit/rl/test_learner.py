@@ -1,0 +1,170 @@
+"""The learner on a world of one dimension: reach a goal that the base policy misses."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from tests.toy_world import ReachWorld, toy_policy
+from zprl import plugins
+from zprl.config import Rl
+from zprl.envs.chunk import ChunkEnv
+from zprl.rl import bundle, demos, scale
+from zprl.rl.interfaces import LatentResidual
+from zprl.rl.learner import Learner
+from zprl.rl.replay import Replay, join
+from zprl.rl.steered import SteeredPolicy
+
+CONFIG = Rl(
+    num_envs=8, segments=4, chunk_steps_per_segment=6, warmup_chunks=16, batch_size=32, hidden=(16, 16), residual_scale=0.5, updates_per_chunk=0.5
+)
+
+
+def make_env(config: Rl = CONFIG) -> ChunkEnv:
+    return ChunkEnv(ReachWorld(config.num_envs), 4, 1, config.step_discount)
+
+
+def make_learner(name: str = "latent", config: Rl = CONFIG, seed: int = 0) -> Learner:
+    policy = toy_policy()
+    interface = plugins.load("interfaces", name)()
+    generator = torch.Generator().manual_seed(0)
+    anchor = interface.anchor(policy, policy.embed(make_env(config).reset(0)), policy.draw_noise(config.num_envs, generator))
+    return Learner(policy, interface, scale=torch.full((anchor.shape[1],), 0.5), config=config, seed=seed)
+
+
+def fingerprint(learner: Learner) -> dict[str, torch.Tensor]:
+    return {f"{group}.{name}": t.clone() for group, values in learner.state()[1].items() for name, t in values.items()}
+
+
+@pytest.mark.parametrize("name", ["latent", "action", "noise", "embedding"])
+def test_every_interface_learns_without_touching_the_policy(name):
+    learner = make_learner(name)
+    before = {k: v.clone() for k, v in learner.policy.state_dict().items()}
+    learner.run_segment(make_env)
+    assert learner.updates == (6 * 8 - 16) // 2
+    assert learner.chunk_steps == 48
+    assert learner.env_steps == 192
+    assert len(learner.replay) == 48
+    assert all(torch.equal(v, before[k]) for k, v in learner.policy.state_dict().items())
+
+
+@pytest.mark.parametrize("name", ["latent", "action", "embedding"])
+def test_zero_residual_is_the_base_policy_bit_for_bit(name):
+    learner = make_learner(name)
+    learner.agent.actor.net.flat.zero_()
+    obs = make_env().reset(3)
+    noise = learner.policy.draw_noise(8, torch.Generator().manual_seed(1))
+    steered = SteeredPolicy(learner.policy, learner.interface, learner.agent.actor, learner.agent.scale).act(obs, noise)
+    base = learner.policy.act(obs, noise, bottleneck=name != "embedding")
+    assert torch.equal(steered, base)
+
+
+def test_warm_up_executes_the_base_policy():
+    learner = make_learner(config=CONFIG.model_copy(update={"warmup_chunks": 1000}))
+    learner.run_segment(make_env)
+    inputs = learner.replay.data["inputs"][:48]
+    z, dims = learner.agent.width, learner.agent.dim
+    assert torch.equal(inputs[:, z - dims : z], inputs[:, z:])
+    assert learner.updates == 0
+
+
+@pytest.mark.parametrize("stop", [1, 2, 3])
+def test_resume_equals_uninterrupted(stop):
+    whole = make_learner()
+    for _ in range(4):
+        whole.run_segment(make_env)
+    half = make_learner()
+    for _ in range(stop):
+        half.run_segment(make_env)
+    facts, tensors = half.state()
+    other = make_learner()
+    other.restore(facts, {g: {k: v.clone() for k, v in ts.items()} for g, ts in tensors.items()})
+    while other.segment < 4:
+        other.run_segment(make_env)
+    expected = fingerprint(whole)
+    assert all(torch.equal(v, expected[k]) for k, v in fingerprint(other).items())
+    assert other.curve == whole.curve
+
+
+def test_other_seed_differs():
+    one, two = make_learner(), make_learner(seed=1)
+    one.run_segment(make_env)
+    two.run_segment(make_env)
+    assert not torch.equal(one.agent.critics.flat, two.agent.critics.flat)
+
+
+def test_time_outs_end_the_value_unless_told_otherwise():
+    ends, goes_on = (make_learner(config=CONFIG.model_copy(update={"bootstrap_truncated": flag})) for flag in (False, True))
+    for learner in (ends, goes_on):
+        learner.run_segment(lambda: ChunkEnv(ReachWorld(8, episode_steps=8, goal=99.0), 4, 1))
+    # Episodes of 8 steps are two chunks: the second one times out, in every environment.
+    discount = ends.replay.data["discount"][:48].view(6, 8)
+    torch.testing.assert_close(discount[0], torch.full((8,), 0.99**4))
+    assert not discount[1].any()
+    torch.testing.assert_close(goes_on.replay.data["discount"][:48], torch.full((48,), 0.99**4))
+
+
+def test_it_learns_to_reach():
+    config = CONFIG.model_copy(update={"segments": 1, "chunk_steps_per_segment": 250, "updates_per_chunk": 1.0, "actor_learning_rate": 3e-3,
+                                       "critic_learning_rate": 3e-3, "log_std_min": -4.0, "log_std_max": 1.0, "num_envs": 16})  # fmt: skip
+    learner = make_learner("action", config)
+    learner.run_segment(lambda: make_env(config))
+    first, last = learner.curve[0], learner.curve[-1]
+    assert first["success_rate"] < 0.7
+    assert last["success_rate"] > first["success_rate"] + 0.2
+
+
+def test_bundle_round_trip_and_wrong_base(tmp_path):
+    from zprl import durable
+    from zprl.errors import DataError
+    from zprl.models.bundle import save_policy
+
+    learner = make_learner()
+    learner.run_segment(make_env)
+    save_policy(tmp_path / "base", learner.policy, {})
+    digest = durable.digest(tmp_path / "base")
+    options = {"interface": learner.interface, "config": CONFIG, "provenance": {}}
+    bundle.save_steering(tmp_path / "s", learner.agent.actor, learner.agent.scale, base_digest=digest, **options)
+    loaded = bundle.load_steered(tmp_path / "s", tmp_path / "base")
+    obs, noise = make_env().reset(1), learner.policy.draw_noise(8, torch.Generator().manual_seed(1))
+    expected = SteeredPolicy(learner.policy, learner.interface, learner.agent.actor, learner.agent.scale).act(obs, noise)
+    assert torch.equal(loaded.act(obs, noise), expected)
+    bundle.save_steering(tmp_path / "t", learner.agent.actor, learner.agent.scale, base_digest="0" * 64, **options)
+    with pytest.raises(DataError, match="another base policy"):
+        bundle.load_steered(tmp_path / "t", tmp_path / "base")
+
+
+def test_replay_ring_overwrites_the_oldest():
+    ring = Replay(3, 2, 1)
+    for n in range(5):
+        row = torch.full((1, 2), float(n))
+        ring.add(state=row, point=row[:, :1], reward=row[:, 0], discount=row[:, 0], next_state=row)
+    assert sorted(ring.data["reward"].tolist()) == [2.0, 3.0, 4.0]
+    both = join(ring.sample(4, torch.Generator()), ring.sample(2, torch.Generator()))
+    assert both.inputs.shape == (6, 3)
+
+
+def test_residual_scale_follows_the_ratio_rule():
+    spread = scale.Spread(anchor_rms=torch.tensor([1.0, 2.0]), posterior_std=torch.tensor([0.1, 0.3]))
+    for units in ("absolute", "anchor_rms", "posterior_std"):
+        proposed = scale.propose(Rl(residual_units=units, residual_ratio=0.1), spread)
+        rms = (proposed / 3**0.5).square().mean().sqrt()  # RMS of scale * U(-1, 1)
+        torch.testing.assert_close(rms, 0.1 * torch.tensor(2.5).sqrt())
+    fixed = scale.propose(Rl(residual_units="posterior_std", residual_scale=2.0), spread)
+    torch.testing.assert_close(fixed, torch.tensor([0.2, 0.6]))
+    noise = scale.propose(Rl(), scale.Spread(anchor_rms=torch.zeros(2), posterior_std=None))
+    torch.testing.assert_close(noise, torch.full((2,), 1.5))
+
+
+def test_demo_transitions_by_hand(tmp_path):
+    from tests.factories import make_store
+
+    store = make_store(tmp_path / "store", 4, length=10)  # lengths 10, 11, 12, 13; the last one fails
+    policy = toy_policy(store)
+    rows = demos.transitions(policy, LatentResidual(), store, scale=torch.ones(2), step_discount=0.9, seed=0)
+    assert len(rows) == 3 + 3 + 3 + 4
+    reward, discount = rows.data["reward"], rows.data["discount"]
+    torch.testing.assert_close(reward[:3], torch.tensor([0.0, 0.0, 0.9**1]))  # starts 0, 4, 8; ends in frame 9
+    torch.testing.assert_close(discount[:3], torch.tensor([0.9**4, 0.9**4, 0.0]))
+    assert not reward[9:].any()
+    assert dataclasses.is_dataclass(rows.sample(3, torch.Generator()))

@@ -1,0 +1,237 @@
+"""The command line: ``zprl <noun> <verb>``.  Everything heavy is imported inside the commands.
+
+Exit codes: 0 ok, 1 bug, 2 usage or configuration, 3 bad data, 4 environment, 5 interrupted and resumable, 6 gate refused.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from zprl.errors import DataError, EnvironmentProblem, GateRefused, Interrupted, ZprlError
+
+app = typer.Typer(
+    help="Robot demonstrations into policies that keep improving.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+config_app = typer.Typer(help="The numbers in params.yaml.", no_args_is_help=True, rich_markup_mode=None)
+demos_app = typer.Typer(help="Demonstrations.", no_args_is_help=True, rich_markup_mode=None)
+env_app = typer.Typer(help="Worlds in which policies act.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(config_app, name="config")
+app.add_typer(demos_app, name="demos")
+app.add_typer(env_app, name="env")
+
+_verbose = False
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"zprl {version('zprl')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Show tracebacks.")] = False,
+    version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")] = False,
+) -> None:
+    global _verbose
+    _verbose = verbose
+
+
+# -- the pipeline ----------------------------------------------------------------------------------------------
+
+
+@app.command()
+def run(
+    stage: Annotated[str, typer.Option(help="Only this stage of dvc.yaml and what it needs.")] = "all",
+    force_flow: Annotated[bool, typer.Option("--flow", help="Start a flow run even when everything is up to date.")] = False,
+) -> None:
+    """Bring the whole pipeline up to date, with Prefect and MLflow; an interrupted run continues."""
+    from pipelines import environment, graph
+
+    environment.prepare()
+    stages = graph.stage_order(None if stage == "all" else stage)
+    if not force_flow and not graph.out_of_date(stages):
+        typer.echo("Everything is up to date.")
+        return
+    typer.echo("starting the pipeline: " + " → ".join(stages))
+    from pipelines.flows import pipeline
+
+    try:
+        pipeline(stage)
+    except KeyboardInterrupt as error:
+        raise Interrupted("stopped on request", remedy="run the same command again to continue") from error
+    report = Path("artifacts/report")
+    pages = sorted(report.glob("*.html")) if report.is_dir() else []
+    if pages and stage in {"all", "report"}:
+        typer.echo(f"report: {pages[0]}")
+    typer.echo("`zprl ui` opens MLflow and Prefect")
+
+
+@app.command()
+def ui(
+    mlflow_port: Annotated[int, typer.Option(min=1, max=65535)] = 5000,
+    prefect_port: Annotated[int, typer.Option(min=1, max=65535)] = 4200,
+) -> None:
+    """Open MLflow and Prefect, on this machine only, until Ctrl-C."""
+    from pipelines.ui import serve
+
+    serve(mlflow_port=mlflow_port, prefect_port=prefect_port)
+
+
+@app.command()
+def promote(
+    check: Annotated[bool, typer.Option("--check", help="Only read the last decision; run nothing.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 6 when the gate refused.")] = False,
+) -> None:
+    """Judge the newest policy and, if it earned it, make it the registry's champion.
+
+    In the pipeline a refusal is a result and no failure: its reasons stand in artifacts/promotion.json.  --check and
+    --strict turn it into exit code 6, for scripts that must not go on.
+    """
+    from zprl import durable
+
+    if not check:
+        run(stage="promote", force_flow=False)
+    decision = durable.read_json("artifacts/promotion.json")
+    typer.echo("accepted" if decision["accept"] else "refused")
+    for reason in decision["reasons"]:
+        typer.echo(f"  {reason}")
+    if not decision["accept"] and (check or strict):
+        raise GateRefused("the gate refused the candidate", remedy="train longer or better; the reasons stand above")
+
+
+@app.command()
+def doctor(as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False) -> None:
+    """Say what this machine has, what is missing and how to get it; exit code 4 when something needed is missing."""
+    from zprl.doctor import examine
+
+    checks = examine()
+    missing = [check.name for check in checks if check.state == "missing"]
+    if as_json:
+        import json
+
+        typer.echo(json.dumps({"ok": not missing, "checks": [check.as_dict() for check in checks]}, indent=2))
+    else:
+        for item in checks:
+            typer.echo(f"{item.state:8} {item.name:14} {item.text}")
+            if item.remedy:
+                typer.echo(f"{'':23} remedy: {item.remedy}")
+    if missing:
+        raise EnvironmentProblem(f"missing: {', '.join(missing)}", remedy="see the lines above" if not as_json else None)
+
+
+# -- nouns -----------------------------------------------------------------------------------------------------
+
+
+@config_app.command("explain")
+def config_explain(section: Annotated[str | None, typer.Argument(help="A section of params.yaml; all without it.")] = None) -> None:
+    """Say what every number means, its default, and where that comes from."""
+    from zprl import presets
+
+    for key, kind, default, text in presets.explain(section):
+        typer.echo(f"{key}  ({kind}, default {default})\n    {text}")
+
+
+@config_app.command("check")
+def config_check(path: Annotated[Path, typer.Argument()] = Path("params.yaml")) -> None:
+    """Find mistakes in params.yaml."""
+    from zprl import config
+
+    config.load(path)
+    typer.echo(f"{path} is valid")
+
+
+@config_app.command("use")
+def config_use(
+    preset: Annotated[str, typer.Option(help="Name of the preset, e.g. paper or smoke.")],
+    path: Annotated[Path, typer.Argument()] = Path("params.yaml"),
+) -> None:
+    """Write a preset's numbers into params.yaml; comments stay."""
+    from zprl import presets
+
+    changes = presets.use(preset, path)
+    for key, old, new in changes:
+        typer.echo(f"{key}: {old} → {new}")
+    typer.echo(f"{len(changes)} value(s) changed in {path}")
+
+
+@demos_app.command("record")
+def demos_record(
+    output: Annotated[Path, typer.Argument(help="The batch file to write; an existing one is never overwritten.")],
+    episodes: Annotated[int, typer.Option(min=1, help="Episodes to record.")] = 120,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same bytes.")] = 0,
+) -> None:
+    """Record demonstrations of a scripted operator of mixed skill, in simulation."""
+    from zprl.data.record import record
+
+    record(output, episodes=episodes, seed=seed)
+
+
+@demos_app.command("describe")
+def demos_describe(path: Annotated[Path, typer.Argument(help="A batch file, or a folder of them.")] = Path("data/demos")) -> None:
+    """Print what is in demonstrations."""
+    import json
+
+    from zprl.data.describe import describe
+
+    if not path.exists():
+        raise DataError(f"{path} does not exist", remedy="`dvc pull data.dvc` fetches the demonstrations")
+    typer.echo(json.dumps(describe(path), indent=2))
+
+
+@env_app.command("list")
+def env_list() -> None:
+    """List the registered tasks."""
+    from zprl import plugins
+
+    for name in plugins.names("tasks"):
+        typer.echo(name)
+
+
+@env_app.command("check")
+def env_check(
+    name: Annotated[str, typer.Argument(help="A registered task; `zprl env list` prints them.")],
+    num_envs: Annotated[int, typer.Option(min=1)] = 4,
+    device: Annotated[str, typer.Option()] = "cpu",
+) -> None:
+    """Run the public checker on a world."""
+    from zprl import config, envs
+    from zprl.envs.check import check_env
+
+    task = config.Task(name=name)
+    check_env(lambda: envs.make(task, num_envs=num_envs, device=device))
+    typer.echo(f"{name} keeps the contract")
+
+
+def main() -> None:
+    """Entry point: expected failures become one sentence, a remedy and an exit code."""
+    try:
+        app()
+    except ZprlError as error:
+        if _verbose:
+            traceback.print_exc()
+        typer.echo(f"{type(error).__name__}: {error}", err=True)
+        sys.exit(error.exit_code)
+    except Exception as error:  # the last line of defence: a bug, exit code 1
+        if _verbose:
+            traceback.print_exc()
+        typer.echo(
+            f"internal error: {type(error).__name__}: {error}\n  remedy: run `zprl -v ...` for the traceback and report it", err=True
+        )
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,194 @@
+"""``zprl doctor``: what this machine has, what is missing, how to get it.  Nothing is changed, nothing leaves the machine."""
+
+from __future__ import annotations
+
+import configparser
+import os
+import re
+import shutil
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Literal
+
+MIN_DISK_GB = 5.0
+CAPS = {
+    "fastapi": ((0, 151), "Prefect 3.8 cannot start a flow with fastapi 0.151 and later"),
+    "sqlalchemy": ((2, 1), "with sqlalchemy 2.1 Prefect's schedules silently never fire"),
+}
+PINNED = ("torch", "lightning", "mlflow", "prefect", "dvc")
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the doctor's report."""
+
+    name: str
+    state: Literal["ok", "warning", "missing"]
+    text: str
+    remedy: str | None = None
+
+    def as_dict(self) -> dict[str, str | None]:
+        """For ``--json``."""
+        return asdict(self)
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", version)[:3])
+
+
+def check_python() -> Iterator[Check]:
+    """The interpreter."""
+    text = f"{sys.version_info.major}.{sys.version_info.minor}.{sys.version_info.micro}"
+    if (3, 11) <= sys.version_info[:2] < (3, 13):
+        yield Check("python", "ok", text)
+    else:
+        yield Check("python", "missing", f"{text} is not supported", "use Python 3.12: `make setup` finds it or fetches it")
+
+
+def check_packages() -> Iterator[Check]:
+    """The pinned packages, and the two caps that break silently."""
+    for name in PINNED:
+        found = _version(name)
+        yield Check(name, "ok", found) if found else Check(name, "missing", "not installed", "run `make setup`")
+    for name, (limit, reason) in CAPS.items():
+        found = _version(name)
+        if found is not None and _numbers(found) >= limit:
+            yield Check(name, "missing", f"{found}: {reason}", f"install {name}<{'.'.join(map(str, limit))}, or run `make setup`")
+        elif found is not None:
+            yield Check(name, "ok", found)
+
+
+def check_device() -> Iterator[Check]:
+    """Torch, and the GPU if ``params.yaml`` asks for one."""
+    try:
+        import torch
+    except (ImportError, OSError) as error:
+        yield Check("torch import", "missing", f"torch cannot be imported: {error}", "run `make setup`")
+        return
+    wanted = _params_value("run", "device", "cpu")
+    if torch.cuda.is_available():
+        yield Check("device", "ok", f"{wanted} (GPU here: {torch.cuda.get_device_name(0)})")
+    elif wanted == "cuda":
+        yield Check("device", "missing", "params.yaml asks for cuda, torch sees no GPU", "set run.device to cpu, or check the driver")
+    else:
+        yield Check("device", "ok", "cpu (no GPU seen, none needed)")
+
+
+def check_world() -> Iterator[Check]:
+    """The simulator that the task needs."""
+    task = _params_value("task", "name", "isaac/lift-cube")
+    found = {name: _version(name) for name in ("isaaclab", "ovphysx", "mujoco")}
+    isaac = found["isaaclab"] and found["ovphysx"]
+    if isaac:
+        yield Check("isaac", "ok", f"isaaclab {found['isaaclab']}, ovphysx {found['ovphysx']} (kit-less)")
+    elif str(task).startswith("isaac/"):
+        yield Check("isaac", "missing", f"the task {task} needs the extra 'isaac'", "run `make setup` (Linux, Python 3.12)")
+    else:
+        yield Check("isaac", "warning", "the extra 'isaac' is not installed", "run `make setup` if you want Isaac's worlds")
+
+
+def check_disk(folder: Path = Path()) -> Iterator[Check]:
+    """Free space where runs and artifacts go."""
+    free = shutil.disk_usage(folder).free / 1e9
+    if free >= MIN_DISK_GB:
+        yield Check("disk", "ok", f"{free:.0f} GB free")
+    else:
+        yield Check("disk", "missing", f"only {free:.1f} GB free", f"free at least {MIN_DISK_GB:.0f} GB")
+
+
+def check_project(folder: Path = Path()) -> Iterator[Check]:
+    """Parameters, graph, demonstrations and DVC's remote."""
+    from zprl import config
+    from zprl.errors import ConfigError
+
+    try:
+        config.load(folder / config.PARAMS_FILE)
+        yield Check("params.yaml", "ok", "valid")
+    except ConfigError as error:
+        yield Check("params.yaml", "missing", error.message, error.remedy)
+    if not (folder / ".dvc").is_dir() or not (folder / "dvc.yaml").exists():
+        yield Check("dvc project", "missing", "no dvc.yaml and .dvc here", "run in the project's root folder")
+        return
+    parser = configparser.ConfigParser()
+    parser.read([folder / ".dvc/config", folder / ".dvc/config.local"])
+    remote = parser.get("core", "remote", fallback=None)
+    if remote is None:
+        yield Check("dvc remote", "warning", "no default remote", "`dvc remote add -d NAME URL`; see infra/README.md")
+    else:
+        url = parser.get(f"'remote \"{remote}\"'", "url", fallback="?")
+        yield Check("dvc remote", "ok", f"{remote} ({url})")
+    if any((folder / "data").rglob("*.hdf5")):
+        yield Check("demos", "ok", "data/ is there")
+    elif (folder / "data.dvc").exists():
+        yield Check("demos", "missing", "data/ has not been fetched", "run `dvc pull data.dvc`")
+    else:
+        yield Check("demos", "missing", "no demonstrations", "record some (`zprl demos record`), then `dvc add data`")
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=3) as answer:  # noqa: S310 - http(s) only, see the callers
+            return bool(answer.status == 200)
+    except (OSError, urllib.error.URLError, ValueError):
+        return False
+
+
+def check_services() -> Iterator[Check]:
+    """MLflow and Prefect, where the environment says they are."""
+    uri = os.environ.get("MLFLOW_TRACKING_URI", "")
+    if not uri:
+        yield Check("mlflow store", "ok", "sqlite:///mlflow.db (local file)")
+    elif not uri.startswith(("http://", "https://")):
+        broken = uri.startswith("file:") or "://" not in uri
+        remedy = "MLflow no longer takes folders; use sqlite:///mlflow.db or a server"
+        yield Check("mlflow store", "missing", uri, remedy) if broken else Check("mlflow store", "ok", uri.split("@")[-1])
+    elif _answers(f"{uri.rstrip('/')}/health"):
+        yield Check("mlflow store", "ok", uri.split("@")[-1])
+    else:
+        # Training goes on without its tracker, so this is no error.
+        yield Check("mlflow store", "warning", f"{uri.split('@')[-1]} does not answer", "start it, or unset MLFLOW_TRACKING_URI")
+    api = os.environ.get("PREFECT_API_URL", "")
+    if not api:
+        yield Check("prefect", "ok", "embedded server, started when needed")
+    elif _answers(f"{api.rstrip('/')}/health"):
+        yield Check("prefect", "ok", api)
+    else:
+        yield Check("prefect", "missing", f"{api} does not answer", "start it (`zprl ui`), or unset PREFECT_API_URL")
+
+
+def _params_value(section: str, key: str, default: str) -> str:
+    from zprl import config
+    from zprl.errors import ConfigError
+
+    try:
+        return str(getattr(getattr(config.load(), section), key))
+    except ConfigError:
+        return default
+
+
+CHECKS: tuple[Callable[[], Iterator[Check]], ...] = (
+    check_python,
+    check_packages,
+    check_device,
+    check_world,
+    check_disk,
+    check_project,
+    check_services,
+)
+
+
+def examine() -> list[Check]:
+    """Run all checks in order."""
+    return [check for run in CHECKS for check in run()]

@@ -1,0 +1,193 @@
+"""The public checker: run it on your own task before you train on it.
+
+``check_env(factory)`` plays a few short scripts and raises :class:`RuleError` with the name of the first rule that does not hold.
+A task that passes can be trained, evaluated and resumed exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+
+from zprl.errors import DataError, ZprlError
+
+if TYPE_CHECKING:
+    from zprl.envs.base import Obs, StepResult, VectorEnv
+
+    Factory = Callable[[], VectorEnv]
+
+RULES = {
+    "spec": "spec names positive sizes, and its tensors' device",
+    "obs-keys": "observations have exactly the keys of spec.obs_dims, in order",
+    "obs-shape": "each observation is (num_envs, width)",
+    "dtype": "observations and rewards are float32, flags bool",
+    "finite": "observations and rewards are finite",
+    "seed-repeats": "equal seeds on fresh simulators give bit-identical trajectories",
+    "seed-differs": "different seeds give different start states",
+    "flags-exclusive": "terminated and truncated are never both true",
+    "success-is-end": "success is reported only where an episode ends",
+    "time-out": "an episode that the task does not end is truncated at exactly spec.episode_steps",
+    "final-obs": "final_obs is the ended episode's last frame where done, and equals obs elsewhere",
+    "first-obs": "after an end, obs is the first frame of the next episode, not the last of the ended one",
+    "own-tensors": "returned tensors are not overwritten by later steps",
+    "hold-shape": "hold() returns (num_envs, action_dim), finite",
+    "hold-holds": "holding keeps robot0_eef_pos within 2 cm of the start",
+    "refuses-shape": "an action of wrong shape is refused with a ConfigError or ValueError",
+    "refuses-nan": "an action with NaN is refused with a ZprlError or ValueError",
+    "close": "close() may be called twice",
+}
+"""Rule name to what it asks."""
+
+EEF_KEY = "robot0_eef_pos"
+HOLD_TOLERANCE = 0.02
+"""How far the tool may drift while holding [m] (ours)."""
+
+
+class RuleError(DataError):
+    """An environment breaks a rule of the contract; ``rule`` is its name in :data:`RULES`."""
+
+    def __init__(self, rule: str, detail: str) -> None:
+        self.rule = rule
+        super().__init__(f"rule '{rule}' is broken: {detail}", remedy=RULES[rule])
+
+
+def check_env(factory: Factory, *, seed: int = 0, jitter: float = 0.01) -> None:
+    """Check every rule of :data:`RULES`; one simulator is open at a time.
+
+    Args:
+        factory: Returns a fresh environment at each call; keep it small (2 to 4 environments, short episodes).
+        seed: Seed of the scripts.
+        jitter: Standard deviation of the noise that the script adds to ``hold()`` in the first three action dimensions.
+
+    Raises:
+        RuleError: with the name of the first rule that does not hold.
+    """
+    with factory() as env:
+        _check_episode(env, seed)
+    first = _play(factory, seed, jitter)
+    again = _play(factory, seed, jitter)
+    _require(len(first) == len(again), "seed-repeats", "the scripts had different lengths")
+    for number, (one, two) in enumerate(zip(first, again, strict=True)):
+        _require(torch.equal(one, two), "seed-repeats", f"the trajectories differ from recorded tensor {number} on")
+    with factory() as env:
+        _check_refusals(env, seed)
+        start, other = first[0], torch.cat(list(env.reset(seed + 1).values()), 1)
+        _require(not torch.equal(start, other), "seed-differs", f"seeds {seed} and {seed + 1} start alike")
+    try:
+        env.close()
+    except Exception as error:  # whatever a foreign environment raises is the finding
+        raise RuleError("close", f"the second call raised {error!r}") from error
+
+
+def _require(holds: bool, rule: str, detail: str) -> None:
+    if not holds:
+        raise RuleError(rule, detail)
+
+
+def _check_obs(env: VectorEnv, obs: Obs, what: str) -> None:
+    spec = env.spec
+    _require(list(obs) == list(spec.obs_dims), "obs-keys", f"{what} has {list(obs)}, spec {list(spec.obs_dims)}")
+    for key, width in spec.obs_dims.items():
+        wanted = (spec.num_envs, width)
+        _require(tuple(obs[key].shape) == wanted, "obs-shape", f"{what} '{key}' is {tuple(obs[key].shape)}, expected {wanted}")
+        _require(obs[key].dtype == torch.float32, "dtype", f"{what} '{key}' is {obs[key].dtype}")
+        _require(bool(obs[key].isfinite().all()), "finite", f"{what} '{key}' is not finite")
+
+
+def _check_result(env: VectorEnv, result: StepResult) -> None:
+    _check_obs(env, result.obs, "obs")
+    _check_obs(env, result.final_obs, "final_obs")
+    wanted = (env.spec.num_envs,)
+    for name in ("reward", "terminated", "truncated", "success"):
+        value = getattr(result, name)
+        _require(tuple(value.shape) == wanted, "obs-shape", f"{name} is {tuple(value.shape)}, expected {wanted}")
+        kind = torch.float32 if name == "reward" else torch.bool
+        _require(value.dtype == kind, "dtype", f"{name} is {value.dtype}, expected {kind}")
+    _require(bool(result.reward.isfinite().all()), "finite", "reward is not finite")
+    _require(not bool((result.terminated & result.truncated).any()), "flags-exclusive", "an episode is terminated and truncated at once")
+    done = result.terminated | result.truncated
+    _require(not bool((result.success & ~done).any()), "success-is-end", "success while the episode goes on")
+    for key in result.obs:
+        same = (result.obs[key] == result.final_obs[key]).all(1) | done
+        _require(bool(same.all()), "final-obs", f"'{key}' differs from obs where no episode ended")
+
+
+def _check_spec(env: VectorEnv) -> None:
+    spec = env.spec
+    sizes = (spec.num_envs, spec.action_dim, spec.episode_steps, spec.control_hz, *spec.obs_dims.values())
+    _require(bool(spec.obs_dims) and all(size > 0 for size in sizes), "spec", f"sizes are {sizes}")
+
+
+def _check_episode(env: VectorEnv, seed: int) -> None:
+    """Hold through one whole episode and the first steps of the next."""
+    _check_spec(env)
+    spec = env.spec
+    obs = env.reset(seed)
+    _check_obs(env, obs, "reset")
+    _require(all(v.device.type == torch.device(spec.device).type for v in obs.values()), "spec", f"tensors are not on {spec.device}")
+    start = {key: value.clone() for key, value in obs.items()}
+    kept: list[tuple[torch.Tensor, torch.Tensor]] = [(obs[key], start[key]) for key in obs]
+    hold = env.hold()
+    shape = (spec.num_envs, spec.action_dim)
+    _require(tuple(hold.shape) == shape and bool(hold.isfinite().all()), "hold-shape", f"got {tuple(hold.shape)}, expected {shape}")
+    age = torch.zeros(spec.num_envs, dtype=torch.long, device=hold.device)
+    previous, moved = start, 0.0
+    for _ in range(spec.episode_steps + 2):
+        result = env.step(hold)
+        age += 1
+        _check_result(env, result)
+        done = result.terminated | result.truncated
+        late, early = ~done & (age >= spec.episode_steps), result.truncated & (age != spec.episode_steps)
+        _require(not bool((late | early).any()), "time-out", f"ages {age[late | early].tolist()}, episode_steps {spec.episode_steps}")
+        if EEF_KEY in start:
+            moved = max(moved, float((result.final_obs[EEF_KEY] - start[EEF_KEY]).norm(dim=1).max()))
+        if bool(done.any()):
+            _check_boundary(result, previous, done)
+        age[done] = 0
+        kept += [(value, value.clone()) for value in (*result.obs.values(), *result.final_obs.values(), result.reward, done)]
+        previous = result.obs
+    _require(all(torch.equal(now, then) for now, then in kept), "own-tensors", "a tensor handed out earlier has changed")
+    _require(moved <= HOLD_TOLERANCE, "hold-holds", f"the tool moved {100 * moved:.1f} cm")
+
+
+def _check_boundary(result: StepResult, previous: Obs, done: torch.Tensor) -> None:
+    """The last frame must continue the ended episode, the first one must not be the same frame again."""
+    last = torch.cat([v[done] for v in result.final_obs.values()], 1)
+    first = torch.cat([v[done] for v in result.obs.values()], 1)
+    before = torch.cat([v[done] for v in previous.values()], 1)
+    same = (last == first).all(1)
+    # Which of the two is wrong: a last frame far from the frame before it is really the next episode's first.
+    near = (last - before).norm(dim=1)
+    _require(not bool(same.any()) or bool((near[same] < 0.05).all()), "final-obs", "final_obs is the next episode's first frame")
+    _require(not bool(same.any()), "first-obs", "obs is the ended episode's last frame")
+
+
+def _play(factory: Factory, seed: int, jitter: float) -> list[torch.Tensor]:
+    """All tensors of a script of noisy holding across an episode's end, on a fresh simulator."""
+    with factory() as env:
+        tape = [torch.cat(list(env.reset(seed).values()), 1).clone()]
+        hold = env.hold()
+        for step in range(env.spec.episode_steps + 5):
+            noise = torch.randn(hold.shape[0], 3, generator=torch.Generator().manual_seed(step)).to(hold.device)
+            action = hold.clone()
+            action[:, :3] += jitter * noise[:, : action.shape[1]]
+            result = env.step(action)
+            tape += [value.clone() for value in (*result.obs.values(), *result.final_obs.values(), result.reward, result.terminated)]
+    return tape
+
+
+def _check_refusals(env: VectorEnv, seed: int) -> None:
+    env.reset(seed)
+    good = env.hold()
+    bad_value = good.clone()
+    bad_value[0, 0] = float("nan")
+    for rule, action in (("refuses-shape", good[:, :-1]), ("refuses-nan", bad_value)):
+        try:
+            env.step(action)
+        except (ZprlError, ValueError):
+            continue
+        except Exception as error:  # any other exception is unclear to a user, which is the finding
+            raise RuleError(rule, f"it raised {error!r}") from error
+        raise RuleError(rule, "the step was executed")
