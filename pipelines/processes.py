@@ -61,7 +61,7 @@ def _group_alive(group: int) -> bool:
     return True
 
 
-def stop_group(process: subprocess.Popen[str], *, grace: tuple[float, ...] = STOP_GRACE_S) -> None:
+def stop_group(process: subprocess.Popen[str] | subprocess.Popen[bytes], *, grace: tuple[float, ...] = STOP_GRACE_S) -> None:
     """End a child and everything in its process group.
 
     SIGINT first: dvc ignores it while a stage runs, and the stage stops at its next resume point.  SIGTERM would make dvc

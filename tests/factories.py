@@ -18,9 +18,7 @@ OBS_KEYS = ("robot0_eef_pos", "robot0_eef_quat", "robot0_gripper_qpos", "robot0_
 ENV_ARGS = {"env_name": "lift-cube", "env_type": 1, "env_kwargs": {}}
 
 
-def make_episode(
-    seed: int = 0, length: int = 40, *, name: str | None = None, success: bool = True, quality: str = "unknown"
-) -> Episode:
+def make_episode(seed: int = 0, length: int = 40, *, name: str | None = None, success: bool = True, quality: str = "unknown") -> Episode:
     """A lift of ``length`` frames; equal seeds give equal episodes.  Actions are (L, 10): position, 6-D rotation, gripper."""
     rng = np.random.default_rng(seed)
     time = np.linspace(0, 1, length)[:, None]

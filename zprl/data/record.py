@@ -6,14 +6,17 @@ would fill the file with short, that is successful, episodes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+from pydantic import Field
 
-from zprl import seeding
+from zprl import plugins, seeding
+from zprl.config import Section, Task
 from zprl.data.episode import Episode
 from zprl.data.robomimic_writer import RobomimicWriter
 from zprl.errors import ConfigError, DataError
@@ -21,9 +24,16 @@ from zprl.errors import ConfigError, DataError
 if TYPE_CHECKING:
     import torch
 
-    from zprl.envs.base import VectorEnv
-
 MAX_ROUNDS = 50
+
+
+class RecordSettings(Section):
+    """How a batch of demonstrations is recorded; written into its file."""
+
+    task: Task = Task()
+    num_envs: int = Field(64, ge=1, description="Episodes played side by side per round.")
+    keep_failures: float = Field(0.2, ge=0, le=1, description="Share of failed episodes that is kept; all successes are.")
+    operator: dict[str, Any] = Field({}, description="Settings of the task's scripted operator; empty for its own defaults.")
 
 
 class Operating(Protocol):
@@ -33,6 +43,32 @@ class Operating(Protocol):
 
     def act(self, obs: dict[str, torch.Tensor]) -> torch.Tensor:
         """Return actions (N, A) for observations (N, d)."""
+        ...
+
+
+class OperatedEnv(Protocol):
+    """What recording needs of ``zprl.envs.base.VectorEnv`` (a room above this one), plus the task's scripted operator."""
+
+    spec: Any
+
+    def operator(self, seed: int, settings: Mapping[str, Any]) -> Operating:
+        """Return an operator for one episode of every environment."""
+        ...
+
+    def reset(self, seed: int) -> dict[str, torch.Tensor]:
+        """Start every episode."""
+        ...
+
+    def step(self, action: torch.Tensor) -> Any:
+        """Execute actions (N, A)."""
+        ...
+
+    def __enter__(self) -> OperatedEnv:
+        """Return itself."""
+        ...
+
+    def __exit__(self, *exc: object) -> None:
+        """Close."""
         ...
 
 
@@ -57,54 +93,57 @@ class Recording:
 
 def record(
     path: Path | str,
-    make_env: Callable[[], VectorEnv],
-    make_operator: Callable[[int], Operating],
     *,
     episodes: int,
     seed: int,
-    keep_failures: float,
-    env_args: Mapping[str, Any],
+    settings: RecordSettings | None = None,
     overwrite: bool = False,
+    make_env: Callable[[], OperatedEnv] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Recording:
     """Play until ``episodes`` are kept and write them; the same arguments give the same bytes.
 
     Args:
         path: The file, ``*.hdf5``.
-        make_env: Returns a fresh environment.
-        make_operator: Returns an operator for one round, given the round's seed.
         episodes: Episodes wanted in the file.
         seed: Seed of start states, operators and the choice of failures.
-        keep_failures: Share of failed episodes that is kept; all successes are.
-        env_args: Robomimic's description of the environment and of how the demonstrations came about.
+        settings: Task, operator and what is kept; written into the file.
         overwrite: Replace an existing file.
-        progress: Called with the number of episodes kept so far.
+        make_env: Returns a fresh environment; by default the registered task's.
+        progress: Called with the number of episodes kept so far; by default a bar, in terminals only.
 
     Raises:
-        ConfigError: a number is out of range.
-        DataError: the operator yields almost nothing that is worth keeping.
+        ConfigError: a number is out of range, or the task has no scripted operator.
+        DataError: the operator yields almost nothing that is worth keeping, or the file exists.
     """
-    if episodes < 1 or not 0 <= keep_failures <= 1:
-        raise ConfigError(f"episodes ({episodes}) must be positive and keep_failures ({keep_failures}) within 0 to 1")
+    if episodes < 1:
+        raise ConfigError(f"episodes is {episodes}", remedy="ask for at least one")
+    settings = settings or RecordSettings()
     seen = Recording()
-    with RobomimicWriter(path, env_args, overwrite=overwrite) as writer:
+    env_args = {
+        "env_name": settings.task.name,
+        "env_type": 1,
+        "env_kwargs": {"episode_steps": settings.task.episode_steps},
+        "recorder": {**settings.model_dump(), "episodes": episodes, "seed": seed},
+    }
+    with RobomimicWriter(path, env_args, overwrite=overwrite) as writer, _bar(episodes, progress) as show:
         for number in range(MAX_ROUNDS):
-            with make_env() as env:
-                played = _play(
-                    env, make_operator(seeding.derive(seed, "record-operator", number)), seeding.derive(seed, "record-env", number)
-                )
-            chance = seeding.numpy_generator(seed, "record-keep", number).random(len(played))
-            for episode, luck in zip(played, chance, strict=True):
+            with (make_env or _registered(settings))() as env:
+                if not hasattr(env, "operator"):
+                    raise ConfigError(f"task {settings.task.name} has no scripted operator", remedy="record its demonstrations by hand")
+                operator = env.operator(seeding.derive(seed, "record-operator", number), settings.operator)
+                played = _play(env, operator, seeding.derive(seed, "record-env", number))
+            luck = seeding.numpy_generator(seed, "record-keep", number).random(len(played))
+            for episode, chance in zip(played, luck, strict=True):
                 _count(seen.tried, episode.quality)
                 if episode.success:
                     _count(seen.succeeded, episode.quality)
-                if seen.episodes < episodes and (episode.success or luck < keep_failures):
+                if seen.episodes < episodes and (episode.success or chance < settings.keep_failures):
                     writer.write(episode)
                     _count(seen.kept, episode.quality)
                     seen.episodes += 1
                     seen.frames += episode.length
-            if progress is not None:
-                progress(seen.episodes)
+            show(seen.episodes)
             if seen.episodes == episodes:
                 return seen
         raise DataError(
@@ -113,11 +152,29 @@ def record(
         )
 
 
+def _registered(settings: RecordSettings) -> Callable[[], OperatedEnv]:
+    return lambda: plugins.load("tasks", settings.task.name)(settings.task, num_envs=settings.num_envs, device="cpu")
+
+
+@contextlib.contextmanager
+def _bar(total: int, progress: Callable[[int], None] | None) -> Iterator[Callable[[int], None]]:
+    if progress is not None:
+        yield progress
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    with Progress(console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("recording", total=total)
+        yield lambda done: bar.update(task, completed=done)
+
+
 def _count(table: dict[str, int], key: str) -> None:
     table[key] = table.get(key, 0) + 1
 
 
-def _play(env: VectorEnv, operator: Operating, seed: int) -> list[Episode]:
+def _play(env: OperatedEnv, operator: Operating, seed: int) -> list[Episode]:
     """The first episode of every environment, in their order."""
     obs = env.reset(seed)
     n = env.spec.num_envs

@@ -69,7 +69,7 @@ class RobomimicWriter:
         demo = data.create_group(name)
         demo.attrs["num_samples"] = episode.length
         demo.attrs["success"] = bool(episode.success)
-        demo.attrs["quality"] = episode.quality
+        demo.attrs["quality"] = np.bytes_(episode.quality)  # fixed length: read without a heap
         for key, value in episode.obs.items():
             _store(demo, f"obs/{key}", value.astype(np.float32, copy=False))
         _store(demo, "actions", episode.actions.astype(np.float32, copy=False))

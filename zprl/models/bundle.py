@@ -175,4 +175,6 @@ def _verify(path: Path, name: str, sums: Mapping[str, str], size: int) -> None:
         raise DataError(f"{file} does not exist", remedy="restore the bundle (dvc checkout) or make it again")
     _limit(file, size)
     if durable.digest(file) != sums[name]:
-        raise DataError(f"{file} was changed after it was written (SHA256SUMS)", remedy="restore the bundle (dvc checkout) or make it again")
+        raise DataError(
+            f"{file} was changed after it was written (SHA256SUMS)", remedy="restore the bundle (dvc checkout) or make it again"
+        )

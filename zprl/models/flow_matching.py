@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -57,11 +58,11 @@ def time_grid(kind: Literal["uniform", "diffusers"], flow_steps: int) -> tuple[f
     if flow_steps < 1:
         raise ConfigError(f"flow_steps is {flow_steps}", remedy="take at least one Euler step")
     if kind == "uniform":
-        return tuple(1.0 - i / flow_steps for i in range(flow_steps)) + (0.0,)
+        return (*(1.0 - i / flow_steps for i in range(flow_steps)), 0.0)
     if flow_steps == 1:
         return (1.0, 0.0)
     spacing = (1.0 - LAST_SIGMA) / (flow_steps - 1)
-    return tuple(1.0 - i * spacing for i in range(flow_steps - 1)) + (LAST_SIGMA, 0.0)
+    return (*(1.0 - i * spacing for i in range(flow_steps - 1)), LAST_SIGMA, 0.0)
 
 
 def euler(velocity: Callable[[Tensor, int], Tensor], noise: Tensor, grid: Sequence[float]) -> Tensor:
@@ -73,7 +74,7 @@ def euler(velocity: Callable[[Tensor, int], Tensor], noise: Tensor, grid: Sequen
         grid: Flow times, decreasing.
     """
     point = noise
-    for i, (now, after) in enumerate(zip(grid[:-1], grid[1:], strict=True)):
+    for i, (now, after) in enumerate(pairwise(grid)):
         point = point + (after - now) * velocity(point, i)
     return point
 

@@ -7,6 +7,7 @@ history together, and go through one small network; an encoder for an image key 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 def mlp(widths: Sequence[int], activation: type[nn.Module], *, head: bool = True) -> nn.Sequential:
     """Linear layers of ``widths`` (input first) with ``activation`` between them; after the last one only if not ``head``."""
     layers: list[nn.Module] = []
-    for i, (fan_in, fan_out) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
+    for i, (fan_in, fan_out) in enumerate(pairwise(widths)):
         layers.append(nn.Linear(fan_in, fan_out))
         if not head or i < len(widths) - 2:
             layers.append(activation())

@@ -23,7 +23,6 @@ from zprl.models.velocity_mlp import VelocityMlp
 from zprl.models.velocity_unet import VelocityUnet
 from zprl.models.vib import Vib
 
-
 M = TypeVar("M", bound=nn.Module)
 
 

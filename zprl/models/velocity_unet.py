@@ -104,4 +104,6 @@ def _check(horizon: int, channels: Sequence[int], kernel: int, groups: int) -> N
     if kernel % 2 == 0:
         raise ConfigError(f"policy.unet_kernel ({kernel}) is even", remedy="use an odd kernel, e.g. 5")
     if any(c % groups for c in channels):
-        raise ConfigError(f"policy.unet_groups ({groups}) does not divide all of policy.unet_channels {tuple(channels)}", remedy="use 8 groups")
+        raise ConfigError(
+            f"policy.unet_groups ({groups}) does not divide all of policy.unet_channels {tuple(channels)}", remedy="use 8 groups"
+        )

@@ -144,7 +144,11 @@ FILE_ZOO: dict[str, tuple[str, str, Callable[[h5py.File], None]]] = {
     "total wrong": ("D03", "says 1 frames, the demos have 123", lambda f: f["data"].attrs.__setitem__("total", 1)),
     "nan": ("D04", "obs/object has 1 values that are not finite", _nan),
     "overflow": ("D04", "actions has 1 values", _overflow),
-    "actions of rank 3": ("D05", "actions is float32 (41, 2, 5)", lambda f: _replace(f, "data/demo_1/actions", data=np.zeros((41, 2, 5), "f4"))),
+    "actions of rank 3": (
+        "D05",
+        "actions is float32 (41, 2, 5)",
+        lambda f: _replace(f, "data/demo_1/actions", data=np.zeros((41, 2, 5), "f4")),
+    ),
     "complex actions": ("D05", "complex64", lambda f: _replace(f, "data/demo_1/actions", data=np.zeros((41, 10), "c8"))),
     "empty dataspace": ("D05", "None", lambda f: _replace(f, "data/demo_1/actions", data=h5py.Empty("f4"))),
     "demo is a dataset": ("D05", "not a group", lambda f: _replace(f, "data/demo_1", data=np.zeros(3))),

@@ -19,6 +19,7 @@ import numpy as np
 from zprl.data.episode import QUALITIES, Episode
 from zprl.data.findings import Finding
 from zprl.data.readers.hdf5_guard import RefusedError, attribute, check_dataset, group, member, member_names, safe_name
+from zprl.data.readers.probe import PROBE
 from zprl.data.robomimic_writer import FORMAT_VERSION
 
 MAX_MASK = 1_000_000
@@ -42,13 +43,18 @@ class RobomimicReader:
         self.obs_keys = None if obs_keys is None else tuple(obs_keys)
 
     def read(self, path: Path | str) -> Iterator[Episode | Finding]:
-        """Read one file, demos in the order of their numbers."""
+        """Read one file, demos in the order of their numbers.  A damaged file is refused as a whole (D01)."""
         path = Path(path)
+        damage = "the file does not exist" if not path.exists() else PROBE.damage(path, self.obs_keys)
+        if damage is None:
+            yield from self.read_here(path)
+        else:
+            yield self._finding(path, "D01", damage, "copy it again from its source, or run `dvc pull`")
+
+    def read_here(self, path: Path) -> Iterator[Episode | Finding]:
+        """Read in this very process: only for files that :mod:`zprl.data.readers.probe` has read before."""
         try:
             file = h5py.File(path, "r")
-        except FileNotFoundError:
-            yield self._finding(path, "D01", "the file does not exist", "check the path, or run `dvc pull`")
-            return
         except Exception as error:  # h5py turns damaged bytes into almost any exception type
             size = path.stat().st_size
             yield self._finding(path, "D01", f"not a readable HDF5 file ({size} bytes): {_short(error)}", "copy it again from its source")
@@ -66,7 +72,7 @@ class RobomimicReader:
             quality = _masks(file)
             if not demos:
                 raise RefusedError("D02", "the file holds no demos", "record again, or delete the file")
-            if attribute(data, "env_args") is None:
+            if "env_args" not in data.attrs:  # its text is not needed
                 remedy = "write robomimic's attribute env_args on the group data"
                 yield self._finding(path, "D02", "attribute env_args of /data is missing", remedy, severity="warning")
         except Exception as error:

@@ -8,7 +8,8 @@ that nobody reads switched off ("lean").  One environment per process at a time;
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any, Self
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
 
@@ -21,6 +22,7 @@ from zprl.errors import EnvironmentProblem
 if TYPE_CHECKING:
     from zprl.config import Task
     from zprl.envs.base import Obs
+    from zprl.envs.isaac.operator import Operator
 
 ISAAC_TASK = "IsaacContrib-Lift-Cube-Franka-IK-Abs"
 CONTROL_HZ = 50.0
@@ -141,21 +143,30 @@ class LiftCube:
     command (+1 open, also after a reset), ``object``: cube position 3, quaternion xyzw 4, cube minus tool 3; frame of the robot's base.
     """
 
+    _open: ClassVar[bool] = False
+
     def __init__(self, task: Task, *, num_envs: int, device: str) -> None:
         self.spec = TaskSpec(task.name, num_envs, dict(OBS_DIMS), ACTION_DIM, CONTROL_HZ, task.episode_steps, device)
+        if LiftCube._open:
+            raise EnvironmentProblem("an Isaac environment is open in this process already", remedy="close it first")
         self._terms = _Terms()
-        self._stack = contextlib.ExitStack()
-        with launch.quiet(), launch.bare_argv():
-            launch.prepare()
-            from isaaclab.app import launch_simulation
-            from isaaclab.envs import ManagerBasedRLEnv
-
-            config = build_config(task, num_envs=num_envs, device=device, terms=self._terms)
-            self._stack.enter_context(launch_simulation(config, {"visualizer": None, "device": device}))
-            self._env: Any = ManagerBasedRLEnv(cfg=config)
+        self._env: Any = None
         self._home: torch.Tensor | None = None
-        low, high = torch.tensor(WORKSPACE, device=device)
-        self._low, self._high = low, high
+        self._low, self._high = torch.tensor(WORKSPACE, device=device)
+        self._stack = contextlib.ExitStack()
+        try:
+            with launch.quiet(), launch.bare_argv():
+                launch.prepare()
+                from isaaclab.app import launch_simulation
+                from isaaclab.envs import ManagerBasedRLEnv
+
+                config = build_config(task, num_envs=num_envs, device=device, terms=self._terms)
+                self._stack.enter_context(launch_simulation(config, {"visualizer": None, "device": device}))
+                self._env = ManagerBasedRLEnv(cfg=config)
+        except BaseException:  # also on Ctrl-C: the launcher holds process-wide state
+            self._stack.close()
+            raise
+        LiftCube._open = True
 
     @torch.no_grad()  # not inference_mode: Isaac Lab's own buffers would become inference tensors and a later reset would fail
     def reset(self, seed: int) -> Obs:
@@ -202,6 +213,12 @@ class LiftCube:
         poses["cube"] = torch.cat((cube.root_pos_w.torch - origins, cube.root_quat_w.torch), dim=1)
         return poses
 
+    def operator(self, seed: int, settings: Mapping[str, Any]) -> Operator:
+        """A scripted operator for one episode of every environment; see :mod:`zprl.envs.isaac.operator`."""
+        from zprl.envs.isaac.operator import Operator, OperatorSettings
+
+        return Operator(self.spec.num_envs, seed, OperatorSettings.model_validate(dict(settings)))
+
     def close(self) -> None:
         """Close the simulator; the next one in this process starts afresh."""
         env, self._env = self._env, None
@@ -209,6 +226,7 @@ class LiftCube:
             with launch.quiet():
                 env.close()
                 self._stack.close()
+            LiftCube._open = False
 
     def __enter__(self) -> Self:
         return self

@@ -1,0 +1,175 @@
+"""The default world on real physics.  One simulator serves most tests; those that need a fresh one are at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from zprl.config import Task
+from zprl.envs.rotation import DOWN_6D
+from zprl.errors import ConfigError, DataError, EnvironmentProblem
+
+pytestmark = pytest.mark.isaac
+pytest.importorskip("isaaclab_ov")
+
+from zprl.envs.isaac import assets, lift_cube  # noqa: E402
+
+N, STEPS = 4, 40
+
+
+@pytest.fixture(scope="module")
+def env() -> Iterator[lift_cube.LiftCube]:
+    with lift_cube.make(Task(episode_steps=STEPS), num_envs=N) as made:
+        yield made
+
+
+def _target(x: float, y: float, z: float, gripper: float = 1.0) -> torch.Tensor:
+    return torch.tensor([x, y, z, *DOWN_6D, gripper]).repeat(N, 1)
+
+
+def test_start_of_an_episode(env: lift_cube.LiftCube):
+    obs = env.reset(0)
+    assert {key: tuple(value.shape) for key, value in obs.items()} == {key: (N, d) for key, d in lift_cube.OBS_DIMS.items()}
+    cube, tool = obs["object"], obs["robot0_eef_pos"]
+    assert ((cube[:, 0] - 0.5).abs() <= 0.1 + 1e-6).all()
+    assert (cube[:, 1].abs() <= 0.25 + 1e-6).all()
+    assert len(cube[:, 0].unique()) == N
+    assert torch.allclose(cube[:, 7:], cube[:, :3] - tool, atol=1e-6)
+    assert torch.allclose(cube[:, 3:7], torch.tensor([0.0, 0, 0, 1]).expand(N, 4))
+    assert (obs["robot0_gripper_command"] == 1).all()
+    assert torch.allclose(obs["robot0_gripper_qpos"], torch.full((N, 2), 0.04), atol=1e-4)
+    assert torch.equal(env.hold()[:, :3], tool)
+
+
+def test_starts_are_a_function_of_seed_and_episode_alone(env: lift_cube.LiftCube):
+    def starts(seed: int) -> list[torch.Tensor]:
+        found = [env.reset(seed)["object"][:, :2]]
+        torch.rand(7)  # somebody else draws from torch's own generator
+        for _ in range(STEPS):
+            result = env.step(env.hold())
+        assert result.truncated.all()
+        return [*found, result.obs["object"][:, :2]]
+
+    one, two, other = starts(1), starts(1), starts(2)
+    assert torch.equal(one[0], two[0])
+    assert torch.equal(one[1], two[1])
+    assert not torch.equal(one[0], one[1])
+    assert not torch.equal(one[0], other[0])
+
+
+def test_torchs_own_generator_is_left_alone(env: lift_cube.LiftCube):
+    before = torch.get_rng_state()
+    env.reset(3)
+    env.step(env.hold())
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_tool_goes_where_it_is_sent_and_the_last_command_is_seen(env: lift_cube.LiftCube):
+    env.reset(0)
+    for _ in range(STEPS - 1):
+        result = env.step(_target(0.5, 0.1, 0.3, -1.0))
+    # 2 mm: with the stock offsets of IK and observation, 3.6 mm apart, this cannot hold
+    assert (result.obs["robot0_eef_pos"] - torch.tensor([0.5, 0.1, 0.3])).norm(dim=1).max() < 0.002
+    assert (result.obs["robot0_eef_quat"][:, 0].abs() > 0.9995).all()  # straight down is (1, 0, 0, 0)
+    assert (result.obs["robot0_gripper_command"] == -1).all()
+    assert (result.obs["robot0_gripper_qpos"] < 0.005).all()
+    last = env.step(_target(0.5, 0.1, 0.3, -1.0))
+    assert last.truncated.all()
+    assert (last.obs["robot0_gripper_command"] == 1).all()
+    assert (last.final_obs["robot0_gripper_command"] == -1).all()
+    assert (last.final_obs["robot0_eef_pos"] - result.obs["robot0_eef_pos"]).norm(dim=1).max() < 0.002
+    assert torch.allclose(last.obs["robot0_eef_pos"], env.hold()[:, :3], atol=1e-5)
+
+
+def test_no_target_can_whip_the_arm_or_drive_it_into_the_table(env: lift_cube.LiftCube):
+    tool = env.reset(0)["robot0_eef_pos"]
+    for _ in range(STEPS - 1):
+        result = env.step(_target(0.5, 9.0, -9.0))
+        moved = (result.obs["robot0_eef_pos"] - tool).norm(dim=1)
+        assert moved.max() < lift_cube.MAX_REACH / 2
+        tool = result.obs["robot0_eef_pos"]
+    assert (tool[:, 1] < lift_cube.WORKSPACE[1][1] + 0.01).all()
+    assert (tool[:, 2] > 0.0).all()
+
+
+def test_scene_has_every_link_that_has_a_shape(env: lift_cube.LiftCube):
+    obs = env.reset(0)
+    poses = env.scene()
+    assert set(poses) == {*assets.CAPSULES, *assets.BOXES, "cube"}
+    assert torch.equal(poses["cube"], obs["object"][:, :7])
+    assert torch.allclose(poses["panda_link0"], torch.tensor([0.0, 0, 0, 0, 0, 0, 1]).expand(N, 7), atol=1e-5)
+    assert torch.allclose(poses["panda_hand"][:, 3:], obs["robot0_eef_quat"])
+    gap = (poses["panda_leftfinger"] - poses["panda_rightfinger"])[:, :3].norm(dim=1)
+    assert torch.allclose(gap, torch.full((N,), 0.08), atol=1e-3)  # each finger is open by 0.04 m
+
+
+def test_bad_actions_are_refused_by_name(env: lift_cube.LiftCube):
+    env.reset(0)
+    with pytest.raises(ConfigError, match=r"expected \(4, 10\)"):
+        env.step(torch.zeros(N, 8))
+    bad = env.hold()
+    bad[2, 4] = float("inf")
+    with pytest.raises(DataError, match=r"environment\(s\) \[2\]"):
+        env.step(bad)
+
+
+def test_second_environment_at_the_same_time_is_refused(env: lift_cube.LiftCube):
+    with pytest.raises(EnvironmentProblem, match="open in this process"):
+        lift_cube.make(Task(), num_envs=1)
+    env.reset(0)  # the open one is unharmed
+
+
+# -- from here on each test makes its own simulators: keep these last, they close the shared one first ----------------
+
+
+@pytest.fixture
+def closed(env: lift_cube.LiftCube) -> None:
+    env.close()
+
+
+@pytest.mark.usefixtures("closed")
+def test_it_keeps_the_contract():
+    from zprl.envs import make
+    from zprl.envs.check import check_env
+
+    check_env(lambda: make(Task(episode_steps=12), num_envs=2))
+
+
+@pytest.mark.usefixtures("closed")
+def test_closed_environment_says_so(env: lift_cube.LiftCube):
+    for call in (lambda: env.reset(0), lambda: env.step(torch.zeros(N, 10)), env.scene):
+        with pytest.raises(EnvironmentProblem, match="closed"):
+            call()
+
+
+@pytest.mark.usefixtures("closed")
+def test_good_operator_lifts_every_cube_in_bit_identical_ways():
+    def play() -> tuple[torch.Tensor, torch.Tensor]:
+        with lift_cube.make(Task(episode_steps=150), num_envs=8) as world:
+            operator = world.operator(0, {"okay": _grade(0.0), "worse": _grade(0.0)})
+            obs, tape, won = world.reset(5), [], torch.zeros(8, dtype=torch.bool)
+            for _ in range(150):
+                result = world.step(operator.act(obs))
+                obs = result.obs
+                tape += [*obs.values(), *result.final_obs.values()]
+                fresh = result.success & ~won
+                assert torch.equal(result.reward, result.success.float())
+                assert torch.equal(result.success, result.terminated)
+                assert (result.final_obs["object"][fresh, 2] > lift_cube.SUCCESS_HEIGHT).all()
+                assert (result.final_obs["object"][fresh, 7:].norm(dim=1) < lift_cube.SUCCESS_DISTANCE).all()
+                assert (result.obs["object"][fresh, 2] < 0.06).all()  # the next episode's cube is on the table
+                won |= result.success
+                if won.all():
+                    break
+        return won, torch.cat([value.flatten() for value in tape])
+
+    won, one = play()
+    assert won.all()
+    _, two = play()
+    assert torch.equal(one, two)
+
+
+def _grade(share: float) -> dict[str, float]:
+    return {"share": share, "bias": 0.0, "jitter": 0.0, "speed": 0.02}

@@ -1,0 +1,169 @@
+"""Throw-away git and DVC projects with small real stages, and one Prefect server for all tests here."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from pipelines import environment
+from pipelines.processes import stop_group
+
+ROOT = Path(__file__).parents[2]
+
+STAGE = """
+import os, sys, time
+from pathlib import Path
+from pipelines.stage import Stage, main
+from zprl import durable, errors
+
+name, out, inputs = sys.argv[1], Path(sys.argv[2]), [Path(p) for p in sys.argv[3:]]
+
+def body(stage: Stage) -> None:
+    with open(f"ran-{name}", "a") as file:
+        file.write(f"{os.getpid()}\\n")
+    mode = Path(f"mode-{name}").read_text() if Path(f"mode-{name}").exists() else ""
+    if mode == "bad":
+        raise errors.DataError("episode 3 is broken", remedy="record it again")
+    if mode == "crash once" and len(Path(f"ran-{name}").read_text().split()) == 1:
+        os.kill(os.getpid(), 9)
+    last = stage.run_dir.latest()
+    for step in range(last.step if last else 0, 3):
+        stage.tracker.log(step, loss=float(step))
+        stage.run_dir.save(step + 1, {}, {})
+        stage.checkpoint()
+        stage.say(f"step {step + 1} of 3")
+        while step == 1 and not stage.stopping and Path(f"mode-{name}").exists() and Path(f"mode-{name}").read_text() == "slow":
+            Path("waiting").touch()
+            time.sleep(0.05)
+        if stage.stopping:
+            stage.checkpoint()
+    durable.write_text(out, name + "".join(p.read_text() for p in inputs))
+
+main(name, body, sections=("run",), inputs=inputs)
+"""
+
+
+def pids(project: Project, name: str) -> list[int]:
+    """Process ids of all attempts of a stage."""
+    file = project.path / f"ran-{name}"
+    return [int(line) for line in file.read_text().split()] if file.exists() else []
+
+
+@dataclass
+class Project:
+    """A folder under git and DVC.  ``last`` needs ``middle`` needs ``first``, written in the opposite order."""
+
+    path: Path
+    env: dict[str, str] = field(default_factory=dict)
+
+    def environment(self) -> dict[str, str]:
+        own = {"PYTHONPATH": str(ROOT), "ZPRL_TRACKING": "off", "OMP_NUM_THREADS": "1", "GIT_CEILING_DIRECTORIES": str(self.path.parent)}
+        clean = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "ZPRL_", "PREFECT_"))}
+        return {**clean, **own, **self.env}
+
+    def run(self, *command: str, timeout: float = 180) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(command, cwd=self.path, env=self.environment(), capture_output=True, text=True, timeout=timeout)
+
+    def dvc(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return self.run(sys.executable, "-m", "dvc", *arguments)
+
+    def zprl(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return self.run(sys.executable, "-m", "zprl.cli", *arguments)
+
+    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "zprl.cli", *arguments]
+        with open(self.path / "log", "a") as log:
+            return subprocess.Popen(command, cwd=self.path, env=self.environment(), stdout=log, stderr=log, start_new_session=True)
+
+    def mode(self, stage: str, mode: str) -> None:
+        (self.path / f"mode-{stage}").write_text(mode)
+
+    def attempts(self, stage: str) -> list[int]:
+        return pids(self, stage)
+
+    def wait_for(self, condition, *, timeout: float = 120) -> None:
+        """Wait for a condition that must come; the limit is only there to fail instead of hanging."""
+        end = time.monotonic() + timeout
+        while not condition():
+            assert time.monotonic() < end, (self.path / "log").read_text()[-3000:] if (self.path / "log").exists() else "timeout"
+            time.sleep(0.1)
+
+
+def make_project(path: Path, env: dict[str, str]) -> Project:
+    project = Project(path, env)
+    path.mkdir(parents=True, exist_ok=True)
+    python = shlex.quote(sys.executable)
+    (path / "toy.py").write_text(STAGE)
+    (path / "params.yaml").write_text("run:\n  seed: 0\n")
+    (path / "dvc.yaml").write_text(
+        f"""stages:
+  last:
+    cmd: exec {python} toy.py last last.txt middle.txt
+    deps: [middle.txt]
+    outs: [last.txt]
+  middle:
+    cmd: exec {python} toy.py middle middle.txt first.txt
+    deps: [first.txt]
+    outs: [middle.txt]
+  first:
+    cmd: exec {python} toy.py first first.txt
+    deps: [toy.py]
+    params: [run]
+    outs: [first.txt]
+"""
+    )
+    for command in (["git", "init", "-q"], [sys.executable, "-m", "dvc", "init", "-q"]):
+        done = project.run(*command)
+        assert done.returncode == 0, done.stderr
+    return project
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """Environment of a running Prefect server; started once, because a start takes ten seconds."""
+    home = tmp_path_factory.mktemp("prefect")
+    port = free_port()
+    env = {
+        "PREFECT_HOME": str(home),
+        "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+    }
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    with open(home / "server.log", "w") as log:
+        server = subprocess.Popen(command, env={**os.environ, **env}, cwd=home, stdout=log, stderr=log, text=True, start_new_session=True)
+    try:
+        end = time.monotonic() + 180
+        while not environment.healthy(f"{env['PREFECT_API_URL']}/health"):
+            assert server.poll() is None and time.monotonic() < end, (home / "server.log").read_text()[-3000:]
+            time.sleep(0.3)
+        yield env
+    finally:
+        stop_group(server, grace=(10.0, 5.0, 5.0))
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    """A fresh project; the embedded Prefect server would serve it."""
+    return make_project(tmp_path / "project", {})
+
+
+@pytest.fixture
+def served(tmp_path: Path, prefect_server: dict[str, str]) -> Project:
+    """A fresh project beside the running Prefect server."""
+    return make_project(tmp_path / "project", prefect_server)

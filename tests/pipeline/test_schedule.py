@@ -1,0 +1,67 @@
+"""A schedule fires: with a wrong SQLAlchemy everything looks healthy and nothing ever runs, so only this proves it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+import yaml
+
+from pipelines.processes import stop_group
+from tests.pipeline.conftest import Project
+
+pytestmark = [pytest.mark.services, pytest.mark.slow]
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_nightly_deployment_fires_and_runs_one_at_a_time(served: Project) -> None:
+    api = served.env["PREFECT_API_URL"]
+    wanted = yaml.safe_load((ROOT / "prefect.yaml").read_text())
+    nightly = wanted["deployments"][0]
+    assert nightly["concurrency_limit"] == {"limit": 1, "collision_strategy": "CANCEL_NEW"}
+    assert (ROOT / nightly["entrypoint"].split(":")[0]).exists()
+    nightly["schedules"][0]["cron"] = "* * * * *"  # each minute instead of each night; all else as it is
+    nightly["entrypoint"] = "flow.py:pipeline"
+    (served.path / "flow.py").write_text("from pipelines.flows import pipeline\n")
+    (served.path / "prefect.yaml").write_text(yaml.safe_dump(wanted))
+    served.mode("middle", "slow")
+
+    prefect = (sys.executable, "-m", "prefect", "--no-prompt")
+    for command in (("work-pool", "create", "zprl", "--type", "process"), ("deploy", "--all")):
+        done = served.run(*prefect, *command)
+        assert done.returncode == 0, done.stdout + done.stderr
+    deployment = httpx.get(f"{api}/deployments/name/zprl-pipeline/nightly", timeout=30).raise_for_status().json()
+
+    def runs() -> dict[str, dict]:
+        query = {"flow_runs": {"deployment_id": {"any_": [deployment["id"]]}}}
+        return {run["id"]: run for run in httpx.post(f"{api}/flow_runs/filter", json=query, timeout=30).raise_for_status().json()}
+
+    with open(served.path / "log", "w") as log:
+        worker = subprocess.Popen(
+            [*prefect, "worker", "start", "--pool", "zprl"],
+            cwd=served.path,
+            env=served.environment(),
+            stdout=log,
+            stderr=log,
+            text=True,
+            start_new_session=True,
+        )
+    try:
+        served.wait_for((served.path / "waiting").exists, timeout=240)  # the schedule fired, a stage is at work
+        fired = [run for run in runs().values() if run["state_type"] == "RUNNING"]
+        assert len(fired) == 1
+        assert fired[0]["auto_scheduled"]
+
+        second = httpx.post(f"{api}/deployments/{deployment['id']}/create_flow_run", json={}, timeout=30).raise_for_status().json()
+        served.wait_for(lambda: runs()[second["id"]]["state_type"] == "CANCELLED")
+        assert "concurrency limit" in runs()[second["id"]]["state"]["message"]
+
+        httpx.patch(f"{api}/deployments/{deployment['id']}", json={"paused": True}, timeout=30).raise_for_status()
+        served.mode("middle", "")
+        served.wait_for(lambda: runs()[fired[0]["id"]]["state_type"] == "COMPLETED")
+        assert (served.path / "last.txt").read_text() == "lastmiddlefirst"
+    finally:
+        stop_group(worker, grace=(20.0, 10.0, 5.0))

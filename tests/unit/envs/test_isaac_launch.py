@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.isaac
+warp = pytest.importorskip("warp")
+pytest.importorskip("pxr")
+
+from zprl.envs.isaac import assets, launch  # noqa: E402
+
+
+def test_isaac_lab_still_asks_for_pinned_memory():
+    import importlib.util
+
+    spec = importlib.util.find_spec("isaaclab_ov")
+    assert spec is not None
+    folder = Path(spec.submodule_search_locations[0])
+    asking = [path for path in folder.rglob("*.py") if "pinned=True" in path.read_text()]
+    assert asking, "isaaclab_ov no longer asks for pinned memory: remove launch.allow_unpinned_memory and its callers"
+
+
+@pytest.mark.skipif(warp.is_cuda_available(), reason="with CUDA, Warp can pin and is left alone")
+def test_pinned_memory_is_answered_with_ordinary_memory_and_patching_twice_changes_nothing():
+    assert launch.allow_unpinned_memory()
+    once = [getattr(warp, name) for name in launch._ALLOCATORS]
+    assert launch.allow_unpinned_memory()
+    assert [getattr(warp, name) for name in launch._ALLOCATORS] == once
+    assert warp.zeros(3, dtype=warp.float32, device="cpu", pinned=True).numpy().tolist() == [0, 0, 0]
+
+
+def test_with_cuda_warp_is_left_alone(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(warp, "is_cuda_available", lambda: True)
+    before = warp.zeros
+    assert not launch.allow_unpinned_memory()
+    assert warp.zeros is before
+
+
+def test_command_line_is_hidden_and_comes_back(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sys, "argv", ["zprl", "demos", "record"])
+    with pytest.raises(RuntimeError), launch.bare_argv():
+        assert sys.argv == ["zprl"]
+        raise RuntimeError
+    assert sys.argv == ["zprl", "demos", "record"]
+
+
+def test_chatter_is_hidden_but_not_when_it_ends_badly(capfd: pytest.CaptureFixture[str]):
+    with launch.quiet():
+        os.write(1, b"native chatter\n")
+        print("python chatter")
+    assert capfd.readouterr() == ("", "")
+    with pytest.raises(RuntimeError), launch.quiet():
+        os.write(2, b"native cause\n")
+        raise RuntimeError
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert "native cause" in err
+
+
+def test_assets_are_authored_once_and_a_lost_race_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    root = assets.ensure(tmp_path)
+    stamp = {path: path.stat().st_mtime_ns for path in root.rglob("*.usda")}
+    assert len(stamp) == 4 - 2  # ground and robot are .usda, table and cube .usd
+    assert assets.ensure(tmp_path) == root
+    assert {path: path.stat().st_mtime_ns for path in root.rglob("*.usda")} == stamp
+
+    rival = tmp_path / "rival"
+
+    def author_and_lose(folder: Path) -> None:
+        (folder / "mine").mkdir(parents=True)
+        (rival / root.name / "theirs").mkdir(parents=True)
+
+    monkeypatch.setattr(assets, "author", author_and_lose)
+    won = assets.ensure(rival)
+    assert (won / "theirs").is_dir()
+    assert [path.name for path in rival.iterdir()] == [root.name]
+
+
+def test_panda_has_the_published_kinematics(tmp_path: Path):
+    from pxr import Gf, Usd, UsdGeom, UsdPhysics
+
+    assets.author(tmp_path)
+    stage = Usd.Stage.Open(str(tmp_path / assets._PANDA))
+    prims = list(stage.Traverse())
+    bodies = [prim for prim in prims if prim.HasAPI(UsdPhysics.RigidBodyAPI)]
+    driven = [prim for prim in prims if prim.IsA(UsdPhysics.RevoluteJoint) or prim.IsA(UsdPhysics.PrismaticJoint)]
+    assert (len(bodies), len(driven)) == (11, 9)
+    hand = next(prim for prim in bodies if prim.GetName() == "panda_hand")
+    place = UsdGeom.XformCache().GetLocalToWorldTransform(hand).ExtractTranslation()
+    # All joints at zero: x = 0.088, z = 0.333 + 0.316 + 0.384 - 0.107
+    assert Gf.IsClose(place, Gf.Vec3d(0.088, 0, 0.926), 1e-6)
+    shapes = sum(len(s) for s in (*assets.CAPSULES.values(), *assets.BOXES.values()))
+    assert sum(prim.HasAPI(UsdPhysics.CollisionAPI) for prim in prims) == shapes

@@ -1,0 +1,56 @@
+"""Batches by step number, for Lightning."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch.utils.data import DataLoader, IterableDataset
+
+from zprl import seeding
+from zprl.data.windows import ChunkWindows
+
+Batch = tuple[int, dict[str, Any]]
+
+
+def split_episodes(count: int, fraction: float, seed: int) -> tuple[list[int], list[int]]:
+    """Return the numbers of training and validation episodes, a pure function of the arguments (split by episode: peers).
+
+    At least one episode is held out when ``fraction`` is above 0, and at least one is kept for training.
+    """
+    held = min(max(1, round(fraction * count)), count - 1) if fraction > 0 else 0
+    order = torch.randperm(count, generator=seeding.torch_generator(seed, "validation-split")).tolist()
+    return sorted(order[held:]), sorted(order[:held])
+
+
+class StepBatches(IterableDataset[Batch]):
+    """``(step, batch)`` for each gradient step from ``start`` on: resuming means starting at another number."""
+
+    def __init__(self, windows: ChunkWindows, *, seed: int, start: int, stop: int, size: int) -> None:
+        super().__init__()
+        self.windows, self.seed, self.start, self.stop, self.size = windows, seed, start, stop, size
+
+    def __iter__(self) -> Iterator[Batch]:
+        for step in range(self.start, self.stop):
+            yield step, self.windows.batch(self.seed, step, self.size)
+
+
+class WindowData(LightningDataModule):
+    """Gives Lightning the batches of steps ``start`` to ``stop``.
+
+    Batches are indexed in memory, so worker processes would only cost time.
+    """
+
+    def __init__(self, windows: ChunkWindows, *, seed: int, start: int, stop: int, size: int) -> None:
+        super().__init__()
+        self.batches = StepBatches(windows, seed=seed, start=start, stop=stop, size=size)
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Whole batches, as they come."""
+        return DataLoader(self.batches, batch_size=None, collate_fn=_same)
+
+
+def _same(batch: Batch) -> Batch:
+    return batch

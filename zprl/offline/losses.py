@@ -1,0 +1,98 @@
+"""What the offline stage minimises, and which weights each part may move.
+
+==============  ===================================================  =============================================
+loss            is                                                   trains
+==============  ===================================================  =============================================
+base            L_IL: velocity error conditioned on the embedding    observation encoder and velocity network
+vib             L_VIBIL: velocity error conditioned on the decoded   bottleneck only: the embedding is detached and
+                embedding of a drawn latent                          the velocity network is called with frozen weights
+kl              L_KL: to N(0, I), mean over batch *and* dimensions   bottleneck only
+reconstruction  L_rec: decoded embedding against the embedding       bottleneck only
+==============  ===================================================  =============================================
+
+total = base + vib + kl_weight * kl + reconstruction_weight * reconstruction (official code).  No weight is reached from
+both sides, so the base policy is exactly what it would be without a bottleneck.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+from torch.func import functional_call
+from torch.nn.functional import mse_loss
+
+from zprl import seeding
+from zprl.models.flow_matching import draw_flow_time, interpolate, target_velocity, time_embedding
+from zprl.models.policy import FlowPolicy
+from zprl.models.vib import kl_divergence, sample_posterior
+
+
+@dataclass(frozen=True)
+class Draws:
+    """The random numbers of one gradient step: flow noise (B, T, F), flow time (B,), latent noise (B, Z)."""
+
+    noise: Tensor
+    flow_time: Tensor
+    latent_noise: Tensor
+
+    @classmethod
+    def at(cls, policy: FlowPolicy, rows: int, seed: int, step: int, *, device: torch.device | str = "cpu") -> Draws:
+        """Draw them as a pure function of (seed, step); one generator per purpose, so that none shifts another."""
+        noise = policy.draw_noise(rows, seeding.torch_generator(seed, "flow-noise", step))
+        flow_time = draw_flow_time(rows, seeding.torch_generator(seed, "flow-time", step))
+        latent = torch.randn(rows, policy.spec.vib.latent_dim, generator=seeding.torch_generator(seed, "latent-noise", step))
+        return cls(noise.to(device), flow_time.to(device), latent.to(device))
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Scalars; ``total`` is what is minimised, the others are unweighted."""
+
+    total: Tensor
+    base: Tensor
+    vib: Tensor
+    kl: Tensor
+    reconstruction: Tensor
+
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        """Names in order."""
+        return tuple(field.name for field in fields(cls))
+
+    def stacked(self) -> Tensor:
+        """All of them, detached, as (5,) in the order of :meth:`names`."""
+        return torch.stack([getattr(self, name).detach() for name in self.names()])
+
+
+def offline_losses(policy: FlowPolicy, obs: Mapping[str, Tensor], actions: Tensor, draws: Draws) -> Losses:
+    """Return the losses of one batch; both velocity errors share noise and flow time (official code).
+
+    Args:
+        policy: The policy in training.
+        obs: {key: (B, O, d)} in physical units.
+        actions: (B, T, A) in physical units.
+        draws: This step's random numbers.
+    """
+    clean = policy.normalizer.normalize_actions(actions)
+    noisy = interpolate(clean, draws.noise, draws.flow_time)
+    target = target_velocity(clean, draws.noise)
+    times = time_embedding(draws.flow_time, policy.spec.policy.time_embedding_dim)
+    embedding = policy.embed(obs)
+    base = mse_loss(policy.velocity_net(noisy, times, embedding), target)
+    if policy.vib is None:
+        zero = torch.zeros_like(base)
+        return Losses(base, base, zero, zero, zero)
+
+    seen = embedding.detach()
+    mean, log_std = policy.posterior(seen)
+    decoded = policy.decode(sample_posterior(mean, log_std, draws.latent_noise))
+    frozen = {name: p.detach() for name, p in policy.velocity_net.named_parameters()}
+    vib = mse_loss(functional_call(policy.velocity_net, frozen, (noisy, times, decoded)), target)
+    kl = kl_divergence(mean, log_std)
+    reconstruction = mse_loss(decoded, seen)
+    weights = policy.spec.vib
+    total = base + vib + weights.kl_weight * kl + weights.reconstruction_weight * reconstruction
+    return Losses(total, base, vib, kl, reconstruction)
