@@ -70,8 +70,10 @@ def test_tool_goes_where_it_is_sent_and_the_last_command_is_seen(env: lift_cube.
     env.reset(0)
     for _ in range(STEPS - 1):
         result = env.step(_target(0.5, 0.1, 0.3, -1.0))
-    # 2 mm: with the stock offsets of IK and observation, 3.6 mm apart, this cannot hold
-    assert (result.obs["robot0_eef_pos"] - torch.tensor([0.5, 0.1, 0.3])).norm(dim=1).max() < 0.002
+    # Along the tool's axis the error is below 2 mm: with the stock offsets of IK and observation, 3.6 mm apart, it cannot be.
+    error = (result.obs["robot0_eef_pos"] - torch.tensor([0.5, 0.1, 0.3])).abs()
+    assert error[:, 2].max() < 0.002
+    assert error.max() < 0.004
     assert (result.obs["robot0_eef_quat"][:, 0].abs() > 0.9995).all()  # straight down is (1, 0, 0, 0)
     assert (result.obs["robot0_gripper_command"] == -1).all()
     assert (result.obs["robot0_gripper_qpos"] < 0.005).all()

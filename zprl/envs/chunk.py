@@ -6,6 +6,7 @@ once and then executes ``hold()`` until the chunk's end (measured here: stale ac
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
@@ -14,7 +15,7 @@ import torch
 from zprl.errors import ConfigError
 
 if TYPE_CHECKING:
-    from zprl.envs.base import Obs, VectorEnv
+    from zprl.envs.base import Obs, StepResult, VectorEnv
 
 
 @dataclass(frozen=True)
@@ -65,8 +66,13 @@ class ChunkEnv:
         return dict(self._history)
 
     @torch.no_grad()
-    def step(self, chunk: torch.Tensor) -> ChunkResult:
-        """Execute one chunk in every environment."""
+    def step(self, chunk: torch.Tensor, on_step: Callable[[StepResult, torch.Tensor], None] | None = None) -> ChunkResult:
+        """Execute one chunk in every environment.
+
+        Args:
+            chunk: (N, C, A).
+            on_step: Receives each environment step's result and the actions (N, A) that led to it.
+        """
         spec = self.env.spec
         wanted = (spec.num_envs, self.chunk_steps, spec.action_dim)
         if tuple(chunk.shape) != wanted:
@@ -86,6 +92,8 @@ class ChunkEnv:
                 hold = self.env.hold() if hold is None else hold
                 action = torch.where(alive[:, None], action, hold)
             result = self.env.step(action)
+            if on_step is not None:
+                on_step(result, action)
             length += alive
             reward += self.step_discount**i * result.reward * alive
             done = result.terminated | result.truncated

@@ -142,8 +142,11 @@ def _mapping(pairs: list[list[Any]]) -> dict[str, int]:
 
 def _normalizer(obs_dims: dict[str, int], tensors: Mapping[str, Tensor]) -> Normalizer:
     state = {name.removeprefix(_NORMALIZER): t for name, t in tensors.items() if name.startswith(_NORMALIZER)}
-    if sum(obs_dims.values()) != len(state["obs_offset"]):  # before anything of that size is allocated
-        raise ValueError(f"normaliser of width {len(state['obs_offset'])} for observations of width {sum(obs_dims.values())}")
+    width, index = len(state["obs_offset"]), state["action_index"]
+    if min(obs_dims.values()) < 1 or sum(obs_dims.values()) != width:  # before anything of that size is allocated
+        raise ValueError(f"normaliser of width {width} for observations {obs_dims}")
+    if index.dtype != torch.long or index.min() < 0 or index.max() >= len(state["action_constant"]) or (index.diff() <= 0).any():
+        raise ValueError(f"action_index {index.tolist()} does not rise within the action's {len(state['action_constant'])} dimensions")
     return Normalizer.from_state(state, obs_dims)
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from zprl import config, seeding
 from zprl.data.normalizer import Normalizer
-from zprl.errors import ConfigError
+from zprl.errors import ConfigError, DataError
 from zprl.models.flow_matching import euler, time_embedding, time_grid
 from zprl.models.obs_encoder import ObsEncoder
 from zprl.models.velocity_mlp import VelocityMlp
@@ -46,10 +46,21 @@ class FlowPolicy(nn.Module):
         spec: Shapes and sampler.
         normalizer: Fitted on the demonstrations; its number of varying action dimensions is F.
         seed: Seed of the initial weights.  Each part draws from its own, so one part's size never changes another's start.
+
+    Raises:
+        ConfigError: sizes of the network that do not fit together.
+        DataError: a normaliser for other observations or actions.
     """
 
     def __init__(self, spec: PolicySpec, normalizer: Normalizer, *, seed: int = 0) -> None:
         super().__init__()
+        known = {key: normalizer.obs_dims.get(key) for key in spec.obs_dims}
+        if known != spec.obs_dims or normalizer.action_dim != spec.action_dim:
+            raise DataError(
+                f"the normaliser was fitted on observations {normalizer.obs_dims} and {normalizer.action_dim} action dimensions, "
+                f"the policy wants {spec.obs_dims} and {spec.action_dim}",
+                remedy="run the ingest stage again (dvc repro ingest)",
+            )
         self.spec = spec
         self.normalizer = normalizer
         p = spec.policy

@@ -51,6 +51,7 @@ def test_chatter_is_hidden_but_not_when_it_ends_badly(capfd: pytest.CaptureFixtu
     with launch.quiet():
         os.write(1, b"native chatter\n")
         print("python chatter")
+        print("python complaint", file=sys.stderr)
     assert capfd.readouterr() == ("", "")
     with pytest.raises(RuntimeError), launch.quiet():
         os.write(2, b"native cause\n")

@@ -23,7 +23,7 @@ def mlp(features=3, horizon=8):
         (unet(), 8, 3),
         (unet(horizon=16), 16, 3),
         (unet(channels=(8,), horizon=5), 5, 3),
-        (unet(channels=(4, 8), features=1, horizon=2), 2, 1),
+        (unet(channels=(8, 16), features=1, horizon=2), 2, 1),
         (mlp(), 8, 3),
         (mlp(1, 1), 1, 1),
     ],

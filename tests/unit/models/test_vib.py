@@ -30,6 +30,5 @@ def test_log_std_is_half_the_log_variance():
 def test_nothing_goes_around_the_bottleneck():
     vib = Vib(4, 2, hidden=(5, 6))
     assert vib.decode(torch.randn(3, 2)).shape == (3, 4)
-    assert torch.autograd.functional.jacobian(lambda e: vib.decode(vib.posterior(e)[0]), torch.randn(4)).shape == (4, 4)
     jacobian = torch.autograd.functional.jacobian(lambda e: vib.decode(vib.posterior(e)[0]), torch.randn(4))
     assert torch.linalg.matrix_rank(jacobian, atol=1e-6) <= 2

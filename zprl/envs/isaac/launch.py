@@ -11,6 +11,7 @@ import functools
 import logging
 import os
 import sys
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ from zprl.errors import EnvironmentProblem
 CACHE_VARIABLE = "ZPRL_CACHE"
 """Environment variable with the folder for authored assets and compiled kernels; default ``.cache``."""
 _ROOT_VARIABLE = "ISAACSIM_ASSET_ROOT"
+_SHOWN = 4000  # characters of the start's output that a failure shows
 _ALLOCATORS = ("zeros", "empty", "full", "ones", "zeros_like", "empty_like", "clone")
 
 
@@ -95,30 +97,29 @@ def bare_argv() -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Hide what Isaac Lab, Warp and the native libraries print while they start; errors are shown if the start fails.
+    """Hide what Isaac Lab, Warp and the native libraries print while they start or stop; if that fails, show the end of it.
 
-    Both file descriptors go to a temporary file, because half of the chatter is written by C++.
+    The file descriptors go to a temporary file because half of the chatter is written by C++; Python's own streams go there too,
+    because they need not be those descriptors (in a notebook, under a test runner).
     """
-    import tempfile
-
     logging.getLogger("isaaclab").setLevel(logging.ERROR)
     sys.stdout.flush()
     sys.stderr.flush()
     saved = os.dup(1), os.dup(2)
-    with tempfile.TemporaryFile() as sink, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        os.dup2(sink.fileno(), 1)
-        os.dup2(sink.fileno(), 2)
-        failed = True
+    failed = True
+    with tempfile.TemporaryFile("w+", errors="replace") as sink:
         try:
-            yield
+            os.dup2(sink.fileno(), 1)
+            os.dup2(sink.fileno(), 2)
+            with contextlib.redirect_stdout(sink), contextlib.redirect_stderr(sink), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                yield
             failed = False
         finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
+            sink.flush()
             for target, copy in zip((1, 2), saved, strict=True):
                 os.dup2(copy, target)
                 os.close(copy)
             if failed:
                 sink.seek(0)
-                sys.stderr.write(sink.read()[-4000:].decode(errors="replace"))
+                sys.stderr.write(sink.read()[-_SHOWN:])

@@ -27,7 +27,8 @@ GRASP_HEIGHT = 0.018
 LIFT_HEIGHT = 0.26
 GRIP_STEPS = 12
 _ARRIVED = 0.012
-_PATIENCE = 40
+_NEAR = 0.05
+_PATIENCE = 80
 """Steps after which a phase ends although the tool has not arrived: no operator waits for ever."""
 
 
@@ -101,8 +102,13 @@ class Operator:
         goal = torch.cat((self._goal_xy, heights[self._phase][:, None]), 1)
         move = goal - self._reference
         distance = move.norm(dim=1, keepdim=True)
-        self._reference = self._reference + move * (self._speed / torch.maximum(distance, self._speed))
-        target = (self._reference + self._jitter * noise[:, :3]).clamp(self._low, self._high)
+        speed = torch.where((self._phase == DESCEND)[:, None], 0.5, 1.0) * self._speed
+        self._reference = self._reference + move * (speed / torch.maximum(distance, speed))
+        # The arm lags behind its target; near the goal people lead it by what they see missing.
+        missing = goal[:, :2] - tool[:, :2]
+        lead = torch.where(missing.norm(dim=1, keepdim=True) < _NEAR, missing, 0.0)
+        target = self._reference + self._jitter * noise[:, :3]
+        target = torch.cat((target[:, :2] + lead, target[:, 2:]), 1).clamp(self._low, self._high)
         gripper = torch.where(self._phase >= GRIP, -1.0, 1.0)[:, None]
         self._step += 1
         return torch.cat((target, self._down, gripper), 1).to(device)

@@ -1,0 +1,230 @@
+"""A small ray caster: pictures of a scene from its poses, without a GPU, a window or a simulator.
+
+Boxes and capsules are intersected analytically, lit by one sun with hard shadows and a soft sky, and averaged over 2 x 2
+samples per pixel.  Equal poses give equal pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Array = NDArray[np.float32]
+Colour = tuple[float, float, float]
+
+SUN = np.array([0.35, -0.55, 0.85], np.float32) / np.float32(math.sqrt(0.35**2 + 0.55**2 + 0.85**2))
+SKY_TOP, SKY_BOTTOM = (0.50, 0.62, 0.78), (0.90, 0.93, 0.96)
+FLOOR_HEIGHT, FLOOR = -1.05, (0.62, 0.66, 0.70)
+FOG_START, FOG_END = 1.6, 4.5
+EPSILON = np.float32(1e-4)
+FAR = np.float32(1e9)
+
+
+@dataclass(frozen=True)
+class Camera:
+    """Where the picture is taken from; positions in the environment's frame [m]."""
+
+    eye: tuple[float, float, float] = (1.42, -0.86, 0.66)
+    target: tuple[float, float, float] = (0.33, 0.02, 0.25)
+    field_of_view: float = 38.0
+
+    def axes(self) -> Array:
+        """Rows: right, down, forward."""
+        forward = np.subtract(self.target, self.eye)
+        forward = forward / np.linalg.norm(forward)
+        right = np.cross(forward, (0.0, 0.0, 1.0))
+        right = right / np.linalg.norm(right)
+        return np.stack((right, np.cross(forward, right), forward)).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Capsule:
+    """All points within ``radius`` of the segment from ``a`` to ``b`` [m]."""
+
+    a: Array
+    b: Array
+    radius: float
+    colour: Colour
+    gloss: float = 0.25
+
+    def bound(self) -> tuple[Array, np.float32]:
+        """Centre and radius of a sphere around it."""
+        return (self.a + self.b) / 2, np.float32(np.linalg.norm(self.b - self.a) / 2 + self.radius)
+
+    def hit(self, origin: Array, direction: Array) -> tuple[Array, Array]:
+        """Distance (n,), ``FAR`` where missed, and outward normal (n, 3) (Quilez, "capsule intersection")."""
+        ba, oa = self.b - self.a, origin - self.a
+        length2 = np.float32(max(float(ba @ ba), 1e-12))
+        along_d, along_o = direction @ ba, oa @ ba
+        dot = np.einsum("ij,ij->i", direction, oa)
+        oa2 = np.einsum("ij,ij->i", oa, oa)
+        r2 = np.float32(self.radius**2)
+        a = length2 - along_d * along_d
+        b = length2 * dot - along_o * along_d
+        c = length2 * oa2 - along_o * along_o - r2 * length2
+        h = b * b - a * c
+        with np.errstate(invalid="ignore", divide="ignore"):
+            side = np.where(a > 1e-9 * length2, (-b - np.sqrt(np.maximum(h, 0))) / a, -FAR)
+        at = along_o + side * along_d
+        on_side = (h >= 0) & (at > 0) & (at < length2)
+        end = np.where((at <= 0)[:, None], oa, origin - self.b)
+        b2 = np.einsum("ij,ij->i", direction, end)
+        h2 = b2 * b2 - (np.einsum("ij,ij->i", end, end) - r2)
+        cap = -b2 - np.sqrt(np.maximum(h2, 0))
+        distance = np.where(on_side, side, np.where((h >= 0) & (h2 >= 0), cap, FAR))
+        distance = np.where(distance > EPSILON, distance, FAR)
+        point = oa + np.where(distance < FAR, distance, 0)[:, None] * direction
+        nearest = np.clip(point @ ba / length2, 0, 1)
+        return distance, (point - nearest[:, None] * ba) / np.float32(self.radius)
+
+
+@dataclass(frozen=True)
+class Box:
+    """A box of edge lengths ``size`` about ``centre``, turned by ``rotation`` (3, 3) [m]."""
+
+    centre: Array
+    rotation: Array
+    size: Array
+    colour: Colour
+    gloss: float = 0.15
+
+    def bound(self) -> tuple[Array, np.float32]:
+        """Centre and radius of a sphere around it."""
+        return self.centre, np.float32(np.linalg.norm(self.size) / 2)
+
+    def hit(self, origin: Array, direction: Array) -> tuple[Array, Array]:
+        """Distance (n,), ``FAR`` where missed, and outward normal (n, 3): the slab method."""
+        o, d = (origin - self.centre) @ self.rotation, direction @ self.rotation
+        d = np.where(np.abs(d) < 1e-9, np.float32(1e-9), d)
+        middle, reach = -o / d, np.abs(self.size / 2 / d)
+        enter = middle - reach
+        axis = enter.argmax(axis=1)
+        near, far = np.take_along_axis(enter, axis[:, None], 1)[:, 0], (middle + reach).min(axis=1)
+        distance = np.where((near <= far) & (near > EPSILON), near, FAR)
+        sign = -np.sign(np.take_along_axis(d, axis[:, None], 1))
+        return distance, sign * self.rotation.T[axis]
+
+
+Solid = Capsule | Box
+
+
+def rotation_matrix(quat: ArrayLike) -> Array:
+    """Rotation matrix (3, 3) of a unit quaternion xyzw."""
+    x, y, z, w = np.asarray(quat, np.float64) / np.linalg.norm(quat)
+    rows = (
+        (1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)),
+        (2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)),
+        (2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)),
+    )
+    return np.array(rows, np.float32)
+
+
+def render(
+    solids: Sequence[Solid], *, camera: Camera | None = None, width: int = 320, height: int = 240, samples: int = 2
+) -> NDArray[np.uint8]:
+    """Draw solids over a floor and a sky: (height, width, 3), sRGB."""
+    camera = camera or Camera()
+    w, h = width * samples, height * samples
+    axes, eye = camera.axes(), np.asarray(camera.eye, np.float32)
+    focal = h / 2 / math.tan(math.radians(camera.field_of_view) / 2)
+    x, y = np.meshgrid((np.arange(w) + 0.5 - w / 2) / focal, (np.arange(h) + 0.5 - h / 2) / focal)
+    rays = np.stack((x, y, np.ones_like(x)), -1).reshape(-1, 3).astype(np.float32) @ axes
+    rays /= np.linalg.norm(rays, axis=1, keepdims=True)
+
+    depth, normal = _floor(eye, rays)
+    owner = np.where(depth < FAR, len(solids), -1)
+    for index, solid in enumerate(solids):
+        pixels = _pixels(solid, eye, axes, focal, w, h)
+        if pixels is None:
+            continue
+        distance, facing = solid.hit(np.broadcast_to(eye, (len(pixels), 3)), rays[pixels])
+        closer = distance < depth[pixels]
+        hit = pixels[closer]
+        depth[hit], normal[hit], owner[hit] = distance[closer], facing[closer], index
+
+    sky = _sky(np.linspace(0, 1, h, dtype=np.float32))[:, None].repeat(w, 1).reshape(-1, 3)
+    image = sky.copy()
+    seen = np.flatnonzero(owner >= 0)
+    palette = np.array([*(solid.colour for solid in solids), FLOOR], np.float32)
+    gloss = np.array([*(solid.gloss for solid in solids), 0.0], np.float32)[owner[seen]]
+    point = eye + depth[seen, None] * rays[seen]
+    light = _light(solids, point, normal[seen], rays[seen], gloss)
+    lit = palette[owner[seen]] * light[:, :1] + light[:, 1:]
+    # Far away everything melts into the sky, so that the floor has no hard horizon.
+    fog = np.clip((depth[seen] - FOG_START) / (FOG_END - FOG_START), 0, 1)[:, None] ** np.float32(0.8)
+    image[seen] = lit * (1 - fog) + sky[seen] * fog
+    image = image.reshape(height, samples, width, samples, 3).mean(axis=(1, 3))
+    return (np.clip(image, 0, 1) ** np.float32(1 / 2.2) * 255 + np.float32(0.5)).astype(np.uint8)
+
+
+def _sky(down: Array) -> Array:
+    """Linear colour from the picture's top (0) to its bottom (1)."""
+    top, bottom = np.array(SKY_TOP, np.float32), np.array(SKY_BOTTOM, np.float32)
+    return top + (bottom - top) * np.minimum(1, down * np.float32(1.6))[:, None] ** np.float32(0.7)
+
+
+def _floor(eye: Array, rays: Array) -> tuple[Array, Array]:
+    with np.errstate(divide="ignore"):
+        distance = (np.float32(FLOOR_HEIGHT) - eye[2]) / rays[:, 2]
+    normal = np.zeros_like(rays)
+    normal[:, 2] = 1
+    return np.where((rays[:, 2] < -1e-6), distance, FAR).astype(np.float32), normal
+
+
+def _pixels(solid: Solid, eye: Array, axes: Array, focal: float, w: int, h: int) -> NDArray[np.int64] | None:
+    """Flat indices of the pixels that can see the solid: the projected cube around its bounding sphere."""
+    centre, radius = solid.bound()
+    seen = axes @ (centre - eye)
+    corners = seen + radius * (np.array(np.meshgrid((-1, 1), (-1, 1), (-1, 1))).reshape(3, 8).T)
+    if corners[:, 2].max() <= 0:
+        return None
+    if corners[:, 2].min() <= 1e-3:
+        return np.arange(w * h)
+    low = np.floor(corners[:, :2].T / corners[:, 2] * focal).min(1) + (w / 2, h / 2)
+    high = np.ceil(corners[:, :2].T / corners[:, 2] * focal).max(1) + (w / 2, h / 2)
+    (x0, y0), (x1, y1) = np.maximum(low, 0).astype(int), np.minimum(high, (w, h)).astype(int)
+    if x0 >= x1 or y0 >= y1:
+        return None
+    return (np.arange(y0, y1)[:, None] * w + np.arange(x0, x1)).ravel()
+
+
+def _light(solids: Sequence[Solid], point: Array, normal: Array, rays: Array, gloss: Array) -> Array:
+    """Per point: what multiplies its colour, and the white highlight, as (n, 4)."""
+    facing = np.maximum(normal @ SUN, 0)
+    sunny = np.flatnonzero(facing > 0)
+    blocked = np.zeros(len(sunny), bool)
+    start = point[sunny] + normal[sunny] * np.float32(2e-3)
+    open_sky = np.ones(len(point), np.float32)
+    for solid in solids:
+        centre, radius = solid.bound()
+        to = centre - start
+        along = to @ SUN
+        near = (np.einsum("ij,ij->i", to, to) - along * along < radius * radius) & (along > -radius) & ~blocked
+        index = np.flatnonzero(near)
+        if len(index):
+            distance, _ = solid.hit(start[index], np.broadcast_to(SUN, (len(index), 3)))
+            blocked[index] |= distance < FAR
+        if radius < 0.2:
+            open_sky *= 1 - _occlusion(centre, radius, point, normal)
+    facing[sunny[blocked]] = 0
+    half = SUN - rays
+    half /= np.linalg.norm(half, axis=1, keepdims=True)
+    shine = gloss * np.maximum(np.einsum("ij,ij->i", normal, half), 0) ** np.float32(40) * (facing > 0)
+    ambient = (np.float32(0.30) + np.float32(0.16) * normal[:, 2]) * open_sky
+    return np.concatenate(((ambient + np.float32(0.78) * facing)[:, None], shine[:, None].repeat(3, 1)), 1).astype(np.float32)
+
+
+def _occlusion(centre: Array, radius: np.float32, point: Array, normal: Array) -> Array:
+    """Share of the sky that a sphere takes from a point: cosine times its solid angle (Quilez, "sphere ambient occlusion").
+
+    The sphere is the solid's bounding sphere at 0.55 of its radius: soft contact shadows need no more.
+    """
+    to = centre - point
+    distance2 = np.einsum("ij,ij->i", to, to)
+    size = np.float32((0.55 * float(radius)) ** 2)
+    cosine = np.maximum(np.einsum("ij,ij->i", normal, to), 0) / np.sqrt(np.maximum(distance2, 1e-6))
+    return np.minimum(np.float32(0.85), cosine * size / np.maximum(distance2, size)).astype(np.float32)
