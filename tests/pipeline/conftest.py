@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import socket
 import subprocess
 import sys
@@ -64,13 +65,14 @@ class Project:
 
     path: Path
     env: dict[str, str] = field(default_factory=dict)
+    started: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def environment(self) -> dict[str, str]:
         own = {"PYTHONPATH": str(ROOT), "ZPRL_TRACKING": "off", "OMP_NUM_THREADS": "1", "GIT_CEILING_DIRECTORIES": str(self.path.parent)}
         clean = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "ZPRL_", "PREFECT_"))}
         return {**clean, **own, **self.env}
 
-    def run(self, *command: str, timeout: float = 180) -> subprocess.CompletedProcess[str]:
+    def run(self, *command: str, timeout: float = 500) -> subprocess.CompletedProcess[str]:
         return subprocess.run(command, cwd=self.path, env=self.environment(), capture_output=True, text=True, timeout=timeout)
 
     def dvc(self, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -82,7 +84,16 @@ class Project:
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "zprl.cli", *arguments]
         with open(self.path / "log", "a") as log:
-            return subprocess.Popen(command, cwd=self.path, env=self.environment(), stdout=log, stderr=log, start_new_session=True)
+            process = subprocess.Popen(command, cwd=self.path, env=self.environment(), stdout=log, stderr=log, start_new_session=True)
+        self.started.append(process)
+        return process
+
+    def clean(self) -> None:
+        """End what a failed test left; the stages below notice by themselves."""
+        for process in self.started:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
 
     def mode(self, stage: str, mode: str) -> None:
         (self.path / f"mode-{stage}").write_text(mode)
@@ -90,7 +101,7 @@ class Project:
     def attempts(self, stage: str) -> list[int]:
         return pids(self, stage)
 
-    def wait_for(self, condition, *, timeout: float = 120) -> None:
+    def wait_for(self, condition, *, timeout: float = 400) -> None:
         """Wait for a condition that must come; the limit is only there to fail instead of hanging."""
         end = time.monotonic() + timeout
         while not condition():
@@ -157,13 +168,22 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[st
         stop_group(server, grace=(10.0, 5.0, 5.0))
 
 
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fresh project to copy: making one takes seconds."""
+    return make_project(tmp_path_factory.mktemp("template") / "project", {}).path
+
+
 @pytest.fixture
-def project(tmp_path: Path) -> Project:
+def project(tmp_path: Path, template: Path) -> Iterator[Project]:
     """A fresh project; the embedded Prefect server would serve it."""
-    return make_project(tmp_path / "project", {})
+    project = Project(Path(shutil.copytree(template, tmp_path / "project")))
+    yield project
+    project.clean()
 
 
 @pytest.fixture
-def served(tmp_path: Path, prefect_server: dict[str, str]) -> Project:
+def served(project: Project, prefect_server: dict[str, str]) -> Project:
     """A fresh project beside the running Prefect server."""
-    return make_project(tmp_path / "project", prefect_server)
+    project.env.update(prefect_server)
+    return project

@@ -58,7 +58,7 @@ def test_a_busy_workspace_is_waited_for(here: Project) -> None:
             lines.append(line)
             if "trying again" in line:  # by now we have seen the lock: let the other finish
                 here.mode("first", "")
-                other.wait(60)
+                other.wait(300)
 
         assert run_stage("first", say, poll_s=0.1).skipped  # the other one did the work
         assert any("trying again" in line for line in lines)
@@ -67,7 +67,7 @@ def test_a_busy_workspace_is_waited_for(here: Project) -> None:
 
 
 def test_stopping_a_group_leaves_nobody(tmp_path: Path) -> None:
-    code = "import os, signal, sys, time\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\nprint(os.fork(), flush=True)\ntime.sleep(60)\n"
+    code = "import os, signal, sys, time\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\nos.write(1, b'%d\\n' % os.fork())\ntime.sleep(60)\n"
     child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, start_new_session=True)
     assert child.stdout is not None
     grandchild = max(int(child.stdout.readline()), int(child.stdout.readline()))

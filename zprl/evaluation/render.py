@@ -19,7 +19,7 @@ Colour = tuple[float, float, float]
 SUN = np.array([0.35, -0.55, 0.85], np.float32) / np.float32(math.sqrt(0.35**2 + 0.55**2 + 0.85**2))
 SKY_TOP, SKY_BOTTOM = (0.50, 0.62, 0.78), (0.90, 0.93, 0.96)
 FLOOR_HEIGHT, FLOOR = -1.05, (0.62, 0.66, 0.70)
-FOG_START, FOG_END = 1.6, 4.5
+FOG_START, FOG_END = 1.9, 4.5
 EPSILON = np.float32(1e-4)
 FAR = np.float32(1e9)
 
@@ -28,9 +28,9 @@ FAR = np.float32(1e9)
 class Camera:
     """Where the picture is taken from; positions in the environment's frame [m]."""
 
-    eye: tuple[float, float, float] = (1.42, -0.86, 0.66)
-    target: tuple[float, float, float] = (0.33, 0.02, 0.25)
-    field_of_view: float = 38.0
+    eye: tuple[float, float, float] = (1.50, -0.92, 0.72)
+    target: tuple[float, float, float] = (0.32, 0.03, 0.30)
+    field_of_view: float = 34.0
 
     def axes(self) -> Array:
         """Rows: right, down, forward."""
@@ -148,12 +148,12 @@ def render(
 
     sky = _sky(np.linspace(0, 1, h, dtype=np.float32))[:, None].repeat(w, 1).reshape(-1, 3)
     image = sky.copy()
-    seen = np.flatnonzero(owner >= 0)
+    seen = np.flatnonzero((owner >= 0) & (depth < FOG_END))
     palette = np.array([*(solid.colour for solid in solids), FLOOR], np.float32)
     gloss = np.array([*(solid.gloss for solid in solids), 0.0], np.float32)[owner[seen]]
     point = eye + depth[seen, None] * rays[seen]
     light = _light(solids, point, normal[seen], rays[seen], gloss)
-    lit = palette[owner[seen]] * light[:, :1] + light[:, 1:]
+    lit = palette[owner[seen]] * light[:, :1] + light[:, 1:]  # a white highlight
     # Far away everything melts into the sky, so that the floor has no hard horizon.
     fog = np.clip((depth[seen] - FOG_START) / (FOG_END - FOG_START), 0, 1)[:, None] ** np.float32(0.8)
     image[seen] = lit * (1 - fog) + sky[seen] * fog
@@ -184,8 +184,8 @@ def _pixels(solid: Solid, eye: Array, axes: Array, focal: float, w: int, h: int)
         return None
     if corners[:, 2].min() <= 1e-3:
         return np.arange(w * h)
-    low = np.floor(corners[:, :2].T / corners[:, 2] * focal).min(1) + (w / 2, h / 2)
-    high = np.ceil(corners[:, :2].T / corners[:, 2] * focal).max(1) + (w / 2, h / 2)
+    projected = corners[:, :2] / corners[:, 2:] * focal + np.array((w / 2, h / 2))
+    low, high = np.floor(projected.min(0)), np.ceil(projected.max(0))
     (x0, y0), (x1, y1) = np.maximum(low, 0).astype(int), np.minimum(high, (w, h)).astype(int)
     if x0 >= x1 or y0 >= y1:
         return None
@@ -193,38 +193,43 @@ def _pixels(solid: Solid, eye: Array, axes: Array, focal: float, w: int, h: int)
 
 
 def _light(solids: Sequence[Solid], point: Array, normal: Array, rays: Array, gloss: Array) -> Array:
-    """Per point: what multiplies its colour, and the white highlight, as (n, 4)."""
+    """Per point: what multiplies its colour, and the white highlight, as (n, 2)."""
     facing = np.maximum(normal @ SUN, 0)
-    sunny = np.flatnonzero(facing > 0)
-    blocked = np.zeros(len(sunny), bool)
-    start = point[sunny] + normal[sunny] * np.float32(2e-3)
-    open_sky = np.ones(len(point), np.float32)
-    for solid in solids:
-        centre, radius = solid.bound()
-        to = centre - start
-        along = to @ SUN
-        near = (np.einsum("ij,ij->i", to, to) - along * along < radius * radius) & (along > -radius) & ~blocked
-        index = np.flatnonzero(near)
+    bounds = [solid.bound() for solid in solids]
+    # |c - p|^2 and friends for all spheres at once, by matrix products: the only part that grows with points x solids.
+    centres = np.array([centre for centre, _ in bounds], np.float32).reshape(-1, 3)
+    radii = np.array([radius for _, radius in bounds], np.float32)
+    squared = np.einsum("ij,ij->i", point, point)[:, None] - 2 * (point @ centres.T) + (centres**2).sum(1)
+    along = centres @ SUN - (point @ SUN)[:, None]
+    reached = (squared - along * along < radii**2) & (along > -radii) & (facing > 0)[:, None]
+    blocked = np.zeros(len(point), bool)
+    for number, solid in enumerate(solids):
+        index = np.flatnonzero(reached[:, number] & ~blocked)
         if len(index):
-            distance, _ = solid.hit(start[index], np.broadcast_to(SUN, (len(index), 3)))
+            start = point[index] + normal[index] * np.float32(2e-3)
+            distance, _ = solid.hit(start, np.broadcast_to(SUN, (len(index), 3)))
             blocked[index] |= distance < FAR
-        if radius < 0.2:
-            open_sky *= 1 - _occlusion(centre, radius, point, normal)
-    facing[sunny[blocked]] = 0
+    facing[blocked] = 0
     half = SUN - rays
     half /= np.linalg.norm(half, axis=1, keepdims=True)
     shine = gloss * np.maximum(np.einsum("ij,ij->i", normal, half), 0) ** np.float32(40) * (facing > 0)
-    ambient = (np.float32(0.30) + np.float32(0.16) * normal[:, 2]) * open_sky
-    return np.concatenate(((ambient + np.float32(0.78) * facing)[:, None], shine[:, None].repeat(3, 1)), 1).astype(np.float32)
+    small = radii < 0.2
+    lifted = (normal @ centres[small].T) - np.einsum("ij,ij->i", normal, point)[:, None]
+    ambient = (np.float32(0.30) + np.float32(0.16) * normal[:, 2]) * _open_sky(squared[:, small], lifted, radii[small])
+    return np.stack((ambient + np.float32(0.78) * facing, shine), 1)
 
 
-def _occlusion(centre: Array, radius: np.float32, point: Array, normal: Array) -> Array:
-    """Share of the sky that a sphere takes from a point: cosine times its solid angle (Quilez, "sphere ambient occlusion").
+def _open_sky(squared: Array, lifted: Array, radii: Array) -> Array:
+    """Share of the sky (n,) that spheres leave to points: each takes cosine x solid angle (Quilez, "sphere ambient occlusion").
 
-    The sphere is the solid's bounding sphere at 0.55 of its radius: soft contact shadows need no more.
+    The spheres are the solids' bounding spheres at 0.55 of their radius: soft contact shadows need no more.
+
+    Args:
+        squared: (n, K) squared distances to the centres.
+        lifted: (n, K) heights of the centres over the points' tangent planes.
+        radii: (K,) bounding radii.
     """
-    to = centre - point
-    distance2 = np.einsum("ij,ij->i", to, to)
-    size = np.float32((0.55 * float(radius)) ** 2)
-    cosine = np.maximum(np.einsum("ij,ij->i", normal, to), 0) / np.sqrt(np.maximum(distance2, 1e-6))
-    return np.minimum(np.float32(0.85), cosine * size / np.maximum(distance2, size)).astype(np.float32)
+    size = (np.float32(0.55) * radii) ** 2
+    wide = np.maximum(squared, np.maximum(size, np.float32(1e-6)))
+    taken = np.maximum(lifted, 0) / np.sqrt(wide) * size / wide
+    return np.prod(1 - np.minimum(np.float32(0.85), taken), axis=1)

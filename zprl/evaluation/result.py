@@ -125,6 +125,8 @@ class Evaluation:
             found = cls(**plain, **lists, bodies=tuple(document["bodies"]), tracks=tracks)
         except (KeyError, TypeError, AttributeError) as error:
             raise DataError(f"{path / SUMMARY} is not an evaluation: {error!r}", remedy="run its stage again (dvc repro)") from error
+        if "film/poses" in tracks and not {"film/episode", "film/step"} <= tracks.keys():
+            raise DataError(f"{path / TRACKS} lacks the times of its film", remedy="run its stage again (dvc repro)")
         if not found.success or {len(values) for values in lists.values()} != {found.episodes}:
             raise DataError(f"{path / SUMMARY}: lists of different length or empty", remedy="run its stage again (dvc repro)")
         return found

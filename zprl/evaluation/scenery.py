@@ -14,13 +14,13 @@ from numpy.typing import ArrayLike
 from zprl.envs.isaac import assets
 from zprl.evaluation.render import Array, Box, Capsule, Colour, Solid, rotation_matrix
 
-SHELL: Colour = (0.86, 0.87, 0.89)
+SHELL: Colour = (0.84, 0.84, 0.83)
 JOINT: Colour = (0.16, 0.18, 0.21)
 HAND: Colour = (0.24, 0.26, 0.30)
 FINGER: Colour = (0.08, 0.09, 0.10)
-CUBE: Colour = (0.95, 0.26, 0.05)
-WOOD: Colour = (0.135, 0.185, 0.235)
-MARK: Colour = (0.30, 0.37, 0.44)
+CUBE: Colour = (0.95, 0.22, 0.03)
+WOOD: Colour = (0.075, 0.115, 0.165)
+MARK: Colour = (0.13, 0.19, 0.26)
 OTHER: Colour = (0.45, 0.50, 0.56)
 
 DARK = {"panda_link2", "panda_link4", "panda_link6"}
@@ -35,6 +35,9 @@ CONNECTORS: dict[str, tuple[tuple[tuple[float, float, float], tuple[float, float
 """For the eye only: link to (end, end, radius) [m] in the link's frame."""
 PEDESTAL = ((0.24, 0.20, 0.05), (-0.04, 0.0, 0.025))
 TABLE_THICKNESS = 0.045
+TABLE_CENTRE = (0.5, 0.0)
+MARK_HEIGHT = 0.001
+"""The marked area lies so much above the table [m]."""
 
 
 def solids(poses: Mapping[str, ArrayLike]) -> list[Solid]:
@@ -72,8 +75,11 @@ def _table() -> list[Solid]:
     turn = rotation_matrix(assets.TABLE_POSE[3:])
     reach = np.abs(turn @ np.array(assets.TABLE.size, np.float32))
     low, high = assets.TABLE_POSE[0] - reach[0] / 2 - 0.30, assets.TABLE_POSE[0] + reach[0] / 2
-    size = np.array([high - low, reach[1], TABLE_THICKNESS], np.float32)
-    top = Box(np.array([(low + high) / 2, 0, -TABLE_THICKNESS / 2], np.float32), np.eye(3, dtype=np.float32), size, WOOD, gloss=0.05)
+    top = ((low + high) / 2, 0, -TABLE_THICKNESS / 2), (high - low, reach[1], TABLE_THICKNESS)
     # The area in which the cube starts.
-    spread = Box(np.array([0.5, 0, -0.0495], np.float32), np.eye(3, dtype=np.float32), np.array([0.26, 0.56, 0.1], np.float32), MARK, gloss=0.05)
-    return [top, spread]
+    marked = (TABLE_CENTRE[0], TABLE_CENTRE[1], MARK_HEIGHT / 2 - 0.05), (0.26, 0.56, 0.1)
+    return [_upright(*top, WOOD), _upright(*marked, MARK)]
+
+
+def _upright(centre: ArrayLike, size: ArrayLike, colour: Colour) -> Box:
+    return Box(np.asarray(centre, np.float32), np.eye(3, dtype=np.float32), np.asarray(size, np.float32), colour, gloss=0.05)

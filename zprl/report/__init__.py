@@ -1,1 +1,1 @@
-
+"""One self-contained page about a run of the pipeline, and its figures."""

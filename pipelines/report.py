@@ -1,0 +1,43 @@
+"""Stage ``report``: one self-contained HTML page about everything the other stages found, and its figures as PNG files."""
+
+from __future__ import annotations
+
+from numpy import uint8
+from numpy.typing import NDArray
+
+from pipelines.stage import ARTIFACTS, BASE, EVALUATION, PLOTS, PROMOTION, REPORT, STEERING, Stage, main
+from zprl import durable
+from zprl.report import film, page
+from zprl.report.sources import LEARNERS, POLICIES, Sources
+
+INPUTS = (
+    ARTIFACTS / "data_report",
+    BASE,
+    *(EVALUATION / name for name in POLICIES),
+    *(STEERING / name for name in LEARNERS),
+    PROMOTION,
+    PLOTS / "pretrain.csv",
+    *(PLOTS / name for name in LEARNERS.values()),
+)
+
+
+def draw_scene(poses: film.Poses) -> NDArray[uint8]:
+    """One frame of the film, (height, width, 3)."""
+    from zprl.evaluation import render, scenery
+
+    return render.render(scenery.solids(poses), width=film.WIDTH, height=film.HEIGHT)
+
+
+def report(stage: Stage) -> None:
+    """Make the page.  Parts that are missing are named on it; they do not fail the stage."""
+    made = page.make(Sources(ARTIFACTS, PLOTS), title=stage.params.report.title, render=draw_scene)
+    durable.write_dir(REPORT, made.fill)
+    stage.tracker.log_dir(REPORT, "report")
+    for part, problem in made.problems.items():
+        stage.say(f"missing on the page: {part}: {problem}")
+    stage.say(f"{REPORT / page.HTML}: {len(made.files)} figures, {len(made.problems)} parts missing")
+
+
+if __name__ == "__main__":
+    # By hand the page can be made at any time, of what is there by then.
+    main("report", report, sections=("report",), inputs=tuple(path for path in INPUTS if path.exists()))

@@ -1,0 +1,118 @@
+"""Made-up results of all earlier stages, small and exact."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from zprl import durable
+from zprl.evaluation.result import Evaluation
+from zprl.report.sources import Sources
+
+EPISODES, FILMED, STEPS = 40, 6, 60
+BODIES = ("cube", "panda_hand")
+RATES = {"embedding": 26, "base": 24, "latent": 38, "action_residual": 30}
+"""Successes per policy; the last episodes succeed, so whatever the base masters, latent masters too."""
+
+
+def success_of(policy: str) -> tuple[bool, ...]:
+    """Every second film starts with a failure of the base: see the order below."""
+    return tuple(index >= EPISODES - RATES[policy] for index in range(EPISODES))
+
+
+def evaluation(policy: str, *, seed: int = 7, success: tuple[bool, ...] | None = None) -> Evaluation:
+    """Failures last all steps, successes 20 and a few."""
+    success = success_of(policy) if success is None else success
+    length = tuple(20 + index % 5 if won else STEPS for index, won in enumerate(success))
+    rng = np.random.default_rng(sum(map(ord, policy)))
+    position = np.full((FILMED, STEPS + 1, 3), np.nan, np.float32)
+    film: list[tuple[int, int, np.ndarray]] = []
+    for episode in range(FILMED):
+        time = np.linspace(0, 1, length[episode] + 1)[:, None]
+        start, goal = np.array([0.3, 0.0, 0.5]), np.array([0.5, 0.05 * episode - 0.1, 0.2])
+        wobble = 0.004 * rng.standard_normal((len(time), 3)).cumsum(0)
+        position[episode, : len(time)] = start * (1 - time) + goal * time + wobble
+        for step in sorted({*range(0, length[episode], 5), length[episode] - 1}):
+            poses = np.zeros((len(BODIES), 7), np.float32)
+            poses[:, 6] = 1
+            poses[0, :3], poses[1, :3] = goal * [1, 1, 0], position[episode, step]
+            film.append((episode, step, poses))
+    return Evaluation(
+        policy=policy,
+        task="toy/lift",
+        seed=seed,
+        control_hz=50.0,
+        chunk_steps=8,
+        env_steps=EPISODES * STEPS,
+        success=success,
+        length=length,
+        jerk_rms=tuple(100.0 + index for index in range(len(success))),
+        total_variation=tuple(0.004 for _ in success),
+        chunk_jump=(math.nan, *(0.002 for _ in success[1:])),
+        film_strips=FILMED,
+        bodies=BODIES,
+        tracks={
+            "position": torch.from_numpy(position),
+            "film/episode": torch.tensor([episode for episode, _, _ in film]),
+            "film/step": torch.tensor([step for _, step, _ in film]),
+            "film/poses": torch.from_numpy(np.stack([poses for _, _, poses in film])),
+        },
+    )
+
+
+def _curve(path: Path, columns: dict[str, np.ndarray]) -> None:
+    lines = [",".join(f"{value:.6g}" for value in row) for row in zip(*columns.values(), strict=True)]
+    durable.write_text(path, "\n".join([",".join(columns), *lines]) + "\n")
+
+
+def all_results(root: Path) -> Sources:
+    """Write everything a page can show below ``root``."""
+    sources = Sources(root / "artifacts", root / "plots")
+    for policy in RATES:
+        evaluation(policy).save(sources.artifacts / "evaluation" / policy)
+    rows = np.arange(30)
+    for number, name in enumerate(("finetune_sim", "finetune_action_residual")):
+        gain = 1 - np.exp(-np.maximum(rows - 6, 0) / (6 + 8 * number))
+        _curve(
+            sources.plots / f"{name}.csv",
+            {
+                "env_steps": (rows + 1) * 3200,
+                "success_rate": 0.6 + 0.35 * gain * (1 - 0.5 * number) + 0.02 * np.sin(rows),
+                "episode_length": np.where(rows < 2, 0, 180 - 90 * gain),
+                "latent_rms": np.full(30, 1.0 + number),
+                "residual_rms": (0.1 + 0.05 * number) * gain,
+                "residual_ratio": (0.1 + 0.05 * number) * gain / (1 + number),
+                "q_mean": 0.5 * gain,
+            },
+        )
+    steps = (rows + 1) * 50.0
+    loss = 0.1 + np.exp(-rows / 5)
+    columns = {"loss": 2 * loss, "base_loss": loss, "vib_loss": 1.1 * loss, "kl": 10 * (1 - loss / 2), "reconstruction": loss / 10}
+    _curve(sources.plots / "pretrain.csv", {"step": steps, **columns, "val_base_loss": loss + 0.05, "val_vib_loss": loss + 0.07})
+    made_by = {"seed": 1, "versions": {"torch": "2.11.0"}, "latent_stats": {"posterior_std": [0.1] * 64}}
+    durable.write_json(sources.artifacts / "base" / "bundle.json", {"kind": "policy", "provenance": made_by})
+    for name in ("latent", "action_residual"):
+        document = {"kind": "steering", "interface": name, "base_digest": "ab" * 32, "provenance": {"env_steps": 96000}}
+        durable.write_json(sources.artifacts / "steering" / name / "bundle.json", document)
+    reasons = ["better beyond its interval: candidate 0.950 [0.835, 0.986], base 0.600"]
+    candidate = {"name": "latent", "episodes": EPISODES, "jerk_rms": None}
+    durable.write_json(sources.artifacts / "promotion.json", {"accept": True, "reasons": reasons, "candidate": candidate})
+    summary = {
+        "episodes": 60,
+        "frames": 12345,
+        "bad": 1,
+        "success_share": 1.0,
+        "by_quality": {"better": {"episodes": 40}, "okay": {"episodes": 20}},
+        "findings": {"E07": 1},
+    }
+    durable.write_json(sources.artifacts / "data_report" / "summary.json", summary)
+    return sources
+
+
+def flat_render(poses: dict[str, np.ndarray]) -> np.ndarray:
+    """A picture that tells where the hand is: its height as brightness."""
+    shade = int(np.clip(poses["panda_hand"][2] * 255, 0, 255))
+    return np.full((24, 32, 3), shade, np.uint8)

@@ -1,0 +1,147 @@
+"""Numbers of the page, compared and made readable."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from zprl import durable
+from zprl.errors import DataError
+from zprl.evaluation.intervals import Paired, mcnemar
+from zprl.evaluation.result import Evaluation
+from zprl.report.sources import CANDIDATE, POLICIES, REFERENCE
+
+SIGNIFICANT = 0.05
+"""Differences with a smaller p are coloured."""
+LONGEST_LIST = 6
+"""Longer lists are statistics, not provenance; the bundle has them."""
+
+
+def compare(first: Evaluation, second: Evaluation) -> Paired:
+    """Pair two evaluations episode by episode.
+
+    Raises:
+        DataError: they are not about the same episodes.
+    """
+    if (first.task, first.seed, first.episodes) != (second.task, second.seed, second.episodes):
+        raise DataError(
+            f"'{first.policy}' and '{second.policy}' were not judged by the same episodes, so they cannot be compared in pairs",
+            remedy="run evaluate_base and evaluate again",
+        )
+    return mcnemar(first.success, second.success)
+
+
+def policy_row(name: str, found: Evaluation, pair: Paired | None) -> dict[str, Any]:
+    """One line of the table of policies: texts, and the interval in percent for its bar."""
+    numbers = found.summary()
+    label, meaning = POLICIES[name]
+    return {
+        "name": name,
+        "label": label,
+        "meaning": meaning,
+        "rate": percent(numbers["success_rate"]),
+        "interval": interval(numbers["ci_low"], numbers["ci_high"]),
+        "bar": {key: round(100 * numbers[source], 2) for key, source in (("at", "success_rate"), ("low", "ci_low"), ("high", "ci_high"))},
+        "count": f"{sum(found.success)} of {found.episodes}",
+        "length": number(numbers["episode_length"], 0),
+        "seconds": number(numbers["episode_length"] / found.control_hz, 1),
+        "jerk": number(numbers["jerk_rms"], 0),
+        "variation": number(numbers["total_variation"], 2, scale=1000),
+        "jump": number(numbers["chunk_jump"], 2, scale=1000),
+        "difference": None if pair is None else f"{100 * pair.difference:+.1f}".replace("-", "\N{MINUS SIGN}"),
+        "p_value": None if pair is None else p_text(pair.p_value),
+        "tone": "" if pair is None or pair.p_value >= SIGNIFICANT else "better" if pair.difference > 0 else "worse",
+        "discordant": None if pair is None else f"{pair.only_second} won, {pair.only_first} lost",
+    }
+
+
+def headline(evaluations: Mapping[str, Evaluation]) -> dict[str, Any]:
+    """Base success, steered success, and one sentence about the difference.
+
+    Raises:
+        DataError: one of the two is missing, or they do not belong together.
+    """
+    missing = [name for name in (REFERENCE, CANDIDATE) if name not in evaluations]
+    if missing:
+        raise DataError(f"there is no evaluation of {' and '.join(missing)}", remedy="run evaluate_base and evaluate (dvc repro)")
+    base, steered = evaluations[REFERENCE], evaluations[CANDIDATE]
+    pair = compare(base, steered)
+    sides = [
+        {
+            "name": name,
+            "label": POLICIES[name][0],
+            "rate": percent(numbers["success_rate"]),
+            "interval": interval(numbers["ci_low"], numbers["ci_high"]),
+        }
+        for name, numbers in ((REFERENCE, base.summary()), (CANDIDATE, steered.summary()))
+    ]
+    sentence = (
+        f"On the same {base.episodes} episodes the steered policy succeeds in {count(pair.only_second)} where the base fails, and fails in "
+        f"{count(pair.only_first)} where the base succeeds"
+    )
+    return {
+        "sides": sides,
+        "sentence": f"{sentence} (exact McNemar test: {p_text(pair.p_value)}).",
+        "task": base.task,
+        "seed": base.seed,
+        "control_hz": f"{base.control_hz:g}",
+    }
+
+
+def provenance(path: Path) -> dict[str, Any]:
+    """A bundle's digest and the facts it carries, as texts.
+
+    Raises:
+        DataError: the bundle or its document is missing or broken.
+    """
+    document = durable.read_json(path / "bundle.json")
+    if not isinstance(document, dict) or not isinstance(document.get("provenance"), dict):
+        raise DataError(f"{path / 'bundle.json'} carries no provenance", remedy="make the bundle again (dvc repro)")
+    facts = {key: document[key] for key in ("interface", "base_digest") if key in document}
+    return {"digest": durable.digest(path), "facts": flat({**facts, **document["provenance"]})}
+
+
+def flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested facts as ``a.b`` to text, sorted as they stand; long lists are left to the file.
+
+    >>> flat({"seed": 1, "versions": {"torch": "2.11"}, "stds": [0.1] * 64})
+    {'seed': '1', 'versions.torch': '2.11'}
+    """
+    found: dict[str, str] = {}
+    for key, item in value.items():
+        if isinstance(item, Mapping):
+            found |= flat(item, f"{prefix}{key}.")
+        elif not (isinstance(item, list) and len(item) > LONGEST_LIST):
+            found[f"{prefix}{key}"] = f"{item:.6g}" if isinstance(item, float) else str(item)
+    return found
+
+
+def percent(value: float | None) -> str:
+    """A share as percent, one decimal."""
+    return "\N{EN DASH}" if value is None else f"{100 * value:.1f}\N{NARROW NO-BREAK SPACE}%"
+
+
+def interval(low: float, high: float) -> str:
+    """A 95 % interval in percent."""
+    return f"{100 * low:.1f} to {100 * high:.1f}\N{NARROW NO-BREAK SPACE}%"
+
+
+def number(value: float | None, digits: int, *, scale: float = 1.0) -> str:
+    """A number with so many decimals, or a dash."""
+    return "\N{EN DASH}" if value is None or not math.isfinite(value) else f"{scale * value:.{digits}f}"
+
+
+def count(value: int) -> str:
+    """How many, in words where it is none."""
+    return "none" if value == 0 else str(value)
+
+
+def p_text(p: float) -> str:
+    """A p value as it is usually written.
+
+    >>> p_text(0.034), p_text(2.5e-9)
+    ('p = 0.034', 'p = 3e-09')
+    """
+    return f"p = {p:.3f}" if p >= 0.001 else f"p = {p:.0e}"
