@@ -35,7 +35,7 @@ def report(stage: Stage) -> None:
     stage.tracker.log_dir(REPORT, "report")
     for part, problem in made.problems.items():
         stage.say(f"missing on the page: {part}: {problem}")
-    stage.say(f"{REPORT / page.HTML}: {len(made.files)} figures, {len(made.problems)} parts missing")
+    stage.say(f"{REPORT / page.HTML}: {len(made.files)} figures, missing parts: {len(made.problems)}")
 
 
 if __name__ == "__main__":

@@ -110,7 +110,7 @@ class Evaluate(Section):
 
     episodes: int = Field(200, ge=1, description="Episodes per policy, run side by side, one per environment.")
     seed: int = Field(100_000, ge=0, description="Seed of start states and flow noise, apart from all training seeds.")
-    film_episodes: int = Field(24, ge=0, description="Episodes whose motion is kept for pictures; the report picks from them.")
+    film_episodes: int = Field(3, ge=0, description="Episodes shown as film strips.")
 
 
 class Rl(Section):

@@ -87,7 +87,7 @@ class Evaluation:
             "total_variation": metrics.mean(self.total_variation),
             "chunk_jump": metrics.mean(self.chunk_jump),
         }
-        return {"episodes": self.episodes, **{key: _json(value) for key, value in numbers.items()}}
+        return {"episodes": self.episodes, **{key: value if value is None else round(value, DIGITS) for key, value in numbers.items()}}
 
     def save(self, path: Path | str) -> None:
         """Replace the folder ``path``."""
@@ -101,7 +101,8 @@ class Evaluation:
             "film_strips": self.film_strips,
             "bodies": list(self.bodies),
             **self.summary(),
-            "per_episode": {name: [_json(value) for value in getattr(self, name)] for name in PER_EPISODE},
+            # Unrounded: a verdict read back must give the very summary it gave when it was reached.
+            "per_episode": {name: [_known(value) for value in getattr(self, name)] for name in PER_EPISODE},
         }
 
         def fill(folder: Path) -> None:
@@ -132,8 +133,6 @@ class Evaluation:
         return found
 
 
-def _json(value: float | None) -> float | int | bool | None:
-    """As JSON has it: NaN becomes null, floats are rounded, whole numbers and flags stay."""
-    if isinstance(value, float):
-        return round(value, DIGITS) if math.isfinite(value) else None
-    return value
+def _known(value: float) -> float | None:
+    """As JSON has it: NaN becomes null."""
+    return value if math.isfinite(value) else None

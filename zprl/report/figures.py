@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import NullFormatter, PercentFormatter
 
 from zprl.errors import DataError
 from zprl.evaluation.intervals import wilson
@@ -19,6 +19,8 @@ from zprl.report.style import Picture, Theme, picture, thousands
 LEARNING_COLUMNS = ("env_steps", "success_rate", "episode_length", "latent_rms", "residual_rms", "residual_ratio", "q_mean")
 PATHS = 10
 """Episodes whose paths are drawn: more hide one another."""
+LOG_FROM = 5.0
+"""A loss that falls by more than this factor is drawn over a logarithmic axis."""
 
 
 def learning(curves: Mapping[str, Curve], evaluations: Mapping[str, Evaluation]) -> Picture:
@@ -26,14 +28,15 @@ def learning(curves: Mapping[str, Curve], evaluations: Mapping[str, Evaluation])
 
     def draw(figure: Figure, theme: Theme) -> None:
         left, right = figure.subplots(1, 2, width_ratios=(3, 2))
-        for policy, curve in curves.items():
+        for place, (policy, curve) in enumerate(curves.items()):
             colour = theme.policies[policy]
             known = curve["episode_length"] > 0  # before the first finished episode there is nothing to average
             steps = curve["env_steps"][known]
             left.plot(steps, curve["success_rate"][known], color=colour, label=f"{POLICIES[policy][0]}, training")
             right.plot(steps, curve["episode_length"][known], color=colour)
             if policy in evaluations:
-                _final(left, right, curve["env_steps"][-1], evaluations[policy], colour)
+                # Side by side where both learners took equally many steps: intervals must not hide one another.
+                _final(left, right, curve["env_steps"][-1] * (1 + 0.015 * place), evaluations[policy], colour)
         if REFERENCE in evaluations:
             found, colour = evaluations[REFERENCE], theme.policies[REFERENCE]
             low, high = wilson(sum(found.success), found.episodes)
@@ -117,8 +120,9 @@ def pretraining(curve: Curve) -> Picture:
             if held_out is not None and held_out in curve:
                 axes.plot(steps, curve[held_out], color=theme.policies["base"], ls=(0, (5, 2)))
                 shown = np.concatenate([shown, curve[held_out]])
-            if np.nanmin(shown) > 0:
+            if 0 < LOG_FROM * np.nanmin(shown) < np.nanmax(shown):
                 axes.set_yscale("log")
+                axes.yaxis.set_minor_formatter(NullFormatter())
             axes.set(title=title, xlabel="gradient steps")
             axes.set_xlim(left=0)
             thousands(axes)
@@ -138,20 +142,20 @@ def paths(first: Evaluation, second: Evaluation) -> Picture:
     count = min(len(track) for track in positions)
     chosen = np.unique(np.linspace(0, count - 1, PATHS).astype(int))
     views = (("from above", 1, "y [m]"), ("from the side", 2, "z [m]"))
+    sides = tuple(zip((first, second), positions, strict=True))
 
     def draw(figure: Figure, theme: Theme) -> None:
-        grid = figure.subplots(2, 2, sharex=True, sharey="row")
-        for column, (found, track) in enumerate(zip((first, second), positions, strict=True)):
-            for row, (view, axis, label) in enumerate(views):
-                axes = grid[row][column]
+        grid = figure.subplots(1, 4).reshape(2, 2)  # per view: first, second
+        for panels, (view, axis, label) in zip(grid, views, strict=True):
+            panels[1].sharex(panels[0])
+            panels[1].sharey(panels[0])
+            panels[1].tick_params(labelleft=False)
+            panels[0].set_ylabel(label)
+            for axes, (found, track) in zip(panels, sides, strict=True):
                 for episode in chosen:
                     _path(axes, track[episode], axis, found.success[episode], theme)
-                won = sum(found.success[episode] for episode in chosen)
-                title = f"{POLICIES[found.policy][0]}: {won} of {len(chosen)} succeed" if row == 0 else ""
-                axes.set(title=title, ylabel=f"{label}, {view}" if column == 0 else "")
-                axes.set_aspect("equal", adjustable="datalim")
-        for axes in grid[1]:
-            axes.set_xlabel("x [m]")
+                axes.set(title=f"{POLICIES[found.policy][0]},\n{view}", xlabel="x [m]")
+                axes.set_aspect("equal", adjustable="box", anchor="N")
         marks = [
             Line2D([], [], color=theme.ink, marker="o", mfc=theme.paper, ls="none", ms=4),
             Line2D([], [], color=theme.good, marker="o", ms=5),
@@ -159,8 +163,12 @@ def paths(first: Evaluation, second: Evaluation) -> Picture:
         ]
         figure.legend(marks, ["start", "succeeds", "fails"], loc="outside lower left", ncols=3, fontsize=8.5)
 
-    caption = f"{len(chosen)} of the {count} filmed episodes, evenly spaced; both policies meet the same starts and the same noise."
-    return picture("paths", "End-effector paths", caption, size=(9.4, 6.2), draw=draw)
+    won = [sum(found.success[episode] for episode in chosen) for found, _ in sides]
+    caption = (
+        f"{'All' if len(chosen) == count else f'{len(chosen)} of the'} {count} filmed episodes; both policies meet the same starts and the "
+        f"same noise. Of these the base masters {won[0]} and the steered policy {won[1]}."
+    )
+    return picture("paths", "End-effector paths", caption, size=(9.4, 4.0), draw=draw)
 
 
 def _path(axes: Axes, track: np.ndarray, axis: int, success: bool, theme: Theme) -> None:

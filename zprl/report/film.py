@@ -81,8 +81,8 @@ def choose(first: Evaluation, second: Evaluation) -> tuple[int, str]:
         raise DataError("no episode was filmed under both policies", remedy="set evaluate.film_episodes above 0 and run them again")
     for episode in both:
         if second.success[episode] and not first.success[episode]:
-            return episode, f"Episode {episode}, the first of {len(both)} filmed ones that only the steered policy masters."
-    return both[0], f"Episode {both[0]}; none of the {len(both)} filmed ones is mastered by the steered policy alone."
+            return episode, f"Episode {episode}: among the {len(both)} filmed ones, the first that only the steered policy masters."
+    return both[0], f"Episode {both[0]}: none of the {len(both)} filmed ones is mastered by the steered policy alone."
 
 
 def columns(lengths: tuple[int, int]) -> list[int]:

@@ -15,6 +15,7 @@ from zprl.report.sources import CANDIDATE, POLICIES, REFERENCE
 
 SIGNIFICANT = 0.05
 """Differences with a smaller p are coloured."""
+SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 LONGEST_LIST = 6
 """Longer lists are statistics, not provenance; the bundle has them."""
 
@@ -141,7 +142,10 @@ def count(value: int) -> str:
 def p_text(p: float) -> str:
     """A p value as it is usually written.
 
-    >>> p_text(0.034), p_text(2.5e-9)
-    ('p = 0.034', 'p = 3e-09')
+    >>> p_text(0.034), p_text(2.4e-9)
+    ('p = 0.034', 'p = 2 × 10⁻⁹')
     """
-    return f"p = {p:.3f}" if p >= 0.001 else f"p = {p:.0e}"
+    if p >= 0.001 or p <= 0:
+        return f"p = {p:.3f}"
+    digit, exponent = f"{p:.0e}".split("e")
+    return f"p = {digit} \N{MULTIPLICATION SIGN} 10{str(int(exponent)).translate(SUPERSCRIPTS)}"

@@ -48,9 +48,9 @@ class OperatorSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    better: Skill = Skill(share=0.35, bias=0.004, jitter=0.001, speed=0.020)
-    okay: Skill = Skill(share=0.35, bias=0.02, jitter=0.003, speed=0.018)
-    worse: Skill = Skill(share=0.30, bias=0.045, jitter=0.006, speed=0.014)
+    better: Skill = Skill(share=0.25, bias=0.004, jitter=0.001, speed=0.020)
+    okay: Skill = Skill(share=0.35, bias=0.03, jitter=0.004, speed=0.016)
+    worse: Skill = Skill(share=0.40, bias=0.06, jitter=0.008, speed=0.012)
 
     def grades(self) -> dict[str, Skill]:
         """Grade name to skill, best first."""

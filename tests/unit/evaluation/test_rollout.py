@@ -1,0 +1,202 @@
+"""Evaluation in a toy world: what is counted, what is not, and that equal inputs give equal bytes."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.toy_world import ReachWorld, toy_policy
+from zprl import config, durable, seeding
+from zprl.errors import ConfigError, DataError, Interrupted
+from zprl.evaluation.judge import deliver, kept
+from zprl.evaluation.result import SUMMARY, Evaluation
+from zprl.evaluation.rollout import FILM_EVERY, evaluate
+
+TASK = config.Task(name="toy/reach", episode_steps=24)
+SPEC = toy_policy().spec
+"""Chunks of 4; one action dimension."""
+
+
+class FilmedWorld(ReachWorld):
+    """A toy world with one body, whose pose is the point's position; it remembers that it was closed."""
+
+    closed = False
+
+    def scene(self) -> dict[str, torch.Tensor]:
+        pose = torch.zeros(self.spec.num_envs, 7)
+        pose[:, 0], pose[:, 6] = self.position[:, 0], 1.0
+        return {"point": pose}
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def speeds(*actions: float):
+    """A policy that always commands the same action, one per environment."""
+    chunk = torch.tensor(actions)[:, None, None].expand(-1, 4, 1)
+    return lambda obs, noise: chunk.clone()
+
+
+def run(act, episodes: int, *, world=FilmedWorld, seed: int = 5, **more) -> Evaluation:
+    judged = config.Evaluate(episodes=episodes, seed=seed, film_episodes=2)
+    return evaluate(
+        act,
+        lambda: world(episodes),
+        policy="base",
+        policy_spec=SPEC,
+        num_features=1,
+        task=TASK,
+        config=judged,
+        position_key="position",
+        **more,
+    )
+
+
+def test_success_and_length_are_those_of_the_first_episode() -> None:
+    # Full speed moves 0.2 a step from a start in [0, 0.1): beyond 1.0 after 5 steps (6 from exactly 0). Standing still times out at 24.
+    found = run(speeds(1.0, 0.0, 0.5), 3)
+    assert found.success == (True, False, True)
+    start = found.tracks["start/position"][:, 0].double()
+    expected = [math.floor((1.0 - start[0].item()) / 0.2) + 1, 24, math.floor((1.0 - start[2].item()) / 0.1) + 1]
+    assert list(found.length) == expected
+    # The first environment starts many more episodes meanwhile; none is counted.
+    assert found.env_steps == 3 * 24
+    assert found.summary()["success_rate"] == pytest.approx(2 / 3)
+
+
+def test_tracks_end_with_the_episode_and_hold_its_true_last_position() -> None:
+    found = run(speeds(1.0, 0.0), 2)
+    steps = found.length[0]
+    track = found.tracks["position"][0, :, 0]
+    assert track[: steps + 1].tolist() == pytest.approx([float(track[0]) + 0.2 * i for i in range(steps + 1)])
+    assert track[steps] > 1.0, "final_obs, not the next episode's first"
+    assert track[steps + 1 :].isnan().all()
+    assert found.tracks["target"][0, steps:].isnan().all()
+    assert found.tracks["target"][0, :steps].eq(1.0).all(), "commands of the episode, not the holding after it"
+
+
+def test_smoothness_is_measured_up_to_the_end_alone() -> None:
+    # A constant command and a constant speed: nothing to see. The reset and the holding that follow would be a jump.
+    found = run(speeds(1.0, 0.0), 2)
+    assert found.jerk_rms == pytest.approx((0, 0), abs=1e-2)
+    assert found.total_variation == (0.0, 0.0)
+    assert found.chunk_jump == (0.0, 0.0)
+
+
+def test_noise_depends_on_seed_and_decision_alone() -> None:
+    seen: list[torch.Tensor] = []
+
+    def act(obs, noise):
+        seen.append(noise.clone())
+        return torch.zeros(2, 4, 1)
+
+    run(act, 2, seed=9)
+    assert len(seen) == 6, "24 steps in chunks of 4"
+    for index, noise in enumerate(seen):
+        generator = seeding.torch_generator(9, "evaluation-noise", index)
+        assert torch.equal(noise, torch.randn(2, SPEC.policy.horizon, 1, generator=generator))
+
+
+def test_film_has_regular_frames_and_the_last_before_the_end() -> None:
+    found = run(speeds(1.0, 0.0), 2)
+    episode, step, poses = (found.tracks[f"film/{name}"] for name in ("episode", "step", "poses"))
+    assert found.bodies == ("point",)
+    assert poses.shape == (len(step), 1, 7)
+    ended = found.length[0]
+    assert step[episode == 0].tolist() == sorted({*range(0, ended, FILM_EVERY), ended - 1})
+    assert step[episode == 1].tolist() == sorted({*range(0, 24, FILM_EVERY), 23})
+    track = found.tracks["position"][0, :, 0]
+    assert poses[episode == 0][:, 0, 0].tolist() == pytest.approx([float(track[s]) for s in step[episode == 0]])
+
+
+def test_equal_evaluations_have_equal_bytes(tmp_path: Path) -> None:
+    policy = toy_policy()
+    for name in ("one", "two"):
+        run(policy.act, 3).save(tmp_path / name)
+    assert durable.digest(tmp_path / "one") == durable.digest(tmp_path / "two")
+    run(policy.act, 3, seed=6).save(tmp_path / "three")
+    assert durable.digest(tmp_path / "one") != durable.digest(tmp_path / "three")
+
+
+def test_save_and_read(tmp_path: Path) -> None:
+    before = run(speeds(1.0, 0.0), 2)
+    before.save(tmp_path / "e")
+    after = Evaluation.read(tmp_path / "e")
+    assert after.summary() == before.summary()
+    assert (after.success, after.length, after.bodies, after.film_strips) == (before.success, before.length, ("point",), 2)
+    assert after.tracks.keys() == before.tracks.keys()
+    document = json.loads((tmp_path / "e" / SUMMARY).read_text())
+    needed = {"policy", "task", "seed", "episodes", "success_rate", "ci_low", "ci_high", "episode_length", "jerk_rms", "env_steps"}
+    assert needed <= document.keys()
+
+
+def test_an_episode_within_one_chunk_has_no_jump_and_json_says_null(tmp_path: Path) -> None:
+    found = run(speeds(1.0, 1.0), 2, world=lambda n: FilmedWorld(n, goal=0.3))
+    assert all(math.isnan(jump) for jump in found.chunk_jump)
+    found.save(tmp_path / "e")
+    document = json.loads((tmp_path / "e" / SUMMARY).read_text())
+    assert document["chunk_jump"] is None
+    assert document["per_episode"]["chunk_jump"] == [None, None]
+    assert math.isnan(Evaluation.read(tmp_path / "e").chunk_jump[0])
+
+
+@pytest.mark.parametrize("damage", ["{}", "[]", "not json", '{"per_episode": {}}'])
+def test_reading_damage_is_a_data_error(tmp_path: Path, damage: str) -> None:
+    run(speeds(1.0), 1).save(tmp_path / "e")
+    (tmp_path / "e" / SUMMARY).write_text(damage)
+    with pytest.raises(DataError):
+        Evaluation.read(tmp_path / "e")
+
+
+def test_a_world_without_the_position_is_refused() -> None:
+    judged = config.Evaluate(episodes=2)
+    with pytest.raises(ConfigError, match="robot0_eef_pos"):
+        evaluate(speeds(0.0, 0.0), lambda: ReachWorld(2), policy="base", policy_spec=SPEC, num_features=1, task=TASK, config=judged)
+
+
+def test_a_wrong_number_of_environments_is_refused() -> None:
+    with pytest.raises(ConfigError, match="environments for 2 episodes"):
+        run(speeds(0.0, 0.0), 2, world=lambda _: FilmedWorld(3))
+
+
+def test_a_stop_between_chunks_closes_the_world_and_keeps_nothing(tmp_path: Path) -> None:
+    worlds: list[FilmedWorld] = []
+
+    def make(n: int) -> FilmedWorld:
+        worlds.append(FilmedWorld(n))
+        return worlds[-1]
+
+    def stop(done: int, episodes: int) -> None:
+        raise Interrupted("asked to")
+
+    with pytest.raises(Interrupted):
+        kept(tmp_path / "base", lambda: run(speeds(0.0), 1, world=make, tick=stop))
+    assert worlds[0].closed
+    assert not (tmp_path / "base").exists()
+
+
+def test_a_finished_verdict_is_not_reached_twice(tmp_path: Path) -> None:
+    calls: list[int] = []
+
+    def make() -> Evaluation:
+        calls.append(1)
+        return run(speeds(1.0), 1)
+
+    first, before = kept(tmp_path / "base", make)
+    second, after = kept(tmp_path / "base", make)
+    assert (before, after, len(calls)) == (False, True, 1)
+    assert first.summary() == second.summary()
+    deliver(tmp_path / "base", tmp_path / "out")
+    assert durable.digest(tmp_path / "out") == durable.digest(tmp_path / "base")
+
+
+def test_a_damaged_verdict_is_reached_again(tmp_path: Path) -> None:
+    kept(tmp_path / "base", lambda: run(speeds(1.0), 1))
+    (tmp_path / "base" / SUMMARY).write_text("torn")
+    found, already = kept(tmp_path / "base", lambda: run(speeds(1.0), 1))
+    assert not already
+    assert found.success == (True,)
