@@ -12,12 +12,12 @@ import sys
 
 import torch
 from rich.progress import Progress
-from zprl.envs.chunk import ChunkEnv
 
 from pipelines.stage import BASE, EPISODES, METRICS, PLOTS, STEERING, Stage, main
 from zprl import durable, envs, plugins, provenance
 from zprl.config import Rl
 from zprl.data.store import EpisodeStore
+from zprl.envs.chunk import ChunkEnv
 from zprl.models.bundle import load_policy
 from zprl.rl import demos, scale
 from zprl.rl.bundle import save_steering

@@ -174,9 +174,12 @@ def demos_record(
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same bytes.")] = 0,
 ) -> None:
     """Record demonstrations of a scripted operator of mixed skill, in simulation."""
-    from zprl.data.record import record
+    from zprl import config
+    from zprl.data.record import RecordSettings, record
 
-    record(output, episodes=episodes, seed=seed)
+    task = config.load().task if Path(config.PARAMS_FILE).exists() else config.Task()
+    record(output, episodes=episodes, seed=seed, settings=RecordSettings(task=task))
+    typer.echo(f"{output} is written; `dvc add data` versions it")
 
 
 @demos_app.command("describe")
@@ -204,13 +207,14 @@ def env_list() -> None:
 def env_check(
     name: Annotated[str, typer.Argument(help="A registered task; `zprl env list` prints them.")],
     num_envs: Annotated[int, typer.Option(min=1)] = 4,
+    episode_steps: Annotated[int, typer.Option(min=10, help="Short episodes show their ends sooner.")] = 40,
     device: Annotated[str, typer.Option()] = "cpu",
 ) -> None:
     """Run the public checker on a world."""
     from zprl import config, envs
     from zprl.envs.check import check_env
 
-    task = config.Task(name=name)
+    task = config.Task(name=name, episode_steps=episode_steps)
     check_env(lambda: envs.make(task, num_envs=num_envs, device=device))
     typer.echo(f"{name} keeps the contract")
 

@@ -12,7 +12,9 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 
 from pipelines import environment
@@ -136,6 +138,16 @@ def make_project(path: Path, env: dict[str, str]) -> Project:
         done = project.run(*command)
         assert done.returncode == 0, done.stderr
     return project
+
+
+def ask(method: str, url: str, **arguments: Any) -> Any:
+    """Call the Prefect API; its SQLite database answers 503 while busy, which Prefect's own client tries again too."""
+    for _ in range(20):
+        answer = httpx.request(method, url, timeout=60, **arguments)
+        if answer.status_code != 503:
+            break
+        time.sleep(1)
+    return answer.raise_for_status().json() if answer.content else None
 
 
 def free_port() -> int:

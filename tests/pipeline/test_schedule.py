@@ -6,12 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import httpx
 import pytest
 import yaml
 
 from pipelines.processes import stop_group
-from tests.pipeline.conftest import Project
+from tests.pipeline.conftest import Project, ask
 
 pytestmark = [pytest.mark.services, pytest.mark.slow]
 ROOT = Path(__file__).parents[2]
@@ -33,11 +32,11 @@ def test_the_nightly_deployment_fires_and_runs_one_at_a_time(served: Project) ->
     for command in (("work-pool", "create", "zprl", "--type", "process"), ("deploy", "--all")):
         done = served.run(*prefect, *command)
         assert done.returncode == 0, done.stdout + done.stderr
-    deployment = httpx.get(f"{api}/deployments/name/zprl-pipeline/nightly", timeout=30).raise_for_status().json()
+    deployment = ask("GET", f"{api}/deployments/name/zprl-pipeline/nightly")
 
     def runs() -> dict[str, dict]:
         query = {"flow_runs": {"deployment_id": {"any_": [deployment["id"]]}}}
-        return {run["id"]: run for run in httpx.post(f"{api}/flow_runs/filter", json=query, timeout=30).raise_for_status().json()}
+        return {run["id"]: run for run in ask("POST", f"{api}/flow_runs/filter", json=query)}
 
     with open(served.path / "log", "w") as log:
         worker = subprocess.Popen(
@@ -55,13 +54,14 @@ def test_the_nightly_deployment_fires_and_runs_one_at_a_time(served: Project) ->
         assert len(fired) == 1
         assert fired[0]["auto_scheduled"]
 
-        second = httpx.post(f"{api}/deployments/{deployment['id']}/create_flow_run", json={}, timeout=30).raise_for_status().json()
+        second = ask("POST", f"{api}/deployments/{deployment['id']}/create_flow_run", json={})
         served.wait_for(lambda: runs()[second["id"]]["state_type"] == "CANCELLED")
         assert "concurrency limit" in runs()[second["id"]]["state"]["message"]
 
-        httpx.patch(f"{api}/deployments/{deployment['id']}", json={"paused": True}, timeout=30).raise_for_status()
+        ask("PATCH", f"{api}/deployments/{deployment['id']}", json={"paused": True})
         served.mode("middle", "")
         served.wait_for(lambda: runs()[fired[0]["id"]]["state_type"] == "COMPLETED")
         assert (served.path / "last.txt").read_text() == "lastmiddlefirst"
     finally:
         stop_group(worker, grace=(20.0, 10.0, 5.0))
+        ask("DELETE", f"{api}/deployments/{deployment['id']}")

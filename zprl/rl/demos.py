@@ -35,16 +35,19 @@ def transitions(
             actions.append(offset + torch.arange(t, t + chunk).clamp(max=length - 1))
     count = len(rewards)
     generator = seeding.torch_generator(seed, "demo-noise")
-    noise = torch.randn(2, count, spec.policy.horizon, policy.num_features, generator=generator)
+    device = policy.grid_features.device
+    scale = scale.to(device)
     states = []
-    for rows, draw in zip((torch.stack(starts), torch.stack(follows)), noise, strict=True):
-        embedding = policy.embed({key: store.obs[key][rows] for key in spec.obs_dims})
+    for rows in (torch.stack(starts), torch.stack(follows)):
+        draw = policy.draw_noise(count, generator).to(device)
+        embedding = policy.embed({key: store.obs[key][rows].to(device) for key in spec.obs_dims})
         anchor = interface.anchor(policy, embedding, draw)
         states.append(torch.cat([embedding, anchor], -1))
     point = anchor = states[0][:, -len(scale) :]
     if interface.name == "action":
-        wanted = policy.normalizer.normalize_actions(store.actions[torch.stack(actions)]).flatten(1)
+        wanted = policy.normalizer.normalize_actions(store.actions[torch.stack(actions)].to(device)).flatten(1)
         point = anchor + scale * ((wanted - anchor) / scale).clamp(-1, 1)
-    replay = Replay(count, states[0].shape[1], len(scale))
-    replay.add(state=states[0], point=point, reward=torch.tensor(rewards), discount=torch.tensor(discounts), next_state=states[1])
+    replay = Replay(count, states[0].shape[1], len(scale), device=str(device))
+    reward, discount = torch.tensor(rewards, device=device), torch.tensor(discounts, device=device)
+    replay.add(state=states[0], point=point, reward=reward, discount=discount, next_state=states[1])
     return replay

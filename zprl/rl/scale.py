@@ -30,12 +30,13 @@ def measure(policy: FlowPolicy, interface: Interface, store: EpisodeStore, *, se
     """Measure an interface's space on frames drawn from the demonstrations."""
     generator = seeding.torch_generator(seed, "spread")
     rows = torch.randint(len(store.actions), (min(SAMPLE, len(store.actions)),), generator=generator)
-    obs = {key: store.obs[key][rows].unsqueeze(1).expand(-1, policy.spec.policy.obs_steps, -1) for key in policy.spec.obs_dims}
-    noise = torch.randn(len(rows), policy.spec.policy.horizon, policy.num_features, generator=generator)
+    device = policy.grid_features.device
+    obs = {k: store.obs[k][rows].unsqueeze(1).expand(-1, policy.spec.policy.obs_steps, -1).to(device) for k in policy.spec.obs_dims}
+    noise = policy.draw_noise(len(rows), generator).to(device)
     embedding = policy.embed(obs)
     anchor = interface.anchor(policy, embedding, noise)
     std = policy.posterior(embedding)[1].exp().mean(0) if interface.name == "latent" else None
-    return Spread(anchor.square().mean(0).sqrt(), std)
+    return Spread(anchor.square().mean(0).sqrt().cpu(), None if std is None else std.cpu())
 
 
 def propose(config: Rl, spread: Spread) -> Tensor:

@@ -15,9 +15,8 @@ from zprl.rl.learner import Learner
 from zprl.rl.replay import Replay, join
 from zprl.rl.steered import SteeredPolicy
 
-CONFIG = Rl(
-    num_envs=8, segments=4, chunk_steps_per_segment=6, warmup_chunks=16, batch_size=32, hidden=(16, 16), residual_scale=0.5, updates_per_chunk=0.5
-)
+SIZE = {"num_envs": 8, "segments": 4, "chunk_steps_per_segment": 6, "warmup_chunks": 16}
+CONFIG = Rl(**SIZE, batch_size=32, hidden=(16, 16), residual_scale=0.5, updates_per_chunk=0.5)
 
 
 def make_env(config: Rl = CONFIG) -> ChunkEnv:

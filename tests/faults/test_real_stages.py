@@ -1,0 +1,79 @@
+"""Every stage of the real pipeline, on real physics at smoke size: killed, run again, and compared with the uninterrupted run."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.factories import write_demo_file
+from zprl import durable
+
+ROOT = Path(__file__).parents[2]
+STAGES = {
+    "ingest": (["pipelines.ingest"], ["episodes"]),
+    "pretrain": (["pipelines.pretrain"], ["base"]),
+    "evaluate_base": (["pipelines.evaluate_base"], ["evaluation/embedding", "evaluation/base"]),
+    "finetune_sim": (["pipelines.finetune_sim", "finetune_sim"], ["steering/latent"]),
+    "finetune_action_residual": (["pipelines.finetune_sim", "action_residual"], ["steering/action_residual"]),
+    "evaluate": (["pipelines.evaluate"], ["evaluation/latent", "evaluation/action_residual"]),
+    "report": (["pipelines.report"], ["report"]),
+}
+PARAMS = """
+run: {seed: 3}
+task: {episode_steps: 24}
+policy: {embedding_dim: 8, encoder_hidden: [16], mlp_hidden: [16], time_embedding_dim: 8, flow_steps: 2}
+vib: {hidden: [16]}
+pretrain: {steps: 30, batch_size: 16, warmup_steps: 2, checkpoint_every: 10, log_every: 10, validation_fraction: 0.2}
+evaluate: {episodes: 4, film_episodes: 1}
+finetune_sim: &rl {num_envs: 4, segments: 2, chunk_steps_per_segment: 5, warmup_chunks: 8, batch_size: 16, hidden: [16], demo_fraction: 0.25}
+action_residual: {<<: *rl, interface: action}
+"""
+
+
+def run(folder: Path, strike: int, command: list[str]) -> int:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.faults.strike_module", str(strike), *command],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "ZPRL_TRACKING": "off", "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode in (0, -9), done.stderr[-3000:]
+    return done.returncode
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, int]]:
+    """A project run stage by stage without interruption, and how many durable operations each stage made."""
+    folder = tmp_path_factory.mktemp("whole")
+    (folder / "data").mkdir()
+    write_demo_file(folder / "data" / "demos.hdf5", 6)
+    (folder / "params.yaml").write_text(PARAMS)
+    counts = {}
+    for name, (command, _) in STAGES.items():
+        assert run(folder, 0, command) == 0
+        counts[name] = int((folder / "COUNT").read_text())
+    return folder, counts
+
+
+@pytest.mark.isaac
+@pytest.mark.slow
+@pytest.mark.parametrize("name", STAGES)
+def test_killed_stage_arrives_at_the_same_bytes(name: str, reference: tuple[Path, dict[str, int]], tmp_path: Path) -> None:
+    whole, counts = reference
+    command, outputs = STAGES[name]
+    folder = tmp_path / "killed"
+    shutil.copytree(whole, folder, ignore=shutil.ignore_patterns("runs"))
+    for output in outputs:
+        shutil.rmtree(folder / "artifacts" / output)
+    # Once in the middle, once more right before the end: the second attempt starts from what the first one left.
+    assert run(folder, max(2, counts[name] * 2 // 3), command) == -9
+    assert run(folder, 0, command) == 0
+    for output in outputs:
+        assert durable.digest(folder / "artifacts" / output) == durable.digest(whole / "artifacts" / output), output
