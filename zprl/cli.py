@@ -178,8 +178,10 @@ def demos_record(
     from zprl.data.record import RecordSettings, record
 
     task = config.load().task if Path(config.PARAMS_FILE).exists() else config.Task()
-    record(output, episodes=episodes, seed=seed, settings=RecordSettings(task=task))
-    typer.echo(f"{output} is written; `dvc add data` versions it")
+    seen = record(output, episodes=episodes, seed=seed, settings=RecordSettings(task=task))
+    for grade, tried in sorted(seen.tried.items()):
+        typer.echo(f"{grade}: {seen.succeeded.get(grade, 0)} of {tried} tries succeeded, {seen.kept.get(grade, 0)} kept")
+    typer.echo(f"{output} is written: {seen.episodes} episodes, {seen.frames} frames; `dvc add data` versions it")
 
 
 @demos_app.command("describe")
@@ -191,7 +193,8 @@ def demos_describe(path: Annotated[Path, typer.Argument(help="A batch file, or a
 
     if not path.exists():
         raise DataError(f"{path} does not exist", remedy="`dvc pull data.dvc` fetches the demonstrations")
-    typer.echo(json.dumps(describe(path), indent=2))
+    files = sorted(path.rglob("*.hdf5")) if path.is_dir() else [path]
+    typer.echo(json.dumps({file.as_posix(): describe(file) for file in files}, indent=2))
 
 
 @env_app.command("list")

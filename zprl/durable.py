@@ -109,7 +109,8 @@ def write_dir(path: Path | str, fill: Callable[[Path], None]) -> None:
     """
     path = Path(path)
     temp = path.with_name(f"{path.name}.{os.getpid()}{PARTIAL}")
-    shutil.rmtree(temp, ignore_errors=True)
+    for stale in path.parent.glob(f"{path.name}.*{PARTIAL}"):  # a folder has one writer at a time: its stage holds the lease
+        shutil.rmtree(stale, ignore_errors=True)
     try:
         temp.mkdir(parents=True)
         fill(temp)
