@@ -13,7 +13,7 @@ import sys
 import torch
 from rich.progress import Progress
 
-from pipelines.stage import BASE, EPISODES, METRICS, PLOTS, STEERING, Stage, main
+from pipelines.stage import BASE, EPISODES, LEARNER, METRICS, PLOTS, STEERING, Stage, main
 from zprl import durable, envs, plugins, provenance
 from zprl.config import Rl
 from zprl.data.store import EpisodeStore
@@ -22,10 +22,11 @@ from zprl.models.bundle import load_policy
 from zprl.rl import demos, scale
 from zprl.rl.bundle import save_steering
 from zprl.rl.learner import Learner, Row
+from zprl.rl.start import save_start
 
 
 def finetune_sim(stage: Stage, section: str) -> None:
-    """Learn, segment by segment; write the steering bundle, the learning curve and the cost."""
+    """Learn, segment by segment; write the steering bundle, what a later learner can go on from, the learning curve and the cost."""
     params = stage.params
     config: Rl = getattr(params, section)
     device = params.run.device
@@ -89,6 +90,7 @@ def finetune_sim(stage: Stage, section: str) -> None:
             "versions": provenance.versions(),
         },
     )
+    save_start(LEARNER / name, learner.agent, learner.replay)
     durable.write_text(PLOTS / f"{stage.name}.csv", as_csv(learner.curve))
     cost = {"env_steps": learner.env_steps, "chunk_steps": learner.chunk_steps, "updates": learner.updates, "wall_s": stage.wall_s()}
     durable.write_json(METRICS / f"{stage.name}.json", {**cost, "training_success_rate": learner.curve[-1]["success_rate"]})

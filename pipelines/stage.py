@@ -35,6 +35,7 @@ RUNS = Path("runs")
 EPISODES = ARTIFACTS / "episodes"
 BASE = ARTIFACTS / "base"
 STEERING = ARTIFACTS / "steering"
+LEARNER = ARTIFACTS / "learner"
 EVALUATION = ARTIFACTS / "evaluation"
 PROMOTION = ARTIFACTS / "promotion.json"
 REPORT = ARTIFACTS / "report"

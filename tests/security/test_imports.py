@@ -11,8 +11,9 @@ ROOT = Path(__file__).parents[2]
 FLOORS = [
     {"errors", "seeding", "durable", "config", "run_dir", "provenance", "plugins", "presets"},
     {"data", "models"},
-    {"envs"},
+    {"envs", "robot"},
     {"offline", "rl", "evaluation"},
+    {"session"},
     {"tracking", "registry", "report"},
     {"doctor", "cli"},
 ]

@@ -19,8 +19,9 @@ from zprl.config import Rl
 from zprl.envs.chunk import ChunkEnv
 from zprl.models.policy import FlowPolicy
 from zprl.rl.interfaces import Interface
-from zprl.rl.replay import Replay, join
+from zprl.rl.replay import Replay
 from zprl.rl.sac import Sac
+from zprl.rl.updates import Updates
 
 RECENT = 100  # training success is reported over so many finished episodes (official code)
 
@@ -58,12 +59,12 @@ class Learner:
         self.agent = Sac(state_dim, scale, config, seeding.torch_generator(seed, "agent-init"), device=device)
         planned = config.segments * config.chunk_steps_per_segment * config.num_envs
         self.replay = Replay(min(config.buffer_size, planned), state_dim, len(scale), device=device)
-        self.demos = demos
+        others = [(demos, config.demo_fraction)] if demos is not None else []
+        self._updates = Updates(self.agent, config, seed=seed, main=self.replay, others=others, device=device)
         self.on_row = on_row
         self.chunk_discount = config.step_discount**self.spec.policy.chunk_steps
         self.segment = 0
         self.vector_steps = 0
-        self.updates = 0
         self.curve: list[Row] = []
         self.recent: list[tuple[float, float]] = []  # (success, length) of finished training episodes
 
@@ -76,6 +77,11 @@ class Learner:
     def env_steps(self) -> int:
         """Environment steps so far, over all environments."""
         return self.chunk_steps * self.spec.policy.chunk_steps
+
+    @property
+    def updates(self) -> int:
+        """Updates so far."""
+        return self._updates.done
 
     # -- collecting ------------------------------------------------------------------------------------------------
 
@@ -187,28 +193,11 @@ class Learner:
         due = config.value_warmup_updates + int(learned_from * config.updates_per_chunk)
         losses: dict[str, float] = {}
         while self.updates < due:
-            reports = self.update()
+            reports = self._updates.step(actor=self.updates >= config.value_warmup_updates)
             if self.updates > due - config.actor_period:
                 for report in reports:
                     losses |= report()
         return losses
-
-    @torch.inference_mode()
-    def update(self) -> list[Callable[[], dict[str, float]]]:
-        """One update: critics always, actor and targets by their periods.  Returns what computes the losses."""
-        config, step = self.config, self.updates
-        generator = self._generator("update", step)
-        from_demos = round(config.demo_fraction * config.batch_size) if self.demos is not None else 0
-        batch = self.replay.sample(config.batch_size - from_demos, generator)
-        if from_demos:
-            batch = join(batch, self.demos.sample(from_demos, generator))
-        reports = [self.agent.update_critics(batch, generator)]
-        if step % config.actor_period == 0 and step >= config.value_warmup_updates:
-            reports.append(self.agent.update_actor(batch, generator))
-        if step % config.target_period == 0:
-            self.agent.update_targets()
-        self.updates += 1
-        return reports
 
     # -- resuming ---------------------------------------------------------------------------------------------------
 
@@ -220,7 +209,9 @@ class Learner:
     def restore(self, facts: dict[str, Any], tensors: dict[str, dict[str, Tensor]]) -> None:
         """Continue from :meth:`state`."""
         for name, value in facts.items():
-            setattr(self, name, value)
+            if name != "updates":
+                setattr(self, name, value)
+        self._updates.done = facts["updates"]
         self.recent = [(s, n) for s, n in facts["recent"]]
         self.agent.restore(tensors["agent"])
         self.replay.restore(tensors["replay"])

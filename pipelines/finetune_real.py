@@ -1,0 +1,78 @@
+"""Stage ``finetune_real``: the learner, replayed over what a session recorded.
+
+The stage moves no robot.  It checks every byte of the session, folds the learner over its labels in the order in which they were given,
+and so arrives at the bundle that ran on the robot; where it does not (another machine's arithmetic), it says so.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import torch
+from rich.progress import Progress
+from zprl.session.store import SessionStore
+from zprl.session.verify import verify
+
+from pipelines.finetune_sim import as_csv
+from pipelines.stage import EVALUATION, METRICS, PLOTS, SESSION, STEERING, Stage, main
+from zprl import durable, provenance
+from zprl.errors import DataError
+from zprl.rl.bundle import save_steering
+from zprl.session import judge, replay
+from zprl.session.learning import BASE
+
+NAME = "real"
+
+
+def finetune_real(stage: Stage) -> None:
+    """Verify, replay, judge; write bundle, curve, evaluations and ``metrics/real.json``."""
+    torch.set_num_threads(1)  # the session's learner had one thread; another number sums in another order
+    broken = verify(SESSION)
+    if broken:
+        raise DataError(f"the session is damaged: {broken[0]}", remedy="`dvc checkout session.dvc` restores it")
+    store = SessionStore.open(SESSION)
+    header = store.header
+    with Progress(transient=True, disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task("replaying the learner", total=len(store.labels.in_order()))
+        learner = replay.fold(store, tick=lambda: bar.advance(task))
+    same = replay.matches(store, learner)
+    stage.say(
+        f"{len(learner.episodes)} labelled training episodes, {learner.updates.done:,} updates: "
+        + ("the very weights that ran on the robot" if same else "NOT the weights that ran on the robot (other arithmetic on this machine)")
+    )
+    save_steering(
+        STEERING / NAME,
+        learner.agent.actor,
+        learner.scale,
+        interface=learner.interface,
+        config=learner.rl,
+        base_digest=durable.digest(SESSION / "start" / BASE),
+        provenance={
+            "task": header.task,
+            "session": header.id,
+            "seed": header.seed,
+            "episodes": len(learner.episodes),
+            "updates": learner.updates.done,
+            "same_as_on_robot": same,
+            "versions": provenance.versions(),
+        },
+    )
+    if learner.curve:
+        durable.write_text(PLOTS / "finetune_real.csv", as_csv(learner.curve))
+    before, after = judge.evaluation(store, "evaluate_before"), judge.evaluation(store, "evaluate_after")
+    for found in (before, after):
+        found.save(EVALUATION / found.policy)
+    metrics = judge.metrics(store, before, after) | {"same_as_on_robot": same}
+    durable.write_json(METRICS / "real.json", metrics)
+    for row in learner.curve:
+        stage.tracker.log(int(row["episodes"]), **{k: v for k, v in row.items() if k != "episodes"})
+    stage.tracker.log(0, **{k: float(v) for k, v in metrics.items() if isinstance(v, (int, float)) and not isinstance(v, bool)})
+    stage.tracker.log_dir(STEERING / NAME, "steering")
+    stage.say(
+        f"success {before.summary()['success_rate']:.3f} before, {after.summary()['success_rate']:.3f} after "
+        f"({before.episodes} and {after.episodes} episodes)"
+    )
+
+
+if __name__ == "__main__":
+    main("finetune_real", finetune_real, sections=(), inputs=(SESSION,))

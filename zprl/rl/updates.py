@@ -1,0 +1,58 @@
+"""The agent's updates, alike in simulation and on a robot: which rows make a batch, and which part learns when.
+
+Every random number is a function of (seed, number of the update): a learner that goes on from a checkpoint and one that never
+stopped do the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+from zprl import seeding
+from zprl.config import Rl
+from zprl.rl.replay import Replay, join
+from zprl.rl.sac import Sac
+
+Report = Callable[[], dict[str, float]]
+
+
+class Updates:
+    """Updates of one agent.
+
+    Args:
+        agent: What learns.
+        config: Batch size and periods.
+        seed: Training seed.
+        main: The memory that fills what the others leave of a batch.
+        others: Further memories with their share of each batch; empty ones are left out.
+    """
+
+    def __init__(
+        self, agent: Sac, config: Rl, *, seed: int, main: Replay, others: Sequence[tuple[Replay, float]] = (), device: str = "cpu"
+    ) -> None:
+        self.agent, self.config, self.seed, self.device = agent, config, seed, device
+        self.main, self.others = main, [(memory, share) for memory, share in others if len(memory) and share]
+        self.done = 0
+
+    @torch.inference_mode()
+    def step(self, *, actor: bool = True) -> list[Report]:
+        """One update: critics always, actor (where it may learn) and targets by their periods.
+
+        Returns:
+            What computes the losses when called.
+        """
+        config, step = self.config, self.done
+        generator = seeding.torch_generator(self.seed, "update", step, device=self.device)
+        counts = [round(share * config.batch_size) for _, share in self.others]
+        batch = self.main.sample(config.batch_size - sum(counts), generator)
+        for (memory, _), count in zip(self.others, counts, strict=True):
+            batch = join(batch, memory.sample(count, generator))
+        reports = [self.agent.update_critics(batch, generator)]
+        if actor and step % config.actor_period == 0:
+            reports.append(self.agent.update_actor(batch, generator))
+        if step % config.target_period == 0:
+            self.agent.update_targets()
+        self.done += 1
+        return reports

@@ -1,0 +1,1 @@
+"""Robots, their limits and their senses: drivers, safety filter, cameras, doubles."""

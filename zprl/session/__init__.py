@@ -1,0 +1,1 @@
+"""A session with a robot: processes, state machine, recording, operator, learning."""

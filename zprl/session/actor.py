@@ -1,0 +1,87 @@
+"""Process ``actor``: answers the driver's requests for chunks with the newest weights.
+
+Weights are swapped between chunks only; each chunk says which version made it.  The answer goes to the driver at once and to the
+recorder on its own line.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import torch
+
+from zprl import durable
+from zprl.errors import DataError
+from zprl.session.bus import Bus, Feed, Message
+from zprl.session.child import Settings, Stopping, main
+from zprl.session.chooser import AS_SIMULATED, Chooser, Request
+
+BEAT_S = 0.2
+
+
+class Weights:
+    """The newest published weights of the residual."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.folder = settings.work / "weights"
+        self.version, self.value = AS_SIMULATED, None
+
+    def announced(self, body: dict[str, Any]) -> None:
+        """Read the file a learner told of."""
+        version = int(body["version"])
+        self.value = durable.read_tensors(self.folder / f"{version:06d}.safetensors")["actor"]
+        self.version = version
+
+
+def run(settings: Settings, stopping: Stopping) -> None:
+    """Serve until asked to stop."""
+    torch.set_num_threads(1)
+    bus = Bus(settings.sockets, "actor", {"driver": ["wish"], "learner": ["weights"]})
+    feed = Feed(settings.sockets, "recorder", reader=False)
+    chooser = Chooser(settings.session / "start", settings.config, seed=settings.seed)
+    weights = Weights(settings)
+    beat = 0.0
+    while not stopping:
+        wishes = []
+        for message in bus.poll(0.02):
+            if message.topic == "weights":
+                weights.announced(message.body)
+            else:
+                wishes.append(message)
+        if wishes:
+            answer(chooser, weights, wishes[-1], bus, feed)  # an older wish is of no use to anybody
+        if time.monotonic() - beat > BEAT_S:
+            beat = time.monotonic()
+            bus.publish("beat", {"version": weights.version})
+    bus.close()
+    feed.close()
+
+
+def answer(chooser: Chooser, weights: Weights, wish: Message, bus: Bus, feed: Feed) -> None:
+    """Make the chunk that is wished for, or look at an episode's last observation."""
+    body = wish.body
+    request = Request(
+        int(body["number"]), int(body["start_number"]), int(body["decision"]), bool(body["evaluation"]), bool(body["explore"])
+    )
+    obs = {name.removeprefix("obs/"): value for name, value in wish.arrays.items()}
+    wanted = body["weights"]
+    if wanted == AS_SIMULATED:
+        chooser.use(AS_SIMULATED, chooser.simulated)
+    elif weights.value is not None:
+        chooser.use(weights.version, weights.value)
+    elif wanted is not None:
+        raise DataError("the learner's weights are not there yet", remedy="the supervisor waits for them; look into the learner's log")
+    facts = {"number": request.number, "decision": request.decision, "version": chooser.version}
+    if body["final"]:
+        feed.put("actor", "final", facts, chooser.see(obs, request))
+        return
+    arrays = chooser.choose(obs, request)
+    facts |= {"step": int(body["step"]), "stamp": float(body["stamp"])}
+    bus.publish("chunk", facts, {"targets": arrays["targets"]})
+    if not feed.put("actor", "chunk", facts, arrays):
+        bus.publish("event", {"kind": "recorder_full", "level": "soft_stop", "reason": "the recorder does not keep up"})
+
+
+if __name__ == "__main__":
+    main(run)

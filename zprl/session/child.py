@@ -1,0 +1,78 @@
+"""What every process of a session shares: how it starts, how it stops, what it is told.
+
+The supervisor starts a child as ``python -m zprl.session.<name> <settings.json>``; the file holds :class:`Settings`.  A child dies with
+its parent, ends at SIGTERM, and reports a failure as one sentence on the bus and in its log.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from zprl import durable
+from zprl.config import Real
+from zprl.errors import ZprlError
+
+
+class Settings(BaseModel):
+    """What a child needs to know; written by the supervisor, read once."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    session: Path = Field(description="The session's folder.")
+    sockets: Path = Field(description="Folder of the sockets.")
+    work: Path = Field(description="Folder of weights, checkpoints and logs: never data.")
+    config: Real
+    seed: int
+    console_host: str = "127.0.0.1"
+    console_port: int = 0
+    twin: Path | None = Field(None, description="Folder of the double's control sockets, where the robot is one.")
+
+
+class Stopping:
+    """True once the process was asked to stop."""
+
+    def __init__(self) -> None:
+        self._asked = False
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._ask)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        self._asked = True
+
+    def __bool__(self) -> bool:
+        return self._asked
+
+
+def die_with_parent() -> None:
+    """Ask the kernel for SIGTERM when the parent dies, so that no orphan keeps moving a robot (Linux only)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+
+
+def main(body: Callable[[Settings, Stopping], None], *, niceness: int = 0) -> NoReturn:
+    """Run a child to its end."""
+    die_with_parent()
+    if niceness:
+        os.nice(niceness)
+    code = 0
+    try:
+        body(Settings.model_validate(durable.read_json(sys.argv[1])), Stopping())
+    except ZprlError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+        code = error.exit_code
+    except Exception:
+        traceback.print_exc()
+        code = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # client libraries' threads must not keep a stopped process alive

@@ -1,0 +1,415 @@
+"""Process ``driver``: the only one that talks to the robot.  Its tick waits for nobody.
+
+Slots lie on the robot's clock; a stalled tick skips what it missed and never catches up in a burst.  Policy, learner, recorder, disk and
+people may all be late: then the arm holds, and after ``command_age_s`` it comes to rest.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from zprl.robot.base import GRIPPER, POSE, Health, Mode, Pose, Robot, RobotError, StopLevel, Values
+from zprl.robot.events import Event, Level
+from zprl.robot.limits import Limits
+from zprl.robot.safety import Monitor, SafetyFilter
+from zprl.robot.senses.base import LatestReader, StaleSense
+from zprl.session.bus import Bus, Feed, Message
+from zprl.session.child import Settings, Stopping, main
+from zprl.session.layout import ActionLayout, ObsLayout
+from zprl.session.task import RealTask
+
+GRIPPER_COMMAND = "gripper.command"
+"""The last commanded gripper state as an observation: +1 open, -1 closed, as the policies were trained with."""
+PLAN_AGE_S = 1.0
+"""Host seconds without a plan from the supervisor after which the arm comes to rest."""
+POLL_S = 0.0002
+
+
+@dataclass
+class Playing:
+    """The chunk being played."""
+
+    decision: int = -1
+    targets: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
+    index: int = 0
+
+    @property
+    def left(self) -> int:
+        """Actions not yet played."""
+        return len(self.targets) - self.index
+
+
+class Clock:
+    """Slots on the robot's clock, and the host's view of whether that clock still moves."""
+
+    def __init__(self, robot: Robot, period: float, age_s: float) -> None:
+        self.robot, self.period, self.age_s = robot, period, age_s
+        self.slot = robot.now()
+        self._moved = time.monotonic()
+        self._stamp = robot.state_stamp()
+        self.intervals: deque[float] = deque(maxlen=5000)
+        self._last: float | None = None
+
+    @property
+    def age(self) -> float:
+        """Host seconds since the robot's state stamp last moved."""
+        stamp = self.robot.state_stamp()
+        if stamp != self._stamp:
+            self._stamp, self._moved = stamp, time.monotonic()
+        return time.monotonic() - self._moved
+
+    def wait(self) -> bool:
+        """Sleep until the next slot; False when the robot's clock stands still."""
+        self.slot += self.period
+        while (now := self.robot.now()) < self.slot:
+            if self.age > self.age_s:
+                return False
+            time.sleep(POLL_S)
+        if now - self.slot > self.period:  # stalled: these slots are gone
+            self.slot += ((now - self.slot) // self.period) * self.period
+        if self._last is not None:
+            self.intervals.append(now - self._last)
+        self._last = now
+        return True
+
+    def restart(self) -> None:
+        """Begin anew after the robot was away."""
+        self.slot, self._last = self.robot.now(), None
+        self._stamp, self._moved = self.robot.state_stamp(), time.monotonic()
+
+
+class Driver:
+    """Plays chunks on one robot, tick by tick; see the module.
+
+    Args:
+        task: What is done with which robot.
+        robot: The robot, connected.
+        senses: Latest readings beside the robot's own state, by name.
+        limits: The session's limits.
+        bus: To tell the others.
+        feed: To the recorder.
+    """
+
+    def __init__(self, task: RealTask, robot: Robot, senses: Mapping[str, LatestReader], limits: Limits, bus: Bus, feed: Feed) -> None:
+        self.task, self.robot, self.senses, self.limits, self.bus, self.feed = task, robot, senses, limits, bus, feed
+        self.obs_layout, self.action_layout = ObsLayout(task.observation), ActionLayout(task.action, robot.limits)
+        self.period = 1 / task.tick_hz
+        self.ticks_per_step = round(task.tick_hz / task.rate_hz)
+        self.prefixes = tuple(task.prefixes)
+        self.monitor = Monitor(limits)
+        self.clock = Clock(robot, self.period, limits.state_age_s)
+        self.filters = {p: SafetyFilter(limits.arms[p], self.period) for p in self.prefixes}
+        self.plan: dict[str, Any] = {"state": "IDLE", "number": 0}
+        self.plan_seen = time.monotonic()
+        self.recover_seq = 0
+        self.stopped = False
+        self.target: Values = {}
+        self.sent: Values = {}
+        self.clipped = False
+        self.command = 1.0
+        self.history: deque[dict[str, np.ndarray]] = deque(maxlen=max(task.obs_steps, 1))
+        self._reset_filters(self._features())
+        self._begin(0)
+
+    # -- state -----------------------------------------------------------------------------------------------------
+
+    def _features(self) -> Values:
+        """The robot's features, the senses' and the last gripper command."""
+        features = self.robot.get_observation()
+        for name, reader in self.senses.items():
+            reading = reader.latest(self.limits.sense_age_s)
+            for key, value in zip(POSE, reading.value, strict=True):
+                features[f"{name}.{key.removeprefix('ee.')}"] = float(value)
+        for prefix in self.prefixes:
+            features[prefix + GRIPPER_COMMAND] = self.command
+        return features
+
+    def _reset_filters(self, features: Values) -> None:
+        """Start from where the robot is, at rest."""
+        for prefix, safety in self.filters.items():
+            pose = Pose.read(features, prefix)
+            safety.reset(pose, features[prefix + GRIPPER])
+            self.target |= pose.features(prefix) | {prefix + GRIPPER: features[prefix + GRIPPER]}
+        self.sent = dict(self.target)
+
+    def _begin(self, number: int) -> None:
+        """Be ready for an episode."""
+        self.number, self.step, self.decision, self.wished = number, 0, 0, -1
+        self.playing, self.coming = Playing(), None
+        self.late_since: float | None = None
+        self.finished = False
+        self.action = np.zeros(self.action_layout.width, np.float32)
+
+    # -- one tick --------------------------------------------------------------------------------------------------
+
+    def tick(self, count: int) -> None:
+        """Everything between two slots: listen, look, decide, filter, send.
+
+        Args:
+            count: Ticks so far; every ``tick_hz / rate_hz``-th is a control step.
+        """
+        self._listen()
+        if self.plan["state"] == "ESTOP":
+            self._stop(StopLevel.HARD)
+        if self.stopped:
+            return
+        try:
+            features = self._features()
+        except StaleSense as error:
+            self._fault("sense_stale", "hold", str(error), StopLevel.SOFT)
+            return
+        if self._watch(features):
+            return
+        if self.plan["state"] in ("RUNNING", "STOPPING") and not self.finished:
+            if count % self.ticks_per_step == 0:
+                self._control_step(features)
+        elif self.plan["state"] == "HOMING":
+            self._go_home(features)
+        self._send(features)
+
+    def _watch(self, features: Values) -> bool:
+        """Run the monitors; True when the robot was stopped."""
+        events = self.monitor.check(features, self.robot.state_stamp(), time.monotonic(), self.robot.health())
+        if time.monotonic() - self.plan_seen > PLAN_AGE_S:
+            events = [*events, Event("supervisor_silent", Level.SOFT_STOP, "no plan from the supervisor", stamp=self.robot.now())]
+        for event in events:
+            self._tell(event)
+        worst = max((event.level for event in events), default=Level.NOTE)
+        if worst >= Level.SOFT_STOP:
+            self._stop(StopLevel.HARD if worst >= Level.HARD_STOP else StopLevel.SOFT)
+        return self.stopped
+
+    def _control_step(self, features: Values) -> None:
+        """One control step: see, choose the action, record."""
+        obs = self.obs_layout.read(features)
+        if self.step == 0 and self.wished < 0:
+            self.history.clear()
+        self.history.append(obs)
+        if self.plan["state"] == "STOPPING":
+            self._finish(features, obs)
+            return
+        if self.step >= self.task.episode_steps:
+            self._finish(features, obs)
+            self.bus.publish("event", {"kind": "time_out", "level": "note", "number": self.number, "reason": "the time is up"})
+            return
+        if self.playing.left == 0 and self.coming is not None:
+            self.playing, self.coming, self.late_since = self.coming, None, None
+        lead = 0 if self.plan["mode"] == "sync" else self.task.lead_steps
+        if self.wished < self.decision and self.playing.left <= (lead if self.playing.decision >= 0 else 0):
+            self._wish(final=False)
+        if self.playing.left == 0:
+            self._late()
+            if self.step == 0 or self.plan["mode"] == "sync":
+                self.history.pop()  # the step has not begun: it is seen again
+                return
+        else:
+            self.action = self.playing.targets[self.playing.index]
+            self.playing.index += 1
+            previous = self.target
+            self.target = self.action_layout.features(self.action, previous)
+            self.command = 1.0 if self.action_layout.opens(self.action) else -1.0
+        decision = self.playing.decision if self.late_since is None else -1
+        self._record(features, obs, decision)
+        self.step += 1
+
+    def _wish(self, *, final: bool) -> None:
+        """Ask the actor for the next chunk, with what is seen now."""
+        self.wished = self.decision
+        history = [self.history[0]] * (self.task.obs_steps - len(self.history)) + list(self.history)
+        arrays = {f"obs/{key}": np.stack([row[key] for row in history]) for key in history[0]}
+        facts = ("number", "start_number", "evaluation", "explore", "weights")
+        body = {name: self.plan[name] for name in facts} | {
+            "decision": self.decision, "step": self.step, "stamp": self.robot.state_stamp(), "final": final,
+        }  # fmt: skip
+        self.bus.publish("wish", body, arrays)
+
+    def _late(self) -> None:
+        """No chunk to play: hold; come to rest when it takes too long."""
+        now = self.robot.now()
+        if self.late_since is None:
+            self.late_since = now
+            if self.step > 0 and self.plan["mode"] == "async":
+                self._tell(Event("chunk_late", Level.HOLD, "the next chunk is not there: holding", stamp=now))
+        elif now - self.late_since > self.limits.command_age_s:
+            self._fault("chunk_missing", "soft_stop", f"no chunk for {now - self.late_since:.2f} s", StopLevel.SOFT)
+
+    def _record(self, features: Values, obs: dict[str, np.ndarray], decision: int) -> None:
+        arrays = {f"obs/{key}": value for key, value in obs.items()}
+        arrays |= self._rows(features) | {"commanded": np.asarray(self.action, np.float32), "sent": _array(self.sent)}
+        body = {"number": self.number, "step": self.step, "decision": decision, "clipped": self.clipped, **self._stamps()}
+        self.clipped = False
+        if not self.feed.put("driver", "frame", body, arrays):
+            self._fault("recorder_full", "soft_stop", "the recorder does not keep up", StopLevel.SOFT)
+        self.bus.publish("state", {**body, "left": self.playing.left, "health": _health(self.robot.health()), "features": features})
+
+    def _finish(self, features: Values, obs: dict[str, np.ndarray]) -> None:
+        """The episode's last observation."""
+        self.finished = True
+        self.decision += 1
+        self._wish(final=True)
+        arrays = {f"obs/{key}": value for key, value in obs.items()} | self._rows(features)
+        body = {"number": self.number, "step": self.step, **self._stamps(), **self.timing()}
+        self.feed.put("driver", "frame_final", body, arrays)
+        self.bus.publish("event", {"kind": "episode_ended", "level": "note", "number": self.number, "reason": "", "steps": self.step})
+
+    def _rows(self, features: Values) -> dict[str, np.ndarray]:
+        measured = np.concatenate([[features[p + key] for key in POSE] for p in self.prefixes])
+        return {"features": _array({k: features[k] for k in sorted(features)}), "measured": measured}
+
+    def _stamps(self) -> dict[str, float]:
+        return {"stamp": self.robot.state_stamp(), "host": time.monotonic()}
+
+    def timing(self) -> dict[str, float]:
+        """Intervals between ticks so far, in periods of robot time."""
+        found = np.array(self.clock.intervals) / self.period
+        if not len(found):
+            return {}
+        return {"tick_p50": float(np.percentile(found, 50)), "tick_p99": float(np.percentile(found, 99)), "tick_max": float(found.max())}
+
+    def _go_home(self, features: Values) -> None:
+        """Move to the task's home pose; tell when the arm is there and at rest."""
+        self.command = 1.0
+        there = True
+        for prefix in self.prefixes:
+            home = self.task.home[prefix]
+            self.target |= home.features(prefix) | {prefix + GRIPPER: self.robot.limits.gripper_width}
+            pose = Pose.read(features, prefix)
+            there &= bool(np.linalg.norm(pose.position - home.position) < self.task.home_tolerance)
+            there &= self.filters[prefix].resting
+        if there:
+            self.bus.publish("event", {"kind": "homed", "level": "note", "number": self.plan["number"], "reason": ""})
+
+    def _send(self, features: Values) -> None:
+        """Through the filter to the robot."""
+        action: Values = {}
+        for prefix, safety in self.filters.items():
+            found = safety.apply(Pose.read(self.target, prefix), self.target[prefix + GRIPPER], Pose.read(features, prefix))
+            action |= found.pose.features(prefix) | {prefix + GRIPPER: found.gripper}
+            for event in found.events:
+                self.clipped = True
+                self._tell(event)
+        self.sent = self.robot.send_action(action)
+
+    # -- stopping and going on ---------------------------------------------------------------------------------------
+
+    def _stop(self, level: StopLevel) -> None:
+        if not self.stopped or level == StopLevel.HARD:
+            self.robot.stop(level)
+        self.stopped = True
+
+    def _fault(self, kind: str, level: str, reason: str, stop: StopLevel) -> None:
+        """Stop here and now, then tell the supervisor, who decides how to go on."""
+        self._stop(stop)
+        self.bus.publish("event", {"kind": kind, "level": level, "reason": reason, "number": self.number, "fault": True})
+
+    def _recover(self) -> None:
+        """Try once to take control again."""
+        health = self.robot.health()
+        try:
+            if health.mode is Mode.DISCONNECTED:
+                self.robot.disconnect()
+                self.robot.connect()
+                normal_scheduling()
+                ok = True
+            else:
+                ok = self.robot.recover()
+            if ok:
+                self.clock.restart()
+                self._reset_filters(self._features())
+                self.monitor.restart()
+                self.stopped = False
+        except (RobotError, StaleSense) as error:
+            ok, health = False, Health(health.mode, health.errors, str(error))
+        kind = "recovered" if ok else "recovery_refused"
+        self.bus.publish("event", {"kind": kind, "level": "note", "reason": health.detail, "number": self.number})
+
+    def _listen(self) -> None:
+        for message in self.bus.poll():
+            if message.topic == "plan":
+                self._follow(message.body)
+            elif message.topic == "chunk":
+                self._take(message)
+            elif message.topic == "input" and message.body.get("kind") == "estop":
+                self._stop(StopLevel.HARD)  # not by way of the supervisor: nothing may stand between
+                self.bus.publish("event", {"kind": "estop", "level": "hard_stop", "reason": "e-stop pressed", "number": self.number})
+
+    def _follow(self, plan: dict[str, Any]) -> None:
+        self.plan_seen = time.monotonic()
+        before, self.plan = self.plan, plan
+        if plan["recover"] > self.recover_seq:
+            self.recover_seq = plan["recover"]
+            if self.stopped:
+                self._recover()
+        if plan["state"] == "RUNNING" and (plan["number"] != self.number or before["state"] not in ("RUNNING", "INTERVENTION")):
+            self._begin(int(plan["number"]))
+
+    def _take(self, message: Message) -> None:
+        """A chunk arrived: it is for this episode and the decision wished for, or it is dropped."""
+        body = message.body
+        targets = message.arrays["targets"]
+        if (body["number"], body["decision"]) != (self.number, self.wished) or self.wished != self.decision:
+            return
+        if targets.ndim != 2 or targets.shape[1] != self.action_layout.width or not np.isfinite(targets).all():
+            self._fault("chunk_broken", "soft_stop", f"a chunk of shape {targets.shape} or not finite", StopLevel.SOFT)
+            return
+        self.coming = Playing(int(body["decision"]), targets)
+        self.decision += 1
+
+    def _tell(self, event: Event) -> None:
+        self.bus.publish("event", {**event.as_dict(), "number": self.number, "step": self.step, "fault": event.level >= Level.SOFT_STOP})
+
+
+def _array(values: Values) -> np.ndarray:
+    return np.array(list(values.values()), np.float64)
+
+
+def _health(health: Health) -> dict[str, Any]:
+    return {"mode": str(health.mode), "errors": list(health.errors), "detail": health.detail}
+
+
+def normal_scheduling() -> None:
+    """Leave the real-time class that vendor clients put the calling thread into: children and later threads would inherit it."""
+    if hasattr(os, "sched_setscheduler"):
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+
+
+def run(settings: Settings, stopping: Stopping) -> None:
+    """Connect first, before any other thread exists; then tick until asked to stop."""
+    task = RealTask.load(settings.session / "task.yaml")
+    limits = Limits.load(settings.session / "limits.yaml")
+    robot = task.make_robot()
+    limits.check_against(robot.limits)
+    robot.connect()
+    normal_scheduling()
+    listen = {"supervisor": ["plan"], "actor": ["chunk"], "console": ["input"], "scripted": ["input"]}
+    bus, feed = Bus(settings.sockets, "driver", listen), Feed(settings.sockets, "recorder", reader=False)
+    senses = {name: LatestReader(sense) for name, sense in task.make_senses(settings.twin).items()}
+    try:
+        for reader in senses.values():
+            reader.start()
+        driver = Driver(task, robot, senses, limits, bus, feed)
+        bus.publish("event", {"kind": "ready", "level": "note", "reason": "", "number": 0})
+        count = 0
+        while not stopping:
+            if not driver.clock.wait() and not driver.stopped:
+                driver._fault("state_stale", "soft_stop", f"no state from the robot for {driver.clock.age:.2f} s", StopLevel.SOFT)
+            driver.tick(count)
+            count += 1
+    finally:
+        robot.stop(StopLevel.SOFT)
+        robot.disconnect()
+        for reader in senses.values():
+            reader.stop()
+        bus.close()
+        feed.close()
+
+
+if __name__ == "__main__":
+    main(run)
