@@ -31,6 +31,7 @@ ARTIFACTS = Path("artifacts")
 METRICS = Path("metrics")
 PLOTS = Path("plots")
 RUNS = Path("runs")
+SESSION = Path("session")
 
 EPISODES = ARTIFACTS / "episodes"
 BASE = ARTIFACTS / "base"
@@ -38,6 +39,7 @@ STEERING = ARTIFACTS / "steering"
 LEARNER = ARTIFACTS / "learner"
 EVALUATION = ARTIFACTS / "evaluation"
 PROMOTION = ARTIFACTS / "promotion.json"
+PROMOTION_REAL = ARTIFACTS / "promotion_real.json"
 REPORT = ARTIFACTS / "report"
 
 

@@ -231,6 +231,7 @@ class Params(Section):
     action_residual: Rl = Rl(interface="action")
     finetune_real: Real = Real()
     promote: Promote = Promote()
+    promote_real: Promote = Promote(model_name="zprl-lift-cube-real", min_episodes=40)
     report: Report = Report()
 
 

@@ -37,7 +37,7 @@ def here(tmp_path: Path, database: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     (tmp_path / "params.yaml").write_text("run: {seed: 0}\n")
     put("base", BASE)
     put("latent", GOOD)
-    for folder in promote.FOLDERS.values():
+    for folder in promote.SIMULATION.folders.values():
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "bundle.json").write_text("{}")
     return tmp_path
@@ -50,7 +50,7 @@ def put(policy: str, facts: dict) -> None:
 
 
 def run() -> dict:
-    stage.execute("promote", promote.promote, sections=("promote",), inputs=promote.INPUTS)
+    stage.execute("promote", promote.promote, sections=("promote",), inputs=promote.SIMULATION.inputs)
     return json.loads(stage.PROMOTION.read_text())
 
 
@@ -69,7 +69,7 @@ def test_accepted_published_and_the_same_bytes_again(here: Path) -> None:
 
 def test_the_next_candidate_meets_the_champion(here: Path) -> None:
     run()
-    (promote.FOLDERS["steering"] / "bundle.json").write_text('{"other": 1}')
+    (promote.SIMULATION.folders["steering"] / "bundle.json").write_text('{"other": 1}')
     second = run()
     assert not second["accept"]
     assert second["incumbent"]["name"] == "champion"

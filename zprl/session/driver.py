@@ -105,7 +105,7 @@ class Driver:
         self.prefixes = tuple(task.prefixes)
         self.monitor = Monitor(limits)
         self.clock = Clock(robot, self.period, limits.state_age_s)
-        self.filters = {p: SafetyFilter(limits.arms[p], self.period) for p in self.prefixes}
+        self.filters = {p: SafetyFilter(limits.arms[p], self.period, self.ticks_per_step) for p in self.prefixes}
         self.plan: dict[str, Any] = {"state": "IDLE", "number": 0}
         self.plan_seen = time.monotonic()
         self.recover_seq = 0
@@ -292,9 +292,12 @@ class Driver:
         for prefix, safety in self.filters.items():
             found = safety.apply(Pose.read(self.target, prefix), self.target[prefix + GRIPPER], Pose.read(features, prefix))
             action |= found.pose.features(prefix) | {prefix + GRIPPER: found.gripper}
+            self.clipped |= found.clipped
             for event in found.events:
-                self.clipped = True
                 self._tell(event)
+            if any(event.level >= Level.SOFT_STOP for event in found.events):
+                self._stop(StopLevel.SOFT)
+                return
         self.sent = self.robot.send_action(action)
 
     # -- stopping and going on ---------------------------------------------------------------------------------------
@@ -385,7 +388,8 @@ def run(settings: Settings, stopping: Stopping) -> None:
     task = RealTask.load(settings.session / "task.yaml")
     limits = Limits.load(settings.session / "limits.yaml")
     robot = task.make_robot()
-    limits.check_against(robot.limits)
+    for prefix in task.prefixes:
+        limits.check_against(robot.limits, prefix)
     robot.connect()
     normal_scheduling()
     listen = {"supervisor": ["plan"], "actor": ["chunk"], "console": ["input"], "scripted": ["input"]}
