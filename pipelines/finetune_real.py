@@ -34,11 +34,12 @@ def finetune_real(stage: Stage) -> None:
     header = store.header
     with Progress(transient=True, disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task("replaying the learner", total=len(store.labels.in_order()))
-        learner = replay.fold(store, tick=lambda: bar.advance(task))
-    same = replay.matches(store, learner)
+        learner, digests = replay.fold(store, tick=lambda: bar.advance(task))
+    differing = replay.differing(store, digests)
+    same = not differing
     stage.say(
         f"{len(learner.episodes)} labelled training episodes, {learner.updates.done:,} updates: "
-        + ("the very weights that ran on the robot" if same else "NOT the weights that ran on the robot (other arithmetic on this machine)")
+        + ("the very weights that acted on the robot" if same else f"other weights than acted on the robot, from version {differing[0]} on")
     )
     save_steering(
         STEERING / NAME,

@@ -28,7 +28,6 @@ from zprl.registry.gate import Decision, Facts, decide
 from zprl.tracking import SWITCH_VARIABLE, mlflow_tracker
 
 
-
 @dataclass(frozen=True)
 class Contest:
     """Who is judged against whom, and what the candidate is made of.

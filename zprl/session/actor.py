@@ -40,6 +40,7 @@ def run(settings: Settings, stopping: Stopping) -> None:
     bus = Bus(settings.sockets, "actor", {"driver": ["wish"], "learner": ["weights"]})
     feed = Feed(settings.sockets, "recorder", reader=False)
     chooser = Chooser(settings.session / "start", settings.config, seed=settings.seed)
+    chooser.warm_up()
     weights = Weights(settings)
     beat = 0.0
     while not stopping:
@@ -72,7 +73,7 @@ def answer(chooser: Chooser, weights: Weights, wish: Message, bus: Bus, feed: Fe
         chooser.use(weights.version, weights.value)
     elif wanted is not None:
         raise DataError("the learner's weights are not there yet", remedy="the supervisor waits for them; look into the learner's log")
-    facts = {"number": request.number, "decision": request.decision, "version": chooser.version}
+    facts = {"number": request.number, "decision": request.decision, "version": chooser.version, "digest": chooser.digest}
     if body["final"]:
         feed.put("actor", "final", facts, chooser.see(obs, request))
         return

@@ -14,7 +14,7 @@ from zprl.config import Real, Rl
 from zprl.models.bundle import load_policy, read_bundle
 from zprl.rl import bundle
 from zprl.rl.sac import Actor
-from zprl.session.learning import BASE, STEERING, agent_config
+from zprl.session.learning import BASE, STEERING, agent_config, weights_digest
 
 AS_SIMULATED = -1
 """The version of the weights that left simulation."""
@@ -59,12 +59,21 @@ class Chooser:
         state_dim = self.policy.spec.policy.embedding_dim + len(self.scale)
         self.actor = Actor(state_dim, len(self.scale), agent_config(rl, config), None)
         self.simulated = tensors["actor"]
+        self.version: int | None = None
+        self.digest = ""
         self.use(AS_SIMULATED, self.simulated)
 
     def use(self, version: int, weights: torch.Tensor) -> None:
         """Swap the residual's weights; called between chunks only."""
-        self.actor.net.flat.copy_(weights)
-        self.version = version
+        if version != self.version:
+            self.actor.net.flat.copy_(weights)
+            self.version, self.digest = version, weights_digest(weights)
+
+    def warm_up(self) -> None:
+        """Decide once for nothing: the first pass through the networks is many times slower than the next."""
+        steps = self.policy.spec.policy.obs_steps
+        obs = {key: np.zeros((steps, width), np.float32) for key, width in self.policy.spec.obs_dims.items()}
+        self.choose(obs, Request(0, 0, 0, evaluation=False, explore=True))
 
     def _generator(self, purpose: str, request: Request) -> torch.Generator:
         if request.evaluation:

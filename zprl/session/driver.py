@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from zprl.robot.base import GRIPPER, POSE, Health, Mode, Pose, Robot, RobotError, StopLevel, Values
+from zprl.errors import DataError
+from zprl.robot.base import GRIPPER, POSE, WRENCH, Health, Mode, Pose, Robot, RobotError, StopLevel, Values
 from zprl.robot.events import Event, Level
 from zprl.robot.limits import Limits
 from zprl.robot.safety import Monitor, SafetyFilter
@@ -30,6 +31,13 @@ GRIPPER_COMMAND = "gripper.command"
 PLAN_AGE_S = 1.0
 """Host seconds without a plan from the supervisor after which the arm comes to rest."""
 POLL_S = 0.0002
+BEAT_S = 0.2
+WISH_S = 0.1
+"""Host seconds after which a wish is repeated."""
+FIRST_CHUNK_S = 10.0
+"""Patience with an episode's first chunk: the arm has not moved yet."""
+FIRST_READING_S = 10.0
+"""Longest wait for the first reading of a camera or tracker."""
 
 
 @dataclass
@@ -99,10 +107,11 @@ class Driver:
 
     def __init__(self, task: RealTask, robot: Robot, senses: Mapping[str, LatestReader], limits: Limits, bus: Bus, feed: Feed) -> None:
         self.task, self.robot, self.senses, self.limits, self.bus, self.feed = task, robot, senses, limits, bus, feed
-        self.obs_layout, self.action_layout = ObsLayout(task.observation), ActionLayout(task.action, robot.limits)
+        self.obs_layout, self.action_layout = ObsLayout(task.observation), ActionLayout(task.action, task.ranges(robot))
         self.period = 1 / task.tick_hz
         self.ticks_per_step = round(task.tick_hz / task.rate_hz)
         self.prefixes = tuple(task.prefixes)
+        self.ranges = task.ranges(robot)
         self.monitor = Monitor(limits)
         self.clock = Clock(robot, self.period, limits.state_age_s)
         self.filters = {p: SafetyFilter(limits.arms[p], self.period, self.ticks_per_step) for p in self.prefixes}
@@ -110,10 +119,11 @@ class Driver:
         self.plan_seen = time.monotonic()
         self.recover_seq = 0
         self.stopped = False
+        self.beat = 0.0
         self.target: Values = {}
         self.sent: Values = {}
         self.clipped = False
-        self.command = 1.0
+        self.command = dict.fromkeys(self.prefixes, 1.0)
         self.history: deque[dict[str, np.ndarray]] = deque(maxlen=max(task.obs_steps, 1))
         self._reset_filters(self._features())
         self._begin(0)
@@ -128,7 +138,7 @@ class Driver:
             for key, value in zip(POSE, reading.value, strict=True):
                 features[f"{name}.{key.removeprefix('ee.')}"] = float(value)
         for prefix in self.prefixes:
-            features[prefix + GRIPPER_COMMAND] = self.command
+            features[prefix + GRIPPER_COMMAND] = self.command[prefix]
         return features
 
     def _reset_filters(self, features: Values) -> None:
@@ -158,13 +168,22 @@ class Driver:
         self._listen()
         if self.plan["state"] == "ESTOP":
             self._stop(StopLevel.HARD)
+        if time.monotonic() - self.beat > BEAT_S:
+            self.beat = time.monotonic()
+            self.bus.publish("beat", {"stopped": self.stopped})
         if self.stopped:
             return
         try:
-            features = self._features()
+            self._move(count)
         except StaleSense as error:
-            self._fault("sense_stale", "hold", str(error), StopLevel.SOFT)
-            return
+            self._fault("sense_stale", error.message)
+        except DataError as error:
+            self._fault("chunk_broken", error.message)
+        except RobotError as error:
+            self._fault("robot", error.message)
+
+    def _move(self, count: int) -> None:
+        features = self._features()
         if self._watch(features):
             return
         if self.plan["state"] in ("RUNNING", "STOPPING") and not self.finished:
@@ -172,7 +191,8 @@ class Driver:
                 self._control_step(features)
         elif self.plan["state"] == "HOMING":
             self._go_home(features)
-        self._send(features)
+        if not self.stopped:
+            self._send(features)
 
     def _watch(self, features: Values) -> bool:
         """Run the monitors; True when the robot was stopped."""
@@ -196,8 +216,8 @@ class Driver:
             self._finish(features, obs)
             return
         if self.step >= self.task.episode_steps:
-            self._finish(features, obs)
             self.bus.publish("event", {"kind": "time_out", "level": "note", "number": self.number, "reason": "the time is up"})
+            self._finish(features, obs)
             return
         if self.playing.left == 0 and self.coming is not None:
             self.playing, self.coming, self.late_since = self.coming, None, None
@@ -212,9 +232,8 @@ class Driver:
         else:
             self.action = self.playing.targets[self.playing.index]
             self.playing.index += 1
-            previous = self.target
-            self.target = self.action_layout.features(self.action, previous)
-            self.command = 1.0 if self.action_layout.opens(self.action) else -1.0
+            self.target = self.action_layout.features(self.action, self.target)
+            self.command = {p: 1.0 if self.action_layout.opens(self.action, p) else -1.0 for p in self.prefixes}
         decision = self.playing.decision if self.late_since is None else -1
         self._record(features, obs, decision)
         self.step += 1
@@ -228,25 +247,34 @@ class Driver:
         body = {name: self.plan[name] for name in facts} | {
             "decision": self.decision, "step": self.step, "stamp": self.robot.state_stamp(), "final": final,
         }  # fmt: skip
-        self.bus.publish("wish", body, arrays)
+        self.wish = ("wish", body, arrays)
+        self._send_wish()
+
+    def _send_wish(self) -> None:
+        """Publish the wish; again after a while without an answer, because an actor that has just started may not have heard it."""
+        self.wish_sent = time.monotonic()
+        self.bus.publish(*self.wish)
 
     def _late(self) -> None:
         """No chunk to play: hold; come to rest when it takes too long."""
         now = self.robot.now()
+        if time.monotonic() - self.wish_sent > WISH_S:
+            self._send_wish()
         if self.late_since is None:
             self.late_since = now
             if self.step > 0 and self.plan["mode"] == "async":
                 self._tell(Event("chunk_late", Level.HOLD, "the next chunk is not there: holding", stamp=now))
-        elif now - self.late_since > self.limits.command_age_s:
-            self._fault("chunk_missing", "soft_stop", f"no chunk for {now - self.late_since:.2f} s", StopLevel.SOFT)
+        elif now - self.late_since > (self.limits.command_age_s if self.step else FIRST_CHUNK_S):
+            self._fault("chunk_missing", f"no chunk for {now - self.late_since:.2f} s")
 
     def _record(self, features: Values, obs: dict[str, np.ndarray], decision: int) -> None:
         arrays = {f"obs/{key}": value for key, value in obs.items()}
         arrays |= self._rows(features) | {"commanded": np.asarray(self.action, np.float32), "sent": _array(self.sent)}
-        body = {"number": self.number, "step": self.step, "decision": decision, "clipped": self.clipped, **self._stamps()}
+        body = {"number": self.number, "step": self.step, "decision": decision, "clipped": self.clipped, **self._stamps(),
+                "intervention": False}  # fmt: skip
         self.clipped = False
         if not self.feed.put("driver", "frame", body, arrays):
-            self._fault("recorder_full", "soft_stop", "the recorder does not keep up", StopLevel.SOFT)
+            self._fault("recorder_full", "the recorder does not keep up")
         self.bus.publish("state", {**body, "left": self.playing.left, "health": _health(self.robot.health()), "features": features})
 
     def _finish(self, features: Values, obs: dict[str, np.ndarray]) -> None:
@@ -255,13 +283,16 @@ class Driver:
         self.decision += 1
         self._wish(final=True)
         arrays = {f"obs/{key}": value for key, value in obs.items()} | self._rows(features)
-        body = {"number": self.number, "step": self.step, **self._stamps(), **self.timing()}
+        names = {"features": sorted(features), "sent": list(self.sent)}
+        body = {"number": self.number, "step": self.step, **names, **self._stamps(), **self.timing()}
         self.feed.put("driver", "frame_final", body, arrays)
         self.bus.publish("event", {"kind": "episode_ended", "level": "note", "number": self.number, "reason": "", "steps": self.step})
 
     def _rows(self, features: Values) -> dict[str, np.ndarray]:
         measured = np.concatenate([[features[p + key] for key in POSE] for p in self.prefixes])
-        return {"features": _array({k: features[k] for k in sorted(features)}), "measured": measured}
+        rows = {"features": _array({k: features[k] for k in sorted(features)}), "measured": measured}
+        felt = [features[p + key] for p in self.prefixes for key in WRENCH if p + key in features]
+        return rows | ({"wrench": np.array(felt)} if len(felt) == len(WRENCH) * len(self.prefixes) else {})
 
     def _stamps(self) -> dict[str, float]:
         return {"stamp": self.robot.state_stamp(), "host": time.monotonic()}
@@ -275,11 +306,11 @@ class Driver:
 
     def _go_home(self, features: Values) -> None:
         """Move to the task's home pose; tell when the arm is there and at rest."""
-        self.command = 1.0
+        self.command = dict.fromkeys(self.prefixes, 1.0)
         there = True
         for prefix in self.prefixes:
             home = self.task.home[prefix]
-            self.target |= home.features(prefix) | {prefix + GRIPPER: self.robot.limits.gripper_width}
+            self.target |= home.features(prefix) | {prefix + GRIPPER: self.ranges[prefix].gripper_width}
             pose = Pose.read(features, prefix)
             there &= bool(np.linalg.norm(pose.position - home.position) < self.task.home_tolerance)
             there &= self.filters[prefix].resting
@@ -307,13 +338,16 @@ class Driver:
             self.robot.stop(level)
         self.stopped = True
 
-    def _fault(self, kind: str, level: str, reason: str, stop: StopLevel) -> None:
+    def _fault(self, kind: str, reason: str) -> None:
         """Stop here and now, then tell the supervisor, who decides how to go on."""
-        self._stop(stop)
-        self.bus.publish("event", {"kind": kind, "level": level, "reason": reason, "number": self.number, "fault": True})
+        self._stop(StopLevel.SOFT)
+        self._tell(Event(kind, Level.SOFT_STOP, reason[:500], stamp=self.robot.now(), recoverable=True))
 
     def _recover(self) -> None:
         """Try once to take control again."""
+        if not self.stopped:
+            self.bus.publish("event", {"kind": "recovered", "level": "note", "reason": "", "number": self.number})
+            return
         health = self.robot.health()
         try:
             if health.mode is Mode.DISCONNECTED:
@@ -348,8 +382,7 @@ class Driver:
         before, self.plan = self.plan, plan
         if plan["recover"] > self.recover_seq:
             self.recover_seq = plan["recover"]
-            if self.stopped:
-                self._recover()
+            self._recover()
         if plan["state"] == "RUNNING" and (plan["number"] != self.number or before["state"] not in ("RUNNING", "INTERVENTION")):
             self._begin(int(plan["number"]))
 
@@ -360,8 +393,7 @@ class Driver:
         if (body["number"], body["decision"]) != (self.number, self.wished) or self.wished != self.decision:
             return
         if targets.ndim != 2 or targets.shape[1] != self.action_layout.width or not np.isfinite(targets).all():
-            self._fault("chunk_broken", "soft_stop", f"a chunk of shape {targets.shape} or not finite", StopLevel.SOFT)
-            return
+            raise DataError(f"a chunk of shape {targets.shape}, or not finite", remedy="look into the actor's log")
         self.coming = Playing(int(body["decision"]), targets)
         self.decision += 1
 
@@ -377,6 +409,20 @@ def _health(health: Health) -> dict[str, Any]:
     return {"mode": str(health.mode), "errors": list(health.errors), "detail": health.detail}
 
 
+def _await(senses: Mapping[str, LatestReader]) -> None:
+    """Wait for a first reading of every sense."""
+    end = time.monotonic() + FIRST_READING_S
+    for reader in senses.values():
+        while True:
+            try:
+                reader.latest(FIRST_READING_S)
+                break
+            except StaleSense:
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.01)
+
+
 def normal_scheduling() -> None:
     """Leave the real-time class that vendor clients put the calling thread into: children and later threads would inherit it."""
     if hasattr(os, "sched_setscheduler"):
@@ -388,8 +434,7 @@ def run(settings: Settings, stopping: Stopping) -> None:
     task = RealTask.load(settings.session / "task.yaml")
     limits = Limits.load(settings.session / "limits.yaml")
     robot = task.make_robot()
-    for prefix in task.prefixes:
-        limits.check_against(robot.limits, prefix)
+    task.check_robot(robot, limits)
     robot.connect()
     normal_scheduling()
     listen = {"supervisor": ["plan"], "actor": ["chunk"], "console": ["input"], "scripted": ["input"]}
@@ -398,12 +443,13 @@ def run(settings: Settings, stopping: Stopping) -> None:
     try:
         for reader in senses.values():
             reader.start()
+        _await(senses)
         driver = Driver(task, robot, senses, limits, bus, feed)
         bus.publish("event", {"kind": "ready", "level": "note", "reason": "", "number": 0})
         count = 0
         while not stopping:
             if not driver.clock.wait() and not driver.stopped:
-                driver._fault("state_stale", "soft_stop", f"no state from the robot for {driver.clock.age:.2f} s", StopLevel.SOFT)
+                driver._fault("state_stale", f"no state from the robot for {driver.clock.age:.2f} s")
             driver.tick(count)
             count += 1
     finally:

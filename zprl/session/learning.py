@@ -8,6 +8,7 @@ there on and pays for no new updates.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,6 +90,8 @@ class SessionLearner:
                 others.append((start.load_replay(folder / name, self.state_dim, self.dim), share))
         self.updates = Updates(self.agent, self.rl, seed=seed, main=self.replay, others=others)
         self.chunk_discount = config.step_discount**self.policy.spec.policy.chunk_steps
+        self.published = -1
+        """Version of the weights told of last."""
         self.labels = 0  # lines of the journal taken in
         self.episodes: dict[int, tuple[int, int, bool]] = {}  # number: row of the last chunk (-1: none kept), its steps, success
         self.paid = 0.0  # updates paid for by chunks, a fraction carried on
@@ -217,3 +220,8 @@ def agent_config(simulation: Rl, config: Real) -> Rl:
     """The agent's configuration on the robot: the networks of simulation, the learning rates and periods of the session."""
     names = ("batch_size", "actor_learning_rate", "critic_learning_rate", "actor_period", "step_discount", "demo_fraction")
     return simulation.model_copy(update={name: getattr(config, name) for name in names})
+
+
+def weights_digest(weights: Tensor) -> str:
+    """SHA-256 of the residual's weights."""
+    return hashlib.sha256(weights.detach().cpu().contiguous().numpy().tobytes()).hexdigest()

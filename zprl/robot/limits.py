@@ -1,0 +1,282 @@
+"""One versioned file of limits, whose digest is stored with every episode.
+
+Software limits are not a safety-rated function: the robot's own limits and the hardware stop in a person's hand stay in force.
+
+Limits may be tightened at run time and never loosened.  What is tighter is declared once per field (:class:`Tighter`) and compared in one
+place (:meth:`Limits.tightened`).
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+import json
+import math
+from collections import deque
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from zprl.errors import ConfigError
+from zprl.robot.base import Ranges
+
+
+class Tighter(enum.Enum):
+    """Which change of a field makes the limits tighter; a field without one is a section of such fields."""
+
+    LOWER = "lower"
+    HIGHER = "higher"
+    MORE = "more entries; none may change or go"
+    SET = "set where it was not; fixed once it is"
+    FIXED = "none"
+
+
+LOWER, HIGHER, MORE, SET, FIXED = Tighter.LOWER, Tighter.HIGHER, Tighter.MORE, Tighter.SET, Tighter.FIXED
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Vector = tuple[Finite, Finite, Finite]
+
+
+class Section(BaseModel):
+    """A part of the file: frozen, and a key it does not know is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Box(Section):
+    """An upright box in the base frame."""
+
+    low: Annotated[Vector, HIGHER] = Field(description="Corner with the smallest coordinates [m].")
+    high: Annotated[Vector, LOWER] = Field(description="Corner with the largest coordinates [m].")
+
+    @model_validator(mode="after")
+    def _upright(self) -> Box:
+        if not all(low < high for low, high in zip(self.low, self.high, strict=True)):
+            raise ValueError("a box needs low < high along every axis")
+        return self
+
+
+class Plane(Section):
+    """A half-space the tool centre point must stay in: ``normal . p >= offset``."""
+
+    normal: Annotated[Vector, FIXED] = Field(description="Unit vector towards the allowed side.")
+    offset: Annotated[Finite, HIGHER] = Field(description="Distance of the plane from the base's origin along the normal [m].")
+
+    @model_validator(mode="after")
+    def _unit(self) -> Plane:
+        if abs(math.hypot(*self.normal) - 1) > 1e-6:
+            raise ValueError("a plane's normal has length 1")
+        return self
+
+
+class Cone(Section):
+    """Where the tool's z axis may point."""
+
+    axis: Annotated[Vector, FIXED] = Field(description="Unit vector in the base frame; (0, 0, -1) is straight down.")
+    angle: Annotated[Positive, LOWER] = Field(le=math.pi, description="Largest angle between the tool's z axis and it [rad].")
+
+    @model_validator(mode="after")
+    def _unit(self) -> Cone:
+        if abs(math.hypot(*self.axis) - 1) > 1e-6:
+            raise ValueError("a cone's axis has length 1")
+        return self
+
+
+class Motion(Section):
+    """Bounds of the jerk-limited filter, on vectors' lengths; each axis gets its share of 1/sqrt(3).
+
+    A lower acceleration or jerk is gentler, and stops later.
+    """
+
+    speed: Annotated[Positive, LOWER] = Field(description="[m/s] or [rad/s].")
+    acceleration: Annotated[Positive, LOWER] = Field(description="[m/s^2] or [rad/s^2].")
+    jerk: Annotated[Positive, LOWER] = Field(description="[m/s^3] or [rad/s^3].")
+
+
+class Width(Section):
+    """What the gripper may be told."""
+
+    low: Annotated[Finite, HIGHER] = Field(0.0, ge=0, description="Narrowest opening [m].")
+    high: Annotated[Finite, LOWER] = Field(description="Widest opening [m].")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Width:
+        if not self.low < self.high:
+            raise ValueError("a gripper needs low < high")
+        return self
+
+
+class ArmLimits(Section):
+    """Limits of one arm."""
+
+    workspace: Box = Field(description="Where the tool centre point may be told to go.")
+    keep_out: Annotated[tuple[Box, ...], MORE] = Field((), max_length=32, description="Boxes it may not be told to enter.")
+    planes: Annotated[tuple[Plane, ...], MORE] = Field((), max_length=32, description="Half-spaces it must stay in.")
+    cone: Annotated[Cone | None, SET] = Field(None, description="Where the tool may point; null: anywhere.")
+    max_step: Annotated[Positive, LOWER] = Field(description="Largest change of the target position per action [m].")
+    max_rotation_step: Annotated[Positive, LOWER] = Field(description="Largest change of the target orientation per action [rad].")
+    translation: Motion
+    rotation: Motion
+    tracking_clip: Annotated[Positive, LOWER] = Field(
+        description="Largest distance of what is sent from what is measured [m]; with a stiffness K the arm pushes with K times it at most."
+    )
+    tracking_clip_rotation: Annotated[Positive, LOWER] = Field(le=3.0, description="The same for the orientation [rad], and for torque.")
+    force: Annotated[Positive | None, LOWER] = Field(None, description="External force at which the arm stops [N]; null: not watched.")
+    torque: Annotated[Positive | None, LOWER] = Field(None, description="External torque at which the arm stops [Nm]; null: not watched.")
+    debounce_ticks: Annotated[int, LOWER] = Field(3, ge=1, le=1000, description="States in a row over a threshold before the arm stops.")
+    measured_speed: Annotated[Positive, LOWER] = Field(description="Measured speed of the tool at which the arm stops [m/s].")
+    gripper: Width
+
+
+class Recoveries(Section):
+    """How often a robot may be recovered without asking a person."""
+
+    count: Annotated[int, LOWER] = Field(3, ge=0, description="At most so many ...")
+    window_s: Annotated[Positive, HIGHER] = Field(600.0, description="... within so many seconds.")
+
+
+class Limits(Section):
+    """Everything that bounds a session."""
+
+    format_version: Annotated[Literal[1], FIXED] = 1
+    arms: dict[str, ArmLimits] = Field(min_length=1, description='Arm prefix ("" for a single arm) to its limits.')
+    state_age_s: Annotated[Positive, LOWER] = Field(0.05, description="Host seconds for which the robot's stamp may stand still.")
+    sense_age_s: Annotated[Positive, LOWER] = Field(0.15, description="Age at which a camera or tracker reading is refused.")
+    command_age_s: Annotated[Positive, LOWER] = Field(
+        0.5, description="The arm holds while the next chunk is late, and stops after this long."
+    )
+    heartbeat_s: dict[str, Annotated[Positive, LOWER]] = Field(
+        default_factory=dict, description="Silence after which the arm stops, by who is silent: policy, operator, camera."
+    )
+    recoveries: Recoveries = Recoveries()
+    altered_chunk_fraction: Annotated[Finite, LOWER] = Field(
+        0.25, ge=0, le=1, description="A chunk is flagged when more than this share of its steps was changed."
+    )
+
+    @classmethod
+    def load(cls, path: Path | str) -> Limits:
+        """Read a YAML file.
+
+        Raises:
+            ConfigError: no such file, or something in it is unknown or impossible.
+        """
+        try:
+            found = yaml.safe_load(Path(path).read_text())
+        except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+            raise ConfigError(f"{path} cannot be read as limits: {error}", remedy="give a YAML file, e.g. a task's own") from error
+        return cls._read(found, str(path))
+
+    @classmethod
+    def _read(cls, found: Any, where: str) -> Limits:
+        try:
+            return cls.model_validate(found)
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(str(part) for part in first["loc"]) or "the whole"
+            raise ConfigError(f"{where}: {key}: {first['msg']}", remedy="see zprl/robot/limits.py for what each limit means") from error
+
+    def digest(self) -> str:
+        """SHA-256 of the limits as canonical JSON."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def tightened(self, changes: Mapping[str, Any]) -> Limits:
+        """These limits with some of them changed.
+
+        Args:
+            changes: Nested as the file is, only what changes; a list replaces the whole list.
+
+        Raises:
+            ConfigError: something is unknown or would be loosened; the limits stay as they were.
+        """
+        new = self._read(_merged(self.model_dump(), changes), "changed limits")
+        if loosened := next(_loosened(self, new), None):
+            raise ConfigError(
+                f"{loosened} would be loosened", remedy="limits are only tightened at run time; edit the file and start a new session"
+            )
+        return new
+
+    def check_against(self, ranges: Ranges, prefix: str = "") -> None:
+        """Compare one arm's limits with what the machine can do.
+
+        Raises:
+            ConfigError: a limit lies beyond it.
+        """
+        if prefix not in self.arms:
+            raise ConfigError(f"there are no limits for the arm '{prefix}'", remedy=f"the file has limits for {sorted(self.arms)}")
+        arm = self.arms[prefix]
+        box = arm.workspace
+        farthest = math.hypot(*(max(abs(low), abs(high)) for low, high in zip(box.low, box.high, strict=True)))
+        for name, limit, most in (
+            ("translation.speed", arm.translation.speed, ranges.speed),
+            ("translation.acceleration", arm.translation.acceleration, ranges.acceleration),
+            ("translation.jerk", arm.translation.jerk, ranges.jerk),
+            ("measured_speed", arm.measured_speed, ranges.speed),
+            ("gripper.high", arm.gripper.high, ranges.gripper_width),
+            ("workspace (its farthest corner)", farthest, ranges.reach),
+        ):
+            if limit > most * (1 + 1e-9):
+                raise ConfigError(
+                    f"limit {prefix}{name} is {limit:.4g}, but the robot can do {most:.4g} at most", remedy="lower it in the limits file"
+                )
+
+
+def _merged(old: Any, changes: Any) -> Any:
+    if isinstance(old, Mapping) and isinstance(changes, Mapping):
+        return {**old, **{key: _merged(old.get(key), value) for key, value in changes.items()}}
+    return changes
+
+
+def _loosened(old: Any, new: Any, name: str = "", rule: Tighter | None = None) -> Iterator[str]:
+    """Names of what is looser in ``new``."""
+    if isinstance(old, Section) and isinstance(new, Section) and rule in (None, SET):
+        for key, field in type(old).model_fields.items():
+            rules = [m for m in field.metadata if isinstance(m, Tighter)]
+            below = rules[0] if rules else LOWER if key == "heartbeat_s" else None
+            yield from _loosened(getattr(old, key), getattr(new, key), f"{name}.{key}".lstrip("."), below)
+    elif isinstance(old, dict):  # arms are a closed set; whoever is watched stays watched
+        for key in old.keys() - new.keys():
+            yield f"{name}.{key}"
+        if rule is None and new.keys() - old.keys():
+            yield f"{name} (another arm)"
+        for key in old.keys() & new.keys():
+            yield from _loosened(old[key], new[key], f"{name}.{key}", rule)
+    elif rule is MORE:
+        if any(entry not in new for entry in old):
+            yield name
+    elif rule in (LOWER, HIGHER, SET) and old is None:
+        return
+    elif new is None or rule in (FIXED, SET, None):
+        if old != new:
+            yield name
+    else:
+        sign = 1 if rule is LOWER else -1
+        if np.any(sign * np.asarray(new) > sign * np.asarray(old)):
+            yield name
+
+
+class RecoveryBudget:
+    """Counts automatic recoveries in a sliding window.
+
+    Args:
+        recoveries: How many, within how long.
+    """
+
+    def __init__(self, recoveries: Recoveries) -> None:
+        self.recoveries = recoveries
+        self._times: deque[float] = deque()
+
+    def may_recover(self, now: float) -> bool:
+        """Whether one more is allowed at ``now`` [s]."""
+        while self._times and now - self._times[0] >= self.recoveries.window_s:
+            self._times.popleft()
+        return len(self._times) < self.recoveries.count
+
+    def spend(self, now: float) -> None:
+        """Count one."""
+        self._times.append(now)

@@ -1,0 +1,1 @@
+"""What a robot senses besides itself: cameras and pose trackers."""

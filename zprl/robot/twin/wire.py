@@ -1,0 +1,145 @@
+"""libfranka's wire: one TCP connection for commands and one stream of UDP packets for states, for the arm and for the hand.
+
+Both servers frame alike and differ in widths: the arm's header has a 32-bit command and 64-bit state numbers (protocol 10), the hand's
+16 and 32 bits (protocol 3).  What a client sends is bounded before it is believed; a client that breaks the framing is dropped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+CONNECT = 0
+_MAX_MESSAGE = 4096
+"""The longest message of a client is SetCollisionBehavior with 428 bytes."""
+
+
+@dataclass(frozen=True)
+class Message:
+    """A command as it came: its number in the protocol, the client's identifier for it, and its content."""
+
+    command: int
+    identifier: int
+    payload: bytes
+
+
+class Channel:
+    """One server socket that serves one client at a time, without ever blocking but in :meth:`wait`."""
+
+    def __init__(self, host: str, port: int, version: int, *, wide: bool) -> None:
+        self._header = struct.Struct("<III" if wide else "<HII")
+        self._number = struct.Struct("<Q" if wide else "<I")
+        self._status = struct.Struct("<B" if wide else "<H")
+        self._version = version
+        self._listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._listener.bind((host, port))
+        self._listener.listen(4)
+        self._listener.setblocking(False)
+        self._tcp: socket.socket | None = None
+        self._udp: socket.socket | None = None
+        self._poll = select.poll()
+        self._buffer = b""
+
+    @property
+    def connected(self) -> bool:
+        """Whether a client gets states."""
+        return self._udp is not None
+
+    def close(self) -> None:
+        """Drop the client and stop listening."""
+        self.drop()
+        self._listener.close()
+
+    def drop(self) -> None:
+        """Forget the client."""
+        for sock in (self._tcp, self._udp):
+            if sock is not None:
+                sock.close()
+        self._tcp = self._udp = None
+        self._buffer = b""
+
+    def messages(self) -> Iterator[Message]:
+        """Commands that have arrived; accepts a client when there is none, drops one that has gone."""
+        if self._tcp is None and not self._accept():
+            return
+        assert self._tcp is not None
+        try:
+            data = self._tcp.recv(65536)
+            if not data:
+                self.drop()
+                return
+            self._buffer += data
+        except BlockingIOError:
+            return
+        except OSError:
+            self.drop()
+            return
+        size = self._header.size
+        while self._tcp is not None and len(self._buffer) >= size:
+            command, identifier, length = self._header.unpack_from(self._buffer)
+            if not size <= length <= _MAX_MESSAGE:
+                self.drop()
+                return
+            if len(self._buffer) < length:
+                return
+            payload, self._buffer = self._buffer[size:length], self._buffer[length:]
+            if command == CONNECT:
+                self._connect(identifier, payload)
+            elif self._udp is not None:
+                yield Message(command, identifier, payload)
+
+    def reply(self, message: Message, status: int, payload: bytes = b"") -> None:
+        """Answer a command."""
+        header = self._header.pack(message.command, message.identifier, self._header.size + self._status.size + len(payload))
+        self._send(header + self._status.pack(status) + payload)
+
+    def publish(self, number: int, state: bytes) -> None:
+        """Send one state packet."""
+        if self._udp is not None:
+            with contextlib.suppress(OSError):  # a client that has just gone; TCP will tell
+                self._udp.send(self._number.pack(number) + state)
+
+    def newest(self) -> bytes | None:
+        """The last UDP packet that has arrived, or None."""
+        packet = None
+        with contextlib.suppress(OSError):
+            while self._udp is not None:
+                packet = self._udp.recv(1024)
+        return packet
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for a UDP packet; False when the time is over."""
+        return self._udp is not None and bool(self._poll.poll(1000 * seconds))
+
+    def _accept(self) -> bool:
+        try:
+            self._tcp, _ = self._listener.accept()
+        except BlockingIOError:
+            return False
+        self._tcp.setblocking(False)
+        self._tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return True
+
+    def _connect(self, identifier: int, payload: bytes) -> None:
+        if self._udp is not None or self._tcp is None or len(payload) < 4:
+            return
+        port = struct.unpack_from("<HH", payload)[1]
+        self._send(self._header.pack(CONNECT, identifier, self._header.size + 8) + struct.pack("<HH4x", 0, self._version))
+        self._udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._udp.bind(("0.0.0.0", 0))
+        self._udp.connect((self._tcp.getpeername()[0], port))
+        self._udp.setblocking(False)
+        self._poll = select.poll()
+        self._poll.register(self._udp, select.POLLIN)
+
+    def _send(self, data: bytes) -> None:
+        try:
+            if self._tcp is not None:
+                self._tcp.sendall(data)
+        except OSError:
+            self.drop()

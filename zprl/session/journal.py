@@ -1,0 +1,124 @@
+"""Appending to files that must survive a kill: what :mod:`zprl.durable` is for whole files, for files that grow.
+
+Every append, fsync and removal calls :func:`zprl.durable.operation` first, so that fault tests can strike it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from zprl import durable
+from zprl.errors import EnvironmentProblem
+
+
+class Appender:
+    """A file that only grows.  An append that fails leaves the file as it was.
+
+    Args:
+        path: The file; made when missing.
+        new: Refuse a file that is there already.
+    """
+
+    def __init__(self, path: Path, *, new: bool = False) -> None:
+        self.path = path
+        with _explained(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | (os.O_EXCL if new else 0), 0o644)
+
+    def append(self, data: bytes, *, sync: bool) -> None:
+        """Append ``data``.
+
+        Args:
+            data: What to append; it reaches the kernel before this returns, so that only a power cut can take it away.
+            sync: Wait until a power cut cannot either (milliseconds instead of microseconds).
+
+        Raises:
+            EnvironmentProblem: the disk is full or broken; nothing was appended.
+        """
+        with _explained(self.path):
+            before = os.fstat(self._fd).st_size
+            try:
+                durable.operation("append", self.path)
+                _write(self._fd, data)
+                if sync:
+                    durable.operation("fsync", self.path)
+                    os.fsync(self._fd)
+            except OSError:
+                with contextlib.suppress(OSError):
+                    os.ftruncate(self._fd, before)
+                raise
+
+    def cut(self, size: int) -> None:
+        """Remove what a killed writer left behind the first ``size`` bytes."""
+        with _explained(self.path):
+            durable.operation("cut", self.path)
+            os.ftruncate(self._fd, size)
+            os.fsync(self._fd)
+
+    def close(self) -> None:
+        """Close the file; harmless when closed."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+def remove(path: Path) -> None:
+    """Remove a file for good; harmless when it is gone."""
+    with _explained(path):
+        durable.operation("remove", path)
+        path.unlink(missing_ok=True)
+        sync_folder(path.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """Make names in a folder durable."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def lease(folder: Path) -> int:
+    """Take the one writer's lease on a folder; the kernel drops it when its holder dies, however it dies.
+
+    The folder itself is locked, so that no lock file becomes part of the data.
+
+    Returns:
+        A file descriptor; closing it gives the lease back.
+
+    Raises:
+        EnvironmentProblem: another process writes there.
+    """
+    with _explained(folder):
+        fd = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(fd)
+            raise EnvironmentProblem(f"another process writes {folder}", remedy="wait for it or stop it, then run again") from error
+        except OSError:
+            os.close(fd)
+            raise
+        return fd
+
+
+def _write(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+@contextlib.contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise EnvironmentProblem(f"no space left while writing {path}", remedy="free some disk space and run again") from error
+        raise EnvironmentProblem(f"cannot write {path}: {error.strerror}", remedy="check permissions and the disk, run again") from error

@@ -1,0 +1,351 @@
+"""The supervisor: spawns the session's processes, watches them, and carries out what the state machine says.  It imports no driver.
+
+What it wants of the others stands in one message, the plan, that is sent again and again: a process that was restarted knows within a
+tenth of a second where the session is, and doing something twice is the same as doing it once.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from zprl import durable
+from zprl.errors import EnvironmentProblem, Interrupted, ZprlError
+from zprl.robot.base import StopLevel
+from zprl.robot.events import Event, Level
+from zprl.robot.limits import Limits
+from zprl.session import machine as m
+from zprl.session.bus import Bus, Message
+from zprl.session.child import Settings
+from zprl.session.chooser import AS_SIMULATED
+from zprl.session.store import SessionStore
+from zprl.session.task import RealTask
+
+PLAN_S = 0.1
+FROZEN_S = 60.0
+"""Silence after which a process that is alive counts as frozen and is replaced."""
+RESTARTS, RESTART_WINDOW_S = 6, 60.0
+STOP_S = 8.0
+TOPICS = {
+    "driver": ["event", "state", "beat"],
+    "actor": ["event", "beat"],
+    "learner": ["weights", "learning", "beat"],
+    "recorder": ["committed", "labelled", "lost", "beat"],
+    "console": ["input", "beat"],
+    "scripted": ["input", "beat"],
+}
+PROGRESS = "progress.json"
+LAST = "driver"
+
+
+@dataclass
+class Child:
+    """One process of the session."""
+
+    name: str
+    process: subprocess.Popen[bytes]
+    heard: float
+    back: bool = False
+    starts: deque[float] = field(default_factory=deque)
+
+
+class Supervisor:
+    """See the module.
+
+    Args:
+        settings: What every child is told.
+        names: Processes to run; all but ``scripted`` on hardware.
+        say: Receives sentences for whoever watches.
+        stopping: True once the session is to stop; it can be resumed.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        names: tuple[str, ...],
+        *,
+        say: Callable[[str], None] = print,
+        stopping: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.settings, self.names, self.say, self.stopping = settings, names, say, stopping
+        self.task = RealTask.load(settings.session / "task.yaml")
+        limits = Limits.load(settings.session / "limits.yaml")
+        self.store = SessionStore.open(settings.session)
+        self.machine = m.Machine(
+            plan_of(settings), self._progress(), mode=settings.config.mode, recoveries=limits.recoveries
+        )  # fmt: skip
+        self.bus = Bus(settings.sockets, "supervisor", {name: TOPICS[name] for name in names})
+        self.children: dict[str, Child] = {}
+        self.counter = {"recover": 0, "stop": 0}
+        self.stop_level = int(StopLevel.HOLD)
+        self.current: dict[str, Any] = {
+            "number": 0,
+            "start_number": 0,
+            "evaluation": True,
+            "explore": False,
+            "weights": AS_SIMULATED,
+            "kind": "",
+        }
+        self.reset: dict[str, Any] | None = None
+        self.commits: dict[int, m.StoreLabel | None] = {}
+        self.labels: dict[str, m.StoreLabel] = {}
+        self.discards: deque[int] = deque(maxlen=50)
+        self.prompt = ""
+        self.finished = False
+        self._sent = 0.0
+
+    def _progress(self) -> m.Progress:
+        """What is on disk of this session."""
+        kept = self._kept()
+        labels = self.store.labels.current()
+        kinds = {e.number: m.PhaseKind(e.phase) for e in self.store.episodes()}
+        known = [
+            m.Known(e.number, kinds[e.number], e.start_number, m.Label(labels[e.number]) if e.number in labels else None)
+            for e in self.store.episodes()
+        ]
+        lines = self.store.labels.in_order()
+        training = [line.seq for line in lines if kinds.get(line.episode) is m.PhaseKind.TRAIN]
+        return m.Progress(
+            episodes=tuple(known),
+            last_number=int(kept.get("last_number", 0)),
+            training_labels=max(training, default=0),
+            nonces=frozenset(line.nonce for line in lines),
+            final=kept.get("final"),
+            estopped=bool(kept.get("estopped", False)),
+        )
+
+    def _kept(self) -> dict[str, Any]:
+        path = self.settings.work / PROGRESS
+        return dict(durable.read_json(path)) if path.exists() else {}
+
+    def _keep(self) -> None:
+        value = {
+            "last_number": self.machine._last_number,
+            "final": self.machine._final,
+            "estopped": self.machine.estopped is not None,
+        }
+        if value != self._kept():
+            durable.write_json(self.settings.work / PROGRESS, value)
+
+    # -- processes ---------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Run until the plan is done.
+
+        Raises:
+            Interrupted: asked to stop; running again continues.
+            EnvironmentProblem: a process does not stay alive.
+        """
+        durable.write_json(self.settings.work / "settings.json", self.settings.model_dump(mode="json"))
+        try:
+            # The driver comes last: a robot that is in control takes processor time at the highest priority.
+            for name in self.names:
+                if name != LAST:
+                    self._spawn(name)
+            while not self.finished:
+                if LAST not in self.children and all(child.back for child in self.children.values()):
+                    self._spawn(LAST)
+                for message in self.bus.poll(0.01):
+                    self._hear(message)
+                self._watch()
+                self._do(self.machine.handle(m.Tick(time.monotonic())))
+                if time.monotonic() - self._sent > PLAN_S:
+                    self._publish()
+                if self.stopping():
+                    raise Interrupted("the session stopped on request", remedy="run the same command again to continue")
+        finally:
+            self._end()
+
+    def _spawn(self, name: str) -> None:
+        now = time.monotonic()
+        child = self.children.get(name)
+        starts = child.starts if child else deque(maxlen=RESTARTS)
+        if len(starts) == RESTARTS and now - starts[0] < RESTART_WINDOW_S:
+            raise EnvironmentProblem(
+                f"process '{name}' ended {RESTARTS} times within {RESTART_WINDOW_S:.0f} s: {self._last_words(name)}",
+                remedy=f"read {self._log(name)}; the same command continues",
+            )
+        starts.append(now)
+        env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+        module = "zprl.session.console.process" if name == "console" else f"zprl.session.{name}"
+        with open(self._log(name), "ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", module, str(self.settings.work / "settings.json")],
+                stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=env, start_new_session=True,
+            )  # fmt: skip
+        self.children[name] = Child(name, process, now, starts=starts)
+
+    def _log(self, name: str) -> Path:
+        return self.settings.work / f"{name}.log"
+
+    def _last_words(self, name: str) -> str:
+        try:
+            lines = self._log(name).read_text(errors="replace").splitlines()
+            return [line for line in lines if line.strip() and not line.startswith("  remedy:")][-1][:300]
+        except (OSError, IndexError):
+            return "no last words"
+
+    def _watch(self) -> None:
+        """Replace what died or froze."""
+        for name, child in list(self.children.items()):
+            if time.monotonic() - child.heard > FROZEN_S:
+                child.process.kill()
+                child.process.wait()
+            if child.process.poll() is not None:
+                self.say(f"process '{name}' ended ({child.process.returncode}): {self._last_words(name)}")
+                self._do(self.machine.handle(m.Died(name)))
+                self._spawn(name)
+
+    def _end(self) -> None:
+        """End all children: politely, then not."""
+        for child in self.children.values():
+            if child.process.poll() is None:
+                child.process.send_signal(signal.SIGTERM)
+        end = time.monotonic() + STOP_S
+        for child in self.children.values():
+            try:
+                child.process.wait(max(0.1, end - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                child.process.kill()
+                child.process.wait()
+        self.bus.close()
+
+    # -- from messages to events -------------------------------------------------------------------------------------
+
+    def _hear(self, message: Message) -> None:
+        child = self.children[message.sender]
+        child.heard = time.monotonic()
+        if not child.back:
+            child.back = True
+            if len(child.starts) > 1:
+                self._do(self.machine.handle(m.Restarted(child.name)))
+        try:
+            event = self._event(message)
+        except (ZprlError, KeyError, TypeError, ValueError) as error:
+            self.say(f"a message of '{message.sender}' about '{message.topic}' was not understood: {error}")
+            return
+        if event is not None:
+            self._do(self.machine.handle(event))
+
+    def _event(self, message: Message) -> m.Happening | None:
+        body = message.body
+        match message.topic:
+            case "input":
+                return m.OperatorInput(m.Input(body["kind"]), str(body["nonce"]), str(body["source"]), body.get("episode"))
+            case "committed":
+                label = self.commits.pop(int(body["number"]), None)
+                if label is not None:
+                    self.labels[label.nonce] = label
+                return m.Committed(int(body["number"]))
+            case "labelled":
+                self.labels.pop(str(body["nonce"]), None)
+                return m.Labelled(int(body["episode"]), str(body["nonce"]), int(body["seq"]))
+            case "lost":
+                self.commits.pop(int(body["number"]), None)
+                return m.Lost(int(body["number"]))
+            case "weights":
+                return m.VersionAvailable(int(body["version"]))
+            case "beat":
+                return m.VersionAvailable(int(body["version"])) if message.sender == "learner" else None
+            case "event":
+                return self._driver_event(body)
+        return None
+
+    def _driver_event(self, body: dict[str, Any]) -> m.Happening | None:
+        number = int(body.get("number", 0))
+        match body["kind"]:
+            case "ready":
+                return m.Ready()
+            case "homed":
+                return m.Homed()
+            case "time_out" if self.task.label.time_out == "failure":
+                return m.OperatorInput(m.Input.FAILURE, f"time-out-{number}", "time-out", number)
+            case "time_out":
+                return m.TimeUp(number)
+            case "episode_ended":
+                return m.Stopped(number)
+            case "recovered" | "recovery_refused":
+                return m.Recovered(body["kind"] == "recovered", str(body["reason"]))
+            case "estop":
+                return m.EStop(str(body["reason"]))
+        event = Event.from_dict(body)
+        if event.level >= Level.SOFT_STOP:
+            return m.Fault(event.level.stop or StopLevel.SOFT, event.reason, event.recoverable)
+        return None
+
+    # -- from actions to the plan ------------------------------------------------------------------------------------
+
+    def _do(self, actions: list[m.Action]) -> None:
+        for action in actions:
+            match action:
+                case m.AskReset(episode, kind, start_number):
+                    self.reset = {"episode": episode, "evaluation": kind.evaluation, "start_number": start_number}
+                    self.prompt = self.task.reset
+                case m.StartEpisode(number, phase, start_number, version):
+                    simulated = phase.kind is m.PhaseKind.EVALUATE_BEFORE
+                    self.reset = None
+                    self.current = {
+                        "number": number, "start_number": start_number, "evaluation": phase.kind.evaluation, "explore": phase.explore,
+                        "weights": AS_SIMULATED if simulated else version, "kind": str(phase.kind),
+                    }  # fmt: skip
+                    self.prompt = self.task.label.rule
+                case m.Stop(level):
+                    self.counter["stop"] += 1
+                    self.stop_level = int(level)
+                case m.Recover():
+                    self.counter["recover"] += 1
+                case m.StoreLabel():
+                    self.labels[action.nonce] = action
+                case m.CommitEpisode(number, label):
+                    self.commits[number] = label
+                case m.Discard(number):
+                    self.discards.append(number)
+                case m.AskLabel(episode):
+                    self.prompt = f"What was episode {episode} worth? {self.task.label.rule}"
+                case m.WaitForWeights(version):
+                    self.prompt = f"waiting for the learner (version {version})"
+                case m.Say(text):
+                    self.say(text)
+                case m.Finish():
+                    self.finished = True
+        if actions:
+            self._keep()
+            self._publish()
+
+    def _publish(self) -> None:
+        """Tell everybody where the session is."""
+        self._sent = time.monotonic()
+        plan = {
+            "state": str(self.machine.state),
+            "mode": self.settings.config.mode,
+            **self.current,
+            **self.counter,
+            "stop_level": self.stop_level,
+            "reset": self.reset if self.machine.state is m.State.AWAIT_RESET else None,
+            "commit": sorted(self.commits),
+            "labels": [{"episode": s.episode, "label": str(s.label), "source": s.source, "nonce": s.nonce} for s in self.labels.values()],
+            "discard": list(self.discards),
+            "pending": self.machine.pending,
+            "prompt": self.prompt,
+            "next": self.machine.number,
+        }
+        self.bus.publish("plan", plan)
+
+
+def plan_of(settings: Settings) -> tuple[m.Phase, ...]:
+    """Evaluation, training, evaluation; phases of no episodes are left out."""
+    config = settings.config
+    phases = (
+        m.Phase(m.PhaseKind.EVALUATE_BEFORE, config.evaluate_episodes),
+        m.Phase(m.PhaseKind.TRAIN, config.train_episodes, explore=True, learn=True),
+        m.Phase(m.PhaseKind.EVALUATE_AFTER, config.evaluate_episodes),
+    )
+    return tuple(phase for phase in phases if phase.episodes)
