@@ -59,7 +59,7 @@ setup-mujoco: .venv-mujoco/.ready ## make a second environment for the MuJoCo wo
 
 pins: | $(UV) ## compile infra/pins/*.txt anew from pyproject.toml
 	$(UV) pip compile --quiet --python-version $(PYTHON_VERSION) --no-header --no-annotate --no-emit-index-url --no-emit-find-links \
-	  --extra isaac --extra s3 --group dev pyproject.toml -o infra/pins/isaac.txt
+	  --extra isaac --extra robot --extra realsense --extra twin --extra s3 --group dev pyproject.toml -o infra/pins/isaac.txt
 	$(UV) pip compile --quiet --python-version $(PYTHON_VERSION) --no-header --no-annotate --no-emit-index-url --no-emit-find-links \
 	  --extra mujoco --extra s3 --group dev pyproject.toml -o infra/pins/mujoco.txt
 

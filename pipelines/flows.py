@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,16 +22,27 @@ from prefect import flow, task  # noqa: E402
 from prefect.artifacts import create_markdown_artifact, create_table_artifact  # noqa: E402
 from prefect.cache_policies import NO_CACHE  # noqa: E402
 from prefect.client.orchestration import get_client  # noqa: E402
+from prefect.flow_runs import pause_flow_run  # noqa: E402
+from prefect.input import RunInput  # noqa: E402
 from prefect.logging import get_run_logger  # noqa: E402
 from prefect.runtime import flow_run  # noqa: E402
 
 from pipelines import graph, reconcile, summary  # noqa: E402
-from pipelines.processes import StageError, StageResult, run_stage  # noqa: E402
+from pipelines.processes import StageError, StageResult, run_stage, stream  # noqa: E402
 from zprl import config, errors  # noqa: E402
 from zprl.tracking import PARENT_VARIABLE, Tracker, open_pipeline_tracker  # noqa: E402
 
+SESSION_STAGE = "finetune_real"
+"""The stage that needs a session with the robot."""
 PERMANENT = (2, 3, 4, 5, 6)
 """Exit codes that another try would only repeat, or that somebody asked for."""
+
+
+class Clear(RunInput):
+    """What the person beside the robot confirms before it moves."""
+
+    cell_is_clear: bool = False
+    stop_is_in_my_hand: bool = False
 
 
 class _OneSentence(logging.Filter):
@@ -52,6 +64,16 @@ def _worth_retrying(_task: Any, _run: Any, state: Any) -> bool:
 def run_one(stage: str) -> StageResult:
     """Bring one stage up to date and stream its lines."""
     return run_stage(stage, get_run_logger().info)
+
+
+@task(task_run_name="robot_session", retries=0, cache_policy=NO_CACHE)
+def live_session() -> None:
+    """Live a session with the robot, unless there is one that fits; hand it to DVC."""
+    code, _ = stream([sys.executable, "-m", "pipelines.robot_session"], get_run_logger().info)
+    if code == errors.Interrupted.exit_code:
+        raise errors.Interrupted("the session stopped on request", remedy="run the same command again to continue")
+    if code:
+        raise StageError("robot_session", code)
 
 
 @contextmanager
@@ -107,6 +129,32 @@ def _publish(parent: Tracker, results: list[StageResult]) -> None:
     create_markdown_artifact(key="pipeline", markdown=summary.markdown(results, rows, parent.run_id), description="Stages, results, links")
 
 
+def _session() -> None:
+    """Have a session: on a double at once, on hardware when a person beside the robot says so."""
+    from pipelines import robot_session
+
+    params = config.load()
+    if robot_session.standing(params) is robot_session.Standing.DONE:
+        return
+    if not robot_session.simulated(params):
+        said = pause_flow_run(wait_for_input=Clear, timeout=24 * 3600)
+        if not (said.cell_is_clear and said.stop_is_in_my_hand):
+            raise errors.Interrupted("nobody confirmed that the cell is clear", remedy="run again when it is")
+    live_session()
+
+
+@flow(name="zprl-robot-session", validate_parameters=True, retries=0)
+def session(target: str = "promote_real") -> list[StageResult]:
+    """Live a session with the robot and make its policy, on the workstation beside it.
+
+    On hardware the flow waits for a person: who resumes it (in Prefect's page) says that the cell is clear and the stop at hand.
+
+    Args:
+        target: The stage to go on to.
+    """
+    return pipeline(target)
+
+
 @flow(name="zprl-pipeline", flow_run_name="{target}", validate_parameters=True, retries=0)
 def pipeline(target: str = "all") -> list[StageResult]:
     """Bring the project up to date.
@@ -129,6 +177,8 @@ def pipeline(target: str = "all") -> list[StageResult]:
     results: list[StageResult] = []
     with _parent_run() as parent:
         for stage in stages:
+            if stage == SESSION_STAGE:
+                _session()
             result = run_one(stage)
             log.info("%s: %s", stage, "up to date" if result.skipped else f"done in {result.seconds:.0f} s")
             results.append(result)

@@ -77,9 +77,8 @@ def stop_group(process: subprocess.Popen[str] | subprocess.Popen[bytes], *, grac
     process.poll()
 
 
-def _run_once(stage: str, say: Say) -> tuple[int, list[str]]:
-    """Run the stage; returns dvc's exit code and the lines DVC (not the stage) is known by."""
-    command = [sys.executable, "-m", "pipelines.child", stage, str(os.getpid())]
+def stream(command: list[str], say: Say) -> tuple[int, list[str]]:
+    """Run a command as a process group of its own; returns its exit code and the lines DVC (not the stage) is known by."""
     env = {**os.environ, "PYTHONUNBUFFERED": "1", "ZPRL_PYTHON": sys.executable}
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", start_new_session=True, env=env
@@ -123,7 +122,7 @@ def run_stage(stage: str, say: Say, *, lock_wait_s: float = LOCK_WAIT_S, poll_s:
     """
     started = time.monotonic()
     while True:
-        code, marks = _run_once(stage, say)
+        code, marks = stream([sys.executable, "-m", "pipelines.child", stage, str(os.getpid())], say)
         if code == 0:
             return StageResult(stage, any(_SKIPPED.search(m) for m in marks), time.monotonic() - started)
         exited = next((m for text in marks if (m := _EXITED.search(text))), None)

@@ -166,7 +166,9 @@ class _Script:
             stamp = self.robot.state_stamp()
             now = self.timed("now", self.robot.now)
             assert isinstance(now, float)
-            _require(now >= self.clock and stamp >= self.stamp, "clock", f"it went from {self.clock} to {now}, stamps {self.stamp} to {stamp}")
+            _require(
+                now >= self.clock and stamp >= self.stamp, "clock", f"it went from {self.clock} to {now}, stamps {self.stamp} to {stamp}"
+            )
             _require(stamp <= now, "clock", f"a state of {stamp} at {now}")
             self.clock, self.stamp = now, stamp
             if now >= end:
@@ -239,7 +241,9 @@ def _check_gripper(script: _Script, hold: Values) -> None:
         wanted = share * robot.limits.gripper_width
         end = robot.now() + GRIPPER_S
         # A hand that closes until it feels something passes by the opening asked for.
-        while not (opening := script.observe()[key]) <= wanted + 0.01 if share < 0.5 else (opening := script.observe()[key]) < wanted - 0.01:
+        while (
+            not (opening := script.observe()[key]) <= wanted + 0.01 if share < 0.5 else (opening := script.observe()[key]) < wanted - 0.01
+        ):
             _require(robot.now() < end, "gripper", f"{wanted:.3f} m was asked, {opening:.3f} m it is")
             script.wait()
             script.act(hold | {key: wanted})

@@ -39,6 +39,9 @@ _WIDE = 0.08
 _FRESH_S = 0.01
 """Longest wait of :meth:`Franka.health` for a state after control was lost [s]; the next one is due after 1 ms."""
 
+_RELEASE_S = 6.0
+"""Longest wait for the arm to come to rest and for the client to end [s]."""
+
 
 class Load(BaseModel):
     """What hangs on the flange besides the hand; wrong values make the arm jump when impedance control starts."""
@@ -202,23 +205,19 @@ class Franka:
 
     def disconnect(self) -> None:
         """Come to rest and let go; at most some seconds."""
-        robot, self._robot = self._robot, None
-        self._tracker = None
-        watcher, self._watcher = self._watcher, None
-        hand, self._hand = self._hand, None
+        held, self._robot = [self._robot], None
+        hand, watcher, self._hand, self._watcher = self._hand, self._watcher, None, None
+        self._tracker = self._stopping = self._last = None
+        self._lost = ""
         if hand is not None:
             hand.close()
-        if robot is not None:
-            import franky
-
-            with contextlib.suppress(Exception):  # it may be dead: then there is nothing to bring to rest
-                if robot.is_in_control:
-                    robot.move(franky.TorqueStopMotion(), asynchronous=True)
-                    if not robot.join_motion(3.0):
-                        robot.stop()
         if watcher is not None:
             watcher.close()
-        self._last, self._lost, self._stopping = None, "", None
+        if held[0] is not None:
+            # By a thread: a client whose robot is dead may hang even while it is destroyed.
+            release = threading.Thread(target=_release, args=(held,), name="franka-release", daemon=True)
+            release.start()
+            release.join(_RELEASE_S)
 
     def get_observation(self) -> Values:
         """Pose, wrench on the tool (libfranka's ``O_F_ext_hat_K``), opening and joints, from memory."""
@@ -389,7 +388,8 @@ class Franka:
                     max_delta_tau=config.max_torque_rate,
                 )
                 end = time.monotonic() + self.config.recover_timeout
-                while not self._robot.is_in_control:
+                # "In control" begins before the request is sent: a stop would overtake it.  The robot's own word counts.
+                while not (self._robot.is_in_control and self._robot.state.robot_mode == franky.RobotMode.Move):
                     self._robot.poll_motion()  # raises what went wrong
                     if time.monotonic() > end:
                         raise TimeoutError("the motion does not start")
@@ -434,7 +434,8 @@ class _Watcher(threading.Thread):
 
     def __init__(self, robot: Any, report: Callable[[Any, str], None]) -> None:
         super().__init__(name="franka-watcher", daemon=True)
-        self._robot, self._report = robot, report
+        self._robot: Any = robot
+        self._report = report
         self._wanted, self._seen = threading.Event(), threading.Event()
         self._turn = threading.Lock()
         self._closed = False
@@ -458,6 +459,7 @@ class _Watcher(threading.Thread):
         self._closed = True
         self._wanted.set()
         self.join(2.0)
+        self._robot = None
 
     def run(self) -> None:
         """Read until closed or lost."""
@@ -596,6 +598,18 @@ def _is_idle(state: Any) -> bool:
 
 def _first_line(error: BaseException) -> str:
     return (str(error) or type(error).__name__).splitlines()[0]
+
+
+def _release(held: list[Any]) -> None:
+    """Bring the arm to rest and destroy the client, of which the list has the last reference."""
+    import franky
+
+    with contextlib.suppress(Exception):  # it may be dead: then there is nothing to bring to rest
+        if held[0].is_in_control:
+            held[0].move(franky.TorqueStopMotion(), asynchronous=True)
+            if not held[0].join_motion(3.0):
+                held[0].stop()
+    held.clear()
 
 
 def _quietly(call: Callable[[], object]) -> None:

@@ -310,7 +310,8 @@ class Driver:
         there = True
         for prefix in self.prefixes:
             home = self.task.home[prefix]
-            self.target |= home.features(prefix) | {prefix + GRIPPER: self.ranges[prefix].gripper_width}
+            gripper = {"open": self.ranges[prefix].gripper_width, "closed": 0.0, "keep": features[prefix + GRIPPER]}
+            self.target |= home.features(prefix) | {prefix + GRIPPER: gripper[self.task.arms[prefix].home.gripper]}
             pose = Pose.read(features, prefix)
             there &= bool(np.linalg.norm(pose.position - home.position) < self.task.home_tolerance)
             there &= self.filters[prefix].resting
@@ -373,6 +374,8 @@ class Driver:
                 self._follow(message.body)
             elif message.topic == "chunk":
                 self._take(message)
+            elif message.topic == "beat":
+                self.monitor.beat("operator", time.monotonic())
             elif message.topic == "input" and message.body.get("kind") == "estop":
                 self._stop(StopLevel.HARD)  # not by way of the supervisor: nothing may stand between
                 self.bus.publish("event", {"kind": "estop", "level": "hard_stop", "reason": "e-stop pressed", "number": self.number})
@@ -437,7 +440,7 @@ def run(settings: Settings, stopping: Stopping) -> None:
     task.check_robot(robot, limits)
     robot.connect()
     normal_scheduling()
-    listen = {"supervisor": ["plan"], "actor": ["chunk"], "console": ["input"], "scripted": ["input"]}
+    listen = {"supervisor": ["plan"], "actor": ["chunk"], "console": ["input", "beat"], "scripted": ["input", "beat"]}
     bus, feed = Bus(settings.sockets, "driver", listen), Feed(settings.sockets, "recorder", reader=False)
     senses = {name: LatestReader(sense) for name, sense in task.make_senses(settings.twin).items()}
     try:

@@ -128,8 +128,8 @@ class Supervisor:
 
     def _keep(self) -> None:
         value = {
-            "last_number": self.machine._last_number,
-            "final": self.machine._final,
+            "last_number": self.machine.last_number,
+            "final": self.machine.final,
             "estopped": self.machine.estopped is not None,
         }
         if value != self._kept():
@@ -254,10 +254,16 @@ class Supervisor:
             case "weights":
                 return m.VersionAvailable(int(body["version"]))
             case "beat":
-                return m.VersionAvailable(int(body["version"])) if message.sender == "learner" else None
+                return self._beat(message)
             case "event":
                 return self._driver_event(body)
         return None
+
+    def _beat(self, message: Message) -> m.Happening | None:
+        """What a heartbeat says besides: it is repeated, so nothing depends on one message arriving."""
+        if message.sender == "learner":
+            return m.VersionAvailable(int(message.body["version"]))
+        return m.Ready() if message.sender == "driver" else None
 
     def _driver_event(self, body: dict[str, Any]) -> m.Happening | None:
         number = int(body.get("number", 0))

@@ -75,7 +75,7 @@ def refused(path):
 
 def test_the_cube_is_lifted_as_in_the_simulation():
     task = RealTask.load("lift_cube")
-    assert (task.rate_hz, task.tick_hz, task.episode_steps, task.chunk_steps, task.obs_steps) == (50, 100, 200, 8, 1)
+    assert (task.rate_hz, task.episode_steps, task.chunk_steps, task.obs_steps) == (50, 200, 8, 1)
     assert task.prefixes == ("",)
     assert list(task.observation) == ["robot0_eef_pos", "robot0_gripper_qpos", "robot0_gripper_command", "object"]
     assert task.home[""].quaternion.tolist() == [1, 0, 0, 0]
@@ -154,9 +154,9 @@ def test_a_huge_file_is_not_even_parsed(tmp_path):
 
 
 def test_the_robot_is_made_by_its_driver_and_checked(made):
-    robot = RealTask.load("lift_cube").make_robot()
-    assert isinstance(robot, Arm)
-    assert made == [("robots", "franka", {"host": "127.0.0.7", "realtime": "ignore"})]
+    task = RealTask.load("lift_cube")
+    assert isinstance(task.make_robot(), Arm)
+    assert made == [("robots", "franka", task.arms[""].config)]
 
 
 def test_a_feature_that_nothing_tells_is_named(made, edited):
