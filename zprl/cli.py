@@ -28,6 +28,10 @@ env_app = typer.Typer(help="Worlds in which policies act.", no_args_is_help=True
 app.add_typer(config_app, name="config")
 app.add_typer(demos_app, name="demos")
 app.add_typer(env_app, name="env")
+robot_app = typer.Typer(help="Robots and their drivers.", no_args_is_help=True, rich_markup_mode=None)
+session_app = typer.Typer(help="Sessions with a robot.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(robot_app, name="robot")
+app.add_typer(session_app, name="session")
 
 _verbose = False
 
@@ -220,6 +224,116 @@ def env_check(
     task = config.Task(name=name, episode_steps=episode_steps)
     check_env(lambda: envs.make(task, num_envs=num_envs, device=device))
     typer.echo(f"{name} keeps the contract")
+
+
+@robot_app.command("list")
+def robot_list() -> None:
+    """List the registered drivers."""
+    from zprl import plugins
+
+    for name in plugins.names("robots"):
+        typer.echo(name)
+
+
+@robot_app.command("check")
+def robot_check(
+    task: Annotated[str, typer.Argument(help="A task file, or a built-in name: its robot is checked.")],
+    yes: Annotated[bool, typer.Option("--yes", help="On hardware: the cell is clear and the stop is in my hand.")] = False,
+) -> None:
+    """Run the public checker on a robot.  It connects, holds, and moves by less than a centimetre."""
+    from zprl.robot.check import check_robot
+    from zprl.session.run import with_double
+    from zprl.session.task import RealTask
+
+    found = RealTask.load(task)
+    if not found.make_robot().simulated and not yes:
+        raise EnvironmentProblem("this moves a real arm", remedy="clear its cell, take the stop in your hand, and add --yes")
+    with with_double(found):
+        for prefix in found.prefixes:
+            check_robot(found.make_robot, prefix=prefix)
+    typer.echo(f"the robot of '{found.name}' keeps the contract")
+
+
+@session_app.command("tasks")
+def session_tasks() -> None:
+    """List the built-in tasks for robots."""
+    from zprl.session.task import RealTask, built_in
+
+    for name in built_in():
+        task = RealTask.load(name)
+        typer.echo(f"{name:14} {', '.join(arm.driver for arm in task.arms.values()):14} {task.rate_hz:g} Hz  {task.description}")
+
+
+@session_app.command("run")
+def session_run() -> None:
+    """Live a session as params.yaml says (section finetune_real), or go on with one that was interrupted; then `dvc add` it."""
+    from pipelines import robot_session
+
+    code = robot_session.main()
+    if code:
+        raise typer.Exit(code)
+
+
+@session_app.command("show")
+def session_show(path: Annotated[Path, typer.Argument(help="A session's folder.")] = Path("session")) -> None:
+    """List the episodes of a session."""
+    from zprl.session.store import SessionStore
+
+    store = SessionStore.open(path)
+    labels = store.labels.current()
+    typer.echo(f"{store.header.id}: task {store.header.task}, interface {store.header.interface}, seed {store.header.seed}")
+    for episode in store.episodes():
+        facts = episode.facts
+        typer.echo(
+            f"{episode.number:5}  {episode.phase:16} start {episode.start_number:3}  {labels.get(episode.number, 'no label'):8}  "
+            f"{episode.steps:4} steps  "
+            f"{episode.robot_s:6.2f} s  clipped {facts.clip_share:4.0%}  weights {','.join(map(str, episode.versions))}"
+        )
+
+
+@session_app.command("verify")
+def session_verify(path: Annotated[Path, typer.Argument(help="A session's folder.")] = Path("session")) -> None:
+    """Check every byte of a session against its digests."""
+    from zprl.session.verify import verify
+
+    damaged = verify(path)
+    for item in damaged:
+        typer.echo(str(item))
+    if damaged:
+        raise DataError(f"{len(damaged)} part(s) of {path} are damaged", remedy="`dvc checkout session.dvc` restores what was versioned")
+    typer.echo(f"{path} is whole")
+
+
+@session_app.command("label")
+def session_label(
+    episode: Annotated[int, typer.Argument(min=1)],
+    label: Annotated[str, typer.Argument(help="success, failure or discard")],
+    path: Annotated[Path, typer.Option(help="A session's folder; not while the session runs.")] = Path("session"),
+) -> None:
+    """Give an episode a label, or correct it; the old line stays in the journal."""
+    from uuid import uuid4
+
+    from zprl.session.store import SessionStore
+
+    with SessionStore.open(path, write=True) as store:
+        line = store.label(episode, label, source="command line", nonce=uuid4().hex)
+    typer.echo(f"line {line.seq}: episode {episode} is a {label}")
+
+
+@session_app.command("export")
+def session_export(
+    target: Annotated[Path, typer.Argument(help="A folder (LeRobot) or an .hdf5 file (robomimic).")],
+    path: Annotated[Path, typer.Option(help="A session's folder.")] = Path("session"),
+    overwrite: Annotated[bool, typer.Option("--overwrite")] = False,
+) -> None:
+    """Export a session's labelled episodes: LeRobot v3 into a folder, robomimic into an .hdf5 file."""
+    from zprl.session.export.lerobot import export_lerobot
+    from zprl.session.export.robomimic import export_robomimic
+    from zprl.session.store import SessionStore
+
+    store = SessionStore.open(path)
+    export = export_robomimic if target.suffix in {".hdf5", ".h5"} else export_lerobot
+    typer.echo(f"{export(store, target, overwrite=overwrite)} episodes in {target}")
 
 
 def main() -> None:

@@ -240,10 +240,11 @@ def _check_gripper(script: _Script, hold: Values) -> None:
     for share in (0.9, 0.4):
         wanted = share * robot.limits.gripper_width
         end = robot.now() + GRIPPER_S
-        # A hand that closes until it feels something passes by the opening asked for.
-        while (
-            not (opening := script.observe()[key]) <= wanted + 0.01 if share < 0.5 else (opening := script.observe()[key]) < wanted - 0.01
-        ):
+        while True:
+            opening = script.observe()[key]
+            # A hand that closes until it feels something passes by the opening asked for.
+            if opening <= wanted + 0.01 if share < 0.5 else opening >= wanted - 0.01:
+                break
             _require(robot.now() < end, "gripper", f"{wanted:.3f} m was asked, {opening:.3f} m it is")
             script.wait()
             script.act(hold | {key: wanted})

@@ -265,9 +265,12 @@ class Franka:
         return self.now()
 
     def stop(self, level: StopLevel) -> None:
-        """Stop.  HOLD leaves the reference where the last command put it; SOFT ramps torques down to damping and gives up control;
-        HARD is libfranka's own stop, sent by a thread because its answer may never come, and only once because libfranka mixes up the
-        answers to two."""
+        """Stop.
+
+        HOLD leaves the reference where the last command put it.  SOFT ramps torques down to damping and gives up control.  HARD is
+        libfranka's own stop, sent by a thread because its answer may never come, and only once because libfranka mixes up the
+        answers to two.
+        """
         robot = self._robot
         if robot is None or level is StopLevel.HOLD or not robot.is_in_control or self._stopping is not None:
             return

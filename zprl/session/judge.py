@@ -20,13 +20,15 @@ def executed_path(stamps: np.ndarray, positions: np.ndarray, rate_hz: float) -> 
     """An executed path on an even grid, free of noise above :data:`CUT_OFF_HZ`.
 
     Args:
-        stamps: (L,) robot time of each measurement [s], increasing.
+        stamps: (L,) robot time of each measurement [s].
         positions: (L, 3) measured tool positions [m].
         rate_hz: Rate of the grid.
 
     Returns:
         (K, 3) positions: cubic interpolation, then a Butterworth filter of order 4, forward and backward (no lag).
     """
+    stamps, first = np.unique(stamps, return_index=True)  # a state can be read twice
+    positions = positions[first]
     if len(stamps) < 4:
         return positions
     grid = np.arange(stamps[0], stamps[-1], 1 / rate_hz)

@@ -9,10 +9,11 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from zprl.errors import DataError
+from zprl.errors import DataError, ZprlError
 from zprl.session.bus import Bus, Feed, Message
 from zprl.session.child import Settings, Stopping, main
-from zprl.session.store import EpisodeFacts, EpisodeWriter, SessionStore
+from zprl.session.mcap_log import write_mcap
+from zprl.session.store import MCAP, EpisodeFacts, EpisodeWriter, SessionStore
 
 BEAT_S = 0.2
 PATIENCE_S = 5.0
@@ -143,9 +144,17 @@ class Recorder:
             stop_reason=reason[:1000], events=tuple(episode.events), timing=episode.timing, weights=episode.weights, **episode.facts
         )
         digest = episode.writer.commit(facts)
+        self._log(number)
         self.committed.add(number)
         del self.open[number]
         self.bus.publish("committed", {"number": number, "digest": digest})
+
+    def _log(self, number: int) -> None:
+        """The operator's log of the episode: a convenience, never worth an episode."""
+        try:
+            write_mcap(self.store.episode(number), self.store.path / MCAP / f"{number:06d}.mcap")
+        except ZprlError as error:
+            self.bus.publish("event", {"kind": "no_log", "level": "note", "reason": error.message[:400], "number": number})
 
 
 def _seen(message: Message) -> dict[str, Any]:

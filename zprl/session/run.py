@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from zprl import durable
 from zprl.config import Real
+from zprl.errors import ConfigError
 from zprl.robot.base import Robot
 from zprl.session import begin, bus
 from zprl.session.child import Settings
 from zprl.session.store import SessionHeader, SessionStore
 from zprl.session.supervisor import Supervisor
 from zprl.session.task import RealTask
+
+NAMES = ("recorder", "driver", "actor", "learner")
 
 
 def create(folder: Path, *, config: Real, seed: int, base: Path, steering: Path, learner: Path, episodes: Path, work: Path) -> SessionStore:
@@ -28,9 +30,14 @@ def create(folder: Path, *, config: Real, seed: int, base: Path, steering: Path,
     policy = load_policy(base)
     chunk_steps = policy.spec.policy.chunk_steps
     header = SessionHeader(
-        id=f"{task.name}-{config.interface}-{seed}", task=task.name, seed=seed, rate_hz=task.rate_hz, chunk_steps=chunk_steps, config=config,
+        id=f"{task.name}-{config.interface}-{seed}",
+        task=task.name,
+        seed=seed,
+        rate_hz=task.rate_hz,
+        chunk_steps=chunk_steps,
+        config=config,
         world=world(robot),
-    )  # fmt: skip
+    )
     gathered = work / "start"
     begin.gather(gathered, base=base, steering=steering, learner=learner, episodes=episodes, config=config, seed=seed)
     try:
@@ -64,34 +71,39 @@ def run(
         stopping: True once it is to stop; it can be resumed.
         console_port: Of the operator's page; 0: any free one.
     """
-    store = SessionStore.open(folder)
-    header = store.header
-    robot = RealTask.load(folder / "task.yaml").make_robot()
+    header = SessionStore.open(folder).header
+    task = RealTask.load(folder / "task.yaml")
     work.mkdir(parents=True, exist_ok=True)
     durable.sweep(work)
     sockets = bus.make_folder()
-    with contextlib.ExitStack() as stack:
-        stack.callback(shutil.rmtree, sockets, ignore_errors=True)
-        names = ("recorder", "driver", "actor", "learner")
-        twin = None
-        if robot.simulated:
-            from zprl.robot.twin import Gap, TwinProcess
-
-            twin = Path(stack.enter_context(_folder()))
-            gap = Gap.model_validate(header.world["gap"])
-            stack.enter_context(TwinProcess(robot.config.host, speed=header.config.speed, seed=header.seed, gap=gap, folder=twin))
-            names = (*names, "scripted")
-        settings = Settings(
-            session=folder.absolute(), sockets=sockets, work=work.absolute(), config=header.config, seed=header.seed, console_port=console_port,
-            twin=twin,
-        )  # fmt: skip
-        Supervisor(settings, names, say=say, stopping=stopping).run()
+    try:
+        with with_double(task, speed=header.config.speed, seed=header.seed, gap=header.world.get("gap")) as twin:
+            settings = Settings(
+                session=folder.absolute(),
+                sockets=sockets,
+                work=work.absolute(),
+                config=header.config,
+                seed=header.seed,
+                console_port=console_port,
+                twin=twin,
+            )
+            names = (*NAMES, "scripted") if twin else NAMES
+            Supervisor(settings, names, say=say, stopping=stopping).run()
+    finally:
+        shutil.rmtree(sockets, ignore_errors=True)
 
 
 @contextlib.contextmanager
-def _folder():  # noqa: ANN202
-    path = tempfile.mkdtemp(prefix="twin-")
-    try:
-        yield path
-    finally:
-        shutil.rmtree(path, ignore_errors=True)
+def with_double(task: RealTask, *, speed: float = 0.0, seed: int = 0, gap: Any = None) -> Iterator[Path | None]:
+    """Bring a double along where the task's robot is one; yields the folder of its sockets, or ``None`` for hardware."""
+    robot = task.make_robot()
+    if not robot.simulated:
+        yield None
+        return
+    from zprl.robot.twin import Gap, TwinProcess
+
+    host = getattr(getattr(robot, "config", None), "host", None)
+    if robot.name != "franka" or host is None:
+        raise ConfigError(f"'{task.name}' runs on a double that is not started by itself", remedy="use its robot, or a Franka at 127.x")
+    with TwinProcess(host, speed=speed, seed=seed, gap=Gap.model_validate(gap or {})) as twin:
+        yield twin.folder

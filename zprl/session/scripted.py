@@ -1,4 +1,7 @@
-"""Process ``scripted``: the operator of a double.  It puts the cube back, watches, and labels; nothing of what it knows reaches the policy."""
+"""Process ``scripted``: the operator of a double.
+
+It puts the cube back, watches, and labels; nothing of what it knows reaches the policy.
+"""
 
 from __future__ import annotations
 

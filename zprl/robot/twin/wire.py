@@ -35,6 +35,7 @@ class Channel:
         self._number = struct.Struct("<Q" if wide else "<I")
         self._status = struct.Struct("<B" if wide else "<H")
         self._version = version
+        self._host = host
         self._listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._listener.bind((host, port))
@@ -131,7 +132,7 @@ class Channel:
         port = struct.unpack_from("<HH", payload)[1]
         self._send(self._header.pack(CONNECT, identifier, self._header.size + 8) + struct.pack("<HH4x", 0, self._version))
         self._udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._udp.bind(("0.0.0.0", 0))
+        self._udp.bind((self._host, 0))
         self._udp.connect((self._tcp.getpeername()[0], port))
         self._udp.setblocking(False)
         self._poll = select.poll()

@@ -1,0 +1,267 @@
+"""A SpaceMouse for taking over: its HID reports, and what a push means to the arm.
+
+The decoder is our own, over ``/dev/hidraw*``: a dozen lines, where the library wants a C library and loads it at import.  It knows both
+layouts in use: translation in report 1 and rotation in report 2 (wired models), or all six axes in report 1 (wireless and newer ones);
+buttons are report 3.  Axes are right-handed and the person's: +x right, +y away, +z up, rotations about the same axes.
+
+What a person does is recorded as an intervention, in action space; no latent is made up for it.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import struct
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from zprl.errors import EnvironmentProblem
+from zprl.robot import rotation
+from zprl.robot.base import Pose
+from zprl.robot.limits import ArmLimits
+from zprl.session.inputs import OperatorInput, Reader
+from zprl.session.signals import Input
+
+BEHIND = -math.pi / 2
+FULL = 350.0
+"""Counts of a full push."""
+SIGNS = (1.0, -1.0, -1.0)
+"""HID counts y towards the user and z down; rotations follow."""
+VENDORS = {0x256F, 0x046D}
+"""3Dconnexion; older models are Logitech's."""
+LOGITECH_MODELS = range(0xC603, 0xC62C)
+"""Logitech also makes ordinary mice; its 3-D mice are in here."""
+STALE_S = 0.25
+"""A pushed cap reports every 8 to 16 ms; silence for so long means that nobody pushes, or that the receiver is gone."""
+
+
+@dataclass(frozen=True)
+class MouseState:
+    """The cap and the buttons.
+
+    Attributes:
+        twist: x, y, z, roll, pitch, yaw in [-1, 1], z up.
+        buttons: A bit each, as the device numbers them; bit 0 is the left one of two.
+    """
+
+    twist: tuple[float, ...] = (0.0,) * 6
+    buttons: int = 0
+
+
+REST = MouseState()
+
+
+def decode(report: bytes, state: MouseState) -> MouseState:
+    """The state after one report; a report of another kind, or one that is cut short, changes nothing."""
+    kind, size = (report[0] if report else None), len(report) - 1
+    if kind == 1 and size >= 12:
+        return replace(state, twist=(*_three(report, 1), *_three(report, 7)))
+    if kind == 1 and size >= 6:
+        return replace(state, twist=(*_three(report, 1), *state.twist[3:]))
+    if kind == 2 and size >= 6:
+        return replace(state, twist=(*state.twist[:3], *_three(report, 1)))
+    if kind == 3 and size >= 1:
+        return replace(state, buttons=int.from_bytes(report[1:5], "little"))
+    return state
+
+
+def _three(report: bytes, start: int) -> tuple[float, ...]:
+    counts = struct.unpack_from("<3h", report, start)
+    return tuple(max(-1.0, min(1.0, sign * count / FULL)) for sign, count in zip(SIGNS, counts, strict=True))
+
+
+def find(root: Path = Path("/sys/class/hidraw")) -> Path:
+    """The first connected SpaceMouse's device file.
+
+    Raises:
+        EnvironmentProblem: there is none.
+    """
+    for entry in sorted(root.glob("hidraw*")):
+        try:
+            lines = (entry / "device" / "uevent").read_text().splitlines()
+            _, vendor, product = next(line for line in lines if line.startswith("HID_ID=")).removeprefix("HID_ID=").split(":")
+            ids = int(vendor, 16), int(product, 16)
+        except (OSError, StopIteration, ValueError):
+            continue
+        if ids[0] in VENDORS and (ids[0] != 0x046D or ids[1] in LOGITECH_MODELS):
+            return Path("/dev") / entry.name
+    raise EnvironmentProblem("no SpaceMouse is connected", remedy="plug it in, or run without one")
+
+
+class SpaceMouse(Reader):
+    """The newest state of a SpaceMouse.
+
+    Args:
+        fd: Of ``/dev/hidraw*``: one report per read.
+        on_lost: See :class:`Reader`.
+        clock: Host's monotonic clock [s].
+    """
+
+    name = "spacemouse"
+    chunk = 64
+
+    def __init__(self, fd: int, *, on_lost: Callable[[str], None] = lambda _: None, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(fd, on_lost=on_lost)
+        self.clock = clock
+        self.reports = 0
+        self._latest = (REST, -math.inf)
+        self._changed = threading.Condition()
+
+    def take(self, data: bytes) -> None:
+        with self._changed:
+            self._latest = (decode(data, self._latest[0]), self.clock())
+            self.reports += 1
+            self._changed.notify_all()
+
+    def lost(self, why: str) -> None:
+        with self._changed:
+            self._latest = (REST, self.clock())
+        super().lost(why)
+
+    def wait(self, reports: int, timeout_s: float) -> bool:
+        """Wait until so many reports have come."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self.reports >= reports, timeout_s)
+
+    def read(self) -> MouseState:
+        """The newest state; a cap that went silent is at rest.  A button held says nothing until it is released, so buttons stay."""
+        state, stamp = self._latest
+        return state if self.clock() - stamp < STALE_S else replace(state, twist=REST.twist)
+
+    @classmethod
+    def open(cls, path: Path | str | None = None, *, on_lost: Callable[[str], None] = lambda _: None) -> SpaceMouse:
+        """Open a device file, or the first SpaceMouse there is; it is closed with the process.
+
+        Raises:
+            EnvironmentProblem: there is none, or this user may not read it.
+        """
+        path = path or find()
+        try:
+            return cls(os.open(path, os.O_RDONLY | os.O_CLOEXEC), on_lost=on_lost)
+        except OSError as error:
+            raise EnvironmentProblem(
+                f"cannot open {path}: {error.strerror}",
+                remedy='add the udev rule KERNEL=="hidraw*", ATTRS{idVendor}=="256f", TAG+="uaccess"',
+            ) from error
+
+
+# -- from a push to a command ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class InterventionCommand:
+    """What a person asks of the arm for one control step.
+
+    Attributes:
+        engaged: Whether a person has the arm; the policy's chunk is not played then.
+        translation: Change of the target position, base frame (3,) [m].
+        rotation: Change of the target orientation about fixed axes, a rotation vector (3,) [rad].
+        toggle_gripper: Whether the gripper button was pressed in this step.
+        edge: ``intervene`` in the step in which a person takes over, ``release`` in that in which it ends.
+    """
+
+    engaged: bool = False
+    translation: tuple[float, ...] = (0.0, 0.0, 0.0)
+    rotation: tuple[float, ...] = (0.0, 0.0, 0.0)
+    toggle_gripper: bool = False
+    edge: Input | None = None
+
+    def input(self, episode: int | None) -> OperatorInput | None:
+        """The operator input of the edge, if there is one."""
+        return OperatorInput(kind=self.edge, episode=episode, source=SpaceMouse.name) if self.edge else None
+
+    def target(self, pose: Pose) -> Pose:
+        """The target pose, one step on."""
+        quaternion = rotation.product(rotation.from_rotvec(self.rotation), tuple(pose.quaternion))
+        return Pose(pose.position + np.array(self.translation), np.array(rotation.unit(quaternion)))
+
+
+@dataclass(frozen=True)
+class Feel:
+    """How a push becomes motion.
+
+    Attributes:
+        speed: At a full push [m/s].
+        turn: At a full push [rad/s].
+        step_s: Seconds per control step.
+        max_step: Largest translation per step [m].
+        max_turn: Largest rotation per step [rad].
+        yaw: Direction of the person's right hand in the base frame, an angle about z from its x axis [rad].  -pi/2: the person stands
+            behind the base and looks along its x axis; pi/2: face to face with it.
+        threshold: Norm of the twist above which a person takes over; pushes count from there, so that taking over does not jerk.
+        release_s: After the cap is let go: seconds until the policy goes on.  The command fades over the first half.
+        hold_button: Bit of the button that holds the arm without a push.
+        gripper_button: Bit of the button that opens and closes.
+    """
+
+    speed: float
+    turn: float
+    step_s: float
+    max_step: float
+    max_turn: float
+    yaw: float = BEHIND
+    threshold: float = 0.12
+    release_s: float = 0.6
+    hold_button: int = 0
+    gripper_button: int = 1
+
+    @classmethod
+    def within(cls, limits: ArmLimits, rate_hz: float, *, share: float = 0.5, yaw: float = BEHIND) -> Feel:
+        """A full push moves at ``share`` of what the limits allow."""
+        return cls(
+            share * limits.translation.speed, share * limits.rotation.speed, 1 / rate_hz, limits.max_step, limits.max_rotation_step, yaw
+        )
+
+
+class Intervention:
+    """Who has the arm, the person or the policy; one :meth:`step` per control step.
+
+    Args:
+        feel: How a push becomes motion.
+    """
+
+    def __init__(self, feel: Feel) -> None:
+        self.feel = feel
+        self._engaged = False
+        self._idle = math.inf
+        self._twist = REST.twist
+        self._buttons = 0
+
+    def step(self, state: MouseState) -> InterventionCommand:
+        """Take in the mouse's state for one control step."""
+        feel, before = self.feel, self._engaged
+        norm = math.hypot(*state.twist)
+        pushed = norm > feel.threshold
+        if pushed or state.buttons >> feel.hold_button & 1:
+            self._engaged, self._idle = True, 0.0
+            past = (min(norm, 1.0) - feel.threshold) / (1 - feel.threshold) / norm if pushed else 0.0
+            self._twist = twist = tuple(past * v for v in state.twist)
+        else:
+            self._idle += feel.step_s
+            self._engaged = before and self._idle < feel.release_s
+            fade = max(0.0, 1 - 2 * self._idle / feel.release_s) if self._engaged else 0.0
+            twist = tuple(fade * v for v in self._twist)
+        pressed = bool(state.buttons & ~self._buttons & 1 << feel.gripper_button)
+        self._buttons = state.buttons
+        edge = (Input.INTERVENE if self._engaged else Input.RELEASE) if self._engaged != before else None
+        return InterventionCommand(
+            self._engaged,
+            self._turned(twist[:3], feel.speed, feel.max_step),
+            self._turned(twist[3:], feel.turn, feel.max_turn),
+            pressed and self._engaged,
+            edge,
+        )
+
+    def _turned(self, push: tuple[float, ...], full: float, most: float) -> tuple[float, ...]:
+        """Scale a push to a step, at most ``most`` long, and turn it from the person's axes to the base's."""
+        scale = full * self.feel.step_s
+        if (length := math.hypot(*push) * scale) > most:
+            scale *= most / length
+        x, y, z = (scale * v for v in push)
+        cos, sin = math.cos(self.feel.yaw), math.sin(self.feel.yaw)
+        return (cos * x - sin * y, sin * x + cos * y, z)
