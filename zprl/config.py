@@ -179,7 +179,7 @@ class Real(Section):
     train_episodes: int = Field(40, ge=0, description="Labelled training episodes.")
     evaluate_episodes: int = Field(60, ge=0, description="Episodes before and after, deterministic, the same start positions.")
     evaluation_seed: int = Field(300_000, ge=0, description="Seed of the evaluation's start positions.")
-    speed: float = Field(0.0, ge=0, description="Pace of a double, times real time; 0: as fast as it goes. Hardware keeps its own.")
+    speed: float = Field(3.0, ge=0, description="Pace of a double, times real time; 0: as fast as it goes. Hardware keeps its own.")
     start: Literal["agent", "critics", "fresh"] = Field(
         "agent",
         description="What is taken over from simulation: actor and critics, critics alone, or nothing (the residual starts near zero).",

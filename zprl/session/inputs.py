@@ -163,7 +163,7 @@ class Keyboard(Reader):
 
     Ctrl-C stays what it is; the keys that suspend or dump are switched off, because a suspended operator cannot stop anything.  Function
     keys begin with an escape character and so are an e-stop: whoever hits the keyboard in a hurry is understood.  The terminal gets its
-    settings back on exit, on an exception and on SIGTERM or SIGHUP (signal handlers need the main thread); after SIGKILL type ``stty sane``.
+    settings back on exit, exceptions, SIGTERM and SIGHUP (signal handlers need the main thread); after SIGKILL type ``stty sane``.
 
     Args:
         fd: Of a terminal.
