@@ -10,8 +10,6 @@ import sys
 
 import torch
 from rich.progress import Progress
-from zprl.session.store import SessionStore
-from zprl.session.verify import verify
 
 from pipelines.finetune_sim import as_csv
 from pipelines.stage import EVALUATION, METRICS, PLOTS, SESSION, STEERING, Stage, main
@@ -20,6 +18,8 @@ from zprl.errors import DataError
 from zprl.rl.bundle import save_steering
 from zprl.session import judge, replay
 from zprl.session.learning import BASE
+from zprl.session.store import SessionStore
+from zprl.session.verify import verify
 
 NAME = "real"
 

@@ -5,18 +5,20 @@ from __future__ import annotations
 from numpy import uint8
 from numpy.typing import NDArray
 
-from pipelines.stage import ARTIFACTS, BASE, EVALUATION, PLOTS, PROMOTION, REPORT, STEERING, Stage, main
+from pipelines.stage import ARTIFACTS, BASE, EVALUATION, PLOTS, PROMOTION, PROMOTION_REAL, REPORT, STEERING, Stage, main
 from zprl import durable
 from zprl.report import film, page
-from zprl.report.sources import LEARNERS, POLICIES, Sources
+from zprl.report.sources import LEARNERS, POLICIES, ROBOT_AFTER, ROBOT_BEFORE, Sources
 
 INPUTS = (
     ARTIFACTS / "data_report",
     BASE,
-    *(EVALUATION / name for name in POLICIES),
-    *(STEERING / name for name in LEARNERS),
+    *(EVALUATION / name for name in (*POLICIES, ROBOT_BEFORE, ROBOT_AFTER)),
+    *(STEERING / name for name in (*LEARNERS, "real")),
     PROMOTION,
+    PROMOTION_REAL,
     PLOTS / "pretrain.csv",
+    PLOTS / "finetune_real.csv",
     *(PLOTS / name for name in LEARNERS.values()),
 )
 

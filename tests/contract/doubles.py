@@ -14,10 +14,12 @@ class Double:
     """A robot by the name of its entry point, and how to get a driver that talks to its double.
 
     ``start()`` is a context manager: the double runs inside, and what it yields makes a fresh, unconnected driver at each call.
+    Where one of the modules in ``needs`` is missing, the robot is skipped.
     """
 
     name: str
     start: Callable[[], contextlib.AbstractContextManager[Callable[[], Robot]]]
+    needs: tuple[str, ...] = ()
 
 
 @contextlib.contextmanager
@@ -31,5 +33,5 @@ def franka() -> Iterator[Callable[[], Robot]]:
 
 
 DOUBLES: list[Double] = [
-    Double("franka", franka),
+    Double("franka", franka, needs=("franky", "franky_sim", "mujoco")),
 ]

@@ -347,9 +347,7 @@ def test_killed_client_leaves_a_robot_that_holds(twin: TwinProcess, client: subp
     assert connect().is_connected
 
 
-def test_stopped_client_is_a_communication_error(
-    twin: TwinProcess, client: subprocess.Popen[str], connect: Callable[..., Franka]
-) -> None:
+def test_stopped_client_is_a_communication_error(twin: TwinProcess, client: subprocess.Popen[str], connect: Callable[..., Franka]) -> None:
     client.send_signal(signal.SIGSTOP)  # 20 answers missing, 20 ms of patience each
     until(lambda: twin.control.state().mode == "reflex")
     assert twin.control.state().counters["missed"] >= 20

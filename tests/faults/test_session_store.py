@@ -58,12 +58,12 @@ def test_kill_in_the_middle_of_each_row_and_label(reference: dict, tmp_path: Pat
 
 def test_a_broken_disk_loses_nothing(reference: dict, tmp_path: Path) -> None:
     kinds = ("enospc", "eio")
-    check(play(tmp_path, [[[kinds[n % 2], n]] for n in range(1, reference["count"] + 1, 2)]), reference, 4)
+    check(play(tmp_path, [[[kinds[n % 2], n]] for n in range(1, reference["count"] + 1, 3)]), reference, 4)
 
 
 def test_many_kills_in_one_session(reference: dict, tmp_path: Path) -> None:
     rng = seeding.numpy_generator(0, "session-kills")
-    plan = [[[("kill", "kill-halfway")[int(rng.integers(2))], int(n)] for n in rng.integers(1, 30, size=6)] for _ in range(12)]
+    plan = [[[("kill", "kill-halfway")[int(rng.integers(2))], int(n)] for n in rng.integers(1, 30, size=6)] for _ in range(8)]
     for result in play(tmp_path, plan):
         assert -9 in result["codes"]
         assert (result["lost"], result["digest"]) == ([], reference["digest"])

@@ -68,11 +68,8 @@ def test_any_lost_or_added_end_is_noticed(session: Path, data: st.DataObject) ->
 def test_a_label_journal_cut_anywhere_keeps_its_whole_lines(tmp_path: Path, data: st.DataObject) -> None:
     path = tmp_path / "labels.jsonl"
     path.unlink(missing_ok=True)
-    inputs = data.draw(
-        st.lists(
-            st.tuples(st.integers(1, 4), st.sampled_from(["success", "failure", "discard"]), st.integers(0, 8)), min_size=1, max_size=8
-        )
-    )
+    words = st.sampled_from(["success", "failure", "discard"])
+    inputs = data.draw(st.lists(st.tuples(st.integers(1, 4), words, st.integers(0, 8)), min_size=1, max_size=8))
     journal = LabelJournal(path, write=True)
     for episode, label, nonce in inputs:
         journal.append(episode, label, source="test", nonce=str(nonce))

@@ -11,13 +11,18 @@ QUALITIES = ("better", "okay", "worse", "unknown")
 """Operator grades; the first three are robomimic's names for its multi-human subsets."""
 
 
+def is_image(value: np.ndarray) -> bool:
+    """Whether an observation is a series of pictures."""
+    return value.dtype == np.uint8 and value.ndim == 4
+
+
 @dataclass(frozen=True, eq=False)
 class Episode:
-    """A demonstration of L frames; all arrays float32 except ``dones`` (bool).
+    """A demonstration of L frames; all arrays float32 except ``dones`` (bool) and pictures (uint8).
 
     Attributes:
         name: ``<file stem>/<demo_i>``.
-        obs: Observation per key, each (L, d), in physical units.
+        obs: Observation per key, each (L, d), in physical units; pictures (L, H, W, 3) uint8.
         actions: (L, A); frame t's action is what was commanded after frame t was observed.
         rewards: (L,).
         dones: (L,).
@@ -47,6 +52,6 @@ class Episode:
         """SHA-256 of observations and actions, blind to name, label and key order: equal motion, equal hash."""
         total = hashlib.sha256()
         for key, value in [*sorted(self.obs.items()), ("actions", self.actions)]:
-            array = np.ascontiguousarray(value, dtype="<f4")
+            array = np.ascontiguousarray(value, dtype=np.uint8 if is_image(value) else "<f4")
             total.update(f"{key}{array.shape}".encode() + array.tobytes())
         return total.hexdigest()

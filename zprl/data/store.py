@@ -6,6 +6,8 @@
         frames.safetensors       obs/<key> (M, d), actions (M, A), rewards (M,), dones (M,)
         index.json               names, offsets, lengths, success, quality, dimensions
         normalizer.safetensors   buffers of :class:`zprl.data.normalizer.Normalizer`
+        images/<number>.npy      pictures of the number-th camera (M, H, W, 3) uint8, where there are any: mapped, not read, so that more
+                                 of them than memory holds can be trained on
 """
 
 from __future__ import annotations
@@ -19,18 +21,21 @@ import torch
 from torch import Tensor
 
 from zprl import durable
-from zprl.data.episode import Episode
+from zprl.data.episode import Episode, is_image
 from zprl.data.normalizer import Normalizer
 from zprl.errors import DataError
 
 FORMAT_VERSION = 1
+IMAGES = "images"
 
 
 class EpisodeStore:
     """Read-only view of a stored set of episodes (M frames in all).
 
     Attributes:
-        obs: (M, d) per key, in the order of ``ingest.obs_keys``.
+        obs: (M, d) per key, in the order of ``ingest.obs_keys``, then pictures (M, H, W, 3) uint8.
+        obs_dims: Width of each key that is not a picture.
+        image_sizes: Height and width of each key that is one, in order.
         actions: (M, A).
         rewards: (M,).
         dones: (M,) bool.
@@ -60,7 +65,9 @@ class EpisodeStore:
             # A list, not a mapping: JSON objects are written with sorted keys, and the order of keys is part of a policy.
             self.obs_dims: dict[str, int] = {key: int(width) for key, width in index["obs_dims"]}
             self.action_dim = int(index["action_dim"])
+            self.image_sizes: dict[str, tuple[int, int]] = {key: (int(h), int(w)) for key, h, w in index.get("images", [])}
             self.obs = {key: frames[f"obs/{key}"] for key in self.obs_dims}
+            self.obs |= {key: _mapped(self.path / IMAGES / f"{n}.npy") for n, key in enumerate(self.image_sizes)}
             self.actions, self.rewards, self.dones = frames["actions"], frames["rewards"], frames["dones"]
             state = durable.read_tensors(self.path / "normalizer.safetensors")
             self.normalizer = Normalizer.from_state(state, self.obs_dims)
@@ -73,6 +80,7 @@ class EpisodeStore:
         sizes = {len(self.names), len(self.quality), len(self.success), len(self.lengths), len(self.offsets)}
         shapes = {key: tuple(value.shape) for key, value in self.obs.items()} | {"actions": tuple(self.actions.shape)}
         wanted = {key: (total, width) for key, width in self.obs_dims.items()} | {"actions": (total, self.action_dim)}
+        wanted |= {key: (total, *size, 3) for key, size in self.image_sizes.items()}
         expected_offsets = torch.cumsum(self.lengths, 0) - self.lengths
         if len(sizes) != 1 or shapes != wanted or not torch.equal(expected_offsets, self.offsets):
             raise ValueError("index.json and frames.safetensors do not fit together")
@@ -93,6 +101,7 @@ class EpisodeStore:
         frames["rewards"] = _join([e.rewards for e in episodes])
         frames["dones"] = _join([e.dones for e in episodes], np.bool_)
         lengths = [episode.length for episode in episodes]
+        images = {key: value.shape[1:3] for key, value in episodes[0].obs.items() if is_image(value)}
         index: dict[str, Any] = {
             "format_version": FORMAT_VERSION,
             "names": [e.name for e in episodes],
@@ -104,7 +113,12 @@ class EpisodeStore:
             "action_dim": normalizer.action_dim,
         }
 
+        if images:
+            index["images"] = [[key, *size] for key, size in images.items()]
+
         def fill(folder: Path) -> None:
+            for number, (key, size) in enumerate(images.items()):
+                _write_pictures(folder / IMAGES / f"{number}.npy", [e.obs[key] for e in episodes], size)
             durable.write_tensors(folder / "frames.safetensors", frames)
             durable.write_tensors(folder / "normalizer.safetensors", normalizer.state_dict())
             durable.write_json(folder / "index.json", index)
@@ -131,9 +145,34 @@ class EpisodeStore:
 
 def fit_normalizer(episodes: Sequence[Episode]) -> Normalizer:
     """Fit on all frames of ``episodes``; keys in the order of the first episode."""
-    obs = {key: _join([e.obs[key] for e in episodes]) for key in episodes[0].obs}
+    obs = {key: _join([e.obs[key] for e in episodes]) for key, value in episodes[0].obs.items() if not is_image(value)}
     return Normalizer.fit(obs, _join([e.actions for e in episodes]))
 
 
 def _join(arrays: Sequence[np.ndarray], dtype: Any = np.float32) -> Tensor:
     return torch.from_numpy(np.concatenate(arrays).astype(dtype, copy=False))
+
+
+def _write_pictures(path: Path, parts: Sequence[np.ndarray], size: tuple[int, int]) -> None:
+    """Join (L, H, W, 3) episode by episode, so that only one needs to be in memory."""
+    for part in parts:
+        if part.dtype != np.uint8 or part.shape[1:] != (*size, 3):
+            raise DataError(f"pictures of {part.dtype} {part.shape[1:]} among others of uint8 {(*size, 3)}", remedy="scale them alike")
+    path.parent.mkdir(exist_ok=True)
+    joined = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(sum(map(len, parts)), *size, 3))
+    start = 0
+    for part in parts:
+        joined[start : start + len(part)] = part
+        start += len(part)
+    joined.flush()
+
+
+def _mapped(path: Path) -> Tensor:
+    """Pictures as a tensor over the file; a change to it stays in memory."""
+    try:
+        found = np.load(path, mmap_mode="c")
+    except FileNotFoundError as error:
+        raise DataError(f"{path} does not exist", remedy="run the ingest stage again (dvc repro ingest)") from error
+    if not isinstance(found, np.memmap) or found.dtype != np.uint8:
+        raise ValueError(f"{path} holds no pictures")
+    return torch.from_numpy(found)

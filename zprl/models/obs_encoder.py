@@ -1,7 +1,7 @@
 """Observations to one embedding.
 
 Every observation key has its part in the embedding's input.  Low-dimensional keys are concatenated, all frames of the
-history together, and go through one small network; an encoder for an image key belongs in front of that concatenation.
+history together, and go through one small network; policies with pictures have :class:`zprl.models.image_encoder.ImageObsEncoder` instead.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class ObsEncoder(nn.Module):
         self.body = mlp((obs_steps * sum(obs_dims.values()), *hidden, embedding_dim), nn.GELU)
         self.norm = nn.LayerNorm(embedding_dim)
 
-    def forward(self, obs: Mapping[str, Tensor]) -> Tensor:
-        """Return the embedding (B, D) of normalised observations {key: (B, O, d)}."""
+    def forward(self, obs: Mapping[str, Tensor], augment: torch.Generator | None = None) -> Tensor:
+        """Return the embedding (B, D) of normalised observations {key: (B, O, d)}; there is no picture to ``augment``."""
         flat = torch.cat([obs[key].flatten(start_dim=1) for key in self.keys], dim=-1)
         return torch.tanh(self.norm(self.body(flat)))

@@ -8,16 +8,17 @@ is frozen.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 from torch import Tensor, nn
 
 from zprl import config, seeding
 from zprl.data.normalizer import Normalizer
 from zprl.errors import ConfigError, DataError
 from zprl.models.flow_matching import euler, time_embedding, time_grid
+from zprl.models.image_encoder import ImageObsEncoder, ImageSpec, embedding_dim
 from zprl.models.obs_encoder import ObsEncoder
 from zprl.models.velocity_mlp import VelocityMlp
 from zprl.models.velocity_unet import VelocityUnet
@@ -35,6 +36,30 @@ class PolicySpec(BaseModel):
     action_dim: int = Field(ge=1, description="Width A of an action in physical units.")
     policy: config.Policy
     vib: config.Vib
+    images: tuple[ImageSpec, ...] = Field((), max_length=16, description="Cameras, in order; none: a policy on states alone.")
+
+    @property
+    def obs_keys(self) -> tuple[str, ...]:
+        """All keys the policy looks at."""
+        return (*self.obs_dims, *(image.key for image in self.images))
+
+    @model_validator(mode="after")
+    def _fits(self) -> PolicySpec:
+        if len(set(self.obs_keys)) != len(self.obs_keys):
+            raise ValueError(f"an observation key stands twice in {self.obs_keys}")
+        if self.images:
+            width = embedding_dim(self.obs_dims, self.images, self.policy.obs_steps)
+            if self.policy.embedding_dim != width:
+                raise ValueError(f"embedding_dim is {self.policy.embedding_dim}, but pictures and states together are {width} wide")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _as_ever(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without ``images`` where there are none, as bundles of policies on states have always been written."""
+        found = handler(self)
+        if not self.images:
+            del found["images"]
+        return found
 
 
 class FlowPolicy(nn.Module):
@@ -65,11 +90,7 @@ class FlowPolicy(nn.Module):
         self.normalizer = normalizer
         p = spec.policy
         self.num_features = int(normalizer.num_features)
-        self.encoder = _seeded(
-            seed,
-            "init-encoder",
-            lambda: ObsEncoder(spec.obs_dims, obs_steps=p.obs_steps, hidden=p.encoder_hidden, embedding_dim=p.embedding_dim),
-        )
+        self.encoder = _seeded(seed, "init-encoder", lambda: _encoder(spec))
         self.velocity_net = _seeded(seed, "init-velocity", lambda: _velocity_net(p, self.num_features))
         self.vib: Vib | None = None
         if spec.vib.enabled:
@@ -81,9 +102,15 @@ class FlowPolicy(nn.Module):
 
     # -- the parts, in the order in which data flows through them -----------------------------------------------
 
-    def embed(self, obs: Mapping[str, Tensor]) -> Tensor:
-        """Return the embedding (B, D) of observations {key: (B, O, d)} in physical units."""
-        return self.encoder(self.normalizer.normalize_obs({key: obs[key] for key in self.encoder.keys}))
+    def embed(self, obs: Mapping[str, Tensor], augment: torch.Generator | None = None) -> Tensor:
+        """Return the embedding (B, D): all that anything behind it, RL included, ever sees of an observation.
+
+        Args:
+            obs: {key: (B, O, d)} in physical units; pictures (B, O, H, W, 3) uint8.
+            augment: Where random crops of pictures are drawn from, in training and while collecting (official code); ``None``
+                crops the middle.
+        """
+        return self.encoder(self.normalizer.normalize_obs({key: obs[key] for key in self.encoder.keys}), augment)
 
     def posterior(self, embedding: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and log standard deviation (B, Z) of the latent for an embedding (B, D)."""
@@ -140,6 +167,13 @@ class FlowPolicy(nn.Module):
                 "this policy was trained without a bottleneck", remedy="set vib.enabled: true and pretrain again, or use bottleneck=False"
             )
         return self.vib
+
+
+def _encoder(spec: PolicySpec) -> nn.Module:
+    p = spec.policy
+    if spec.images:
+        return ImageObsEncoder(spec.obs_dims, spec.images, obs_steps=p.obs_steps)
+    return ObsEncoder(spec.obs_dims, obs_steps=p.obs_steps, hidden=p.encoder_hidden, embedding_dim=p.embedding_dim)
 
 
 def _velocity_net(p: config.Policy, num_features: int) -> nn.Module:

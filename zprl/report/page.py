@@ -12,7 +12,7 @@ import jinja2
 
 from zprl import durable
 from zprl.evaluation.result import Evaluation
-from zprl.report import figures, film, tables
+from zprl.report import figures, film, robot, tables
 from zprl.report.sources import CANDIDATE, LEARNERS, POLICIES, REFERENCE, Curve, Parts, Sources
 from zprl.report.style import DARK, LIGHT, Picture
 
@@ -61,6 +61,7 @@ def make(sources: Sources, *, title: str, render: film.Render) -> Page:
         "policies": rows,
         "pictures": {key: _embedded(value) for key, value in pictures.items()},
         "promotion": parts.make("promotion", lambda: _promotion(sources)),
+        "robot": parts.make("robot", lambda: robot.part(sources)),
         "data": parts.make("data", lambda: _data(sources)),
         "provenance": {name: parts.make(f"bundle {name}", lambda p=path: tables.provenance(p)) for name, path in sources.bundles().items()},
         "reference": REFERENCE,
@@ -109,6 +110,7 @@ def _pictures(
         found["residuals"] = parts.make("residuals", lambda: figures.residuals(curves))
     else:
         parts.problems |= dict.fromkeys(("learning", "residuals"), "there is no learning curve to draw.")
+    found["robot learning"] = parts.make("robot learning", lambda: robot.learning(sources))
     found["pretraining"] = parts.make("pretraining", lambda: figures.pretraining(sources.curve("pretrain.csv", "step", "base_loss")))
     return found
 

@@ -33,6 +33,8 @@ POLICIES = {
 REFERENCE, CANDIDATE = "base", "latent"
 LEARNERS = {"latent": "finetune_sim.csv", "action_residual": "finetune_action_residual.csv"}
 """Steered policies and the learning curves of their training."""
+ROBOT_BEFORE, ROBOT_AFTER = "real_evaluate_before", "real_evaluate_after"
+"""Evaluations on the robot, before and after its session."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ class Sources:
     def bundles(self) -> dict[str, Path]:
         """Bundles that policies are made of, by label."""
         steering = {f"steering/{name}": self.artifacts / "steering" / name for name in LEARNERS}
-        return {"base": self.artifacts / "base", **steering}
+        return {"base": self.artifacts / "base", **steering, "steering/real": self.artifacts / "steering" / "real"}
 
 
 @dataclass

@@ -124,6 +124,7 @@ class Franka:
         self._last: Any = None
         self._lost = ""
         self._stopping: threading.Thread | None = None
+        self._engaged = False
 
     @property
     def observation_features(self) -> dict[str, type]:
@@ -138,7 +139,7 @@ class Franka:
     @property
     def is_connected(self) -> bool:
         """Whether this driver is in control."""
-        return self._tracker is not None and self._robot is not None and self._robot.is_in_control
+        return self._tracker is not None and self._in_control()
 
     @property
     def is_calibrated(self) -> bool:
@@ -208,7 +209,7 @@ class Franka:
         held, self._robot = [self._robot], None
         hand, watcher, self._hand, self._watcher = self._hand, self._watcher, None, None
         self._tracker = self._stopping = self._last = None
-        self._lost = ""
+        self._lost, self._engaged = "", False
         if hand is not None:
             hand.close()
         if watcher is not None:
@@ -272,7 +273,7 @@ class Franka:
         answers to two.
         """
         robot = self._robot
-        if robot is None or level is StopLevel.HOLD or not robot.is_in_control or self._stopping is not None:
+        if robot is None or level is StopLevel.HOLD or not self._in_control() or self._stopping is not None:
             return
         if level is StopLevel.SOFT and self._tracker is None:
             return
@@ -329,7 +330,7 @@ class Franka:
             return Health(Mode.DISCONNECTED)
         if self._lost:
             return Health(Mode.DISCONNECTED, detail=self._lost)
-        if robot.is_in_control:
+        if self._in_control():
             with contextlib.suppress(Exception):
                 self._last = robot.state
         elif not watcher.fresh(_FRESH_S):
@@ -377,7 +378,7 @@ class Franka:
 
         config, watcher = self.config, self._watcher
         assert watcher is not None
-        with watcher.paused():  # the client cannot read states and start a motion at a time
+        with watcher.paused():
             posture = franky.PostureTask(self._last.q.ravel(), config.posture_stiffness)
             try:
                 tracker = franky.CartesianImpedanceTracker(
@@ -399,23 +400,42 @@ class Franka:
                     time.sleep(0.001)
             except Exception as error:
                 raise RobotError(f"the Franka does not give control: {_first_line(error)}", remedy="see health()") from error
-        self._tracker = tracker
+            self._tracker, self._engaged = tracker, True
+            watcher.rest()
 
     def _state(self) -> Any:
         """The newest state without waiting."""
         robot, watcher = self._robot, self._watcher
         if robot is None or watcher is None:
             raise RobotError("the Franka is not connected", remedy="call connect() first")
-        if robot.is_in_control:
+        if self._in_control():
             try:
                 self._last = robot.state
             except Exception as error:  # control ended between the two lines, and the network with it
                 raise RobotError(f"the Franka is gone: {_first_line(error)}", remedy="call connect()") from error
-        else:
-            watcher.wake()
-            if self._lost:
-                raise RobotError(f"the Franka is gone: {self._lost}", remedy="call connect()")
+        elif self._lost:
+            raise RobotError(f"the Franka is gone: {self._lost}", remedy="call connect()")
         return self._last
+
+    def _in_control(self) -> bool:
+        """Whether franky's control loop runs; leaves the client to the watcher once it does not.
+
+        From then on nothing but ``connect`` and ``recover`` may ask the client anything: it answers under the mutex that a read of the
+        state holds, for a second on a dead network.
+        """
+        if self._engaged and not self._robot.is_in_control:
+            self._engaged = False
+            import franky
+
+            try:
+                self._robot.poll_motion()  # raises what ended it
+            except franky.NetworkException as error:
+                self._lost = _first_line(error)
+            except Exception:  # noqa: S110 - reflexes and stops: the next state names them
+                pass
+            if self._watcher is not None:
+                self._watcher.read()
+        return self._engaged
 
     def _watched(self, state: Any, error: str) -> None:
         if error:
@@ -439,48 +459,50 @@ class _Watcher(threading.Thread):
         super().__init__(name="franka-watcher", daemon=True)
         self._robot: Any = robot
         self._report = report
-        self._wanted, self._seen = threading.Event(), threading.Event()
+        self._reading, self._seen = threading.Event(), threading.Event()
         self._turn = threading.Lock()
         self._closed = False
+        self._reading.set()
 
-    def wake(self) -> None:
-        """Begin to read, if control was lost."""
-        self._wanted.set()
+    def read(self) -> None:
+        """Read from now on."""
+        self._reading.set()
 
-    def fresh(self, seconds: float) -> bool:
-        """Wait for a state that is read after this call; False when none came or the connection is lost."""
-        self._seen.clear()
-        self._wanted.set()
-        return self._seen.wait(seconds) and self.is_alive()
+    def rest(self) -> None:
+        """Do not read, until told to."""
+        self._reading.clear()
 
     def paused(self) -> threading.Lock:
-        """A lock that keeps it from reading."""
+        """A lock that keeps it from reading: the client cannot read states and start a motion at a time."""
         return self._turn
+
+    def fresh(self, seconds: float) -> bool:
+        """Wait for a state that arrives after this call; False when none came or the connection is lost."""
+        self._seen.clear()
+        return self._seen.wait(seconds) and self.is_alive()
 
     def close(self) -> None:
         """End it; a read under way takes a second at most."""
         self._closed = True
-        self._wanted.set()
+        self._reading.set()
         self.join(2.0)
         self._robot = None
 
     def run(self) -> None:
         """Read until closed or lost."""
         while True:
-            self._wanted.wait()
+            self._reading.wait()
             with self._turn:
                 if self._closed:
                     return
-                if self._robot.is_in_control:
-                    self._wanted.clear()
-                    self._seen.set()
+                if not self._reading.is_set():
                     continue
                 try:
                     state = self._robot.state
                 except Exception as error:
                     self._report(None, _first_line(error))
                     return
-            self._report(state, "")
+                self._report(state, "")
             self._seen.set()
             time.sleep(0.0005)  # lets whoever waits for the lock have it
 

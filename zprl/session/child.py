@@ -59,11 +59,9 @@ def die_with_parent() -> None:
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 
 
-def main(body: Callable[[Settings, Stopping], None], *, niceness: int = 0) -> NoReturn:
+def main(body: Callable[[Settings, Stopping], None]) -> NoReturn:
     """Run a child to its end."""
     die_with_parent()
-    if niceness:
-        os.nice(niceness)
     code = 0
     try:
         body(Settings.model_validate(durable.read_json(sys.argv[1])), Stopping())

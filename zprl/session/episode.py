@@ -497,7 +497,7 @@ def _chunks(found: list[rows.Row], frames: dict[str, Tensor], number: int) -> tu
     chunks["steps"] = torch.tensor([int((played == n).sum()) for n in executed])
     chunks["intervened"] = torch.from_numpy(_intervened(executed, chunks["step"].numpy(), frames["intervention"].numpy()))
     last = next(row.arrays for row in found if row.kind == LAST_STATE)
-    return chunks | {name: torch.from_numpy(value) for name, value in last.items()}, len(recorded) - len(executed)
+    return chunks | {name: torch.tensor(value) for name, value in last.items()}, len(recorded) - len(executed)
 
 
 def _intervened(executed: list[int], first: np.ndarray, intervention: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ It never invents an order: what it takes in is the journal, line by line, so tha
 
 from __future__ import annotations
 
+import os
 import time
 
 import torch
@@ -32,6 +33,7 @@ def run(settings: Settings, stopping: Stopping) -> None:
     if checkpoint.exists():
         _go_on(learner, store, checkpoint, beat)
     _publish(settings, bus, learner)
+    os.nice(NICE)  # not before: a busy machine must not keep it from beginning
     while not stopping:
         store = SessionStore.open(settings.session)
         for line in store.labels.in_order()[learner.labels :]:
@@ -84,4 +86,4 @@ def _forget(settings: Settings, version: int) -> None:
 
 
 if __name__ == "__main__":
-    main(run, niceness=NICE)
+    main(run)

@@ -30,8 +30,10 @@ from zprl.session.store import SessionStore
 from zprl.session.task import RealTask
 
 PLAN_S = 0.1
-FROZEN_S = 60.0
+FROZEN_S = 20.0
 """Silence after which a process that is alive counts as frozen and is replaced."""
+BEGINNING_S = 300.0
+"""The same for one that has not begun to speak: a busy machine takes its time to load libraries."""
 RESTARTS, RESTART_WINDOW_S = 6, 60.0
 STOP_S = 8.0
 TOPICS = {
@@ -196,7 +198,7 @@ class Supervisor:
     def _watch(self) -> None:
         """Replace what died or froze."""
         for name, child in list(self.children.items()):
-            if time.monotonic() - child.heard > FROZEN_S:
+            if time.monotonic() - child.heard > (FROZEN_S if child.back else BEGINNING_S):
                 child.process.kill()
                 child.process.wait()
             if child.process.poll() is not None:

@@ -59,6 +59,8 @@ def _folders(path: Path) -> list[Path]:
 
 def _episode(folder: Path, limits_digest: str) -> int:
     """Read all of an episode; returns its number."""
+    if not folder.is_dir():
+        raise ZprlError("is no episode")
     episode = RecordedEpisode(folder)
     _ = episode.frames
     strange = {p.name for p in folder.iterdir()} - {FACTS, FRAMES, CHUNKS}

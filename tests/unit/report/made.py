@@ -14,6 +14,7 @@ from zprl.report.sources import Sources
 
 EPISODES, FILMED, STEPS = 40, 6, 60
 BODIES = ("cube", "panda_hand")
+ROBOT = {"real_evaluate_before": 28, "real_evaluate_after": 32}
 RATES = {"embedding": 26, "base": 24, "latent": 38, "action_residual": 30}
 """Successes per policy; whatever the base masters, latent masters too."""
 
@@ -88,13 +89,21 @@ def all_results(root: Path) -> Sources:
                 "q_mean": 0.5 * gain,
             },
         )
+    for name, won in ROBOT.items():
+        success = tuple(index >= EPISODES - won for index in range(EPISODES))
+        evaluation(name, success=success).save(sources.artifacts / "evaluation" / name)
+    episodes = np.arange(1, 13)
+    robot = {"episodes": episodes, "success_rate": 0.4 + 0.03 * episodes, "chunk_steps": 20 * episodes, "updates": 200 * episodes}
+    _curve(sources.plots / "finetune_real.csv", robot)
+    gate = {"accept": False, "reasons": ["not better beyond its interval: candidate 0.800 [0.652, 0.895], before 0.700"]}
+    durable.write_json(sources.artifacts / "promotion_real.json", gate)
     steps = (rows + 1) * 50.0
     loss = 0.1 + np.exp(-rows / 5)
     columns = {"loss": 2 * loss, "base_loss": loss, "vib_loss": 1.1 * loss, "kl": 10 * (1 - loss / 2), "reconstruction": loss / 10}
     _curve(sources.plots / "pretrain.csv", {"step": steps, **columns, "val_base_loss": loss + 0.05, "val_vib_loss": loss + 0.07})
     made_by = {"seed": 1, "versions": {"torch": "2.11.0"}, "latent_stats": {"posterior_std": [0.1] * 64}}
     durable.write_json(sources.artifacts / "base" / "bundle.json", {"kind": "policy", "provenance": made_by})
-    for name in ("latent", "action_residual"):
+    for name in ("latent", "action_residual", "real"):
         document = {"kind": "steering", "interface": name, "base_digest": "ab" * 32, "provenance": {"env_steps": 96000}}
         durable.write_json(sources.artifacts / "steering" / name / "bundle.json", document)
     reasons = ["better beyond its interval: candidate 0.950 [0.835, 0.986], base 0.600"]

@@ -15,7 +15,7 @@ from zprl.errors import DataError
 from zprl.report import figures, film, page, style
 from zprl.report.sources import Sources
 
-FILES = {"film.png", "paths.png", "learning_curves.png", "residuals.png", "pretraining.png"}
+FILES = {"film.png", "paths.png", "learning_curves.png", "residuals.png", "robot_learning.png", "pretraining.png"}
 
 
 def make(sources: Sources, title: str = "A title") -> page.Page:
@@ -81,7 +81,7 @@ def test_complete_page(complete: page.Page) -> None:
 
 def test_refers_to_nothing_outside(complete: page.Page) -> None:
     references = Reader(complete.html).references
-    assert len(references) == 5 + 4  # five pictures; all but the film also for dark screens
+    assert len(references) == 6 + 5  # six pictures; all but the film also for dark screens
     assert all(reference.startswith("data:image/png;base64,") for reference in references)
     assert "@import" not in complete.html and "url(" not in complete.html and "<script" not in complete.html
 

@@ -108,21 +108,22 @@ def test_a_chunk_that_a_person_overrode_is_marked(store: SessionStore, steps: tu
 
 
 def test_the_learner_takes_a_recorded_episode_in(tmp_path: Path) -> None:
-    """A real start folder (D = 8, R = 2) and an episode recorded through the store."""
-    with made.create(tmp_path / "session", start=make_start(tmp_path / "start")) as store:
-        rows = Rows(1, steps=6)
-        draw = np.random.default_rng(0)
-        wide = {"embedding": 8, "anchor": 2, "residual": 2, "point": 2, "mean": 2, "log_std": 2}
+    """A real start folder, with the widths of its own policy."""
+    start = make_start(tmp_path / "start")
+    config = made.header().config.model_copy(update={"batch_size": 4, "updates_per_chunk": 1.0})
+    learner = SessionLearner(start, config, seed=0)
+    d, r = learner.state_dim - learner.dim, learner.dim
+    rows, draw = Rows(1, steps=6), np.random.default_rng(0)
+    with made.create(tmp_path / "session", start=start) as store:
         writer = store.open_episode(1)
         for number in range(2):
-            writer.add_chunk(**rows.chunk(number) | {name: draw.standard_normal(d).astype(np.float32) for name, d in wide.items()})
+            wide = {"embedding": d, "anchor": r, "residual": r, "point": r, "mean": r, "log_std": r}
+            writer.add_chunk(**rows.chunk(number) | {name: draw.standard_normal(width) for name, width in wide.items()})
         for step in range(6):
             writer.add_frame(**rows.frame(step))
         writer.finish(**rows.observation(6))
-        writer.finish_state(final_embedding=np.zeros(8), final_anchor=np.zeros(2))
+        writer.finish_state(final_embedding=np.zeros(d), final_anchor=np.zeros(r))
         writer.commit(made.facts())
-        config = store.header.config.model_copy(update={"batch_size": 4, "updates_per_chunk": 1.0})
-        learner = SessionLearner(store.path / "start", config, seed=0)
         learner.consume(store.episode(1).lived(), 1, True)
     assert learner.replay.added == 2
     assert learner.replay.data["reward"][:2].tolist() == [0.0, pytest.approx(0.99)]  # success at the second of two steps
@@ -370,7 +371,7 @@ def test_tensors_are_checked_when_they_are_read(tmp_path: Path) -> None:
         ({"features": frames["features"] * torch.nan}, "not finite"),
         ({"sent": frames["sent"][:-1]}, "sent is"),
         ({"commanded": frames["commanded"].double()}, "commanded is torch.float64"),
-        ({"more": frames["stamp"]}, "more unknown"),
+        ({"more": frames["stamp"].clone()}, "more unknown"),
         ({"chunk": frames["chunk"].flip(0)}, "disagree"),
     ]:
         durable.write_tensors(folder / "frames.safetensors", frames | change)
