@@ -39,31 +39,31 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> dict:
     return calm
 
 
-def check(results: list[dict], reference: dict, code: int) -> None:
-    for n, result in enumerate(results, start=1):
-        assert result["codes"] == [code, 0], f"operation {n}"  # the fault fired, the next recorder went on
-        assert result["lost"] == [], f"operation {n}"
-        assert result["digest"] == reference["digest"], f"operation {n}"
-        assert result["partial"] == [], f"operation {n}"
-
-
-def test_kill_at_each_operation_in_turn(reference: dict, tmp_path: Path) -> None:
-    check(play(tmp_path, [[["kill", n]] for n in range(1, reference["count"] + 1)]), reference, -9)
-
-
-def test_kill_in_the_middle_of_each_row_and_label(reference: dict, tmp_path: Path) -> None:
-    appends = EPISODES * (ROWS + 1)
-    check(play(tmp_path, [[["kill-halfway", n]] for n in range(1, appends + 1)]), reference, -9)
-
-
-def test_a_broken_disk_loses_nothing(reference: dict, tmp_path: Path) -> None:
-    kinds = ("enospc", "eio")
-    check(play(tmp_path, [[[kinds[n % 2], n]] for n in range(1, reference["count"] + 1, 3)]), reference, 4)
-
-
-def test_many_kills_in_one_session(reference: dict, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def struck(reference: dict, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict]]:
+    """All scenarios, played by one process: starting one costs more than a hundred scenarios."""
+    operations, appends = reference["count"], EPISODES * (ROWS + 1)
     rng = seeding.numpy_generator(0, "session-kills")
-    plan = [[[("kill", "kill-halfway")[int(rng.integers(2))], int(n)] for n in rng.integers(1, 30, size=6)] for _ in range(8)]
-    for result in play(tmp_path, plan):
+    plans = {
+        "kill": [[["kill", n]] for n in range(1, operations + 1)],
+        "kill-halfway": [[["kill-halfway", n]] for n in range(1, appends + 1)],
+        "broken-disk": [[[("enospc", "eio")[n % 2], n]] for n in range(1, operations + 1, 3)],
+        "many": [[[("kill", "kill-halfway")[int(rng.integers(2))], int(n)] for n in rng.integers(1, 30, size=6)] for _ in range(8)],
+    }
+    results = iter(play(tmp_path_factory.mktemp("struck"), [faults for plan in plans.values() for faults in plan]))
+    return {name: [next(results) for _ in plan] for name, plan in plans.items()}
+
+
+@pytest.mark.parametrize(("name", "code"), [("kill", -9), ("kill-halfway", -9), ("broken-disk", 4)])
+def test_a_struck_recorder_loses_nothing_that_was_acknowledged(struck: dict, reference: dict, name: str, code: int) -> None:
+    for n, result in enumerate(struck[name], start=1):
+        assert result["codes"] == [code, 0], f"scenario {n}"  # the fault fired, the next recorder went on
+        assert result["lost"] == [], f"scenario {n}"
+        assert result["digest"] == reference["digest"], f"scenario {n}"
+        assert result["partial"] == [], f"scenario {n}"
+
+
+def test_many_kills_in_one_session(struck: dict, reference: dict) -> None:
+    for result in struck["many"]:
         assert -9 in result["codes"]
-        assert (result["lost"], result["digest"]) == ([], reference["digest"])
+        assert (result["lost"], result["digest"], result["partial"]) == ([], reference["digest"], [])

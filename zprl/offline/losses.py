@@ -32,11 +32,12 @@ from zprl.models.vib import kl_divergence, sample_posterior
 
 @dataclass(frozen=True)
 class Draws:
-    """The random numbers of one gradient step: flow noise (B, T, F), flow time (B,), latent noise (B, Z)."""
+    """The random numbers of one gradient step: flow noise (B, T, F), flow time (B,), latent noise (B, Z), and where crops come from."""
 
     noise: Tensor
     flow_time: Tensor
     latent_noise: Tensor
+    augment: torch.Generator | None = None
 
     @classmethod
     def at(cls, policy: FlowPolicy, rows: int, seed: int, step: int, *, device: torch.device | str = "cpu") -> Draws:
@@ -44,7 +45,8 @@ class Draws:
         noise = policy.draw_noise(rows, seeding.torch_generator(seed, "flow-noise", step))
         flow_time = draw_flow_time(rows, seeding.torch_generator(seed, "flow-time", step))
         latent = torch.randn(rows, policy.spec.vib.latent_dim, generator=seeding.torch_generator(seed, "latent-noise", step))
-        return cls(noise.to(device), flow_time.to(device), latent.to(device))
+        augment = seeding.torch_generator(seed, "crop", step) if policy.spec.images else None
+        return cls(noise.to(device), flow_time.to(device), latent.to(device), augment)
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ def offline_losses(policy: FlowPolicy, obs: Mapping[str, Tensor], actions: Tenso
     noisy = interpolate(clean, draws.noise, draws.flow_time)
     target = target_velocity(clean, draws.noise)
     times = time_embedding(draws.flow_time, policy.spec.policy.time_embedding_dim)
-    embedding = policy.embed(obs)
+    embedding = policy.embed(obs, draws.augment)
     base = mse_loss(policy.velocity_net(noisy, times, embedding), target)
     if policy.vib is None:
         zero = torch.zeros_like(base)

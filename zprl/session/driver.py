@@ -6,18 +6,21 @@ people may all be late: then the arm holds, and after ``command_age_s`` it comes
 
 from __future__ import annotations
 
+import contextlib
+import math
 import os
+import sys
 import time
 from collections import deque
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from zprl.errors import DataError
 from zprl.robot.base import GRIPPER, POSE, WRENCH, Health, Mode, Pose, Robot, RobotError, StopLevel, Values
-from zprl.robot.events import Event, Level
+from zprl.robot.events import MAX_TEXT, Event, Level
 from zprl.robot.limits import Limits
 from zprl.robot.safety import Monitor, SafetyFilter
 from zprl.robot.senses.base import LatestReader, StaleSense
@@ -32,8 +35,10 @@ PLAN_AGE_S = 1.0
 """Host seconds without a plan from the supervisor after which the arm comes to rest."""
 POLL_S = 0.0002
 BEAT_S = 0.2
-WISH_S = 0.1
-"""Host seconds after which a wish is repeated."""
+WISH_S, FINAL_WISH_S = 0.1, 1.0
+"""Host seconds after which a wish is repeated: for a chunk, and for a look at an episode's last observation."""
+CONNECT_S, RETRY_S = 20.0, 1.0
+"""Longest time to try to connect, and the pause between two attempts [s]."""
 FIRST_CHUNK_S = 10.0
 """Patience with an episode's first chunk: the arm has not moved yet."""
 FIRST_READING_S = 10.0
@@ -59,25 +64,32 @@ class Clock:
 
     def __init__(self, robot: Robot, period: float, age_s: float) -> None:
         self.robot, self.period, self.age_s = robot, period, age_s
-        self.slot = robot.now()
-        self._moved = time.monotonic()
-        self._stamp = robot.state_stamp()
         self.intervals: deque[float] = deque(maxlen=5000)
-        self._last: float | None = None
+        self.restart()
+
+    @property
+    def now(self) -> float:
+        """The robot's time; the last one it told, when it is gone."""
+        with contextlib.suppress(RobotError):
+            self._now = self.robot.now()
+        return self._now
 
     @property
     def age(self) -> float:
         """Host seconds since the robot's state stamp last moved."""
-        stamp = self.robot.state_stamp()
-        if stamp != self._stamp:
-            self._stamp, self._moved = stamp, time.monotonic()
+        with contextlib.suppress(RobotError):
+            stamp = self.robot.state_stamp()
+            if stamp != self._stamp:
+                self._stamp, self._moved = stamp, time.monotonic()
         return time.monotonic() - self._moved
 
     def wait(self) -> bool:
-        """Sleep until the next slot; False when the robot's clock stands still."""
+        """Sleep until the next slot; False, after a period of the host's clock, when the robot's stands still or is gone."""
         self.slot += self.period
-        while (now := self.robot.now()) < self.slot:
+        while (now := self.now) < self.slot:
             if self.age > self.age_s:
+                self.slot -= self.period  # it is still to come
+                time.sleep(self.period)
                 return False
             time.sleep(POLL_S)
         if now - self.slot > self.period:  # stalled: these slots are gone
@@ -89,7 +101,8 @@ class Clock:
 
     def restart(self) -> None:
         """Begin anew after the robot was away."""
-        self.slot, self._last = self.robot.now(), None
+        self.slot = self._now = self.robot.now()
+        self._last: float | None = None
         self._stamp, self._moved = self.robot.state_stamp(), time.monotonic()
 
 
@@ -117,23 +130,25 @@ class Driver:
         self.filters = {p: SafetyFilter(limits.arms[p], self.period, self.ticks_per_step) for p in self.prefixes}
         self.plan: dict[str, Any] = {"state": "IDLE", "number": 0}
         self.plan_seen = time.monotonic()
-        self.recover_seq = 0
+        self.recover_seq, self.stop_seq = 0, -1
         self.stopped = False
+        self.pressed = False
+        """Whether the e-stop was pressed and the supervisor does not know of it yet."""
         self.beat = 0.0
         self.target: Values = {}
         self.sent: Values = {}
         self.clipped = False
         self.command = dict.fromkeys(self.prefixes, 1.0)
         self.history: deque[dict[str, np.ndarray]] = deque(maxlen=max(task.obs_steps, 1))
-        self._reset_filters(self._features())
+        self._reset_filters(self._features(senses=False))
         self._begin(0)
 
     # -- state -----------------------------------------------------------------------------------------------------
 
-    def _features(self) -> Values:
-        """The robot's features, the senses' and the last gripper command."""
+    def _features(self, *, senses: bool) -> Values:
+        """The robot's features, the last gripper command, and the senses', which matter only while the policy acts."""
         features = self.robot.get_observation()
-        for name, reader in self.senses.items():
+        for name, reader in self.senses.items() if senses else ():
             reading = reader.latest(self.limits.sense_age_s)
             for key, value in zip(POSE, reading.value, strict=True):
                 features[f"{name}.{key.removeprefix('ee.')}"] = float(value)
@@ -155,6 +170,7 @@ class Driver:
         self.playing, self.coming = Playing(), None
         self.late_since: float | None = None
         self.finished = False
+        self.clock.intervals.clear()
         self.action = np.zeros(self.action_layout.width, np.float32)
 
     # -- one tick --------------------------------------------------------------------------------------------------
@@ -165,7 +181,11 @@ class Driver:
         Args:
             count: Ticks so far; every ``tick_hz / rate_hz``-th is a control step.
         """
-        self._listen()
+        for message in self.bus.poll():
+            try:
+                self._hear(message)
+            except (DataError, KeyError, TypeError, ValueError) as error:
+                self._fault("message_broken", f"'{message.topic}' of '{message.sender}': {error}")
         if self.plan["state"] == "ESTOP":
             self._stop(StopLevel.HARD)
         if time.monotonic() - self.beat > BEAT_S:
@@ -178,33 +198,47 @@ class Driver:
         except StaleSense as error:
             self._fault("sense_stale", error.message)
         except DataError as error:
-            self._fault("chunk_broken", error.message)
+            self._fault("refused", error.message)
         except RobotError as error:
             self._fault("robot", error.message)
 
     def _move(self, count: int) -> None:
-        features = self._features()
-        if self._watch(features):
+        state = self.plan["state"]
+        acting = state in ("RUNNING", "STOPPING") and not self.finished
+        features = self._features(senses=acting)
+        self._watch(features)
+        if self.stopped:
             return
-        if self.plan["state"] in ("RUNNING", "STOPPING") and not self.finished:
-            if count % self.ticks_per_step == 0:
-                self._control_step(features)
-        elif self.plan["state"] == "HOMING":
+        if acting and count % self.ticks_per_step == 0:
+            self._control_step(features)
+        elif state == "HOMING":
             self._go_home(features)
+        elif self.finished and state in ("STOPPING", "AWAIT_LABEL", "COMMIT") and time.monotonic() - self.wish_sent > FINAL_WISH_S:
+            self._send_wish()  # an actor that has just started knows nothing of it
         if not self.stopped:
             self._send(features)
 
-    def _watch(self, features: Values) -> bool:
-        """Run the monitors; True when the robot was stopped."""
+    def _watch(self, features: Values) -> None:
+        """Run the monitors."""
         events = self.monitor.check(features, self.robot.state_stamp(), time.monotonic(), self.robot.health())
-        if time.monotonic() - self.plan_seen > PLAN_AGE_S:
-            events = [*events, Event("supervisor_silent", Level.SOFT_STOP, "no plan from the supervisor", stamp=self.robot.now())]
+        if not math.isfinite(sum(features.values())):
+            events.append(Event("state_not_finite", Level.SOFT_STOP, "the robot's state is not finite", stamp=self.clock.now))
+        if (silence := time.monotonic() - self.plan_seen) > PLAN_AGE_S:
+            reason = f"no plan from the supervisor for {silence:.1f} s"
+            events.append(Event("supervisor_silent", Level.SOFT_STOP, reason, silence, PLAN_AGE_S, self.clock.now, recoverable=True))
+        self._react(events)
+
+    def _react(self, events: Sequence[Event]) -> None:
+        """Stop where an event says so, and tell all.  The worst one is the fault: one stop asks for one recovery."""
+        serious = [event for event in events if event.level >= Level.SOFT_STOP]
+        worst = max(serious, key=lambda event: event.level, default=None)
+        if worst is not None:
+            self._stop(StopLevel.HARD if worst.level >= Level.HARD_STOP else StopLevel.SOFT)
         for event in events:
-            self._tell(event)
-        worst = max((event.level for event in events), default=Level.NOTE)
-        if worst >= Level.SOFT_STOP:
-            self._stop(StopLevel.HARD if worst >= Level.HARD_STOP else StopLevel.SOFT)
-        return self.stopped
+            if event is not worst:
+                self._tell(event)
+        if worst is not None:
+            self._tell(replace(worst, recoverable=all(event.recoverable for event in serious)), fault=True)
 
     def _control_step(self, features: Values) -> None:
         """One control step: see, choose the action, record."""
@@ -257,7 +291,7 @@ class Driver:
 
     def _late(self) -> None:
         """No chunk to play: hold; come to rest when it takes too long."""
-        now = self.robot.now()
+        now = self.clock.now
         if time.monotonic() - self.wish_sent > WISH_S:
             self._send_wish()
         if self.late_since is None:
@@ -325,69 +359,81 @@ class Driver:
             found = safety.apply(Pose.read(self.target, prefix), self.target[prefix + GRIPPER], Pose.read(features, prefix))
             action |= found.pose.features(prefix) | {prefix + GRIPPER: found.gripper}
             self.clipped |= found.clipped
-            for event in found.events:
-                self._tell(event)
-            if any(event.level >= Level.SOFT_STOP for event in found.events):
-                self._stop(StopLevel.SOFT)
+            self._react(found.events)
+            if self.stopped:
                 return
         self.sent = self.robot.send_action(action)
 
     # -- stopping and going on ---------------------------------------------------------------------------------------
 
     def _stop(self, level: StopLevel) -> None:
+        if level is StopLevel.HOLD:
+            self.target = dict(self.sent)
+            return
         if not self.stopped or level == StopLevel.HARD:
             self.robot.stop(level)
         self.stopped = True
 
     def _fault(self, kind: str, reason: str) -> None:
         """Stop here and now, then tell the supervisor, who decides how to go on."""
-        self._stop(StopLevel.SOFT)
-        self._tell(Event(kind, Level.SOFT_STOP, reason[:500], stamp=self.robot.now(), recoverable=True))
+        self._react([Event(kind, Level.SOFT_STOP, reason[:MAX_TEXT], stamp=self.clock.now, recoverable=True)])
 
     def _recover(self) -> None:
         """Try once to take control again."""
-        if not self.stopped:
-            self.bus.publish("event", {"kind": "recovered", "level": "note", "reason": "", "number": self.number})
-            return
-        health = self.robot.health()
-        try:
-            if health.mode is Mode.DISCONNECTED:
-                self.robot.disconnect()
-                self.robot.connect()
-                normal_scheduling()
-                ok = True
-            else:
-                ok = self.robot.recover()
-            if ok:
-                self.clock.restart()
-                self._reset_filters(self._features())
-                self.monitor.restart()
-                self.stopped = False
-        except (RobotError, StaleSense) as error:
-            ok, health = False, Health(health.mode, health.errors, str(error))
+        ok, reason = True, ""
+        if self.stopped:
+            try:
+                ok = self._take_control()
+            except RobotError as error:
+                ok, reason = False, error.message
+            if not ok and not reason:
+                health = self.robot.health()
+                reason = f"the robot is in mode '{health.mode}' {', '.join(health.errors)} {health.detail}".rstrip()
         kind = "recovered" if ok else "recovery_refused"
-        self.bus.publish("event", {"kind": kind, "level": "note", "reason": health.detail, "number": self.number})
+        self.bus.publish("event", {"kind": kind, "level": "note", "reason": reason[:MAX_TEXT], "number": self.number})
 
-    def _listen(self) -> None:
-        for message in self.bus.poll():
-            if message.topic == "plan":
-                self._follow(message.body)
-            elif message.topic == "chunk":
-                self._take(message)
-            elif message.topic == "beat":
-                self.monitor.beat("operator", time.monotonic())
-            elif message.topic == "input" and message.body.get("kind") == "estop":
-                self._stop(StopLevel.HARD)  # not by way of the supervisor: nothing may stand between
-                self.bus.publish("event", {"kind": "estop", "level": "hard_stop", "reason": "e-stop pressed", "number": self.number})
+    def _take_control(self) -> bool:
+        """From a stop back to holding the pose; a connection that is lost is made anew."""
+        if self.robot.health().mode is Mode.DISCONNECTED or not self.robot.recover():
+            if self.robot.health().mode is not Mode.DISCONNECTED:
+                return False
+            self.robot.disconnect()
+            self.robot.connect()
+            normal_scheduling()
+        self.clock.restart()
+        self._reset_filters(self._features(senses=False))
+        self.monitor.restart()
+        self.plan_seen = time.monotonic()  # the time this took is nobody's silence
+        self.stopped = False
+        return True
+
+    def _hear(self, message: Message) -> None:
+        if message.topic == "plan":
+            self._follow(message.body)
+        elif message.topic == "chunk":
+            self._take(message)
+        elif message.topic == "beat":
+            self.monitor.beat("operator", time.monotonic())
+        elif message.topic == "input" and message.body.get("kind") == "estop":
+            self.pressed = True
+            self._stop(StopLevel.HARD)  # not by way of the supervisor: nothing may stand between
+            self.bus.publish("event", {"kind": "estop", "level": "hard_stop", "reason": "e-stop pressed", "number": self.number})
 
     def _follow(self, plan: dict[str, Any]) -> None:
-        self.plan_seen = time.monotonic()
-        before, self.plan = self.plan, plan
-        if plan["recover"] > self.recover_seq:
-            self.recover_seq = plan["recover"]
-            self._recover()
-        if plan["state"] == "RUNNING" and (plan["number"] != self.number or before["state"] not in ("RUNNING", "INTERVENTION")):
-            self._begin(int(plan["number"]))
+        """Do what the plan says once; it is repeated."""
+        before = self.plan["state"]
+        number, stop, recover, state = int(plan["number"]), int(plan["stop"]), int(plan["recover"]), str(plan["state"])
+        self.plan, self.plan_seen = plan, time.monotonic()
+        self.pressed = self.pressed and state != "ESTOP"
+        if stop > self.stop_seq >= 0:
+            self._stop(StopLevel(plan["stop_level"]))
+        self.stop_seq = stop
+        if recover > self.recover_seq:
+            self.recover_seq = recover
+            if not self.pressed:  # asked for before the e-stop was pressed
+                self._recover()
+        if state == "RUNNING" and (number != self.number or before not in ("RUNNING", "INTERVENTION")):
+            self._begin(number)
 
     def _take(self, message: Message) -> None:
         """A chunk arrived: it is for this episode and the decision wished for, or it is dropped."""
@@ -395,13 +441,14 @@ class Driver:
         targets = message.arrays["targets"]
         if (body["number"], body["decision"]) != (self.number, self.wished) or self.wished != self.decision:
             return
-        if targets.ndim != 2 or targets.shape[1] != self.action_layout.width or not np.isfinite(targets).all():
-            raise DataError(f"a chunk of shape {targets.shape}, or not finite", remedy="look into the actor's log")
+        if targets.ndim != 2 or not len(targets) or targets.shape[1] != self.action_layout.width or not np.isfinite(targets).all():
+            self._fault("chunk_broken", f"a chunk of shape {targets.shape}, or not finite: look into the actor's log")
+            return
         self.coming = Playing(int(body["decision"]), targets)
         self.decision += 1
 
-    def _tell(self, event: Event) -> None:
-        self.bus.publish("event", {**event.as_dict(), "number": self.number, "step": self.step, "fault": event.level >= Level.SOFT_STOP})
+    def _tell(self, event: Event, *, fault: bool = False) -> None:
+        self.bus.publish("event", {**event.as_dict(), "number": self.number, "step": self.step, "fault": fault})
 
 
 def _array(values: Values) -> np.ndarray:
@@ -426,6 +473,22 @@ def _await(senses: Mapping[str, LatestReader]) -> None:
                 time.sleep(0.01)
 
 
+def _connect(robot: Robot, stopping: Stopping) -> None:
+    """Connect, patiently: a person may have to release the robot first."""
+    end = time.monotonic() + CONNECT_S
+    while True:
+        try:
+            robot.connect()
+        except RobotError as error:
+            print(f"{error}", file=sys.stderr, flush=True)
+            if stopping or time.monotonic() > end:
+                raise
+            time.sleep(RETRY_S)
+        else:
+            normal_scheduling()
+            return
+
+
 def normal_scheduling() -> None:
     """Leave the real-time class that vendor clients put the calling thread into: children and later threads would inherit it."""
     if hasattr(os, "sched_setscheduler"):
@@ -438,8 +501,7 @@ def run(settings: Settings, stopping: Stopping) -> None:
     limits = Limits.load(settings.session / "limits.yaml")
     robot = task.make_robot()
     task.check_robot(robot, limits)
-    robot.connect()
-    normal_scheduling()
+    _connect(robot, stopping)
     listen = {"supervisor": ["plan"], "actor": ["chunk"], "console": ["input", "beat"], "scripted": ["input", "beat"]}
     bus, feed = Bus(settings.sockets, "driver", listen), Feed(settings.sockets, "recorder", reader=False)
     senses = {name: LatestReader(sense) for name, sense in task.make_senses(settings.twin).items()}

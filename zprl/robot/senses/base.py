@@ -1,7 +1,7 @@
 """Cameras and trackers behind one shape: values with stamps, and a reader that keeps the newest one.
 
-A sense is one class; its ``make(config)`` stands behind the entry point ``zprl.senses`` and touches no hardware.  Pictures are RGB, (H, W, 3)
-uint8; poses (7,) float64: position [m] and quaternion xyzw.
+A sense is one class; its ``make(config)`` stands behind the entry point ``zprl.senses`` and touches no hardware.  Pictures are RGB,
+(H, W, 3) uint8; poses (7,) float64: position [m] and quaternion xyzw.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Object poses from elsewhere: a stream of JSON on a ZMQ socket, or a function.
 
-A message is ``{"name": "cube", "seq": 7, "stamp": 0.25, "pose": [x, y, z, qx, qy, qz, qw]}``: number, seconds of the tracker's clock, metres.
+A message is ``{"name": "cube", "seq": 7, "stamp": 0.25, "pose": [x, y, z, qx, qy, qz, qw]}``; seconds of the tracker's clock, metres.
 """
 
 from __future__ import annotations
@@ -80,7 +80,9 @@ class PoseStream:
         try:
             self._socket.connect(self.config.address)
         except zmq.ZMQError as error:
-            raise SenseError(f"'{self.name}': {self.config.address} is no address: {error}", remedy="correct it in the task file") from error
+            raise SenseError(
+                f"'{self.name}': {self.config.address} is no address: {error}", remedy="correct it in the task file"
+            ) from error
 
     def read(self) -> Reading | None:
         """The next pose of the body."""

@@ -17,6 +17,10 @@ SILENCES = 10
 """After so many time-outs in a row the pipeline counts as dead: an unplugged camera raises nothing."""
 
 
+Start = Callable[["RealSenseConfig"], tuple[Any, Callable[[], None]]]
+"""Starts a camera; see :func:`start_pipeline`."""
+
+
 class RealSenseConfig(SenseConfig):
     """See the module."""
 
@@ -65,7 +69,7 @@ class RealSense:
         start: :func:`start_pipeline`, or what stands in for it.
     """
 
-    def __init__(self, config: RealSenseConfig, start: Callable[[RealSenseConfig], tuple[Any, Callable[[], None]]] = start_pipeline) -> None:
+    def __init__(self, config: RealSenseConfig, start: Start = start_pipeline) -> None:
         self.name, self.config, self._start = config.name, config, start
         self._frames: Any = None
         self._stop: Callable[[], None] | None = None

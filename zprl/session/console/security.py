@@ -1,7 +1,7 @@
 """Who may see the page and press its buttons.
 
-On loopback everybody on this machine may.  Bound to another address, a token is demanded (``ZPRL_CONSOLE_TOKEN``): once in a form, which sets a
-cookie that scripts cannot read, or per request as ``Authorization: Bearer``; never in an address, which ends up in histories and logs.
+On loopback everybody on this machine may.  Bound to another address, a token is demanded (``ZPRL_CONSOLE_TOKEN``): once in a form, which
+sets a cookie that scripts cannot read, or per request as ``Authorization: Bearer``; never in an address, which histories and logs keep.
 Without TLS the token can be read on the wire: put a TLS proxy or an SSH tunnel in front where the network is not yours.
 """
 

@@ -1,4 +1,4 @@
-"""What the page shows: :class:`Snapshot` is the contract between a session and the page, :class:`ConsoleState` hands over the newest one."""
+"""What the page shows: :class:`Snapshot` is the contract between session and page, :class:`ConsoleState` hands over the newest one."""
 
 from __future__ import annotations
 
