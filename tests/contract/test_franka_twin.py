@@ -362,6 +362,14 @@ def test_stopped_client_is_a_communication_error(twin: TwinProcess, client: subp
         robot.disconnect()
 
 
+def test_process_that_forgets_to_disconnect_ends_well(twin: TwinProcess) -> None:
+    code = "import sys; from zprl.robot.franka import make; make({'host': sys.argv[1], 'realtime': 'ignore'}).connect()"
+    ended = subprocess.run([sys.executable, "-c", code, twin.host], capture_output=True, text=True, timeout=60, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    until(lambda: not twin.control.state().connected)
+    assert twin.control.state().mode == "idle"
+
+
 def test_stops_many_times(connect: Callable[..., Franka]) -> None:
     """A stop right after control was taken, again and again: libfranka's threads must not cross each other."""
     robot = connect()

@@ -12,6 +12,7 @@ succeeded: what the state says afterwards counts.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import ipaddress
 import os
@@ -36,8 +37,8 @@ _OBSERVATION = (
 )
 _WIDE = 0.08
 """Grasps accept any width [m]: whether something is held is for the policy's eyes, not for the hand's firmware."""
-_FRESH_S = 0.01
-"""Longest wait of :meth:`Franka.health` for a state after control was lost [s]; the next one is due after 1 ms."""
+_FIRST_S = 0.05
+"""Longest wait of :meth:`Franka.health` for the first state after control was lost [s]; it is due after 1 ms."""
 
 _RELEASE_S = 6.0
 """Longest wait for the arm to come to rest and for the client to end [s]."""
@@ -206,6 +207,7 @@ class Franka:
 
     def disconnect(self) -> None:
         """Come to rest and let go; at most some seconds."""
+        atexit.unregister(self.disconnect)
         held, self._robot = [self._robot], None
         hand, watcher, self._hand, self._watcher = self._hand, self._watcher, None, None
         self._tracker = self._stopping = self._last = None
@@ -217,8 +219,11 @@ class Franka:
         if held[0] is not None:
             # By a thread: a client whose robot is dead may hang even while it is destroyed.
             release = threading.Thread(target=_release, args=(held,), name="franka-release", daemon=True)
-            release.start()
-            release.join(_RELEASE_S)
+            try:
+                release.start()
+                release.join(_RELEASE_S)
+            except RuntimeError:  # the interpreter is ending and starts no more threads
+                _release(held)
 
     def get_observation(self) -> Values:
         """Pose, wrench on the tool (libfranka's ``O_F_ext_hat_K``), opening and joints, from memory."""
@@ -333,7 +338,7 @@ class Franka:
         if self._in_control():
             with contextlib.suppress(Exception):
                 self._last = robot.state
-        elif not watcher.fresh(_FRESH_S):
+        elif not watcher.seen(_FIRST_S):
             return Health(Mode.DISCONNECTED if self._lost else Mode.ERROR, detail=self._lost or "no state since control was lost")
         state = self._last
         modes = {"Idle": Mode.IDLE, "Move": Mode.MOVING, "Reflex": Mode.REFLEX, "UserStopped": Mode.USER_STOPPED}
@@ -369,6 +374,8 @@ class Franka:
         self._robot, self._lost = result[0], ""
         self._watcher = _Watcher(self._robot, self._watched)
         self._watcher.start()
+        # A client that is alive when the interpreter ends makes C++ abort, with the arm still under control.
+        atexit.register(self.disconnect)
         if not self._watcher.fresh(self.config.connect_timeout):
             self.disconnect()
             raise RobotError(f"the Franka at {self.config.host} sends no states", remedy="check network and firewall")
@@ -466,6 +473,7 @@ class _Watcher(threading.Thread):
 
     def read(self) -> None:
         """Read from now on."""
+        self._seen.clear()
         self._reading.set()
 
     def rest(self) -> None:
@@ -476,10 +484,14 @@ class _Watcher(threading.Thread):
         """A lock that keeps it from reading: the client cannot read states and start a motion at a time."""
         return self._turn
 
+    def seen(self, seconds: float) -> bool:
+        """Wait for the first state since :meth:`read`; False when none came or the connection is lost."""
+        return self._seen.wait(seconds) and self.is_alive()
+
     def fresh(self, seconds: float) -> bool:
         """Wait for a state that arrives after this call; False when none came or the connection is lost."""
         self._seen.clear()
-        return self._seen.wait(seconds) and self.is_alive()
+        return self.seen(seconds)
 
     def close(self) -> None:
         """End it; a read under way takes a second at most."""

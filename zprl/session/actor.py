@@ -13,9 +13,14 @@ import torch
 
 from zprl import durable
 from zprl.errors import DataError
+from zprl.robot.events import Event, Level
+from zprl.robot.limits import Limits
+from zprl.robot.senses.base import StaleSense
 from zprl.session.bus import Bus, Feed, Message
 from zprl.session.child import Settings, Stopping, main
 from zprl.session.chooser import AS_SIMULATED, Chooser, Request
+from zprl.session.eyes import Eyes
+from zprl.session.task import RealTask
 
 BEAT_S = 0.2
 
@@ -37,10 +42,14 @@ class Weights:
 def run(settings: Settings, stopping: Stopping) -> None:
     """Serve until asked to stop."""
     torch.set_num_threads(1)
-    bus = Bus(settings.sockets, "actor", {"driver": ["wish"], "learner": ["weights"]})
+    task = RealTask.load(settings.session / "task.yaml")
+    topics = ["wish", "state"] if task.images else ["wish"]
+    bus = Bus(settings.sockets, "actor", {"driver": topics, "learner": ["weights"]})
     feed = Feed(settings.sockets, "recorder", reader=False)
     chooser = Chooser(settings.session / "start", settings.config, seed=settings.seed)
     chooser.warm_up()
+    eyes = Eyes(task, settings.rings, Limits.load(settings.session / "limits.yaml").sense_age_s)
+    eyes.start()
     weights = Weights(settings)
     beat = 0.0
     while not stopping:
@@ -48,24 +57,38 @@ def run(settings: Settings, stopping: Stopping) -> None:
         for message in bus.poll(0.02):
             if message.topic == "weights":
                 weights.announced(message.body)
-            else:
+            elif message.topic == "wish":
                 wishes.append(message)
+            else:
+                _look(eyes, bus, message)
         if wishes:
-            answer(chooser, weights, wishes[-1], bus, feed)  # an older wish is of no use to anybody
+            _look(eyes, bus, wishes[-1])
+            answer(chooser, weights, eyes, wishes[-1], bus, feed)  # an older wish is of no use to anybody
         if time.monotonic() - beat > BEAT_S:
             beat = time.monotonic()
             bus.publish("beat", {"version": weights.version})
+    eyes.stop()
     bus.close()
     feed.close()
 
 
-def answer(chooser: Chooser, weights: Weights, wish: Message, bus: Bus, feed: Feed) -> None:
+def _look(eyes: Eyes, bus: Bus, message: Message) -> None:
+    """A control step has begun: remember what the cameras show now."""
+    if message.body["step"] == 0:
+        eyes.forget()
+    try:
+        eyes.look()
+    except StaleSense as error:
+        bus.publish("event", Event("sense_stale", Level.SOFT_STOP, error.message[:500], recoverable=True).as_dict())
+
+
+def answer(chooser: Chooser, weights: Weights, eyes: Eyes, wish: Message, bus: Bus, feed: Feed) -> None:
     """Make the chunk that is wished for, or look at an episode's last observation."""
     body = wish.body
     request = Request(
         int(body["number"]), int(body["start_number"]), int(body["decision"]), bool(body["evaluation"]), bool(body["explore"])
     )
-    obs = {name.removeprefix("obs/"): value for name, value in wish.arrays.items()}
+    obs = {name.removeprefix("obs/"): value for name, value in wish.arrays.items()} | eyes.seen()
     wanted = body["weights"]
     if wanted == AS_SIMULATED:
         chooser.use(AS_SIMULATED, chooser.simulated)
@@ -81,7 +104,7 @@ def answer(chooser: Chooser, weights: Weights, wish: Message, bus: Bus, feed: Fe
     facts |= {"step": int(body["step"]), "stamp": float(body["stamp"])}
     bus.publish("chunk", facts, {"targets": arrays["targets"]})
     if not feed.put("actor", "chunk", facts, arrays):
-        bus.publish("event", {"kind": "recorder_full", "level": "soft_stop", "reason": "the recorder does not keep up"})
+        bus.publish("event", Event("recorder_full", Level.SOFT_STOP, "the recorder does not keep up", recoverable=True).as_dict())
 
 
 if __name__ == "__main__":

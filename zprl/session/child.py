@@ -33,6 +33,7 @@ class Settings(BaseModel):
     work: Path = Field(description="Folder of weights, checkpoints and logs: never data.")
     config: Real
     seed: int
+    rings: str = Field("zprl", description="Prefix of the cameras' shared memory.")
     console_host: str = "127.0.0.1"
     console_port: int = 0
     twin: Path | None = Field(None, description="Folder of the double's control sockets, where the robot is one.")

@@ -131,7 +131,7 @@ class Driver:
         self.plan: dict[str, Any] = {"state": "IDLE", "number": 0}
         self.plan_seen = time.monotonic()
         self.recover_seq, self.stop_seq = 0, -1
-        self.stopped = False
+        self.stopped = 0
         self.pressed = False
         """Whether the e-stop was pressed and the supervisor does not know of it yet."""
         self.beat = 0.0
@@ -190,7 +190,7 @@ class Driver:
             self._stop(StopLevel.HARD)
         if time.monotonic() - self.beat > BEAT_S:
             self.beat = time.monotonic()
-            self.bus.publish("beat", {"stopped": self.stopped})
+            self.bus.publish("beat", {"stopped": bool(self.stopped)})
         if self.stopped:
             return
         try:
@@ -370,9 +370,9 @@ class Driver:
         if level is StopLevel.HOLD:
             self.target = dict(self.sent)
             return
-        if not self.stopped or level == StopLevel.HARD:
+        if not self.stopped or level > self.stopped:
             self.robot.stop(level)
-        self.stopped = True
+            self.stopped = int(level)
 
     def _fault(self, kind: str, reason: str) -> None:
         """Stop here and now, then tell the supervisor, who decides how to go on."""
@@ -404,7 +404,7 @@ class Driver:
         self._reset_filters(self._features(senses=False))
         self.monitor.restart()
         self.plan_seen = time.monotonic()  # the time this took is nobody's silence
-        self.stopped = False
+        self.stopped = 0
         return True
 
     def _hear(self, message: Message) -> None:

@@ -143,7 +143,12 @@ class Recorder:
         facts = EpisodeFacts(
             stop_reason=reason[:1000], events=tuple(episode.events), timing=episode.timing, weights=episode.weights, **episode.facts
         )
-        digest = episode.writer.commit(facts)
+        try:
+            digest = episode.writer.commit(facts)
+        except DataError as error:  # what was recorded does not fit together
+            self._lose(number, error.message)
+            self.bus.publish("lost", {"number": number})
+            return
         self._log(number)
         self.committed.add(number)
         del self.open[number]

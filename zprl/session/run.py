@@ -85,6 +85,7 @@ def run(
                 config=header.config,
                 seed=header.seed,
                 console_port=console_port,
+                rings=sockets.name,
                 twin=twin,
             )
             names = (*NAMES, "scripted") if twin else NAMES

@@ -6,6 +6,7 @@ tenth of a second where the session is, and doing something twice is the same as
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -26,6 +27,7 @@ from zprl.session import machine as m
 from zprl.session.bus import Bus, Message
 from zprl.session.child import Settings
 from zprl.session.chooser import AS_SIMULATED
+from zprl.session.eyes import ring_name
 from zprl.session.store import SessionStore
 from zprl.session.task import RealTask
 
@@ -46,6 +48,7 @@ TOPICS = {
 }
 PROGRESS = "progress.json"
 LAST = "driver"
+CAMERA = "camera-"
 
 
 @dataclass
@@ -77,14 +80,15 @@ class Supervisor:
         say: Callable[[str], None] = print,
         stopping: Callable[[], bool] = lambda: False,
     ) -> None:
-        self.settings, self.names, self.say, self.stopping = settings, names, say, stopping
+        self.settings, self.say, self.stopping = settings, say, stopping
         self.task = RealTask.load(settings.session / "task.yaml")
+        self.names = (*names, *(CAMERA + camera for camera in self.task.images))
         limits = Limits.load(settings.session / "limits.yaml")
         self.store = SessionStore.open(settings.session)
         self.machine = m.Machine(
             plan_of(settings), self._progress(), mode=settings.config.mode, recoveries=limits.recoveries
         )  # fmt: skip
-        self.bus = Bus(settings.sockets, "supervisor", {name: TOPICS[name] for name in names})
+        self.bus = Bus(settings.sockets, "supervisor", {name: TOPICS[name] for name in names if name in TOPICS})
         self.children: dict[str, Child] = {}
         self.counter = {"recover": 0, "stop": 0}
         self.stop_level = int(StopLevel.HOLD)
@@ -153,7 +157,7 @@ class Supervisor:
                 if name != LAST:
                     self._spawn(name)
             while not self.finished:
-                if LAST not in self.children and all(child.back for child in self.children.values()):
+                if LAST not in self.children and all(child.back or n.startswith(CAMERA) for n, child in self.children.items()):
                     self._spawn(LAST)
                 for message in self.bus.poll(0.01):
                     self._hear(message)
@@ -177,13 +181,23 @@ class Supervisor:
             )
         starts.append(now)
         env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
-        module = "zprl.session.console.process" if name == "console" else f"zprl.session.{name}"
         with open(self._log(name), "ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", module, str(self.settings.work / "settings.json")],
+                [sys.executable, "-m", *self._command(name)],
                 stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=env, start_new_session=True,
             )  # fmt: skip
         self.children[name] = Child(name, process, now, starts=starts)
+
+    def _command(self, name: str) -> list[str]:
+        """Module and arguments of a process."""
+        if name.startswith(CAMERA):
+            camera = name.removeprefix(CAMERA)
+            sense = self.task.senses[camera]
+            config = sense.config | ({"twin": str(self.settings.twin)} if sense.kind.startswith("twin") else {})
+            ring = ring_name(self.settings.rings, camera)
+            return ["zprl.robot.senses.ring", "--ring", ring, "--kind", sense.kind, "--config", json.dumps(config)]
+        module = "zprl.session.console.process" if name == "console" else f"zprl.session.{name}"
+        return [module, str(self.settings.work / "settings.json")]
 
     def _log(self, name: str) -> Path:
         return self.settings.work / f"{name}.log"
@@ -198,7 +212,8 @@ class Supervisor:
     def _watch(self) -> None:
         """Replace what died or froze."""
         for name, child in list(self.children.items()):
-            if time.monotonic() - child.heard > (FROZEN_S if child.back else BEGINNING_S):
+            speaks = not name.startswith(CAMERA)  # a camera is heard through its pictures: the actor refuses old ones
+            if speaks and time.monotonic() - child.heard > (FROZEN_S if child.back else BEGINNING_S):
                 child.process.kill()
                 child.process.wait()
             if child.process.poll() is not None:
