@@ -589,28 +589,30 @@ class _Hand:
                     return
                 wish = self._wish
             assert wish is not None
-            wider, commanded = wish > commanded, wish
-            self._carry_out(wish, wider=wider)
+            ended = self._carry_out(wish, wider=wish > commanded)
+            commanded = wish if ended else self.opening  # a wish that came back while its command was being stopped counts again
 
-    def _carry_out(self, wish: float, *, wider: bool) -> None:
+    def _carry_out(self, wish: float, *, wider: bool) -> bool:
+        """Do it; False when it was stopped because the wish changed meanwhile."""
         config, gripper = self._config, self._gripper
+        stopped = False
         try:
             if wider:
                 future = gripper.move_async(wish, config.gripper_speed)
             else:
                 future = gripper.grasp_async(wish, config.gripper_speed, config.gripper_force, _WIDE, _WIDE)
-            stopped = False
             while not future.wait(0.01):
                 if not stopped and (self._closed or self._differs(wish)):
-                    gripper.stop()  # ends the command under way
                     stopped = True
+                    gripper.stop()  # ends the command under way
                     if self._closed:
-                        return
+                        return False
             future.get()
             self.error = ""
         except Exception as error:
-            if not self._differs(wish):  # else it was stopped for the next one
+            if not stopped:
                 self.error = f"hand: {_first_line(error)}"
+        return not stopped
 
     def _differs(self, commanded: float) -> bool:
         return self._wish is not None and abs(self._wish - commanded) >= self._config.gripper_step

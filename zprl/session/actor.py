@@ -6,8 +6,8 @@ recorder on its own line.
 
 from __future__ import annotations
 
+import contextlib
 import time
-from typing import Any
 
 import torch
 
@@ -31,12 +31,16 @@ class Weights:
     def __init__(self, settings: Settings) -> None:
         self.folder = settings.work / "weights"
         self.version, self.value = AS_SIMULATED, None
+        newest = max((int(path.stem) for path in self.folder.glob("[0-9]*.safetensors")), default=None)
+        if newest is not None:  # a killed actor's successor does not wait for the next label
+            self.announced(newest)
 
-    def announced(self, body: dict[str, Any]) -> None:
-        """Read the file a learner told of."""
-        version = int(body["version"])
-        self.value = durable.read_tensors(self.folder / f"{version:06d}.safetensors")["actor"]
-        self.version = version
+    def announced(self, version: int) -> None:
+        """Read the file a learner told of; a learner that begins anew tells of old ones, and a file may be gone for a newer one."""
+        if version > self.version:
+            with contextlib.suppress(DataError):
+                self.value = durable.read_tensors(self.folder / f"{version:06d}.safetensors")["actor"]
+                self.version = version
 
 
 def run(settings: Settings, stopping: Stopping) -> None:
@@ -44,7 +48,7 @@ def run(settings: Settings, stopping: Stopping) -> None:
     torch.set_num_threads(1)
     task = RealTask.load(settings.session / "task.yaml")
     topics = ["wish", "state"] if task.images else ["wish"]
-    bus = Bus(settings.sockets, "actor", {"driver": topics, "learner": ["weights"]})
+    bus = Bus(settings.sockets, "actor", {"driver": topics, "learner": ["weights", "beat"]})
     feed = Feed(settings.sockets, "recorder", reader=False)
     chooser = Chooser(settings.session / "start", settings.config, seed=settings.seed)
     chooser.warm_up()
@@ -55,8 +59,8 @@ def run(settings: Settings, stopping: Stopping) -> None:
     while not stopping:
         wishes = []
         for message in bus.poll(0.02):
-            if message.topic == "weights":
-                weights.announced(message.body)
+            if message.sender == "learner":
+                weights.announced(int(message.body["version"]))
             elif message.topic == "wish":
                 wishes.append(message)
             else:
@@ -92,10 +96,10 @@ def answer(chooser: Chooser, weights: Weights, eyes: Eyes, wish: Message, bus: B
     wanted = body["weights"]
     if wanted == AS_SIMULATED:
         chooser.use(AS_SIMULATED, chooser.simulated)
-    elif weights.value is not None:
+    elif weights.value is None or (wanted is not None and weights.version < wanted):
+        return  # not heard of yet; the driver asks again
+    else:
         chooser.use(weights.version, weights.value)
-    elif wanted is not None:
-        raise DataError("the learner's weights are not there yet", remedy="the supervisor waits for them; look into the learner's log")
     facts = {"number": request.number, "decision": request.decision, "version": chooser.version, "digest": chooser.digest}
     if body["final"]:
         feed.put("actor", "final", facts, chooser.see(obs, request))

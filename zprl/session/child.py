@@ -54,15 +54,21 @@ class Stopping:
         return self._asked
 
 
-def die_with_parent() -> None:
-    """Ask the kernel for SIGTERM when the parent dies, so that no orphan keeps moving a robot (Linux only)."""
+def die_with_parent(parent: int | None = None) -> None:
+    """Ask the kernel for SIGTERM when the parent dies, so that no orphan keeps moving a robot (Linux only).
+
+    Args:
+        parent: Its process id, where known: it may be dead already, because a child imports for seconds before it can ask.
+    """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+    if parent is not None and os.getppid() != parent:
+        os._exit(1)
 
 
 def main(body: Callable[[Settings, Stopping], None]) -> NoReturn:
     """Run a child to its end."""
-    die_with_parent()
+    die_with_parent(int(sys.argv[2]) if len(sys.argv) > 2 else None)
     code = 0
     try:
         body(Settings.model_validate(durable.read_json(sys.argv[1])), Stopping())

@@ -39,6 +39,10 @@ WISH_S, FINAL_WISH_S = 0.1, 1.0
 """Host seconds after which a wish is repeated: for a chunk, and for a look at an episode's last observation."""
 CONNECT_S, RETRY_S = 20.0, 1.0
 """Longest time to try to connect, and the pause between two attempts [s]."""
+HOMING_S = 30.0
+"""Robot seconds after which an arm that is not at home is stuck."""
+GRIPPER_TOLERANCE = 0.01
+"""How near the gripper has to come to its opening at home [m]."""
 FIRST_CHUNK_S = 10.0
 """Patience with an episode's first chunk: the arm has not moved yet."""
 FIRST_READING_S = 10.0
@@ -349,7 +353,13 @@ class Driver:
             pose = Pose.read(features, prefix)
             there &= bool(np.linalg.norm(pose.position - home.position) < self.task.home_tolerance)
             there &= self.filters[prefix].resting
+            there &= abs(features[prefix + GRIPPER] - gripper[self.task.arms[prefix].home.gripper]) < GRIPPER_TOLERANCE
+        if self.homing_since is None:
+            self.homing_since = self.robot.now()
+        elif self.robot.now() - self.homing_since > HOMING_S:
+            raise RobotError("the arm or its gripper does not come home", remedy="look at the robot: something holds it")
         if there:
+            self.homing_since = None
             self.bus.publish("event", {"kind": "homed", "level": "note", "number": self.plan["number"], "reason": ""})
 
     def _send(self, features: Values) -> None:

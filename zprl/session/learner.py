@@ -20,6 +20,7 @@ from zprl.session.store import SessionStore
 BEAT_S = 0.2
 CHECKPOINT_LABELS = 10
 NICE = 10
+LOOK_POLLS = 20
 
 
 def run(settings: Settings, stopping: Stopping) -> None:
@@ -35,7 +36,6 @@ def run(settings: Settings, stopping: Stopping) -> None:
     _publish(settings, bus, learner)
     os.nice(NICE)  # not before: a busy machine must not keep it from beginning
     while not stopping:
-        store = SessionStore.open(settings.session)
         for line in store.labels.in_order()[learner.labels :]:
             take(learner, store, line, tick=beat)
             if learner.labels % CHECKPOINT_LABELS == 0:
@@ -43,7 +43,9 @@ def run(settings: Settings, stopping: Stopping) -> None:
             _publish(settings, bus, learner)
             if stopping:
                 return
-        while not stopping and not bus.poll(0.05):
+        for _ in range(LOOK_POLLS):  # then look for oneself: a message may be lost while a process is replaced
+            if stopping or bus.poll(0.05):
+                break
             beat()
     bus.close()
 

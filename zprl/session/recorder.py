@@ -16,7 +16,7 @@ from zprl.session.mcap_log import write_mcap
 from zprl.session.store import MCAP, EpisodeFacts, EpisodeWriter, SessionStore
 
 BEAT_S = 0.2
-PATIENCE_S = 5.0
+PATIENCE_S = 20.0
 """How long the last messages of an ended episode may take before it counts as lost."""
 KEPT_EVENTS = 1000
 
@@ -118,14 +118,18 @@ class Recorder:
         for number in plan["discard"]:
             if number not in self.committed:
                 self._drop(number)
-        for number in plan["commit"]:
-            self._commit(number)
+        for commit in plan["commit"]:
+            self._commit(commit["number"], commit["label"])
         for label in plan["labels"]:
             if label["episode"] in self.committed:
-                line = self.store.label(label["episode"], label["label"], source=label["source"], nonce=label["nonce"])
-                self.bus.publish("labelled", {"episode": line.episode, "nonce": line.nonce, "seq": line.seq, "label": line.label})
+                self._label(label)
 
-    def _commit(self, number: int) -> None:
+    def _label(self, label: dict[str, Any]) -> None:
+        line = self.store.label(label["episode"], label["label"], source=label["source"], nonce=label["nonce"])
+        self.bus.publish("labelled", {"episode": line.episode, "nonce": line.nonce, "seq": line.seq, "label": line.label})
+
+    def _commit(self, number: int, label: dict[str, Any] | None) -> None:
+        """Make an episode permanent, and its label with it: a supervisor that is killed now takes neither away."""
         if number in self.committed:
             self.bus.publish("committed", {"number": number})
             return
@@ -149,9 +153,11 @@ class Recorder:
             self._lose(number, error.message)
             self.bus.publish("lost", {"number": number})
             return
-        self._log(number)
         self.committed.add(number)
         del self.open[number]
+        if label is not None:
+            self._label(label)
+        self._log(number)
         self.bus.publish("committed", {"number": number, "digest": digest})
 
     def _log(self, number: int) -> None:

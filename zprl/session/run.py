@@ -22,7 +22,12 @@ NAMES = ("recorder", "driver", "actor", "learner")
 
 
 def create(folder: Path, *, config: Real, seed: int, base: Path, steering: Path, learner: Path, episodes: Path, work: Path) -> SessionStore:
-    """Begin a session: gather all it needs into its folder; no robot moves."""
+    """Begin a session: gather all it needs into its folder; no robot moves.
+
+    What lies in ``work`` is thrown away: weights and checkpoints of another session are none of this one's.
+    """
+    if not folder.exists():
+        shutil.rmtree(work, ignore_errors=True)
     task = RealTask.load(config.task)
     robot = task.make_robot()
     from zprl.models.bundle import load_policy

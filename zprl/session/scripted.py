@@ -29,11 +29,15 @@ class Operator:
     def __init__(self, settings: Settings, bus: Bus, control: TwinControl) -> None:
         self.settings, self.bus, self.control = settings, bus, control
         self.plan: dict = {"state": "IDLE"}
-        self.placed: tuple[int, int] | None = None
+        self.placed: tuple[int, int, int] | None = None
+        self.asked = ""
+        """Names the present wait for a reset: the same episode is asked for again after a fault."""
 
     def act(self) -> None:
         """One look at plan and double."""
         for message in self.bus.poll(LOOK_S):
+            if message.body["state"] == "AWAIT_RESET" != self.plan["state"]:
+                self.asked = f"{time.monotonic_ns()}"
             self.plan = message.body
         match self.plan["state"]:
             case "AWAIT_RESET" if self.plan.get("reset"):
@@ -50,15 +54,15 @@ class Operator:
             seed = self.settings.config.evaluation_seed if wanted["evaluation"] else self.settings.seed
             self.control.reset(seed, place[1])
             self.placed = (int(wanted["episode"]), *place)
-        self._say("reset_done", int(wanted["episode"]))
+        self._say("reset_done", int(wanted["episode"]), self.asked)
 
     def _watch(self, number: int) -> None:
         if self.plan["state"] == "RUNNING" and self.control.state().lifted:
             self._say("success", number)
 
-    def _say(self, kind: str, number: int) -> None:
+    def _say(self, kind: str, number: int, more: str = "") -> None:
         """The nonce names what is said, so that saying it again is harmless."""
-        self.bus.publish("input", {"kind": kind, "episode": number, "nonce": f"{kind}-{number}", "source": "scripted"})
+        self.bus.publish("input", {"kind": kind, "episode": number, "nonce": f"{kind}-{number}-{more}", "source": "scripted"})
 
 
 def run(settings: Settings, stopping: Stopping) -> None:

@@ -46,7 +46,10 @@ TOPICS = {
     "console": ["input", "beat"],
     "scripted": ["input", "beat"],
 }
-PROGRESS = "progress.json"
+PROGRESS, EVENTS = "progress.json", "events.jsonl"
+ACTING = (m.State.RUNNING, m.State.INTERVENTION, m.State.STOPPING)
+MAX_NONCE = 200
+"""Longest nonce and source of an input, as the journal takes them."""
 LAST = "driver"
 CAMERA = "camera-"
 
@@ -197,7 +200,7 @@ class Supervisor:
             ring = ring_name(self.settings.rings, camera)
             return ["zprl.robot.senses.ring", "--ring", ring, "--kind", sense.kind, "--config", json.dumps(config)]
         module = "zprl.session.console.process" if name == "console" else f"zprl.session.{name}"
-        return [module, str(self.settings.work / "settings.json")]
+        return [module, str(self.settings.work / "settings.json"), str(os.getpid())]
 
     def _log(self, name: str) -> Path:
         return self.settings.work / f"{name}.log"
@@ -218,6 +221,8 @@ class Supervisor:
                 child.process.wait()
             if child.process.poll() is not None:
                 self.say(f"process '{name}' ended ({child.process.returncode}): {self._last_words(name)}")
+                for message in self.bus.poll():  # the dead one's last messages are not its successor's first
+                    self._hear(message)
                 self._do(self.machine.handle(m.Died(name)))
                 self._spawn(name)
 
@@ -256,7 +261,7 @@ class Supervisor:
         body = message.body
         match message.topic:
             case "input":
-                return m.OperatorInput(m.Input(body["kind"]), str(body["nonce"]), str(body["source"]), body.get("episode"))
+                return _input(body)
             case "committed":
                 label = self.commits.pop(int(body["number"]), None)
                 if label is not None:
@@ -273,7 +278,7 @@ class Supervisor:
             case "beat":
                 return self._beat(message)
             case "event":
-                return self._driver_event(body)
+                return self._told(message.sender, body)
         return None
 
     def _beat(self, message: Message) -> m.Happening | None:
@@ -282,14 +287,15 @@ class Supervisor:
             return m.VersionAvailable(int(message.body["version"]))
         return m.Ready() if message.sender == "driver" else None
 
-    def _driver_event(self, body: dict[str, Any]) -> m.Happening | None:
+    def _told(self, sender: str, body: dict[str, Any]) -> m.Happening | None:
+        """What an event of the driver or the actor means; those that changed anything are kept for people to read."""
         number = int(body.get("number", 0))
         match body["kind"]:
             case "ready":
                 return m.Ready()
             case "homed":
                 return m.Homed()
-            case "time_out" if self.task.label.time_out == "failure":
+            case "time_out" if self.task.label.time_out == "failure" and not (self.machine.open and self.machine.open.label):
                 return m.OperatorInput(m.Input.FAILURE, f"time-out-{number}", "time-out", number)
             case "time_out":
                 return m.TimeUp(number)
@@ -300,7 +306,12 @@ class Supervisor:
             case "estop":
                 return m.EStop(str(body["reason"]))
         event = Event.from_dict(body)
-        if event.level >= Level.SOFT_STOP:
+        if event.level > Level.NOTE:
+            with open(self.settings.work / EVENTS, "a") as log:
+                log.write(json.dumps({"time": time.time(), "from": sender, **body}) + "\n")
+        if sender != "driver" and self.machine.state not in ACTING:
+            return None  # it stands already
+        if body.get("fault", event.level >= Level.SOFT_STOP):
             return m.Fault(event.level.stop or StopLevel.SOFT, event.reason, event.recoverable)
         return None
 
@@ -353,14 +364,28 @@ class Supervisor:
             **self.counter,
             "stop_level": self.stop_level,
             "reset": self.reset if self.machine.state is m.State.AWAIT_RESET else None,
-            "commit": sorted(self.commits),
-            "labels": [{"episode": s.episode, "label": str(s.label), "source": s.source, "nonce": s.nonce} for s in self.labels.values()],
+            "commit": [{"number": n, "label": _line(label) if label else None} for n, label in sorted(self.commits.items())],
+            "labels": [_line(label) for label in self.labels.values()],
             "discard": list(self.discards),
             "pending": self.machine.pending,
             "prompt": self.prompt,
             "next": self.machine.number,
         }
         self.bus.publish("plan", plan)
+
+
+def _input(body: dict[str, Any]) -> m.OperatorInput:
+    """What an operator said, or ``ValueError``."""
+    kind, nonce, source, episode = m.Input(body["kind"]), body["nonce"], body["source"], body.get("episode")
+    if not all(isinstance(text, str) and 0 < len(text) <= MAX_NONCE for text in (nonce, source)):
+        raise ValueError(f"nonce and source are texts of 1 to {MAX_NONCE} characters")
+    if episode is not None and type(episode) is not int:
+        raise ValueError("an episode is a whole number")
+    return m.OperatorInput(kind, nonce, source, episode)
+
+
+def _line(label: m.StoreLabel) -> dict[str, Any]:
+    return {"episode": label.episode, "label": str(label.label), "source": label.source, "nonce": label.nonce}
 
 
 def plan_of(settings: Settings) -> tuple[m.Phase, ...]:
