@@ -135,6 +135,7 @@ class Driver:
         self.plan: dict[str, Any] = {"state": "IDLE", "number": 0}
         self.plan_seen = time.monotonic()
         self.recover_seq, self.stop_seq = 0, -1
+        self.homing_since: float | None = None
         self.stopped = 0
         self.pressed = False
         """Whether the e-stop was pressed and the supervisor does not know of it yet."""
@@ -209,6 +210,8 @@ class Driver:
     def _move(self, count: int) -> None:
         state = self.plan["state"]
         acting = state in ("RUNNING", "STOPPING") and not self.finished
+        if state != "HOMING":
+            self.homing_since = None
         features = self._features(senses=acting)
         self._watch(features)
         if self.stopped:

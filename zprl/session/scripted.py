@@ -37,7 +37,7 @@ class Operator:
         """One look at plan and double."""
         for message in self.bus.poll(LOOK_S):
             if message.body["state"] == "AWAIT_RESET" != self.plan["state"]:
-                self.asked = f"{time.monotonic_ns()}"
+                self.asked = f"-{time.monotonic_ns()}"
             self.plan = message.body
         match self.plan["state"]:
             case "AWAIT_RESET" if self.plan.get("reset"):
@@ -62,7 +62,7 @@ class Operator:
 
     def _say(self, kind: str, number: int, more: str = "") -> None:
         """The nonce names what is said, so that saying it again is harmless."""
-        self.bus.publish("input", {"kind": kind, "episode": number, "nonce": f"{kind}-{number}-{more}", "source": "scripted"})
+        self.bus.publish("input", {"kind": kind, "episode": number, "nonce": f"{kind}-{number}{more}", "source": "scripted"})
 
 
 def run(settings: Settings, stopping: Stopping) -> None:

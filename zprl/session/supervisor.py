@@ -223,7 +223,8 @@ class Supervisor:
                 self.say(f"process '{name}' ended ({child.process.returncode}): {self._last_words(name)}")
                 for message in self.bus.poll():  # the dead one's last messages are not its successor's first
                     self._hear(message)
-                self._do(self.machine.handle(m.Died(name)))
+                if speaks:
+                    self._do(self.machine.handle(m.Died(name)))
                 self._spawn(name)
 
     def _end(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -18,7 +19,7 @@ import pytest
 
 from zprl import plugins
 from zprl.errors import ConfigError, DataError, ZprlError
-from zprl.robot.senses import apriltag, base, knobs, opencv, pose, realsense, ring, synthetic
+from zprl.robot.senses import apriltag, base, opencv, pose, realsense, ring, synthetic
 from zprl.robot.senses.base import LatestReader, Reading, Sense, SenseError, StaleSense, make_sense
 from zprl.robot.senses.knobs import Knob, Knobs
 from zprl.robot.senses.view import view
@@ -221,7 +222,7 @@ def test_synthetic_pictures_are_counted_and_paced():
     assert time.monotonic() - begin >= 4 / 200 - 1e-3
     assert all(synthetic.number_of(r.value) == r.seq for r in taken)
     assert all(r.stamp == r.seq / 200 for r in taken)
-    assert all(b.seq > a.seq for a, b in zip(taken, taken[1:], strict=False))
+    assert all(b.seq > a.seq for a, b in itertools.pairwise(taken))
     assert not np.array_equal(taken[0].value, taken[1].value)
 
 
@@ -534,10 +535,10 @@ def test_a_tag_is_found_within_millimetres(position, turn):
     one = locator()
     in_camera = np.linalg.inv(apriltag.matrix(one.config.camera_pose)) @ apriltag.matrix(tuple(truth))
     found = one.locate(show_tag(in_camera))
-    assert np.abs(found[:2] - truth[:2]).max() < 0.001, "sideways: 1 mm"
-    assert abs(found[2] - truth[2]) < 0.004, "along the view: 4 mm at half a metre"
+    assert np.abs(found[:2] - truth[:2]).max() < 0.0002, "sideways: 0.2 mm, less than a pixel's 0.9 mm"
+    assert abs(found[2] - truth[2]) < 0.0006, "along the view: 0.6 mm at half a metre"
     angle = (Rotation.from_quat(found[3:]) * Rotation.from_quat(truth[3:]).inv()).magnitude()
-    assert angle < np.radians(3)
+    assert angle < np.radians(0.6)
     assert np.linalg.norm(found[3:]) == pytest.approx(1)
 
 
@@ -545,7 +546,7 @@ def test_the_object_may_lie_beside_its_tag():
     tag = (0.5, 0.0, 0.02, *IDENTITY)
     one = locator(object_in_marker=(0.0, 0.03, -0.02, *IDENTITY))
     picture = show_tag(np.linalg.inv(apriltag.matrix(one.config.camera_pose)) @ apriltag.matrix(tag))
-    np.testing.assert_allclose(one.locate(picture)[:3], [0.5, 0.03, 0.0], atol=0.004)
+    np.testing.assert_allclose(one.locate(picture)[:3], [0.5, 0.03, 0.0], atol=0.001)
     assert locator(marker=4).locate(picture) is None, "another tag"
     assert one.locate(np.full((HEIGHT, WIDTH, 3), 128, np.uint8)) is None, "no tag"
 
@@ -592,7 +593,7 @@ def name():
 
 
 def in_memory(name):
-    return Path("/dev/shm", name).exists()  # noqa: S108
+    return Path("/dev/shm", name).exists()
 
 
 @pytest.mark.parametrize(
@@ -613,43 +614,51 @@ def test_a_ring_gives_what_was_written(name, value):
         np.testing.assert_array_equal(reader.latest().value, value + np.array(4, value.dtype))
         assert reader.read() is None, "seen already"
         with pytest.raises(SenseError, match="holds"):
-            writer.write(Reading(value[:1], 0.0, 0.0, 9))
+            writer.write(Reading(value[:0], 0.0, 0.0, 9))
     finally:
         reader.close()
         writer.close()
     assert not in_memory(name)
 
 
+HOT_WRITER = """
+import itertools, sys
+import numpy as np
+from zprl.robot.senses.base import Reading
+from zprl.robot.senses.ring import RingWriter
+writer = RingWriter(sys.argv[1], (64, 64, 3), slots=1)
+for count in itertools.count():
+    writer.write(Reading(np.full((64, 64, 3), count % 251, np.uint8), float(count), 0.0, count))
+"""
+
+
 def test_torn_reads_are_seen_and_made_again(name):
-    """One slot only, so that writer and reader are at it together all the time."""
-    shape = (64, 64, 3)
-    writer, reader = ring.RingWriter(name, shape, slots=1), ring.RingReader("cam", name)
-    stopping, wrote = threading.Event(), threading.Event()
-
-    def write():
-        count = 0
-        while not stopping.is_set():
-            writer.write(Reading(np.full(shape, count % 251, np.uint8), float(count), 0.0, count))
-            wrote.set()
-            count += 1
-
-    thread = threading.Thread(target=write)
-    thread.start()
+    """One slot only and a writer that never rests, so that both are at it together all the time."""
+    process = subprocess.Popen([sys.executable, "-c", HOT_WRITER, name], stderr=subprocess.DEVNULL)
+    reader = ring.RingReader("cam", name)
     try:
-        assert wrote.wait(PATIENCE)
-        reader.open()
+        wait_for(lambda: opens(reader) and reader.latest() is not None)
         seen = set()
-        for _ in range(2000):
+        until = time.monotonic() + PATIENCE
+        while (len(seen) < 100 or not reader.torn) and time.monotonic() < until:
             found = reader.latest()
             assert (found.value == found.seq % 251).all()
             assert found.stamp == found.seq
             seen.add(found.seq)
-        assert len(seen) > 10
+        assert len(seen) >= 100
+        assert reader.torn > 0
     finally:
-        stopping.set()
-        thread.join(PATIENCE)
+        process.kill()
+        process.wait()
         reader.close()
-        writer.close()
+
+
+def opens(reader):
+    try:
+        reader.open()
+    except SenseError:
+        return False
+    return True
 
 
 def test_a_slot_being_written_is_not_given(name):

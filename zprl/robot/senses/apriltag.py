@@ -17,6 +17,11 @@ from zprl.robot.senses.pose import pose_array
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Seven = tuple[Finite, Finite, Finite, Finite, Finite, Finite, Finite]
 IDENTITY: Seven = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0)
+HALF_PIXEL = 0.5
+"""AprilTag's corner refinement counts from the edge of the first pixel, OpenCV's camera model from its middle (measured: OpenCV 4.14).
+
+That refinement fits lines to the edges; on made pictures it was ten times as exact as the others in depth.
+"""
 WORST_PIXELS = 2.0
 """A pose whose corners project farther than this (RMS) from where they were seen is not believed (ours)."""
 
@@ -59,10 +64,10 @@ class AprilTag:
         half = config.size_m / 2
         self._corners = np.array([(-half, half, 0), (half, half, 0), (half, -half, 0), (-half, -half, 0)])
         self._camera_pose, self._object = matrix(config.camera_pose), matrix(config.object_in_marker)
-        parameters = cv2.aruco.DetectorParameters()
-        parameters.cornerRefinementMethod = cv2.aruco.CORNER_REFINE_SUBPIX
         dictionary = cv2.aruco.getPredefinedDictionary(getattr(cv2.aruco, f"DICT_{config.dictionary}"))
-        self._detector = cv2.aruco.ArucoDetector(dictionary, parameters)
+        exact = cv2.aruco.DetectorParameters()
+        exact.cornerRefinementMethod = cv2.aruco.CORNER_REFINE_APRILTAG
+        self._rough, self._exact = cv2.aruco.ArucoDetector(dictionary), cv2.aruco.ArucoDetector(dictionary, exact)
 
     def open(self) -> None:
         """Open the camera."""
@@ -84,19 +89,32 @@ class AprilTag:
         """The object's pose (7,) in the base frame, or ``None`` if the marker is not in the RGB picture (H, W, 3)."""
         import cv2
 
-        corners, numbers, _ = self._detector.detectMarkers(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY))
-        seen = [c for c, n in zip(corners, [] if numbers is None else numbers.ravel(), strict=True) if n == self.config.marker]
-        if len(seen) != 1:  # two of one number: nobody knows which
+        grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+        rough = self._corners_in(grey, self._rough)
+        if rough is None:
+            return None
+        # The exact corners are slow to find in a whole picture.
+        margin = 0.25 * np.ptp(rough, axis=0).max()
+        low = np.maximum(rough.min(0) - margin, 0).astype(int)
+        high = np.ceil(rough.max(0) + margin).astype(int) + 1
+        corners = self._corners_in(np.ascontiguousarray(grey[low[1] : high[1], low[0] : high[0]]), self._exact)
+        if corners is None:
             return None
         # A square has two poses that look nearly alike; the first returned is the one that fits better.
         count, turns, shifts, errors = cv2.solvePnPGeneric(
-            self._corners, seen[0].reshape(4, 2), self._intrinsics, self._distortion, flags=cv2.SOLVEPNP_IPPE_SQUARE
+            self._corners, corners + low - HALF_PIXEL, self._intrinsics, self._distortion, flags=cv2.SOLVEPNP_IPPE_SQUARE
         )
         if not count or not errors[0].item() <= WORST_PIXELS:
             return None
         marker = np.eye(4)
         marker[:3, :3], marker[:3, 3] = cv2.Rodrigues(turns[0])[0], shifts[0].ravel()
         return seven(self._camera_pose @ marker @ self._object)
+
+    def _corners_in(self, grey: np.ndarray, detector: Any) -> np.ndarray | None:
+        """The marker's corners (4, 2) [pixels], if it is there once: of two nobody knows which it is."""
+        corners, numbers, _ = detector.detectMarkers(grey)
+        seen = [c for c, n in zip(corners, [] if numbers is None else numbers.ravel(), strict=True) if n == self.config.marker]
+        return seen[0].reshape(4, 2).astype(np.float64) if len(seen) == 1 else None
 
 
 def matrix(pose: Seven) -> np.ndarray:

@@ -42,6 +42,8 @@ def start_pipeline(config: RealSenseConfig) -> tuple[Any, Callable[[], None]]:
         What has ``try_wait_for_frames(ms) -> (bool, frame set)``, and how to stop it.
     """
     rs = sdk()
+    if not len(rs.context().query_devices()):  # the pipeline would wait a quarter of a minute for one
+        raise RuntimeError("no camera is connected")
     pipeline, wanted = rs.pipeline(), rs.config()
     if config.serial:
         wanted.enable_device(config.serial)

@@ -1,0 +1,344 @@
+"""What a whole session does when something goes wrong: real processes, the Franka double, and nobody else.
+
+Two sessions serve all tests.  In one the test plays operator and policy, so that it can say anything; in the other the operator alone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("franky", reason="the Franka needs franky-control")
+pytest.importorskip("franky_sim", reason="the double needs franky-sim")
+
+from tests.session_run import HOME, Stage, hold, make_session
+from zprl.robot.twin.control import TwinControl
+from zprl.robot.twin.faults import BadGripper, Freeze, LoseStates, Push, Reflex, RefuseRecovery, UserStop
+from zprl.session.store import SessionStore
+
+LOW, HIGH = np.array([0.25, -0.30, 0.012]), np.array([0.62, 0.30, 0.50])
+"""The task's workspace."""
+COMMAND_AGE_S, STATE_AGE_S = 0.5, 0.1
+MANY = {"count": 1000, "window_s": 600.0}
+
+
+@pytest.fixture(scope="module")
+def played(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    """Operator, policy and learner are the test; real time."""
+    folder = make_session(tmp_path_factory.mktemp("played") / "session", "127.0.11.1", steps=2000, speed=1.0, limits={"recoveries": MANY})
+    stage = Stage(folder, ("scripted", "actor", "learner"))
+    stage.start()
+    yield stage
+    stage.end()
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    """The operator is the test; real time."""
+    folder = make_session(tmp_path_factory.mktemp("whole") / "session", "127.0.11.2", steps=60, speed=1.0, limits={"recoveries": MANY})
+    stage = Stage(folder)
+    stage.start()
+    yield stage
+    stage.end()
+
+
+@pytest.fixture
+def control(played: Stage) -> Iterator[TwinControl]:
+    """The double behind ``played``; every fault ends with the test."""
+    with TwinControl(played.settings["twin"]) as control:
+        control.place((0.5, 0.2, 0.022))
+        yield control
+        control.clear()
+        played.chunk, played.label, played.resets = lambda wish: hold(), "failure", True
+
+
+def faults(stage: Stage) -> list[str]:
+    """Kinds of the faults the driver told of."""
+    return [body["kind"] for body in stage.of("event", fault=True)]
+
+
+def goes_on(stage: Stage) -> int:
+    """The session lives another episode; its number."""
+    stage.mark()
+    return stage.running()
+
+
+# -- what a policy may say ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("broken", ["nan", "shape", "empty", "no_rotation"])
+def test_a_broken_chunk_stops_the_arm_and_the_session_goes_on(played: Stage, control: TwinControl, broken: str) -> None:
+    chunks = {"nan": hold(), "shape": np.zeros((4, 7), np.float32), "empty": np.zeros((0, 10), np.float32), "no_rotation": hold()}
+    chunks["nan"][1, 0] = np.nan
+    chunks["no_rotation"][:, 3:9] = 0.0
+    number = played.running()
+    driver = played.pids()["driver"]
+    played.mark()
+    played.chunk = lambda wish: chunks[broken] if wish["number"] == number else hold()
+    played.until(lambda: faults(played), what="a fault")
+    assert faults(played) == ["refused" if broken == "no_rotation" else "chunk_broken"]
+    assert goes_on(played) > number
+    assert played.pids()["driver"] == driver  # it did not fall over it
+
+
+def test_a_chunk_far_outside_is_clipped_and_recorded(played: Stage, control: TwinControl) -> None:
+    number = played.running()
+    played.mark()
+    played.chunk = lambda wish: hold((0.9, 0.8, -0.3))
+    played.until(lambda: {"workspace", "step"} <= {b["kind"] for b in played.of("event", level="clip")}, what="both clips")
+    end = time.monotonic() + 1.5
+    played.until(lambda: time.monotonic() > end)
+    rows = played.of("state")
+    tool = np.array([[row["features"][key] for key in ("ee.x", "ee.y", "ee.z")] for row in rows])
+    assert tool[-1, 1] - tool[0, 1] > 0.2  # it went as far as it may
+    assert (tool > LOW - 0.01).all() and (tool < HIGH + 0.01).all()
+    assert any(row["clipped"] for row in rows) and not faults(played)
+    played.say("failure", number)
+    played.until(lambda: played.of("committed", number=number), what="the commit")
+    found = SessionStore.open(played.folder).episode(number)
+    assert {"workspace", "step"} <= {event["kind"] for event in found.facts.events}
+    assert found.clipped.any() and np.allclose(found.commanded[-1, :3], (0.9, 0.8, -0.3))
+    sent = found.frames["sent"].numpy()[:, :3]
+    assert (sent >= LOW).all() and (sent <= HIGH).all()
+    assert np.linalg.norm(np.diff(sent, axis=0), axis=1).max() < 1.5 / 50 * 1.2  # 1.5 m/s at 50 Hz, and a late step
+
+
+def test_a_late_chunk_is_waited_for_and_a_missing_one_stops_the_arm(played: Stage, control: TwinControl) -> None:
+    number = played.running()
+    played.mark()
+    played.chunk = lambda wish: None
+    played.until(lambda: "chunk_missing" in faults(played), what="the stop")
+    late, missing = played.first("event", kind="chunk_late"), played.first("event", kind="chunk_missing")
+    assert COMMAND_AGE_S * 0.9 < missing - late < COMMAND_AGE_S + 0.3
+    played.chunk = lambda wish: hold()
+    assert goes_on(played) > number
+    played.until(lambda: number not in played.plan["commit"])
+    assert number not in SessionStore.open(played.folder)
+
+
+# -- what a robot may do -----------------------------------------------------------------------------------------------
+
+
+def test_a_reflex_is_recovered_once(played: Stage, control: TwinControl) -> None:
+    number = played.running()
+    recoveries = played.plan["recover"]
+    played.mark()
+    control.inject(Reflex())
+    played.until_state("FAULT")
+    assert faults(played) == ["health"]
+    assert goes_on(played) > number
+    assert played.plan["recover"] == recoveries + 1
+
+
+def test_a_user_stop_waits_for_the_person(played: Stage, control: TwinControl) -> None:
+    played.running()
+    played.mark()
+    control.inject(UserStop(pressed=True))
+    played.until_state("FAULT")
+    assert not played.of("event", kind="recovered")
+    played.say("clear")  # while it is still pressed
+    played.until(lambda: played.of("event", kind="recovery_refused"), what="the refusal")
+    assert "user_stopped" in played.of("event", kind="recovery_refused")[0]["reason"]
+    control.inject(UserStop(pressed=False))
+    end = time.monotonic() + 0.5
+    played.until(lambda: time.monotonic() > end)
+    assert played.plan["state"] == "FAULT"
+    played.say("clear")
+    goes_on(played)
+
+
+def test_a_refused_recovery_waits_for_the_person(played: Stage, control: TwinControl) -> None:
+    played.running()
+    played.mark()
+    control.inject(RefuseRecovery(on=True))
+    control.inject(Reflex())
+    played.until(lambda: played.of("event", kind="recovery_refused"), what="the refusal")
+    played.until_state("FAULT")
+    recoveries = played.plan["recover"]
+    control.inject(RefuseRecovery(on=False))
+    end = time.monotonic() + 0.5
+    played.until(lambda: time.monotonic() > end)
+    assert (played.plan["state"], played.plan["recover"]) == ("FAULT", recoveries)
+    played.say("clear")
+    goes_on(played)
+
+
+def test_muted_states_stop_the_arm_long_before_libfranka_gives_up(played: Stage, control: TwinControl) -> None:
+    number = played.running()
+    driver = played.pids()["driver"]
+    played.mark()
+    began = time.monotonic()
+    control.inject(LoseStates(share=1.0, seconds=0.3))
+    played.until(lambda: faults(played), what="the stop")
+    assert faults(played)[0] == "state_stale"
+    assert time.monotonic() - began < STATE_AGE_S + 0.25  # libfranka: 1 s
+    assert goes_on(played) > number
+    assert played.pids()["driver"] == driver
+
+
+def test_a_frozen_robot_is_noticed_at_once_and_connected_to_anew(played: Stage, control: TwinControl) -> None:
+    number = played.running()
+    driver = played.pids()["driver"]
+    played.mark()
+    began = time.monotonic()
+    control.inject(Freeze(seconds=2.0))
+    played.until(lambda: faults(played), what="the stop")
+    assert time.monotonic() - began < STATE_AGE_S + 0.25
+    played.until_state("FAULT")
+    assert played.pids()["driver"] == driver
+    played.until(lambda: played.of("event", kind="recovered") or played.of("event", kind="recovery_refused"), 30, "an answer")
+    if not played.of("event", kind="recovered"):
+        played.say("clear")
+    assert goes_on(played) > number
+    assert played.pids()["driver"] == driver
+
+
+def test_a_push_stops_the_arm_and_the_peak_is_kept(played: Stage, control: TwinControl) -> None:
+    number = played.running()
+    played.mark()
+    control.inject(Push(force=(0.0, 0.0, 95.0), ramp=0.3, seconds=0.3))
+    played.until(lambda: faults(played), what="the stop")
+    event = played.of("event", fault=True)[0]
+    assert (event["kind"], event["level"], event["limit"]) == ("wrench", "hard_stop", 90.0)
+    assert 90.0 < event["value"] < 130.0
+    kept = [json.loads(line) for line in (played.work / "events.jsonl").read_text().splitlines()]
+    assert kept[-1]["kind"] == "wrench" and kept[-1]["value"] == event["value"]
+    control.clear()
+    assert goes_on(played) > number
+
+
+@pytest.mark.parametrize("fault", [BadGripper(delay=1.0), BadGripper(fail=True)], ids=["slow", "failing"])
+def test_a_bad_gripper_holds_nobody_up(played: Stage, control: TwinControl, fault: BadGripper) -> None:
+    played.running()
+    control.inject(fault)
+    played.mark()
+    played.chunk = lambda wish: hold(gripper=1.0 if wish["decision"] % 4 < 2 else -1.0)  # opens and closes
+    played.until(lambda: len(played.of("state")) > 100, what="two seconds of control")
+    stamps = np.diff([row["stamp"] for row in played.of("state")])
+    assert np.percentile(stamps, 95) < 2 / 50 and stamps.max() < COMMAND_AGE_S
+    assert not faults(played)
+
+
+# -- what people and processes may do ----------------------------------------------------------------------------------
+
+
+def test_the_stop_button_needs_no_supervisor(played: Stage, control: TwinControl) -> None:
+    played.running()
+    supervisor = played.pids()["supervisor"]
+    os.kill(supervisor, signal.SIGSTOP)
+    try:
+        assert control.state().moving or control.state().mode == "move"
+        played.mark()
+        played.say("estop")
+        took = played.until(lambda: played.of("event", kind="estop"), what="the stop")
+        played.until(lambda: control.state().mode != "move", what="the robot at rest")
+    finally:
+        os.kill(supervisor, signal.SIGCONT)
+    assert took < 0.5
+    played.until_state("ESTOP")
+    end = time.monotonic() + 1.0
+    played.until(lambda: time.monotonic() > end)
+    assert played.plan["state"] == "ESTOP" and control.state().mode != "move"
+    played.say("clear")
+    goes_on(played)
+
+
+def test_a_silent_supervisor_stops_the_arm(played: Stage, control: TwinControl) -> None:
+    number = played.running()
+    supervisor = played.pids()["supervisor"]
+    played.mark()
+    os.kill(supervisor, signal.SIGSTOP)
+    try:
+        took = played.until(lambda: "supervisor_silent" in faults(played), what="the stop")
+        played.until(lambda: control.state().mode != "move", what="the robot at rest")
+    finally:
+        os.kill(supervisor, signal.SIGCONT)
+    assert 0.8 < took < 2.0
+    assert goes_on(played) > number
+
+
+def test_labels_are_idempotent_and_about_their_own_episode(played: Stage, control: TwinControl) -> None:
+    first = played.running()
+    played.say("success", first, nonce="early")  # before its end
+    played.until(lambda: played.of("labelled", nonce="early"), what="the label")
+    second = goes_on(played)
+    played.say("success", first, nonce="early")
+    played.say("success", first, nonce="again")
+    played.say("failure", 999_999, nonce="nobody")
+    played.say("failure", first, nonce="correction")  # after it, and while another episode runs
+    played.until(lambda: played.of("labelled", nonce="correction"), what="the correction")
+    played.say("failure", first, nonce="correction")
+    for body in ({"kind": "failure", "episode": [1], "nonce": "x", "source": "t"}, {"kind": "nonsense", "nonce": "y", "source": "t"}):
+        played.bus.publish("input", body)
+    played.running(steps=50)
+    lines = [line for line in SessionStore.open(played.folder).labels.in_order() if line.episode >= first]
+    assert [(line.episode, line.label, line.nonce) for line in lines] == [(first, "success", "early"), (first, "failure", "correction")]
+    assert lines[1].supersedes == lines[0].seq
+    assert played.plan["number"] == second  # nothing of this touched the episode that ran
+
+
+def test_the_tracker_falls_silent(whole: Stage) -> None:
+    """A dead double: states and tracker end together, so the tracker alone is looked at by an old reading."""
+    pytest.skip("covered by tests/unit/session/test_driver.py: the double's tracker cannot be silenced alone")
+
+
+def test_a_frozen_actor_makes_the_arm_hold_then_stop_then_go_on(whole: Stage) -> None:
+    number = whole.running()
+    actor = whole.pids()["actor"]
+    whole.mark()
+    os.kill(actor, signal.SIGSTOP)
+    try:
+        whole.until(lambda: "chunk_missing" in faults(whole), what="the stop")
+    finally:
+        os.kill(actor, signal.SIGCONT)
+    assert whole.first("event", kind="chunk_missing") - whole.first("event", kind="chunk_late") < COMMAND_AGE_S + 0.3
+    assert goes_on(whole) > number
+    assert whole.pids()["actor"] == actor
+
+
+def test_a_killed_actor_is_replaced(whole: Stage) -> None:
+    number = whole.running()
+    whole.mark()
+    os.kill(whole.pids()["actor"], signal.SIGKILL)
+    whole.until_state("FAULT")
+    whole.until(lambda: whole.plan["stop"] > 0)
+    assert goes_on(whole) > number
+
+
+def test_a_killed_learner_stops_nothing_and_its_versions_go_on(whole: Stage) -> None:
+    whole.until(lambda: max((b["version"] for b in whole.of("beat", "learner")), default=0) >= 2, 60, "two labels")
+    version = max(b["version"] for b in whole.of("beat", "learner"))
+    whole.running()
+    whole.mark()
+    os.kill(whole.pids()["learner"], signal.SIGKILL)
+    whole.until(lambda: whole.of("weights", "learner"), 60, "the learner's return")
+    assert not faults(whole) and "FAULT" not in {body["state"] for body in whole.of("plan")}
+    whole.until(lambda: whole.of("weights", "learner")[-1]["version"] > version, 60, "a new version")
+    acted = [body["version"] for body in whole.of("beat", "actor")]
+    assert acted == sorted(acted)  # never back to an older one
+
+
+def test_nobody_but_the_arm_is_real_time(whole: Stage) -> None:
+    whole.running()
+    pids = whole.pids()
+    assert {"driver", "actor", "learner", "recorder", "supervisor"} <= pids.keys()
+    for name in ("actor", "learner", "recorder", "supervisor"):
+        assert os.sched_getscheduler(pids[name]) == os.SCHED_OTHER, name
+
+
+def test_the_control_goes_on_while_the_learner_works(whole: Stage) -> None:
+    whole.mark()
+    whole.until(lambda: len(whole.of("labelled")) >= 2, 60, "two episodes")
+    numbers = [body["episode"] for body in whole.of("labelled")]
+    store = SessionStore.open(Path(whole.folder))
+    for number in numbers:
+        timing = store.episode(number).facts.timing
+        assert timing["tick_p50"] == pytest.approx(1.0, abs=0.3), timing
+    assert HOME[0] - 0.2 < store.episode(numbers[0]).positions[:, 0].mean() < HOME[0] + 0.2
