@@ -91,7 +91,7 @@ def test_a_broken_chunk_stops_the_arm_and_the_session_goes_on(played: Stage, con
 def test_a_chunk_far_outside_is_clipped_and_recorded(played: Stage, control: TwinControl) -> None:
     number = played.running()
     played.mark()
-    played.chunk = lambda wish: hold((0.9, 0.8, -0.3))
+    played.chunk = lambda wish: hold((0.9, 0.8, 0.3))
     played.until(lambda: {"workspace", "step"} <= {b["kind"] for b in played.of("event", level="clip")}, what="both clips")
     end = time.monotonic() + 1.5
     played.until(lambda: time.monotonic() > end)
@@ -104,7 +104,7 @@ def test_a_chunk_far_outside_is_clipped_and_recorded(played: Stage, control: Twi
     played.until(lambda: played.of("committed", number=number), what="the commit")
     found = SessionStore.open(played.folder).episode(number)
     assert {"workspace", "step"} <= {event["kind"] for event in found.facts.events}
-    assert found.clipped.any() and np.allclose(found.commanded[-1, :3], (0.9, 0.8, -0.3))
+    assert found.clipped.any() and np.allclose(found.commanded[-1, :3], (0.9, 0.8, 0.3))
     sent = found.frames["sent"].numpy()[:, :3]
     assert (sent >= LOW).all() and (sent <= HIGH).all()
     assert np.linalg.norm(np.diff(sent, axis=0), axis=1).max() < 1.5 / 50 * 1.2  # 1.5 m/s at 50 Hz, and a late step

@@ -18,7 +18,7 @@ from zprl.session.store import SessionHeader, SessionStore
 from zprl.session.supervisor import Supervisor
 from zprl.session.task import RealTask
 
-NAMES = ("recorder", "driver", "actor", "learner")
+NAMES = ("recorder", "driver", "actor", "learner", "console")
 
 
 def create(folder: Path, *, config: Real, seed: int, base: Path, steering: Path, learner: Path, episodes: Path, work: Path) -> SessionStore:

@@ -248,6 +248,8 @@ class Supervisor:
         child.heard = time.monotonic()
         if not child.back:
             child.back = True
+            if child.name == "console":
+                self.say(f"operator's page: {durable.read_json(self.settings.work / 'console.json')['url']}")
             if len(child.starts) > 1:
                 self._do(self.machine.handle(m.Restarted(child.name)))
         try:
@@ -371,6 +373,7 @@ class Supervisor:
             "pending": self.machine.pending,
             "prompt": self.prompt,
             "next": self.machine.number,
+            "paused": self.machine.paused,
         }
         self.bus.publish("plan", plan)
 
