@@ -184,9 +184,9 @@ class Real(Section):
         "agent",
         description="What is taken over from simulation: actor and critics, critics alone, or nothing (the residual starts near zero).",
     )
-    updates_per_chunk: float = Field(15.0, gt=0, description="UTD: updates per recorded chunk (official code: up to 5; peers: 10 to 20).")
+    updates_per_chunk: float = Field(10.0, gt=0, description="UTD: updates per recorded chunk (official code: up to 5; peers: 10 to 20).")
     batch_size: int = Field(256, ge=1, description="Transitions per update.")
-    sim_fraction: float = Field(0.0, ge=0, lt=1, description="Share of each batch drawn from simulation's newest transitions (ours: none, see docs/design/robot.md).")
+    sim_fraction: float = Field(0.25, ge=0, lt=1, description="Share of each batch drawn from simulation's newest transitions (ours).")
     demo_fraction: float = Field(0.25, ge=0, lt=1, description="Share of each batch drawn from the demos (peers).")
     critic_episodes: int = Field(
         5, ge=0, description="Labelled episodes before the actor changes: the critics see the new world first (ours)."
