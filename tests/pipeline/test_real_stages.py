@@ -41,7 +41,10 @@ def session(path: Path) -> Path:
             draw = np.random.default_rng(number)
             for step in range(rows.steps):
                 if step % made.C == 0:
-                    vectors = {"embedding": draw.standard_normal(D), **{n: draw.standard_normal(R) for n in ("anchor", "residual", "point")}}
+                    vectors = {
+                        "embedding": draw.standard_normal(D),
+                        **{n: draw.standard_normal(R) for n in ("anchor", "residual", "point")},
+                    }
                     writer.add_chunk(**{**rows.chunk(step // made.C), **vectors, "mean": vectors["anchor"], "log_std": vectors["anchor"]})
                 writer.add_frame(**rows.frame(step))
             writer.finish(**rows.observation(rows.steps))

@@ -29,7 +29,6 @@ class Normalizer(nn.Module):
     * actions: constant dimensions are dropped (A action dimensions become F features) and put back exactly: a policy
       must not move what no demonstration ever moved (ours).
     * nothing is clamped, in neither direction.
-    * pictures (uint8) have no ranges: they are left out when fitting and pass unchanged.
 
     Args:
         obs_dims: Width of each observation key.
@@ -68,13 +67,12 @@ class Normalizer(nn.Module):
         """Measure the ranges of all frames.
 
         Args:
-            obs: (M, d) per key; pictures are left out.
+            obs: (M, d) per key.
             actions: (M, A).
 
         Raises:
             DataError: every action dimension is constant, so that there is nothing to learn.
         """
-        obs = {key: value for key, value in obs.items() if value.dtype != torch.uint8}
         middle, half, constant = _limits(actions)
         index = torch.nonzero(~constant).flatten()
         if len(index) == 0:
@@ -110,9 +108,6 @@ class Normalizer(nn.Module):
             start += width
         out = {}
         for key, value in obs.items():
-            if value.dtype == torch.uint8:
-                out[key] = value
-                continue
             part = slice(starts[key], starts[key] + self.obs_dims[key])
             out[key] = (value - self.obs_offset[part]) * self.obs_gain[part]
         return out

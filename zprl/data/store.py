@@ -170,9 +170,9 @@ def _write_pictures(path: Path, parts: Sequence[np.ndarray], size: tuple[int, in
 def _mapped(path: Path) -> Tensor:
     """Pictures as a tensor over the file; a change to it stays in memory."""
     try:
-        found = np.load(path, mmap_mode="c")
+        found = np.lib.format.open_memmap(path, mode="c")  # unlike `np.load`: a ValueError for whatever is no array of numbers
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist", remedy="run the ingest stage again (dvc repro ingest)") from error
-    if not isinstance(found, np.memmap) or found.dtype != np.uint8:
+    if found.dtype != np.uint8:
         raise ValueError(f"{path} holds no pictures")
     return torch.from_numpy(found)

@@ -156,7 +156,6 @@ class ImageObsEncoder(nn.Module):
     def __init__(self, obs_dims: Mapping[str, int], images: Sequence[ImageSpec], *, obs_steps: int) -> None:
         super().__init__()
         self._states = tuple(obs_dims)
-        self.keys = (*(spec.key for spec in images), *self._states)
         # A list: a camera's key may hold a point, a module's name must not.
         self.cameras = nn.ModuleList(CameraEncoder(spec) for spec in images)
         self.embedding_dim = embedding_dim(obs_dims, images, obs_steps)

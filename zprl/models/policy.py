@@ -110,7 +110,8 @@ class FlowPolicy(nn.Module):
             augment: Where random crops of pictures are drawn from, in training and while collecting (official code); ``None``
                 crops the middle.
         """
-        return self.encoder(self.normalizer.normalize_obs({key: obs[key] for key in self.encoder.keys}), augment)
+        seen = self.normalizer.normalize_obs({key: obs[key] for key in self.spec.obs_dims})
+        return self.encoder(seen | {image.key: obs[image.key] for image in self.spec.images}, augment)
 
     def posterior(self, embedding: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and log standard deviation (B, Z) of the latent for an embedding (B, D)."""

@@ -228,7 +228,7 @@ class Intervention:
     def __init__(self, feel: Feel) -> None:
         self.feel = feel
         self._engaged = False
-        self._idle = math.inf
+        self._idle_steps = 0
         self._twist = REST.twist
         self._buttons = 0
 
@@ -238,13 +238,14 @@ class Intervention:
         norm = math.hypot(*state.twist)
         pushed = norm > feel.threshold
         if pushed or state.buttons >> feel.hold_button & 1:
-            self._engaged, self._idle = True, 0.0
+            self._engaged, self._idle_steps = True, 0
             past = (min(norm, 1.0) - feel.threshold) / (1 - feel.threshold) / norm if pushed else 0.0
             self._twist = twist = tuple(past * v for v in state.twist)
         else:
-            self._idle += feel.step_s
-            self._engaged = before and self._idle < feel.release_s
-            fade = max(0.0, 1 - 2 * self._idle / feel.release_s) if self._engaged else 0.0
+            self._idle_steps += 1
+            idle = self._idle_steps * feel.step_s / feel.release_s
+            self._engaged = before and idle < 1 - 1e-9
+            fade = max(0.0, 1 - 2 * idle) if self._engaged else 0.0
             twist = tuple(fade * v for v in self._twist)
         pressed = bool(state.buttons & ~self._buttons & 1 << feel.gripper_button)
         self._buttons = state.buttons

@@ -1,250 +1,244 @@
-"""The image encoder: the published network, the published widths, and policies without pictures as they always were."""
+"""Pictures to embeddings: the published network, crops that can be drawn again, and nothing changed for policies on states."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 
-import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
+from torch import nn
 
-from zprl import config, durable, seeding
+from tests.small_policy import ACTION_DIM, OBS_DIMS, small_config, small_normalizer, small_obs, small_policy
+from zprl import durable
+from zprl.config import Vib
 from zprl.data.normalizer import Normalizer
 from zprl.errors import DataError
-from zprl.models import image_encoder
 from zprl.models.bundle import load_policy, save_policy
-from zprl.models.image_encoder import CameraEncoder, ImageSpec, ResNet18, SpatialEmbeddings, crop, embedding_dim
+from zprl.models.image_encoder import CameraEncoder, ImageObsEncoder, ImageSpec, ResNet18, SpatialEmbeddings, crop, embedding_dim
 from zprl.models.policy import FlowPolicy, PolicySpec
+from zprl.rl.interfaces import LatentResidual
+from zprl.rl.replay import Replay
 
-SMALL = {"channels": (16, 16), "features": 8, "spatial_blocks": 2}
-TINY = {"horizon": 4, "chunk_steps": 4, "encoder_hidden": (8,), "mlp_hidden": (16,), "time_embedding_dim": 8, "flow_steps": 2}
+PUBLISHED = 11_176_512  # ResNet-18 without its classifier; group normalisation has as many weights as batch normalisation
+SMALL = {"channels": (16, 32), "features": 5, "spatial_blocks": 2}
 
 
 def generator(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-def pictures(*shape, seed=0):
-    return torch.randint(0, 256, (*shape, 3), dtype=torch.uint8, generator=generator(seed))
-
-
-def camera(key="front", size=(20, 24), cut=(16, 16), **changes):
-    return ImageSpec(key=key, size=size, crop=cut, **{**SMALL, **changes})
-
-
-def image_policy(*, images=None, obs_dims=None, obs_steps=1, seed=0):
-    images = (camera("front"), camera("wrist", (12, 12), (9, 10))) if images is None else images
-    obs_dims = obs_dims or {"position": 3, "gripper": 1}
-    actions = torch.arange(12.0).view(4, 3)
-    normalizer = Normalizer.fit({k: torch.arange(4.0 * d).view(4, d) for k, d in obs_dims.items()}, actions)
-    width = embedding_dim(obs_dims, images, obs_steps)
-    sizes = {**TINY, "obs_steps": obs_steps, "horizon": 4 + obs_steps - 1, "embedding_dim": width}
-    spec = PolicySpec(
-        obs_dims=obs_dims, action_dim=3, policy=config.Policy(**sizes), vib=config.Vib(latent_dim=2, hidden=(8,)), images=images
+def images(*sizes, rows=2, frames=1, seed=0):
+    return tuple(
+        torch.randint(0, 256, (rows, frames, *size, 3), dtype=torch.uint8, generator=generator(seed + i)) for i, size in enumerate(sizes)
     )
-    return FlowPolicy(spec, normalizer, seed=seed)
 
 
-def observations(policy, rows=2, seed=0):
-    spec, steps = policy.spec, policy.spec.policy.obs_steps
-    states = {k: torch.randn(rows, steps, d, generator=generator(seed)) for k, d in spec.obs_dims.items()}
-    return states | {image.key: pictures(rows, steps, *image.size, seed=seed + i) for i, image in enumerate(spec.images)}
+def small_spec(*, obs_steps=1, keys=("front", "wrist"), **changes):
+    cameras = tuple(ImageSpec(key=key, size=(20, 24), crop=(16, 18), **SMALL) for key in keys)
+    width = embedding_dim(OBS_DIMS, cameras, obs_steps)
+    policy = small_config(**{"obs_steps": obs_steps, "embedding_dim": width, **changes})
+    return PolicySpec(obs_dims=OBS_DIMS, action_dim=ACTION_DIM, policy=policy, vib=Vib(latent_dim=2, hidden=(8,)), images=cameras)
+
+
+def seeing(*, seed=0, **changes):
+    return FlowPolicy(small_spec(**changes), small_normalizer(), seed=seed)
+
+
+def observe(policy, rows=3, seed=0):
+    spec = policy.spec
+    pictures = images(*(image.size for image in spec.images), rows=rows, frames=spec.policy.obs_steps, seed=seed)
+    return small_obs(policy, rows, seed) | {image.key: p for image, p in zip(spec.images, pictures, strict=True)}
 
 
 # -- the network -------------------------------------------------------------------------------------------------------
 
 
-def test_it_has_the_published_number_of_weights():
-    assert sum(p.numel() for p in ResNet18().parameters()) == 11_176_512  # torchvision's 11,689,512 less fc's 512 x 1000 + 1000
+def test_resnet_has_the_published_number_of_weights():
+    assert sum(p.numel() for p in ResNet18().parameters()) == PUBLISHED
 
 
-def test_it_is_torchvisions_with_group_norm():
-    """Same weights, same answer; torchvision is no dependency of ours."""
-    models = pytest.importorskip("torchvision.models")
-    theirs = models.resnet18(weights=None, norm_layer=lambda channels: torch.nn.GroupNorm(channels // 16, channels))
-    theirs = torch.nn.Sequential(*list(theirs.children())[:-2])
+def test_resnet_is_torchvisions():
+    torchvision = pytest.importorskip("torchvision")
+    theirs = torchvision.models.resnet18(weights=None, norm_layer=lambda c: nn.GroupNorm(c // 16, c))
+    theirs = nn.Sequential(*list(theirs.children())[:-2])
     ours = ResNet18()
-    with torch.no_grad():  # registered in the same order: stem, then blocks, each with its shortcut last
-        for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
-            mine.copy_(other + 0.01 * torch.randn(other.shape, generator=generator()))
-            other.copy_(mine)
+    own, other = list(ours.parameters()), list(theirs.parameters())
+    # A block's shortcut stands at its end in both.
+    assert [p.shape for p in own] == [p.shape for p in other]
+    with torch.no_grad():
+        for a, b in zip(own, other, strict=True):
+            a.copy_(b)
         x = torch.randn(2, 3, 76, 76, generator=generator())
-        torch.testing.assert_close(ours(x), theirs(x))
-        assert ours(x).shape == (2, 512, 3, 3)
+        torch.testing.assert_close(ours(x), theirs(x), rtol=1e-4, atol=1e-5)
 
 
-def test_it_is_initialised_as_torchvisions():
-    for module in ResNet18().modules():
-        if isinstance(module, torch.nn.Conv2d):
-            fan_out = module.out_channels * module.kernel_size[0] ** 2
-            assert module.weight.std().item() == pytest.approx((2 / fan_out) ** 0.5, rel=0.05)
-        elif isinstance(module, torch.nn.GroupNorm):
-            assert module.num_groups == module.num_channels // 16
-            assert module.weight.eq(1).all()
-            assert module.bias.eq(0).all()
+@pytest.mark.parametrize(("side", "stages", "expected"), [(76, 4, 3), (224, 4, 7), (128, 4, 4), (116, 4, 4), (33, 2, 5), (28, 3, 2)])
+def test_size_of_the_last_map(side, stages, expected):
+    assert ResNet18.shrunk(side, stages) == expected
+    assert ResNet18((16,) * stages)(torch.zeros(1, 3, side, side)).shape == (1, 16, expected, expected)
 
 
-@pytest.mark.parametrize(("side", "stages", "last"), [(76, 4, 3), (80, 4, 3), (116, 4, 4), (224, 4, 7), (16, 2, 2), (9, 2, 2), (1, 4, 1)])
-def test_the_last_map_is_as_large_as_announced(side, stages, last):
-    assert ResNet18.shrunk(side, stages) == last
-    assert ResNet18((16,) * stages)(torch.zeros(1, 3, side, side)).shape[2:] == (last, last)
+def test_every_norm_has_groups_of_sixteen_channels():
+    norms = [m for m in ResNet18().modules() if isinstance(m, nn.GroupNorm)]
+    assert len(norms) == 20
+    assert all(n.num_channels == 16 * n.num_groups for n in norms)
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in ResNet18().modules())
 
 
-def test_spatial_embeddings_weigh_places():
-    """By hand: 2 channels, 1 x 3 places, 2 blocks."""
-    pool = SpatialEmbeddings(2, 1, 3, 2)
+def test_spatial_embeddings_by_hand():
+    pool = SpatialEmbeddings(2, 1, 2, 2)
     with torch.no_grad():
-        pool.weight.copy_(torch.tensor([[[1.0, 0, 0], [0, 0, 1]], [[1, 1, 1], [0, 2, 0]]]))
-    maps = torch.tensor([[[[1.0, 2, 3]], [[4, 5, 6]]]])
-    assert pool(maps).tolist() == [[1, 3, 15, 10]]
-    assert SpatialEmbeddings(64, 3, 3, 8).weight.std().item() == pytest.approx(1 / 3, rel=0.05)
+        pool.weight.copy_(torch.tensor([[[1.0, 0.0], [0.0, 1.0]], [[1.0, 1.0], [1.0, -1.0]]]))
+    maps = torch.tensor([[[[3.0, 5.0]], [[10.0, 4.0]]]])  # two channels, one row, two columns
+    assert pool(maps).tolist() == [[3.0, 5.0, 14.0, 6.0]]
 
 
-def test_the_head_of_the_paper():
-    encoder = CameraEncoder(ImageSpec(key="agentview", size=(84, 84), crop=(76, 76)))
-    linear, norm, squash = encoder.head
-    assert (linear.in_features, linear.out_features) == (512 * 8, 256)
-    assert isinstance(norm, torch.nn.LayerNorm)
-    assert isinstance(squash, torch.nn.Tanh)
+# -- widths ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("task", "cameras", "states", "obs_steps", "width"),
+    [
+        ("can, square", 2, {"pos": 3, "quat": 4, "gripper": 2}, 1, 521),
+        ("transport", 4, {"left": 9, "right": 9}, 1, 1042),
+        ("Adroit", 1, {"state": 24}, 1, 280),
+        ("MetaWorld", 1, {"state": 9}, 1, 265),
+        ("two real arms", 3, {"left": 8, "right": 8}, 1, 784),
+        ("egg flip", 1, {"joints": 7}, 3, 789),
+    ],
+)
+def test_widths_of_the_papers_embeddings(task, cameras, states, obs_steps, width):
+    specs = [ImageSpec(key=f"camera_{i}", size=(84, 84), crop=(76, 76)) for i in range(cameras)]
+    assert embedding_dim(states, specs, obs_steps) == width
+    with torch.device("meta"):
+        assert ImageObsEncoder(states, specs, obs_steps=obs_steps).embedding_dim == width
+
+
+def test_the_papers_encoder_gives_that_width():
+    spec = ImageSpec(key="agentview", size=(84, 84), crop=(76, 76))
+    encoder = ImageObsEncoder({"pos": 3}, [spec], obs_steps=2).eval()
     with torch.no_grad():
-        found = encoder(pictures(1, 1, 84, 84))
-    assert found.shape == (1, 1, 256)
-    assert found.abs().max() < 1
+        out = encoder({"agentview": images((84, 84), frames=2)[0], "pos": torch.full((2, 2, 3), 7.0)})
+    assert out.shape == (2, 2 * (256 + 3))
+    # Frame after frame, each with its features and then its states, raw.
+    frames = out.view(2, 2, 259)
+    assert (frames[..., 256:] == 7).all()
+    assert frames[..., :256].abs().max() < 1
+    assert encoder.cameras[0].pool.weight.shape == (512, 8, 9)
+    assert encoder.cameras[0].head[0].weight.shape == (256, 512 * 8)
 
 
-# -- pictures to its input ---------------------------------------------------------------------------------------------
+# -- crops and pixels --------------------------------------------------------------------------------------------------
 
 
-def test_pixels_are_scaled_twice_as_in_diffusion_policy(monkeypatch):
-    """First to [-1, 1], then ImageNet's normalisation on top: black is (-1 - mean) / std, white (1 - mean) / std."""
+def test_crops():
+    (picture,) = images((20, 24), rows=64, frames=2)
+    middle = crop(picture, (16, 18), None)
+    assert torch.equal(middle, picture[:, :, 2:18, 3:21])
+    drawn = crop(picture, (16, 18), generator())
+    assert drawn.shape == (64, 2, 16, 18, 3)
+    assert torch.equal(drawn, crop(picture, (16, 18), generator())), "a function of the generator"
+    assert not torch.equal(drawn, crop(picture, (16, 18), generator(1)))
+    places = set()
+    for row in range(64):  # each is some part of its own picture, the same for both frames
+        found = [
+            (top, left)
+            for top in range(5)
+            for left in range(7)
+            if torch.equal(drawn[row], picture[row, :, top : top + 16, left : left + 18])
+        ]
+        assert len(found) == 1
+        places |= set(found)
+    assert len(places) > 20
+    assert {0, 4} <= {top for top, _ in places}
+    assert {0, 6} <= {left for _, left in places}
+    assert torch.equal(crop(picture, (20, 24), generator()), picture)
+
+
+def test_pixels_are_mapped_as_the_official_code_does():
+    encoder = CameraEncoder(ImageSpec(key="x", size=(16, 16), crop=(16, 16), **SMALL))
     seen = []
-    encoder = CameraEncoder(camera(size=(16, 16)))
-    monkeypatch.setattr(encoder.maps, "forward", lambda x: seen.append(x) or torch.zeros(len(x), 16, 2, 2))
-    for value in (0, 255, 51):
-        encoder(torch.full((1, 1, 16, 16, 3), value, dtype=torch.uint8))
-    mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
-    for x, level in zip(seen, (-1.0, 1.0, 51 / 127.5 - 1), strict=True):
-        np.testing.assert_allclose(x[0, :, 0, 0].numpy(), (level - mean) / std, rtol=1e-5)
-        assert x.shape == (1, 3, 16, 16)
-
-
-def test_without_a_generator_the_middle_is_cut_out():
-    images = pictures(2, 3, 10, 9)
-    assert torch.equal(crop(images, (6, 4), None), images[:, :, 2:8, 2:6])
-    assert torch.equal(crop(images, (10, 9), None), images)
-
-
-def test_drawn_crops_lie_everywhere_and_are_cut_whole():
-    """Each picture names its own pixels, so that a crop tells where it was cut."""
-    rows, height, width, size = 400, 7, 6, (4, 5)
-    names = torch.arange(height * width, dtype=torch.uint8).view(1, 1, height, width, 1).expand(rows, 2, -1, -1, 3)
-    cut = crop(names, size, generator())
-    assert cut.shape == (rows, 2, *size, 3)
-    tops, lefts = cut[:, 0, 0, 0, 0] // width, cut[:, 0, 0, 0, 0] % width
-    for row in range(0, rows, 37):
-        top, left = int(tops[row]), int(lefts[row])
-        assert torch.equal(cut[row], names[row, :, top : top + 4, left : left + 5])
-    places = {(int(t), int(s)) for t, s in zip(tops, lefts, strict=True)}
-    assert places == {(t, s) for t in range(4) for s in range(2)}, "every place, both ends included"
-
-
-def test_crops_depend_on_the_generator_alone():
-    images = pictures(8, 1, 20, 24)
-    before = torch.random.get_rng_state()
-    assert torch.equal(crop(images, (16, 16), generator(1)), crop(images, (16, 16), generator(1)))
-    assert not torch.equal(crop(images, (16, 16), generator(1)), crop(images, (16, 16), generator(2)))
-    assert torch.equal(torch.random.get_rng_state(), before)
+    encoder.maps.register_forward_pre_hook(lambda _, x: seen.append(x[0]))
+    picture = torch.zeros(1, 1, 16, 16, 3, dtype=torch.uint8)
+    picture[..., 0], picture[..., 1], picture[..., 2] = 255, 0, 51
+    encoder(picture)
+    # 255 -> 1, 0 -> -1, 51 -> -0.6; then ImageNet's mean and deviation.
+    expected = [(1 - 0.485) / 0.229, (-1 - 0.456) / 0.224, (-0.6 - 0.406) / 0.225]
+    torch.testing.assert_close(seen[0][0, :, 0, 0], torch.tensor(expected))
+    assert seen[0].shape == (1, 3, 16, 16)
 
 
 @pytest.mark.parametrize(
-    "wrong",
-    [torch.zeros(1, 1, 20, 24, 3), pictures(1, 1, 24, 20), pictures(1, 1, 20, 24)[..., :1], pictures(1, 1, 20, 24).movedim(-1, 2)],
+    "picture",
+    [torch.zeros(1, 1, 20, 24, 3), torch.zeros(1, 1, 24, 20, 3, dtype=torch.uint8), torch.zeros(1, 1, 3, 20, 24, dtype=torch.uint8)],
 )
-def test_other_pictures_are_refused_by_name(wrong):
+def test_other_pictures_are_refused(picture):
+    policy = seeing()
     with pytest.raises(DataError, match="'front' wants pictures of uint8"):
-        CameraEncoder(camera())(wrong)
+        policy.embed(observe(policy, 1) | {"front": picture})
 
 
-@pytest.mark.parametrize("changes", [{"cut": (21, 16)}, {"cut": (16, 25)}, {"channels": (24,)}, {"channels": ()}, {"size": (4096, 4)}])
-def test_impossible_specs_are_refused(changes):
-    with pytest.raises(ValidationError):
-        camera(**changes)
+# -- in a policy -------------------------------------------------------------------------------------------------------
 
 
-# -- the embedding -----------------------------------------------------------------------------------------------------
+def test_embed_concatenates_cameras_and_normalised_states_over_frames():
+    policy = seeing(obs_steps=2, horizon=8)
+    obs = observe(policy)
+    e = policy.embed(obs).view(3, 2, 5 + 5 + 3 + 1)
+    states = policy.normalizer.normalize_obs({key: obs[key] for key in OBS_DIMS})
+    assert torch.equal(e[..., 10:], torch.cat([states["position"], states["gripper"]], -1))
+    alone = policy.encoder.cameras[1](obs["wrist"])
+    torch.testing.assert_close(e[..., 5:10], alone)
+    changed = obs | {"wrist": 255 - obs["wrist"]}
+    difference = (policy.embed(changed).view_as(e) != e).any(0).any(0)
+    assert difference.tolist() == [False] * 5 + [True] * 5 + [False] * 4, "each camera has its own features"
 
 
-@pytest.mark.parametrize(
-    ("cameras", "states", "obs_steps", "width"),
-    [(2, 9, 1, 521), (4, 18, 1, 1042), (1, 24, 1, 280), (1, 9, 1, 265), (3, 16, 1, 784), (1, 7, 3, 789)],
-    ids=["can-square", "transport", "adroit", "metaworld", "dual-arm", "flip-egg"],
-)
-def test_the_papers_widths(cameras, states, obs_steps, width):
-    images = tuple(ImageSpec(key=f"camera{i}", size=(32, 32), crop=(32, 32), channels=(16,)) for i in range(cameras))
-    assert embedding_dim({"state": states}, images, obs_steps) == width
-    policy = image_policy(images=images, obs_dims={"state": states}, obs_steps=obs_steps)
-    with torch.no_grad():
-        assert policy.embed(observations(policy)).shape == (2, width)
+def test_random_crops_only_when_asked_for():
+    policy = seeing().freeze()
+    obs = observe(policy)
+    assert torch.equal(policy.embed(obs), policy.embed(obs))
+    assert torch.equal(policy.embed(obs, generator()), policy.embed(obs, generator()))
+    assert not torch.equal(policy.embed(obs, generator()), policy.embed(obs))
 
 
-def test_an_embedding_width_that_does_not_fit_is_named():
-    spec = image_policy().spec
-    with pytest.raises(ValidationError, match="embedding_dim is 6, but pictures and states together are 20 wide"):
-        PolicySpec.model_validate({**spec.model_dump(), "policy": {**spec.policy.model_dump(), "embedding_dim": 6}})
+def test_cameras_have_weights_of_their_own():
+    one, two = seeing().encoder.cameras
+    assert not torch.equal(one.maps[0].weight, two.maps[0].weight)
 
 
-def test_a_key_cannot_be_picture_and_state():
-    with pytest.raises(ValidationError, match="stands twice"):
-        image_policy(images=(camera("position"),))
+def test_pictures_change_no_other_part():
+    """A part's first weights depend on its own sizes alone."""
+    width = small_spec().policy.embedding_dim
+    with_pictures, without = seeing().state_dict(), small_policy(embedding_dim=width).state_dict()
+    shared = [key for key in without if key.startswith(("velocity_net", "vib"))]
+    assert shared
+    assert all(torch.equal(with_pictures[key], without[key]) for key in shared)
 
 
-@torch.no_grad()
-def test_states_follow_the_pictures_frame_by_frame():
-    policy = image_policy(obs_steps=2)
-    obs = observations(policy)
-    embedding = policy.embed(obs).view(2, 2, -1)
-    states = policy.normalizer.normalize_obs({k: obs[k] for k in ("position", "gripper")})
-    assert torch.equal(embedding[..., 16:], torch.cat([states["position"], states["gripper"]], -1)), "as they are, no network"
-    for i, key in enumerate(("front", "wrist")):
-        alone = policy.encoder.cameras[i](obs[key])
-        assert torch.equal(embedding[..., 8 * i : 8 * i + 8], alone)
-
-
-@torch.no_grad()
-def test_every_camera_has_weights_of_its_own():
-    one, two = image_policy(images=(camera("a"), camera("b"))).encoder.cameras
-    images = pictures(1, 1, 20, 24)
-    assert not torch.equal(one(images), two(images))
-    assert not set(map(id, one.parameters())) & set(map(id, two.parameters()))
-
-
-@torch.no_grad()
-def test_evaluation_is_a_pure_function_of_the_pictures():
-    policy = image_policy()
-    obs = observations(policy)
-    assert torch.equal(policy.embed(obs), policy.train().embed(obs)), "modes change nothing: there is no batch statistic"
-    assert torch.equal(policy.embed(obs, generator(1)), policy.embed(obs, generator(1)))
-    assert not torch.equal(policy.embed(obs), policy.embed(obs, generator(1)))
-    alone = policy.embed({key: value[:1] for key, value in obs.items()})
-    torch.testing.assert_close(policy.embed(obs)[:1], alone, msg="the other rows of a batch are nobody's business")
-
-
-# -- bundles -----------------------------------------------------------------------------------------------------------
-
-
-@torch.no_grad()
-def test_a_bundle_with_cameras_comes_back(tmp_path):
-    policy = image_policy(images=(camera("wrist"), camera("front", (12, 12), (9, 10))), obs_steps=2)
-    save_policy(tmp_path / "base", policy, {"seed": 0})
-    loaded = load_policy(tmp_path / "base")
+def test_bundle_round_trip(tmp_path):
+    policy = seeing(keys=("wrist", "a.front"))  # the order counts, and a key may hold a point
+    save_policy(tmp_path / "b", policy, {})
+    loaded = load_policy(tmp_path / "b")
     assert loaded.spec == policy.spec
-    assert [image.key for image in loaded.spec.images] == ["wrist", "front"], "their order is part of the policy"
-    obs, noise = observations(policy), policy.draw_noise(2, generator())
+    assert loaded.spec.obs_keys == ("position", "gripper", "wrist", "a.front")
+    obs, noise = observe(policy), policy.draw_noise(3, generator())
     assert torch.equal(loaded.act(obs, noise), policy.act(obs, noise))
-    save_policy(tmp_path / "again", loaded, {"seed": 0})
-    assert durable.digest(tmp_path / "base") == durable.digest(tmp_path / "again")
+    save_policy(tmp_path / "again", loaded, {})
+    assert durable.digest(tmp_path / "b") == durable.digest(tmp_path / "again")
+
+
+def test_a_bundle_that_asks_for_too_much_allocates_nothing(tmp_path):
+    save_policy(tmp_path / "b", seeing(), {})
+    document = json.loads((tmp_path / "b/bundle.json").read_text())
+    document["spec"]["images"][0] |= {"channels": [2048] * 6, "size": [2048, 2048], "crop": [2048, 2048]}
+    (tmp_path / "b/bundle.json").write_text(json.dumps(document))
+    names = ("bundle.json", "policy.safetensors")
+    durable.write_text(tmp_path / "b/SHA256SUMS", "".join(f"{durable.digest(tmp_path / 'b' / n)}  {n}\n" for n in names))
+    with pytest.raises(DataError, match="its spec asks for"):
+        load_policy(tmp_path / "b")
 
 
 @pytest.mark.parametrize(
@@ -252,28 +246,67 @@ def test_a_bundle_with_cameras_comes_back(tmp_path):
     [
         lambda images: images[0].update(features=9),
         lambda images: images[0].update(crop=[99, 99]),
-        lambda images: images[0].update(channels=[2048] * 6),
-        lambda images: images[0].update(size=[10**9, 10**9]),
         lambda images: images[0].update(loader="os.system"),
         lambda images: images.append(images[0]),
+        lambda images: images.reverse() or images[0].update(features=7),
         lambda images: images.clear(),
     ],
 )
-def test_a_document_that_lies_about_cameras_is_refused(tmp_path, change):
-    save_policy(tmp_path, image_policy(), {})
-    document = json.loads((tmp_path / "bundle.json").read_text())
+def test_documents_that_lie_about_cameras_are_refused(tmp_path, change):
+    save_policy(tmp_path / "b", seeing(), {})
+    document = json.loads((tmp_path / "b/bundle.json").read_text())
     change(document["spec"]["images"])
-    (tmp_path / "bundle.json").write_text(json.dumps(document))
+    (tmp_path / "b/bundle.json").write_text(json.dumps(document))
     names = ("bundle.json", "policy.safetensors")
-    durable.write_text(tmp_path / "SHA256SUMS", "".join(f"{durable.digest(tmp_path / n)}  {n}\n" for n in names))
+    durable.write_text(tmp_path / "b/SHA256SUMS", "".join(f"{durable.digest(tmp_path / 'b' / n)}  {n}\n" for n in names))
     with pytest.raises(DataError):
-        load_policy(tmp_path)
+        load_policy(tmp_path / "b")
 
 
-# -- policies without pictures -----------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"crop": (21, 4)}, "larger than its pictures"),
+        ({"channels": (24,)}, "multiple of 16"),
+        ({"channels": ()}, "at least 1"),
+        ({"size": (4096, 4096)}, "2048"),
+        ({"colour": 1}, "Extra"),
+    ],
+)
+def test_impossible_cameras_are_refused(change, says):
+    with pytest.raises(ValidationError, match=says):
+        ImageSpec.model_validate({"key": "x", "size": (20, 24), "crop": (16, 18), **change})
 
-# Measured with the code as it was before policies could see: weights, and the bundle's bytes.
-BEFORE = {
+
+def test_widths_that_do_not_fit_are_refused():
+    with pytest.raises(ValidationError, match="embedding_dim is 6, but pictures and states together are 14 wide"):
+        small_spec(embedding_dim=6)
+    with pytest.raises(ValidationError, match="twice"):
+        small_spec(keys=("front", "position"))
+
+
+# -- policies on states are what they were -----------------------------------------------------------------------------
+
+
+def test_policies_on_states_have_the_weights_and_bundles_they_always_had(tmp_path):
+    policy = small_policy()
+    total = hashlib.sha256()
+    for name, p in sorted(policy.named_parameters()):
+        total.update(name.encode() + p.detach().numpy().tobytes())
+    # Computed with the code before there were pictures.
+    assert total.hexdigest() == WEIGHTS_BEFORE_PICTURES
+    save_policy(tmp_path / "b", policy, {})
+    document = json.loads((tmp_path / "b/bundle.json").read_text())
+    assert set(document["spec"]) == {"obs_dims", "action_dim", "policy", "vib"}
+    assert policy.spec.obs_keys == tuple(OBS_DIMS)
+    assert torch.equal(policy.embed(small_obs(policy, 3), generator()), policy.embed(small_obs(policy, 3)))
+
+
+WEIGHTS_BEFORE_PICTURES = "54b38cad77cb445c85af8bf3d5a4e39d9ab8fbe742558ca1fedb51680d78666a"
+
+
+# Computed with the code before there were pictures: weights, and the bytes of the bundle.
+BEFORE_PICTURES = {
     "mlp": (
         "929e83383f3fba0b6fd40376b0329131de7107963fb9211634e55157f6f75897",
         "5afd6b3a17fd1e7a6217a21a53ffb70f3bad2bfdd37c7124c453b389d29d8c61",
@@ -285,30 +318,40 @@ BEFORE = {
 }
 
 
-@pytest.mark.parametrize("net", BEFORE)
-def test_policies_on_states_are_the_same_to_the_bit(tmp_path, net):
+@pytest.mark.parametrize("net", BEFORE_PICTURES)
+def test_bundles_of_policies_on_states_are_the_same_to_the_byte(tmp_path, net):
+    """The normaliser is fitted on eighths, so that no processor rounds another way."""
     obs = {"position": torch.arange(12.0).view(4, 3) / 8, "tool_quat": torch.arange(16.0).view(4, 4) / 16}
     actions = torch.arange(20.0).view(4, 5) / 4
     actions[:, 2] = 0.25
-    sizes = {"horizon": 8, "chunk_steps": 4, "embedding_dim": 6, "encoder_hidden": (8,), "mlp_hidden": (16, 16), "time_embedding_dim": 8}
-    settings = config.Policy(**sizes, unet_channels=(8, 16), unet_groups=4, unet_kernel=3, velocity_net=net)
-    spec = PolicySpec(obs_dims={"position": 3, "tool_quat": 4}, action_dim=5, policy=settings, vib=config.Vib(latent_dim=2, hidden=(8,)))
+    settings = small_config(velocity_net=net)
+    spec = PolicySpec(obs_dims={"position": 3, "tool_quat": 4}, action_dim=5, policy=settings, vib=Vib(latent_dim=2, hidden=(8,)))
     policy = FlowPolicy(spec, Normalizer.fit(obs, actions), seed=7)
     weights = hashlib.sha256()
     for name, value in sorted(policy.state_dict().items()):
         weights.update(name.encode() + value.contiguous().numpy().tobytes())
-    save_policy(tmp_path / "base", policy, {"seed": 7})
-    assert (weights.hexdigest(), durable.digest(tmp_path / "base")) == BEFORE[net]
-    assert "images" not in json.loads((tmp_path / "base/bundle.json").read_text())["spec"]
-    assert "images" not in spec.model_dump()
-    assert load_policy(tmp_path / "base").spec.images == ()
+    save_policy(tmp_path / "b", policy, {"seed": 7})
+    assert (weights.hexdigest(), durable.digest(tmp_path / "b")) == BEFORE_PICTURES[net]
+    assert load_policy(tmp_path / "b").spec.images == ()
 
 
-def test_cameras_change_no_other_parts_start():
-    policy = image_policy(seed=3)
-    torch.manual_seed(seeding.derive(3, "init-vib"))
-    from zprl.models.vib import Vib
+# -- RL sees embeddings only -------------------------------------------------------------------------------------------
 
-    again = Vib(policy.spec.policy.embedding_dim, 2, hidden=(8,))
-    assert all(torch.equal(a, b) for a, b in zip(policy.vib.parameters(), again.parameters(), strict=True))
-    assert image_encoder.GROUP == 16
+
+def test_the_embedding_is_all_that_rl_needs():
+    """From the embedding alone: state, anchor, chunk, and a replay row without a picture in it."""
+    policy = seeing().freeze()
+    obs, noise = observe(policy), policy.draw_noise(3, generator())
+    interface = LatentResidual()
+    embedding = policy.embed(obs)
+    anchor = interface.anchor(policy, embedding, noise, sample=None)
+    chunk = policy.executed(interface.sequence(policy, embedding, anchor, noise))
+    assert torch.equal(chunk, policy.act(obs, noise)), "a residual of zero is the base policy, bit for bit"
+
+    state = torch.cat([embedding, anchor], -1)
+    replay = Replay(16, state.shape[1], anchor.shape[1])
+    replay.add(state=state, point=anchor, reward=torch.zeros(3), discount=torch.ones(3), next_state=state)
+    assert torch.equal(replay.data["inputs"][:3], torch.cat([state, anchor], -1))
+    row = sum(value[0].numel() * value.element_size() for value in replay.data.values())
+    pictures = sum(obs[image.key][0].numel() for image in policy.spec.images)
+    assert row < pictures / 10

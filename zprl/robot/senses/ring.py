@@ -38,6 +38,8 @@ SLOTS = 3
 MAX_BYTES = 2**28
 MAX_RETRIES = 1000
 READ_S, POLL_S = 0.1, 0.002
+TRACKER_S = 3.0
+"""Longest wait for a dead writer's resource tracker [s]; it may have to start first."""
 NAME = r"^[A-Za-z][\w-]{0,28}$"  # macOS takes 31 characters
 # Words of eight bytes, stored by one instruction each.  Header: magic, process, slots, type, dimensions, shape (3), newest.
 _PROCESS, _SLOTS, _DTYPE, _NDIM, _SHAPE, _NEWEST, _HEADER = 1, 2, 3, 4, 5, 8, 16
@@ -241,21 +243,26 @@ def publish(sense: Sense, ring: str, stopping: threading.Event) -> None:
 
 
 def _remove_orphan(name: str) -> None:
-    """Unlink a ring whose writer is dead; the resource tracker does so too, unless it was killed with the writer."""
-    try:
-        descriptor = _posixshmem.shm_open(f"/{name}", os.O_RDONLY, mode=0o600)
-    except FileNotFoundError:
-        return
-    try:
-        head = [0, 0]
-        if os.fstat(descriptor).st_size >= 8 * _HEADER:  # else its writer died before it had a size
-            with mmap.mmap(descriptor, 8 * _HEADER, mmap.MAP_SHARED, mmap.PROT_READ) as memory:
-                head = np.frombuffer(memory[:16], np.uint64).tolist()
-    finally:
-        os.close(descriptor)
-    if head[0] == MAGIC and _alive(head[_PROCESS]):
-        raise SenseError(f"process {head[_PROCESS]} writes the ring {name!r}", remedy="stop it, or use another name")
-    _posixshmem.shm_unlink(f"/{name}")
+    """See that a dead writer's ring is gone.
+
+    Its resource tracker unlinks it, by name and a moment after its death: a ring made before that would be unlinked in its place.  So
+    the tracker is waited for; only where it was killed with the writer the ring is still there then.
+    """
+    until = time.monotonic() + TRACKER_S
+    while True:
+        try:
+            descriptor = _posixshmem.shm_open(f"/{name}", os.O_RDONLY, mode=0o600)
+        except FileNotFoundError:
+            return
+        with open(descriptor, "rb", buffering=0) as file:
+            words = np.frombuffer(os.pread(file.fileno(), 16, 0).ljust(16, b"\0"), np.uint64)
+        if words[0] == MAGIC and _alive(int(words[_PROCESS])):
+            raise SenseError(f"process {words[_PROCESS]} writes the ring {name!r}", remedy="stop it, or use another name")
+        if time.monotonic() > until:
+            break
+        time.sleep(POLL_S)
+    with contextlib.suppress(FileNotFoundError):
+        _posixshmem.shm_unlink(f"/{name}")
 
 
 def _alive(process: int) -> bool:

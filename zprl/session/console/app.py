@@ -133,7 +133,7 @@ def make_app(
     """
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     gate, presses, logins = Gate(token), Presses(send), Bucket(*LOGINS)
-    html, css, js, login_html = (_page(name) for name in ("page.html", "page.css", "page.js", "login.html"))
+    html, css, js, login_html, icon_svg = (_page(name) for name in ("page.html", "page.css", "page.js", "login.html", "icon.svg"))
     app.add_middleware(Guard, gate=gate, names=names, any_address=any_address)
 
     @app.get("/")
@@ -147,6 +147,10 @@ def make_app(
     @app.get("/page.js")
     async def script() -> Response:
         return Response(js, media_type="text/javascript")
+
+    @app.get("/icon.svg")
+    async def icon() -> Response:
+        return Response(icon_svg, media_type="image/svg+xml")
 
     @app.get("/login")
     async def login_page() -> HTMLResponse:

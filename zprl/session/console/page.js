@@ -2,9 +2,10 @@
 
 const LOST_MS = 2000; // silence after which nothing on the page may be believed
 const OLD_FRAME_S = 1;
-const DOUBLE_MS = 1000; // presses of one kind about one episode within this time are one press
+const DOUBLE_MS = 300; // two presses of one button within this time are one
 const CONFIRM_MS = 5000;
 const STOP_RETRY_MS = 300;
+const STOP_CONFIRM_MS = 2000; // the session tells that it has stopped within this time, or somebody must look
 const FRAME_MS = 100;
 
 const WORDS = {
@@ -60,14 +61,16 @@ function part(name, value, redraw) {
 
 // -- presses ----------------------------------------------------------------------------------------------------------
 
-let last = { key: "", at: -Infinity, nonce: "" };
+/** One per press.  Not `randomUUID`, which browsers lack where the page comes from another machine without TLS. */
+const nonce = () => Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
 
-function nonceFor(key) {
+const pressed = new Map();
+/** The second of a double click is no press: it must neither resume what the first has paused nor confirm what it has asked. */
+function twice(button) {
   const at = performance.now();
-  const again = last.key === key && at - last.at < DOUBLE_MS;
-  const fresh = () => Array.from(crypto.getRandomValues(new Uint8Array(16)), (b) => b.toString(16).padStart(2, "0")).join("");
-  last = { key, at, nonce: again ? last.nonce : fresh() };
-  return last.nonce;
+  if (at - (pressed.get(button) ?? -Infinity) < DOUBLE_MS) return true;
+  pressed.set(button, at);
+  return false;
 }
 
 async function post(body, timeout) {
@@ -85,7 +88,7 @@ function say(words, bad = false) {
 }
 
 async function press(kind, episode = null, extra = {}) {
-  const body = { kind, episode, nonce: nonceFor(`${kind}/${episode}`), ...extra };
+  const body = { kind, episode, nonce: nonce(), ...extra };
   const what = kind.replace("_", " ") + (episode === null ? "" : `, episode ${episode}`);
   try {
     const outcome = await post(body, 4000);
@@ -101,7 +104,7 @@ let stopping = false;
 async function estop() {
   if (stopping) return;
   stopping = true;
-  const body = { kind: "estop", episode: null, nonce: nonceFor("estop") };
+  const body = { kind: "estop", episode: null, nonce: nonce() };
   $("estop").classList.add("sending");
   for (let tries = 1; ; tries++) {
     text("estop-note", tries === 1 ? "sending" : `sending, try ${tries}`);
@@ -115,6 +118,11 @@ async function estop() {
   $("estop").classList.remove("sending");
   text("estop-note", "Space or Escape");
   say("E-stop sent");
+  for (const end = performance.now() + STOP_CONFIRM_MS; performance.now() < end && !stopping; ) {
+    if (live() && now?.state === "ESTOP") return say("E-stop confirmed");
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+  if (!stopping) say("E-stop sent, but not confirmed. Use the robot's own stop.", true);
 }
 
 let asked = 0;
@@ -145,8 +153,9 @@ function can(kind) {
 
 function act(kind) {
   if (kind === "estop") return void estop();
+  const button = kind;
   if (kind === "pause" && now?.paused) kind = "resume";
-  if (!can(kind)) return;
+  if (!can(kind) || twice(button)) return;
   if (kind === "clear") clearStop();
   else if (LABELS.includes(kind)) press(kind, now.label_episode);
   else press(kind, kind === "reset_done" ? now.episode : null);
@@ -244,7 +253,7 @@ function show(frames) {
 
 function showSuccess() {
   const recent = now.recent;
-  text("window", recent ? `last ${recent.episodes} labelled` : "no labels yet");
+  text("window", recent ? `training, last ${recent.episodes} labelled` : "no training episode labelled yet");
   text("rate", recent ? percent(recent.successes / recent.episodes) : "\u2013");
   text("interval", recent ? `${recent.successes} of ${recent.episodes}, 95 % interval ${Math.round(100 * recent.low)} to ${percent(recent.high)}` : "");
   const [range, mark] = $("bar").children;
@@ -269,7 +278,7 @@ function showSuccess() {
 /** A line with as much axis as a glance needs. */
 function plot(svg, points, { y = null, format = short, good = false, height, band = [], marks = [], breaks = [] }) {
   const width = Math.max(200, svg.clientWidth || 400);
-  const [left, right, top, bottom] = [40, 8, 8, marks.length ? 30 : 18];
+  const [left, right, top, bottom] = [46, 8, 8, marks.length ? 30 : 18];
   svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
   svg.replaceChildren();
   if (!points.length) return;
@@ -334,7 +343,7 @@ function showProcesses() {
 
 function showEvents() {
   const rows = now.events.toReversed().map((event) => make("li", { className: event.level },
-    make("span", { className: "faint", textContent: clock(event.at) }), make("b", { textContent: event.kind }), make("span", { textContent: event.reason })));
+    make("span", { className: "faint", textContent: clock(event.at) }), make("b", { textContent: event.count > 1 ? `${event.kind}, ${event.count} times` : event.kind }), make("span", { textContent: event.reason })));
   $("events").replaceChildren(...rows);
 }
 

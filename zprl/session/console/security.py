@@ -31,7 +31,7 @@ COOKIE_S = 12 * 3600
 MAX_BODY = 2048
 BODY_S = 5.0
 """Seconds that a body may take to arrive."""
-OPEN_PATHS = {"/login", "/page.css"}
+OPEN_PATHS = {"/login", "/page.css", "/icon.svg"}
 
 HEADERS = {
     "Content-Security-Policy": (

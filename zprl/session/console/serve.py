@@ -76,6 +76,11 @@ class Console:
         self._server: uvicorn.Server = uvicorn.Server(config)
         self._thread: threading.Thread | None = None
 
+    @property
+    def alive(self) -> bool:
+        """Whether the thread serves."""
+        return self._thread is not None and self._thread.is_alive()
+
     def run(self) -> None:
         """Serve until SIGINT or SIGTERM; in the main thread."""
         try:

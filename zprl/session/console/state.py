@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -18,7 +19,7 @@ from zprl.session.inputs import EpisodeNumber, Moment
 from zprl.session.signals import LABELS, Input, Label, PhaseKind, State
 
 WINDOW = 40
-"""Labelled episodes that the running success is taken over."""
+"""Labelled episodes of one phase that the running success is taken over."""
 MAX_FRAME = 4 * 2**20
 """Longest camera picture [bytes]."""
 MAX_CAMERAS = 8
@@ -73,6 +74,7 @@ class EventRow(Part):
     level: Literal["note", "clip", "hold", "soft_stop", "hard_stop"]
     kind: Word
     reason: Line
+    count: int = Field(1, ge=1, description="How often in a run; the reason is the last one's.")
 
 
 class EpisodeRow(Part):
@@ -168,9 +170,9 @@ class Snapshot(Part):
     @computed_field
     @property
     def recent(self) -> Success | None:
-        """Over the last :data:`WINDOW` labelled episodes; ``None`` before the first."""
-        curve = self.success_curve
-        return Success(**curve[-1].model_dump(include=set(Success.model_fields))) if curve else None
+        """Over the last :data:`WINDOW` labelled training episodes; ``None`` before the first."""
+        training = [point for point in self.success_curve if point.phase is PhaseKind.TRAIN]
+        return Success(**training[-1].model_dump(include=set(Success.model_fields))) if training else None
 
     @computed_field
     @property
@@ -195,20 +197,25 @@ class Snapshot(Part):
         return Moment(self.episode, self.label_episode, self.paused)
 
 
-def _success(labels: Sequence[Label | None]) -> Success:
+def _success(labels: Collection[Label | None]) -> Success:
     successes = sum(label is Label.SUCCESS for label in labels)
     low, high = wilson(successes, len(labels))
     return Success(episodes=len(labels), successes=successes, low=low, high=high)
 
 
 def running_success(episodes: Sequence[EpisodeRow]) -> tuple[SuccessPoint, ...]:
-    """Success over the last :data:`WINDOW` labelled episodes; discarded ones and those without label do not count."""
-    judged = [row for row in episodes if row.label in (Label.SUCCESS, Label.FAILURE)]
-    labels = [row.label for row in judged]
-    return tuple(
-        SuccessPoint(**_success(labels[max(0, i + 1 - WINDOW) : i + 1]).model_dump(), episode=row.number, phase=row.phase, label=row.label)
-        for i, row in enumerate(judged)
-    )
+    """Success over the last :data:`WINDOW` labelled episodes of the same phase: evaluations do not explore, training does.
+
+    Discarded ones and those without label do not count.
+    """
+    windows: dict[PhaseKind, deque[Label | None]] = {kind: deque(maxlen=WINDOW) for kind in PhaseKind}
+    points = []
+    for row in episodes:
+        if row.label in (Label.SUCCESS, Label.FAILURE):
+            window = windows[row.phase]
+            window.append(row.label)
+            points.append(SuccessPoint(**_success(window).model_dump(), episode=row.number, phase=row.phase, label=row.label))
+    return tuple(points)
 
 
 @dataclass(frozen=True)

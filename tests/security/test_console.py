@@ -1,0 +1,249 @@
+"""Strangers at the operator's page: other sites, other names, guessed tokens, long bodies."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from importlib.resources import files
+
+import pytest
+from fastapi.testclient import TestClient
+
+from tests import console_scene
+from zprl.errors import ConfigError, EnvironmentProblem
+from zprl.session.console import security
+from zprl.session.console.app import make_app
+from zprl.session.console.security import COOKIE, Bucket, Gate, is_loopback, token_for
+from zprl.session.console.serve import Console
+from zprl.session.console.state import ConsoleState
+from zprl.session.inputs import OperatorInput
+
+BASE = "http://127.0.0.1:8000"
+TOKEN = "correct horse battery"
+STOP = {"kind": "estop", "nonce": "n-12345678"}
+
+
+def app(arrived: list[OperatorInput], **options: object):
+    source = ConsoleState()
+    source.publish(console_scene.snapshot())
+    return make_app(source, arrived.append, **options)
+
+
+@pytest.fixture
+def arrived() -> list[OperatorInput]:
+    return []
+
+
+def client(arrived: list[OperatorInput], base: str = BASE, **options: object) -> TestClient:
+    return TestClient(app(arrived, **options), base_url=base, follow_redirects=False)
+
+
+# -- other sites -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [None, "null", "https://evil.example", "http://127.0.0.1:9999", "http://localhost:8000", "http://127.0.0.1:8000.evil.example", ""],
+)
+def test_a_press_from_another_site_is_refused(arrived: list, origin: str | None) -> None:
+    headers = {} if origin is None else {"Origin": origin}
+    assert client(arrived).post("/input", json=STOP, headers=headers).status_code == 403
+    assert not arrived
+
+
+def test_a_press_from_the_page_is_taken(arrived: list) -> None:
+    assert client(arrived).post("/input", json=STOP, headers={"Origin": BASE}).status_code == 200
+    assert len(arrived) == 1
+
+
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:8000", "127.0.0.1.evil.example", "192.168.1.5:8000", "", "[::1", "a@b@c"])
+def test_a_foreign_host_name_is_refused(arrived: list, host: str) -> None:
+    page = client(arrived)
+    for answer in (
+        page.get("/", headers={"Host": host}),
+        page.get("/stream", headers={"Host": host}),
+        page.post("/input", json=STOP, headers={"Host": host, "Origin": f"http://{host}"}),
+    ):
+        assert answer.status_code == 421
+    assert not arrived
+
+
+@pytest.mark.parametrize("host", ["localhost:8000", "127.0.0.1:8000", "[::1]:8000", "127.0.0.1"])
+def test_the_names_of_this_machine_are_served(arrived: list, host: str) -> None:
+    assert client(arrived).get("/", headers={"Host": host}).status_code == 200
+
+
+def test_other_addresses_and_names_when_asked_for(arrived: list) -> None:
+    page = client(arrived, token=TOKEN, any_address=True, names=("robot.lab",))
+    header = {"Authorization": f"Bearer {TOKEN}"}
+    for host, status in (("192.168.1.5:8000", 200), ("robot.lab", 200), ("ROBOT.lab:80", 200), ("robot.evil", 421)):
+        assert page.get("/", headers={**header, "Host": host}).status_code == status
+
+
+@pytest.mark.parametrize("method", ["PUT", "DELETE", "OPTIONS", "PATCH", "TRACE"])
+def test_other_methods_are_refused(arrived: list, method: str) -> None:
+    assert client(arrived).request(method, "/input", headers={"Origin": BASE}).status_code == 405
+
+
+# -- headers ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", ["/", "/page.js", "/login", "/camera/none.jpg", "/nothing"])
+def test_every_answer_has_the_security_headers(arrived: list, path: str) -> None:
+    headers = client(arrived).get(path).headers
+    policy = headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "frame-ancestors 'none'" in policy
+    assert "unsafe" not in policy
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["x-frame-options"] == "DENY"
+    assert headers["cross-origin-resource-policy"] == "same-origin"
+    assert headers["cache-control"] == "no-store"
+    assert "access-control-allow-origin" not in headers
+
+
+def test_refusals_have_them_too(arrived: list) -> None:
+    assert "content-security-policy" in client(arrived).get("/", headers={"Host": "evil.example"}).headers
+
+
+def test_the_page_names_no_other_site_and_writes_no_html() -> None:
+    folder = files("zprl.session.console")
+    for name in ("page.html", "page.css", "page.js", "login.html"):
+        text = (folder / name).read_text()
+        assert set(re.findall(r"https?://[^\s\"']+", text)) <= {"http://www.w3.org/2000/svg"}
+        assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(|new Function", text)
+        assert " style=" not in text
+        assert not re.search(r"\son\w+=", text)
+
+
+# -- long bodies -----------------------------------------------------------------------------------------------------
+
+
+def test_a_long_body_is_refused(arrived: list) -> None:
+    page, headers = client(arrived), {"Origin": BASE, "Content-Type": "application/json"}
+    assert page.post("/input", content=b"x" * 3000, headers=headers).status_code == 413
+    assert page.post("/input", content=(b"x" * 100 for _ in range(100)), headers=headers).status_code == 413  # no length was told
+    assert page.post("/input", content=b"{}", headers={**headers, "Content-Length": "9" * 400}).status_code == 413
+    assert page.post("/input", content=b"{}", headers={**headers, "Content-Length": "-1"}).status_code == 413
+    assert not arrived
+
+
+def test_a_body_that_never_comes_is_given_up(arrived: list, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(security, "BODY_S", 0.05)
+    sent = []
+
+    async def receive() -> dict:
+        await asyncio.Event().wait()
+
+    async def send(message: dict) -> None:
+        sent.append(message)
+
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/input",
+        "query_string": b"",
+        "headers": [(b"host", b"127.0.0.1:8000"), (b"origin", BASE.encode())],
+    }
+    asyncio.run(asyncio.wait_for(app(arrived)(scope, receive, send), 10))
+    assert sent[0]["status"] == 408
+
+
+def test_deep_json_breaks_nothing(arrived: list) -> None:
+    answer = client(arrived).post("/input", content=b"[" * 2000, headers={"Origin": BASE, "Content-Type": "application/json"})
+    assert answer.status_code in (400, 422)
+    assert not arrived
+
+
+# -- the token -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("host", "loopback"), [("127.0.0.1", True), ("127.9.9.9", True), ("::1", True), ("0.0.0.0", False), ("10.0.0.1", False), ("::", False)]
+)
+def test_loopback(host: str, loopback: bool) -> None:
+    assert is_loopback(host) is loopback
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5"])
+def test_another_address_demands_a_token(host: str) -> None:
+    with pytest.raises(ConfigError, match="could be reached"):
+        token_for(host, {})
+    with pytest.raises(ConfigError, match="fewer than 16"):
+        token_for(host, {security.TOKEN: "short"})
+    assert token_for(host, {security.TOKEN: TOKEN}) == TOKEN
+    assert token_for("127.0.0.1", {}) is None
+    with pytest.raises(ConfigError):
+        Console(ConsoleState(), lambda _: None, host=host, environ={})
+
+
+def test_a_host_that_is_no_address_and_a_port_that_is_taken() -> None:
+    with pytest.raises(ConfigError, match="not an address"):
+        Console(ConsoleState(), lambda _: None, host="robot.lab", environ={})
+    with Console(ConsoleState(), lambda _: None, environ={}) as first, pytest.raises(EnvironmentProblem, match="cannot be served"):
+        Console(ConsoleState(), lambda _: None, port=int(first.url.rsplit(":", 1)[1].strip("/")), environ={})
+
+
+def test_strangers_see_and_do_nothing(arrived: list) -> None:
+    page = client(arrived, token=TOKEN)
+    assert page.get("/").headers["location"] == "/login"
+    for path in ("/page.js", "/stream", "/camera/front.jpg", f"/stream?token={TOKEN}"):
+        assert page.get(path).status_code == 401
+    for headers in ({}, {"Authorization": "Bearer wrong wrong wrong wrong"}, {"Cookie": f"{COOKIE}={TOKEN}"}, {"Cookie": f"{COOKIE}=\x7f"}):
+        assert page.post("/input", json=STOP, headers={"Origin": BASE, **headers}).status_code == 401
+    assert not arrived
+
+
+def test_logging_in_by_form(arrived: list) -> None:
+    page = client(arrived, token=TOKEN)
+    wrong = page.post("/login", data={"token": "<b>guess</b>"}, headers={"Origin": BASE})
+    assert wrong.status_code == 401
+    assert "guess" not in wrong.text
+    assert page.post("/login", data={"token": TOKEN}).status_code == 403  # no origin
+    answer = page.post("/login", data={"token": TOKEN}, headers={"Origin": BASE})
+    assert (answer.status_code, answer.headers["location"]) == (303, "/")
+    cookie = answer.headers["set-cookie"]
+    assert "HttpOnly" in cookie
+    assert "SameSite=strict" in cookie
+    assert TOKEN not in cookie
+    assert page.get("/").status_code == 200
+    assert page.post("/input", json=STOP, headers={"Origin": BASE}).status_code == 200
+    assert page.post("/input", json=STOP, headers={"Origin": "https://evil.example"}).status_code == 403  # the cookie is not enough
+    assert len(arrived) == 1
+
+
+def test_a_program_brings_the_token_in_a_header(arrived: list) -> None:
+    page = client(arrived, token=TOKEN)
+    assert page.post("/input", json=STOP, headers={"Authorization": f"Bearer {TOKEN}"}).status_code == 200
+    assert len(arrived) == 1
+
+
+def test_guessing_is_slow(arrived: list) -> None:
+    page = client(arrived, token=TOKEN)
+    statuses = [page.post("/login", data={"token": f"guess {n}"}, headers={"Origin": BASE}).status_code for n in range(8)]
+    assert statuses[0] == 401
+    assert statuses[-1] == 429
+
+
+def test_the_token_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared = []
+    monkeypatch.setattr(security.hmac, "compare_digest", lambda a, b: compared.append((a, b)) or a == b)
+    gate = Gate(TOKEN)
+    assert gate.knows(TOKEN)
+    assert not gate.knows("\udcff é")
+    assert len(compared) == 2
+
+
+def test_a_short_token_is_refused() -> None:
+    with pytest.raises(ConfigError):
+        Gate("x" * 15)
+
+
+def test_a_bucket_by_hand() -> None:
+    clock = [0.0]
+    bucket = Bucket(2.0, 3, lambda: clock[0])
+    assert [bucket.take() for _ in range(4)] == [True, True, True, False]
+    clock[0] = 0.5  # one more has come
+    assert [bucket.take(), bucket.take()] == [True, False]
+    clock[0] = 100.0
+    assert [bucket.take() for _ in range(4)] == [True, True, True, False]
