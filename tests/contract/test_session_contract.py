@@ -203,7 +203,7 @@ def test_a_frozen_robot_is_noticed_at_once_and_connected_to_anew(played: Stage, 
 def test_a_push_stops_the_arm_and_the_peak_is_kept(played: Stage, control: TwinControl) -> None:
     number = played.running()
     played.mark()
-    control.inject(Push(force=(0.0, 95.0, 0.0), ramp=0.2, seconds=0.1))
+    control.inject(Push(force=(0.0, 95.0, 0.0), ramp=0.1, seconds=0.06))
     played.until(lambda: faults(played), what="the stop")
     event = played.of("event", fault=True)[0]
     assert (event["kind"], event["level"], event["limit"]) == ("wrench", "hard_stop", 90.0)

@@ -104,18 +104,7 @@ class Monitor:
         return events + self._speed(prefix, arm, position, stamp)
 
     def _wrench(self, prefix: str, arm: _Arm, found: list[float], stamp: float) -> list[Event]:
-        worst = max(
-            (
-                (length / limit, name, unit, length, limit)
-                for name, unit, length, limit in (
-                    ("force", "N", math.hypot(*found[:3]), arm.limits.force),
-                    ("torque", "Nm", math.hypot(*found[3:]), arm.limits.torque),
-                )
-                if limit is not None
-            ),
-            default=(0.0, "", "", 0.0, 0.0),
-        )
-        share, name, unit, length, limit = worst
+        share, name, unit, length, limit = _load(arm.limits, found)
         arm.over, arm.peak = (arm.over + 1, max(arm.peak, length)) if share > 1 else (0, 0.0)
         peak = arm.peak
         return self._once(
@@ -125,6 +114,14 @@ class Monitor:
                 "wrench", Level.HARD_STOP, f"{prefix}external {name} reached {peak:.1f} {unit}", peak, limit, stamp, recoverable=True
             ),
         )
+
+    def calm(self, features: Mapping[str, float]) -> bool:
+        """Whether no arm is pushed harder than its limits allow: only then is it wise to take control again."""
+        for prefix, arm in self._arms.items():
+            found = [features[prefix + key] for key in WRENCH if prefix + key in features]
+            if len(found) == len(WRENCH) and not _load(arm.limits, found)[0] <= 1:  # NaN is not calm
+                return False
+        return True
 
     def _speed(self, prefix: str, arm: _Arm, position: tuple[float, ...], stamp: float) -> list[Event]:
         if arm.position is None:
@@ -193,6 +190,15 @@ class Monitor:
     def recovered(self, now: float) -> None:
         """Count a recovery."""
         self.budget.spend(now)
+
+
+def _load(limits: ArmLimits, wrench: list[float]) -> tuple[float, str, str, float, float]:
+    """The worse one of force and torque: its share of the limit, name, unit, length and limit."""
+    parts = (("force", "N", math.hypot(*wrench[:3]), limits.force), ("torque", "Nm", math.hypot(*wrench[3:]), limits.torque))
+    return max(
+        ((length / limit, name, unit, length, limit) for name, unit, length, limit in parts if limit is not None),
+        default=(0.0, "", "", 0.0, 0.0),
+    )
 
 
 def _sick(health: Health, stamp: float) -> Event:

@@ -39,6 +39,8 @@ WISH_S, FINAL_WISH_S = 0.1, 1.0
 """Host seconds after which a wish is repeated: for a chunk, and for a look at an episode's last observation."""
 CONNECT_S, RETRY_S = 20.0, 1.0
 """Longest time to try to connect, and the pause between two attempts [s]."""
+CALM_S, RETRY_PUSH_S = 3.0, 0.1
+"""Longest wait, and pause between two looks, for the end of what pushes the arm: control taken under a push gives way to it."""
 HOMING_S = 30.0
 """Robot seconds after which an arm that is not at home is stuck."""
 GRIPPER_TOLERANCE = 0.01
@@ -406,18 +408,34 @@ class Driver:
         self.bus.publish("event", {"kind": kind, "level": "note", "reason": reason[:MAX_TEXT], "number": self.number})
 
     def _take_control(self) -> bool:
-        """From a stop back to holding the pose; a connection that is lost is made anew."""
+        """From a stop back to holding the pose, once nothing pushes the arm beyond its limits any more.
+
+        Raises:
+            RobotError: The push does not end.
+        """
+        end = time.monotonic() + CALM_S
+        while (ok := self._recover_robot()) and not self.monitor.calm(features := self._features(senses=False)):
+            self.robot.stop(StopLevel.HARD)
+            if time.monotonic() > end:
+                raise RobotError("something pushes the arm harder than its limits allow", remedy="look at what touches it")
+            time.sleep(RETRY_PUSH_S)
+        if not ok:
+            return False
+        self.clock.restart()
+        self._reset_filters(features)
+        self.monitor.restart()
+        self.plan_seen = time.monotonic()  # the time this took is nobody's silence
+        self.stopped = 0
+        return True
+
+    def _recover_robot(self) -> bool:
+        """Let the robot recover; a connection that is lost is made anew."""
         if self.robot.health().mode is Mode.DISCONNECTED or not self.robot.recover():
             if self.robot.health().mode is not Mode.DISCONNECTED:
                 return False
             self.robot.disconnect()
             self.robot.connect()
             normal_scheduling()
-        self.clock.restart()
-        self._reset_filters(self._features(senses=False))
-        self.monitor.restart()
-        self.plan_seen = time.monotonic()  # the time this took is nobody's silence
-        self.stopped = 0
         return True
 
     def _hear(self, message: Message) -> None:

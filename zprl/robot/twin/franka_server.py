@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from zprl.robot.twin.faults import Fault, Faults, Reflex
+from zprl.robot.twin.faults import Clear, Fault, Faults, Reflex
 from zprl.robot.twin.gripper_server import GripperServer
 from zprl.robot.twin.scene import STEP, TOOL_OFFSET, World
 from zprl.robot.twin.state import FLAG_INDEX, StatePacket
@@ -162,6 +162,8 @@ class FrankaServer:
             return
         was_pressed = self.faults.pressed
         self.faults.switch(fault, self.world.time)
+        if isinstance(fault, Clear):
+            self.world.external[:] = 0.0
         if self.faults.pressed and not was_pressed:
             self._end_motion(MoveStatus.EMERGENCY)
             self._mode = Mode.USER_STOPPED
