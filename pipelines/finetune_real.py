@@ -6,7 +6,9 @@ and so arrives at the bundle that ran on the robot; where it does not (another m
 
 from __future__ import annotations
 
+import csv
 import sys
+from pathlib import Path
 
 import torch
 from rich.progress import Progress
@@ -22,6 +24,7 @@ from zprl.session.store import SessionStore
 from zprl.session.verify import verify
 
 NAME = "real"
+RIVALS = Path("docs/results/robot_sessions.csv")
 
 
 def finetune_real(stage: Stage) -> None:
@@ -63,7 +66,7 @@ def finetune_real(stage: Stage) -> None:
     before, after = judge.evaluation(store, "evaluate_before"), judge.evaluation(store, "evaluate_after")
     for found in (before, after):
         found.save(EVALUATION / found.policy)
-    metrics = judge.metrics(store, before, after) | {"same_as_on_robot": same}
+    metrics = judge.metrics(store, before, after) | {"same_as_on_robot": same, "action_residual_jerk_rms": rival_jerk()}
     durable.write_json(METRICS / "real.json", metrics)
     for row in learner.curve:
         stage.tracker.log(int(row["episodes"]), **{k: v for k, v in row.items() if k != "episodes"})
@@ -75,5 +78,12 @@ def finetune_real(stage: Stage) -> None:
     )
 
 
+def rival_jerk() -> float | None:
+    """Jerk of the action residual after sessions of its own [m/s^3], as ``benchmarks/robot_sessions.py`` measured it; ``None``: never."""
+    with open(RIVALS, newline="") as file:
+        found = [float(row["jerk_rms"]) for row in csv.DictReader(file) if row["interface"] == "action"]
+    return sum(found) / len(found) if found else None
+
+
 if __name__ == "__main__":
-    main("finetune_real", finetune_real, sections=(), inputs=(SESSION,))
+    main("finetune_real", finetune_real, sections=(), inputs=(SESSION, RIVALS))

@@ -6,6 +6,7 @@ pipeline has made (or goes on with one that was interrupted), then hands it to D
 
 from __future__ import annotations
 
+import argparse
 import enum
 import signal
 import subprocess
@@ -119,8 +120,9 @@ def say(text: str) -> None:
     print(f"[robot_session] {text}", flush=True)
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Entry point; exit codes as everywhere."""
+    argparse.ArgumentParser(prog="python -m pipelines.robot_session", description=__doc__).parse_args(arguments)
     stopping = [False]
 
     def ask(*_: object) -> None:

@@ -269,7 +269,7 @@ def session_run() -> None:
     """Live a session as params.yaml says (section finetune_real), or go on with one that was interrupted; then `dvc add` it."""
     from pipelines import robot_session
 
-    code = robot_session.main()
+    code = robot_session.main([])
     if code:
         raise typer.Exit(code)
 

@@ -260,6 +260,16 @@ def test_push_is_measured_and_moves_the_arm(connect: Callable[..., Franka], twin
     assert abs(robot.get_observation()["ee.fz"]) < 0.1
 
 
+def test_a_push_ends_when_it_is_cleared(connect: Callable[..., Franka], twin: TwinProcess) -> None:
+    robot = connect()
+    twin.control.inject(Push(force=(0.0, 0.0, -16.0), seconds=60.0))
+    wait(robot, robot.now() + 0.3)
+    assert robot.get_observation()["ee.fz"] == pytest.approx(-16.0, abs=0.5)
+    twin.control.clear()
+    wait(robot, robot.now() + 0.5)
+    assert abs(robot.get_observation()["ee.fz"]) < 0.1
+
+
 def test_collision_threshold_of_the_client_makes_a_reflex(connect: Callable[..., Franka], twin: TwinProcess) -> None:
     robot = connect(collision_force=15.0)
     twin.control.inject(Push(force=(25.0, 0.0, 0.0), seconds=0.3))

@@ -21,6 +21,7 @@ pytest.importorskip("franky_sim", reason="the double needs franky-sim")
 from tests.session_run import HOME, Stage, hold, make_session
 from zprl.robot.twin.control import TwinControl
 from zprl.robot.twin.faults import BadGripper, Freeze, LoseStates, Push, Reflex, RefuseRecovery, UserStop
+from zprl.session.bus import Bus
 from zprl.session.store import SessionStore
 
 LOW, HIGH = np.array([0.25, -0.30, 0.012]), np.array([0.62, 0.30, 0.50])
@@ -228,6 +229,41 @@ def test_a_bad_gripper_holds_nobody_up(played: Stage, control: TwinControl, faul
 
 
 # -- what people and processes may do ----------------------------------------------------------------------------------
+
+
+def test_a_person_takes_over_and_gives_back(played: Stage, control: TwinControl) -> None:
+    number = played.running()
+    hand = Bus(Path(played.settings["sockets"]), "hand", {})
+    played.mark()
+    said = [0.0]
+
+    def push() -> bool:
+        if time.monotonic() - said[0] > 0.02:
+            said[0] = time.monotonic()
+            hand.publish("twist", {"twist": [0.0, 0.0, 0.6, 0.0, 0.0, 0.0], "buttons": 0})
+        return len(played.of("state", intervention=True)) > 40 and played.plan["state"] == "INTERVENTION"
+
+    try:
+        played.until(push, what="the person's hand")
+        rows = played.of("state", intervention=True)
+        assert {row["decision"] for row in rows} == {-1}
+        height = [row["features"]["ee.z"] for row in rows]
+        assert 0.05 < height[-1] - height[0] < 0.75 * 41 / 50  # up, at most at half the limit's 1.5 m/s
+        played.mark()  # whoever is silent has let go
+        back = lambda: played.plan["state"] == "RUNNING" and any(row["decision"] >= 0 for row in played.of("state"))  # noqa: E731
+        played.until(back, what="the policy")
+        played.say("success", number)
+        played.until(lambda: played.of("committed", number=number), what="the commit")
+        found = SessionStore.open(played.folder).episode(number)
+        assert found.intervention.any() and 0 < found.facts.intervention_share < 1
+        lived = found.chunks["intervened"].numpy()
+        assert lived.any() and not lived.all()  # what the person did is not taken for the policy's doing
+        goes_on(played)
+        hand.publish("twist", {"twist": [2.0, 0.0, 0.0, 0.0, 0.0, 0.0], "buttons": 0})
+        played.until(lambda: faults(played), what="the refusal of a broken message")
+        assert faults(played) == ["message_broken"]
+    finally:
+        hand.close()
 
 
 def test_the_stop_button_needs_no_supervisor(played: Stage, control: TwinControl) -> None:

@@ -27,6 +27,7 @@ from zprl.robot.senses.base import LatestReader, StaleSense
 from zprl.session.bus import Bus, Feed, Message
 from zprl.session.child import Settings, Stopping, main
 from zprl.session.layout import ActionLayout, ObsLayout
+from zprl.session.spacemouse import REST, STALE_S, Feel, Intervention, InterventionCommand, MouseState
 from zprl.session.task import RealTask
 
 GRIPPER_COMMAND = "gripper.command"
@@ -146,6 +147,10 @@ class Driver:
         self.sent: Values = {}
         self.clipped = False
         self.command = dict.fromkeys(self.prefixes, 1.0)
+        self.led = self.prefixes[0]
+        """The arm that a person's hand leads; of two, the first."""
+        self.hand = Intervention(Feel.within(limits.arms[self.led], task.rate_hz))
+        self.felt, self.felt_at = REST, -math.inf
         self.history: deque[dict[str, np.ndarray]] = deque(maxlen=max(task.obs_steps, 1))
         self._reset_filters(self._features(senses=False))
         self._begin(0)
@@ -211,7 +216,7 @@ class Driver:
 
     def _move(self, count: int) -> None:
         state = self.plan["state"]
-        acting = state in ("RUNNING", "STOPPING") and not self.finished
+        acting = state in ("RUNNING", "INTERVENTION", "STOPPING") and not self.finished
         if state != "HOMING":
             self.homing_since = None
         features = self._features(senses=acting)
@@ -262,6 +267,9 @@ class Driver:
             self.bus.publish("event", {"kind": "time_out", "level": "note", "number": self.number, "reason": "the time is up"})
             self._finish(features, obs)
             return
+        if (command := self._hand_step()).engaged:
+            self._led(command, features, obs)
+            return
         if self.playing.left == 0 and self.coming is not None:
             self.playing, self.coming, self.late_since = self.coming, None, None
         lead = 0 if self.plan["mode"] == "sync" else self.task.lead_steps
@@ -279,6 +287,29 @@ class Driver:
             self.command = {p: 1.0 if self.action_layout.opens(self.action, p) else -1.0 for p in self.prefixes}
         decision = self.playing.decision if self.late_since is None else -1
         self._record(features, obs, decision)
+        self.step += 1
+
+    def _hand_step(self) -> InterventionCommand:
+        """What a person's hand wants in this step; taking over and giving back are told to the supervisor."""
+        fresh = time.monotonic() - self.felt_at < STALE_S
+        command = self.hand.step(self.felt if fresh else replace(self.felt, twist=REST.twist))
+        if (found := command.input(self.number)) is not None:
+            self.bus.publish("input", found.model_dump(mode="json"))
+            if command.engaged:  # from where the arm is told to be, not from where the policy wanted it
+                self.target = dict(self.sent)
+                self.playing, self.coming, self.late_since = Playing(), None, None
+                self.decision = self.wished + 1  # an answer under way is to what was seen before
+        return command
+
+    def _led(self, command: InterventionCommand, features: Values, obs: dict[str, np.ndarray]) -> None:
+        """One control step as a person leads the arm; the recording says so, and no chunk is played."""
+        before, prefix = self.target, self.led
+        if command.toggle_gripper:
+            self.command[prefix] = -self.command[prefix]
+        opening = self.ranges[prefix].gripper_width if self.command[prefix] > 0 else 0.0
+        self.target = before | command.target(Pose.read(before, prefix)).features(prefix) | {prefix + GRIPPER: opening}
+        self.action = self.action_layout.encode(self.target, before)
+        self._record(features, obs, -1, led=True)
         self.step += 1
 
     def _wish(self, *, final: bool) -> None:
@@ -310,11 +341,11 @@ class Driver:
         elif now - self.late_since > (self.limits.command_age_s if self.step else FIRST_CHUNK_S):
             self._fault("chunk_missing", f"no chunk for {now - self.late_since:.2f} s")
 
-    def _record(self, features: Values, obs: dict[str, np.ndarray], decision: int) -> None:
+    def _record(self, features: Values, obs: dict[str, np.ndarray], decision: int, *, led: bool = False) -> None:
         arrays = {f"obs/{key}": value for key, value in obs.items()}
         arrays |= self._rows(features) | {"commanded": np.asarray(self.action, np.float32), "sent": _array(self.sent)}
         body = {"number": self.number, "step": self.step, "decision": decision, "clipped": self.clipped, **self._stamps(),
-                "intervention": False}  # fmt: skip
+                "intervention": led}  # fmt: skip
         self.clipped = False
         if not self.feed.put("driver", "frame", body, arrays):
             self._fault("recorder_full", "the recorder does not keep up")
@@ -445,6 +476,11 @@ class Driver:
             self._take(message)
         elif message.topic == "beat":
             self.monitor.beat("operator", time.monotonic())
+        elif message.topic == "twist":
+            twist, buttons = tuple(map(float, message.body["twist"])), int(message.body["buttons"])
+            if len(twist) != 6 or not math.isfinite(sum(twist)) or max(map(abs, twist)) > 1:
+                raise DataError(f"a twist of {twist}", remedy="six numbers from -1 to 1")
+            self.felt, self.felt_at = MouseState(twist, buttons), time.monotonic()
         elif message.topic == "input" and message.body.get("kind") == "estop":
             self.pressed = True
             self._stop(StopLevel.HARD)  # not by way of the supervisor: nothing may stand between
@@ -533,7 +569,8 @@ def run(settings: Settings, stopping: Stopping) -> None:
     robot = task.make_robot()
     task.check_robot(robot, limits)
     _connect(robot, stopping)
-    listen = {"supervisor": ["plan"], "actor": ["chunk"], "console": ["input", "beat"], "scripted": ["input", "beat"]}
+    listen = {"supervisor": ["plan"], "actor": ["chunk"], "console": ["input", "beat"], "hand": ["input", "beat", "twist"],
+              "scripted": ["input", "beat"]}  # fmt: skip
     bus, feed = Bus(settings.sockets, "driver", listen), Feed(settings.sockets, "recorder", reader=False)
     senses = {name: LatestReader(sense) for name, sense in task.make_senses(settings.twin).items()}
     try:

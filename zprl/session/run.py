@@ -12,7 +12,7 @@ from zprl import durable
 from zprl.config import Real
 from zprl.errors import ConfigError
 from zprl.robot.base import Robot
-from zprl.session import begin, bus
+from zprl.session import begin, bus, hand
 from zprl.session.child import Settings
 from zprl.session.store import SessionHeader, SessionStore
 from zprl.session.supervisor import Supervisor
@@ -93,7 +93,7 @@ def run(
                 rings=sockets.name,
                 twin=twin,
             )
-            names = (*NAMES, "scripted") if twin else NAMES
+            names = (*NAMES, *(["hand"] if hand.wanted() else []), *(["scripted"] if twin else []))
             Supervisor(settings, names, say=say, stopping=stopping).run()
     finally:
         shutil.rmtree(sockets, ignore_errors=True)

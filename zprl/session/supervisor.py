@@ -39,11 +39,12 @@ BEGINNING_S = 300.0
 RESTARTS, RESTART_WINDOW_S = 6, 60.0
 STOP_S = 8.0
 TOPICS = {
-    "driver": ["event", "state", "beat"],
+    "driver": ["event", "state", "input", "beat"],
     "actor": ["event", "beat"],
     "learner": ["weights", "learning", "beat"],
     "recorder": ["committed", "labelled", "lost", "beat"],
     "console": ["input", "beat"],
+    "hand": ["input", "beat"],
     "scripted": ["input", "beat"],
 }
 PROGRESS, EVENTS = "progress.json", "events.jsonl"
@@ -70,7 +71,7 @@ class Supervisor:
 
     Args:
         settings: What every child is told.
-        names: Processes to run; all but ``scripted`` on hardware.
+        names: Processes to run; ``scripted`` on doubles only.
         say: Receives sentences for whoever watches.
         stopping: True once the session is to stop; it can be resumed.
     """

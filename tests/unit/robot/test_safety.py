@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from zprl.errors import DataError
-from zprl.robot.base import Health, Mode, Pose, RobotError, StopLevel
+from zprl.robot.base import WRENCH, Health, Mode, Pose, RobotError, StopLevel
 from zprl.robot.events import Event, Level
 from zprl.robot.limits import Limits
 from zprl.robot.safety import Monitor, SafetyFilter
@@ -289,6 +289,14 @@ def test_a_wrench_stops_after_so_many_new_states_and_tells_its_peak():
     monitor.restart()
     told = [kinds(monitor.check(state(force=(0, 31, 0)), 0.04 + i / 100, 0.04 + i / 100)) for i in range(3)]
     assert told == [[], [], ["wrench"]]
+
+
+def test_only_an_arm_that_nobody_pushes_is_calm():
+    monitor = Monitor(limits())
+    assert monitor.calm(state(force=(0, 30, 0)))
+    assert not monitor.calm(state(force=(0, 30.1, 0)))
+    assert not monitor.calm(state(force=(math.nan, 0, 0)))
+    assert monitor.calm({key: value for key, value in state().items() if key not in WRENCH})  # it says nothing of forces
 
 
 def test_two_states_over_the_threshold_are_a_bump():

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -17,51 +15,11 @@ from zprl.session.console.serve import Console
 from zprl.session.console.state import ConsoleState
 from zprl.session.console.watch import TOPICS, Watch
 from zprl.session.eyes import Eyes
-from zprl.session.inputs import OperatorInput
-from zprl.session.signals import Input, State
+from zprl.session.mouth import Mouth
+from zprl.session.signals import State
 
 POLL_S, BEAT_S, SHOW_S, CAMERA_S = 0.02, 0.2, 0.2, 0.2
-REPEATS, STOP_REPEATS = 3, 150
-"""How often a press is said again, every ``BEAT_S``: who has just started does not hear the first one.  A nonce makes it one press."""
 ADDRESS = "console.json"
-
-
-@dataclass
-class _Said:
-    press: OperatorInput
-    left: int
-
-
-class Mouth:
-    """Says presses on the bus, from any thread and without waiting for whatever else this process does.
-
-    Args:
-        bus: Of the process; nobody else publishes on it.
-    """
-
-    def __init__(self, bus: Bus) -> None:
-        self.bus = bus
-        self._lock = threading.Lock()
-        self._said: list[_Said] = []
-
-    def say(self, press: OperatorInput) -> None:
-        """Say it now."""
-        with self._lock:
-            self.bus.publish("input", press.model_dump(mode="json"))
-            self._said.append(_Said(press, STOP_REPEATS if press.kind is Input.ESTOP else REPEATS))
-
-    def beat(self, *, stopped: bool) -> None:
-        """Say that the process is alive, and every press again that may not have been heard.
-
-        Args:
-            stopped: Whether the session tells that the e-stop is latched: then it needs no repetition.
-        """
-        with self._lock:
-            self.bus.publish("beat", {})
-            self._said = [said for said in self._said if said.left > 0 and not (stopped and said.press.kind is Input.ESTOP)]
-            for said in self._said:
-                said.left -= 1
-                self.bus.publish("input", said.press.model_dump(mode="json"))
 
 
 def serve(settings: Settings, shown: ConsoleState, send: SendInput) -> Console:

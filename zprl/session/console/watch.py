@@ -35,6 +35,7 @@ TOPICS = {
     "actor": ["event", "beat"],
     "learner": ["learning", "weights", "beat"],
     "recorder": ["event", "beat"],
+    "hand": ["beat"],
     "scripted": ["beat"],
 }
 ACTING = (State.RUNNING, State.INTERVENTION, State.STOPPING)

@@ -1,0 +1,142 @@
+"""What sessions with the robot are worth: several seeds, and the rival beside them, each from the same simulation result.
+
+    python benchmarks/robot_sessions.py [--seeds 3] [--rival-seeds 1] [--train 130] [--work runs/robot_sessions]
+
+Lives the sessions one after another on the task's double (an interrupted one goes on, a finished one is only read), then writes
+``docs/results/robot_sessions.{csv,png,md}``.  Needs the artifacts of ``dvc repro``, and a machine that does nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import os
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from pipelines.robot_session import sources
+from pipelines.stage import EPISODES
+from zprl import config
+from zprl.evaluation.intervals import wilson
+from zprl.report import tables
+from zprl.session import judge, run
+from zprl.session.store import SessionStore
+
+RESULTS = Path("docs/results")
+NAMES = {"latent": "latent residual (ZPRL)", "action": "action residual"}
+COLUMNS = (
+    "interface", "seed", "session_episodes", "episodes", "base_success_rate", "success_rate", "ci_low", "ci_high", "mcnemar_p",
+    "base_jerk_rms", "jerk_rms", "base_total_variation", "total_variation", "clip_rate", "robot_time_s", "wall_s",
+)  # fmt: skip
+
+
+def live(folder: Path, params: config.Params, seed: int) -> SessionStore:
+    """Live a session to its end, unless it has come there."""
+    work = folder.with_name(f"{folder.name}.work")
+    if not folder.exists():
+        run.create(folder, config=params.finetune_real, seed=seed, **sources(params), episodes=EPISODES, work=work)
+    wanted = params.finetune_real.train_episodes + 2 * params.finetune_real.evaluate_episodes
+    store = SessionStore.open(folder)
+    if sum(label in ("success", "failure") for label in store.labels.current().values()) < wanted:
+        run.run(folder, work)
+    return SessionStore.open(folder)
+
+
+def row(store: SessionStore) -> dict[str, Any]:
+    """The numbers of one session."""
+    before, after = judge.evaluation(store, "evaluate_before"), judge.evaluation(store, "evaluate_after")
+    found = judge.metrics(store, before, after)
+    return {**{name: found.get(name) for name in COLUMNS}, "mcnemar_p": tables.compare(before, after).p_value}
+
+
+def draw(rows: list[dict[str, Any]], path: Path) -> None:
+    """Success before and after, each session a line."""
+    figure = Figure(figsize=(7.0, 3.6), layout="constrained")
+    axes = figure.subplots()
+    for i, found in enumerate(rows):
+        colour = "#1f5fbf" if found["interface"] == "latent" else "#b8860b"
+        for x, name in ((0, "base_success_rate"), (1, "success_rate")):
+            n = found["episodes"]
+            low, high = wilson(round(found[name] * n), n)
+            at = x + 0.03 * (i - (len(rows) - 1) / 2)
+            axes.errorbar(at, found[name], yerr=[[found[name] - low], [high - found[name]]], color=colour, capsize=3, marker="o", lw=1)
+        ends = [x + 0.03 * (i - (len(rows) - 1) / 2) for x in (0, 1)]
+        axes.plot(
+            ends,
+            [found["base_success_rate"], found["success_rate"]],
+            color=colour,
+            label=f"{NAMES[found['interface']]}, seed {found['seed']}",
+        )
+    axes.set(
+        xticks=[0, 1],
+        xticklabels=["as it left simulation", "after the session"],
+        xlim=(-0.4, 1.4),
+        ylim=(0, 1),
+        ylabel="success on the double",
+    )
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    figure.legend(loc="outside right upper", fontsize=8)
+    figure.savefig(path, dpi=130)
+
+
+def page(rows: list[dict[str, Any]], command: str, commit: str) -> str:
+    """The table as Markdown, with how it was made."""
+    lines = [
+        "# Sessions on the Franka double", "",
+        f"`{command}` at commit `{commit}`, finished {datetime.now(UTC):%Y-%m-%d %H:%M} UTC on {os.cpu_count()} processors.", "",
+        "Each session starts from the same simulation result and has no access to the others. Success counts are of the same starts before",
+        "and after, deterministic policy, 95 % Wilson interval; p is McNemar's exact test on those pairs. Robot and wall time are of the",
+        "training episodes alone. Jerk and total variation are means over the evaluation episodes, before and after.", "",
+        "![Success before and after](robot_sessions.png)", "",
+        "| residual | seed | training episodes | before | after | p | jerk m/s³ | variation mm/step | clipped | robot time | wall time |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]  # fmt: skip
+    for r in rows:
+        n = r["episodes"]
+        low, high = wilson(round(r["base_success_rate"] * n), n)
+        lines.append(
+            f"| {NAMES[r['interface']]} | {r['seed']} | {r['session_episodes']} | {r['base_success_rate']:.0%} ({low:.0%} to {high:.0%}) | "
+            f"{r['success_rate']:.0%} ({r['ci_low']:.0%} to {r['ci_high']:.0%}) of {n} | {r['mcnemar_p']:.3f} | "
+            f"{r['base_jerk_rms']:.0f} → {r['jerk_rms']:.0f} | {1e3 * r['base_total_variation']:.1f} → {1e3 * r['total_variation']:.1f} | "
+            f"{r['clip_rate']:.0%} | {r['robot_time_s']:.0f} s | {r['wall_s']:.0f} s |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def main() -> int:
+    """Live what is missing, then write the results."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=3, help="sessions with the latent residual")
+    parser.add_argument("--rival-seeds", type=int, default=1, help="sessions with the action residual")
+    parser.add_argument("--train", type=int, default=130, help="labelled training episodes of each")
+    parser.add_argument("--work", type=Path, default=Path("runs/robot_sessions"), help="where the sessions are kept")
+    asked = parser.parse_args()
+    rows = []
+    for interface, seeds in (("latent", asked.seeds), ("action", asked.rival_seeds)):
+        for seed in range(seeds):
+            params = config.load()
+            real = params.finetune_real.model_copy(update={"interface": interface, "train_episodes": asked.train})
+            store = live(asked.work / f"{interface}{seed}", params.model_copy(update={"finetune_real": real}), seed)
+            rows.append(row(store))
+            print({name: rows[-1][name] for name in COLUMNS[:8]}, flush=True)
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    with open(RESULTS / "robot_sessions.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)
+    draw(rows, RESULTS / "robot_sessions.png")
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
+    (RESULTS / "robot_sessions.md").write_text(page(rows, " ".join(["python", *sys.argv]), commit))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
