@@ -26,14 +26,15 @@ from zprl.session.store import SessionStore
 
 LOW, HIGH = np.array([0.25, -0.30, 0.012]), np.array([0.62, 0.30, 0.50])
 """The task's workspace."""
-COMMAND_AGE_S, STATE_AGE_S = 0.5, 0.1
-MANY = {"count": 1000, "window_s": 600.0}
+COMMAND_AGE_S, STATE_AGE_S = 0.5, 0.3
+"""The state's age is the file's times three: a busy machine that stalls for a tenth of a second is not what is tested here."""
+LIMITS = {"recoveries": {"count": 1000, "window_s": 600.0}, "state_age_s": STATE_AGE_S, "sense_age_s": 0.5}
 
 
 @pytest.fixture(scope="module")
 def played(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     """Operator, policy and learner are the test; real time."""
-    folder = make_session(tmp_path_factory.mktemp("played") / "session", "127.0.11.1", steps=2000, speed=1.0, limits={"recoveries": MANY})
+    folder = make_session(tmp_path_factory.mktemp("played") / "session", "127.0.11.1", steps=2000, speed=1.0, limits=LIMITS)
     stage = Stage(folder, ("scripted", "actor", "learner"))
     stage.start()
     yield stage
@@ -43,7 +44,7 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     """The operator is the test; real time."""
-    folder = make_session(tmp_path_factory.mktemp("whole") / "session", "127.0.11.2", steps=60, speed=1.0, limits={"recoveries": MANY})
+    folder = make_session(tmp_path_factory.mktemp("whole") / "session", "127.0.11.2", steps=60, speed=1.0, limits=LIMITS)
     stage = Stage(folder)
     stage.start()
     yield stage
@@ -63,6 +64,12 @@ def control(played: Stage) -> Iterator[TwinControl]:
 def faults(stage: Stage) -> list[str]:
     """Kinds of the faults the driver told of."""
     return [body["kind"] for body in stage.of("event", fault=True)]
+
+
+def waited(stage: Stage) -> float:
+    """Robot seconds between a chunk's being late and the stop for want of it."""
+    late, missing = (stage.of("event", kind=kind)[-1]["stamp"] for kind in ("chunk_late", "chunk_missing"))
+    return float(missing - late)
 
 
 def goes_on(stage: Stage) -> int:
@@ -116,8 +123,7 @@ def test_a_late_chunk_is_waited_for_and_a_missing_one_stops_the_arm(played: Stag
     played.mark()
     played.chunk = lambda wish: None
     played.until(lambda: "chunk_missing" in faults(played), what="the stop")
-    late, missing = played.first("event", kind="chunk_late"), played.first("event", kind="chunk_missing")
-    assert COMMAND_AGE_S * 0.9 < missing - late < COMMAND_AGE_S + 0.3
+    assert COMMAND_AGE_S <= waited(played) < COMMAND_AGE_S + 0.1
     played.chunk = lambda wish: hold()
     assert goes_on(played) > number
     played.until(lambda: number not in played.plan["commit"])
@@ -176,7 +182,7 @@ def test_muted_states_stop_the_arm_long_before_libfranka_gives_up(played: Stage,
     driver = played.pids()["driver"]
     played.mark()
     began = time.monotonic()
-    control.inject(LoseStates(share=1.0, seconds=0.3))
+    control.inject(LoseStates(share=1.0, seconds=0.6))
     played.until(lambda: faults(played), what="the stop")
     assert faults(played)[0] == "state_stale"
     assert time.monotonic() - began < STATE_AGE_S + 0.25  # libfranka: 1 s
@@ -195,8 +201,12 @@ def test_a_frozen_robot_is_noticed_at_once_and_connected_to_anew(played: Stage, 
     played.until_state("FAULT")
     assert played.pids()["driver"] == driver
     played.until(lambda: played.of("event", kind="recovered") or played.of("event", kind="recovery_refused"), 30, "an answer")
-    if not played.of("event", kind="recovered"):
+    for _ in range(20):  # it may still hang when the person presses
+        if played.of("event", kind="recovered"):
+            break
         played.say("clear")
+        end = time.monotonic() + 1.0
+        played.until(lambda: time.monotonic() > end or played.of("event", kind="recovered"))  # noqa: B023
     assert goes_on(played) > number
     assert played.pids()["driver"] == driver
 
@@ -330,7 +340,7 @@ def test_a_frozen_actor_makes_the_arm_hold_then_stop_then_go_on(whole: Stage) ->
         whole.until(lambda: "chunk_missing" in faults(whole), what="the stop")
     finally:
         os.kill(actor, signal.SIGCONT)
-    assert whole.first("event", kind="chunk_missing") - whole.first("event", kind="chunk_late") < COMMAND_AGE_S + 0.3
+    assert COMMAND_AGE_S <= waited(whole) < COMMAND_AGE_S + 0.1
     assert goes_on(whole) > number
     assert whole.pids()["actor"] == actor
 

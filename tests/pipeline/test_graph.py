@@ -65,7 +65,9 @@ def test_every_dependency_is_made_by_a_stage_or_kept_in_git() -> None:
     made = set().union(*(outputs(name) for name in GRAPH))
     for name, entry in GRAPH.items():
         for path in keys(entry["deps"]):
-            assert path in made or path in ("data", "session") or path.startswith(("pipelines/", "zprl/", "docs/results/")), f"{name}: {path}"
+            assert path in made or path in ("data", "session") or path.startswith(("pipelines/", "zprl/", "docs/results/")), (
+                f"{name}: {path}"
+            )
 
 
 def test_wall_clock_never_reaches_what_is_judged_or_shown() -> None:
