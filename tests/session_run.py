@@ -276,13 +276,6 @@ class Stage(Session):
             if message.topic == topic and sender in (None, message.sender) and all(message.body.get(k) == v for k, v in wanted.items())
         ]  # fmt: skip
 
-    def first(self, topic: str, **wanted: Any) -> float:
-        """When the first such message came, host's monotonic clock."""
-        return next(
-            when for when, message in self.heard
-            if message.topic == topic and all(message.body.get(k) == v for k, v in wanted.items())
-        )  # fmt: skip
-
 
 def hold(position: tuple[float, float, float] = HOME, *, steps: int = CHUNK, gripper: float = 1.0) -> np.ndarray:
     """A chunk that stays at one pose, (C, 10)."""
