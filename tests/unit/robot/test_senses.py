@@ -669,7 +669,7 @@ def test_a_slot_being_written_is_not_given(name):
     writer._words[counter] += np.uint64(1)  # as if it had been killed in the middle
     with pytest.raises(SenseError, match="torn"):
         reader.latest()
-    assert reader.torn == ring.MAX_RETRIES
+    assert reader.torn > 0
     writer._words[counter] += np.uint64(1)
     assert reader.latest().seq == 0
     reader.close()

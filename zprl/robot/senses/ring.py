@@ -36,8 +36,9 @@ MAGIC = 0x3130474E49525A50  # "PZRING01"
 DTYPES = ("uint8", "float64")
 SLOTS = 3
 MAX_BYTES = 2**28
-MAX_RETRIES = 1000
 READ_S, POLL_S = 0.1, 0.002
+TORN_S, TORN_POLL_S = 2.0, 1e-4
+"""A reading that is still being written after so long was left behind by a writer that was killed [s]; a busy machine may rest it for less."""
 TRACKER_S = 3.0
 """Longest wait for a dead writer's resource tracker [s]; it may have to start first."""
 NAME = r"^[A-Za-z][\w-]{0,28}$"  # macOS takes 31 characters
@@ -167,7 +168,8 @@ class RingReader:
         Raises:
             SenseError: the writer was killed in the middle of the only slot.
         """
-        for _ in range(MAX_RETRIES):
+        until = time.monotonic() + TORN_S
+        while True:
             newest = int(self._words[_NEWEST])
             if not newest:
                 return None
@@ -181,7 +183,9 @@ class RingReader:
                 self._seen = newest
                 return Reading(value.view(self._dtype).reshape(self._shape), stamp, host, seq)
             self.torn += 1
-            time.sleep(0)  # let the writer finish
+            if time.monotonic() > until:
+                break
+            time.sleep(TORN_POLL_S)  # let the writer finish
         raise SenseError(f"the ring {self.ring!r} is torn", remedy="start its camera process again")
 
     def read(self) -> Reading | None:
