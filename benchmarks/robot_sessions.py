@@ -1,6 +1,6 @@
 """What sessions with the robot are worth: several seeds, and the rival beside them, each from the same simulation result.
 
-    python benchmarks/robot_sessions.py [--seeds 3] [--rival-seeds 1] [--train 130] [--work runs/robot_sessions]
+    python benchmarks/robot_sessions.py [--seeds 3] [--rival-seeds 1] [--train 250] [--work runs/robot_sessions]
 
 Lives the sessions one after another on the task's double (an interrupted one goes on, a finished one is only read), then writes
 ``docs/results/robot_sessions.{csv,png,md}``.  Needs the artifacts of ``dvc repro``, and a machine that does nothing else.
@@ -42,7 +42,9 @@ def live(folder: Path, params: config.Params, seed: int) -> SessionStore:
     """Live a session to its end, unless it has come there."""
     work = folder.with_name(f"{folder.name}.work")
     if not folder.exists():
-        run.create(folder, config=params.finetune_real, seed=seed, **sources(params), episodes=EPISODES, work=work)
+        run.create(
+            folder, config=params.finetune_real, agent=params.finetune_sim, seed=seed, **sources(params), episodes=EPISODES, work=work
+        )
     wanted = params.finetune_real.train_episodes + 2 * params.finetune_real.evaluate_episodes
     store = SessionStore.open(folder)
     if sum(label in ("success", "failure") for label in store.labels.current().values()) < wanted:
@@ -116,7 +118,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3, help="sessions with the latent residual")
     parser.add_argument("--rival-seeds", type=int, default=1, help="sessions with the action residual")
-    parser.add_argument("--train", type=int, default=130, help="labelled training episodes of each")
+    parser.add_argument("--train", type=int, default=250, help="labelled training episodes of each")
     parser.add_argument("--work", type=Path, default=Path("runs/robot_sessions"), help="where the sessions are kept")
     asked = parser.parse_args()
     rows = []

@@ -28,10 +28,9 @@ def pretrain(stage: Stage) -> None:
     store = EpisodeStore.open(EPISODES)
     training, held_out = split_episodes(len(store), params.pretrain.validation_fraction, seed)
     sizes = {"obs_steps": params.policy.obs_steps, "horizon": params.policy.horizon}
-    windows = ChunkWindows(store, tuple(store.obs_dims), **sizes, episodes=training)
-    validation = ChunkWindows(store, tuple(store.obs_dims), **sizes, episodes=held_out) if held_out else None
-
-    spec = PolicySpec(obs_dims=store.obs_dims, action_dim=store.action_dim, policy=params.policy, vib=params.vib)
+    spec = PolicySpec.of(store, params)
+    windows = ChunkWindows(store, spec.obs_keys, **sizes, episodes=training)
+    validation = ChunkWindows(store, spec.obs_keys, **sizes, episodes=held_out) if held_out else None
     policy = FlowPolicy(spec, store.normalizer, seed=seed).to(params.run.device)
     state = TrainState(policy, params.pretrain, seed=seed)
     stage.say(f"{len(training)} episodes, {len(windows)} windows; {len(held_out)} episodes held out")
@@ -75,4 +74,4 @@ def _mean(values: list[float]) -> float:
 
 
 if __name__ == "__main__":
-    main("pretrain", pretrain, sections=("run", "policy", "vib", "pretrain"), inputs=(EPISODES,))
+    main("pretrain", pretrain, sections=("run", "policy", "vib", "images", "pretrain"), inputs=(EPISODES,))

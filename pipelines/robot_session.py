@@ -33,8 +33,10 @@ class Standing(enum.StrEnum):
     DONE = "done"
 
 
-def sources(params: Params) -> dict[str, Path]:
-    """What a session starts from, by its name in the session's ``start`` folder."""
+def sources(params: Params) -> dict[str, Path | None]:
+    """What a session starts from, by its name in the session's ``start`` folder; ``None`` for what only a simulation could give."""
+    if params.finetune_real.start == "base":
+        return {"base": BASE, "steering": None, "learner": None}
     interface = params.finetune_real.interface
     if interface not in SIMULATED:
         raise ConfigError(
@@ -52,8 +54,9 @@ def standing(params: Params) -> Standing:
     store = SessionStore.open(SESSION)
     found = sources(params)
     fits = store.header.config == params.finetune_real and store.header.seed == params.run.seed
-    fits &= all(durable.digest(SESSION / "start" / name) == durable.digest(found[name]) for name in ("base", "steering"))
-    fits &= durable.digest(SESSION / "start" / "agent.safetensors") == durable.digest(found["learner"] / "agent.safetensors")
+    for name, inside in (("base", ""), ("steering", ""), ("learner", "agent.safetensors")):
+        if (source := found[name]) is not None:
+            fits &= durable.digest(SESSION / "start" / (inside or name)) == durable.digest(source / inside)
     if not fits:
         return Standing.OTHER
     labels = store.labels.current()
@@ -88,7 +91,8 @@ def live(params: Params, *, stopping: list[bool]) -> None:
         set_aside()
     if found in (Standing.ABSENT, Standing.OTHER):
         durable.sweep(Path())
-        run.create(SESSION, config=params.finetune_real, seed=params.run.seed, episodes=EPISODES, work=WORK, **sources(params))
+        begin = {"config": params.finetune_real, "agent": params.finetune_sim, "seed": params.run.seed}
+        run.create(SESSION, **begin, episodes=EPISODES, work=WORK, **sources(params))
     run.run(SESSION, WORK, say=say, stopping=lambda: stopping[0])
 
 

@@ -89,6 +89,15 @@ class Vib(Section):
     reconstruction_weight: float = Field(0.01, ge=0, description="rho; weighs the reconstruction of the embedding (official code).")
 
 
+class Images(Section):
+    """The encoder of pictures, one per camera; without effect where the demos have none.  The embedding's width follows from it."""
+
+    crop: float = Field(0.9, gt=0, le=1, description="Share of height and width that is seen: anywhere in training, else the middle.")
+    features: int = Field(256, ge=1, le=8192, description="Numbers that a frame becomes (official code).")
+    channels: tuple[int, ...] = Field((64, 128, 256, 512), min_length=1, max_length=6, description="Of the ResNet's stages (ResNet-18).")
+    spatial_blocks: int = Field(8, ge=1, le=64, description="Learned spatial weightings per channel (official code).")
+
+
 class Pretrain(Section):
     """Offline training of base policy and bottleneck."""
 
@@ -180,13 +189,16 @@ class Real(Section):
     evaluate_episodes: int = Field(60, ge=0, description="Episodes before and after, deterministic, the same start positions.")
     evaluation_seed: int = Field(300_000, ge=0, description="Seed of the evaluation's start positions.")
     speed: float = Field(3.0, ge=0, description="Pace of a double, times real time; 0: as fast as it goes. Hardware keeps its own.")
-    start: Literal["agent", "critics", "fresh"] = Field(
+    start: Literal["agent", "critics", "fresh", "base"] = Field(
         "agent",
-        description="What is taken over from simulation: actor and critics, critics alone, or nothing (the residual starts near zero).",
+        description="What is taken over from simulation: actor and critics, critics alone, or nothing (the residual starts near zero); "
+        "base: there is no simulation of the task, the agent is made as finetune_sim says.",
     )
     updates_per_chunk: float = Field(10.0, gt=0, description="UTD: updates per recorded chunk (official code: up to 5; peers: 10 to 20).")
     batch_size: int = Field(256, ge=1, description="Transitions per update.")
-    sim_fraction: float = Field(0.25, ge=0, lt=1, description="Share of each batch drawn from simulation's newest transitions (ours).")
+    sim_fraction: float = Field(
+        0.0, ge=0, lt=1, description="Share of each batch drawn from simulation's newest transitions: they speak of another world (ours)."
+    )
     demo_fraction: float = Field(0.25, ge=0, lt=1, description="Share of each batch drawn from the demos (peers).")
     critic_episodes: int = Field(
         5, ge=0, description="Labelled episodes before the actor changes: the critics see the new world first (ours)."
@@ -200,6 +212,8 @@ class Real(Section):
     def _fits(self) -> Real:
         if self.sim_fraction + self.demo_fraction >= 1:
             raise ValueError("sim_fraction + demo_fraction must leave a part for the robot's own transitions")
+        if self.start == "base" and self.sim_fraction:
+            raise ValueError("sim_fraction must be 0 where nothing comes from simulation (start: base)")
         return self
 
 
@@ -225,6 +239,7 @@ class Params(Section):
     ingest: Ingest = Ingest()
     policy: Policy = Policy()
     vib: Vib = Vib()
+    images: Images = Images()
     pretrain: Pretrain = Pretrain()
     evaluate: Evaluate = Evaluate()
     finetune_sim: Rl = Rl()

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from zprl.data.episode import QUALITIES, Episode
+from zprl.data.episode import QUALITIES, Episode, is_image
 
 COLOURS = {"better": "#2a9d6f", "okay": "#3b7dd8", "worse": "#e08a1e", "unknown": "#7c8794"}
 SUCCESS, FAILURE = "#2a9d6f", "#c8453b"
@@ -45,7 +45,7 @@ def _draw(episodes: Sequence[Episode]) -> Iterator[Plot]:
     _success(right, episodes, grades)
     yield _plot(figure, "Length and success", "Frames per episode and share of successes, by the operator's grade.")
 
-    names = [*episodes[0].obs, "actions"]
+    names = [*(key for key, value in episodes[0].obs.items() if not is_image(value)), "actions"]
     columns = 3
     rows = -(-len(names) // columns)
     figure = Figure(figsize=(9, 2.1 * rows), layout="constrained")

@@ -16,7 +16,7 @@ import h5py
 import numpy as np
 
 from zprl import durable
-from zprl.data.episode import QUALITIES, Episode
+from zprl.data.episode import QUALITIES, Episode, is_image
 from zprl.errors import DataError, EnvironmentProblem
 
 FORMAT_VERSION = 1
@@ -71,7 +71,7 @@ class RobomimicWriter:
         demo.attrs["success"] = bool(episode.success)
         demo.attrs["quality"] = np.bytes_(episode.quality)  # fixed length: read without a heap
         for key, value in episode.obs.items():
-            _store(demo, f"obs/{key}", value.astype(np.float32, copy=False))
+            _store(demo, f"obs/{key}", value if is_image(value) else value.astype(np.float32, copy=False))
         _store(demo, "actions", episode.actions.astype(np.float32, copy=False))
         _store(demo, "rewards", episode.rewards.astype(np.float32, copy=False))
         _store(demo, "dones", episode.dones.astype(np.uint8))
@@ -118,5 +118,6 @@ def _fsync(path: Path) -> None:
 
 def _store(group: h5py.Group, name: str, value: np.ndarray) -> None:
     # A chunked dataset costs some kilobytes of index: below that size plain storage is smaller than compressed.
-    packed = {"chunks": value.shape, "compression": "gzip", "compression_opts": 4, "shuffle": True} if value.nbytes > 2**16 else {}
+    chunks = (1, *value.shape[1:]) if is_image(value) else value.shape  # a picture at a time, as robomimic does
+    packed = {"chunks": chunks, "compression": "gzip", "compression_opts": 4, "shuffle": True} if value.nbytes > 2**16 else {}
     group.create_dataset(name, data=value, **packed)

@@ -13,12 +13,16 @@ from typing import Literal
 
 import numpy as np
 
-from zprl.data.episode import Episode
+from zprl.data.episode import Episode, is_image
 from zprl.data.findings import Finding
 from zprl.data.normalizer import CONSTANT_RANGE, is_quaternion
 
 POSE_ACTION_DIM = 10
 """Position 3, 6-D rotation, gripper 1: the action layout whose rotation part can be checked."""
+
+
+Widths = tuple[tuple[str, int | tuple[int, ...]], ...]
+"""Of each observation, in order; of pictures height, width and 3."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,7 @@ def check_episode(episode: Episode, *, file: str, limits: Limits) -> list[Findin
     if episode.length < limits.min_length:
         text = f"{episode.length} frames, at least {limits.min_length} are needed (obs_steps + chunk_steps)"
         return [found("D12", text, "record longer demos or shorten policy.chunk_steps")]
-    arrays = {**{f"obs/{key}": value for key, value in episode.obs.items()}, "actions": episode.actions, "rewards": episode.rewards}
+    arrays = {**{f"obs/{key}": value for key, value in _states(episode).items()}, "actions": episode.actions, "rewards": episode.rewards}
     findings = []
     for key, value in arrays.items():
         bad = ~np.isfinite(value)
@@ -70,6 +74,11 @@ def check_episode(episode: Episode, *, file: str, limits: Limits) -> list[Findin
         text = f"the robot's state is the same for {run[1]} frames while the commands move"
         findings.append(found("D10", text, "check the state stream of the recording", run[0]))
     return findings
+
+
+def _states(episode: Episode) -> dict[str, np.ndarray]:
+    """Observations that are not pictures."""
+    return {key: value for key, value in episode.obs.items() if not is_image(value)}
 
 
 def _rotations(episode: Episode, limits: Limits) -> Iterator[tuple[str, str, int] | tuple[str, str, int, Literal["warning"]]]:
@@ -133,9 +142,10 @@ class DuplicateCheck:
         return []
 
 
-def shape_of(episode: Episode) -> tuple[tuple[tuple[str, int], ...], int]:
-    """Observation widths and action width: equal for all episodes of one store."""
-    return tuple((key, value.shape[1]) for key, value in episode.obs.items()), episode.actions.shape[1]
+def shape_of(episode: Episode) -> tuple[Widths, int]:
+    """Observation widths (of pictures: height, width, 3) and action width: equal for all episodes of one store."""
+    widths = {key: value.shape[1:] if is_image(value) else value.shape[1] for key, value in episode.obs.items()}
+    return tuple(widths.items()), episode.actions.shape[1]
 
 
 def check_shapes(episodes: Sequence[tuple[str, Episode]]) -> list[Finding]:
@@ -166,7 +176,7 @@ def check_set(episodes: Sequence[Episode]) -> list[Finding]:
         findings.append(Finding("D21", "error", "", text, "set the attribute `success` on the demos, or record successful ones"))
     if not episodes:
         return findings
-    columns = {f"obs/{key}": [e.obs[key] for e in episodes] for key in episodes[0].obs if not is_quaternion(key)}
+    columns = {f"obs/{key}": [e.obs[key] for e in episodes] for key in _states(episodes[0]) if not is_quaternion(key)}
     for key, parts in {**columns, "actions": [e.actions for e in episodes]}.items():
         low, high = np.min([p.min(0) for p in parts], axis=0), np.max([p.max(0) for p in parts], axis=0)
         same = (high - low) <= CONSTANT_RANGE * np.maximum(1.0, np.maximum(np.abs(low), np.abs(high)))
@@ -177,5 +187,5 @@ def check_set(episodes: Sequence[Episode]) -> list[Finding]:
     return findings
 
 
-def _say_shape(shape: tuple[tuple[tuple[str, int], ...], int]) -> str:
+def _say_shape(shape: tuple[Widths, int]) -> str:
     return ", ".join([*(f"{key} {width}" for key, width in shape[0]), f"actions {shape[1]}"])

@@ -8,7 +8,7 @@ is frozen.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
@@ -24,6 +24,9 @@ from zprl.models.velocity_mlp import VelocityMlp
 from zprl.models.velocity_unet import VelocityUnet
 from zprl.models.vib import Vib
 
+if TYPE_CHECKING:
+    from zprl.data.store import EpisodeStore
+
 M = TypeVar("M", bound=nn.Module)
 
 
@@ -37,6 +40,23 @@ class PolicySpec(BaseModel):
     policy: config.Policy
     vib: config.Vib
     images: tuple[ImageSpec, ...] = Field((), max_length=16, description="Cameras, in order; none: a policy on states alone.")
+
+    @classmethod
+    def of(cls, store: EpisodeStore, params: config.Params) -> PolicySpec:
+        """The policy for stored demonstrations; with pictures, the embedding is as wide as their encoder makes it."""
+        images = tuple(
+            ImageSpec(
+                key=key,
+                size=size,
+                crop=tuple(max(1, round(params.images.crop * side)) for side in size),
+                **params.images.model_dump(exclude={"crop"}),
+            )
+            for key, size in store.image_sizes.items()
+        )
+        policy = params.policy
+        if images:
+            policy = policy.model_copy(update={"embedding_dim": embedding_dim(store.obs_dims, images, policy.obs_steps)})
+        return cls(obs_dims=store.obs_dims, action_dim=store.action_dim, policy=policy, vib=params.vib, images=images)
 
     @property
     def obs_keys(self) -> tuple[str, ...]:

@@ -1,4 +1,8 @@
-"""Named sets of parameters.  A preset is written into ``params.yaml``: nothing stays hidden at run time."""
+"""Named sets of parameters.  A preset is written into ``params.yaml``: nothing stays hidden at run time.
+
+Beside the files of this folder each task on a robot that has a recipe is a preset of its name: the recipe, the task, and the
+observations that its policy wants of the demonstrations.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +16,14 @@ import yaml
 
 from zprl import config, durable
 from zprl.errors import ConfigError
+from zprl.session.task import RealTask, built_in
 
 FOLDER = Path(__file__).parent
 
 
 def names() -> list[str]:
     """Presets shipped with the package."""
-    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+    return sorted([*(path.stem for path in FOLDER.glob("*.yaml")), *(name for name in built_in() if RealTask.load(name).recipe)])
 
 
 def read(name: str) -> dict[str, Any]:
@@ -31,7 +36,15 @@ def read(name: str) -> dict[str, Any]:
         near = difflib.get_close_matches(name, names(), n=1)
         hint = f"; did you mean '{near[0]}'?" if near else ""
         raise ConfigError(f"no preset is named '{name}'{hint}", remedy=f"presets: {', '.join(names())}")
-    return dict(yaml.safe_load((FOLDER / f"{name}.yaml").read_text()))
+    file = FOLDER / f"{name}.yaml"
+    return dict(yaml.safe_load(file.read_text())) if file.exists() else _of_task(RealTask.load(name))
+
+
+def _of_task(task: RealTask) -> dict[str, Any]:
+    """The recipe of a task on a robot."""
+    keys = [*task.observation, *(image.key for image in task.images.values())]
+    values = {"ingest": {"obs_keys": keys}} | task.recipe
+    return values | {"finetune_real": {"task": task.name} | task.recipe.get("finetune_real", {})}
 
 
 def _merge(target: MutableMapping[str, Any], values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any, Any]]:

@@ -10,6 +10,17 @@ from zprl.models.policy import FlowPolicy
 from zprl.rl.interfaces import Interface
 from zprl.rl.replay import Replay
 
+PICTURES_AT_ONCE = 64
+"""Rows embedded at a time where they hold pictures: more would fill the memory."""
+
+
+@torch.no_grad()
+def embed_frames(policy: FlowPolicy, store: EpisodeStore, rows: torch.Tensor) -> torch.Tensor:
+    """Embeddings (N, D), on the policy's device, of stored frames by number (N, O)."""
+    device = policy.grid_features.device
+    parts = rows.split(PICTURES_AT_ONCE) if policy.spec.images else (rows,)
+    return torch.cat([policy.embed({key: store.obs[key][part].to(device) for key in policy.spec.obs_keys}) for part in parts])
+
 
 @torch.no_grad()
 def transitions(
@@ -40,7 +51,7 @@ def transitions(
     states = []
     for rows in (torch.stack(starts), torch.stack(follows)):
         draw = policy.draw_noise(count, generator).to(device)
-        embedding = policy.embed({key: store.obs[key][rows].to(device) for key in spec.obs_dims})
+        embedding = embed_frames(policy, store, rows)
         anchor = interface.anchor(policy, embedding, draw)
         states.append(torch.cat([embedding, anchor], -1))
     point = anchor = states[0][:, -len(scale) :]

@@ -11,6 +11,7 @@ from zprl import seeding
 from zprl.config import Rl
 from zprl.data.store import EpisodeStore
 from zprl.models.policy import FlowPolicy
+from zprl.rl.demos import embed_frames
 from zprl.rl.interfaces import Interface
 
 UNIFORM_RMS = 3**-0.5  # RMS of a residual uniform on [-1, 1]
@@ -31,9 +32,8 @@ def measure(policy: FlowPolicy, interface: Interface, store: EpisodeStore, *, se
     generator = seeding.torch_generator(seed, "spread")
     rows = torch.randint(len(store.actions), (min(SAMPLE, len(store.actions)),), generator=generator)
     device = policy.grid_features.device
-    obs = {k: store.obs[k][rows].unsqueeze(1).expand(-1, policy.spec.policy.obs_steps, -1).to(device) for k in policy.spec.obs_dims}
     noise = policy.draw_noise(len(rows), generator).to(device)
-    embedding = policy.embed(obs)
+    embedding = embed_frames(policy, store, rows[:, None].expand(-1, policy.spec.policy.obs_steps))
     anchor = interface.anchor(policy, embedding, noise)
     std = policy.posterior(embedding)[1].exp().mean(0) if interface.name == "latent" else None
     return Spread(anchor.square().mean(0).sqrt().cpu(), None if std is None else std.cpu())

@@ -73,6 +73,7 @@ class Chooser:
         """Decide once for nothing: the first pass through the networks is many times slower than the next."""
         steps = self.policy.spec.policy.obs_steps
         obs = {key: np.zeros((steps, width), np.float32) for key, width in self.policy.spec.obs_dims.items()}
+        obs |= {image.key: np.zeros((steps, *image.size, 3), np.uint8) for image in self.policy.spec.images}
         self.choose(obs, Request(0, 0, 0, evaluation=False, explore=True))
 
     def _generator(self, purpose: str, request: Request) -> torch.Generator:
@@ -85,7 +86,7 @@ class Chooser:
         """Decide.
 
         Args:
-            obs: Policy key to (O, d), the newest last.
+            obs: Policy key to (O, d), the newest last; pictures (O, H, W, 3) uint8.
             request: Which decision this is.
 
         Returns:
@@ -94,7 +95,7 @@ class Chooser:
         """
         spec = self.policy.spec
         noise = self.policy.draw_noise(1, self._generator("session-noise", request))
-        embedding = self.policy.embed({key: torch.tensor(obs[key])[None] for key in spec.obs_dims})
+        embedding = self.policy.embed({key: torch.tensor(obs[key])[None] for key in spec.obs_keys})
         sample = None
         if request.explore and self.sample_latent:
             sample = torch.randn(1, spec.vib.latent_dim, generator=self._generator("session-latent", request))
@@ -117,7 +118,7 @@ class Chooser:
     @torch.inference_mode()
     def see(self, obs: Mapping[str, np.ndarray], request: Request) -> dict[str, np.ndarray]:
         """Embedding (D,) and anchor (R,) where an episode ended."""
-        embedding = self.policy.embed({key: torch.tensor(obs[key])[None] for key in self.policy.spec.obs_dims})
+        embedding = self.policy.embed({key: torch.tensor(obs[key])[None] for key in self.policy.spec.obs_keys})
         noise = self.policy.draw_noise(1, self._generator("session-noise", request))
         anchor = self.interface.anchor(self.policy, embedding, noise)
         return {"final_embedding": embedding[0].numpy(), "final_anchor": anchor[0].numpy()}

@@ -98,7 +98,7 @@ class SessionLearner:
         self.curve: list[Row] = []
 
     def _take_over(self) -> None:
-        if self.config.start == "fresh":
+        if self.config.start in ("fresh", "base"):
             return
         fresh_actor = self.agent.actor.net.flat.clone()
         start.load_agent(self.folder, self.agent)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from zprl import durable
-from zprl.config import Real
+from zprl.config import Real, Rl
 from zprl.errors import ConfigError
 from zprl.robot.base import Robot
 from zprl.session import begin, bus, hand
@@ -21,8 +21,10 @@ from zprl.session.task import RealTask
 NAMES = ("recorder", "driver", "actor", "learner", "console")
 
 
-def create(folder: Path, *, config: Real, seed: int, base: Path, steering: Path, learner: Path, episodes: Path, work: Path) -> SessionStore:
-    """Begin a session: gather all it needs into its folder; no robot moves.
+def create(
+    folder: Path, *, config: Real, agent: Rl, seed: int, base: Path, steering: Path | None, learner: Path | None, episodes: Path, work: Path
+) -> SessionStore:
+    """Begin a session: gather all it needs into its folder; no robot moves.  See :func:`zprl.session.begin.gather`.
 
     What lies in ``work`` is thrown away: weights and checkpoints of another session are none of this one's.
     """
@@ -44,7 +46,7 @@ def create(folder: Path, *, config: Real, seed: int, base: Path, steering: Path,
         world=world(robot),
     )
     gathered = work / "start"
-    begin.gather(gathered, base=base, steering=steering, learner=learner, episodes=episodes, config=config, seed=seed)
+    begin.gather(gathered, base=base, steering=steering, learner=learner, episodes=episodes, config=config, agent=agent, seed=seed)
     try:
         store = SessionStore.create(
             folder, header, task_yaml=task.path.read_text(), limits_yaml=task.limits_path.read_text(), start=gathered
@@ -102,14 +104,23 @@ def run(
 @contextlib.contextmanager
 def with_double(task: RealTask, *, speed: float = 0.0, seed: int = 0, gap: Any = None) -> Iterator[Path | None]:
     """Bring a double along where the task's robot is one; yields the folder of its sockets, or ``None`` for hardware."""
-    robot = task.make_robot()
-    if not robot.simulated:
+    if not task.make_robot().simulated:
         yield None
         return
     from zprl.robot.twin import Gap, TwinProcess
+    from zprl.robot.twin_xarm import XArmTwin
 
-    host = getattr(getattr(robot, "config", None), "host", None)
-    if robot.name != "franka" or host is None:
-        raise ConfigError(f"'{task.name}' runs on a double that is not started by itself", remedy="use its robot, or a Franka at 127.x")
-    with TwinProcess(host, speed=speed, seed=seed, gap=Gap.model_validate(gap or {})) as twin:
-        yield twin.folder
+    drivers = {arm.driver for arm in task.arms.values()}
+    if unknown := drivers - {"franka", "xarm"}:
+        raise ConfigError(f"'{task.name}' runs on a double that is not started by itself: {', '.join(unknown)}", remedy="use its robot")
+    pace = 1.0 if "xarm" in drivers else speed  # the xArm's double knows no other
+    with contextlib.ExitStack() as doubles:
+        folders: dict[str, Path] = {}
+        for arm in task.arms.values():
+            host = str(arm.config["host"])
+            if arm.driver == "franka":
+                twin: TwinProcess | XArmTwin = TwinProcess(host, speed=pace, seed=seed, gap=Gap.model_validate(gap or {}))
+            else:
+                twin = XArmTwin(host)
+            folders.setdefault(arm.driver, doubles.enter_context(twin).folder)
+        yield folders.get("franka") or folders["xarm"]

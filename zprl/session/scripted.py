@@ -5,12 +5,17 @@ It puts the cube back, watches, and labels; nothing of what it knows reaches the
 
 from __future__ import annotations
 
+import contextlib
 import time
 
+import numpy as np
+
 from zprl.errors import EnvironmentProblem
+from zprl.robot.base import Pose
 from zprl.robot.twin.control import TwinControl
 from zprl.session.bus import Bus
 from zprl.session.child import Settings, Stopping, main
+from zprl.session.task import Reach, RealTask
 
 BEAT_S = 0.2
 LOOK_S = 0.01
@@ -23,11 +28,13 @@ class Operator:
     Args:
         settings: Of the session.
         bus: To speak on.
-        control: The double's control channel.
+        control: The Franka double's control channel, where there is a cube to watch.
+        place: Where a tool has to come to, where there is none.
     """
 
-    def __init__(self, settings: Settings, bus: Bus, control: TwinControl) -> None:
-        self.settings, self.bus, self.control = settings, bus, control
+    def __init__(self, settings: Settings, bus: Bus, control: TwinControl | None = None, place: Reach | None = None) -> None:
+        self.settings, self.bus, self.control, self.place = settings, bus, control, place
+        self.there = False
         self.plan: dict = {"state": "IDLE"}
         self.placed: tuple[int, int, int] | None = None
         self.asked = ""
@@ -36,8 +43,12 @@ class Operator:
     def act(self) -> None:
         """One look at plan and double."""
         for message in self.bus.poll(LOOK_S):
+            if message.topic == "state":
+                self._see(message.body["features"])
+                continue
             if message.body["state"] == "AWAIT_RESET" != self.plan["state"]:
                 self.asked = f"-{time.monotonic_ns()}"
+                self.there = False  # the arm is at home; what it says next is of the new episode
             self.plan = message.body
         match self.plan["state"]:
             case "AWAIT_RESET" if self.plan.get("reset"):
@@ -52,13 +63,20 @@ class Operator:
         place = (int(wanted["evaluation"]), int(wanted["start_number"]))
         if self.placed != (int(wanted["episode"]), *place):
             seed = self.settings.config.evaluation_seed if wanted["evaluation"] else self.settings.seed
-            self.control.reset(seed, place[1])
+            if self.control is not None:
+                self.control.reset(seed, place[1])
             self.placed = (int(wanted["episode"]), *place)
         self._say("reset_done", int(wanted["episode"]), self.asked)
 
     def _watch(self, number: int) -> None:
-        if self.plan["state"] == "RUNNING" and self.control.state().lifted:
+        if self.plan["state"] == "RUNNING" and (self.there if self.control is None else self.control.state().lifted):
             self._say("success", number)
+
+    def _see(self, features: dict) -> None:
+        """Where the tool is."""
+        if self.place is not None:
+            off = Pose.read(features, self.place.arm).position - np.array(self.place.position)
+            self.there = bool(np.linalg.norm(off) <= self.place.radius)
 
     def _say(self, kind: str, number: int, more: str = "") -> None:
         """The nonce names what is said, so that saying it again is harmless."""
@@ -69,9 +87,12 @@ def run(settings: Settings, stopping: Stopping) -> None:
     """Operate until asked to stop."""
     if settings.twin is None:
         raise EnvironmentProblem("a scripted operator needs a double", remedy="leave it out where the robot is real")
-    bus = Bus(settings.sockets, "scripted", {"supervisor": ["plan"]})
-    with TwinControl(settings.twin) as control:
-        operator, beat = Operator(settings, bus, control), 0.0
+    rule = RealTask.load(settings.session / "task.yaml").label.double
+    place = rule if isinstance(rule, Reach) else None
+    bus = Bus(settings.sockets, "scripted", {"supervisor": ["plan"]} | ({"driver": ["state"]} if place else {}))
+    with contextlib.ExitStack() as stack:
+        control = None if place else stack.enter_context(TwinControl(settings.twin))
+        operator, beat = Operator(settings, bus, control, place), 0.0
         while not stopping:
             operator.act()
             if time.monotonic() - beat > BEAT_S:

@@ -196,7 +196,8 @@ class Supervisor:
         """Module and arguments of a process."""
         if name.startswith(CAMERA):
             camera = name.removeprefix(CAMERA)
-            sense = self.task.senses[camera]
+            spec = self.task.senses[camera]
+            sense = (self.settings.twin and spec.double) or spec
             config = sense.config | ({"twin": str(self.settings.twin)} if sense.kind.startswith("twin") else {})
             ring = ring_name(self.settings.rings, camera)
             return ["zprl.robot.senses.ring", "--ring", ring, "--kind", sense.kind, "--config", json.dumps(config)]

@@ -97,12 +97,24 @@ class SenseSpec(SenseKind):
     image: Image | None = Field(None, description="For a camera; null: it tells a pose, features `<name>.x` to `<name>.qw`.")
 
 
+class Reach(Section):
+    """A place to come to: all that the double of an arm without an object can be judged by."""
+
+    arm: Prefix = Field("", description="Which arm's tool.")
+    position: tuple[Finite, Finite, Finite] = Field(description="[m], that arm's base frame.")
+    radius: float = Field(gt=0, le=0.2, description="[m].")
+
+
 class Label(Section):
     """How a person judges an episode."""
 
     rule: str = Field(min_length=1, description="What a success is, a sentence for the operator.")
     reward: float = Field(1.0, gt=0, le=1, description="Of a success; a failure has 0.")
     time_out: Literal["ask", "failure"] = Field("ask", description="When the time is up: ask the person, or call it a failure.")
+    double: Literal["lifted"] | Reach = Field(
+        "lifted",
+        description="What a double's scripted operator calls a success: the Franka double's cube lifted, or a tool at a place.",
+    )
 
 
 class RealTask(Section):

@@ -29,7 +29,7 @@ class RobomimicReader:
     """Yields an :class:`Episode` per good demo and a :class:`Finding` per defect; never raises for what a file holds.
 
     Args:
-        obs_keys: Observation keys to read, in order; ``None`` reads every key of state (images are skipped).
+        obs_keys: Observation keys to read, in order, pictures too; ``None`` reads every key of state (pictures are skipped).
 
     Example::
 
@@ -110,7 +110,8 @@ class RobomimicReader:
         source = group(node, "obs")
         obs = {}
         for key in self._wanted(source):
-            value = _numbers(source, key, rank=2, length=length)
+            value = _pictures(source, key, length=length)
+            value = _numbers(source, key, rank=2, length=length) if value is None else value
             if value is not None:
                 obs[key] = value
         if not obs:
@@ -174,12 +175,27 @@ def _numbers(parent: h5py.Group, name: str, *, rank: int, length: object) -> np.
     wanted = "(frames, width)" if rank == 2 else "(frames,)"
     single = rank == 2 and shape is not None and len(shape) == 1  # one number per frame, stored without its width of 1
     if shape is None or dataset.dtype.kind not in "fiub" or not (len(shape) == rank or single) or 0 in shape[1:]:
-        raise RefusedError("D05", f"{path} is {dataset.dtype} {shape}, expected numbers {wanted}", "store state, not images, in this key")
-    if shape[0] != length:
-        raise RefusedError("D03", f"{path} has {shape[0]} frames, num_samples says {length}", "repair or re-record the demo")
+        remedy = "store state as numbers (frames, width), pictures as uint8 (frames, height, width, 3)"
+        raise RefusedError("D05", f"{path} is {dataset.dtype} {shape}, expected numbers {wanted}", remedy)
+    _same_length(path, shape[0], length)
     with np.errstate(over="ignore", invalid="ignore"):  # what overflows float32 becomes infinity and is found as D04
         value = np.asarray(dataset[()]).astype(np.float32)
     return value[:, None] if single else value
+
+
+def _pictures(parent: h5py.Group, name: str, *, length: object) -> np.ndarray | None:
+    """A dataset of pictures, (L, H, W, 3) uint8; ``None`` if it holds none."""
+    node = member(parent, name)
+    if not isinstance(node, h5py.Dataset) or node.dtype != np.uint8 or node.ndim != 4 or node.shape[3] != 3 or 0 in node.shape[1:]:
+        return None
+    path = f"{parent.name}/{name}"
+    _same_length(path, check_dataset(node, path).shape[0], length)
+    return np.asarray(node[()])
+
+
+def _same_length(path: str, frames: int, length: object) -> None:
+    if frames != length:
+        raise RefusedError("D03", f"{path} has {frames} frames, num_samples says {length}", "repair or re-record the demo")
 
 
 def _success(label: object, rewards: np.ndarray | None, dones: np.ndarray | None) -> bool | None:

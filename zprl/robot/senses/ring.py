@@ -38,7 +38,7 @@ SLOTS = 3
 MAX_BYTES = 2**28
 READ_S, POLL_S = 0.1, 0.002
 TORN_S, TORN_POLL_S = 2.0, 1e-4
-"""A reading that is still being written after so long was left behind by a writer that was killed [s]; a busy machine may rest it for less."""
+"""A reading still being written after so long was left by a writer that was killed [s]; one on a busy machine rests for less."""
 TRACKER_S = 3.0
 """Longest wait for a dead writer's resource tracker [s]; it may have to start first."""
 NAME = r"^[A-Za-z][\w-]{0,28}$"  # macOS takes 31 characters
