@@ -1,4 +1,4 @@
-"""What an operator says, whatever it was said with: keys in a terminal, foot pedals, a script.  The web page says the same.
+"""What an operator says, and the foot pedal.  The web page says the same, with the same keys.
 
 A reader is a context manager with a thread: it waits on one file descriptor and hands each :class:`OperatorInput` to ``emit``, which
 must not block.  A key does not know which episode it is about, so a reader asks for the present :class:`Moment` at every press.
@@ -10,19 +10,14 @@ import contextlib
 import fcntl
 import os
 import select
-import signal
 import stat
 import struct
-import termios
 import threading
-import time
-import tty
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
-from typing import Annotated, Any, Self
+from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -42,7 +37,7 @@ class OperatorInput(BaseModel):
     kind: Input
     episode: EpisodeNumber | None = Field(None, description="Which episode a label or `reset_done` is about.")
     nonce: Nonce = Field(default_factory=lambda: uuid.uuid4().hex)
-    source: str = Field(pattern=r"^[a-z][a-z0-9_-]{0,31}$", description="keyboard, pedal, console, spacemouse, scripted.")
+    source: str = Field(pattern=r"^[a-z][a-z0-9_-]{0,31}$", description="pedal, console, spacemouse, scripted.")
 
     def as_event(self) -> signals.OperatorInput:
         """As the state machine takes it."""
@@ -78,10 +73,7 @@ KEYS = {
     " ": Input.ESTOP,
     "\x1b": Input.ESTOP,
 }
-"""Shared by terminal, pedal and page.  ``p`` resumes a paused session."""
-CLEAR, CONFIRM, CONFIRM_S = "c", "y", 5.0
-"""``clear`` lets a stopped arm move again, so it takes two keys, the second within so many seconds."""
-
+"""Shared by pedal and page.  ``p`` resumes a paused session."""
 CODES = {2: "1", 11: "0", 32: "d", 19: "r", 25: "p", 57: " ", 1: "\x1b"}
 """Linux key codes (input-event-codes.h) of a pedal that was set to send our own keys."""
 PEDALS = CODES | {30: "0", 48: " ", 46: "1"}
@@ -158,89 +150,6 @@ class Reader:
             os.close(end)
 
 
-class Keyboard(Reader):
-    """Single keys of a terminal, without Enter and without echo.
-
-    Ctrl-C stays what it is; the keys that suspend or dump are switched off, because a suspended operator cannot stop anything.  Function
-    keys begin with an escape character and so are an e-stop: whoever hits the keyboard in a hurry is understood.  The terminal gets its
-    settings back on exit, exceptions, SIGTERM and SIGHUP (signal handlers need the main thread); after SIGKILL type ``stty sane``.
-
-    Args:
-        fd: Of a terminal.
-        emit: Takes the inputs, in the reader's thread.
-        moment: Tells the present moment.
-        on_lost: See :class:`Reader`.
-        clock: For the confirmation of ``clear`` [s].
-
-    Raises:
-        EnvironmentProblem: not a terminal.
-    """
-
-    name = "keyboard"
-
-    def __init__(
-        self,
-        fd: int,
-        emit: Emit,
-        moment: Callable[[], Moment],
-        *,
-        on_lost: Callable[[str], None] = lambda _: None,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        if not os.isatty(fd):
-            raise EnvironmentProblem("the keyboard needs a terminal", remedy="run it in one, or use the console page")
-        super().__init__(fd, on_lost=on_lost)
-        self.emit, self.moment, self.clock = emit, moment, clock
-        self._settings = termios.tcgetattr(fd)
-        self._handlers: dict[int, Any] = {}
-        self._asked = -CONFIRM_S
-
-    def __enter__(self) -> Self:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGHUP):
-                if signal.getsignal(number) is not signal.SIG_IGN:
-                    self._handlers[number] = signal.signal(number, self._killed)
-        tty.setcbreak(self.fd, termios.TCSANOW)
-        settings = termios.tcgetattr(self.fd)
-        for key in (termios.VSUSP, termios.VQUIT):
-            settings[6][key] = b"\0"
-        termios.tcsetattr(self.fd, termios.TCSANOW, settings)
-        return super().__enter__()
-
-    def __exit__(self, *exc: object) -> None:
-        self.restore()
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
-        super().__exit__(*exc)
-
-    def restore(self) -> None:
-        """Give the terminal its settings back; harmless when it is gone."""
-        with contextlib.suppress(termios.error, OSError):
-            termios.tcsetattr(self.fd, termios.TCSANOW, self._settings)
-
-    def _killed(self, number: int, frame: FrameType | None) -> None:
-        """Restore, then do what the signal would have done."""
-        self.restore()
-        before = self._handlers[number]
-        if callable(before):
-            before(number, frame)
-        else:
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
-
-    def take(self, data: bytes) -> None:
-        text = data.decode("utf-8", "replace")
-        head, escape, _ = text.partition("\x1b")  # what follows an escape in the same read is a function key's rest
-        for key in [*head, *escape]:
-            asked, self._asked = self._asked, -CONFIRM_S
-            if key.lower() == CLEAR:
-                self._asked = self.clock()
-            elif key.lower() == CONFIRM and 0 <= self.clock() - asked < CONFIRM_S:
-                self.emit(OperatorInput(kind=Input.CLEAR, source=self.name))
-            elif found := press(key, self.moment(), self.name):
-                self.emit(found)
-
-
 class Pedal(Reader):
     """A foot switch, or any keyboard-like device, by the kernel's evdev protocol.
 
@@ -300,25 +209,3 @@ def open_device(path: Path | str) -> int:
         group = "add yourself to its group (input, plugdev) or write a udev rule, then log in again"
         remedy = group if isinstance(error, PermissionError) else "plug it in"
         raise EnvironmentProblem(f"cannot open {path}: {error.strerror}", remedy=remedy) from error
-
-
-class Script:
-    """A list of inputs, given at once: the operator of a test.
-
-    Args:
-        inputs: In order.
-        emit: Takes them, in the caller's thread.
-    """
-
-    name = "scripted"
-
-    def __init__(self, inputs: Iterable[OperatorInput], emit: Emit) -> None:
-        self.inputs, self.emit = list(inputs), emit
-
-    def __enter__(self) -> Self:
-        for found in self.inputs:
-            self.emit(found)
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        pass

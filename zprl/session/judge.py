@@ -33,8 +33,10 @@ def executed_path(stamps: np.ndarray, positions: np.ndarray, rate_hz: float) -> 
         return positions
     grid = np.arange(stamps[0], stamps[-1], 1 / rate_hz)
     even = interpolate.CubicSpline(stamps, positions)(grid)
+    if rate_hz <= 2 * CUT_OFF_HZ:  # there is nothing above it
+        return even
     sections = signal.butter(4, CUT_OFF_HZ, fs=rate_hz, output="sos")
-    if rate_hz <= 2 * CUT_OFF_HZ or len(even) <= 3 * (2 * len(sections) + 1):
+    if len(even) <= 3 * (2 * len(sections) + 1):
         return even
     return signal.sosfiltfilt(sections, even, axis=0)
 

@@ -1,40 +1,24 @@
-"""Keys of a terminal (a pty), pedals (a pipe), and what both mean."""
+"""Pedals (a pipe), and what keys mean."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import pty
 import queue
-import signal
 import struct
-import subprocess
-import sys
-import termios
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from zprl.errors import EnvironmentProblem
 from zprl.session import signals
-from zprl.session.inputs import PEDALS, Keyboard, Moment, OperatorInput, Pedal, Script, open_device, press
+from zprl.session.inputs import PEDALS, Moment, OperatorInput, Pedal, open_device, press
 from zprl.session.signals import Input
 
-ROOT = Path(__file__).parents[3]
 MOMENT = Moment(episode=8, label_episode=7)
 WAIT_S = 20
-
-
-@pytest.fixture
-def terminal() -> Iterator[tuple[int, int]]:
-    ours, theirs = pty.openpty()
-    yield ours, theirs
-    for end in (ours, theirs):
-        os.close(end)
 
 
 def kinds(found: queue.Queue, count: int) -> list[tuple[Input, int | None]]:
@@ -82,115 +66,6 @@ def test_an_input_as_the_state_machine_takes_it() -> None:
     found = OperatorInput(kind="failure", episode=3, nonce="n1", source="pedal")
     assert found.as_event() == signals.OperatorInput(Input.FAILURE, "n1", "pedal", 3)
     assert OperatorInput.model_validate_json(found.model_dump_json()) == found
-
-
-def test_a_script_says_its_inputs_in_order() -> None:
-    wanted, found = [OperatorInput(kind=kind, source="scripted") for kind in ("reset_done", "pause")], []
-    with Script(wanted, found.append):
-        assert found == wanted
-
-
-# -- keyboard --------------------------------------------------------------------------------------------------------
-
-
-def test_keys_arrive_without_enter_and_the_terminal_is_restored(terminal: tuple[int, int]) -> None:
-    ours, theirs = terminal
-    before, found = termios.tcgetattr(theirs), queue.Queue()
-    handler = signal.getsignal(signal.SIGTERM)
-    with Keyboard(theirs, found.put, lambda: MOMENT):
-        flags = termios.tcgetattr(theirs)[3]
-        assert not flags & (termios.ICANON | termios.ECHO)
-        assert flags & termios.ISIG  # Ctrl-C stays what it is
-        os.write(ours, b"1x0 ")
-        assert kinds(found, 3) == [(Input.SUCCESS, 7), (Input.FAILURE, 7), (Input.ESTOP, None)]
-    assert termios.tcgetattr(theirs) == before
-    assert signal.getsignal(signal.SIGTERM) == handler
-    assert found.empty()
-
-
-def test_an_exception_restores_the_terminal(terminal: tuple[int, int]) -> None:
-    _, theirs = terminal
-    before = termios.tcgetattr(theirs)
-    with pytest.raises(KeyboardInterrupt), Keyboard(theirs, lambda _: None, lambda: MOMENT):
-        raise KeyboardInterrupt
-    assert termios.tcgetattr(theirs) == before
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_restores_the_terminal_and_kills_all_the_same(terminal: tuple[int, int], number: signal.Signals) -> None:
-    _, theirs = terminal
-    before = termios.tcgetattr(theirs)
-    program = """
-import signal, sys
-from zprl.session.inputs import Keyboard, Moment
-with Keyboard(0, lambda _: None, Moment):
-    print("ready", flush=True)
-    signal.pause()
-"""
-    child = subprocess.Popen([sys.executable, "-c", program], stdin=theirs, stdout=subprocess.PIPE, cwd=ROOT)
-    try:
-        assert child.stdout.readline() == b"ready\n"
-        assert termios.tcgetattr(theirs) != before
-        child.send_signal(number)
-        assert child.wait(WAIT_S) == -number
-        assert termios.tcgetattr(theirs) == before
-    finally:
-        child.kill()
-        child.wait()
-        child.stdout.close()
-
-
-def test_function_keys_stop_and_say_nothing_else(terminal: tuple[int, int]) -> None:
-    found = []
-    keyboard = Keyboard(terminal[1], found.append, lambda: MOMENT)
-    keyboard.take(b"\x1b[1;5A")
-    assert [one.kind for one in found] == [Input.ESTOP]
-    keyboard.take(b"\xff\xfe1")  # no UTF-8
-    assert [one.kind for one in found] == [Input.ESTOP, Input.SUCCESS]
-
-
-def test_clear_takes_two_keys_in_a_row(terminal: tuple[int, int]) -> None:
-    found, clock = [], [0.0]
-    keyboard = Keyboard(terminal[1], found.append, lambda: MOMENT, clock=lambda: clock[0])
-    keyboard.take(b"y")
-    keyboard.take(b"cxy")
-    keyboard.take(b"c")
-    clock[0] = 5.0
-    keyboard.take(b"y")
-    assert not found
-    keyboard.take(b"C")
-    clock[0] = 9.9
-    keyboard.take(b"y")
-    assert [one.kind for one in found] == [Input.CLEAR]
-
-
-def test_a_terminal_that_goes_away_is_told(terminal: tuple[int, int]) -> None:
-    ours, theirs = pty.openpty()
-    lost = queue.Queue()
-    with Keyboard(theirs, lambda _: None, lambda: MOMENT, on_lost=lost.put):
-        os.close(ours)
-        assert "keyboard is lost" in lost.get(timeout=WAIT_S)
-    os.close(theirs)
-
-
-def test_a_pipe_is_no_terminal() -> None:
-    read, write = os.pipe()
-    with pytest.raises(EnvironmentProblem, match="needs a terminal"):
-        Keyboard(read, lambda _: None, lambda: MOMENT)
-    for end in (read, write):
-        os.close(end)
-
-
-@given(st.binary(max_size=40))
-def test_no_bytes_break_the_keyboard(data: bytes) -> None:
-    ours, theirs = pty.openpty()
-    found: list[OperatorInput] = []
-    try:
-        Keyboard(theirs, found.append, lambda: MOMENT).take(data)
-    finally:
-        os.close(ours)
-        os.close(theirs)
-    assert (Input.ESTOP in {one.kind for one in found}) == (b"\x1b" in data or b" " in data)
 
 
 # -- pedal -----------------------------------------------------------------------------------------------------------
