@@ -32,7 +32,7 @@ SMALL = {
     "policy": {"unet_channels": [16, 32], "unet_groups": 8, "flow_steps": 2, "time_embedding_dim": 16},
     "vib": {"hidden": [32]},
     "images": {"channels": [16, 32], "features": 16, "spatial_blocks": 2},
-    "pretrain": {"steps": 60, "batch_size": 16, "checkpoint_every": 60, "log_every": 20, "validation_fraction": 0.0},
+    "pretrain": {"steps": 20, "batch_size": 16, "checkpoint_every": 20, "log_every": 10, "validation_fraction": 0.0},
     "finetune_sim": {"hidden": [32, 32]},
     "finetune_real": {"train_episodes": 2, "evaluate_episodes": 1, "batch_size": 16, "critic_episodes": 1, "speed": 1.0},
 }
