@@ -27,7 +27,7 @@ def header(*, seed: int = 0, train: int = 2, evaluate: int = 1) -> SessionHeader
     return SessionHeader(id=f"made-{seed}", task="lift_cube", seed=seed, rate_hz=RATE, chunk_steps=C, config=config)
 
 
-def make_placeholder_start(folder: Path) -> Path:
+def make_toy_start(folder: Path) -> Path:
     """A folder that is no real start, for tests that never load it."""
     for name in ("base", "steering"):
         durable.write_text(folder / name / "bundle.json", "{}\n")
@@ -42,7 +42,7 @@ def create(path: Path, *, start: Path | None = None, seed: int = 0, train: int =
         header(seed=seed, train=train, evaluate=evaluate),
         task_yaml=(TASKS / "lift_cube.yaml").read_text().replace("chunk_steps: 8", f"chunk_steps: {C}"),
         limits_yaml=(TASKS / "lift_cube.limits.yaml").read_text(),
-        start=start or make_placeholder_start(path.with_name(f"{path.name}-start")),
+        start=start or make_toy_start(path.with_name(f"{path.name}-start")),
     )
 
 

@@ -126,7 +126,7 @@ def scenario(folder: Path, faults: list) -> dict:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     os.chdir(folder)
-    made.make_placeholder_start(START)
+    made.make_toy_start(START)
     codes, missing = [], []
     for fault in [*faults, None]:
         codes.append(attempt(fault))
@@ -149,7 +149,7 @@ if __name__ == "__main__":
     root, plan = Path(sys.argv[1]).resolve(), json.loads(sys.argv[2])
     (root / "warm-up").mkdir(parents=True, exist_ok=True)
     os.chdir(root / "warm-up")
-    made.make_placeholder_start(START)
+    made.make_toy_start(START)
     live()  # what is imported here is imported once, not in every fork
     results = [scenario(root / "scenario", faults) for faults in plan]
     print("RESULT " + json.dumps(results))

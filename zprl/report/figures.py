@@ -63,11 +63,16 @@ def learning(curves: Mapping[str, Curve], evaluations: Mapping[str, Evaluation])
     return picture("learning_curves", "Learning", caption, size=(9.4, 3.7), draw=draw)
 
 
-def _final(left: Axes, right: Axes, at: float, found: Evaluation, colour: str) -> None:
+def mark(axes: Axes, at: float, found: Evaluation, colour: str, label: str | None = None) -> None:
+    """A dot for an evaluation's success, with its interval."""
     low, high = wilson(sum(found.success), found.episodes)
     rate = float(np.mean(found.success))
     bars = {"fmt": "o", "color": colour, "ms": 6, "capsize": 3, "lw": 1.6, "clip_on": False, "zorder": 5}
-    left.errorbar([at], [rate], yerr=[[rate - low], [high - rate]], **bars)
+    axes.errorbar([at], [rate], yerr=[[rate - low], [high - rate]], label=label, **bars)
+
+
+def _final(left: Axes, right: Axes, at: float, found: Evaluation, colour: str) -> None:
+    mark(left, at, found, colour)
     right.plot([at], [np.mean(found.length)], "o", color=colour, ms=6, clip_on=False, zorder=5)
 
 

@@ -7,9 +7,8 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from zprl.evaluation.intervals import wilson
-from zprl.evaluation.result import Evaluation
 from zprl.report import tables
+from zprl.report.figures import mark
 from zprl.report.sources import ROBOT_AFTER, ROBOT_BEFORE, Sources
 from zprl.report.style import Picture, Theme, picture
 
@@ -61,8 +60,8 @@ def learning(sources: Sources) -> Picture:
         axes = figure.subplots()
         colour = theme.policies["latent"]
         axes.plot(curve["episodes"], curve["success_rate"], color=colour, label="training, last 40 episodes")
-        _mark(axes, 0, before, theme.policies["base"], "evaluation before")
-        _mark(axes, curve["episodes"][-1], after, colour, "evaluation after")
+        mark(axes, 0, before, theme.policies["base"], "evaluation before")
+        mark(axes, curve["episodes"][-1], after, colour, "evaluation after")
         axes.set(ylim=(-0.02, 1.03), xlabel="labelled training episodes", ylabel="success")
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         figure.legend(loc="outside lower left", ncols=3, fontsize=8.5)
@@ -72,9 +71,3 @@ def learning(sources: Sources) -> Picture:
         "same starts before and after, with 95 % Wilson intervals."
     )
     return picture("robot_learning", "Learning on the robot", caption, size=(9.4, 3.2), draw=draw)
-
-
-def _mark(axes: Any, at: float, found: Evaluation, colour: str, label: str) -> None:
-    low, high = wilson(sum(found.success), found.episodes)
-    rate = sum(found.success) / found.episodes
-    axes.errorbar([at], [rate], yerr=[[rate - low], [high - rate]], fmt="o", color=colour, ms=6, capsize=3, clip_on=False, label=label)

@@ -75,7 +75,7 @@ def test_something_nobody_recorded_is_noticed(session: Path) -> None:
 def test_an_episode_of_another_session_is_noticed(session: Path, tmp_path: Path) -> None:
     """Its digests are in order, but it was lived with other limits."""
     limits = (made.TASKS / "lift_cube.limits.yaml").read_text() + "# stricter\n"
-    start = made.make_placeholder_start(tmp_path / "start")
+    start = made.make_toy_start(tmp_path / "start")
     task = (made.TASKS / "lift_cube.yaml").read_text()
     with SessionStore.create(tmp_path / "other", made.header(), task_yaml=task, limits_yaml=limits, start=start) as other:
         made.add_episode(other, 1, phase="evaluate_before", steps=9)
