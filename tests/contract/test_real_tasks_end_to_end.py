@@ -11,6 +11,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,12 @@ from zprl.session.task import BUILT_IN, RealTask
 ROOT = Path(__file__).parents[2]
 TASKS = {"place_orange": 61, "flip_egg": 62, "open_box": 63, "insert_bills": 64}
 DEMOS, CHUNKS = 5, 3
+PATIENT = {
+    "state_age_s": 0.5, "sense_age_s": 1.0, "command_age_s": 2.0, "heartbeat_s": {"operator": 30.0},
+    "recoveries": {"count": 1000, "window_s": 600.0},
+}  # fmt: skip
+"""A busy machine is no fault here: what late pictures and chunks lead to is seen in the session's contract."""
+HANGS_S = 300.0
 SMALL = {
     "policy": {"unet_channels": [16, 32], "unet_groups": 8, "flow_steps": 2, "time_embedding_dim": 16},
     "vib": {"hidden": [32]},
@@ -47,7 +54,8 @@ def project(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.
     for number, arm in enumerate(spec["arms"].values()):
         arm["config"]["host"] = f"127.0.{TASKS[name]}.{number + 1}"
     (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(spec, sort_keys=False))
-    (tmp_path / spec["limits"]).write_text((BUILT_IN / spec["limits"]).read_text())
+    limits = yaml.safe_load((BUILT_IN / spec["limits"]).read_text()) | PATIENT
+    (tmp_path / spec["limits"]).write_text(yaml.safe_dump(limits))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ZPRL_TRACKING", "off")
     (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
@@ -80,7 +88,11 @@ def test_from_demonstrations_to_a_policy_that_left_the_robot(project: RealTask) 
     policy = load_policy("artifacts/base")
     assert [image.key for image in policy.spec.images] == list(store.image_sizes)
 
-    robot_session.live(config.load(), stopping=[False])
+    stopping = [False]
+    alarm = threading.Timer(HANGS_S, lambda: stopping.__setitem__(0, True))
+    alarm.start()
+    robot_session.live(config.load(), stopping=stopping)
+    alarm.cancel()
     session = SessionStore.open("session")
     episodes = list(session.episodes())
     assert [e.phase for e in episodes] == ["evaluate_before", "train", "train", "evaluate_after"]
