@@ -19,6 +19,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
@@ -31,6 +32,8 @@ from zprl.session import judge, run
 from zprl.session.store import SessionStore
 
 RESULTS = Path("docs/results")
+RECENT = 40
+COLOURS = {"latent": "#1f5fbf", "action": "#b8860b"}
 NAMES = {"latent": "latent residual (ZPRL)", "action": "action residual"}
 COLUMNS = (
     "interface", "seed", "session_episodes", "episodes", "base_success_rate", "success_rate", "ci_low", "ci_high", "mcnemar_p",
@@ -59,33 +62,40 @@ def row(store: SessionStore) -> dict[str, Any]:
     return {**{name: found.get(name) for name in COLUMNS}, "mcnemar_p": tables.compare(before, after).p_value}
 
 
-def draw(rows: list[dict[str, Any]], path: Path) -> None:
-    """Success before and after, each session a line."""
-    figure = Figure(figsize=(7.0, 3.6), layout="constrained")
-    axes = figure.subplots()
-    for i, found in enumerate(rows):
-        colour = "#1f5fbf" if found["interface"] == "latent" else "#b8860b"
-        for x, name in ((0, "base_success_rate"), (1, "success_rate")):
-            n = found["episodes"]
-            low, high = wilson(round(found[name] * n), n)
-            at = x + 0.03 * (i - (len(rows) - 1) / 2)
-            axes.errorbar(at, found[name], yerr=[[found[name] - low], [high - found[name]]], color=colour, capsize=3, marker="o", lw=1)
-        ends = [x + 0.03 * (i - (len(rows) - 1) / 2) for x in (0, 1)]
-        axes.plot(
-            ends,
-            [found["base_success_rate"], found["success_rate"]],
-            color=colour,
-            label=f"{NAMES[found['interface']]}, seed {found['seed']}",
+def curve(store: SessionStore) -> np.ndarray:
+    """Success of the last :data:`RECENT` labelled training episodes, after each (official code's measure)."""
+    labels = store.labels.current()
+    done = [
+        labels[e.number] == "success" for e in store.episodes() if e.phase == "train" and labels.get(e.number) in ("success", "failure")
+    ]
+    return np.array([np.mean(done[max(0, i - RECENT) : i]) for i in range(RECENT, len(done) + 1)])
+
+
+def draw(rows: list[dict[str, Any]], curves: list[np.ndarray], path: Path) -> None:
+    """Each session a line: while it learned, and what the evaluations before and after found."""
+    figure = Figure(figsize=(10.0, 3.8), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(3, 2), sharey=True)
+    for i, (found, values) in enumerate(zip(rows, curves, strict=True)):
+        colour, style = COLOURS[found["interface"]], ("-", "--", ":", "-.")[found["seed"] % 4]
+        left.plot(
+            RECENT + np.arange(len(values)), values, color=colour, ls=style, label=f"{NAMES[found['interface']]}, seed {found['seed']}"
         )
-    axes.set(
-        xticks=[0, 1],
-        xticklabels=["as it left simulation", "after the session"],
-        xlim=(-0.4, 1.4),
-        ylim=(0, 1),
+        ends = [x + 0.03 * (i - (len(rows) - 1) / 2) for x in (0, 1)]
+        rates = [found["base_success_rate"], found["success_rate"]]
+        right.plot(ends, rates, color=colour, ls=style)
+        for at, rate in zip(ends, rates, strict=True):
+            low, high = wilson(round(rate * found["episodes"]), found["episodes"])
+            right.errorbar(at, rate, yerr=[[rate - low], [high - rate]], color=colour, capsize=3, marker="o", lw=1)
+    left.set(
+        xlabel="labelled training episodes",
         ylabel="success on the double",
+        ylim=(0, 1),
+        title=f"While learning: the last {RECENT} episodes",
     )
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    figure.legend(loc="outside right upper", fontsize=8)
+    ticks = ["as it left simulation", "after the session"]
+    right.set(xticks=[0, 1], xticklabels=ticks, xlim=(-0.4, 1.4), title="Evaluation, same starts, 95 % Wilson")
+    left.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    figure.legend(loc="outside lower left", ncols=3, fontsize=8.5)
     figure.savefig(path, dpi=130)
 
 
@@ -97,7 +107,7 @@ def page(rows: list[dict[str, Any]], command: str, commit: str) -> str:
         "Each session starts from the same simulation result and has no access to the others. Success counts are of the same starts before",
         "and after, deterministic policy, 95 % Wilson interval; p is McNemar's exact test on those pairs. Robot and wall time are of the",
         "training episodes alone. Jerk and total variation are means over the evaluation episodes, before and after.", "",
-        "![Success before and after](robot_sessions.png)", "",
+        "![Success while learning, before and after](robot_sessions.png)", "",
         "| residual | seed | training episodes | before | after | p | jerk m/s³ | variation mm/step | clipped | robot time | wall time |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]  # fmt: skip
@@ -121,20 +131,21 @@ def main() -> int:
     parser.add_argument("--train", type=int, default=250, help="labelled training episodes of each")
     parser.add_argument("--work", type=Path, default=Path("runs/robot_sessions"), help="where the sessions are kept")
     asked = parser.parse_args()
-    rows = []
+    rows, curves = [], []
     for interface, seeds in (("latent", asked.seeds), ("action", asked.rival_seeds)):
         for seed in range(seeds):
             params = config.load()
             real = params.finetune_real.model_copy(update={"interface": interface, "train_episodes": asked.train})
             store = live(asked.work / f"{interface}{seed}", params.model_copy(update={"finetune_real": real}), seed)
             rows.append(row(store))
+            curves.append(curve(store))
             print({name: rows[-1][name] for name in COLUMNS[:8]}, flush=True)
     RESULTS.mkdir(parents=True, exist_ok=True)
     with open(RESULTS / "robot_sessions.csv", "w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
         writer.writerows(rows)
-    draw(rows, RESULTS / "robot_sessions.png")
+    draw(rows, curves, RESULTS / "robot_sessions.png")
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
     (RESULTS / "robot_sessions.md").write_text(page(rows, " ".join(["python", *sys.argv]), commit))
     return 0
