@@ -194,7 +194,7 @@ def test_the_stop_in_every_state_and_way(page, session: Session, how: str) -> No
             page.keyboard.press(key)
     found = session.next()
     assert found.kind is Input.ESTOP
-    expect(page.locator("#said")).to_have_text("E-stop sent")
+    expect(page.locator("#said")).to_contain_text("E-stop sent")
     while not session.inputs.empty():  # the second click may have gone out, as the same press
         assert session.inputs.get().nonce == found.nonce
 
@@ -307,7 +307,7 @@ def test_a_lost_connection_and_a_stop_that_gets_through_in_the_end(context, sess
     with Console(session.source, session.inputs.put, port=port, environ={}):
         assert session.next().kind is Input.ESTOP
         expect(page.locator("body")).to_have_attribute("data-link", "live")
-        expect(page.locator("#said")).to_have_text("E-stop sent")
+        expect(page.locator("#said")).to_contain_text("E-stop sent")
         expect(button(page, "success")).to_be_enabled()
     assert session.inputs.empty()
 

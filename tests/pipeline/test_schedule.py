@@ -49,7 +49,7 @@ def test_the_nightly_deployment_fires_and_runs_one_at_a_time(served: Project) ->
             start_new_session=True,
         )
     try:
-        served.wait_for((served.path / "waiting").exists, timeout=240)  # the schedule fired, a stage is at work
+        served.wait_for((served.path / "waiting").exists, timeout=400)  # the schedule fired, a stage is at work
         fired = [run for run in runs().values() if run["state_type"] == "RUNNING"]
         assert len(fired) == 1
         assert fired[0]["auto_scheduled"]

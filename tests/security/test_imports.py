@@ -9,12 +9,12 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 FLOORS = [
-    {"errors", "seeding", "durable", "config", "run_dir", "provenance", "plugins", "presets"},
+    {"errors", "seeding", "durable", "config", "run_dir", "provenance", "plugins"},
     {"data", "models"},
     {"envs", "robot"},
     {"offline", "rl", "evaluation"},
     {"session"},
-    {"tracking", "registry", "report"},
+    {"tracking", "registry", "report", "presets"},
     {"doctor", "cli"},
 ]
 LEVEL = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
