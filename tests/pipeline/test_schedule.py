@@ -21,15 +21,18 @@ def test_the_nightly_deployment_fires_and_runs_one_at_a_time(served: Project) ->
     wanted = yaml.safe_load((ROOT / "prefect.yaml").read_text())
     nightly = wanted["deployments"][0]
     assert nightly["concurrency_limit"] == {"limit": 1, "collision_strategy": "CANCEL_NEW"}
-    assert (ROOT / nightly["entrypoint"].split(":")[0]).exists()
     nightly["schedules"][0]["cron"] = "* * * * *"  # each minute instead of each night; all else as it is
-    nightly["entrypoint"] = "flow.py:pipeline"
-    (served.path / "flow.py").write_text("from pipelines.flows import pipeline\n")
+    for deployment in wanted["deployments"]:
+        file, flow = deployment["entrypoint"].split(":")
+        assert (ROOT / file).exists()
+        deployment["entrypoint"] = f"flow.py:{flow}"
+    (served.path / "flow.py").write_text("from pipelines.flows import pipeline, session\n")
     (served.path / "prefect.yaml").write_text(yaml.safe_dump(wanted))
     served.mode("middle", "slow")
 
     prefect = (sys.executable, "-m", "prefect", "--no-prompt")
-    for command in (("work-pool", "create", "zprl", "--type", "process"), ("deploy", "--all")):
+    pools = [("work-pool", "create", each["work_pool"]["name"], "--type", "process") for each in wanted["deployments"]]
+    for command in (*pools, ("deploy", "--all")):
         done = served.run(*prefect, *command)
         assert done.returncode == 0, done.stdout + done.stderr
     deployment = ask("GET", f"{api}/deployments/name/zprl-pipeline/nightly")
