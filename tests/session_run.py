@@ -253,14 +253,15 @@ class Stage(Session):
         """Pump until the plan says one of these states."""
         return self.until(lambda: self.plan["state"] in states, seconds, " or ".join(states))
 
-    def running(self, steps: int = 5, seconds: float = 60.0) -> int:
-        """Pump until an episode has played so many steps; returns its number."""
+    def running(self, steps: int = 5, seconds: float = 60.0, after: int = 0) -> int:
+        """Pump until an episode later than number ``after`` has played so many steps; returns its number."""
 
         def plays() -> bool:
             rows = self.of("state")
             return (
-                self.plan["state"] == "RUNNING" and bool(rows) and rows[-1]["number"] == self.plan["number"] and rows[-1]["step"] >= steps
-            )
+                self.plan["state"] == "RUNNING" and self.plan["number"] > after
+                and bool(rows) and rows[-1]["number"] == self.plan["number"] and rows[-1]["step"] >= steps
+            )  # fmt: skip
 
         self.until(plays, seconds, f"an episode of {steps} steps")
         return int(self.plan["number"])
