@@ -22,7 +22,7 @@ export MPLBACKEND := Agg
 export OMP_NUM_THREADS ?= 1
 export WARP_CACHE_PATH ?= $(CURDIR)/.cache/warp
 
-.PHONY: help setup setup-mujoco run test lint ui doctor pins clean
+.PHONY: help setup setup-mujoco run test test-mujoco lint ui doctor pins clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 24
@@ -33,6 +33,10 @@ run: setup ## set up, fetch the demonstrations, run the whole pipeline
 
 test: setup ## set up and run the tests; choose with ARGS="-k gate"
 	@.venv/bin/python -m pytest $(ARGS)
+	@$(if $(ARGS),,$(MAKE) --no-print-directory test-mujoco)
+
+test-mujoco: setup-mujoco ## the tests of the MuJoCo worlds alone, in their own environment
+	@.venv-mujoco/bin/python -m pytest tests/mujoco $(ARGS)
 
 setup: .venv/.ready ## make the environment (Isaac Lab, kit-less)
 

@@ -1,8 +1,12 @@
-"""Tasks, readers and interfaces by name, through entry points: a user's own is one file and one line."""
+"""Tasks, readers and interfaces by name, through entry points: a user's own is one file and one line.
+
+A registered name that ends in ``*`` stands for all names that begin so: a benchmark with many tasks is one line, too.
+"""
 
 from __future__ import annotations
 
 import difflib
+import fnmatch
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -22,11 +26,11 @@ def load(group: str, name: str) -> Any:
         EnvironmentProblem: its package lacks a dependency.
     """
     for point in entry_points(group=f"zprl.{group}"):
-        if point.name == name:
+        if fnmatch.fnmatchcase(name, point.name):
             try:
                 return point.load()
             except ModuleNotFoundError as error:
-                extra = name.split("/")[0]
+                extra = point.extras[0] if point.extras else name.split("/")[0]
                 raise EnvironmentProblem(
                     f"{group[:-1]} '{name}' needs the module '{error.name}'", remedy=f"install the extra that has it, e.g. zprl[{extra}]"
                 ) from error

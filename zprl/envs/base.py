@@ -1,7 +1,8 @@
 """What a world is to everybody else: a vector environment with same-step auto-reset and no hidden buffers.
 
-Actions everywhere are absolute end-effector targets in the environment's own frame: position 3 [m], rotation 6-D (the first
-two columns of the rotation matrix, Zhou et al. 2019, arXiv 1812.07035), gripper 1 (+1 open, -1 closed).  Quaternions are xyzw.
+Actions of the project's own worlds are absolute end-effector targets in the environment's own frame: position 3 [m], rotation 6-D (the
+first two columns of the rotation matrix, Zhou et al. 2019, arXiv 1812.07035), gripper 1 (+1 open, -1 closed).  Quaternions are xyzw.  A
+benchmark's worlds take the actions that the benchmark defines, and report the position that these command.
 """
 
 from __future__ import annotations
@@ -52,6 +53,7 @@ class StepResult:
         truncated: (N,) bool, ended by the time-out alone.
         success: (N,) bool, ended in success.
         final_obs: Key to (N, d); where an episode ended, its true last observation, elsewhere equal to ``obs``.
+        target: (N, 3) end-effector position that the action commanded [m]; ``None`` where it is the action's first three numbers.
     """
 
     obs: Obs
@@ -60,6 +62,7 @@ class StepResult:
     truncated: torch.Tensor
     success: torch.Tensor
     final_obs: Obs
+    target: torch.Tensor | None = None
 
 
 @runtime_checkable

@@ -123,7 +123,8 @@ class _Watch:
     def step(self, result: StepResult, action: Tensor) -> None:
         """Take in one environment step; the ``on_step`` of :meth:`ChunkEnv.step`."""
         self.positions.append(result.final_obs[self.position_key].cpu())
-        self.targets.append(action[:, :3].detach().cpu().clone())
+        target = action[:, :3] if result.target is None else result.target
+        self.targets.append(target.detach().cpu().clone())
         alive = ~self.ended
         done = (result.terminated | result.truncated).cpu() & alive
         self.length += alive

@@ -1,0 +1,88 @@
+"""A scripted expert with the failings of people: it trembles, drifts and stops to think.
+
+Skill is drawn per episode; the grades' names are robomimic's (better, okay, worse).  The numbers are ours: at them the demonstrations'
+lengths and failures spread as those of people do, and a policy trained on them succeeds in part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+
+from zprl import seeding
+
+if TYPE_CHECKING:
+    from zprl.envs.base import Obs
+
+DRIFT_STAY = 0.9
+"""Share of the drift that is left after a step (Ornstein-Uhlenbeck)."""
+PAUSE_STEPS = (3, 9)
+"""A pause takes at least the first and less than the second number of steps."""
+
+
+class Grade(BaseModel):
+    """How well one grade of operator works; in units of the action, which is bounded by 1."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    share: float = Field(ge=0, description="Relative frequency of this grade.")
+    tremor: float = Field(ge=0, description="Standard deviation of white noise on each action dimension.")
+    drift: float = Field(ge=0, description="Standard deviation of slow noise on the motion.")
+    pause: float = Field(ge=0, le=1, description="Chance per step to stop for a while.")
+
+
+class ExpertSettings(BaseModel):
+    """Grades of operators; recorded with the demonstrations."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    better: Grade = Grade(share=0.30, tremor=0.1, drift=0.0, pause=0.0)
+    okay: Grade = Grade(share=0.35, tremor=0.4, drift=0.1, pause=0.02)
+    worse: Grade = Grade(share=0.35, tremor=0.7, drift=0.2, pause=0.05)
+
+    def grades(self) -> dict[str, Grade]:
+        """Grade name to grade, best first."""
+        return {"better": self.better, "okay": self.okay, "worse": self.worse}
+
+
+class Expert:
+    """One episode's worth of operating N environments; all randomness is a pure function of (seed, step).
+
+    Args:
+        advise: What the flawless expert would do now in each environment, (N, A).
+        num_envs: N.
+        seed: Seed of grades, tremor, drift and pauses.
+        settings: Grades of operators.
+        still: Motion (M,) of a pause; the first M action dimensions are motion, the others (the gripper) go on as before.
+    """
+
+    def __init__(self, advise: Callable[[], np.ndarray], num_envs: int, seed: int, settings: ExpertSettings, *, still: np.ndarray) -> None:
+        grades = settings.grades()
+        shares = np.array([grade.share for grade in grades.values()])
+        index = seeding.numpy_generator(seed, "expert-grade").choice(len(grades), size=num_envs, p=shares / shares.sum())
+        self.quality = [list(grades)[i] for i in index]
+        table = np.array([[grade.tremor, grade.drift, grade.pause] for grade in grades.values()])[index]
+        self._tremor, self._drift_size, self._pause = table.T[:, :, None]
+        self._advise, self._seed, self._still = advise, seed, still
+        self._drift = np.zeros((num_envs, len(still)))
+        self._waiting = np.zeros(num_envs, np.int64)
+        self._step = 0
+
+    def act(self, obs: Obs) -> torch.Tensor:
+        """Return the next action (N, A); of ``obs`` only the device counts, the expert sees the worlds themselves."""
+        moves = len(self._still)
+        action = np.clip(self._advise(), -1.0, 1.0)
+        draw = seeding.numpy_generator(self._seed, "expert-step", self._step)
+        kick = draw.standard_normal(self._drift.shape)
+        self._drift = DRIFT_STAY * self._drift + np.sqrt(1 - DRIFT_STAY**2) * self._drift_size * kick
+        action = action + self._tremor * draw.standard_normal(action.shape)
+        action[:, :moves] += self._drift
+        stops = (draw.random(len(action)) < self._pause[:, 0]) & (self._waiting == 0)
+        self._waiting = np.where(stops, draw.integers(*PAUSE_STEPS, len(action)), np.maximum(self._waiting - 1, 0))
+        action[self._waiting > 0, :moves] = self._still
+        self._step += 1
+        return torch.from_numpy(np.clip(action, -1.0, 1.0)).float().to(next(iter(obs.values())).device)

@@ -1,0 +1,168 @@
+"""One world of a benchmark, as numpy sees it, and N of them as a :class:`zprl.envs.base.VectorEnv`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Protocol, Self
+
+import numpy as np
+import torch
+
+from zprl import seeding
+from zprl.envs.base import StepResult, TaskSpec, check_action
+from zprl.errors import EnvironmentProblem
+
+if TYPE_CHECKING:
+    from zprl.config import Task
+    from zprl.envs.base import Obs
+
+    Frame = Mapping[str, np.ndarray]
+
+
+class World(Protocol):
+    """One copy of a task.  It knows neither episodes' limits nor tensors."""
+
+    obs_dims: Mapping[str, int]
+    action_dim: int
+    control_hz: float
+
+    def reset(self, seed: int) -> Frame:
+        """Start an episode that is a pure function of ``seed``; returns key to (d,)."""
+        ...
+
+    def step(self, action: np.ndarray) -> tuple[Frame, bool]:
+        """Execute (A,) for one control step; returns the frame after it and whether it is a success."""
+        ...
+
+    def hold(self) -> np.ndarray:
+        """Return the action (A,) that leaves the robot where it is, gripper open."""
+        ...
+
+    def target(self) -> np.ndarray:
+        """Return the tool position (3,) that the last action commanded [m]."""
+        ...
+
+    def state(self) -> np.ndarray:
+        """Return everything the next steps depend on, float64 of a fixed length."""
+        ...
+
+    def restore(self, state: np.ndarray) -> None:
+        """Go back to :meth:`state`; the steps after it repeat bit for bit."""
+        ...
+
+    def close(self) -> None:
+        """Free the simulator; calling it twice is harmless."""
+        ...
+
+
+class Worlds:
+    """N worlds of one task in this process, each with its own simulator.
+
+    Episode e of world n starts from the seed ``derive(seed, "start", n, e)``, whatever the other worlds do.
+
+    Args:
+        task: The section ``task`` of the parameters.
+        make_world: Makes one world.
+        num_envs: N.
+        device: Device of the tensors; the simulators run on the CPU.
+    """
+
+    def __init__(self, task: Task, make_world: Callable[[], World], *, num_envs: int, device: str = "cpu") -> None:
+        self.worlds = [make_world() for _ in range(num_envs)]
+        first = self.worlds[0]
+        self.spec = TaskSpec(task.name, num_envs, dict(first.obs_dims), first.action_dim, first.control_hz, task.episode_steps, device)
+        self._seed = 0
+        self._age = np.zeros(num_envs, np.int64)
+        self._episode = np.zeros(num_envs, np.int64)
+        self._started = False
+
+    def reset(self, seed: int) -> Obs:
+        """Start every episode anew."""
+        self._alive()
+        self._seed, self._started = seed, True
+        self._age[:], self._episode[:] = 0, 0
+        return self._tensors([self._start(n) for n in range(len(self.worlds))])
+
+    def step(self, action: torch.Tensor) -> StepResult:
+        """Execute one action (N, A) in every world."""
+        self._alive()
+        check_action(self.spec, action)
+        if not self._started:
+            raise EnvironmentProblem("step() before the first reset()", remedy="call reset(seed) first")
+        commands = action.detach().cpu().numpy()
+        played = [world.step(command) for world, command in zip(self.worlds, commands, strict=True)]
+        targets = np.stack([world.target() for world in self.worlds])
+        self._age += 1
+        success = np.array([won for _, won in played])
+        truncated = ~success & (self._age >= self.spec.episode_steps)
+        final = [frame for frame, _ in played]
+        first = list(final)
+        for n in np.flatnonzero(success | truncated).tolist():
+            self._age[n] = 0
+            self._episode[n] += 1
+            first[n] = self._start(n)
+        won = self._flags(success)
+        return StepResult(
+            obs=self._tensors(first),
+            reward=won.float(),
+            terminated=won.clone(),
+            truncated=self._flags(truncated),
+            success=won,
+            final_obs=self._tensors(final),
+            target=torch.from_numpy(targets).float().to(self.spec.device),
+        )
+
+    def hold(self) -> torch.Tensor:
+        """The action (N, A) that leaves every robot where it is."""
+        self._alive()
+        return torch.from_numpy(np.stack([world.hold() for world in self.worlds])).float().to(self.spec.device)
+
+    def scene(self) -> dict[str, torch.Tensor]:
+        """Nothing: these worlds render their own pictures."""
+        return {}
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Everything the next steps depend on: ``world`` (N, S) float64, ``age`` and ``episode`` (N,), ``seed`` (1,)."""
+        self._alive()
+        return {
+            "world": torch.from_numpy(np.stack([world.state() for world in self.worlds])),
+            "age": torch.from_numpy(self._age.copy()),
+            "episode": torch.from_numpy(self._episode.copy()),
+            "seed": torch.tensor([self._seed]),
+        }
+
+    def restore(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Go back to :meth:`state`, also one of another object of the same task."""
+        self._alive()
+        for world, part in zip(self.worlds, state["world"].numpy(), strict=True):
+            world.restore(part)
+        self._age[:], self._episode[:] = state["age"].numpy(), state["episode"].numpy()
+        self._seed, self._started = int(state["seed"]), True
+
+    def close(self) -> None:
+        """Close every world."""
+        worlds, self.worlds = self.worlds, []
+        for world in worlds:
+            world.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def _alive(self) -> None:
+        if not self.worlds:
+            raise EnvironmentProblem("the environment is closed", remedy="make a new one with zprl.envs.make")
+
+    def _start(self, n: int) -> Frame:
+        return self.worlds[n].reset(seeding.derive(self._seed, "start", n, int(self._episode[n])))
+
+    def _tensors(self, frames: list[Frame]) -> Obs:
+        return {
+            key: torch.from_numpy(np.stack([frame[key] for frame in frames]).astype(np.float32)).to(self.spec.device)
+            for key in self.spec.obs_dims
+        }
+
+    def _flags(self, values: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(values.copy()).to(self.spec.device)
