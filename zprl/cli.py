@@ -176,12 +176,15 @@ def demos_record(
     output: Annotated[Path, typer.Argument(help="The batch file to write; an existing one is never overwritten.")],
     episodes: Annotated[int, typer.Option(min=1, help="Episodes to record.")] = 120,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same bytes.")] = 0,
+    name: Annotated[str | None, typer.Option("--task", help="A registered task; that of params.yaml without it.")] = None,
 ) -> None:
     """Record demonstrations of a scripted operator of mixed skill, in simulation."""
     from zprl import config
     from zprl.data.record import RecordSettings, record
 
     task = config.load().task if Path(config.PARAMS_FILE).exists() else config.Task()
+    if name is not None:
+        task = task.model_copy(update={"name": name})
     seen = record(output, episodes=episodes, seed=seed, settings=RecordSettings(task=task))
     for grade, tried in sorted(seen.tried.items()):
         typer.echo(f"{grade}: {seen.succeeded.get(grade, 0)} of {tried} tries succeeded, {seen.kept.get(grade, 0)} kept")
