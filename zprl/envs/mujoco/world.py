@@ -118,7 +118,7 @@ class Worlds:
         return torch.from_numpy(np.stack([world.hold() for world in self.worlds])).float().to(self.spec.device)
 
     def scene(self) -> dict[str, torch.Tensor]:
-        """Nothing: these worlds render their own pictures."""
+        """Nothing: no pictures of these worlds are drawn yet."""
         return {}
 
     def state(self) -> dict[str, torch.Tensor]:
