@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import urllib.error
 import urllib.request
 from pathlib import Path
+
+from zprl.errors import ZprlError
 
 UI_FILE = Path(".prefect/ui.json")
 """Written by ``zprl ui``: the address of the Prefect server it started for this project."""
@@ -50,3 +53,18 @@ def prepare() -> None:
         os.environ.setdefault(name, value)
     if not os.environ.get("PREFECT_API_URL") and (url := running_prefect()) is not None:
         os.environ["PREFECT_API_URL"] = url
+
+
+class _OneSentence(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.exc_info and isinstance(record.exc_info[1], ZprlError):
+            record.exc_info = None
+        return True
+
+
+def say_failures_in_one_sentence() -> None:
+    """Have Prefect log expected failures without a traceback."""
+    for name in ("prefect.flow_runs", "prefect.task_runs"):
+        logger = logging.getLogger(name)
+        if not any(isinstance(known, _OneSentence) for known in logger.filters):
+            logger.addFilter(_OneSentence())

@@ -1,6 +1,12 @@
-"""Stage ``evaluate``: both steered policies, judged by the very episodes the base policy was judged by."""
+"""Stage ``evaluate``: steered policies, judged by the very episodes the base policy was judged by.
+
+``python -m pipelines.evaluate`` judges both; names behind it choose.
+"""
 
 from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
 
 import torch
 
@@ -16,10 +22,11 @@ POLICIES = {
 """Policy to the file that says what its training cost and the metrics file to write."""
 
 
-def evaluate(stage: Stage) -> None:
-    """Judge, and write ``metrics/sim.json`` and ``metrics/action_residual.json``."""
+def evaluate(stage: Stage, names: Iterable[str] = POLICIES) -> None:
+    """Judge, and write ``metrics/sim.json`` and ``metrics/action_residual.json``, or those of the named policies."""
     torch.set_num_threads(stage.params.run.threads)
-    for name, (cost_file, metrics_file) in POLICIES.items():
+    for name in names:
+        cost_file, metrics_file = POLICIES[name]
         steered = load_steered(STEERING / name, BASE, device=stage.params.run.device)
         found = judge(stage, name, steered.act, steered.policy)
         cost = durable.read_json(METRICS / cost_file)
@@ -28,4 +35,6 @@ def evaluate(stage: Stage) -> None:
 
 
 if __name__ == "__main__":
-    main("evaluate", evaluate, sections=("run", "task", "evaluate"), inputs=(BASE, *(STEERING / name for name in POLICIES)))
+    chosen = [name for name in POLICIES if name in sys.argv[1:]] or list(POLICIES)
+    inputs = (BASE, *(STEERING / name for name in chosen))
+    main("evaluate", lambda stage: evaluate(stage, chosen), sections=("run", "task", "evaluate"), inputs=inputs)

@@ -20,11 +20,11 @@ from zprl.models.policy import FlowPolicy
 
 
 def judge(stage: Stage, name: str, act: Act, policy: FlowPolicy) -> Evaluation:
-    """Evaluate one policy in a fresh simulator, deliver and track the result; done once per run folder."""
+    """Evaluate one policy in fresh simulators, deliver and track the result; done once per run folder."""
     params = stage.params
 
-    def make_env() -> VectorEnv:
-        return envs.make(params.task, num_envs=params.evaluate.episodes, device=params.run.device)
+    def make_env(num_envs: int) -> VectorEnv:
+        return envs.make(params.task, num_envs=num_envs, device=params.run.device)
 
     def play() -> Evaluation:
         with Progress(transient=True, disable=not sys.stderr.isatty()) as bar:

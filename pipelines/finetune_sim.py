@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import sys
+import time
 
 import torch
 from rich.progress import Progress
@@ -18,11 +19,17 @@ from zprl import durable, envs, plugins, provenance
 from zprl.config import Rl
 from zprl.data.store import EpisodeStore
 from zprl.envs.chunk import ChunkEnv
+from zprl.evaluation.rollout import Act, evaluate
 from zprl.models.bundle import load_policy
+from zprl.models.policy import FlowPolicy
 from zprl.rl import demos, scale
 from zprl.rl.bundle import save_steering
 from zprl.rl.learner import Learner, Row
 from zprl.rl.start import save_start
+from zprl.rl.steered import SteeredPolicy
+
+JUDGE_SEED = 200_000
+"""Start states and flow noise by which policies are judged while they train; verdicts (``evaluate.seed``) have others."""
 
 
 def finetune_sim(stage: Stage, section: str) -> None:
@@ -46,13 +53,18 @@ def finetune_sim(stage: Stage, section: str) -> None:
 
     mixed = None
     if config.demo_fraction:
-        mixed = demos.transitions(policy, interface, store, scale=residual_scale, step_discount=config.step_discount, seed=params.run.seed)
+        reward = {"step_discount": config.step_discount, "chunk_penalty": config.chunk_penalty}
+        mixed = demos.transitions(policy, interface, store, scale=residual_scale, seed=params.run.seed, **reward)
     learner = Learner(
         policy, interface, scale=residual_scale, config=config, seed=params.run.seed, device=device, demos=mixed, on_row=on_row
     )
+    judged: list[Row] = []
+    learning_s = 0.0
     found = stage.run_dir.latest()
     if found is not None:
-        learner.restore(found.state, found.tensors)
+        facts = dict(found.state)
+        judged, learning_s = facts.pop("judged"), facts.pop("learning_s")
+        learner.restore(facts, found.tensors)
         stage.say(f"continuing after segment {learner.segment} of {config.segments}")
 
     def make_env() -> ChunkEnv:
@@ -60,11 +72,18 @@ def finetune_sim(stage: Stage, section: str) -> None:
         return ChunkEnv(env, params.policy.chunk_steps, params.policy.obs_steps, config.step_discount)
 
     while learner.segment < config.segments:
+        started = time.monotonic()
         with Progress(transient=True, disable=not sys.stderr.isatty()) as bar:
             task = bar.add_task(f"segment {learner.segment + 1}/{config.segments}", total=config.chunk_steps_per_segment)
             learner.run_segment(make_env, tick=lambda: bar.advance(task))  # noqa: B023
+        learning_s = round(learning_s + time.monotonic() - started, 2)
+        if config.judge_episodes and learner.segment < config.segments:
+            steered = SteeredPolicy(policy, interface, learner.agent.actor, residual_scale)
+            judged.append(judge_so_far(stage, steered.act, policy, config) | {"env_steps": learner.env_steps, "wall_s": learning_s})
+            row = judged[-1]
+            stage.say(f"judged: success {row['success_rate']:.2f} over {row['episodes']} episodes after {learner.env_steps:,} env steps")
         facts, tensors = learner.state()
-        stage.run_dir.save(learner.segment, facts, tensors)
+        stage.run_dir.save(learner.segment, {**facts, "judged": judged, "learning_s": learning_s}, tensors)
         row = learner.curve[-1]
         stage.say(
             f"segment {learner.segment}/{config.segments}: {learner.env_steps:,} env steps, {learner.updates:,} updates, "
@@ -92,9 +111,27 @@ def finetune_sim(stage: Stage, section: str) -> None:
     )
     save_start(LEARNER / name, learner.agent, learner.replay)
     durable.write_text(PLOTS / f"{stage.name}.csv", as_csv(learner.curve))
-    cost = {"env_steps": learner.env_steps, "chunk_steps": learner.chunk_steps, "updates": learner.updates, "wall_s": stage.wall_s()}
-    durable.write_json(METRICS / f"{stage.name}.json", {**cost, "training_success_rate": learner.curve[-1]["success_rate"]})
+    cost = {"env_steps": learner.env_steps, "chunk_steps": learner.chunk_steps, "updates": learner.updates, "wall_s": learning_s}
+    training = {"training_success_rate": learner.curve[-1]["success_rate"]} | ({"judged": judged} if judged else {})
+    durable.write_json(METRICS / f"{stage.name}.json", {**cost, **training})
     stage.tracker.log_dir(STEERING / name, "steering")
+
+
+def judge_so_far(stage: Stage, act: Act, policy: FlowPolicy, config: Rl) -> Row:
+    """Success and smoothness of the policy as it is now, on episodes that are the same for every policy and no final verdict's."""
+    params = stage.params
+    how = params.evaluate.model_copy(update={"episodes": config.judge_episodes, "seed": JUDGE_SEED, "film_episodes": 0})
+    found = evaluate(
+        act,
+        lambda num_envs: envs.make(params.task, num_envs=num_envs, device=params.run.device),
+        policy="so far",
+        policy_spec=policy.spec,
+        num_features=policy.num_features,
+        task=params.task,
+        config=how,
+    )
+    summary = found.summary()
+    return {key: summary[key] for key in ("success_rate", "episodes", "jerk_rms", "total_variation")}
 
 
 def as_csv(rows: list[Row]) -> str:

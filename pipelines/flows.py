@@ -6,7 +6,6 @@ Who owns what: DVC decides what is up to date, Prefect when and where things run
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -43,15 +42,6 @@ class Clear(RunInput):
 
     cell_is_clear: bool = False
     stop_is_in_my_hand: bool = False
-
-
-class _OneSentence(logging.Filter):
-    """Expected failures are logged as their sentence, without a traceback."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        if record.exc_info and isinstance(record.exc_info[1], errors.ZprlError):
-            record.exc_info = None
-        return True
 
 
 def _worth_retrying(_task: Any, _run: Any, state: Any) -> bool:
@@ -168,8 +158,7 @@ def pipeline(target: str = "all") -> list[StageResult]:
     Raises:
         ZprlError: with the exit code of the stage that failed.
     """
-    for name in ("prefect.flow_runs", "prefect.task_runs"):
-        logging.getLogger(name).addFilter(_OneSentence())
+    environment.say_failures_in_one_sentence()
     _reconcile()
     log = get_run_logger()
     stages = graph.stage_order(None if target == "all" else target)

@@ -13,8 +13,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from zprl.errors import EnvironmentProblem, Interrupted, ZprlError
 
@@ -77,12 +78,32 @@ def stop_group(process: subprocess.Popen[str] | subprocess.Popen[bytes], *, grac
     process.poll()
 
 
-def stream(command: list[str], say: Say) -> tuple[int, list[str]]:
-    """Run a command as a process group of its own; returns its exit code and the lines DVC (not the stage) is known by."""
-    env = {**os.environ, "PYTHONUNBUFFERED": "1", "ZPRL_PYTHON": sys.executable}
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", start_new_session=True, env=env
-    )
+def stream(
+    command: list[str],
+    say: Say,
+    *,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    stopping: Callable[[], bool] = lambda: False,
+) -> tuple[int, list[str]]:
+    """Run a command as a process group of its own.
+
+    Args:
+        command: Program and arguments.
+        say: Receives every line.
+        cwd: Working folder.
+        env: Variables beside this process's own.
+        stopping: Asked five times a second, for callers in a thread, whom no signal reaches; true stops the command.
+
+    Returns:
+        Its exit code and the lines DVC (not the stage) is known by.
+
+    Raises:
+        Interrupted: it was stopped.
+    """
+    variables = {**os.environ, "PYTHONUNBUFFERED": "1", "ZPRL_PYTHON": sys.executable, **(env or {})}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "errors": "replace"}
+    process = subprocess.Popen(command, **pipes, start_new_session=True, env=variables, cwd=cwd)
     assert process.stdout is not None
     marks: list[str] = []
 
@@ -99,6 +120,8 @@ def stream(command: list[str], say: Say) -> tuple[int, list[str]]:
     try:
         while reader.is_alive():  # short waits let signals through
             reader.join(0.2)
+            if stopping():
+                raise Interrupted("stopped on request", remedy="run the same command again to continue")
         return process.wait(), marks
     except BaseException:  # Ctrl-C and Prefect's SIGTERM land here
         stop_group(process)

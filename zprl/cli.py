@@ -5,6 +5,8 @@ Exit codes: 0 ok, 1 bug, 2 usage or configuration, 3 bad data, 4 environment, 5 
 
 from __future__ import annotations
 
+import os
+import shlex
 import sys
 import traceback
 from pathlib import Path
@@ -92,6 +94,43 @@ def ui(
     from pipelines.ui import serve
 
     serve(mlflow_port=mlflow_port, prefect_port=prefect_port)
+
+
+@app.command()
+def bench(
+    suite: Annotated[str | None, typer.Argument(help="Name of a suite, or a YAML file; none lists them.")] = None,
+    jobs: Annotated[int, typer.Option("-j", "--jobs", min=1, help="Runs at a time, one process each.")] = os.cpu_count() or 1,
+    tasks: Annotated[list[str] | None, typer.Option("--task", help="Only this task; may be given again.")] = None,
+    methods: Annotated[list[str] | None, typer.Option("--method", help="Only this method; may be given again.")] = None,
+    seeds: Annotated[list[int] | None, typer.Option("--seed", help="Only this seed; may be given again.")] = None,
+    folder: Annotated[Path, typer.Option(help="Where runs live; those that are done are never run again.")] = Path("bench"),
+    results: Annotated[Path, typer.Option(help="Where table, picture and page are written.")] = Path("docs/results"),
+    show: Annotated[bool, typer.Option("--list", help="List the suite's runs and what is done; run nothing.")] = False,
+    page: Annotated[bool, typer.Option("--page", help="Write table, picture and page of what is done; run nothing.")] = False,
+) -> None:
+    """Compare methods: tasks x methods x seeds on the same frozen base policies.  An interrupted suite continues."""
+    from zprl.bench import suite as suites
+
+    if suite is None:
+        for name in suites.names():
+            found = suites.load(name)
+            runs = len(found.tasks) * len(found.chosen()) * len(found.seeds)
+            typer.echo(f"{name:20} {runs:4} runs  {found.title}")
+        return
+    from pipelines import bench as benching
+
+    place = folder / Path(suite).stem
+    choice = benching.Choice(tuple(tasks or ()), tuple(methods or ()), tuple(seeds or ()))
+    if show:
+        for cell in choice.of(suites.cells(suites.load(suite), place)):
+            typer.echo(f"{'done' if benching.finished(cell) else 'open':6}{cell.name}")
+        return
+    command = "zprl " + shlex.join(sys.argv[1:])
+    if page:
+        written = benching.publish(suite, place, results, command=command.replace(" --page", ""))
+    else:
+        written = benching.bench(suite, folder=folder, target=results, choice=choice, jobs=jobs, command=command)
+    typer.echo(f"page: {written}")
 
 
 @app.command()

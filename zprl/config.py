@@ -38,6 +38,8 @@ class Task(Section):
 
     name: str = Field("isaac/lift-cube", description="Registered task; `zprl env list` prints them.")
     episode_steps: int = Field(200, ge=10, description="Environment steps after which an episode is truncated.")
+    cameras: tuple[str, ...] = Field((), description="Cameras whose pictures are observed, as `<camera>_image`; MuJoCo's worlds have some.")
+    image_size: int = Field(84, ge=16, le=1024, description="Height and width of these pictures (paper: 84).")
 
 
 class Ingest(Section):
@@ -117,7 +119,8 @@ class Pretrain(Section):
 class Evaluate(Section):
     """How every policy is judged: the same seeds for all of them."""
 
-    episodes: int = Field(200, ge=1, description="Episodes per policy, run side by side, one per environment.")
+    episodes: int = Field(200, ge=1, description="Episodes per policy, one per environment.")
+    num_envs: int | None = Field(None, ge=1, description="Episodes side by side, in rounds until all are played; null for all at once.")
     seed: int = Field(100_000, ge=0, description="Seed of start states and flow noise, apart from all training seeds.")
     film_episodes: int = Field(3, ge=0, description="Episodes shown as film strips.")
 
@@ -137,11 +140,17 @@ class Rl(Section):
     num_envs: int = Field(64, ge=1, description="Parallel environments (official code: 20).")
     segments: int = Field(7, ge=1, description="Training segments; each starts from a fresh simulator and ends in a resume point.")
     chunk_steps_per_segment: int = Field(55, ge=1, description="Vector chunk steps per segment.")
+    judge_episodes: int = Field(0, ge=0, description="Episodes by which the policy is judged after each segment; 0: only at the end.")
     warmup_chunks: int = Field(2000, ge=0, description="Chunk transitions with zero residual before learning (official code).")
     warmup_noise: float = Field(0.0, ge=0, description="Standard deviation of the residual during warm-up (ours; official code: 0).")
     updates_per_chunk: float = Field(1.0, gt=0, description="UTD: critic updates per chunk transition (official code: 1).")
     batch_size: int = Field(256, ge=1, description="Transitions per update (official code).")
     step_discount: float = Field(0.99, gt=0, le=1, description="gamma per environment step; the chunk discount is derived.")
+    chunk_penalty: float = Field(
+        0.0,
+        ge=0,
+        description="Subtracted from every chunk's reward; with 1 it is -1 until success (Policy Decorator, DSRL); not for bounded Q.",
+    )
     critics: int = Field(2, ge=1, description="Critics in the ensemble (official code: 2; later 10).")
     target_subset: int = Field(2, ge=1, description="Random critics whose minimum is the target (official code: 2).")
     hidden: tuple[int, ...] = Field((256, 256, 256), description="Hidden layers of actor and critics (official code).")
@@ -174,6 +183,8 @@ class Rl(Section):
             raise ValueError(f"target_subset ({self.target_subset}) must not exceed critics ({self.critics})")
         if self.log_std_min >= self.log_std_max:
             raise ValueError("log_std_min must be below log_std_max")
+        if self.chunk_penalty and self.bounded_q:
+            raise ValueError("chunk_penalty makes values negative, which bounded_q cannot express")
         return self
 
 

@@ -1,7 +1,8 @@
 """Named sets of parameters.  A preset is written into ``params.yaml``: nothing stays hidden at run time.
 
-Beside the files of this folder each task on a robot that has a recipe is a preset of its name: the recipe, the task, and the
-observations that its policy wants of the demonstrations.
+``method/...`` are ways to learn in simulation, ``laptop/...`` base policies that a CPU trains in a minute, and a benchmark's name
+stands before its tasks as the paper has them.  Beside the files of this folder each task on a robot that has a recipe is a preset of
+its name: the recipe, the task, and the observations that its policy wants of the demonstrations.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ FOLDER = Path(__file__).parent
 
 def names() -> list[str]:
     """Presets shipped with the package."""
-    return sorted([*(path.stem for path in FOLDER.glob("*.yaml")), *(name for name in built_in() if RealTask.load(name).recipe)])
+    shipped = (path.relative_to(FOLDER).with_suffix("").as_posix() for path in FOLDER.rglob("*.yaml"))
+    return sorted([*shipped, *(name for name in built_in() if RealTask.load(name).recipe)])
 
 
 def read(name: str) -> dict[str, Any]:

@@ -24,13 +24,21 @@ def embed_frames(policy: FlowPolicy, store: EpisodeStore, rows: torch.Tensor) ->
 
 @torch.no_grad()
 def transitions(
-    policy: FlowPolicy, interface: Interface, store: EpisodeStore, *, scale: torch.Tensor, step_discount: float, seed: int
+    policy: FlowPolicy,
+    interface: Interface,
+    store: EpisodeStore,
+    *,
+    scale: torch.Tensor,
+    step_discount: float,
+    seed: int,
+    chunk_penalty: float = 0.0,
 ) -> Replay:
     """Turn every chunk-aligned stretch of every demo into a transition.
 
     The residual of a demo step is zero for a latent, noise or embedding interface (the demo says what was done, not which
     residual would do it), and for the action residual the difference to the base policy's own chunk, limited to [-1, 1].
     A demo ends with its last frame: reward 1 there if it succeeded, and no value follows.
+    ``chunk_penalty`` is subtracted from every reward.
     """
     spec = policy.spec
     chunk, history = spec.policy.chunk_steps, spec.policy.obs_steps
@@ -41,7 +49,7 @@ def transitions(
             last = min(t + chunk, length - 1)
             starts.append(offset + torch.arange(t - history + 1, t + 1).clamp(min=0))
             follows.append(offset + torch.arange(last - history + 1, last + 1).clamp(min=0))
-            rewards.append(step_discount ** (length - 1 - t) if ends and success else 0.0)
+            rewards.append((step_discount ** (length - 1 - t) if ends and success else 0.0) - chunk_penalty)
             discounts.append(0.0 if ends else step_discount**chunk)
             actions.append(offset + torch.arange(t, t + chunk).clamp(max=length - 1))
     count = len(rewards)

@@ -146,9 +146,8 @@ class Learner:
                     over = ended
                 elif result.truncated.any():
                     follow = torch.where(ended[:, None], self._see(result.final_obs, noise, sample)[2], next_state)
-                self.replay.add(
-                    state=state, point=point, reward=result.reward, discount=self.chunk_discount * (~over).float(), next_state=follow
-                )
+                reward = result.reward - self.config.chunk_penalty
+                self.replay.add(state=state, point=point, reward=reward, discount=self.chunk_discount * (~over).float(), next_state=follow)
                 lengths += result.length
                 for success, length in zip(result.success[ended].tolist(), lengths[ended].tolist(), strict=True):
                     self.recent = [*self.recent, (float(success), length)][-RECENT:]

@@ -172,6 +172,6 @@ def open_tracker(stage: str, *, run_dir: RunDir, params: Mapping[str, Any], inpu
     return _open(stage, run_dir, params, inputs, os.environ.get(PARENT_VARIABLE) or None)
 
 
-def open_pipeline_tracker(name: str, *, params: Mapping[str, Any], inputs: Mapping[str, str]) -> Tracker:
+def open_pipeline_tracker(name: str, *, params: Mapping[str, Any], inputs: Mapping[str, str], parent: str | None = None) -> Tracker:
     """Open the parent run of a pipeline run; export its ``run_id`` as ``ZPRL_PARENT_RUN`` for the stages below."""
-    return _open(name, None, params, inputs, None)
+    return _open(name, None, params, inputs, parent or None)

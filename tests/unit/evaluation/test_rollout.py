@@ -41,11 +41,11 @@ def speeds(*actions: float):
     return lambda obs, noise: chunk.clone()
 
 
-def run(act, episodes: int, *, world=FilmedWorld, seed: int = 5, **more) -> Evaluation:
-    judged = config.Evaluate(episodes=episodes, seed=seed, film_episodes=2)
+def run(act, episodes: int, *, world=FilmedWorld, seed: int = 5, num_envs: int | None = None, **more) -> Evaluation:
+    judged = config.Evaluate(episodes=episodes, num_envs=num_envs, seed=seed, film_episodes=2)
     return evaluate(
         act,
-        lambda: world(episodes),
+        world,
         policy="base",
         policy_spec=SPEC,
         num_features=1,
@@ -155,7 +155,31 @@ def test_reading_damage_is_a_data_error(tmp_path: Path, damage: str) -> None:
 def test_a_world_without_the_position_is_refused() -> None:
     judged = config.Evaluate(episodes=2)
     with pytest.raises(ConfigError, match="robot0_eef_pos"):
-        evaluate(speeds(0.0, 0.0), lambda: ReachWorld(2), policy="base", policy_spec=SPEC, num_features=1, task=TASK, config=judged)
+        evaluate(speeds(0.0, 0.0), ReachWorld, policy="base", policy_spec=SPEC, num_features=1, task=TASK, config=judged)
+
+
+def test_rounds_play_every_episode_once_and_the_first_round_is_the_side_by_side_one() -> None:
+    made: list[int] = []
+
+    def world(n: int) -> FilmedWorld:
+        made.append(n)
+        return FilmedWorld(n)
+
+    def act(obs, noise):
+        return torch.ones(len(noise), 4, 1) * (noise[:, :1, :1] > 0)  # goes or stays by the first noise it meets
+
+    ticks: list[tuple[int, int]] = []
+    found = run(act, 7, world=world, num_envs=3, tick=lambda done, of: ticks.append((done, of)))
+    assert made == [3, 3, 1]
+    assert found.episodes == 7
+    assert (ticks[-1], max(ticks)) == ((7, 7), (7, 7))
+    first = run(act, 3)
+    assert (found.success[:3], found.length[:3], found.jerk_rms[:3]) == (first.success, first.length, first.jerk_rms)
+    starts = found.tracks["start/position"].flatten().tolist()
+    assert len(set(starts)) == 7, "every round starts elsewhere"
+    assert found.tracks["position"].shape[0] == 3, "tracks are the first round's"
+    again = run(act, 7, num_envs=3)
+    assert (again.success, again.length) == (found.success, found.length)
 
 
 def test_a_wrong_number_of_environments_is_refused() -> None:

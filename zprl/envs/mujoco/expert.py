@@ -40,9 +40,9 @@ class ExpertSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    better: Grade = Grade(share=0.30, tremor=0.1, drift=0.0, pause=0.0)
-    okay: Grade = Grade(share=0.35, tremor=0.4, drift=0.1, pause=0.02)
-    worse: Grade = Grade(share=0.35, tremor=0.7, drift=0.2, pause=0.05)
+    better: Grade = Grade(share=0.2, tremor=0.1, drift=0.0, pause=0.0)
+    okay: Grade = Grade(share=0.3, tremor=0.4, drift=0.1, pause=0.02)
+    worse: Grade = Grade(share=0.5, tremor=0.7, drift=0.2, pause=0.05)
 
     def grades(self) -> dict[str, Grade]:
         """Grade name to grade, best first."""

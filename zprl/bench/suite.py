@@ -1,0 +1,177 @@
+"""What a comparison consists of: a suite is tasks x methods x seeds, written down as a YAML file.
+
+::
+
+    title: ...
+    tasks:                                  # registered task: the preset of its base policy, budget and judging
+      metaworld/box-close-v3: {preset: laptop/metaworld, demos: 100}
+    methods: [zprl, dsrl, ...]              # names of methods.yaml, or own ones: {name: {preset: ..., params: {...}}}
+    seeds: [0, 1, 2]
+    params: {evaluate: {episodes: 8}}       # written over everything else
+
+Each (task, seed) has one base cell: demonstrations, frozen policy, its evaluation.  Each (task, method, seed) is a cell on top of it.
+A method that changes what the base is made of (sections before ``finetune_sim``) has a base of its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from zprl import config, plugins, presets
+from zprl.errors import ConfigError
+
+FOLDER = Path(__file__).parent
+SUITES = FOLDER / "suites"
+BASE = "base"
+OF_THE_BASE = ("run", "task", "ingest", "policy", "vib", "images", "pretrain", "evaluate")
+OF_THE_METHOD = ("finetune_sim",)
+"""Sections that decide the base policy with its verdict, and a method on top of it; the others have no say here."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class TaskEntry(_Part):
+    """One task of a suite."""
+
+    preset: str = Field(description="Preset of base policy, budget and judging.")
+    demos: int | Path = Field(100, description="Episodes to record with the task's scripted operator, or a file of demonstrations.")
+
+
+class Method(_Part):
+    """One way to improve the base policy."""
+
+    label: str = Field(description="Name for people.")
+    preset: str = Field(description="Preset of the method.")
+    params: dict[str, dict[str, Any]] = Field({}, description="Numbers written over the preset's.")
+    space: Literal["latent", "action", "noise", "embedding", "weights", "none"] = Field(description="Where it acts.")
+    source: str = Field(description="Where it was published.")
+    tuning: str = Field(description="What was tried to make it good, and on what.")
+
+
+class Suite(_Part):
+    """Tasks x methods x seeds."""
+
+    title: str
+    tasks: dict[str, TaskEntry] = Field(min_length=1)
+    methods: list[str | dict[str, Method]] = Field(min_length=1)
+    seeds: list[int] = Field(min_length=1)
+    params: dict[str, dict[str, Any]] = {}
+
+    def chosen(self) -> dict[str, Method]:
+        """Methods by name, in the suite's order.
+
+        Raises:
+            ConfigError: a name that ``methods.yaml`` does not have.
+        """
+        known, found = methods(), {}
+        for entry in self.methods:
+            if isinstance(entry, str) and entry not in known:
+                raise ConfigError(f"no method is named '{entry}'", remedy=f"methods: {', '.join(known)}")
+            found |= {entry: known[entry]} if isinstance(entry, str) else entry
+        return found
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a suite.
+
+    Attributes:
+        task: Registered task.
+        method: Name of the method; :data:`BASE` where the base policy itself is made.
+        seed: Training seed.
+        folder: Where its ``params.yaml`` stands and its stages run.
+        params: All of its ``params.yaml``.
+        demos: Of a base: what it is trained on.
+        base: Of a method: the cell whose policy it improves.
+    """
+
+    task: str
+    method: str
+    seed: int
+    folder: Path
+    params: dict[str, Any]
+    demos: int | Path = 0
+    base: Cell | None = field(default=None, repr=False)
+
+    @property
+    def name(self) -> str:
+        """For people: task, method, seed."""
+        return f"{self.task} · {self.folder.name} · seed {self.seed}"
+
+    @property
+    def key(self) -> str:
+        """Digest of everything that decides the result, the code apart."""
+        sections = OF_THE_BASE if self.base is None else OF_THE_BASE + OF_THE_METHOD
+        facts = [{name: self.params[name] for name in sections}, str(self.demos), self.base.key if self.base else None]
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def methods() -> dict[str, Method]:
+    """Methods shipped with the package, from ``methods.yaml``."""
+    return {name: Method(**entry) for name, entry in yaml.safe_load((FOLDER / "methods.yaml").read_text()).items()}
+
+
+def names() -> list[str]:
+    """Suites shipped with the package."""
+    return sorted(path.stem for path in SUITES.glob("*.yaml"))
+
+
+def load(name: str) -> Suite:
+    """Read a suite: one of :func:`names`, or a path.
+
+    Raises:
+        ConfigError: there is none, or it is not one.
+    """
+    path = SUITES / f"{name}.yaml" if name in names() else Path(name)
+    if not path.is_file():
+        raise ConfigError(f"no suite is named '{name}'", remedy=f"suites: {', '.join(names())}, or a path")
+    try:
+        suite = Suite.model_validate(yaml.safe_load(path.read_text()))
+    except (yaml.YAMLError, ValidationError) as error:
+        raise ConfigError(f"{path} is not a suite: {error}", remedy="see the ones that ship with the package") from error
+    suite.chosen()
+    return suite
+
+
+def cells(suite: Suite, folder: Path) -> list[Cell]:
+    """All cells below ``folder``, every base before the methods on top of it.
+
+    Raises:
+        ConfigError: a preset or number that does not fit.
+    """
+    found: list[Cell] = []
+    for task, entry in suite.tasks.items():
+        plugins.load("tasks", task)  # what is missing is better said now than after the first hour
+        for seed in suite.seeds:
+            here = folder / task.replace("/", "-") / f"seed-{seed}"
+            common = [presets.read(entry.preset), {"task": {"name": task}, "run": {"seed": seed}}, suite.params]
+            bases: dict[str, Cell] = {}
+            for name, method in suite.chosen().items():
+                own = {section: values for section, values in method.params.items() if section not in OF_THE_METHOD}
+                base_params = _params(*common, own)
+                base = Cell(task, BASE, seed, here / (f"{BASE}-{name}" if own else BASE), base_params, entry.demos)
+                if base.key not in bases:
+                    bases[base.key] = base
+                    found.append(base)
+                params = _params(*common, presets.read(method.preset), suite.params, own, method.params)
+                found.append(Cell(task, name, seed, here / name, params, base=bases[base.key]))
+    return found
+
+
+def _params(*layers: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Defaults with layers written over them, checked, as plain values."""
+    document = config.Params().model_dump(mode="json")
+    for layer in layers:
+        for section, values in layer.items():
+            document[section].update(values)
+    return config.parse(document, source="the suite").model_dump(mode="json")
