@@ -13,6 +13,7 @@ import torch
 from pipelines.evaluate_base import judge, metrics
 from pipelines.stage import BASE, METRICS, STEERING, Stage, main
 from zprl import durable
+from zprl.models.policy import FlowPolicy
 from zprl.rl.bundle import load_steered
 
 POLICIES = {
@@ -28,7 +29,8 @@ def evaluate(stage: Stage, names: Iterable[str] = POLICIES) -> None:
     for name in names:
         cost_file, metrics_file = POLICIES[name]
         steered = load_steered(STEERING / name, BASE, device=stage.params.run.device)
-        found = judge(stage, name, steered.act, steered.policy)
+        policy = steered if isinstance(steered, FlowPolicy) else steered.policy
+        found = judge(stage, name, steered.act, policy)
         cost = durable.read_json(METRICS / cost_file)
         value = metrics(stage, found, **{key: cost[key] for key in ("env_steps", "chunk_steps", "wall_s")})
         durable.write_json(METRICS / metrics_file, value)

@@ -91,6 +91,8 @@ def live(params: Params, *, stopping: list[bool]) -> None:
         set_aside()
     if found in (Standing.ABSENT, Standing.OTHER):
         durable.sweep(Path())
+        if not isinstance(params.finetune_sim, config.Rl):
+            raise ConfigError("a session steers a frozen policy", remedy="set finetune_sim.algorithm to sac, e.g. with preset method/zprl")
         begin = {"config": params.finetune_real, "agent": params.finetune_sim, "seed": params.run.seed}
         run.create(SESSION, **begin, episodes=EPISODES, work=WORK, **sources(params))
     run.run(SESSION, WORK, say=say, stopping=lambda: stopping[0])

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
 from zprl.errors import ConfigError
 
@@ -125,9 +125,19 @@ class Evaluate(Section):
     film_episodes: int = Field(3, ge=0, description="Episodes shown as film strips.")
 
 
-class Rl(Section):
+class Budget(Section):
+    """How much a method may try in simulation; every method has one."""
+
+    num_envs: int = Field(64, ge=1, description="Parallel environments (official code: 20).")
+    segments: int = Field(7, ge=1, description="Training segments; each starts from a fresh simulator and ends in a resume point.")
+    chunk_steps_per_segment: int = Field(55, ge=1, description="Vector chunk steps per segment.")
+    judge_episodes: int = Field(0, ge=0, description="Episodes by which the policy is judged after each segment; 0: only at the end.")
+
+
+class Rl(Budget):
     """Reinforcement learning of a bounded residual where the interface enters the frozen policy."""
 
+    algorithm: Literal["sac"] = Field("sac", description="sac: this section; ppo: the generator itself is changed (DPPO, ReinFlow).")
     interface: str = Field("latent", description="latent (ZPRL), action, noise or embedding; see `zprl.rl.interfaces`.")
     residual_scale: float | Literal["auto"] = Field(
         "auto", description="lambda; auto proposes it so that RMS(lambda dz) is about residual_ratio x RMS(anchor) on the demos."
@@ -137,10 +147,6 @@ class Rl(Section):
         "absolute", description="Unit of the residual scale per dimension: 1, the anchor's spread, or the posterior's spread."
     )
     sample_latent: bool = Field(True, description="Collect with z drawn from the posterior (official code); evaluation uses its mean.")
-    num_envs: int = Field(64, ge=1, description="Parallel environments (official code: 20).")
-    segments: int = Field(7, ge=1, description="Training segments; each starts from a fresh simulator and ends in a resume point.")
-    chunk_steps_per_segment: int = Field(55, ge=1, description="Vector chunk steps per segment.")
-    judge_episodes: int = Field(0, ge=0, description="Episodes by which the policy is judged after each segment; 0: only at the end.")
     warmup_chunks: int = Field(2000, ge=0, description="Chunk transitions with zero residual before learning (official code).")
     warmup_noise: float = Field(0.0, ge=0, description="Standard deviation of the residual during warm-up (ours; official code: 0).")
     updates_per_chunk: float = Field(1.0, gt=0, description="UTD: critic updates per chunk transition (official code: 1).")
@@ -186,6 +192,45 @@ class Rl(Section):
         if self.chunk_penalty and self.bounded_q:
             raise ValueError("chunk_penalty makes values negative, which bounded_q cannot express")
         return self
+
+
+class PolicyGradient(Budget):
+    """Policy gradients through the flow's sampling chain; see `zprl.rl.policy_gradient`."""
+
+    algorithm: Literal["ppo"]
+    noise: Literal["fixed", "learned"] = Field("fixed", description="Of the chain: fixed (DPPO) or a network's (ReinFlow).")
+    min_std: float = Field(0.1, gt=0, description="Standard deviation of the chain's noise, or the least (DPPO and ReinFlow: 0.1).")
+    max_std: float = Field(0.24, gt=0, description="The largest that the network may ask for (ReinFlow, hopper: 0.24).")
+    rollout_steps: int = Field(40, ge=1, description="Vector chunk steps between two improvements.")
+    step_discount: float = Field(0.99, gt=0, le=1, description="gamma per environment step; the chunk discount is derived.")
+    gae_lambda: float = Field(0.95, ge=0, le=1, description="Decay of the advantage estimate (both).")
+    denoising_discount: float = Field(0.99, gt=0, le=1, description="Of the advantage per inner step that follows (DPPO).")
+    epochs: int = Field(10, ge=1, description="Passes over a rollout (DPPO: 10; ReinFlow: 5).")
+    batch_size: int = Field(256, ge=1, description="Chunks per update.")
+    actor_learning_rate: float = Field(1e-4, gt=0, description="Adam (DPPO, robomimic: 1e-4; ReinFlow, hopper: 4.5e-5).")
+    critic_learning_rate: float = Field(1e-3, gt=0, description="Adam (DPPO: 1e-3; ReinFlow, hopper: 6.5e-4).")
+    clip: float = Field(0.01, gt=0, description="PPO's clip at the last inner step (both).")
+    clip_first: float = Field(0.001, gt=0, description="The clip at the first (DPPO).")
+    clip_growth: float = Field(3.0, gt=0, description="Exponent with which it grows in between (DPPO).")
+    target_kl: float = Field(1.0, gt=0, description="Passes end beyond it (both).")
+    entropy_weight: float = Field(0.0, ge=0, description="Of the chain's entropy (ReinFlow, hopper: 0.03).")
+    value_warmup_iterations: int = Field(0, ge=0, description="Improvements of the value alone, before the policy learns.")
+    grad_clip: float = Field(50.0, gt=0, description="Gradient norm limit.")
+
+    @model_validator(mode="after")
+    def _fits(self) -> PolicyGradient:
+        if self.noise == "learned" and self.min_std > self.max_std:
+            raise ValueError("min_std must not exceed max_std")
+        return self
+
+
+def _algorithm(value: Any) -> str:
+    return str(value.get("algorithm", "sac") if isinstance(value, dict) else getattr(value, "algorithm", "sac"))
+
+
+Learning = Annotated[Annotated[Rl, Tag("sac")] | Annotated[PolicyGradient, Tag("ppo")], Discriminator(_algorithm)]
+"""Section of a way to learn in simulation; ``algorithm`` says which."""
+ALGORITHMS: dict[str, type[Budget]] = {"sac": Rl, "ppo": PolicyGradient}
 
 
 class Real(Section):
@@ -253,7 +298,7 @@ class Params(Section):
     images: Images = Images()
     pretrain: Pretrain = Pretrain()
     evaluate: Evaluate = Evaluate()
-    finetune_sim: Rl = Rl()
+    finetune_sim: Learning = Rl()
     action_residual: Rl = Rl(interface="action")
     finetune_real: Real = Real()
     promote: Promote = Promote()
@@ -264,7 +309,12 @@ class Params(Section):
 def _known(model: type[BaseModel], path: tuple[Any, ...]) -> list[str]:
     """Names of the fields at the level where an unknown key was found."""
     for part in path[:-1]:
+        if part in ALGORITHMS:
+            model = ALGORITHMS[str(part)]
+            continue
         field = model.model_fields.get(str(part))
+        if field is not None and field.annotation == Learning.__origin__:
+            continue
         if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
             return []
         model = field.annotation
@@ -282,9 +332,10 @@ def parse(value: Any, *, source: str = PARAMS_FILE) -> Params:
     except ValidationError as error:
         lines = []
         for item in error.errors():
-            where = ".".join(str(part) for part in item["loc"]) or "(root)"
+            loc = tuple(part for part in item["loc"] if part not in ALGORITHMS)
+            where = ".".join(str(part) for part in loc) or "(root)"
             if item["type"] == "extra_forbidden":
-                near = difflib.get_close_matches(str(item["loc"][-1]), _known(Params, item["loc"]), n=1)
+                near = difflib.get_close_matches(str(loc[-1]), _known(Params, item["loc"]), n=1)
                 lines.append(f"{where}: unknown key" + (f", did you mean '{near[0]}'?" if near else ""))
             else:
                 lines.append(f"{where}: {item['msg']} (got {item['input']!r})" if item["loc"] else item["msg"])

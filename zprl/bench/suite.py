@@ -173,5 +173,6 @@ def _params(*layers: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     document = config.Params().model_dump(mode="json")
     for layer in layers:
         for section, values in layer.items():
+            presets.switch(document[section], values)
             document[section].update(values)
     return config.parse(document, source="the suite").model_dump(mode="json")

@@ -49,10 +49,19 @@ def _of_task(task: RealTask) -> dict[str, Any]:
     return values | {"finetune_real": {"task": task.name} | task.recipe.get("finetune_real", {})}
 
 
+def switch(target: MutableMapping[str, Any], values: Mapping[str, Any]) -> None:
+    """Where ``values`` state another algorithm than the section ``target``, drop what belongs to the old one; the budget stays."""
+    old = target.get("algorithm", "sac")
+    if values.get("algorithm", old) != old:
+        for key in [key for key in target if key not in config.Budget.model_fields]:
+            del target[key]
+
+
 def _merge(target: MutableMapping[str, Any], values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
     for key, value in values.items():
         if isinstance(value, Mapping):
-            yield from _merge(target.setdefault(key, {}), value, f"{prefix}{key}.")
+            switch(target.setdefault(key, {}), value)
+            yield from _merge(target[key], value, f"{prefix}{key}.")
             continue
         old = target.get(key)
         if key in target and old == value and isinstance(old, bool) == isinstance(value, bool):

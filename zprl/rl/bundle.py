@@ -1,4 +1,4 @@
-"""Steering bundles: what RL learned, and the digest of the base policy it was learned on."""
+"""Steering bundles: what RL learned, a residual or another generator, and the digest of the base policy it was learned on."""
 
 from __future__ import annotations
 
@@ -9,14 +9,17 @@ from typing import Any
 from torch import Tensor
 
 from zprl import durable, plugins
-from zprl.config import Rl
+from zprl.config import PolicyGradient, Rl
 from zprl.errors import DataError, ZprlError
 from zprl.models.bundle import load_policy, read_bundle, write_bundle
+from zprl.models.policy import FlowPolicy
 from zprl.rl.interfaces import Interface
 from zprl.rl.sac import Actor
 from zprl.rl.steered import SteeredPolicy
 
 KIND = "steering"
+GENERATOR = "generator"
+"""In place of an interface: the generator itself was changed."""
 
 
 def save_steering(
@@ -43,8 +46,19 @@ def save_steering(
     write_bundle(path, KIND, document, {"actor": actor.net.flat, "scale": scale})
 
 
-def load_steered(path: Path | str, base_path: Path | str, device: str = "cpu") -> SteeredPolicy:
-    """Read a steering bundle and the base policy it belongs to.
+def save_generator(path: Path | str, tuned: FlowPolicy, *, config: PolicyGradient, base_digest: str, provenance: Mapping[str, Any]) -> None:
+    """Write the changed generator of a policy as a steering bundle; everything else is the base's."""
+    document = {
+        "interface": GENERATOR,
+        "config": config.model_dump(mode="json"),
+        "base_digest": base_digest,
+        "provenance": dict(provenance),
+    }
+    write_bundle(path, KIND, document, tuned.velocity_net.state_dict())
+
+
+def load_steered(path: Path | str, base_path: Path | str, device: str = "cpu") -> SteeredPolicy | FlowPolicy:
+    """Read a steering bundle and the base policy it belongs to; both kinds of result ``act`` alike.
 
     Raises:
         DataError: when either is damaged, or the base is not the one the residual was learned on.
@@ -57,6 +71,9 @@ def load_steered(path: Path | str, base_path: Path | str, device: str = "cpu") -
         )
     policy = load_policy(base_path, device=device)
     try:
+        if document["interface"] == GENERATOR:
+            policy.velocity_net.load_state_dict({name: value.to(device) for name, value in tensors.items()})
+            return policy
         config = Rl.model_validate(document["config"])
         interface = plugins.load("interfaces", str(document["interface"]))()
         scale, state_dim = tensors["scale"].to(device), int(document["state_dim"])

@@ -21,6 +21,7 @@ from zprl.models.policy import FlowPolicy
 from zprl.rl.interfaces import Interface
 from zprl.rl.replay import Replay
 from zprl.rl.sac import Sac
+from zprl.rl.steered import SteeredPolicy
 from zprl.rl.updates import Updates
 
 RECENT = 100  # training success is reported over so many finished episodes (official code)
@@ -197,6 +198,10 @@ class Learner:
                 for report in reports:
                     losses |= report()
         return losses
+
+    def acting(self) -> SteeredPolicy:
+        """The policy as it is now; it goes on learning with the learner."""
+        return SteeredPolicy(self.policy, self.interface, self.agent.actor, self.agent.scale)
 
     # -- resuming ---------------------------------------------------------------------------------------------------
 
