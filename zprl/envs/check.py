@@ -33,7 +33,7 @@ RULES = {
     "first-obs": "after an end, obs is the first frame of the next episode, not the last of the ended one",
     "own-tensors": "returned tensors are not overwritten by later steps",
     "hold-shape": "hold() returns (num_envs, action_dim), finite",
-    "hold-holds": "holding keeps robot0_eef_pos within 2 cm of the start",
+    "hold-holds": "holding keeps robot0_eef_pos within 2 cm of where the episode began",
     "refuses-shape": "an action of wrong shape is refused with a ConfigError or ValueError",
     "refuses-nan": "an action with NaN is refused with a ZprlError or ValueError",
     "close": "close() may be called twice",
@@ -145,6 +145,8 @@ def _check_episode(env: VectorEnv, seed: int) -> None:
             moved = max(moved, float((result.final_obs[EEF_KEY] - start[EEF_KEY]).norm(dim=1).max()))
         if bool(done.any()):
             _check_boundary(result, previous, done)
+            start = {key: torch.where(done[:, None], value, start[key]) for key, value in result.obs.items()}
+            hold = env.hold()
         age[done] = 0
         kept += [(value, value.clone()) for value in (*result.obs.values(), *result.final_obs.values(), result.reward, done)]
         previous = result.obs

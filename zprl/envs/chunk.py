@@ -107,7 +107,7 @@ class ChunkEnv:
                 truncated = truncated | (result.truncated & mine)
                 success = success | (result.success & mine)
                 alive = alive & ~done
-                ended = True
+                ended, hold = True, None  # where a robot stands after its start is news
             self._history = history
         obs = self._history
         final = {k: torch.where(alive[:, None, None], obs[k], final[k]) for k in obs} if ended else {k: v.clone() for k, v in obs.items()}

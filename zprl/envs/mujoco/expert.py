@@ -58,16 +58,26 @@ class Expert:
         seed: Seed of grades, tremor, drift and pauses.
         settings: Grades of operators.
         still: Motion (M,) of a pause; the first M action dimensions are motion, the others (the gripper) go on as before.
+        shake: How much of tremor and drift each action dimension shows, (A,); all of it without.
     """
 
-    def __init__(self, advise: Callable[[], np.ndarray], num_envs: int, seed: int, settings: ExpertSettings, *, still: np.ndarray) -> None:
+    def __init__(
+        self,
+        advise: Callable[[], np.ndarray],
+        num_envs: int,
+        seed: int,
+        settings: ExpertSettings,
+        *,
+        still: np.ndarray,
+        shake: np.ndarray | float = 1.0,
+    ) -> None:
         grades = settings.grades()
         shares = np.array([grade.share for grade in grades.values()])
         index = seeding.numpy_generator(seed, "expert-grade").choice(len(grades), size=num_envs, p=shares / shares.sum())
         self.quality = [list(grades)[i] for i in index]
         table = np.array([[grade.tremor, grade.drift, grade.pause] for grade in grades.values()])[index]
         self._tremor, self._drift_size, self._pause = table.T[:, :, None]
-        self._advise, self._seed, self._still = advise, seed, still
+        self._advise, self._seed, self._still, self._shake = advise, seed, still, shake
         self._drift = np.zeros((num_envs, len(still)))
         self._waiting = np.zeros(num_envs, np.int64)
         self._step = 0
@@ -79,8 +89,9 @@ class Expert:
         draw = seeding.numpy_generator(self._seed, "expert-step", self._step)
         kick = draw.standard_normal(self._drift.shape)
         self._drift = DRIFT_STAY * self._drift + np.sqrt(1 - DRIFT_STAY**2) * self._drift_size * kick
-        action = action + self._tremor * draw.standard_normal(action.shape)
-        action[:, :moves] += self._drift
+        noise = self._tremor * draw.standard_normal(action.shape)
+        noise[:, :moves] += self._drift
+        action = action + self._shake * noise
         stops = (draw.random(len(action)) < self._pause[:, 0]) & (self._waiting == 0)
         self._waiting = np.where(stops, draw.integers(*PAUSE_STEPS, len(action)), np.maximum(self._waiting - 1, 0))
         action[self._waiting > 0, :moves] = self._still
