@@ -99,7 +99,8 @@ def finetune_sim(stage: Stage, section: str) -> None:
         durable.write_dir(LEARNER / name, lambda folder: durable.write_json(folder / "none.json", {"algorithm": learner.config.algorithm}))
     else:
         kept = {"interface": learner.interface, "config": learner.config, "base_digest": digest, "provenance": facts}
-        save_steering(STEERING / name, learner.agent.actor, learner.agent.scale, **kept)
+        critics = learner.acting().critics
+        save_steering(STEERING / name, learner.agent.actor, learner.agent.scale, critics=critics, **kept)
         save_start(LEARNER / name, learner.agent, learner.replay)
     durable.write_text(PLOTS / f"{stage.name}.csv", as_csv(learner.curve))
     cost = {"env_steps": learner.env_steps, "chunk_steps": learner.chunk_steps, "updates": learner.updates, "wall_s": learning_s}

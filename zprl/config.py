@@ -137,7 +137,10 @@ class Budget(Section):
 class Rl(Budget):
     """Reinforcement learning of a bounded residual where the interface enters the frozen policy."""
 
-    algorithm: Literal["sac"] = Field("sac", description="sac: this section; ppo: the generator itself is changed (DPPO, ReinFlow).")
+    algorithm: Literal["sac", "noise_aliasing"] = Field(
+        "sac",
+        description="sac; noise_aliasing: DSRL's, for interface noise; ppo changes the generator and has other keys (DPPO, ReinFlow).",
+    )
     interface: str = Field("latent", description="latent (ZPRL), action, noise or embedding; see `zprl.rl.interfaces`.")
     residual_scale: float | Literal["auto"] = Field(
         "auto", description="lambda; auto proposes it so that RMS(lambda dz) is about residual_ratio x RMS(anchor) on the demos."
@@ -182,6 +185,7 @@ class Rl(Budget):
     value_warmup_updates: int = Field(0, ge=0, description="Critic-only updates before the actor learns (peers; official code: 0).")
     trust_weight: float = Field(0.0, ge=0, description="Weight of mean(dz^2) in the actor loss: a trust region (peers; official: 0).")
     progressive_chunks: int = Field(0, ge=0, description="Chunk transitions over which residuals are phased in (Policy Decorator).")
+    best_of: int = Field(1, ge=1, description="Residuals per decision of which the critics choose one (DICE-RL: 16).")
 
     @model_validator(mode="after")
     def _fits(self) -> Rl:
@@ -191,6 +195,8 @@ class Rl(Budget):
             raise ValueError("log_std_min must be below log_std_max")
         if self.chunk_penalty and self.bounded_q:
             raise ValueError("chunk_penalty makes values negative, which bounded_q cannot express")
+        if self.algorithm == "noise_aliasing" and self.interface != "noise":
+            raise ValueError("algorithm noise_aliasing is for interface noise")
         return self
 
 
@@ -225,7 +231,8 @@ class PolicyGradient(Budget):
 
 
 def _algorithm(value: Any) -> str:
-    return str(value.get("algorithm", "sac") if isinstance(value, dict) else getattr(value, "algorithm", "sac"))
+    found = value.get("algorithm") if isinstance(value, dict) else getattr(value, "algorithm", None)
+    return "ppo" if found == "ppo" else "sac"
 
 
 Learning = Annotated[Annotated[Rl, Tag("sac")] | Annotated[PolicyGradient, Tag("ppo")], Discriminator(_algorithm)]

@@ -10,10 +10,11 @@ from torch import Tensor
 
 from zprl import durable, plugins
 from zprl.config import PolicyGradient, Rl
-from zprl.errors import DataError, ZprlError
+from zprl.errors import ConfigError, DataError, ZprlError
 from zprl.models.bundle import load_policy, read_bundle, write_bundle
 from zprl.models.policy import FlowPolicy
 from zprl.rl.interfaces import Interface
+from zprl.rl.networks import EnsembleMLP
 from zprl.rl.sac import Actor
 from zprl.rl.steered import SteeredPolicy
 
@@ -23,7 +24,15 @@ GENERATOR = "generator"
 
 
 def save_steering(
-    path: Path | str, actor: Actor, scale: Tensor, *, interface: Interface, config: Rl, base_digest: str, provenance: Mapping[str, Any]
+    path: Path | str,
+    actor: Actor,
+    scale: Tensor,
+    *,
+    interface: Interface,
+    config: Rl,
+    base_digest: str,
+    provenance: Mapping[str, Any],
+    critics: EnsembleMLP | None = None,
 ) -> None:
     """Write a steering bundle.
 
@@ -35,7 +44,10 @@ def save_steering(
         config: The section it was learned with.
         base_digest: Digest of the base policy's bundle; a steering bundle acts on no other.
         provenance: JSON facts that do not change from run to run.
+        critics: What chooses where ``config.best_of`` is more than one.
     """
+    if (critics is None) != (config.best_of == 1):
+        raise ConfigError("critics belong to best_of > 1, and to nothing else", remedy="pass them with the configuration they learned with")
     document = {
         "interface": interface.name,
         "state_dim": actor.net.sizes[0],
@@ -43,7 +55,8 @@ def save_steering(
         "base_digest": base_digest,
         "provenance": dict(provenance),
     }
-    write_bundle(path, KIND, document, {"actor": actor.net.flat, "scale": scale})
+    choosing = {} if critics is None else {"critics": critics.flat}
+    write_bundle(path, KIND, document, {"actor": actor.net.flat, "scale": scale, **choosing})
 
 
 def save_generator(path: Path | str, tuned: FlowPolicy, *, config: PolicyGradient, base_digest: str, provenance: Mapping[str, Any]) -> None:
@@ -81,10 +94,15 @@ def load_steered(path: Path | str, base_path: Path | str, device: str = "cpu") -
             raise ValueError(f"state of width {state_dim} and {len(scale)} residual dimensions do not fit the base policy")
         actor = Actor(state_dim, len(scale), config, None, device)
         actor.net.flat.copy_(tensors["actor"])
+        critics = None
+        if config.best_of > 1:
+            sizes = (state_dim + len(scale), *config.hidden, 1)
+            critics = EnsembleMLP(sizes, config.critics, activation=config.activation, layer_norm=config.critic_layer_norm, device=device)
+            critics.flat.copy_(tensors["critics"])
     except ZprlError:
         raise
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise DataError(
             f"{path} does not make a steering policy: {error}", remedy="make the bundle again (dvc repro finetune_sim)"
         ) from error
-    return SteeredPolicy(policy, interface, actor, scale)
+    return SteeredPolicy(policy, interface, actor, scale, critics, config.best_of)

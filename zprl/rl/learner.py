@@ -18,7 +18,9 @@ from zprl import seeding
 from zprl.config import Rl
 from zprl.envs.chunk import ChunkEnv
 from zprl.models.policy import FlowPolicy
+from zprl.rl.best_of import choose
 from zprl.rl.interfaces import Interface
+from zprl.rl.noise_aliasing import NoiseAliased
 from zprl.rl.replay import Replay
 from zprl.rl.sac import Sac
 from zprl.rl.steered import SteeredPolicy
@@ -57,7 +59,7 @@ class Learner:
         self.policy, self.interface, self.config, self.seed, self.device = policy, interface, config, seed, device
         self.spec = policy.spec
         state_dim = self.spec.policy.embedding_dim + len(scale)
-        self.agent = Sac(state_dim, scale, config, seeding.torch_generator(seed, "agent-init"), device=device)
+        self.agent = self._make_agent(state_dim, scale)
         planned = config.segments * config.chunk_steps_per_segment * config.num_envs
         self.replay = Replay(min(config.buffer_size, planned), state_dim, len(scale), device=device)
         others = [(demos, config.demo_fraction)] if demos is not None else []
@@ -68,6 +70,19 @@ class Learner:
         self.vector_steps = 0
         self.curve: list[Row] = []
         self.recent: list[tuple[float, float]] = []  # (success, length) of finished training episodes
+
+    def _make_agent(self, state_dim: int, scale: Tensor) -> Sac:
+        config, generator = self.config, seeding.torch_generator(self.seed, "agent-init")
+        if config.algorithm == "sac":
+            return Sac(state_dim, scale, config, generator, device=self.device)
+        shape, width = self.spec.policy, self.policy.num_features
+
+        def chunk(state: Tensor, noise: Tensor) -> Tensor:
+            shaped = noise.view(-1, shape.horizon, width)
+            sequence = self.interface.sequence(self.policy, state[:, : shape.embedding_dim], noise, shaped)
+            return sequence[:, self.policy.executed_slice].flatten(1)
+
+        return NoiseAliased(state_dim, scale, config, generator, chunk=chunk, chunk_dim=shape.chunk_steps * width, device=self.device)
 
     @property
     def chunk_steps(self) -> int:
@@ -105,7 +120,11 @@ class Learner:
         noise = torch.randn(len(state), self.agent.dim, generator=generator, device=self.device)
         if self.chunk_steps < self.config.warmup_chunks:
             return (self.config.warmup_noise * noise).clamp(-1, 1)
-        residual = self.agent.actor.sample(state, noise)[0].residual
+        if (count := self.config.best_of) > 1:
+            draws = torch.randn(count, *noise.shape, generator=generator, device=self.device)
+            residual = choose(self.agent.actor, self.agent.critics, self.agent.scale, state, draws)
+        else:
+            residual = self.agent.actor.sample(state, noise)[0].residual
         if self.config.progressive_chunks:
             share = min(1.0, (self.chunk_steps - self.config.warmup_chunks) / self.config.progressive_chunks)
             residual = residual * (torch.rand(len(state), 1, generator=generator, device=self.device) < share)
@@ -201,7 +220,8 @@ class Learner:
 
     def acting(self) -> SteeredPolicy:
         """The policy as it is now; it goes on learning with the learner."""
-        return SteeredPolicy(self.policy, self.interface, self.agent.actor, self.agent.scale)
+        critics = self.agent.critics if self.config.best_of > 1 else None
+        return SteeredPolicy(self.policy, self.interface, self.agent.actor, self.agent.scale, critics, self.config.best_of)
 
     # -- resuming ---------------------------------------------------------------------------------------------------
 

@@ -285,8 +285,8 @@ class PolicyGradientLearner:
         ratio = log_ratio.exp()
         limited = torch.maximum(torch.minimum(ratio, 1 + clip), 1 - clip)
         loss = -torch.minimum(ratio * weight, limited * weight).mean() - config.entropy_weight * entropy
-        kl = float(((ratio - 1) - log_ratio).mean())  # Schulman's low-variance estimate
-        return loss, {"kl": kl, "clipped": float((ratio != limited).float().mean()), "entropy": float(entropy)}
+        kl = float(((ratio - 1) - log_ratio).detach().mean())  # Schulman's low-variance estimate
+        return loss, {"kl": kl, "clipped": float((ratio != limited).float().mean()), "entropy": float(entropy.detach())}
 
     def _step(self, name: str, loss: Tensor) -> None:
         part, adam = self._parts[name], self._adams[name]

@@ -1,0 +1,104 @@
+"""DSRL's noise-aliased agent (arXiv 2506.15799): values are learned where the world is, on action chunks, and passed on to the noise.
+
+Many noises make one action, so a critic of noises alone must learn the same thing many times.  Here, with g(s, w) the executed chunk
+that the frozen generator makes of noise w, and w = scale * d the agent's point,
+
+    action critics:  sum_k mean_B (Q_k(s, a) - y)^2,   y = r + Gamma * min_k Qbar_k(s', g(s', w')),   w' ~ pi(s')
+    noise critics:   sum_k mean_B (W_k(s, w) - min_j Q_j(s, g(s, w)))^2,   w ~ N(0, 1), limited to the bound
+    actor:           climbs W as :class:`zprl.rl.sac.Sac` climbs its critics
+
+Source: the paper.  Its released settings take ten noise-critic steps per update; here it is one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from zprl.config import Rl
+from zprl.rl.networks import Adam, EnsembleMLP
+from zprl.rl.sac import Batch, Sac
+
+Chunk = Callable[[Tensor, Tensor], Tensor]
+"""Executed normalised chunk (B, A) of a state (B, S) and a noise (B, R)."""
+
+
+class NoiseAliased(Sac):
+    """Actor and noise critics as in :class:`zprl.rl.sac.Sac`; critics of chunks, with their targets, beside them.
+
+    Args:
+        state_dim: S.
+        scale: (R,) bound of the noise.
+        config: The ``finetune_sim`` section.
+        generator: Source of the initial weights.
+        chunk: The frozen generator.
+        chunk_dim: A.
+    """
+
+    def __init__(
+        self, state_dim: int, scale: Tensor, config: Rl, generator: torch.Generator, *, chunk: Chunk, chunk_dim: int, device: str = "cpu"
+    ) -> None:
+        super().__init__(state_dim, scale, config, generator, device=device)
+        sizes = (state_dim + chunk_dim, *config.hidden, 1)
+        options = {"activation": config.activation, "layer_norm": config.critic_layer_norm, "device": device}
+        self.chunk = chunk
+        self.action_critics = EnsembleMLP(sizes, config.critics, generator=generator, **options)
+        self.targets = EnsembleMLP(sizes, config.critics, **options)
+        self.targets.flat.copy_(self.action_critics.flat)
+        self.action_critic_adam = Adam(self.action_critics.flat, config.critic_learning_rate, clip=config.grad_clip)
+
+    def target(self, batch: Batch, generator: torch.Generator) -> Tensor:
+        """Bellman target y (B,)."""
+        state = batch.next_inputs[:, : self.width]
+        draw = torch.randn(len(state), self.dim, generator=generator, device=generator.device)
+        out, _ = self.actor.sample(state, draw)
+        values, _ = self._values(self.targets, self._with_chunk(state, self.scale * out.residual))
+        if self.config.target_subset < self.config.critics:
+            values = values[torch.randperm(self.config.critics, generator=generator, device=generator.device)[: self.config.target_subset]]
+        value = values.amin(0)
+        if self.config.entropy_in_target:
+            value = value - self.log_alpha.exp() * self.actor.log_prob(out)
+        return batch.reward + batch.discount * value
+
+    def update_critics(self, batch: Batch, generator: torch.Generator) -> Callable[[], dict[str, float]]:
+        """One step of the action critics, then one of the noise critics; call what it returns for the losses."""
+        y = self.target(batch, generator)
+        state = batch.inputs[:, : self.width]
+        values, trace = self._values(self.action_critics, self._with_chunk(state, batch.inputs[:, self.width :]))
+        error = values - y
+        self.action_critics.backward(trace, self._through_bound(error * (2 / len(y)), values).unsqueeze(-1))
+        self.action_critic_adam.step(self.action_critics.grad)
+
+        draw = torch.randn(len(y), self.dim, generator=generator, device=generator.device)
+        noise = torch.maximum(torch.minimum(draw, self.scale), -self.scale)
+        wanted = self._values(self.action_critics, self._with_chunk(state, noise))[0].amin(0)
+        aliased, trace = self._values(self.critics, torch.cat([state, noise], -1))
+        gap = aliased - wanted
+        self.critics.backward(trace, self._through_bound(gap * (2 / len(y)), aliased).unsqueeze(-1))
+        self.critic_adam.step(self.critics.grad)
+        return lambda: {
+            "critic_loss": float(error.square().mean(1).sum()),
+            "noise_critic_loss": float(gap.square().mean(1).sum()),
+            "q_mean": float(values.mean()),
+        }
+
+    def update_targets(self) -> None:
+        """Move the targets towards the action critics by tau."""
+        self.targets.flat.lerp_(self.action_critics.flat, self.config.tau)
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything that learning changes."""
+        return super().state() | {"action_critics": self.action_critics.flat}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Continue from :meth:`state`."""
+        super().restore(state)
+        self.action_critics.flat.copy_(state["action_critics"])
+
+    def _with_chunk(self, state: Tensor, noise: Tensor) -> Tensor:
+        return torch.cat([state, self.chunk(state, noise)], -1)
+
+    def _adams(self) -> list[tuple[str, Adam]]:
+        return [*super()._adams(), ("action_critic_adam", self.action_critic_adam)]
