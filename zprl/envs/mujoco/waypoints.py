@@ -30,10 +30,14 @@ PATIENCE = 60
 """Steps after which a waypoint is left although it was not reached."""
 GRIP_STEPS = 8
 """The command needs five steps from half open to closed; the fingers need a little longer."""
+CLOSE, LEAD = 0.05, 0.1
+"""Within how much of its goal [m] the arm is told to go beyond it, and by what share more at each step."""
 HELD = 0.05
 """How far from the tool a held object's centre is at most [m]."""
 CARRY_HEIGHT, RELEASE_HEIGHT = 1.0, 0.9
 """Of the tool in the world [m]; the bins' floor is at 0.8 m and their walls end at 0.9 m."""
+HANDLE = np.array([0.058, 0.0, 0.0])
+"""Where on the nut to grip it [m], in its own frame; the middle of its handle is at 0.054."""
 UP = np.array([0.0, 0.0, 1.0])
 SIDEWAYS = np.array([0.0, 1.0, 0.0])
 """How the fingers move when an episode starts."""
@@ -45,22 +49,28 @@ class Hand:
     def __init__(self, world: RobosuiteWorld) -> None:
         self.world = world
 
-    def toward(self, goal: Goal, gripper: float) -> tuple[np.ndarray, float, float]:
-        """One action (7,) toward ``goal``, how far it is [m], and how far it is turned away [rad]."""
+    def toward(self, goal: Goal, gripper: float, lead: np.ndarray | float = 0.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """One action (7,) toward ``goal`` and beyond it by ``lead`` [m]; the missing way (3,) [m]; the missing turn (3,) [rad]."""
         position, fingers = goal()
         tool, turned = self.world.tool()
         way = position - tool
         wanted = np.stack((fingers, np.cross(-UP, fingers), -UP), 1)
         turn = Rotation.from_matrix(wanted @ turned.T).as_rotvec()
-        action = np.concatenate((GAIN * way / STEP, GAIN * turn / TURN, [gripper]))
-        return np.clip(action, -1.0, 1.0), float(np.linalg.norm(way)), float(np.linalg.norm(turn))
+        action = np.concatenate((GAIN * (way + lead) / STEP, GAIN * turn / TURN, [gripper]))
+        return np.clip(action, -1.0, 1.0), way, turn
 
-    def reach(self, goal: Goal, gripper: float, *, near: float = NEAR, lost: Callable[[], bool] = lambda: False) -> Iterator[np.ndarray]:
+    def reach(
+        self, goal: Goal, gripper: float, *, near: float = NEAR, lost: Callable[[], bool] = lambda: False, patience: int = PATIENCE
+    ) -> Iterator[np.ndarray]:
         """Go to ``goal``, which may move, until it is reached, patience ends or the object is lost."""
-        for _ in range(PATIENCE):
-            action, way, turn = self.toward(goal, gripper)
-            if (way < near and turn < ALIGNED) or lost():
+        lead = np.zeros(3)
+        for _ in range(patience):
+            action, way, turn = self.toward(goal, gripper, lead)
+            if (np.linalg.norm(way) < near and np.linalg.norm(turn) < ALIGNED) or lost():
                 return
+            # The arm stops short of what it is told, the more the farther it is stretched out.
+            if np.linalg.norm(way) < CLOSE:
+                lead += LEAD * way
             yield action
 
     def lacks(self, body: str) -> bool:
@@ -81,6 +91,11 @@ def nearest(directions: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     both = np.concatenate((directions, -directions)) * (1.0, 1.0, 0.0)
     both /= np.maximum(np.linalg.norm(both, axis=1, keepdims=True), 1e-9)
     return both[np.argmax(both @ wanted)]
+
+
+def fixed(position: np.ndarray, fingers: np.ndarray) -> Goal:
+    """A goal that does not move."""
+    return lambda: (position, fingers)
 
 
 def lift(world: RobosuiteWorld) -> Script:
@@ -113,11 +128,7 @@ def can(world: RobosuiteWorld) -> Script:
         return lambda: (world.body("Can_main")[0] + height * UP, SIDEWAYS)
 
     def over_bin(height: float) -> Goal:
-        goal = np.array([*drop, height])
-        return lambda: (goal, SIDEWAYS)
-
-    def risen() -> tuple[np.ndarray, np.ndarray]:
-        return np.array([*grasped[:2], CARRY_HEIGHT]), SIDEWAYS
+        return fixed(np.array([*drop, height]), SIDEWAYS)
 
     def lost() -> bool:
         return hand.lacks("Can_main")
@@ -126,13 +137,61 @@ def can(world: RobosuiteWorld) -> Script:
         yield from hand.reach(over_can(0.10), OPEN)
         yield from hand.reach(over_can(0.01), OPEN)
         yield from hand.grip(over_can(0.01), CLOSED)
-        grasped = world.tool()[0]
-        yield from hand.reach(risen, CLOSED, near=0.03, lost=lost)
+        risen = np.array([*world.tool()[0][:2], CARRY_HEIGHT])
+        yield from hand.reach(fixed(risen, SIDEWAYS), CLOSED, near=0.03, lost=lost)
         yield from hand.reach(over_bin(CARRY_HEIGHT), CLOSED, near=0.03, lost=lost)
         yield from hand.reach(over_bin(RELEASE_HEIGHT), CLOSED, near=0.02, lost=lost)
         yield from hand.grip(over_bin(RELEASE_HEIGHT), OPEN)
         yield from hand.reach(over_bin(CARRY_HEIGHT), OPEN)
 
 
-SCRIPTS: dict[str, Callable[[RobosuiteWorld], Script]] = {"lift": lift, "can": can}
+def square(world: RobosuiteWorld) -> Script:
+    """Grip the nut by its handle, turn it to fit the peg and push it down."""
+    hand = Hand(world)
+    peg = world.env.sim.data.body_xpos[world.env.peg1_body_id][:2].copy()
+
+    def handle(height: float) -> Goal:
+        def goal() -> tuple[np.ndarray, np.ndarray]:
+            position, turned = world.body("SquareNut_main")
+            return position + turned @ HANDLE + height * UP, nearest(turned.T[1:2], SIDEWAYS)
+
+        return goal
+
+    def nut_at(height: float, jiggle: np.ndarray) -> Goal:
+        def goal() -> tuple[np.ndarray, np.ndarray]:
+            tool, turned = world.tool()
+            nut, pose = world.body("SquareNut_main")
+            turn = Rotation.from_rotvec([0, 0, yaw - heading(pose)]).as_matrix()
+            # The nut turns about the tool; this is where the tool must be for the turned nut to be in its place.
+            return np.array([*(peg + jiggle), height]) - turn @ (nut - tool), turn @ turned[:, 0]
+
+        return goal
+
+    def lost() -> bool:
+        return bool(np.linalg.norm(world.tool()[0] - handle(0.0)()[0]) > HELD)
+
+    tries = 0
+    while True:
+        yield from hand.reach(handle(0.10), OPEN)
+        yield from hand.reach(handle(0.0), OPEN)
+        yield from hand.grip(handle(0.0), CLOSED)
+        tool, turned = world.tool()
+        yield from hand.reach(fixed(tool + 0.15 * UP, turned[:, 0]), CLOSED, near=0.03, lost=lost)
+        # The handle must not point away from the robot, where the arm does not reach: to its side, or toward it.
+        now = heading(world.body("SquareNut_main")[1])
+        yaw = float(np.sign(now) * (np.pi / 2 if abs(now) < 3 * np.pi / 4 else np.pi))
+        while not lost():
+            angle = 2.4 * tries
+            jiggle = 0.002 * min(tries, 3) * np.array([np.cos(angle), np.sin(angle)])
+            yield from hand.reach(nut_at(1.0, jiggle), CLOSED, near=0.006, lost=lost)
+            yield from hand.reach(nut_at(0.85, jiggle), CLOSED, lost=lost, patience=20)
+            tries += 1
+
+
+def heading(turned: np.ndarray) -> float:
+    """Angle about the vertical [rad] of a rotation (3, 3)."""
+    return float(np.arctan2(turned[1, 0], turned[0, 0]))
+
+
+SCRIPTS: dict[str, Callable[[RobosuiteWorld], Script]] = {"lift": lift, "can": can, "square": square}
 """Task name to its script."""

@@ -1,0 +1,126 @@
+"""Adroit's tasks (a Shadow hand on an arm), as gymnasium-robotics has them: ``adroit/door``, ``hammer``, ``pen`` and ``relocate``.
+
+Actions are the benchmark's own: where each actuated joint is to go, in [-1, 1] over its actuator's range; there are 28, 26, 24 and 30.
+There is no commanded position of the tool, so the position that a step reports as commanded is where the palm really is.
+
+Observations are the benchmark's numbers, sorted under the names of robomimic: ``robot0_eef_pos`` (the palm [m]; the benchmark's pen and
+relocate do not show it, here they do), ``robot0_joint_pos`` [rad, m] (door's without the arm's lift, as the benchmark has it) and
+``object``, the rest in the benchmark's order.
+
+An episode ends with the first step that the benchmark calls a success.  The pen may pass its goal on the way, so its success here is the
+benchmark's at one step, and not that of a pen that is held there.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import mujoco
+import numpy as np
+from gymnasium_robotics.envs.adroit_hand.adroit_door import AdroitHandDoorEnv
+from gymnasium_robotics.envs.adroit_hand.adroit_hammer import AdroitHandHammerEnv
+from gymnasium_robotics.envs.adroit_hand.adroit_pen import AdroitHandPenEnv
+from gymnasium_robotics.envs.adroit_hand.adroit_relocate import AdroitHandRelocateEnv
+
+from zprl.envs.mujoco.world import Worlds
+from zprl.errors import ConfigError
+
+if TYPE_CHECKING:
+    from zprl.config import Task
+
+# The registered names add time limits and, with a warning, dense rewards that changed; neither is used.
+TASKS = {"door": AdroitHandDoorEnv, "hammer": AdroitHandHammerEnv, "pen": AdroitHandPenEnv, "relocate": AdroitHandRelocateEnv}
+JOINTS = {"door": 27, "hammer": 26, "pen": 24, "relocate": 30}
+"""So many of the benchmark's numbers, its first, are angles of the hand and its arm."""
+PALM = {"door": 29, "hammer": 33}
+"""Where the palm's position begins in the benchmark's numbers, if it is there."""
+CONTROL_HZ = 100.0
+"""Five physics steps of 2 ms."""
+STATE = mujoco.mjtState.mjSTATE_INTEGRATION
+
+
+def make(task: Task, *, num_envs: int, device: str = "cpu") -> Worlds:
+    """Make the environment; entry point ``adroit/*``.
+
+    Raises:
+        ConfigError: no such task; the nearest one is named.
+    """
+    name = task.name.split("/", 1)[1]
+    if name not in TASKS:
+        near = difflib.get_close_matches(name, TASKS, n=1)
+        hint = f"; did you mean 'adroit/{near[0]}'?" if near else ""
+        raise ConfigError(f"Adroit has no task '{name}'{hint}", remedy=f"its tasks: {', '.join(TASKS)}")
+    return Worlds(task, lambda: AdroitWorld(name), num_envs=num_envs, device=device)
+
+
+class AdroitWorld:
+    """One Adroit task; see :class:`zprl.envs.mujoco.world.World`."""
+
+    control_hz = CONTROL_HZ
+
+    def __init__(self, name: str) -> None:
+        self._env: Any = TASKS[name](reward_type="sparse")
+        model = self._env.model
+        self.action_dim = int(model.nu)
+        driven = model.actuator_trnid[:, 0]
+        self._position, self._force = model.jnt_qposadr[driven], model.jnt_dofadr[driven]
+        self._joints, self._palm = JOINTS[name], PALM.get(name)
+        self._site = model.site("S_grasp").id
+        self._seed = 0
+        self.obs_dims: Mapping[str, int] = {key: len(value) for key, value in self.reset(0).items()}
+
+    def reset(self, seed: int) -> dict[str, np.ndarray]:
+        """Draw the episode's goal from ``seed``, of which 32 bits count; the hand starts alike."""
+        self._seed = seed % 2**32
+        raw, _ = self._env.reset(seed=self._seed)
+        return self._frame(raw)
+
+    def step(self, action: np.ndarray) -> tuple[dict[str, np.ndarray], bool]:
+        """Execute (A,) for 10 ms; the benchmark's own success."""
+        raw, _, _, _, info = self._env.step(np.asarray(action, np.float64))
+        return self._frame(raw), bool(info["success"])
+
+    def hold(self) -> np.ndarray:
+        """The command that carries the hand's weight where it is: the actuators are springs, which give way under it.
+
+        An actuator exerts ``gain * command + bias0 + bias1 * position`` (MuJoCo's affine actuators); this is solved for the command.
+        """
+        env, model, data = self._env, self._env.model, self._env.data
+        mujoco.mj_fwdPosition(model, data)
+        mujoco.mj_fwdVelocity(model, data)
+        weight = (data.qfrc_bias - data.qfrc_passive)[self._force]
+        gain, bias = model.actuator_gainprm, model.actuator_biasprm
+        command = (weight - bias[:, 0] - bias[:, 1] * data.qpos[self._position]) / gain[:, 0]
+        return np.clip((command - env.act_mean) / env.act_rng, -1.0, 1.0)
+
+    def target(self) -> np.ndarray:
+        """Where the palm is [m], for joints are commanded and no palm is."""
+        return self._env.data.site_xpos[self._site].copy()
+
+    def state(self) -> np.ndarray:
+        """The episode's seed and MuJoCo's integration state."""
+        model, data = self._env.model, self._env.data
+        physics = np.empty(mujoco.mj_stateSize(model, STATE))
+        mujoco.mj_getState(model, data, physics, STATE)
+        return np.concatenate(([self._seed], physics))
+
+    def restore(self, state: np.ndarray) -> None:
+        """Where the door, the board and the goals stand comes from the episode's seed again, the rest from the state."""
+        self.reset(int(state[0]))
+        model, data = self._env.model, self._env.data
+        mujoco.mj_setState(model, data, state[1:], STATE)
+        mujoco.mj_forward(model, data)
+        mujoco.mj_setState(model, data, state[1:], STATE)  # the solver's warm start, which forward has moved
+
+    def close(self) -> None:
+        """Free the simulator."""
+        self._env.close()
+
+    def _frame(self, raw: np.ndarray) -> dict[str, np.ndarray]:
+        rest = slice(self._joints, None)
+        palm = self.target()
+        if self._palm is not None:
+            rest = np.r_[self._joints : self._palm, self._palm + 3 : len(raw)]
+        return {"robot0_eef_pos": palm, "robot0_joint_pos": raw[: self._joints], "object": raw[rest]}
