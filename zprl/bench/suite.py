@@ -15,6 +15,7 @@ A method that changes what the base is made of (sections before ``finetune_sim``
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Mapping
@@ -108,11 +109,15 @@ class Cell:
         """For people: task, method, seed."""
         return f"{self.task} · {self.folder.name} · seed {self.seed}"
 
-    @property
+    @functools.cached_property
     def key(self) -> str:
-        """Digest of everything that decides the result, the code apart."""
+        """Digest of everything that decides the result, the code apart.
+
+        Numbers that are defaults stay out of it: a parameter that a later version adds must not undo days of runs.
+        """
         sections = OF_THE_BASE if self.base is None else OF_THE_BASE + OF_THE_METHOD
-        facts = [{name: self.params[name] for name in sections}, str(self.demos), self.base.key if self.base else None]
+        stated = config.parse(self.params).model_dump(mode="json", exclude_defaults=True, include=set(sections))
+        facts = [stated, str(self.demos), self.base.key if self.base else None]
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 

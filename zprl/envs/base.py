@@ -8,7 +8,7 @@ benchmark's worlds take the actions that the benchmark defines, and report the p
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, Self, runtime_checkable
 
 from zprl.errors import ConfigError, DataError
@@ -26,11 +26,12 @@ class TaskSpec:
     Attributes:
         name: Registered task name.
         num_envs: Environments stepped side by side, N.
-        obs_dims: Width of each observation key, in order.
+        obs_dims: Width of each observation key, in order; pictures apart.
         action_dim: Width of an action, A.
         control_hz: Environment steps per second of simulated or real time.
         episode_steps: Environment steps after which an episode is truncated.
         device: Torch device of every tensor that goes in or comes out.
+        image_sizes: Height and width of each picture among the observations; they are (N, H, W, 3) uint8.
     """
 
     name: str
@@ -40,6 +41,7 @@ class TaskSpec:
     control_hz: float
     episode_steps: int
     device: str
+    image_sizes: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,11 @@ class VectorEnv(Protocol):
         ...
 
     def step(self, action: torch.Tensor) -> StepResult:
-        """Execute one action (N, A) in every environment for ``1 / control_hz`` seconds."""
+        """Execute one action (N, A) in every environment for ``1 / control_hz`` seconds.
+
+        Where there are pictures, ``look=False`` asks for none: ``obs`` has none then, and ``final_obs`` those of ended episodes, black
+        elsewhere, if there are any.
+        """
         ...
 
     def hold(self) -> torch.Tensor:

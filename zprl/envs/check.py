@@ -73,12 +73,17 @@ def check_env(factory: Factory, *, seed: int = 0, jitter: float = 0.01) -> None:
         _require(torch.equal(one, two), "seed-repeats", f"the trajectories differ from recorded tensor {number} on")
     with factory() as env:
         _check_refusals(env, seed)
-        start, other = first[0], torch.cat(list(env.reset(seed + 1).values()), 1)
+        start, other = first[0], torch.cat(_states(env.reset(seed + 1)), 1)
         _require(not torch.equal(start, other), "seed-differs", f"seeds {seed} and {seed + 1} start alike")
     try:
         env.close()
     except Exception as error:  # whatever a foreign environment raises is the finding
         raise RuleError("close", f"the second call raised {error!r}") from error
+
+
+def _states(obs: Obs) -> list[torch.Tensor]:
+    """Observations (N, d) without the pictures."""
+    return [value for value in obs.values() if value.dim() == 2]
 
 
 def _require(holds: bool, rule: str, detail: str) -> None:
@@ -88,7 +93,13 @@ def _require(holds: bool, rule: str, detail: str) -> None:
 
 def _check_obs(env: VectorEnv, obs: Obs, what: str) -> None:
     spec = env.spec
-    _require(list(obs) == list(spec.obs_dims), "obs-keys", f"{what} has {list(obs)}, spec {list(spec.obs_dims)}")
+    keys = [*spec.obs_dims, *spec.image_sizes]
+    _require(list(obs) == keys, "obs-keys", f"{what} has {list(obs)}, spec {keys}")
+    for key, size in spec.image_sizes.items():
+        wanted = (spec.num_envs, *size, 3)
+        _require(tuple(obs[key].shape) == wanted, "obs-shape", f"{what} '{key}' is {tuple(obs[key].shape)}, expected {wanted}")
+        _require(obs[key].dtype == torch.uint8, "dtype", f"{what} '{key}' is {obs[key].dtype}")
+        _require(bool((obs[key].flatten(1).amax(1) > obs[key].flatten(1).amin(1)).all()), "finite", f"{what} '{key}' shows nothing")
     for key, width in spec.obs_dims.items():
         wanted = (spec.num_envs, width)
         _require(tuple(obs[key].shape) == wanted, "obs-shape", f"{what} '{key}' is {tuple(obs[key].shape)}, expected {wanted}")
@@ -110,7 +121,7 @@ def _check_result(env: VectorEnv, result: StepResult) -> None:
     done = result.terminated | result.truncated
     _require(not bool((result.success & ~done).any()), "success-is-end", "success while the episode goes on")
     for key in result.obs:
-        same = (result.obs[key] == result.final_obs[key]).all(1) | done
+        same = (result.obs[key] == result.final_obs[key]).flatten(1).all(1) | done
         _require(bool(same.all()), "final-obs", f"'{key}' differs from obs where no episode ended")
 
 
@@ -145,7 +156,7 @@ def _check_episode(env: VectorEnv, seed: int) -> None:
             moved = max(moved, float((result.final_obs[EEF_KEY] - start[EEF_KEY]).norm(dim=1).max()))
         if bool(done.any()):
             _check_boundary(result, previous, done)
-            start = {key: torch.where(done[:, None], value, start[key]) for key, value in result.obs.items()}
+            start = {key: torch.where(done[:, None], result.obs[key], start[key]) for key in spec.obs_dims}
             hold = env.hold()
         age[done] = 0
         kept += [(value, value.clone()) for value in (*result.obs.values(), *result.final_obs.values(), result.reward, done)]
@@ -156,9 +167,7 @@ def _check_episode(env: VectorEnv, seed: int) -> None:
 
 def _check_boundary(result: StepResult, previous: Obs, done: torch.Tensor) -> None:
     """The last frame must continue the ended episode, the first one must not be the same frame again."""
-    last = torch.cat([v[done] for v in result.final_obs.values()], 1)
-    first = torch.cat([v[done] for v in result.obs.values()], 1)
-    before = torch.cat([v[done] for v in previous.values()], 1)
+    last, first, before = (torch.cat([v[done] for v in _states(obs)], 1) for obs in (result.final_obs, result.obs, previous))
     same = (last == first).all(1)
     # Which of the two is wrong: a last frame far from the frame before it is really the next episode's first.
     near = (last - before).norm(dim=1)
@@ -169,7 +178,7 @@ def _check_boundary(result: StepResult, previous: Obs, done: torch.Tensor) -> No
 def _play(factory: Factory, seed: int, jitter: float) -> list[torch.Tensor]:
     """All tensors of a script of noisy holding across an episode's end, on a fresh simulator."""
     with factory() as env:
-        tape = [torch.cat(list(env.reset(seed).values()), 1).clone()]
+        tape = [torch.cat(_states(env.reset(seed)), 1).clone()]
         hold = env.hold()
         for step in range(env.spec.episode_steps + 5):
             noise = torch.randn(hold.shape[0], 3, generator=torch.Generator().manual_seed(step)).to(hold.device)

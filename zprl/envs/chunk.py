@@ -62,7 +62,7 @@ class ChunkEnv:
     def reset(self, seed: int) -> Obs:
         """Start every episode anew and return histories (N, O, d)."""
         first = self.env.reset(seed)
-        self._history = {key: value.unsqueeze(1).repeat(1, self.obs_steps, 1) for key, value in first.items()}
+        self._history = {key: torch.stack([value] * self.obs_steps, 1) for key, value in first.items()}
         return dict(self._history)
 
     @torch.no_grad()
@@ -91,18 +91,20 @@ class ChunkEnv:
             if ended:
                 hold = self.env.hold() if hold is None else hold
                 action = torch.where(alive[:, None], action, hold)
-            result = self.env.step(action)
+            # A picture costs more than a step: only those are drawn that the policy will see.
+            unseen = {"look": False} if spec.image_sizes and i < self.chunk_steps - self.obs_steps else {}
+            result = self.env.step(action, **unseen)
             if on_step is not None:
                 on_step(result, action)
             length += alive
             reward += self.step_discount**i * result.reward * alive
             done = result.terminated | result.truncated
-            history = self._pushed(result.obs)
+            history = self._history | self._pushed(result.obs)
             if bool(done.any()):
                 mine = done & alive
                 last = self._pushed(result.final_obs)
-                final = {k: torch.where(mine[:, None, None], last[k], final[k]) if final else last[k] for k in last}
-                history = {k: torch.where(done[:, None, None], v[:, -1:].expand_as(v), v) for k, v in history.items()}
+                final = {k: torch.where(_rows(mine, v), v, final[k]) if final else v for k, v in last.items()}
+                history = {k: torch.where(_rows(done, v), v[:, -1:].expand_as(v), v) for k, v in history.items()}
                 terminated = terminated | (result.terminated & mine)
                 truncated = truncated | (result.truncated & mine)
                 success = success | (result.success & mine)
@@ -110,7 +112,7 @@ class ChunkEnv:
                 ended, hold = True, None  # where a robot stands after its start is news
             self._history = history
         obs = self._history
-        final = {k: torch.where(alive[:, None, None], obs[k], final[k]) for k in obs} if ended else {k: v.clone() for k, v in obs.items()}
+        final = {k: torch.where(_rows(alive, v), v, final[k]) for k, v in obs.items()} if ended else {k: v.clone() for k, v in obs.items()}
         return ChunkResult(dict(obs), final, reward, terminated, truncated, success, length, spec.num_envs * self.chunk_steps)
 
     def close(self) -> None:
@@ -126,3 +128,8 @@ class ChunkEnv:
     def _pushed(self, obs: Obs) -> Obs:
         """Histories with ``obs`` as their newest frame; new tensors, the old ones belong to the caller."""
         return {key: torch.cat((self._history[key][:, 1:], value.unsqueeze(1)), dim=1) for key, value in obs.items()}
+
+
+def _rows(mask: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """A mask (N,) that broadcasts against ``like`` (N, ...)."""
+    return mask.view(-1, *[1] * (like.dim() - 1))

@@ -110,7 +110,7 @@ def _play(
     if position_key not in spec.obs_dims:
         raise ConfigError(f"{spec.name} observes no '{position_key}'", remedy=f"name one of {', '.join(spec.obs_dims)}")
     obs = env.reset(seed)
-    watch = _Watch(vector_env, {key: value[:, -1] for key, value in obs.items()}, position_key)
+    watch = _Watch(vector_env, {key: obs[key][:, -1] for key in spec.obs_dims}, position_key)
     chunk_index = 0
     while not bool(watch.ended.all()):
         if len(watch.targets) > spec.episode_steps:

@@ -17,7 +17,7 @@ from zprl import seeding
 from zprl.envs import rotation
 from zprl.envs.base import StepResult, TaskSpec, check_action
 from zprl.envs.isaac import assets, launch
-from zprl.errors import EnvironmentProblem
+from zprl.errors import ConfigError, EnvironmentProblem
 
 if TYPE_CHECKING:
     from zprl.config import Task
@@ -44,7 +44,13 @@ MAX_REACH = 0.10
 
 
 def make(task: Task, *, num_envs: int, device: str = "cpu") -> LiftCube:
-    """Make the environment; entry point ``isaac/lift-cube``."""
+    """Make the environment; entry point ``isaac/lift-cube``.
+
+    Raises:
+        ConfigError: pictures are asked for.
+    """
+    if task.cameras:
+        raise ConfigError(f"{task.name} has no cameras", remedy="leave task.cameras empty, or take one of MuJoCo's worlds")
     return LiftCube(task, num_envs=num_envs, device=device)
 
 

@@ -114,6 +114,10 @@ class AdroitWorld:
         mujoco.mj_forward(model, data)
         mujoco.mj_setState(model, data, state[1:], STATE)  # the solver's warm start, which forward has moved
 
+    def physics(self) -> tuple[mujoco.MjModel, mujoco.MjData]:
+        """What there is to draw."""
+        return self._env.model, self._env.data
+
     def close(self) -> None:
         """Free the simulator."""
         self._env.close()

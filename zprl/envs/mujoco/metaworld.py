@@ -108,6 +108,10 @@ class MetaWorld:
         mujoco.mj_setState(env.model, env.data, physics, STATE)  # the solver's warm start, which forward has moved
         env.curr_path_length, env._prev_obs, self.raw = int(age[0]), previous.copy(), raw.copy()
 
+    def physics(self) -> tuple[mujoco.MjModel, mujoco.MjData]:
+        """What there is to draw."""
+        return self._env.model, self._env.data
+
     def close(self) -> None:
         """Free the simulator."""
         self._env.close()

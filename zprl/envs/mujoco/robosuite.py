@@ -94,6 +94,8 @@ class RobosuiteWorld:
     """One robosuite task; see :class:`zprl.envs.mujoco.world.World`."""
 
     control_hz = CONTROL_HZ
+    hidden_groups = (0,)
+    """robosuite's collision shapes."""
 
     def __init__(self, name: str, *, absolute: bool = False) -> None:
         arms = 2 if name == "transport" else 1
@@ -185,6 +187,10 @@ class RobosuiteWorld:
         """Position (3,) [m] and rotation (3, 3) of a body in the world."""
         body = self._data.body(name)
         return body.xpos.copy(), body.xmat.reshape(3, 3).copy()
+
+    def physics(self) -> tuple[mujoco.MjModel, mujoco.MjData]:
+        """What there is to draw."""
+        return self._model, self._data
 
     @property
     def _model(self) -> mujoco.MjModel:

@@ -13,8 +13,11 @@ from zprl.envs.base import StepResult, TaskSpec, check_action
 from zprl.errors import EnvironmentProblem
 
 if TYPE_CHECKING:
+    from mujoco import MjData, MjModel
+
     from zprl.config import Task
     from zprl.envs.base import Obs
+    from zprl.envs.mujoco.pictures import Photographer
 
     Frame = Mapping[str, np.ndarray]
 
@@ -54,6 +57,10 @@ class World(Protocol):
         """Free the simulator; calling it twice is harmless."""
         ...
 
+    def physics(self) -> tuple[MjModel, MjData]:
+        """Return what there is to draw."""
+        ...
+
 
 class Worlds:
     """N worlds of one task in this process, each with its own simulator.
@@ -70,7 +77,16 @@ class Worlds:
     def __init__(self, task: Task, make_world: Callable[[], World], *, num_envs: int, device: str = "cpu") -> None:
         self.worlds = [make_world() for _ in range(num_envs)]
         first = self.worlds[0]
-        self.spec = TaskSpec(task.name, num_envs, dict(first.obs_dims), first.action_dim, first.control_hz, task.episode_steps, device)
+        self._photographer: Photographer | None = None
+        if task.cameras:
+            from zprl.envs.mujoco.pictures import Photographer
+
+            model, _ = first.physics()
+            self._photographer = Photographer(model, task.cameras, task.image_size, getattr(first, "hidden_groups", ()))
+        sizes = {f"{camera}_image": (task.image_size, task.image_size) for camera in task.cameras}
+        self.spec = TaskSpec(
+            task.name, num_envs, dict(first.obs_dims), first.action_dim, first.control_hz, task.episode_steps, device, sizes
+        )
         self._seed = 0
         self._age = np.zeros(num_envs, np.int64)
         self._episode = np.zeros(num_envs, np.int64)
@@ -81,10 +97,10 @@ class Worlds:
         self._alive()
         self._seed, self._started = seed, True
         self._age[:], self._episode[:] = 0, 0
-        return self._tensors([self._start(n) for n in range(len(self.worlds))])
+        return self._tensors([self._start(n) for n in range(len(self.worlds))]) | self._pictures()
 
-    def step(self, action: torch.Tensor) -> StepResult:
-        """Execute one action (N, A) in every world."""
+    def step(self, action: torch.Tensor, *, look: bool = True) -> StepResult:
+        """Execute one action (N, A) in every world; see :meth:`zprl.envs.base.VectorEnv.step`."""
         self._alive()
         check_action(self.spec, action)
         if not self._started:
@@ -97,18 +113,24 @@ class Worlds:
         truncated = ~success & (self._age >= self.spec.episode_steps)
         final = [frame for frame, _ in played]
         first = list(final)
-        for n in np.flatnonzero(success | truncated).tolist():
+        over = np.flatnonzero(success | truncated)
+        last = self._pictures(over) if look or len(over) else {}  # before their next episodes begin
+        for n in over.tolist():
             self._age[n] = 0
             self._episode[n] += 1
             first[n] = self._start(n)
+        seen = self._pictures() if look else {}
+        if look:  # the same moment, but where an episode ended
+            going = self._flags(~(success | truncated))
+            last = {key: torch.where(going[:, None, None, None], seen[key], value) for key, value in last.items()}
         won = self._flags(success)
         return StepResult(
-            obs=self._tensors(first),
+            obs=self._tensors(first) | seen,
             reward=won.float(),
             terminated=won.clone(),
             truncated=self._flags(truncated),
             success=won,
-            final_obs=self._tensors(final),
+            final_obs=self._tensors(final) | last,
             target=torch.from_numpy(targets).float().to(self.spec.device),
         )
 
@@ -118,7 +140,7 @@ class Worlds:
         return torch.from_numpy(np.stack([world.hold() for world in self.worlds])).float().to(self.spec.device)
 
     def scene(self) -> dict[str, torch.Tensor]:
-        """Nothing: no pictures of these worlds are drawn yet."""
+        """Nothing: reports draw poses of bodies, and these worlds have pictures of their own (``task.cameras``)."""
         return {}
 
     def state(self) -> dict[str, torch.Tensor]:
@@ -142,6 +164,9 @@ class Worlds:
     def close(self) -> None:
         """Close every world."""
         worlds, self.worlds = self.worlds, []
+        if self._photographer is not None:
+            self._photographer.close()
+            self._photographer = None
         for world in worlds:
             world.close()
 
@@ -163,6 +188,16 @@ class Worlds:
             key: torch.from_numpy(np.stack([frame[key] for frame in frames]).astype(np.float32)).to(self.spec.device)
             for key in self.spec.obs_dims
         }
+
+    def _pictures(self, which: np.ndarray | None = None) -> Obs:
+        """Pictures (N, H, W, 3) of now, of the worlds ``which``; black elsewhere."""
+        if self._photographer is None:
+            return {}
+        size = self._photographer.size
+        found = np.zeros((len(self._photographer.names), len(self.worlds), size, size, 3), np.uint8)
+        for n in range(len(self.worlds)) if which is None else which.tolist():
+            found[:, n] = self._photographer.draw(*self.worlds[n].physics())
+        return {key: torch.from_numpy(value).to(self.spec.device) for key, value in zip(self.spec.image_sizes, found, strict=True)}
 
     def _flags(self, values: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(values.copy()).to(self.spec.device)
