@@ -9,7 +9,6 @@ import os
 import platform
 import shutil
 import sys
-import threading
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -45,8 +44,8 @@ TIME = "time.json"
 DEMOS = Path("data/demos/demos.hdf5")
 SPENT = ("runs", "artifacts/learner")
 """What a finished cell no longer needs: resume state and replay memory."""
-
-_stopping = threading.Event()
+STOP = "STOP"
+"""In a suite's folder while its cells are asked to stop: no signal reaches a thread."""
 
 
 # -- one cell ------------------------------------------------------------------------------------------------------------
@@ -126,8 +125,8 @@ def spent(cell: Cell) -> float:
 
 
 @task(task_run_name="{name}", cache_policy=NO_CACHE, retries=0)
-def run_cell(cell: Cell, name: str, tracking: dict[str, str]) -> None:
-    """Run what is left of a cell; its stages' lines go to ``log.txt`` in its folder."""
+def run_cell(cell: Cell, name: str, tracking: dict[str, str], stop: Path) -> None:
+    """Run what is left of a cell, until it is done or the file ``stop`` appears; its stages' lines go to ``log.txt`` in its folder."""
     os.environ.update(tracking)
     prepare(cell)
     before, started = spent(cell), time.monotonic()
@@ -138,9 +137,7 @@ def run_cell(cell: Cell, name: str, tracking: dict[str, str]) -> None:
         try:
             for command in commands(cell):
                 env = {PARENT_VARIABLE: tracker.run_id or ""}
-                code, _ = stream(
-                    command, lambda line: print(line, file=log, flush=True), cwd=cell.folder, env=env, stopping=_stopping.is_set
-                )
+                code, _ = stream(command, lambda line: print(line, file=log, flush=True), cwd=cell.folder, env=env, stopping=stop.exists)
                 if code == Interrupted.exit_code:
                     raise Interrupted(f"{name} stopped on request", remedy="run the same command again to continue")
                 if code:
@@ -240,7 +237,10 @@ def run_suite(name: str, folder: str, choice: Choice, jobs: int) -> list[str]:
         One sentence per failure.
     """
     environment.say_failures_in_one_sentence()
-    cells = choice.of(suite.cells(suite.load(name), Path(folder)))
+    place = Path(folder).resolve()
+    place.mkdir(parents=True, exist_ok=True)
+    (place / STOP).unlink(missing_ok=True)
+    cells = choice.of(suite.cells(suite.load(name), place))
     waiting = [cell for cell in cells if finished(cell) is None]
     running: dict[Path, tuple[Cell, PrefectFuture[None]]] = {}
     failed: dict[Path, str] = {}
@@ -254,27 +254,28 @@ def run_suite(name: str, folder: str, choice: Choice, jobs: int) -> list[str]:
                     failed[cell.folder] = f"{cell.name}: without its base policy"
                 for cell in [c for c in waiting if c.base is None or finished(c.base)][: jobs - len(running)]:
                     waiting.remove(cell)
-                    running[cell.folder] = (cell, run_cell.submit(cell, cell.name, tracking))
+                    running[cell.folder] = (cell, run_cell.submit(cell, cell.name, tracking, place / STOP))
                 time.sleep(1.0)
-                for place, (cell, future) in list(running.items()):
+                for where, (cell, future) in list(running.items()):
                     state = future.state
                     if not state.is_final():
                         continue
-                    del running[place]
+                    del running[where]
                     if state.is_completed():
                         watch.say(cell, _verdict(cell))
                         continue
                     error = future.result(raise_on_failure=False)
                     if isinstance(error, Interrupted):
                         raise error
-                    failed[place] = f"{cell.name}: {error.message if isinstance(error, ZprlError) else error!r}; see {place / LOG}"
-                    watch.say(cell, f"failed: {failed[place]}")
+                    failed[where] = f"{cell.name}: {error.message if isinstance(error, ZprlError) else error!r}; see {where / LOG}"
+                    watch.say(cell, f"failed: {failed[where]}")
         except BaseException:
-            _stopping.set()
+            (place / STOP).touch()
             raise
         finally:
             for _, future in running.values():
                 future.wait()
+            (place / STOP).unlink(missing_ok=True)
     return list(failed.values())
 
 
@@ -334,8 +335,16 @@ def publish(name: str, folder: Path, target: Path, *, command: str) -> Path:
 def bench(name: str, *, folder: Path, target: Path, choice: Choice, jobs: int, command: str) -> Path:
     """Run a suite to its end and publish what came out; interrupted, the same call continues.
 
+    Args:
+        name: The suite.
+        folder: Where all suites' cells live.
+        target: Where table, picture and page are written.
+        choice: Part of the suite.
+        jobs: Cells at a time.
+        command: What the page names as the way to make it again.
+
     Raises:
-        StageError: a cell failed; everything that could run has run, and the page is written.
+        EnvironmentProblem: cells failed; everything that could run has run, and the page is written.
     """
     place = folder / Path(name).stem
     runner = ThreadPoolTaskRunner(max_workers=jobs)
