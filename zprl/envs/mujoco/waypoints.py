@@ -6,22 +6,25 @@ A script never gives up: when the object is lost on the way it begins again, so 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from scipy.spatial.transform import Rotation
 
-from zprl.envs.mujoco.robosuite import CLOSED, OPEN
+from zprl.envs.mujoco.expert import Expert, ExpertSettings
+from zprl.envs.mujoco.robosuite import CLOSED, OPEN, STEP, TURN
 
 if TYPE_CHECKING:
+    from zprl.envs.base import Obs
     from zprl.envs.mujoco.robosuite import RobosuiteWorld
 
     Goal = Callable[[], tuple[np.ndarray, np.ndarray]]
     """Where the tool should be now, (3,) [m], and the horizontal direction along which its fingers should move, (3,)."""
 
-STEP, TURN = 0.05, 0.5
-"""What 1 of an action asks for [m] and [rad]; robosuite's."""
+SHAKE = np.array([1.0, 1.0, 1.0, 0.2, 0.2, 0.2, 0.0])
+"""How much of an operator's tremor shows in position, rotation and gripper: a hand that shakes by centimetres turns little."""
 GAIN = 2.0
 """Share of the missing way that a step asks for: the controller answers a step with about half of it."""
 NEAR, ALIGNED = 0.01, 0.2
@@ -195,3 +198,27 @@ def heading(turned: np.ndarray) -> float:
 
 SCRIPTS: dict[str, Callable[[RobosuiteWorld], Script]] = {"lift": lift, "can": can, "square": square}
 """Task name to its script."""
+
+
+class Operator(Expert):
+    """One episode's worth of playing a script in N worlds, with the failings of :class:`zprl.envs.mujoco.expert.Expert`.
+
+    Args:
+        script: What a flawless operator does.
+        worlds: The N worlds.
+        seed: Seed of grades, tremor, drift and pauses.
+        settings: Grades of operators.
+    """
+
+    def __init__(
+        self, script: Callable[[RobosuiteWorld], Script], worlds: Sequence[RobosuiteWorld], seed: int, settings: ExpertSettings
+    ) -> None:
+        playing = [script(world) for world in worlds]
+        super().__init__(lambda: np.stack([next(play) for play in playing]), len(worlds), seed, settings, still=np.zeros(6), shake=SHAKE)
+        self._worlds = worlds
+
+    def act(self, obs: Obs) -> torch.Tensor:
+        """Return the next action (N, A), steps or poses as the worlds take them."""
+        steps = super().act(obs)
+        actions = [world.as_action(step) for world, step in zip(self._worlds, steps.cpu().numpy(), strict=True)]
+        return torch.from_numpy(np.stack(actions)).float().to(steps.device)
