@@ -7,8 +7,8 @@ name that ends in ``-absolute`` they are poses of the tool in the world, ten per
 
 Observations are robomimic's low-dimensional ones: per arm ``robot0_eef_pos`` [m], ``robot0_eef_quat`` (xyzw, of the hand's body, which is a
 quarter turn about the tool from the frame that actions mean; robomimic's files have it so) and ``robot0_gripper_qpos`` (2, [m]), then
-``object``, robosuite's own ``object-state``.  They are read after the step.  robosuite itself reads them in the first of a step's 25
-physics steps, and an object's place in the hand one reading later, so that its first frame has zeros there.
+``object``, robosuite's own ``object-state``.  They are read after the step.  robosuite itself shows bodies where they were one physics step
+(2 ms) ago, and in the hand's frame a thing where it was one control step ago, so that its first frame has zeros there.
 
 Objects whose size robosuite draws when it loads a model (lift's cube, by a millimetre) have the size of one fixed draw.
 """
