@@ -26,19 +26,19 @@ if TYPE_CHECKING:
 SHAKE = np.array([1.0, 1.0, 1.0, 0.2, 0.2, 0.2, 0.0])
 """How much of an operator's tremor shows in position, rotation and gripper: a hand that shakes by centimetres turns little."""
 GAIN = 2.0
-"""Share of the missing way that a step asks for: the controller answers a step with about half of it."""
+"""How much of the missing way a step asks for: the tool makes about 1 cm of the 5 cm that the largest step asks for."""
 NEAR, ALIGNED = 0.01, 0.2
 """When a waypoint is reached [m], [rad]."""
 PATIENCE = 60
 """Steps after which a waypoint is left although it was not reached."""
 GRIP_STEPS = 8
-"""The command needs five steps from half open to closed; the fingers need a little longer."""
+"""The command takes ten steps from open to closed, but the fingers meet an object before its end."""
 CLOSE, LEAD = 0.05, 0.1
 """Within how much of its goal [m] the arm is told to go beyond it, and by what share more at each step."""
 HELD = 0.05
 """How far from the tool a held object's centre is at most [m]."""
 CARRY_HEIGHT, RELEASE_HEIGHT = 1.0, 0.9
-"""Of the tool in the world [m]; the bins' floor is at 0.8 m and their walls end at 0.9 m."""
+"""Of the tool in the world [m]; the bins stand at 0.8 m, and what is less than 0.1 m above counts as inside."""
 HANDLE = np.array([0.058, 0.0, 0.0])
 """Where on the nut to grip it [m], in its own frame; the middle of its handle is at 0.054."""
 UP = np.array([0.0, 0.0, 1.0])
