@@ -120,7 +120,7 @@ def test_the_gripper_closes_with_plus_one() -> None:
         assert (widths[1] < 0.005).all()
 
 
-@pytest.mark.parametrize(("name", "num_envs", "steps"), [("lift", 10, 60), ("can", 4, 160)])
+@pytest.mark.parametrize(("name", "num_envs", "steps"), [("lift", 10, 60), ("can", 3, 160), ("square-absolute", 3, 200)])
 def test_the_flawless_operator_succeeds(name: str, num_envs: int, steps: int, tmp_path) -> None:
     settings = RecordSettings(
         task=Task(name=f"robosuite/{name}", episode_steps=steps), num_envs=num_envs, keep_failures=1.0, operator=FLAWLESS
@@ -128,7 +128,7 @@ def test_the_flawless_operator_succeeds(name: str, num_envs: int, steps: int, tm
     file = tmp_path / "demos.hdf5"
     seen = record(file, episodes=num_envs, seed=0, settings=settings, progress=lambda n: None)
     assert seen.succeeded["better"] >= 0.9 * num_envs
-    assert {e.actions.shape[1] for e in RobomimicReader().read(file)} == {7}
+    assert {e.actions.shape[1] for e in RobomimicReader().read(file)} == {10 if name.endswith("absolute") else 7}
 
 
 def test_what_is_missing_is_told(tmp_path) -> None:

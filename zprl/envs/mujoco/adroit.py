@@ -13,16 +13,14 @@ benchmark's at one step, and not that of a pen that is held there.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import io
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import mujoco
 import numpy as np
-from gymnasium_robotics.envs.adroit_hand.adroit_door import AdroitHandDoorEnv
-from gymnasium_robotics.envs.adroit_hand.adroit_hammer import AdroitHandHammerEnv
-from gymnasium_robotics.envs.adroit_hand.adroit_pen import AdroitHandPenEnv
-from gymnasium_robotics.envs.adroit_hand.adroit_relocate import AdroitHandRelocateEnv
 
 from zprl.envs.mujoco.world import Worlds
 from zprl.errors import ConfigError
@@ -30,7 +28,12 @@ from zprl.errors import ConfigError
 if TYPE_CHECKING:
     from zprl.config import Task
 
-# The registered names add time limits and, with a warning, dense rewards that changed; neither is used.
+with contextlib.redirect_stderr(io.StringIO()):  # a notice that dense rewards have changed; none is used here
+    from gymnasium_robotics.envs.adroit_hand.adroit_door import AdroitHandDoorEnv
+    from gymnasium_robotics.envs.adroit_hand.adroit_hammer import AdroitHandHammerEnv
+    from gymnasium_robotics.envs.adroit_hand.adroit_pen import AdroitHandPenEnv
+    from gymnasium_robotics.envs.adroit_hand.adroit_relocate import AdroitHandRelocateEnv
+
 TASKS = {"door": AdroitHandDoorEnv, "hammer": AdroitHandHammerEnv, "pen": AdroitHandPenEnv, "relocate": AdroitHandRelocateEnv}
 JOINTS = {"door": 27, "hammer": 26, "pen": 24, "relocate": 30}
 """So many of the benchmark's numbers, its first, are angles of the hand and its arm."""

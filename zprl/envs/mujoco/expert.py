@@ -89,9 +89,9 @@ class Expert:
         draw = seeding.numpy_generator(self._seed, "expert-step", self._step)
         kick = draw.standard_normal(self._drift.shape)
         self._drift = DRIFT_STAY * self._drift + np.sqrt(1 - DRIFT_STAY**2) * self._drift_size * kick
-        noise = self._tremor * draw.standard_normal(action.shape)
-        noise[:, :moves] += self._drift
-        action = action + self._shake * noise
+        shake = np.broadcast_to(self._shake, action.shape)
+        action = action + shake * self._tremor * draw.standard_normal(action.shape)
+        action[:, :moves] += shake[:, :moves] * self._drift
         stops = (draw.random(len(action)) < self._pause[:, 0]) & (self._waiting == 0)
         self._waiting = np.where(stops, draw.integers(*PAUSE_STEPS, len(action)), np.maximum(self._waiting - 1, 0))
         action[self._waiting > 0, :moves] = self._still

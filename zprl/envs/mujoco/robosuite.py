@@ -7,8 +7,8 @@ name that ends in ``-absolute`` they are poses of the tool in the world, ten per
 
 Observations are robomimic's low-dimensional ones: per arm ``robot0_eef_pos`` [m], ``robot0_eef_quat`` (xyzw, of the hand's body, which is a
 quarter turn about the tool from the frame that actions mean; robomimic's files have it so) and ``robot0_gripper_qpos`` (2, [m]), then
-``object``, robosuite's own ``object-state``.  They are read after the step.  robosuite itself reads them in the first of a step's 25
-physics steps, and an object's place in the hand one reading later, so that its first frame has zeros there.
+``object``, robosuite's own ``object-state``.  They are read after the step.  robosuite itself shows bodies where they were one physics step
+(2 ms) ago, and in the hand's frame a thing where it was one control step ago, so that its first frame has zeros there.
 
 Objects whose size robosuite draws when it loads a model (lift's cube, by a millimetre) have the size of one fixed draw.
 """
@@ -33,8 +33,7 @@ from zprl.errors import ConfigError
 
 if TYPE_CHECKING:
     from zprl.config import Task
-    from zprl.envs.mujoco.expert import Expert
-    from zprl.envs.mujoco.waypoints import Script
+    from zprl.envs.mujoco.waypoints import Operator, Script
 
 # It warns of robots, controllers and private settings that nothing here asks for.
 logging.getLogger("robosuite_logs").addFilter(lambda record: record.levelno >= logging.ERROR)
@@ -49,8 +48,8 @@ ABSOLUTE = "-absolute"
 CONTROL_HZ = 20.0
 OPEN, CLOSED = -1.0, 1.0
 FINGERS = 2
-SHAKE = np.array([1.0, 1.0, 1.0, 0.2, 0.2, 0.2, 0.0])
-"""How much of an operator's tremor shows in position, rotation and gripper: a hand that shakes by centimetres turns little (ours)."""
+STEP, TURN = 0.05, 0.5
+"""What 1 of an action asks for [m] and [rad]; robosuite's."""
 STATE = mujoco.mjtState.mjSTATE_INTEGRATION
 
 
@@ -151,6 +150,14 @@ class RobosuiteWorld:
             return np.tile([0.0] * 6 + [OPEN], len(self.env.robots))
         return np.concatenate([np.concatenate((pos, turn[:, 0], turn[:, 1], [OPEN])) for pos, turn in map(self.tool, self._arms())])
 
+    def as_action(self, step: np.ndarray) -> np.ndarray:
+        """This world's action for a step (7,) of its only arm: the same, or the pose that robosuite's controller would make of it."""
+        if not self._absolute:
+            return step
+        position, turned = self.tool()
+        turned = Rotation.from_rotvec(TURN * step[3:6]).as_matrix() @ turned
+        return np.concatenate((position + STEP * step[:3], turned[:, 0], turned[:, 1], step[6:]))
+
     def target(self) -> np.ndarray:
         """Where the first arm's controller was told to bring the tool [m]."""
         arm = self._arm(0)
@@ -245,13 +252,9 @@ class OperatedWorlds(Worlds):
         super().__init__(task, make_world, num_envs=num_envs, device=device)
         self._script = script
 
-    def operator(self, seed: int, settings: Mapping[str, Any]) -> Expert:
-        """A scripted operator for one episode of every world; see :mod:`zprl.envs.mujoco.expert`."""
-        from zprl.envs.mujoco.expert import Expert, ExpertSettings
+    def operator(self, seed: int, settings: Mapping[str, Any]) -> Operator:
+        """A scripted operator for one episode of every world; see :mod:`zprl.envs.mujoco.waypoints`."""
+        from zprl.envs.mujoco.expert import ExpertSettings
+        from zprl.envs.mujoco.waypoints import Operator
 
-        playing = [self._script(world) for world in self.worlds]
-
-        def advise() -> np.ndarray:
-            return np.stack([next(play) for play in playing])
-
-        return Expert(advise, self.spec.num_envs, seed, ExpertSettings.model_validate(dict(settings)), still=np.zeros(6), shake=SHAKE)
+        return Operator(self._script, self.worlds, seed, ExpertSettings.model_validate(dict(settings)))

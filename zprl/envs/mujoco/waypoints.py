@@ -6,36 +6,39 @@ A script never gives up: when the object is lost on the way it begins again, so 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from scipy.spatial.transform import Rotation
 
-from zprl.envs.mujoco.robosuite import CLOSED, OPEN
+from zprl.envs.mujoco.expert import Expert, ExpertSettings
+from zprl.envs.mujoco.robosuite import CLOSED, OPEN, STEP, TURN
 
 if TYPE_CHECKING:
+    from zprl.envs.base import Obs
     from zprl.envs.mujoco.robosuite import RobosuiteWorld
 
     Goal = Callable[[], tuple[np.ndarray, np.ndarray]]
     """Where the tool should be now, (3,) [m], and the horizontal direction along which its fingers should move, (3,)."""
 
-STEP, TURN = 0.05, 0.5
-"""What 1 of an action asks for [m] and [rad]; robosuite's."""
+SHAKE = np.array([1.0, 1.0, 1.0, 0.2, 0.2, 0.2, 0.0])
+"""How much of an operator's tremor shows in position, rotation and gripper: a hand that shakes by centimetres turns little."""
 GAIN = 2.0
-"""Share of the missing way that a step asks for: the controller answers a step with about half of it."""
+"""How much of the missing way a step asks for: the tool makes about 1 cm of the 5 cm that the largest step asks for."""
 NEAR, ALIGNED = 0.01, 0.2
 """When a waypoint is reached [m], [rad]."""
 PATIENCE = 60
 """Steps after which a waypoint is left although it was not reached."""
 GRIP_STEPS = 8
-"""The command needs five steps from half open to closed; the fingers need a little longer."""
+"""The command takes ten steps from open to closed, but the fingers meet an object before its end."""
 CLOSE, LEAD = 0.05, 0.1
 """Within how much of its goal [m] the arm is told to go beyond it, and by what share more at each step."""
 HELD = 0.05
 """How far from the tool a held object's centre is at most [m]."""
 CARRY_HEIGHT, RELEASE_HEIGHT = 1.0, 0.9
-"""Of the tool in the world [m]; the bins' floor is at 0.8 m and their walls end at 0.9 m."""
+"""Of the tool in the world [m]; the bins stand at 0.8 m, and what is less than 0.1 m above counts as inside."""
 HANDLE = np.array([0.058, 0.0, 0.0])
 """Where on the nut to grip it [m], in its own frame; the middle of its handle is at 0.054."""
 UP = np.array([0.0, 0.0, 1.0])
@@ -195,3 +198,27 @@ def heading(turned: np.ndarray) -> float:
 
 SCRIPTS: dict[str, Callable[[RobosuiteWorld], Script]] = {"lift": lift, "can": can, "square": square}
 """Task name to its script."""
+
+
+class Operator(Expert):
+    """One episode's worth of playing a script in N worlds, with the failings of :class:`zprl.envs.mujoco.expert.Expert`.
+
+    Args:
+        script: What a flawless operator does.
+        worlds: The N worlds.
+        seed: Seed of grades, tremor, drift and pauses.
+        settings: Grades of operators.
+    """
+
+    def __init__(
+        self, script: Callable[[RobosuiteWorld], Script], worlds: Sequence[RobosuiteWorld], seed: int, settings: ExpertSettings
+    ) -> None:
+        playing = [script(world) for world in worlds]
+        super().__init__(lambda: np.stack([next(play) for play in playing]), len(worlds), seed, settings, still=np.zeros(6), shake=SHAKE)
+        self._worlds = worlds
+
+    def act(self, obs: Obs) -> torch.Tensor:
+        """Return the next action (N, A), steps or poses as the worlds take them."""
+        steps = super().act(obs)
+        actions = [world.as_action(step) for world, step in zip(self._worlds, steps.cpu().numpy(), strict=True)]
+        return torch.from_numpy(np.stack(actions)).float().to(steps.device)
