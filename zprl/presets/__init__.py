@@ -22,10 +22,13 @@ from zprl.session.task import RealTask, built_in
 FOLDER = Path(__file__).parent
 
 
+def _files() -> dict[str, Path]:
+    return {path.relative_to(FOLDER).with_suffix("").as_posix(): path for path in FOLDER.rglob("*.yaml")}
+
+
 def names() -> list[str]:
     """Presets shipped with the package."""
-    shipped = (path.relative_to(FOLDER).with_suffix("").as_posix() for path in FOLDER.rglob("*.yaml"))
-    return sorted([*shipped, *(name for name in built_in() if RealTask.load(name).recipe)])
+    return sorted([*_files(), *(name for name in built_in() if RealTask.load(name).recipe)])
 
 
 def read(name: str) -> dict[str, Any]:
@@ -34,12 +37,13 @@ def read(name: str) -> dict[str, Any]:
     Raises:
         ConfigError: no such preset; the nearest one is named.
     """
+    if (file := _files().get(name)) is not None:
+        return dict(yaml.safe_load(file.read_text()))
     if name not in names():
         near = difflib.get_close_matches(name, names(), n=1)
         hint = f"; did you mean '{near[0]}'?" if near else ""
         raise ConfigError(f"no preset is named '{name}'{hint}", remedy=f"presets: {', '.join(names())}")
-    file = FOLDER / f"{name}.yaml"
-    return dict(yaml.safe_load(file.read_text())) if file.exists() else _of_task(RealTask.load(name))
+    return _of_task(RealTask.load(name))
 
 
 def _of_task(task: RealTask) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given, settings
@@ -66,6 +67,14 @@ def test_one_seed_still_has_the_interval_of_its_episodes() -> None:
     assert (found.low, found.high) == pytest.approx((0.72, 0.87), abs=0.02)  # +- 1.96 sqrt(.8 * .2 / 100)
 
 
+@pytest.fixture(scope="module")
+def _few_draws() -> Iterator[None]:
+    before, statistics.DRAWS = statistics.DRAWS, 100
+    yield
+    statistics.DRAWS = before
+
+
+@pytest.mark.usefixtures("_few_draws")
 @settings(max_examples=25, deadline=None)
 @given(RUNS, RUNS)
 def test_what_holds_for_any_runs(first: dict, second: dict) -> None:
