@@ -38,6 +38,8 @@ from zprl.tracking.mlflow_tracker import ARTIFACT_FOLDER, tracking_uri  # noqa: 
 
 DONE = "cell.json"
 """In a cell's folder: what came out, and the key of what it came from."""
+KEY = "KEY"
+"""In a cell's folder: what its content comes from."""
 LOG = "log.txt"
 TIME = "time.json"
 """In a cell's folder: what its stages print, and seconds spent so far, interrupted attempts included."""
@@ -63,11 +65,13 @@ def finished(cell: Cell) -> dict[str, Any] | None:
 def prepare(cell: Cell) -> None:
     """Make the folder: parameters, and the base policy or the demonstrations."""
     here = cell.folder
-    if (here / "KEY").exists() and (here / "KEY").read_text() != cell.key:
-        shutil.rmtree(here)  # made with other numbers
+    if (here / KEY).exists() and (old := (here / KEY).read_text()) != cell.key:
+        here.rename(here.with_name(f"{here.name}.{old}"))  # made with other numbers, which may come back
+    if not here.exists() and (kept := here.with_name(f"{here.name}.{cell.key}")).exists():
+        kept.rename(here)
     here.mkdir(parents=True, exist_ok=True)
     durable.write_text(here / "params.yaml", yaml.safe_dump(cell.params, sort_keys=False))
-    durable.write_text(here / "KEY", cell.key)
+    durable.write_text(here / KEY, cell.key)
     if cell.base is None:
         if isinstance(cell.demos, Path):
             if not cell.demos.is_file():
@@ -129,6 +133,8 @@ def run_cell(cell: Cell, name: str, tracking: dict[str, str], stop: Path) -> Non
     """Run what is left of a cell, until it is done or the file ``stop`` appears; its stages' lines go to ``log.txt`` in its folder."""
     os.environ.update(tracking)
     prepare(cell)
+    if finished(cell) is not None:  # with numbers that came back
+        return
     before, started = spent(cell), time.monotonic()
     inputs = {"base": cell.base.key} if cell.base else {}
     parent = tracking.get(PARENT_VARIABLE)
