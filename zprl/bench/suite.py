@@ -179,5 +179,14 @@ def _params(*layers: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     for layer in layers:
         for section, values in layer.items():
             presets.switch(document[section], values)
-            document[section].update(values)
+            document[section].update(_of_the_algorithm(document[section], values))
     return config.parse(document, source="the suite").model_dump(mode="json")
+
+
+def _of_the_algorithm(section: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Without what only other algorithms know: a suite's numbers are for all of its methods."""
+    if "algorithm" not in section:
+        return dict(values)
+    fields = {name: set(kind.model_fields) for name, kind in config.ALGORITHMS.items()}
+    mine = fields["ppo" if section["algorithm"] == "ppo" else "sac"]
+    return {key: value for key, value in values.items() if key in mine or not any(key in known for known in fields.values())}

@@ -195,7 +195,8 @@ class Learner:
             "episode_length": sum(n for _, n in found) / len(found) if found else 0.0,
             "latent_rms": totals["anchor_rms"] / steps,
             "residual_rms": totals["residual_rms"] / steps,
-            "residual_ratio": totals["residual_rms"] / max(totals["anchor_rms"], 1e-9),
+            # Flow noise is its own residual: there is nothing to be in proportion to.
+            "residual_ratio": totals["residual_rms"] / totals["anchor_rms"] if totals["anchor_rms"] else 0.0,
             **{name: losses.get(name, 0.0) for name in ("q_mean", "critic_loss", "actor_loss", "alpha", "entropy")},
         }
         self.curve.append(row)

@@ -84,6 +84,17 @@ def test_a_key_changes_with_what_decides_and_with_nothing_else(tmp_path: Path) -
     assert keys(methods=["dsrl", "zprl"]) == [base, dsrl, zprl]
 
 
+def test_a_suite_s_numbers_reach_the_algorithms_that_know_them(tmp_path: Path) -> None:
+    cells = suite.cells(
+        made(methods=["zprl", "dppo"], seeds=[0], params={"finetune_sim": {"warmup_chunks": 7, "rollout_steps": 9}}), tmp_path
+    )
+    assert cells[1].params["finetune_sim"]["warmup_chunks"] == 7
+    assert cells[2].params["finetune_sim"]["rollout_steps"] == 9
+    assert "warmup_chunks" not in cells[2].params["finetune_sim"]
+    with pytest.raises(ConfigError, match="warmup_chuncks"):
+        suite.cells(made(params={"finetune_sim": {"warmup_chuncks": 7}}), tmp_path)
+
+
 @pytest.mark.parametrize(
     ("changes", "told"),
     [({"methods": ["zpl"]}, "zpl"), ({"tasks": {"t": {"preset": "nowhere"}}}, "nowhere"), ({"params": {"task": {"nam": 1}}}, "nam")],
