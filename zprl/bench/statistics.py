@@ -24,6 +24,7 @@ from scipy.stats import trim_mean
 
 from zprl import seeding
 from zprl.bench.results import BASE, Point
+from zprl.report.tables import percent
 
 OURS = "zprl"
 """The method whose claims are checked."""
@@ -287,7 +288,7 @@ FASTER = 2.0
 """How many times fewer steps than the best rival in action space."""
 QUESTIONS = {
     "success": "No rival ends better",
-    "speed": f"{SPEED:g} in half the steps of action space",
+    "speed": f"{percent(SPEED)} success in half the steps of action space",
 }
 
 
@@ -362,12 +363,12 @@ def _success(methods: Mapping[str, Seeds], labels: Mapping[str, str]) -> tuple[s
     ours = methods[OURS]
     gaps = {m: difference(ours, methods[m]) for m in labels if m in methods and m != OURS and methods[m].keys() & ours.keys()}
     if not gaps:
-        return UNDECIDED, f"{labels[OURS]} {mean(ours).value:.3f}", "no rival has a seed in common"
+        return UNDECIDED, f"{labels[OURS]} {percent(mean(ours).value)}", "no rival has a seed in common"
     best = min(gaps, key=lambda m: gaps[m].value)
     gap, name = gaps[best], labels[OURS]
     shared = sorted(ours.keys() & methods[best].keys())
     levels = [float(np.mean([side[seed].rates[-1] for seed in shared])) for side in (ours, methods[best])]
-    text = f"{name} {levels[0]:.3f}; best rival {labels[best]} {levels[1]:.3f}; difference {_signed(gap.value)}"
+    text = f"{name} {percent(levels[0])}; best rival {labels[best]} {percent(levels[1])}; difference {_signed(gap.value)} points"
     if any(g.low is None for g in gaps.values()):
         return UNDECIDED, text, "one seed"
     text += f" [{_signed(gap.low or 0.0)}, {_signed(gap.high or 0.0)}]"
@@ -415,9 +416,9 @@ def steps_text(found: Reached) -> str:
 
 
 def _signed(value: float) -> str:
-    """With its sign, and a real minus.
+    """A difference of shares in percentage points, with its sign and a real minus.
 
     >>> _signed(-0.07), _signed(0.0)
-    ('−0.070', '+0.000')
+    ('−7.0', '+0.0')
     """
-    return f"{value:+.3f}".replace("-", "\N{MINUS SIGN}")
+    return f"{100 * value:+.1f}".replace("-", "\N{MINUS SIGN}")

@@ -186,7 +186,7 @@ def runs(method: str, half: float, last: float, *, seeds: int = 3) -> list[Point
 def test_claims_that_hold() -> None:
     strong, fast = claims(*runs("zprl", 0.95, 0.97), *runs("pd", 0.6, 0.9), *runs("dsrl", 0.5, 0.6))
     assert (strong.verdict, fast.verdict) == (HELD, HELD)
-    assert strong.text.startswith("ZPRL 0.970; best rival PD 0.900; difference +0.070 [+0.0")
+    assert strong.text.replace("\N{NARROW NO-BREAK SPACE}", " ").startswith("ZPRL 97.0 %; best rival PD 90.0 %; difference +7.0 points [+")
     assert strong.text.endswith("ZPRL is clearly better than 2 of 2")
     assert fast.text == "ZPRL 500; fastest rival on actions, PD, 1,000; 2.0 times as many"
 
