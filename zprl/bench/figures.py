@@ -34,10 +34,12 @@ COLOURS = (
 )
 """Ours first.  Chosen (ours) from named colour-blind safe palettes so that any two, and the grey of the base, are at least 13 apart (CIE76)
 to the normal, the protanope and the deuteranope eye (matrices of Machado et al. 2009)."""
+SMALL = "P*X"
+"""Markers that look smaller than others of their size."""
 MARKS = {"o": "●", "s": "■", "^": "▲", "D": "◆", "v": "▼", "P": "✚", "*": "★", "X": "✖", "h": "⬢", "<": "◀", "p": "⬟"}
 """Matplotlib's marker to the sign that looks like it; their number has no factor in common with the colours', so pairs repeat late."""
-LIGHTEN = 0.3
-"""Share of white in a colour on a dark background."""
+LIGHTEN = 0.15
+"""Share of white in a colour on a dark background: any two are 11 apart there."""
 COLUMNS = 3
 DASHES = (0, (4, 3))
 
@@ -118,6 +120,7 @@ def curves(points: Sequence[Point], labels: Mapping[str, str]) -> Picture:
             axes.set_visible(False)
         for axes in grid[::wide]:
             axes.set_ylabel("success")
+        figure.get_layout_engine().set(hspace=0.08, wspace=0.04)
         handles = [Line2D([], [], label=labels[m], **_line(m, look[m].colour(theme), look[m].marker)) for m in shown]
         if any(BASE in methods for methods in panels.values()):
             handles.append(Line2D([], [], color=theme.ink, ls=DASHES, lw=1.2, label="frozen base"))
@@ -139,7 +142,7 @@ def _line(method: str, colour: str, marker: str) -> dict[str, object]:
     """Ours is the thickest and on top."""
     if method == OURS:
         return {"color": colour, "marker": marker, "ms": 5, "lw": 2.8, "zorder": 5}
-    return {"color": colour, "marker": marker, "ms": 4, "lw": 1.4, "zorder": 3, "mew": 0}
+    return {"color": colour, "marker": marker, "ms": 5.5 if marker in SMALL else 4, "lw": 1.4, "zorder": 3, "mew": 0}
 
 
 def _panel(axes: Axes, methods: Mapping[str, Mapping[str, Seeds]], look: Mapping[str, Look], theme: Theme) -> None:
@@ -180,7 +183,17 @@ def together(middle: Mapping[str, Estimate], better: Mapping[str, Estimate], lab
             found, colour = estimates[method], look[method].colour(theme)
             if found.low is not None and found.high is not None:
                 axes.plot([found.low, found.high], [row, row], color=colour, lw=6, alpha=0.35, solid_capstyle="butt")
-            axes.plot([found.value], [row], look[method].marker, color=colour, ms=7, mec=theme.paper, mew=0.8, clip_on=False, zorder=5)
+            axes.plot(
+                [found.value],
+                [row],
+                look[method].marker,
+                color=colour,
+                ms=10 if look[method].marker in SMALL else 7,
+                mec=theme.paper,
+                mew=0.6,
+                clip_on=False,
+                zorder=5,
+            )
         axes.set_yticks(range(len(order)), [names[m] for m in order])
         axes.set(xlim=(0, 1), ylim=(-0.6, len(order) - 0.4))
         axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
@@ -188,6 +201,7 @@ def together(middle: Mapping[str, Estimate], better: Mapping[str, Estimate], lab
 
     def draw(figure: Figure, theme: Theme) -> None:
         left, right = figure.subplots(1, 2, sharey=True) if better else (figure.subplots(), None)
+        figure.get_layout_engine().set(wspace=0.06)
         bars(left, middle, theme)
         left.set(title="Final success, interquartile mean", xlabel="success")
         for label, method in zip(left.get_yticklabels(), order, strict=True):

@@ -98,10 +98,11 @@ def html(points: Sequence[Point], facts: Sequence[RunFacts], info: SuiteInfo) ->
         "claims": _claims(claims),
         "questions": {key: QUESTIONS[key] for key in QUESTIONS if any(claim.question == key for claim in claims)},
         "tally": _tally(claims),
-        "success": _success(runs, tasks),
+        "success": (success := _success(runs, tasks)),
+        "usual": next((text for text, _ in Counter(cell["runs"] for cell in success.values()).most_common(1)), ""),
         "middle": {m: {"middle": _estimate(middle[m]), "better": _estimate(better.get(m))} for m in middle},
         "partial": [names[m] for m in shown if m not in middle],
-        "thresholds": [percent(x) for x in THRESHOLDS],
+        "thresholds": [f"{100 * x:.0f}\N{NARROW NO-BREAK SPACE}%" for x in THRESHOLDS],
         "steps": {key: [_steps(statistics.steps_to(seeds, x)) for x in THRESHOLDS] for key, seeds in runs.items()},
         "smooth": {key: _smooth(key, points, seeds, facts) for key, seeds in runs.items()},
         "cost": {m: _cost([fact for fact in facts if fact.method == m]) for m in shown},
@@ -127,15 +128,16 @@ def _together(runs: Mapping[tuple[str, str], Seeds], shown: Sequence[str]) -> tu
     return middle, {m: statistics.improvement(ours, complete[m]) for m in middle if m != OURS} if ours else {}
 
 
-def _claims(claims: Sequence[Claim]) -> dict[str, dict[str, dict[str, str]]]:
+def _claims(claims: Sequence[Claim]) -> dict[str, dict[str, dict[str, Any]]]:
     """Task to question to verdict and numbers."""
-    found: dict[str, dict[str, dict[str, str]]] = {}
+    found: dict[str, dict[str, dict[str, Any]]] = {}
     for claim in claims:
         found.setdefault(claim.task, {})[claim.question] = {
             "verdict": claim.verdict,
             "tone": VERDICTS[claim.verdict],
             "text": claim.text,
             "reason": claim.reason,
+            "waiting": claim.waiting,
         }
     return found
 
@@ -186,12 +188,12 @@ def _smooth(key: tuple[str, str], points: Sequence[Point], seeds: Seeds, facts: 
 
 def _cost(facts: Sequence[RunFacts]) -> dict[str, str]:
     """Means over a method's runs, and their sum."""
-    wall = _mean([fact.wall_s for fact in facts])
+    wall, updates = _mean([fact.wall_s for fact in facts]), _mean([fact.updates for fact in facts])
     return {
         "runs": str(len(facts)),
         "wall": number(None, 0) if wall is None else duration(wall),
         "total": number(None, 0) if wall is None else duration(wall * len(facts)),
-        "updates": number(_mean([fact.updates for fact in facts]), 0),
+        "updates": number(None, 0) if updates is None else f"{updates:,.0f}",
         "rate": number(_mean([fact.updates_per_s for fact in facts]), 0),
     }
 

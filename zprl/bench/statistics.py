@@ -288,7 +288,7 @@ FASTER = 2.0
 """How many times fewer steps than the best rival in action space."""
 QUESTIONS = {
     "success": "No rival ends better",
-    "speed": f"{percent(SPEED)} success in half the steps of action space",
+    "speed": f"{SPEED:.0%} success in half the steps of action space".replace("%", "\N{NARROW NO-BREAK SPACE}%"),
 }
 
 
@@ -302,6 +302,7 @@ class Claim:
         verdict: :data:`HELD`, :data:`NOT_HELD` or :data:`UNDECIDED`.
         text: The numbers.
         reason: Why it is undecided, else empty.
+        waiting: Runs that it is about are missing: the numbers are those so far.
     """
 
     task: str
@@ -309,6 +310,7 @@ class Claim:
     verdict: str
     text: str
     reason: str = ""
+    waiting: bool = False
 
 
 def rivals(spaces: Mapping[str, str]) -> list[str]:
@@ -351,8 +353,9 @@ def claims(
             waiting = [labels[m] for m in spaces if m in left & concerned]
             verdict, text, reason = check({m: found[task, m] for m in concerned if (task, m) in found}, labels)
             if waiting:
-                verdict, reason = UNDECIDED, f"runs are missing: {', '.join(waiting)}"
-            result.append(Claim(task, question, verdict, text, reason if verdict == UNDECIDED else ""))
+                verdict = UNDECIDED
+                reason = f"runs are missing: {', '.join(waiting) if len(waiting) < 4 else f'of {len(waiting)} methods'}"
+            result.append(Claim(task, question, verdict, text, reason, bool(waiting)))
     return result
 
 
