@@ -354,7 +354,7 @@ def claims(
             verdict, text, reason = check({m: found[task, m] for m in concerned if (task, m) in found}, labels)
             if waiting:
                 verdict = UNDECIDED
-                reason = f"runs are missing: {', '.join(waiting) if len(waiting) < 4 else f'of {len(waiting)} methods'}"
+                reason = f"runs of {', '.join(waiting) if len(waiting) < 4 else f'{len(waiting)} methods'} are missing"
             result.append(Claim(task, question, verdict, text, reason, bool(waiting)))
     return result
 

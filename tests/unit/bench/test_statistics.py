@@ -215,8 +215,8 @@ def test_less_than_twice_as_fast_is_not_held() -> None:
         (runs("zprl", 0.6, 0.95), runs("pd", 0.5, 0.6), "the budget is too small to tell"),
         (runs("zprl", 0.6, 0.7), runs("pd", 0.5, 0.6), "neither gets there"),
         (runs("zprl", 0.95, 0.97, seeds=1), runs("pd", 0.6, 0.9), "one seed"),
-        (runs("zprl", 0.95, 0.97), [], "runs are missing: PD"),
-        ([], runs("pd", 0.6, 0.9), "runs are missing: ZPRL"),
+        (runs("zprl", 0.95, 0.97), [], "runs of PD are missing"),
+        ([], runs("pd", 0.6, 0.9), "runs of ZPRL are missing"),
         (
             [point("zprl", s, n, 0.95) for s in range(2) for n in (0, 100)],
             [point("pd", s, n, 0.95) for s in range(2) for n in (0, 100)],
@@ -236,7 +236,7 @@ def test_a_slow_rival_counts_with_its_budget() -> None:
 def test_no_claim_is_held_before_all_of_its_runs_are_in() -> None:
     rows = (*runs("zprl", 0.95, 0.97), *runs("pd", 0.6, 0.9), *runs("dsrl", 0.5, 0.6))
     strong, fast = claims(*rows, missing=(("t", "dsrl", 3),))
-    assert (strong.verdict, strong.reason) == (UNDECIDED, "runs are missing: DSRL")
+    assert (strong.verdict, strong.reason) == (UNDECIDED, "runs of DSRL are missing")
     assert fast.verdict == HELD, "speed is not about it"
     later = claims(*rows, missing=(("u", "zprl", 0),))[2:]
     assert [(c.task, c.verdict) for c in later] == [("u", UNDECIDED), ("u", UNDECIDED)]
