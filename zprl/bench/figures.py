@@ -1,141 +1,220 @@
-"""The page's diagrams: curves per task, all tasks together, who beats whom."""
+"""The page's diagrams: success while training, and all tasks together."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from zprl import durable
 from zprl.bench import statistics
-from zprl.bench.results import Point
-from zprl.bench.statistics import BASE, OURS
-from zprl.report.style import Picture, Theme, picture, thousands
+from zprl.bench.results import BASE, Point
+from zprl.bench.statistics import OURS, Estimate, Seeds
+from zprl.errors import DataError
+from zprl.report.style import DARK, LIGHT, Picture, Theme, picture, thousands
 
-PALETTE = (
-    "#0072b2",
-    "#d55e00",
-    "#009e73",
-    "#cc79a7",
+COLOURS = (
+    LIGHT.policies["latent"],
     "#e69f00",
-    "#56b4e9",
-    "#8a6d3b",
-    "#7a5195",
-    "#6b7785",
-    "#b8a700",
-    "#3f7f5f",
-    "#a04040",
+    "#009e73",
+    "#d55e00",
+    "#6a3d9a",
+    "#50d0b0",
+    "#901070",
+    "#8c510a",
+    "#ad88c6",
+    "#00796b",
+    "#a0a0f0",
+    "#c7a76c",
 )
-"""Okabe and Ito's colours for the colour-blind first; ours is always the first, drawn thicker."""
-MARKERS = "osD^vP*Xhd<>"
+"""Ours first.  Chosen (ours) from named colour-blind safe palettes so that any two, and the grey of the base, are at least 13 apart (CIE76)
+to the normal, the protanope and the deuteranope eye (matrices of Machado et al. 2009)."""
+SMALL = "P*X"
+"""Markers that look smaller than others of their size."""
+MARKS = {"o": "●", "s": "■", "^": "▲", "D": "◆", "v": "▼", "P": "✚", "*": "★", "X": "✖", "h": "⬢", "<": "◀", "p": "⬟"}
+"""Matplotlib's marker to the sign that looks like it; their number has no factor in common with the colours', so pairs repeat late."""
+LIGHTEN = 0.15
+"""Share of white in a colour on a dark background: any two are 11 apart there."""
 COLUMNS = 3
+DASHES = (0, (4, 3))
 
 
-def colours(methods: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """Method to colour and marker; ours comes first, the others in their order."""
-    order = sorted(methods, key=lambda m: m != OURS)
-    return {method: (PALETTE[n % len(PALETTE)], MARKERS[n % len(MARKERS)]) for n, method in enumerate(order)}
+@dataclass(frozen=True)
+class Look:
+    """How a method looks wherever it appears.
+
+    Attributes:
+        light: Colour on a light background.
+        dark: Colour on a dark one.
+        marker: Matplotlib's marker.
+    """
+
+    light: str
+    dark: str
+    marker: str
+
+    @property
+    def sign(self) -> str:
+        """The marker as text; the selector keeps telephones from drawing an emoji."""
+        return MARKS[self.marker] + "\N{VARIATION SELECTOR-15}"
+
+    def colour(self, theme: Theme) -> str:
+        """The colour in a theme."""
+        return self.dark if theme is DARK else self.light
 
 
-def _series(points: Sequence[Point], task: str, method: str) -> tuple[list[int], list[statistics.Estimate]]:
-    """Environment steps at which every run of a method was judged, and the mean over seeds there."""
-    runs: dict[int, dict[int, tuple[float, int]]] = {}
-    for point in points:
-        if point.task == task and point.method == method:
-            runs.setdefault(point.env_steps, {})[point.seed] = (point.success_rate, point.episodes)
-    most = max((len(seeds) for seeds in runs.values()), default=0)
-    steps = sorted(step for step, seeds in runs.items() if len(seeds) == most)
-    return steps, [statistics.mean(runs[step]) for step in steps]
+def looks(methods: Sequence[str]) -> dict[str, Look]:
+    """Look of each method of a suite, done or not, so that nothing changes its colour when results come in."""
+    order = sorted((m for m in methods if m != BASE), key=lambda m: m != OURS)
+    markers = list(MARKS)
+    found = {m: Look(c := COLOURS[n % len(COLOURS)], _lightened(c), markers[n % len(markers)]) for n, m in enumerate(order)}
+    grey = LIGHT.policies["embedding"], DARK.policies["embedding"]
+    return found | {BASE: Look(*grey, "o")}
 
 
-def _task(axes: Axes, points: Sequence[Point], task: str, methods: Sequence[str], theme: Theme) -> None:
-    base = statistics.finals(points).get((task, BASE))
-    if base:
-        axes.axhline(statistics.mean(statistics.rates(base)).value, color=theme.ink, ls=(0, (4, 3)), lw=1.1)
-    for method, (colour, mark) in colours(methods).items():
-        steps, means = _series(points, task, method)
-        if not steps:
+def _lightened(colour: str) -> str:
+    parts = (int(colour[at : at + 2], 16) for at in (1, 3, 5))
+    return "#" + "".join(f"{round(part + (255 - part) * LIGHTEN):02x}" for part in parts)
+
+
+def complete(runs: Mapping[tuple[str, str], Seeds], methods: Sequence[str]) -> dict[str, dict[str, Seeds]]:
+    """Methods that have a run on every task, each with task to runs: only they can be compared over all tasks."""
+    tasks = sorted({task for task, _ in runs})
+    return {m: {task: runs[task, m] for task in tasks} for m in methods if tasks and all((task, m) in runs for task in tasks)}
+
+
+def curves(points: Sequence[Point], labels: Mapping[str, str]) -> Picture:
+    """Success against environment steps, a diagram per task, and one for all tasks together where there are several.
+
+    Args:
+        points: All rows.
+        labels: Every method of the suite to its name for people, in order.
+
+    Raises:
+        DataError: there is nothing to draw.
+    """
+    runs = statistics.runs(points)
+    if not runs:
+        raise DataError("the suite has no results to draw", remedy="run it")
+    tasks = sorted({task for task, _ in runs})
+    panels = {task: {m: {task: runs[task, m]} for m in (BASE, *labels) if (task, m) in runs} for task in tasks}
+    together = complete(runs, [BASE, *labels])
+    if len(tasks) > 1 and together.keys() - {BASE}:
+        panels["All tasks, interquartile mean"] = together
+    look = looks(list(labels))
+    shown = [m for m in labels if any(m in methods for methods in panels.values())]
+    wide = min(COLUMNS, len(panels)) if len(panels) != 4 else 2
+    rows = -(-len(panels) // wide)
+
+    def draw(figure: Figure, theme: Theme) -> None:
+        grid = figure.subplots(rows, wide, squeeze=False, sharey=True).flatten()
+        for axes, (title, methods) in zip(grid, panels.items(), strict=False):
+            _panel(axes, methods, look, theme)
+            axes.set_title(title)
+        for axes in grid[len(panels) :]:
+            axes.set_visible(False)
+        for axes in grid[::wide]:
+            axes.set_ylabel("success")
+        figure.get_layout_engine().set(hspace=0.08, wspace=0.04)
+        handles = [Line2D([], [], label=labels[m], **_line(m, look[m].colour(theme), look[m].marker)) for m in shown]
+        if any(BASE in methods for methods in panels.values()):
+            handles.append(Line2D([], [], color=theme.ink, ls=DASHES, lw=1.2, label="frozen base"))
+        figure.legend(handles=handles, loc="outside lower left", ncols=4, fontsize=8.5)
+
+    caption = (
+        "Mean over seeds of the deterministic policy's success; bands: 95 % bootstrap intervals, point by point, "
+        "none where there is one seed. The points between are judged by fewer episodes than the first and the last."
+    )
+    if len(panels) > len(tasks):
+        caption += (
+            " All tasks: methods that have runs on every task, up to the smallest budget, each run interpolated between its judged points."
+        )
+    size = (9.4, (3.1 if wide == COLUMNS else 3.5) * rows + 0.25 * -(-(len(shown) + 1) // 4))
+    return picture("curves", "Learning", caption, size=size, draw=draw)
+
+
+def _line(method: str, colour: str, marker: str) -> dict[str, object]:
+    """Ours is the thickest and on top."""
+    if method == OURS:
+        return {"color": colour, "marker": marker, "ms": 5, "lw": 2.8, "zorder": 5}
+    return {"color": colour, "marker": marker, "ms": 5.5 if marker in SMALL else 4, "lw": 1.4, "zorder": 3, "mew": 0}
+
+
+def _panel(axes: Axes, methods: Mapping[str, Mapping[str, Seeds]], look: Mapping[str, Look], theme: Theme) -> None:
+    """One diagram: methods, each with task to runs."""
+    for method, tasks in methods.items():
+        found, colour = statistics.curve(tasks), look[method].colour(theme)
+        if method == BASE:
+            axes.axhline(found.values[0], color=theme.ink, ls=DASHES, lw=1.2, zorder=4)
             continue
-        thick = method == OURS
-        style = {"color": colour, "marker": mark, "ms": 4.5 if thick else 3.2, "lw": 2.6 if thick else 1.3, "zorder": 4 if thick else 2}
-        axes.plot(steps, [m.value for m in means], **style)
-        axes.fill_between(steps, [m.low for m in means], [m.high for m in means], color=colour, alpha=0.16 if thick else 0.05, lw=0)
-    axes.set(ylim=(-0.02, 1.03), title=task, xlabel="environment steps")
+        if found.low is not None and found.high is not None:
+            alpha = 0.20 if method == OURS else 0.07
+            axes.fill_between(found.steps, found.low, found.high, color=colour, alpha=alpha, lw=0, zorder=2)
+        # A point is judged every so many steps: where there are many, a marker at each would be a string of pearls.
+        axes.plot(found.steps, found.values, markevery=max(1, len(found.steps) // 8), **_line(method, colour, look[method].marker))
+    axes.set(ylim=(-0.02, 1.03), xlabel="environment steps")
     axes.set_xlim(left=0)
+    axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     thousands(axes)
 
 
-def curves(points: Sequence[Point], labels: Mapping[str, str]) -> Picture:
-    """Success over environment steps, a diagram per task."""
-    tasks = sorted({point.task for point in points})
-    methods = [method for method in labels if any(point.method == method for point in points)]
-    wide = min(COLUMNS, len(tasks))
-    rows = -(-len(tasks) // wide)
+def together(middle: Mapping[str, Estimate], better: Mapping[str, Estimate], labels: Mapping[str, str]) -> Picture:
+    """All tasks in one number per method, and the chance that ours is better than each other.
 
-    def draw(figure: Figure, theme: Theme) -> None:
-        grid = figure.subplots(rows, wide, squeeze=False, sharey=True).flatten()
-        for axes, task in zip(grid, tasks, strict=False):
-            _task(axes, points, task, methods, theme)
-        for axes in grid[len(tasks) :]:
-            axes.set_visible(False)
-        grid[0].set_ylabel("success")
-        lines = [
-            figure.axes[0].plot([], [], color=c, marker=m, ms=4.5, lw=2.6 if name == OURS else 1.3, label=labels[name])[0]
-            for name, (c, m) in colours(methods).items()
-        ]
-        lines.append(figure.axes[0].plot([], [], color=theme.ink, ls=(0, (4, 3)), lw=1.1, label="base policy")[0])
-        figure.legend(handles=lines, loc="outside lower left", ncols=5, fontsize=8)
+    Args:
+        middle: Method to the interquartile mean of its final success, best first.
+        better: Method to the probability that ours improves on it; empty where ours is not there.
+        labels: Every method of the suite to its name for people, in order.
+    """
+    look = looks(list(labels))
+    names = {**labels, BASE: "Frozen base"}
+    order = list(middle)[::-1]  # upwards, as the axis goes
 
-    caption = (
-        "Mean over seeds of the deterministic policy's success; band: 95 % interval. The points between are judged by fewer episodes than "
-        "the first and the last, on other starts."
-    )
-    size = (9.4, 3.1 * rows + 0.35 * -(-(len(methods) + 1) // 5))
-    return picture("curves", "Learning", caption, size=size, draw=draw)
-
-
-def together(points: Sequence[Point], labels: Mapping[str, str]) -> Picture | None:
-    """Interquartile mean over tasks, and the chance that ours beats each other; ``None`` while no method has every task."""
-    finals = statistics.finals(points)
-    tasks = sorted({point.task for point in points})
-    full = [m for m in labels if all((task, m) in finals for task in tasks)]
-    if not full:
-        return None
-    middle = {m: statistics.interquartile_mean([statistics.rates(finals[task, m]) for task in tasks]) for m in full}
-    order = sorted(full, key=lambda m: middle[m].value)
-    better = {}
-    if OURS in full:
-        mine = [statistics.rates(finals[task, OURS]) for task in tasks]
-        for m in order:
-            if m != OURS:
-                theirs = [statistics.rates(finals[task, m]) for task in tasks]
-                better[m] = statistics.improvement(list(zip(mine, theirs, strict=True)))
-    paint = colours([m for m in labels if any(point.method == m for point in points)])
-
-    def bars(axes: Axes, estimates: Mapping[str, statistics.Estimate]) -> None:
-        for row, (method, e) in enumerate(estimates.items()):
-            axes.plot([e.low, e.high], [row, row], color=paint[method][0], lw=7, alpha=0.35, solid_capstyle="butt")
-            axes.plot([e.value], [row], "|", color=paint[method][0], ms=13, mew=2.5)
-        axes.set_yticks(np.arange(len(estimates)), [labels[m] for m in estimates])
-        axes.set(xlim=(0, 1.01), ylim=(-0.6, len(estimates) - 0.4))
+    def bars(axes: Axes, estimates: Mapping[str, Estimate], theme: Theme) -> None:
+        for row, method in enumerate(order):
+            if method not in estimates:
+                continue
+            found, colour = estimates[method], look[method].colour(theme)
+            if found.low is not None and found.high is not None:
+                axes.plot([found.low, found.high], [row, row], color=colour, lw=6, alpha=0.35, solid_capstyle="butt")
+            axes.plot(
+                [found.value],
+                [row],
+                look[method].marker,
+                color=colour,
+                ms=10 if look[method].marker in SMALL else 7,
+                mec=theme.paper,
+                mew=0.6,
+                clip_on=False,
+                zorder=5,
+            )
+        axes.set_yticks(range(len(order)), [names[m] for m in order])
+        axes.set(xlim=(0, 1), ylim=(-0.6, len(order) - 0.4))
         axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        axes.grid(False, axis="y")
 
     def draw(figure: Figure, theme: Theme) -> None:
-        left, right = figure.subplots(1, 2) if better else (figure.subplots(), None)
-        bars(left, {m: middle[m] for m in order})
-        left.set(title="Final success, interquartile mean")
+        left, right = figure.subplots(1, 2, sharey=True) if better else (figure.subplots(), None)
+        figure.get_layout_engine().set(wspace=0.06)
+        bars(left, middle, theme)
+        left.set(title="Final success, interquartile mean", xlabel="success")
+        for label, method in zip(left.get_yticklabels(), order, strict=True):
+            label.set_fontweight("bold" if method == OURS else "normal")
         if right is not None:
-            bars(right, {m: better[m] for m in order if m in better})
-            right.axvline(0.5, color=theme.ink, lw=1, ls=(0, (4, 3)))
-            right.set(title=f"Probability that {labels[OURS]} beats it")
+            bars(right, better, theme)
+            right.axvline(0.5, color=theme.ink, lw=1.2, ls=DASHES)
+            right.set(title=f"Probability that {labels[OURS]} is better", xlabel="probability of improvement")
 
-    caption = "All tasks and seeds together; bars: 95 % intervals, stratified by task. Right of the dashed line: more often than not."
-    return picture("together", "All tasks together", caption, size=(9.4, 0.9 + 0.3 * len(order)), draw=draw)
+    caption = "Bars: 95 % bootstrap intervals, stratified by task; none where a task has one seed."
+    if better:
+        caption += f" Right of the dashed line {labels[OURS]} beats the method more often than not; a tie counts one half."
+    return picture("together", "All tasks together", caption, size=(9.4, 1.1 + 0.29 * len(order)), draw=draw)
 
 
 def save(shown: Picture, path: Path) -> None:

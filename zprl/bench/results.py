@@ -12,6 +12,9 @@ from pathlib import Path
 from zprl import durable
 from zprl.errors import DataError
 
+BASE = "base"
+"""Method of the frozen policies themselves."""
+
 
 @dataclass(frozen=True, order=True)
 class Point:
@@ -19,9 +22,9 @@ class Point:
 
     Attributes:
         task: Registered task.
-        method: How the policy was made; ``base`` is the frozen policy itself.
+        method: How the policy was made; :data:`BASE` is the frozen policy itself.
         seed: Training seed.
-        env_steps: Environment steps of training so far; 0 is the base policy.
+        env_steps: Environment steps of training so far; 0 is the frozen base policy.
         success_rate: In [0, 1], deterministic policy.
         episodes: How many it was judged by.
         jerk_rms: Of the executed path [m/s^3]; ``None`` where no episode was long enough.
@@ -38,11 +41,21 @@ class Point:
     wall_s: float
 
     def __post_init__(self) -> None:
-        """Refuse numbers that no verdict can have."""
-        if not (0 <= self.success_rate <= 1 and self.episodes >= 1 and self.env_steps >= 0 and self.seed >= 0):
-            raise ValueError("success_rate in [0, 1], episodes from 1, env_steps and seed from 0 are wanted")
-        if not (math.isfinite(self.wall_s) and self.wall_s >= 0) or not (self.jerk_rms is None or 0 <= self.jerk_rms < math.inf):
-            raise ValueError("wall_s and jerk_rms must be finite and not negative")
+        """Refuse what no verdict can be, naming the column."""
+        _want("task", bool(self.task), "is empty")
+        _want("method", bool(self.method), "is empty")
+        _want("seed", self.seed >= 0, f"{self.seed} is negative")
+        _want("env_steps", self.env_steps >= 0, f"{self.env_steps} is negative")
+        _want("env_steps", self.method != BASE or self.env_steps == 0, f"{self.env_steps}, but the frozen base is not trained")
+        _want("success_rate", 0 <= self.success_rate <= 1, f"{self.success_rate} is not within [0, 1]")
+        _want("episodes", self.episodes >= 1, f"{self.episodes} is less than one")
+        _want("jerk_rms", self.jerk_rms is None or 0 <= self.jerk_rms < math.inf, f"{self.jerk_rms} is negative or not finite")
+        _want("wall_s", 0 <= self.wall_s < math.inf, f"{self.wall_s} is negative or not finite")
+
+
+def _want(column: str, fine: bool, problem: str) -> None:
+    if not fine:
+        raise ValueError(f"column {column}: {problem}")
 
 
 COLUMNS = tuple(field.name for field in fields(Point))
@@ -78,7 +91,7 @@ def as_csv(points: Iterable[Point]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
-    for point in sorted(points, key=lambda p: (p.task, p.method, p.seed, p.env_steps)):
+    for point in sorted(points, key=_verdict):
         writer.writerow(["" if (value := getattr(point, name)) is None else value for name in COLUMNS])
     return text.getvalue()
 
@@ -92,23 +105,48 @@ def read(path: Path | str) -> list[Point]:
     """Read what :func:`write` wrote.
 
     Raises:
-        DataError: other columns, or a value that is none; the line is named.
+        DataError: other columns, a value that is none, or a verdict that stands there twice; line and column are named.
     """
+    remedy = "write it again: run the suite's command again"
     try:
-        with open(path, newline="") as file:
-            reader = csv.reader(file)
+        with open(path, newline="", encoding="utf-8") as file:
+            reader = csv.reader(file, strict=True)
             found = tuple(next(reader, ()))
             if found != COLUMNS:
-                raise DataError(f"{path} has the columns {', '.join(found)}", remedy=f"wanted: {', '.join(COLUMNS)}")
-            return [_point(path, number, row) for number, row in enumerate(reader, start=2)]
+                told = f"the columns {', '.join(found)}" if found else "no columns"
+                raise DataError(f"{path}, line 1: {told}", remedy=f"wanted, in this order: {', '.join(COLUMNS)}")
+            lines: dict[tuple[str, str, int, int], int] = {}
+            points = []
+            for row in reader:
+                try:
+                    point = _point(row)
+                    if (first := lines.setdefault(_verdict(point), reader.line_num)) != reader.line_num:
+                        raise ValueError(f"column env_steps: {point.env_steps} of this run stands in line {first} already")
+                except ValueError as error:
+                    raise DataError(f"{path}, line {reader.line_num}, {error}", remedy=remedy) from error
+                points.append(point)
+            return points
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path} cannot be read: {error}", remedy="write it again with `zprl bench ... --page`") from error
+        raise DataError(f"{path} cannot be read: {error}", remedy=remedy) from error
 
 
-def _point(path: Path | str, line: int, row: list[str]) -> Point:
+def _verdict(point: Point) -> tuple[str, str, int, int]:
+    """What there is one verdict of."""
+    return point.task, point.method, point.seed, point.env_steps
+
+
+def _point(row: list[str]) -> Point:
+    if len(row) != len(COLUMNS):
+        raise ValueError(f"{len(row)} columns instead of {len(COLUMNS)}")
+    text = dict(zip(COLUMNS, row, strict=True))
+    whole = {name: int(_checked(int, name, text[name])) for name in ("seed", "env_steps", "episodes")}
+    real = {name: _checked(float, name, text[name]) for name in ("success_rate", "wall_s")}
+    jerk = _checked(float, "jerk_rms", text["jerk_rms"]) if text["jerk_rms"] else None
+    return Point(task=text["task"], method=text["method"], jerk_rms=jerk, **whole, **real)
+
+
+def _checked(kind: type[int] | type[float], column: str, text: str) -> float:
     try:
-        task, method, seed, env_steps, success_rate, episodes, jerk_rms, wall_s = row
-        jerk = float(jerk_rms) if jerk_rms else None
-        return Point(task, method, int(seed), int(env_steps), float(success_rate), int(episodes), jerk, float(wall_s))
-    except ValueError as error:
-        raise DataError(f"{path}, line {line}: {error}", remedy=f"wanted: {', '.join(COLUMNS)}") from error
+        return kind(text)
+    except ValueError:
+        raise ValueError(f"column {column}: '{text}' is no {'whole number' if kind is int else 'number'}") from None

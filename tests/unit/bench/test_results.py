@@ -1,7 +1,8 @@
-"""Rows survive their file; what is no row is refused with its line."""
+"""Rows survive their file; what is no row is refused with its line and column."""
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -24,52 +25,66 @@ POINTS = st.builds(
     jerk_rms=st.none() | st.floats(0, 1e6),
     wall_s=st.floats(0, 1e6),
 )
+HEAD = "task,method,seed,env_steps,success_rate,episodes,jerk_rms,wall_s\n"
 
 
-@given(st.lists(POINTS, max_size=6))
-def test_what_is_written_is_read(points: list[Point]) -> None:
-    import tempfile
-
+@given(st.lists(POINTS, max_size=6, unique_by=lambda p: (p.task, p.method, p.seed, p.env_steps)))
+def test_what_is_written_is_read_in_whatever_order_it_came(points: list[Point]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "r.csv"
         results.write(path, points)
-        assert sorted(map(repr, results.read(path))) == sorted(map(repr, points))
+        found = results.read(path)
+        assert sorted(map(repr, found)) == sorted(map(repr, points))
+        assert results.as_csv(reversed(points)) == results.as_csv(points)
 
 
 def test_the_columns_are_the_published_ones(tmp_path: Path) -> None:
-    results.write(tmp_path / "r.csv", [Point("t", "zprl", 0, 100, 0.5, 20, None, 3.25)])
-    assert (tmp_path / "r.csv").read_text() == (
-        "task,method,seed,env_steps,success_rate,episodes,jerk_rms,wall_s\nt,zprl,0,100,0.5,20,,3.25\n"
-    )
+    results.write(tmp_path / "r.csv", [Point("t", "zprl", 0, 100, 0.5, 20, None, 3.25), Point("t", "base", 0, 0, 0.25, 20, 1.5, 0.0)])
+    assert (tmp_path / "r.csv").read_text() == HEAD + "t,base,0,0,0.25,20,1.5,0.0\nt,zprl,0,100,0.5,20,,3.25\n"
 
 
 @pytest.mark.parametrize(
     ("row", "told"),
     [
-        ("t,zprl,0,100,1.5,20,,1", "line 2"),
-        ("t,zprl,0,100,nan,20,,1", "line 2"),
-        ("t,zprl,0,100,0.5,0,,1", "line 2"),
-        ("t,zprl,0,-1,0.5,20,,1", "line 2"),
-        ("t,zprl,0,100,0.5,20,-3,1", "line 2"),
-        ("t,zprl,0,100,0.5,20,inf,1", "line 2"),
-        ("t,zprl,0,100,0.5,20,,nan", "line 2"),
-        ("t,zprl,zero,100,0.5,20,,1", "line 2"),
-        ("t,zprl,0,100,0.5,20,1", "line 2"),
+        ("t,zprl,0,100,1.5,20,,1", "column success_rate: 1.5"),
+        ("t,zprl,0,100,nan,20,,1", "column success_rate: nan"),
+        ("t,zprl,0,100,,20,,1", "column success_rate: '' is no number"),
+        ("t,zprl,0,100,0.5,0,,1", "column episodes"),
+        ("t,zprl,0,100,0.5,2.5,,1", "column episodes: '2.5' is no whole number"),
+        ("t,zprl,0,-1,0.5,20,,1", "column env_steps: -1 is negative"),
+        ("t,zprl,-2,100,0.5,20,,1", "column seed"),
+        ("t,zprl,zero,100,0.5,20,,1", "column seed: 'zero'"),
+        ("t,zprl,0,100,0.5,20,-3,1", "column jerk_rms"),
+        ("t,zprl,0,100,0.5,20,inf,1", "column jerk_rms"),
+        ("t,zprl,0,100,0.5,20,nan,1", "column jerk_rms"),
+        ("t,zprl,0,100,0.5,20,,nan", "column wall_s"),
+        ("t,zprl,0,100,0.5,20,,-1", "column wall_s"),
+        (",zprl,0,100,0.5,20,,1", "column task"),
+        ("t,,0,100,0.5,20,,1", "column method"),
+        ("t,base,0,100,0.5,20,,1", "column env_steps: 100, but the frozen base"),
+        ("t,zprl,0,0,0.5,20,,1", "column env_steps: 0 of this run stands in line 2"),
+        ("t,zprl,0,100,0.5,20,1", "7 columns instead of 8"),
+        ("t,zprl,0,100,0.5,20,,1,more", "9 columns instead of 8"),
+        ("", "0 columns"),
     ],
 )
-def test_a_row_that_is_none_is_refused(tmp_path: Path, row: str, told: str) -> None:
-    (tmp_path / "r.csv").write_text(",".join(results.COLUMNS) + "\n" + row + "\n")
-    with pytest.raises(DataError, match=told):
+def test_a_row_that_is_none_is_refused_with_line_and_column(tmp_path: Path, row: str, told: str) -> None:
+    (tmp_path / "r.csv").write_text(HEAD + "t,zprl,0,0,0.5,20,,0\n" + row + "\n")
+    with pytest.raises(DataError, match="line 3") as error:
         results.read(tmp_path / "r.csv")
+    assert told in error.value.message
+    assert error.value.remedy
 
 
-@pytest.mark.parametrize("head", ["", "task,method\n", ",".join(results.COLUMNS) + ",more\n"])
+@pytest.mark.parametrize("head", ["", "task,method\n", HEAD.replace("\n", ",more\n"), HEAD.replace("seed,env_steps", "env_steps,seed")])
 def test_other_columns_are_refused(tmp_path: Path, head: str) -> None:
     (tmp_path / "r.csv").write_text(head)
-    with pytest.raises(DataError, match="columns"):
+    with pytest.raises(DataError, match=r"line 1.*columns"):
         results.read(tmp_path / "r.csv")
 
 
-def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="cannot be read"):
-        results.read(tmp_path / "none.csv")
+def test_what_is_no_file_and_what_is_no_text(tmp_path: Path) -> None:
+    (tmp_path / "r.csv").write_bytes(b"\xff\xfe")
+    for name in ("none.csv", "r.csv"):
+        with pytest.raises(DataError, match="cannot be read"):
+            results.read(tmp_path / name)
