@@ -116,6 +116,20 @@ def test_starts_belong_to_seed_world_and_episode() -> None:
         assert not torch.equal(ended.obs["object"], two.reset(5)["object"])
 
 
+def test_a_world_s_start_belongs_to_its_number_whatever_world_it_stands_in() -> None:
+    with make("push-wall-v3", num_envs=4) as four, make("push-wall-v3", num_envs=2) as two:
+        four.reset(5)
+        two.count_from(2)
+        assert torch.equal(two.reset(5)["object"], four.reset(5)["object"][2:])
+        saved = two.state()
+        two.count_from(0)
+        two.reset(5)
+        two.restore(saved)
+        for _ in range(STEPS):  # to the next episode
+            later, others = two.step(two.hold()), four.step(four.hold())
+        assert torch.equal(later.obs["object"], others.obs["object"][2:])
+
+
 def test_the_expert_succeeds_and_the_worse_one_less(tmp_path) -> None:
     settings = RecordSettings(task=Task(name="metaworld/box-close-v3", episode_steps=200), num_envs=12, keep_failures=0.1)
     files = [tmp_path / "a.hdf5", tmp_path / "b.hdf5"]

@@ -1,18 +1,19 @@
 """Play one episode per environment with a policy and measure it, in rounds where the episodes are too many to play side by side.
 
-Start states come from the round's seed through the environment's own rule; the flow noise of decision i is a (N, T, F)
-draw that depends on (round's seed, i) alone.  So episode n meets the same start and the same noise under every policy, whatever
-the other episodes do, and policies can be compared in pairs.
+Start states come from ``config.seed`` through the environment's own rule; the flow noise of episode n at decision i is row n of an
+(episodes, T, F) draw that depends on (seed, i) alone.  So episode n meets the same start and the same noise under every policy, whatever
+the other episodes do, and policies can be compared in pairs.  In worlds that can number their environments (:class:`Numbered`) it meets
+them whatever the size of a round, too; elsewhere every later round starts from a seed of its own.
 """
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from zprl import seeding
 from zprl.envs.chunk import ChunkEnv
@@ -36,6 +37,16 @@ FILM_EVERY = 5
 Act = Callable[["Obs", Tensor], Tensor]
 
 
+@runtime_checkable
+class Numbered(Protocol):
+    """A world whose starts belong to the environments' numbers, so that a round can go on where the one before it stopped."""
+
+    def count_from(self, first: int) -> None:
+        """Number the environments ``first``, ``first + 1``, ... from the next reset on."""
+        ...
+
+
+@torch.no_grad()
 def evaluate(
     act: Act,
     make_env: Callable[[int], VectorEnv],
@@ -61,23 +72,32 @@ def evaluate(
         position_key: Observation key of the end effector's position [m].
         tick: Called after each chunk with the number of ended episodes and of all; may raise to stop.
     """
+    shape = policy_spec.policy
     at_once = min(config.num_envs or config.episodes, config.episodes)
     watches: list[_Watch] = []
-    for number, before in enumerate(range(0, config.episodes, at_once)):
-        seed = config.seed if number == 0 else seeding.derive(config.seed, "round", number) % 2**31
-        wanted = min(at_once, config.episodes - before)
-        with make_env(wanted) as env:
-            if env.spec.num_envs != wanted:
-                raise ConfigError(f"{env.spec.num_envs} environments for {wanted} episodes", remedy="make one environment per episode")
-            progress = functools.partial(_progress, tick, before, config.episodes)
-            watches.append(_play(act, env, policy_spec, num_features, seed, position_key, progress))
-            spec = env.spec
-    shape = policy_spec.policy
-    length = [steps for watch in watches for steps in watch.length.tolist()]
+    for first in range(0, config.episodes, at_once):
+        count = min(at_once, config.episodes - first)
+        with ChunkEnv(make_env(count), shape.chunk_steps, shape.obs_steps) as env:
+            spec = env.env.spec
+            if spec.num_envs != count:
+                raise ConfigError(f"{spec.num_envs} environments for {count} episodes", remedy="make one environment per episode")
+            if position_key not in spec.obs_dims:
+                raise ConfigError(f"{spec.name} observes no '{position_key}'", remedy=f"name one of {', '.join(spec.obs_dims)}")
+            obs = env.reset(_start_at(env.env, config.seed, first))
+            watch = _Watch(env.env, {key: obs[key][:, -1] for key in spec.obs_dims}, position_key, first)
+            chunk_index = 0
+            while not bool(watch.ended.all()):
+                if len(watch.targets) > spec.episode_steps:
+                    raise ConfigError(f"{spec.name} did not end its episodes after {spec.episode_steps} steps", remedy="check_env finds it")
+                generator = seeding.torch_generator(config.seed, "evaluation-noise", chunk_index)
+                noise = torch.randn(config.episodes, shape.horizon, num_features, generator=generator)[first : first + count]
+                result = env.step(act(obs, noise.to(spec.device)), on_step=watch.step)
+                obs, chunk_index = result.obs, chunk_index + 1
+                watch.env_steps += result.env_steps
+                tick(first + int(watch.ended.sum()), config.episodes)
+        watches.append(watch)
     paths = [path for watch in watches for path in watch.paths()]
     commands = [command for watch in watches for command in watch.commands()]
-    # Tracks and film are the first round's; the starts are everybody's.
-    starts = {f"start/{key}": torch.cat([watch.start[key] for watch in watches]) for key in watches[0].start}
     return Evaluation(
         policy=policy,
         task=task.name,
@@ -86,60 +106,54 @@ def evaluate(
         chunk_steps=shape.chunk_steps,
         env_steps=sum(watch.env_steps for watch in watches),
         success=tuple(success for watch in watches for success in watch.success.tolist()),
-        length=tuple(length),
+        length=tuple(steps for watch in watches for steps in watch.length.tolist()),
         jerk_rms=tuple(metrics.jerk_rms(path, spec.control_hz) for path in paths),
         total_variation=tuple(metrics.total_variation(command) for command in commands),
         chunk_jump=tuple(metrics.chunk_jump(command, shape.chunk_steps) for command in commands),
         film_strips=config.film_episodes,
         bodies=tuple(watches[0].bodies),
-        tracks=watches[0].tracks() | starts,
+        tracks=_joined([watch.tracks() for watch in watches]),
     )
 
 
-def _progress(tick: Callable[[int, int], None], before: int, episodes: int, ended: int) -> None:
-    tick(before + ended, episodes)
+def _start_at(env: VectorEnv, seed: int, first: int) -> int:
+    """Seed of the round that begins with episode ``first``: the same for all where the world numbers its environments."""
+    if first == 0:
+        return seed
+    if isinstance(env, Numbered):
+        env.count_from(first)
+        return seed
+    return seeding.derive(seed, "evaluation-round", first) % 2**31
 
 
-@torch.no_grad()
-def _play(
-    act: Act, vector_env: VectorEnv, policy_spec: PolicySpec, num_features: int, seed: int, position_key: str, tick: Callable[[int], None]
-) -> _Watch:
-    """Play the first episode of every environment."""
-    shape, spec = policy_spec.policy, vector_env.spec
-    env = ChunkEnv(vector_env, shape.chunk_steps, shape.obs_steps)
-    if position_key not in spec.obs_dims:
-        raise ConfigError(f"{spec.name} observes no '{position_key}'", remedy=f"name one of {', '.join(spec.obs_dims)}")
-    obs = env.reset(seed)
-    watch = _Watch(vector_env, {key: obs[key][:, -1] for key in spec.obs_dims}, position_key)
-    chunk_index = 0
-    while not bool(watch.ended.all()):
-        if len(watch.targets) > spec.episode_steps:
-            raise ConfigError(f"{spec.name} did not end its episodes after {spec.episode_steps} steps", remedy="check_env finds it")
-        generator = seeding.torch_generator(seed, "evaluation-noise", chunk_index)
-        noise = torch.randn(spec.num_envs, shape.horizon, num_features, generator=generator).to(spec.device)
-        result = env.step(act(obs, noise), on_step=watch.step)
-        obs, chunk_index = result.obs, chunk_index + 1
-        watch.env_steps += result.env_steps
-        tick(int(watch.ended.sum()))
-    return watch
+def _joined(rounds: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Tracks of all rounds, one after the other; positions and targets as long as the longest round's."""
+    found = {}
+    for key in rounds[0]:
+        parts = [tracks[key] for tracks in rounds]
+        if key in ("position", "target"):
+            longest = max(part.shape[1] for part in parts)
+            parts = [functional.pad(part, (0, 0, 0, longest - part.shape[1]), value=torch.nan) for part in parts]
+        found[key] = torch.cat(parts)
+    return found
 
 
 class _Watch:
-    """Sees every environment step and remembers each environment's first episode.
+    """Sees every environment step of a round, whose first episode is number ``first``, and remembers each environment's first episode.
 
     Positions after a step are read from ``final_obs``, because ``obs`` already belongs to the next episode where one ended.
     """
 
-    def __init__(self, env: VectorEnv, start: Obs, position_key: str) -> None:
+    def __init__(self, env: VectorEnv, start: Obs, position_key: str, first: int) -> None:
         n = env.spec.num_envs
-        self.env, self.position_key = env, position_key
+        self.env, self.position_key, self.first = env, position_key, first
         self.start = {key: value.cpu().clone() for key, value in start.items()}
         self.positions: list[Tensor] = [self.start[position_key]]
         self.targets: list[Tensor] = []
         self.ended = torch.zeros(n, dtype=torch.bool)
         self.success = torch.zeros(n, dtype=torch.bool)
         self.length = torch.zeros(n, dtype=torch.long)
-        self.filmed = min(n, FILM_EPISODES)
+        self.filmed = max(0, min(n, FILM_EPISODES - first))
         self.bodies: list[str] = sorted(env.scene())
         self.poses = self._poses()
         self.frames: list[tuple[int, int, Tensor]] = []
@@ -175,20 +189,21 @@ class _Watch:
         return [targets[n, :steps] for n, steps in enumerate(self.length.tolist())]
 
     def tracks(self) -> dict[str, Tensor]:
-        """Tensors as :mod:`zprl.evaluation.result` lists them, the starts apart."""
+        """Tensors as :mod:`zprl.evaluation.result` lists them."""
         steps = torch.arange(len(self.positions))
         lengths = self.length[: self.filmed, None]
         position = torch.stack(self.positions, 1)[: self.filmed]
         target = torch.stack(self.targets, 1)[: self.filmed]
-        found = {"position": position.masked_fill((steps > lengths)[..., None], torch.nan)}
+        found = {f"start/{key}": value for key, value in self.start.items()}
+        found["position"] = position.masked_fill((steps > lengths)[..., None], torch.nan)
         found["target"] = target.masked_fill((steps[:-1] >= lengths)[..., None], torch.nan)
         if self.bodies:
             # The frame before an end may fall on a regular one.
             frames = {(episode, step): poses for episode, step, poses in self.frames}
             ordered = sorted(frames)
-            found["film/episode"] = torch.tensor([episode for episode, _ in ordered])
-            found["film/step"] = torch.tensor([step for _, step in ordered])
-            found["film/poses"] = torch.stack([frames[key] for key in ordered])
+            found["film/episode"] = torch.tensor([self.first + episode for episode, _ in ordered], dtype=torch.long)
+            found["film/step"] = torch.tensor([step for _, step in ordered], dtype=torch.long)
+            found["film/poses"] = torch.stack([frames[key] for key in ordered]) if ordered else torch.empty(0, len(self.bodies), 7)
         return found
 
     def _poses(self) -> Tensor:

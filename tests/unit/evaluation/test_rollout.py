@@ -13,7 +13,7 @@ from tests.toy_world import ReachWorld, toy_policy
 from zprl import config, durable, seeding
 from zprl.errors import ConfigError, DataError, Interrupted
 from zprl.evaluation.judge import deliver, kept
-from zprl.evaluation.result import SUMMARY, Evaluation
+from zprl.evaluation.result import PER_EPISODE, SUMMARY, Evaluation
 from zprl.evaluation.rollout import FILM_EVERY, evaluate
 
 TASK = config.Task(name="toy/reach", episode_steps=24)
@@ -39,6 +39,24 @@ def speeds(*actions: float):
     """A policy that always commands the same action, one per environment."""
     chunk = torch.tensor(actions)[:, None, None].expand(-1, 4, 1)
     return lambda obs, noise: chunk.clone()
+
+
+class NumberedWorld(FilmedWorld):
+    """Starts belong to (seed, number of the environment, episode)."""
+
+    first = 0
+
+    def count_from(self, first: int) -> None:
+        self.first = first
+
+    def reset(self, seed: int) -> dict[str, torch.Tensor]:
+        self.seed, self.episode = seed, -1
+        return super().reset(seed)
+
+    def _start(self) -> torch.Tensor:
+        self.episode += 1
+        draws = [seeding.torch_generator(self.seed, "start", self.first + n, self.episode) for n in range(self.spec.num_envs)]
+        return torch.stack([0.1 * torch.rand(1, generator=draw) for draw in draws])
 
 
 def run(act, episodes: int, *, world=FilmedWorld, seed: int = 5, num_envs: int | None = None, **more) -> Evaluation:
@@ -158,28 +176,46 @@ def test_a_world_without_the_position_is_refused() -> None:
         evaluate(speeds(0.0, 0.0), ReachWorld, policy="base", policy_spec=SPEC, num_features=1, task=TASK, config=judged)
 
 
-def test_rounds_play_every_episode_once_and_the_first_round_is_the_side_by_side_one() -> None:
-    made: list[int] = []
+def by_noise(obs, noise: torch.Tensor) -> torch.Tensor:
+    """A policy that goes as fast as its noise says; no arithmetic whose last bit depends on the size of the batch."""
+    return noise[:, :, :1].clamp(0.1, 1.0)
 
-    def world(n: int) -> FilmedWorld:
-        made.append(n)
-        return FilmedWorld(n)
 
-    def act(obs, noise):
-        return torch.ones(len(noise), 4, 1) * (noise[:, :1, :1] > 0)  # goes or stays by the first noise it meets
+@pytest.mark.parametrize("num_envs", [1, 3, 7, 30, 50])
+def test_rounds_of_any_size_reach_the_verdicts_of_all_side_by_side(num_envs: int) -> None:
+    episodes = 30  # more than are filmed
+    made: list[NumberedWorld] = []
+
+    def world(n: int) -> NumberedWorld:
+        assert all(one.closed for one in made), "two simulators open at once"
+        made.append(NumberedWorld(n, goal=1.8))
+        return made[-1]
 
     ticks: list[tuple[int, int]] = []
-    found = run(act, 7, world=world, num_envs=3, tick=lambda done, of: ticks.append((done, of)))
-    assert made == [3, 3, 1]
-    assert found.episodes == 7
-    assert (ticks[-1], max(ticks)) == ((7, 7), (7, 7))
-    first = run(act, 3)
-    assert (found.success[:3], found.length[:3], found.jerk_rms[:3]) == (first.success, first.length, first.jerk_rms)
-    starts = found.tracks["start/position"].flatten().tolist()
-    assert len(set(starts)) == 7, "every round starts elsewhere"
-    assert found.tracks["position"].shape[0] == 3, "tracks are the first round's"
-    again = run(act, 7, num_envs=3)
-    assert (again.success, again.length) == (found.success, found.length)
+    found = run(by_noise, episodes, world=world, num_envs=num_envs, tick=lambda *seen: ticks.append(seen))
+    sizes = [one.spec.num_envs for one in made]
+    assert sum(sizes) == episodes
+    assert max(sizes) == min(num_envs, episodes)
+    assert all(one.closed for one in made)
+    assert ticks == sorted(ticks)
+    assert ticks[-1] == (episodes, episodes)
+    whole = run(by_noise, episodes, world=lambda n: NumberedWorld(n, goal=1.8))
+    assert len(set(whole.length)) > 5, "the episodes differ"
+    for name in PER_EPISODE:
+        assert getattr(found, name) == getattr(whole, name), name
+    assert found.tracks.keys() == whole.tracks.keys()
+    for key, value in whole.tracks.items():
+        assert torch.equal(found.tracks[key].nan_to_num(-9.0), value.nan_to_num(-9.0)), key
+    # What was simulated in vain after an episode's end is less where its round ends with it.
+    assert sum(found.length) <= found.env_steps <= whole.env_steps
+
+
+def test_rounds_of_a_world_that_numbers_nothing_start_elsewhere_and_repeat() -> None:
+    one, two = (run(by_noise, 7, num_envs=3) for _ in range(2))
+    starts = one.tracks["start/position"].flatten().tolist()
+    assert len(set(starts)) == 7
+    assert starts == two.tracks["start/position"].flatten().tolist()
+    assert run(by_noise, 3).tracks["start/position"].flatten().tolist() == starts[:3]
 
 
 def test_a_wrong_number_of_environments_is_refused() -> None:

@@ -65,7 +65,8 @@ class World(Protocol):
 class Worlds:
     """N worlds of one task in this process, each with its own simulator.
 
-    Episode e of world n starts from the seed ``derive(seed, "start", n, e)``, whatever the other worlds do.
+    Episode e of world n starts from the seed ``derive(seed, "start", n, e)``, whatever the other worlds do; the first world's number is 0
+    unless :meth:`count_from` says otherwise.
 
     Args:
         task: The section ``task`` of the parameters.
@@ -87,7 +88,7 @@ class Worlds:
         self.spec = TaskSpec(
             task.name, num_envs, dict(first.obs_dims), first.action_dim, first.control_hz, task.episode_steps, device, sizes
         )
-        self._seed = 0
+        self._seed = self._first = 0
         self._age = np.zeros(num_envs, np.int64)
         self._episode = np.zeros(num_envs, np.int64)
         self._started = False
@@ -98,6 +99,10 @@ class Worlds:
         self._seed, self._started = seed, True
         self._age[:], self._episode[:] = 0, 0
         return self._tensors([self._start(n) for n in range(len(self.worlds))]) | self._pictures()
+
+    def count_from(self, first: int) -> None:
+        """Number the worlds ``first``, ``first + 1``, ... from the next reset on."""
+        self._first = first
 
     def step(self, action: torch.Tensor, *, look: bool = True) -> StepResult:
         """Execute one action (N, A) in every world; see :meth:`zprl.envs.base.VectorEnv.step`."""
@@ -144,13 +149,14 @@ class Worlds:
         return {}
 
     def state(self) -> dict[str, torch.Tensor]:
-        """Everything the next steps depend on: ``world`` (N, S) float64, ``age`` and ``episode`` (N,), ``seed`` (1,)."""
+        """Everything the next steps depend on: ``world`` (N, S) float64, ``age`` and ``episode`` (N,), ``seed`` and ``first`` (1,)."""
         self._alive()
         return {
             "world": torch.from_numpy(np.stack([world.state() for world in self.worlds])),
             "age": torch.from_numpy(self._age.copy()),
             "episode": torch.from_numpy(self._episode.copy()),
             "seed": torch.tensor([self._seed]),
+            "first": torch.tensor([self._first]),
         }
 
     def restore(self, state: Mapping[str, torch.Tensor]) -> None:
@@ -159,7 +165,7 @@ class Worlds:
         for world, part in zip(self.worlds, state["world"].numpy(), strict=True):
             world.restore(part)
         self._age[:], self._episode[:] = state["age"].numpy(), state["episode"].numpy()
-        self._seed, self._started = int(state["seed"]), True
+        self._seed, self._first, self._started = int(state["seed"]), int(state["first"]), True
 
     def close(self) -> None:
         """Close every world."""
@@ -181,7 +187,7 @@ class Worlds:
             raise EnvironmentProblem("the environment is closed", remedy="make a new one with zprl.envs.make")
 
     def _start(self, n: int) -> Frame:
-        return self.worlds[n].reset(seeding.derive(self._seed, "start", n, int(self._episode[n])))
+        return self.worlds[n].reset(seeding.derive(self._seed, "start", self._first + n, int(self._episode[n])))
 
     def _tensors(self, frames: list[Frame]) -> Obs:
         return {
