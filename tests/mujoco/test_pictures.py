@@ -5,8 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from zprl import envs
+from zprl import envs, seeding
 from zprl.config import Task
+from zprl.data.ingest import read_all
+from zprl.data.readers.robomimic import RobomimicReader
+from zprl.data.record import RecordSettings, record
+from zprl.data.store import EpisodeStore, fit_normalizer
+from zprl.data.validate import Limits
 from zprl.envs.check import check_env
 from zprl.envs.chunk import ChunkEnv
 from zprl.errors import ConfigError
@@ -68,3 +73,24 @@ def test_a_chunk_sees_what_step_by_step_sees() -> None:
 def test_an_unknown_camera_is_named_with_those_that_are() -> None:
     with pytest.raises(ConfigError, match=r"no camera 'front'.*\n.*corner2"):
         envs.make(Task(name="metaworld/push-wall-v3", cameras=("front",)), num_envs=1)
+
+
+def test_recorded_pictures_are_those_of_the_world_and_are_ingested(tmp_path) -> None:
+    about = task("metaworld/push-wall-v3", steps=12)
+    settings = RecordSettings(task=about, num_envs=2, keep_failures=1.0)
+    files = [tmp_path / "a.hdf5", tmp_path / "b.hdf5"]
+    for file in files:
+        record(file, episodes=2, seed=1, settings=settings, progress=lambda n: None)
+    assert files[0].read_bytes() == files[1].read_bytes()
+    keys = ("robot0_eef_pos", "robot0_gripper_qpos", "corner2_image")
+    good = read_all(RobomimicReader(obs_keys=keys), files[:1], limits=Limits(min_length=2)).good
+    EpisodeStore.write(tmp_path / "store", good, fit_normalizer(good))
+    store = EpisodeStore.open(tmp_path / "store")
+    assert store.image_sizes == {"corner2_image": (32, 32)}
+    assert list(store.obs_dims) == ["robot0_eef_pos", "robot0_gripper_qpos"]
+    with envs.make(about, num_envs=2) as env:
+        obs = env.reset(seeding.derive(1, "record-env", 0))
+        for step in range(12):
+            for n in range(2):
+                assert torch.equal(store.obs["corner2_image"][int(store.offsets[n]) + step], obs["corner2_image"][n])
+            obs = env.step(torch.stack([store.actions[int(offset) + step] for offset in store.offsets])).obs

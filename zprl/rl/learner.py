@@ -131,8 +131,9 @@ class Learner:
         return residual
 
     def _see(self, obs: dict[str, Tensor], noise: Tensor, sample: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Embedding (N, D), anchor (N, R) and RL state (N, D + R) of observations."""
-        embedding = self.policy.embed(obs)
+        """Embedding (N, D), anchor (N, R) and RL state (N, D + R) of observations; pictures are cropped at random (official code)."""
+        augment = self._generator("crop", self.vector_steps) if self.spec.images else None
+        embedding = self.policy.embed(obs, augment)
         anchor = self.interface.anchor(self.policy, embedding, noise, sample=sample)
         return embedding, anchor, torch.cat([embedding, anchor], -1)
 

@@ -6,9 +6,11 @@ import pytest
 import torch
 
 from tests.toy_world import ReachWorld, toy_policy
-from zprl import plugins
+from zprl import plugins, seeding
 from zprl.config import Rl
 from zprl.envs.chunk import ChunkEnv
+from zprl.models.image_encoder import ImageSpec, embedding_dim
+from zprl.models.policy import FlowPolicy
 from zprl.rl import bundle, demos, scale
 from zprl.rl.interfaces import LatentResidual
 from zprl.rl.learner import Learner
@@ -56,6 +58,54 @@ def test_zero_residual_is_the_base_policy_bit_for_bit(name):
     steered = SteeredPolicy(learner.policy, learner.interface, learner.agent.actor, learner.agent.scale).act(obs, noise)
     base = learner.policy.act(obs, noise, bottleneck=name != "embedding")
     assert torch.equal(steered, base)
+
+
+class PictureWorld(ReachWorld):
+    """A toy world that is also photographed: noise that its position decides."""
+
+    def __init__(self, num_envs: int) -> None:
+        super().__init__(num_envs)
+        self.spec = dataclasses.replace(self.spec, image_sizes={"front": (20, 20)})
+
+    def _with_pictures(self, obs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        grain = torch.arange(20 * 20 * 3).view(20, 20, 3)
+        return obs | {"front": (grain * (7 + (1000 * obs["position"]).long().abs())[..., None, None]).remainder(251).to(torch.uint8)}
+
+    def reset(self, seed: int) -> dict[str, torch.Tensor]:
+        return self._with_pictures(super().reset(seed))
+
+    def step(self, action: torch.Tensor, *, look: bool = True):
+        result = super().step(action)
+        pictures = {"obs": self._with_pictures(result.obs), "final_obs": self._with_pictures(result.final_obs)}
+        return dataclasses.replace(result, **pictures) if look else result
+
+
+def picture_policy() -> FlowPolicy:
+    states = toy_policy()
+    image = ImageSpec(key="front", size=(20, 20), crop=(16, 16), features=5, channels=(16,), spatial_blocks=1)
+    shape = states.spec.policy.model_copy(update={"embedding_dim": embedding_dim(states.spec.obs_dims, (image,), 1)})
+    return FlowPolicy(states.spec.model_copy(update={"policy": shape, "images": (image,)}), states.normalizer).freeze()
+
+
+def test_pictures_are_cropped_at_random_while_collecting_and_embedded_once():
+    policy = picture_policy()
+    config = CONFIG.model_copy(update={"warmup_chunks": 1000, "sample_latent": False})
+    learner = Learner(policy, LatentResidual(), scale=torch.full((2,), 0.5), config=config, seed=3)
+    seen: list[dict[str, torch.Tensor]] = []
+
+    class Kept(PictureWorld):
+        def reset(self, seed):
+            seen.append(super().reset(seed))
+            return seen[0]
+
+    learner.run_segment(lambda: ChunkEnv(Kept(config.num_envs), 4, 1, config.step_discount))
+    first = {key: value[:, None] for key, value in seen[0].items()}
+    state = learner.replay.data["inputs"][: config.num_envs, : policy.spec.policy.embedding_dim]
+    assert torch.equal(state, policy.embed(first, seeding.torch_generator(3, "crop", 0)))
+    assert not torch.allclose(state, policy.embed(first), atol=1e-4), "evaluation sees the middle"
+    again = Learner(policy, LatentResidual(), scale=torch.full((2,), 0.5), config=config, seed=3)
+    again.run_segment(lambda: ChunkEnv(PictureWorld(config.num_envs), 4, 1, config.step_discount))
+    assert all(torch.equal(value, fingerprint(again)[key]) for key, value in fingerprint(learner).items())
 
 
 def test_warm_up_executes_the_base_policy():

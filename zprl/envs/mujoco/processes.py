@@ -1,0 +1,281 @@
+"""N worlds of one task in several processes: the numbers of :class:`zprl.envs.mujoco.world.Worlds`, bit for bit, from more than one core.
+
+Each process is a ``python -m zprl.envs.mujoco.worker``.  Orders and answers are lines of JSON on its pipes; actions and results lie in memory
+that all of them map, where each writes the rows of its own worlds.  That memory has no name, so nothing is left of it, however a
+process ends; a worker ends with its pipe, and at once where the kernel tells it of its parent's end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import math
+import mmap
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NoReturn, Self
+
+import numpy as np
+import torch
+
+from zprl import errors
+from zprl.envs.base import StepResult, TaskSpec, check_action
+from zprl.errors import ConfigError, EnvironmentProblem
+
+if TYPE_CHECKING:
+    from zprl.config import Task
+    from zprl.envs.base import Obs, VectorEnv
+
+ALIGNMENT = 64
+"""Arrays begin at multiples of so many bytes, a line of the processors' caches."""
+CLOSE_S = 5.0
+"""Longest wait for a worker that was told to end [s]."""
+
+
+def spread(make: Callable[..., VectorEnv]) -> Callable[..., VectorEnv]:
+    """Decorate a benchmark's entry point: ``task.workers`` processes will make and step its worlds, none but this one where it is 0."""
+
+    @functools.wraps(make)
+    def made(task: Task, *, num_envs: int, device: str = "cpu") -> VectorEnv:
+        return (SpreadWorlds if task.workers else make)(task, num_envs=num_envs, device=device)
+
+    return made
+
+
+def layout(spec: TaskSpec) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
+    """Shape and type of every array that workers share, in their order in the memory; the first axis counts environments."""
+    n, real, flag = spec.num_envs, np.dtype(np.float32), np.dtype(np.bool_)
+    found = {"action": ((n, spec.action_dim), real), "hold": ((n, spec.action_dim), real)}
+    found |= {"target": ((n, 3), real), "reward": ((n,), real)}
+    found |= {name: ((n,), flag) for name in ("terminated", "truncated", "success")}
+    for when in ("obs", "final_obs"):
+        found |= {f"{when}/{key}": ((n, width), real) for key, width in spec.obs_dims.items()}
+        found |= {f"{when}/{key}": ((n, *size, 3), np.dtype(np.uint8)) for key, size in spec.image_sizes.items()}
+    return found
+
+
+def memory_size(spec: TaskSpec) -> int:
+    """Bytes of the memory that workers share."""
+    return sum(_padded(shape, dtype) for shape, dtype in layout(spec).values())
+
+
+def arrays(spec: TaskSpec, memory: int) -> dict[str, np.ndarray]:
+    """The arrays of :func:`layout` in the memory behind a file descriptor, which may be closed then."""
+    mapped, offset, found = mmap.mmap(memory, memory_size(spec)), 0, {}
+    for name, (shape, dtype) in layout(spec).items():
+        found[name] = np.frombuffer(mapped, dtype, math.prod(shape), offset).reshape(shape)
+        offset += _padded(shape, dtype)
+    return found
+
+
+def _padded(shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
+    return -(-math.prod(shape) * dtype.itemsize // ALIGNMENT) * ALIGNMENT
+
+
+def _unnamed_memory() -> int:
+    """File descriptor of an empty file without a name, in memory where the system can (Linux)."""
+    if sys.platform == "linux":
+        return os.memfd_create("zprl-worlds")
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())
+
+
+class SpreadWorlds:
+    """N worlds of one task, spread over ``task.workers`` processes in turn of their numbers; see :class:`zprl.envs.base.VectorEnv`.
+
+    Args:
+        task: The section ``task`` of the parameters.
+        num_envs: N.
+        device: Device of the tensors; the simulators run on the CPU.
+
+    Raises:
+        ZprlError: whatever keeps the worlds from being made in a process.
+        EnvironmentProblem: a worker ended; also of any other method.
+    """
+
+    def __init__(self, task: Task, *, num_envs: int, device: str = "cpu") -> None:
+        self._arrays: dict[str, np.ndarray] = {}
+        self._workers: list[_Worker] = []
+        alone = task.model_copy(update={"workers": 0}).model_dump(mode="json")
+        memory = _unnamed_memory()
+        try:
+            for rows in np.array_split(np.arange(num_envs), min(task.workers, num_envs)):
+                order = {"task": alone, "first": int(rows[0]), "num_envs": len(rows), "memory": memory}
+                self._workers.append(_Worker(order, memory))
+            about = self._answers()[0]["spec"]
+            sizes = {key: (height, width) for key, (height, width) in about["image_sizes"].items()}
+            self.spec = TaskSpec(**(about | {"num_envs": num_envs, "device": device, "image_sizes": sizes}))
+            os.ftruncate(memory, memory_size(self.spec))
+            self._arrays = arrays(self.spec, memory)
+            self._ask({"num_envs": num_envs})
+        except BaseException:
+            self.close()
+            raise
+        finally:
+            os.close(memory)
+
+    def reset(self, seed: int) -> Obs:
+        """Start every episode anew."""
+        self._ask({"do": "reset", "seed": seed})
+        return self._frame("obs")
+
+    def step(self, action: torch.Tensor, *, look: bool = True) -> StepResult:
+        """Execute one action (N, A) in every world; see :meth:`zprl.envs.base.VectorEnv.step`."""
+        self._alive()
+        check_action(self.spec, action)
+        self._arrays["action"][:] = action.detach().cpu().numpy()
+        self._ask({"do": "step", "look": look})
+        ended = bool((self._arrays["terminated"] | self._arrays["truncated"]).any())
+        names = ("reward", "terminated", "truncated", "success", "target")
+        return StepResult(
+            obs=self._frame("obs", pictures=look),
+            final_obs=self._frame("final_obs", pictures=look or ended),
+            **{name: self._tensor(name) for name in names},
+        )
+
+    def hold(self) -> torch.Tensor:
+        """The action (N, A) that leaves every robot where it is."""
+        self._ask({"do": "hold"})
+        return self._tensor("hold")
+
+    def scene(self) -> dict[str, torch.Tensor]:
+        """Nothing: reports draw poses of bodies, and these worlds have pictures of their own (``task.cameras``)."""
+        return {}
+
+    def operator(self, seed: int, settings: Mapping[str, Any]) -> NoReturn:
+        """Refuse: scripted operators look into the worlds themselves.
+
+        Raises:
+            ConfigError: always.
+        """
+        raise ConfigError(f"{self.spec.name}: no scripted operator reaches worlds in other processes", remedy="set task.workers to 0")
+
+    def close(self) -> None:
+        """End every process; calling it twice is harmless."""
+        workers, self._workers = self._workers, []
+        self._arrays = {}
+        for worker in workers:
+            worker.dismiss()
+        for worker in workers:
+            worker.end()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def _alive(self) -> None:
+        if not self._workers:
+            raise EnvironmentProblem("the environment is closed", remedy="make a new one with zprl.envs.make")
+
+    def _ask(self, order: Mapping[str, Any]) -> None:
+        """Have every worker do something, and wait for all."""
+        self._alive()
+        try:
+            for worker in self._workers:
+                worker.tell(order)
+            self._answers()
+        except errors.ZprlError:
+            raise
+        except BaseException:  # orders and answers no longer fit together
+            self.close()
+            raise
+
+    def _answers(self) -> list[dict[str, Any]]:
+        """What every worker has to say; the first error of any is raised after all have spoken."""
+        try:
+            found = [worker.hear() for worker in self._workers]
+        except EnvironmentProblem:  # one is dead
+            self.close()
+            raise
+        for answer in found:
+            if "error" in answer:
+                kind, message, remedy = answer["error"]
+                raise getattr(errors, kind, errors.ZprlError)(message, remedy=remedy)
+        return found
+
+    def _frame(self, when: str, *, pictures: bool = True) -> Obs:
+        keys = [*self.spec.obs_dims, *(self.spec.image_sizes if pictures else ())]
+        return {key: self._tensor(f"{when}/{key}") for key in keys}
+
+    def _tensor(self, name: str) -> torch.Tensor:
+        return torch.from_numpy(self._arrays[name].copy()).to(self.spec.device)
+
+
+class _Worker:
+    """One process, from this side.
+
+    Args:
+        order: What worlds it shall make, and where the memory is.
+        memory: File descriptor that it inherits.
+    """
+
+    def __init__(self, order: Mapping[str, Any], memory: int) -> None:
+        first, count = order["first"], order["num_envs"]
+        self._name = f"the process of worlds {first} to {first + count - 1}"
+        self._words = tempfile.TemporaryFile()
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "zprl.envs.mujoco.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._words,
+            pass_fds=(memory,),
+            env={**os.environ, "OMP_NUM_THREADS": "1"},  # the processes are the threads
+            start_new_session=True,  # a Ctrl-C is for the parent, which may want to come to a resume point first
+        )
+        self.tell(order)
+
+    def tell(self, order: Mapping[str, Any]) -> None:
+        """Give an order; one to a dead worker is noticed when it is asked for an answer."""
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.write(json.dumps(order).encode() + b"\n")
+            self._process.stdin.flush()
+
+    def hear(self) -> dict[str, Any]:
+        """Wait for the answer.
+
+        Raises:
+            EnvironmentProblem: it is dead.
+        """
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line.endswith(b"\n"):
+            raise EnvironmentProblem(
+                f"{self._name} ended{self._fate()}", remedy="if memory ran out (SIGKILL), take fewer environments or task.workers"
+            )
+        return dict(json.loads(line))
+
+    def dismiss(self) -> None:
+        """Tell it to end."""
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
+
+    def end(self) -> None:
+        """Wait for its end, and not for ever."""
+        assert self._process.stdout is not None
+        try:
+            self._process.wait(CLOSE_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process.stdout.close()
+        self._words.close()
+
+    def _fate(self) -> str:
+        try:
+            code = self._process.wait(CLOSE_S)
+        except subprocess.TimeoutExpired:
+            return ""
+        how = f" by {signal.Signals(-code).name}" if code < 0 else f" with exit code {code}"
+        self._words.seek(0)
+        lines = self._words.read().decode(errors="replace").split("\n")
+        last = next((line.strip() for line in reversed(lines) if line.strip()), "")
+        return how + (f", saying '{last[-300:]}'" if last else "")

@@ -1,0 +1,99 @@
+"""``python -m zprl.envs.mujoco.worker``: the process of some worlds; see :mod:`zprl.envs.mujoco.processes`.
+
+It is told on its standard input which worlds to make, how many there are altogether, and then what to do with them.  Each line of JSON gets
+one on the standard output, which says what is wrong, if anything is; what is no :class:`zprl.errors.ZprlError` ends the process.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import dataclasses
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from zprl.envs.base import Obs
+    from zprl.envs.mujoco.world import Worlds
+    from zprl.errors import ZprlError
+
+
+def main() -> None:
+    """Obey until the pipe ends."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: there is nothing to save
+    orders = map(json.loads, iter(sys.stdin.readline, ""))
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # what a benchmark prints must not stand among the answers
+    try:
+        _serve(orders, answers)
+    except (StopIteration, BrokenPipeError):
+        return  # the parent is gone, or was never interested
+
+
+def _serve(orders: Iterator[Mapping[str, Any]], answers: TextIO) -> None:
+    from zprl import plugins
+    from zprl.config import Task
+    from zprl.envs.mujoco.processes import arrays
+    from zprl.errors import ZprlError
+
+    def answer(value: Mapping[str, Any]) -> None:
+        answers.write(json.dumps(value) + "\n")
+
+    about = next(orders)
+    task, first, count = Task.model_validate(about["task"]), about["first"], about["num_envs"]
+    try:
+        worlds: Worlds = plugins.load("tasks", task.name)(task, num_envs=count)
+    except ZprlError as error:
+        answer(_told(error))
+        return
+    with worlds:
+        worlds.first = first
+        answer({"spec": dataclasses.asdict(worlds.spec)})
+        whole = dataclasses.replace(worlds.spec, num_envs=next(orders)["num_envs"])
+        mine = {name: array[first : first + count] for name, array in arrays(whole, about["memory"]).items()}
+        answer({})
+        for order in orders:
+            try:
+                _obey(worlds, order, mine)
+            except ZprlError as error:
+                answer(_told(error))
+            else:
+                answer({})
+
+
+def _told(error: ZprlError) -> dict[str, Any]:
+    return {"error": [type(error).__name__, error.message, error.remedy]}
+
+
+def _obey(worlds: Worlds, order: Mapping[str, Any], mine: Mapping[str, np.ndarray]) -> None:
+    """Do what is ordered and write what comes of it."""
+    import torch
+
+    if order["do"] == "reset":
+        _write(mine, "obs", worlds.reset(order["seed"]))
+    elif order["do"] == "hold":
+        mine["hold"][:] = worlds.hold().numpy()
+    else:
+        result = worlds.step(torch.from_numpy(mine["action"].copy()), look=order["look"])
+        for name in ("reward", "terminated", "truncated", "success", "target"):
+            mine[name][:] = getattr(result, name).numpy()
+        _write(mine, "obs", result.obs)
+        _write(mine, "final_obs", result.final_obs)
+
+
+def _write(mine: Mapping[str, np.ndarray], when: str, frame: Obs) -> None:
+    """Observations; pictures that were not drawn are black, for those of other processes may have been."""
+    for name, array in mine.items():
+        kind, _, key = name.partition("/")
+        if kind == when:
+            array[:] = frame[key].numpy() if key in frame else 0
+
+
+if __name__ == "__main__":
+    main()
