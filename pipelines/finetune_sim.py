@@ -158,6 +158,6 @@ if __name__ == "__main__":
     main(
         "finetune_sim" if chosen == "finetune_sim" else f"finetune_{chosen}",
         lambda stage: finetune_sim(stage, chosen),
-        sections=("run", "task", chosen),
+        sections=("run", "task", "evaluate", chosen),
         inputs=(BASE, EPISODES),
     )

@@ -40,6 +40,9 @@ class Task(Section):
     episode_steps: int = Field(200, ge=10, description="Environment steps after which an episode is truncated.")
     cameras: tuple[str, ...] = Field((), description="Cameras whose pictures are observed, as `<camera>_image`; MuJoCo's worlds have some.")
     image_size: int = Field(84, ge=16, le=1024, description="Height and width of these pictures (paper: 84).")
+    workers: int = Field(
+        0, ge=0, description="Processes that step MuJoCo's worlds side by side, with equal results; 0: none but the stage's own."
+    )
 
 
 class Ingest(Section):

@@ -15,7 +15,6 @@ from zprl.envs.mujoco.world import Worlds
 from zprl.errors import ConfigError
 
 pytestmark = pytest.mark.mujoco
-pytest.importorskip("gymnasium_robotics")
 
 from zprl.envs.mujoco import adroit  # noqa: E402
 

@@ -16,7 +16,6 @@ from zprl.envs.check import check_env
 from zprl.errors import ConfigError
 
 pytestmark = pytest.mark.mujoco
-pytest.importorskip("metaworld")
 
 from metaworld.env_dict import ALL_V3_ENVIRONMENTS  # noqa: E402
 

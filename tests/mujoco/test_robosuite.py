@@ -15,7 +15,6 @@ from zprl.envs.mujoco.world import Worlds
 from zprl.errors import ConfigError
 
 pytestmark = pytest.mark.mujoco
-pytest.importorskip("robosuite")
 
 N, STEPS = 2, 10
 FLAWLESS = {grade: {"share": float(grade == "better"), "tremor": 0, "drift": 0, "pause": 0} for grade in ("better", "okay", "worse")}

@@ -15,6 +15,7 @@ FLOORS = [
     {"offline", "rl", "evaluation"},
     {"session"},
     {"tracking", "registry", "report", "presets"},
+    {"bench"},
     {"doctor", "cli"},
 ]
 LEVEL = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
@@ -59,4 +60,4 @@ def test_the_library_knows_no_orchestrator(path: Path) -> None:
 
 def test_the_command_line_imports_nothing_heavy_at_the_top() -> None:
     roots = {name.split(".")[0] for name in imports(ROOT / "zprl/cli.py", top_only=True)}
-    assert roots <= {"__future__", "sys", "traceback", "pathlib", "typing", "typer", "zprl"}
+    assert roots <= {"__future__", "os", "shlex", "sys", "traceback", "pathlib", "typing", "typer", "zprl"}

@@ -153,7 +153,8 @@ def record(
 
 
 def _registered(settings: RecordSettings) -> Callable[[], OperatedEnv]:
-    return lambda: plugins.load("tasks", settings.task.name)(settings.task, num_envs=settings.num_envs, device="cpu")
+    here = settings.task.model_copy(update={"workers": 0})  # operators look into the worlds themselves
+    return lambda: plugins.load("tasks", here.name)(here, num_envs=settings.num_envs, device="cpu")
 
 
 @contextlib.contextmanager

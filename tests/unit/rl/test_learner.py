@@ -76,8 +76,10 @@ class PictureWorld(ReachWorld):
 
     def step(self, action: torch.Tensor, *, look: bool = True):
         result = super().step(action)
-        pictures = {"obs": self._with_pictures(result.obs), "final_obs": self._with_pictures(result.final_obs)}
-        return dataclasses.replace(result, **pictures) if look else result
+        ended = bool((result.terminated | result.truncated).any())
+        seen = {"obs": self._with_pictures(result.obs)} if look else {}
+        last = {"final_obs": self._with_pictures(result.final_obs)} if look or ended else {}
+        return dataclasses.replace(result, **seen, **last)
 
 
 def picture_policy() -> FlowPolicy:

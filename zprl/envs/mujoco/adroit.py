@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import mujoco
 import numpy as np
 
+from zprl.envs.mujoco.processes import spread
 from zprl.envs.mujoco.world import Worlds
 from zprl.errors import ConfigError
 
@@ -44,6 +45,7 @@ CONTROL_HZ = 100.0
 STATE = mujoco.mjtState.mjSTATE_INTEGRATION
 
 
+@spread
 def make(task: Task, *, num_envs: int, device: str = "cpu") -> Worlds:
     """Make the environment; entry point ``adroit/*``.
 

@@ -17,6 +17,7 @@ import mujoco
 import numpy as np
 from metaworld.env_dict import ALL_V3_ENVIRONMENTS, ALL_V3_ENVIRONMENTS_GOAL_OBSERVABLE
 
+from zprl.envs.mujoco.processes import spread
 from zprl.envs.mujoco.world import Worlds
 from zprl.errors import ConfigError
 
@@ -37,6 +38,7 @@ OPEN = -1.0
 STATE = mujoco.mjtState.mjSTATE_INTEGRATION
 
 
+@spread
 def make(task: Task, *, num_envs: int, device: str = "cpu") -> MetaWorlds:
     """Make the environment; entry point ``metaworld/*``.
 

@@ -1,7 +1,7 @@
 """N worlds of one task in several processes: the numbers of :class:`zprl.envs.mujoco.world.Worlds`, bit for bit, from more than one core.
 
-Each process is a ``python -m zprl.envs.mujoco.worker``.  Orders and answers are lines of JSON on its pipes; actions and results lie in memory
-that all of them map, where each writes the rows of its own worlds.  That memory has no name, so nothing is left of it, however a
+Each process is a ``python -m zprl.envs.mujoco.worker``.  Orders and answers are lines of JSON on its pipes; actions and results lie in
+memory that all of them map, where each writes the rows of its own worlds.  That memory has no name, so nothing is left of it, however a
 process ends; a worker ends with its pipe, and at once where the kernel tells it of its parent's end.
 """
 
@@ -124,6 +124,10 @@ class SpreadWorlds:
         self._ask({"do": "reset", "seed": seed})
         return self._frame("obs")
 
+    def count_from(self, first: int) -> None:
+        """Number the worlds ``first``, ``first + 1``, ... from the next reset on."""
+        self._ask({"do": "count_from", "first": first})
+
     def step(self, action: torch.Tensor, *, look: bool = True) -> StepResult:
         """Execute one action (N, A) in every world; see :meth:`zprl.envs.base.VectorEnv.step`."""
         self._alive()
@@ -219,7 +223,7 @@ class _Worker:
     def __init__(self, order: Mapping[str, Any], memory: int) -> None:
         first, count = order["first"], order["num_envs"]
         self._name = f"the process of worlds {first} to {first + count - 1}"
-        self._words = tempfile.TemporaryFile()
+        self._words = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the process lives
         self._process = subprocess.Popen(
             [sys.executable, "-m", "zprl.envs.mujoco.worker"],
             stdin=subprocess.PIPE,

@@ -27,6 +27,7 @@ import numpy as np
 import torch
 from scipy.spatial.transform import Rotation
 
+from zprl.envs.mujoco.processes import spread
 from zprl.envs.mujoco.world import Worlds
 from zprl.envs.rotation import quat_from_6d
 from zprl.errors import ConfigError
@@ -53,6 +54,7 @@ STEP, TURN = 0.05, 0.5
 STATE = mujoco.mjtState.mjSTATE_INTEGRATION
 
 
+@spread
 def make(task: Task, *, num_envs: int, device: str = "cpu") -> Worlds:
     """Make the environment; entry point ``robosuite/*``.
 

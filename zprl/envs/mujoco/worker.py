@@ -53,14 +53,14 @@ def _serve(orders: Iterator[Mapping[str, Any]], answers: TextIO) -> None:
         answer(_told(error))
         return
     with worlds:
-        worlds.first = first
+        worlds.count_from(first)
         answer({"spec": dataclasses.asdict(worlds.spec)})
         whole = dataclasses.replace(worlds.spec, num_envs=next(orders)["num_envs"])
         mine = {name: array[first : first + count] for name, array in arrays(whole, about["memory"]).items()}
         answer({})
         for order in orders:
             try:
-                _obey(worlds, order, mine)
+                _obey(worlds, order, mine, first)
             except ZprlError as error:
                 answer(_told(error))
             else:
@@ -71,12 +71,14 @@ def _told(error: ZprlError) -> dict[str, Any]:
     return {"error": [type(error).__name__, error.message, error.remedy]}
 
 
-def _obey(worlds: Worlds, order: Mapping[str, Any], mine: Mapping[str, np.ndarray]) -> None:
+def _obey(worlds: Worlds, order: Mapping[str, Any], mine: Mapping[str, np.ndarray], first: int) -> None:
     """Do what is ordered and write what comes of it."""
     import torch
 
     if order["do"] == "reset":
         _write(mine, "obs", worlds.reset(order["seed"]))
+    elif order["do"] == "count_from":
+        worlds.count_from(order["first"] + first)
     elif order["do"] == "hold":
         mine["hold"][:] = worlds.hold().numpy()
     else:
