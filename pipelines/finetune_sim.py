@@ -39,7 +39,7 @@ def finetune_sim(stage: Stage, section: str) -> None:
     config: Rl | PolicyGradient = getattr(params, section)
     device = params.run.device
     torch.set_num_threads(params.run.threads)
-    policy = load_policy(BASE, device=device)
+    policy = load_policy(BASE, device=device, noise_scale=getattr(config, "noise_scale", 1.0))
 
     def on_row(row: Row) -> None:
         stage.tracker.log(int(row["env_steps"]), **{k: v for k, v in row.items() if k != "env_steps"})

@@ -153,6 +153,9 @@ class Rl(Budget):
         "absolute", description="Unit of the residual scale per dimension: 1, the anchor's spread, or the posterior's spread."
     )
     sample_latent: bool = Field(True, description="Collect with z drawn from the posterior (official code); evaluation uses its mean.")
+    noise_scale: float = Field(
+        1.0, ge=0, le=1, description="Standard deviation of the generator's noise, collecting and ever after (ours; 1: as it was trained)."
+    )
     warmup_chunks: int = Field(2000, ge=0, description="Chunk transitions with zero residual before learning (official code).")
     warmup_noise: float = Field(0.0, ge=0, description="Standard deviation of the residual during warm-up (ours; official code: 0).")
     updates_per_chunk: float = Field(1.0, gt=0, description="UTD: critic updates per chunk transition (official code: 1).")
@@ -200,6 +203,8 @@ class Rl(Budget):
             raise ValueError("chunk_penalty makes values negative, which bounded_q cannot express")
         if self.algorithm == "noise_aliasing" and self.interface != "noise":
             raise ValueError("algorithm noise_aliasing is for interface noise")
+        if self.noise_scale != 1 and self.interface == "noise":
+            raise ValueError("noise_scale belongs to interfaces that leave the noise to chance")
         return self
 
 

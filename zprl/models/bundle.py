@@ -102,8 +102,13 @@ def save_policy(path: Path | str, policy: FlowPolicy, provenance: Mapping[str, A
     write_bundle(path, "policy", document, policy.state_dict())
 
 
-def load_policy(path: Path | str, device: str = "cpu") -> FlowPolicy:
+def load_policy(path: Path | str, device: str = "cpu", *, noise_scale: float = 1.0) -> FlowPolicy:
     """Read a policy bundle: checked, frozen, in evaluation mode, on ``device``.
+
+    Args:
+        path: The bundle.
+        device: Where its tensors go.
+        noise_scale: See :class:`zprl.models.policy.FlowPolicy`.
 
     Raises:
         DataError: when anything about the bundle is not as :func:`save_policy` writes it.

@@ -110,6 +110,8 @@ class FlowPolicy(nn.Module):
         self.normalizer = normalizer
         p = spec.policy
         self.num_features = int(normalizer.num_features)
+        self.noise_scale = 1.0
+        """Standard deviation of the noise from which sequences are made; training knows 1, and less means less chance."""
         self.encoder = _seeded(seed, "init-encoder", lambda: _encoder(spec))
         self.velocity_net = _seeded(seed, "init-velocity", lambda: _velocity_net(p, self.num_features))
         self.vib: Vib | None = None
@@ -146,9 +148,14 @@ class FlowPolicy(nn.Module):
         return self.velocity_net(noisy, time_embedding(flow_time, self.spec.policy.time_embedding_dim), condition)
 
     def generate(self, condition: Tensor, noise: Tensor) -> Tensor:
-        """Return the normalised action sequence (B, T, F): Euler steps from ``noise`` (B, T, F), given ``condition`` (B, D)."""
+        """Return the normalised action sequence (B, T, F): Euler steps from ``noise_scale * noise``.
+
+        Args:
+            condition: (B, D).
+            noise: Standard normal (B, T, F).
+        """
         times = self.grid_features[:, None].expand(-1, len(noise), -1)
-        return euler(lambda point, i: self.velocity_net(point, times[i], condition), noise, self.grid)
+        return euler(lambda point, i: self.velocity_net(point, times[i], condition), self.noise_scale * noise, self.grid)
 
     @property
     def executed_slice(self) -> slice:

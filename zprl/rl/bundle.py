@@ -82,12 +82,13 @@ def load_steered(path: Path | str, base_path: Path | str, device: str = "cpu") -
         raise DataError(
             f"{path} was learned on another base policy than {base_path}", remedy="give its own base bundle, or run finetune_sim again"
         )
-    policy = load_policy(base_path, device=device)
     try:
         if document["interface"] == GENERATOR:
+            policy = load_policy(base_path, device=device)
             policy.velocity_net.load_state_dict({name: value.to(device) for name, value in tensors.items()})
             return policy
         config = Rl.model_validate(document["config"])
+        policy = load_policy(base_path, device=device, noise_scale=config.noise_scale)
         interface = plugins.load("interfaces", str(document["interface"]))()
         scale, state_dim = tensors["scale"].to(device), int(document["state_dim"])
         if scale.dim() != 1 or state_dim != policy.spec.policy.embedding_dim + len(scale):

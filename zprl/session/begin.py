@@ -56,14 +56,15 @@ def gather(
             f"{steering} steers by '{document['interface']}', the session wants '{config.interface}'",
             remedy="give the steering bundle of that interface, or change finetune_real.interface",
         )
-    policy = load_policy(base)
+    agent = Rl.model_validate(document["config"])
+    policy = load_policy(base, noise_scale=agent.noise_scale)
     interface = plugins.load("interfaces", config.interface)()
     memory = demos.transitions(
         policy,
         interface,
         EpisodeStore.open(episodes),
         scale=tensors["scale"],
-        step_discount=Rl.model_validate(document["config"]).step_discount,
+        step_discount=agent.step_discount,
         seed=seed,
     )
 
@@ -79,7 +80,7 @@ def gather(
 
 def _from_base(target: Path, base: Path, episodes: Path, config: Real, agent: Rl, seed: int) -> None:
     """A new agent on the base policy, its residual near zero: the very one that the session's learner begins with."""
-    policy = load_policy(base)
+    policy = load_policy(base, noise_scale=agent.noise_scale)
     interface = plugins.load("interfaces", config.interface)()
     store = EpisodeStore.open(episodes)
     residual_scale = scale.propose(agent, scale.measure(policy, interface, store, seed=seed))

@@ -52,7 +52,7 @@ class Chooser:
         folder = Path(folder)
         document, tensors = read_bundle(folder / STEERING, bundle.KIND)
         rl = Rl.model_validate(document["config"])
-        self.policy = load_policy(folder / BASE)
+        self.policy = load_policy(folder / BASE, noise_scale=rl.noise_scale)
         self.interface = plugins.load("interfaces", str(document["interface"]))()
         self.config, self.seed, self.sample_latent = config, seed, rl.sample_latent
         self.scale = tensors["scale"]

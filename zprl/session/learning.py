@@ -75,9 +75,10 @@ class SessionLearner:
         folder = Path(folder)
         self.folder, self.config, self.seed = folder, config, seed
         document, tensors = read_bundle(folder / STEERING, bundle.KIND)
-        self.policy: FlowPolicy = load_policy(folder / BASE)
+        learnt = Rl.model_validate(document["config"])
+        self.policy: FlowPolicy = load_policy(folder / BASE, noise_scale=learnt.noise_scale)
         self.interface: Interface = plugins.load("interfaces", str(document["interface"]))()
-        self.rl = agent_config(Rl.model_validate(document["config"]), config)
+        self.rl = agent_config(learnt, config)
         self.scale = tensors["scale"]
         self.dim = len(self.scale)
         self.state_dim = self.policy.spec.policy.embedding_dim + self.dim

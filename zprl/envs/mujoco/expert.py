@@ -1,7 +1,8 @@
-"""A scripted expert with the failings of people: it trembles, drifts and stops to think.
+"""A scripted expert with the failings of people: it misjudges where its hand is, trembles, drifts and stops to think.
 
 Skill is drawn per episode; the grades' names are robomimic's (better, okay, worse).  The numbers are ours: at them the demonstrations'
-lengths and failures spread as those of people do, and a policy trained on them succeeds in part.
+lengths and failures spread as those of people do, and a policy trained on them succeeds in part.  The misjudgement leans one way: of what
+is wrong at random a policy rids itself by drawing less noise, and needs no RL for it.
 """
 
 from __future__ import annotations
@@ -30,6 +31,10 @@ class Grade(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     share: float = Field(ge=0, description="Relative frequency of this grade.")
+    lean: tuple[float, float, float] = Field(
+        (0.0, 0.0, 0.0), description="Where all see the hand, from where it is: a camera misleads [m]."
+    )
+    aim: float = Field(0.0, ge=0, description="Standard deviation of what each episode adds to that, per axis [m].")
     tremor: float = Field(ge=0, description="Standard deviation of white noise on each action dimension.")
     drift: float = Field(ge=0, description="Standard deviation of slow noise on the motion.")
     pause: float = Field(ge=0, le=1, description="Chance per step to stop for a while.")
@@ -40,9 +45,9 @@ class ExpertSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    better: Grade = Grade(share=0.2, tremor=0.1, drift=0.0, pause=0.0)
-    okay: Grade = Grade(share=0.3, tremor=0.4, drift=0.1, pause=0.02)
-    worse: Grade = Grade(share=0.5, tremor=0.7, drift=0.2, pause=0.05)
+    better: Grade = Grade(share=0.2, tremor=0.05, drift=0.0, pause=0.0)
+    okay: Grade = Grade(share=0.3, lean=(0.0, 0.0, 0.01), aim=0.006, tremor=0.15, drift=0.05, pause=0.02)
+    worse: Grade = Grade(share=0.5, lean=(0.0, 0.0, 0.02), aim=0.01, tremor=0.2, drift=0.1, pause=0.05)
 
     def grades(self) -> dict[str, Grade]:
         """Grade name to grade, best first."""
@@ -53,9 +58,9 @@ class Expert:
     """One episode's worth of operating N environments; all randomness is a pure function of (seed, step).
 
     Args:
-        advise: What the flawless expert would do now in each environment, (N, A).
+        advise: What the flawless expert would do now in each environment, (N, A), if hands were off by (N, 3) [m].
         num_envs: N.
-        seed: Seed of grades, tremor, drift and pauses.
+        seed: Seed of grades, aim, tremor, drift and pauses.
         settings: Grades of operators.
         still: Motion (M,) of a pause; the first M action dimensions are motion, the others (the gripper) go on as before.
         shake: How much of tremor and drift each action dimension shows, (A,); all of it without.
@@ -63,7 +68,7 @@ class Expert:
 
     def __init__(
         self,
-        advise: Callable[[], np.ndarray],
+        advise: Callable[[np.ndarray], np.ndarray],
         num_envs: int,
         seed: int,
         settings: ExpertSettings,
@@ -78,6 +83,8 @@ class Expert:
         table = np.array([[grade.tremor, grade.drift, grade.pause] for grade in grades.values()])[index]
         self._tremor, self._drift_size, self._pause = table.T[:, :, None]
         self._advise, self._seed, self._still, self._shake = advise, seed, still, shake
+        lean, aim = (np.array([getattr(grade, name) for grade in grades.values()])[index] for name in ("lean", "aim"))
+        self._aim = lean + aim[:, None] * seeding.numpy_generator(seed, "expert-aim").standard_normal((num_envs, 3))
         self._drift = np.zeros((num_envs, len(still)))
         self._waiting = np.zeros(num_envs, np.int64)
         self._step = 0
@@ -85,7 +92,7 @@ class Expert:
     def act(self, obs: Obs) -> torch.Tensor:
         """Return the next action (N, A); of ``obs`` only the device counts, the expert sees the worlds themselves."""
         moves = len(self._still)
-        action = np.clip(self._advise(), -1.0, 1.0)
+        action = np.clip(self._advise(self._aim), -1.0, 1.0)
         draw = seeding.numpy_generator(self._seed, "expert-step", self._step)
         kick = draw.standard_normal(self._drift.shape)
         self._drift = DRIFT_STAY * self._drift + np.sqrt(1 - DRIFT_STAY**2) * self._drift_size * kick

@@ -139,9 +139,10 @@ class MetaWorlds(Worlds):
 
         expert = ENV_POLICY_MAP[self._name]()
 
-        def advise() -> np.ndarray:
+        def advise(aim: np.ndarray) -> np.ndarray:
+            seen = [np.concatenate([world.raw[:3] + off, world.raw[3:]]) for world, off in zip(self.worlds, aim, strict=True)]
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # that it asks for more than can be done, which is clipped here
-                return np.stack([expert.get_action(world.raw) for world in self.worlds])
+                return np.stack([expert.get_action(raw) for raw in seen])
 
         return Expert(advise, self.spec.num_envs, seed, ExpertSettings.model_validate(dict(settings)), still=self.worlds[0].hold()[:3])

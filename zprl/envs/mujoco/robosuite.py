@@ -246,7 +246,7 @@ class OperatedWorlds(Worlds):
         self,
         task: Task,
         make_world: Callable[[], RobosuiteWorld],
-        script: Callable[[RobosuiteWorld], Script],
+        script: Callable[[Seen], Script],
         *,
         num_envs: int,
         device: str = "cpu",

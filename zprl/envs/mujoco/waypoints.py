@@ -46,10 +46,22 @@ SIDEWAYS = np.array([0.0, 1.0, 0.0])
 """How the fingers move when an episode starts."""
 
 
+class Seen:
+    """A world as its operator sees it: all is where it is but for the hand, which seems ``aim`` (3,) away [m]."""
+
+    def __init__(self, world: RobosuiteWorld) -> None:
+        self.env, self.body, self._tool, self.aim = world.env, world.body, world.tool, np.zeros(3)
+
+    def tool(self) -> tuple[np.ndarray, np.ndarray]:
+        """Where the hand seems to be [m], and its rotation (3, 3)."""
+        position, turned = self._tool()
+        return position + self.aim, turned
+
+
 class Hand:
     """The arm of one world, tool pointing down."""
 
-    def __init__(self, world: RobosuiteWorld) -> None:
+    def __init__(self, world: Seen) -> None:
         self.world = world
 
     def toward(self, goal: Goal, gripper: float, lead: np.ndarray | float = 0.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -101,7 +113,7 @@ def fixed(position: np.ndarray, fingers: np.ndarray) -> Goal:
     return lambda: (position, fingers)
 
 
-def lift(world: RobosuiteWorld) -> Script:
+def lift(world: Seen) -> Script:
     """Grip the cube by two of its sides and raise it."""
     hand = Hand(world)
 
@@ -120,7 +132,7 @@ def lift(world: RobosuiteWorld) -> Script:
         yield from hand.reach(cube(0.06), CLOSED, lost=lambda: hand.lacks("cube_main"))
 
 
-def can(world: RobosuiteWorld) -> Script:
+def can(world: Seen) -> Script:
     """Grip the can from above, carry it over the wall into its bin and let it go."""
     hand = Hand(world)
     # On the near side of its bin's middle, which the arm reaches only when stretched out.
@@ -148,7 +160,7 @@ def can(world: RobosuiteWorld) -> Script:
         yield from hand.reach(over_bin(CARRY_HEIGHT), OPEN)
 
 
-def square(world: RobosuiteWorld) -> Script:
+def square(world: Seen) -> Script:
     """Grip the nut by its handle, turn it to fit the peg and push it down."""
     hand = Hand(world)
     peg = world.env.sim.data.body_xpos[world.env.peg1_body_id][:2].copy()
@@ -196,7 +208,7 @@ def heading(turned: np.ndarray) -> float:
     return float(np.arctan2(turned[1, 0], turned[0, 0]))
 
 
-SCRIPTS: dict[str, Callable[[RobosuiteWorld], Script]] = {"lift": lift, "can": can, "square": square}
+SCRIPTS: dict[str, Callable[[Seen], Script]] = {"lift": lift, "can": can, "square": square}
 """Task name to its script."""
 
 
@@ -210,11 +222,16 @@ class Operator(Expert):
         settings: Grades of operators.
     """
 
-    def __init__(
-        self, script: Callable[[RobosuiteWorld], Script], worlds: Sequence[RobosuiteWorld], seed: int, settings: ExpertSettings
-    ) -> None:
-        playing = [script(world) for world in worlds]
-        super().__init__(lambda: np.stack([next(play) for play in playing]), len(worlds), seed, settings, still=np.zeros(6), shake=SHAKE)
+    def __init__(self, script: Callable[[Seen], Script], worlds: Sequence[RobosuiteWorld], seed: int, settings: ExpertSettings) -> None:
+        seen = [Seen(world) for world in worlds]
+        playing = [script(world) for world in seen]
+
+        def advise(aim: np.ndarray) -> np.ndarray:
+            for world, off in zip(seen, aim, strict=True):
+                world.aim = off
+            return np.stack([next(play) for play in playing])
+
+        super().__init__(advise, len(worlds), seed, settings, still=np.zeros(6), shake=SHAKE)
         self._worlds = worlds
 
     def act(self, obs: Obs) -> torch.Tensor:
