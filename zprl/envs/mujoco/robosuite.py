@@ -34,7 +34,7 @@ from zprl.errors import ConfigError
 
 if TYPE_CHECKING:
     from zprl.config import Task
-    from zprl.envs.mujoco.waypoints import Operator, Script
+    from zprl.envs.mujoco.waypoints import Operator, Script, Seen
 
 # It warns of robots, controllers and private settings that nothing here asks for.
 logging.getLogger("robosuite_logs").addFilter(lambda record: record.levelno >= logging.ERROR)
