@@ -26,6 +26,8 @@ def test_empty_is_all_defaults() -> None:
         ({"policy": {"chunk_steps": 9}}, "must not exceed horizon"),
         ({"finetune_sim": {"critics": 1}}, "must not exceed critics"),
         ({"finetune_sim": {"log_std_min": 3.0}}, "below log_std_max"),
+        ({"finetune_sim": {"noise_scale": 1.5}}, "finetune_sim.noise_scale"),
+        ({"finetune_sim": {"interface": "noise", "noise_scale": 0.5}}, "leave the noise to chance"),
     ],
 )
 def test_mistakes_are_named(value: dict, text: str) -> None:

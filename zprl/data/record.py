@@ -32,7 +32,7 @@ class RecordSettings(Section):
 
     task: Task = Task()
     num_envs: int = Field(64, ge=1, description="Episodes played side by side per round.")
-    keep_failures: float = Field(0.2, ge=0, le=1, description="Share of failed episodes that is kept; all successes are.")
+    keep_failures: float = Field(0.4, ge=0, le=1, description="Share of failed episodes that is kept; all successes are.")
     operator: dict[str, Any] = Field({}, description="Settings of the task's scripted operator; empty for its own defaults.")
 
 

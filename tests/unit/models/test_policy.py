@@ -39,6 +39,16 @@ def test_generate_integrates_velocity():
     assert torch.allclose(by_hand, policy.generate(condition, noise), atol=1e-6)
 
 
+def test_less_noise_is_the_same_noise_made_smaller():
+    policy = small_policy().freeze()
+    condition, noise = torch.randn(4, 6), noise_for(policy, 4)
+    expected = {scale: policy.generate(condition, scale * noise) for scale in (1.0, 0.5, 0.0)}
+    for scale, sequence in expected.items():
+        policy.noise_scale = scale
+        assert torch.equal(policy.generate(condition, noise), sequence)
+    assert not torch.allclose(expected[0.5], expected[1.0])
+
+
 def test_executed_part_starts_at_the_newest_observation_and_is_physical():
     policy = small_policy(obs_steps=3, chunk_steps=4)
     sequence = torch.arange(8.0)[None, :, None].expand(2, 8, policy.num_features)
