@@ -133,6 +133,7 @@ def load_policy(path: Path | str, device: str = "cpu", *, noise_scale: float = 1
         raise
     except (ZprlError, KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
         raise DataError(f"{path}: spec and weights do not make a policy: {error}", remedy="make the bundle again") from error
+    policy.noise_scale = noise_scale
     return policy.to(device).freeze()
 
 

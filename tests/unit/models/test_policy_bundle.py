@@ -49,6 +49,13 @@ def test_round_trip_acts_the_same_bit_for_bit(tmp_path, changes):
     assert not any(p.requires_grad for p in loaded.parameters())
 
 
+def test_a_policy_is_loaded_with_the_noise_that_is_asked_for(saved):
+    loaded, less = load_policy(saved), load_policy(saved, noise_scale=0.5)
+    obs, noise = small_obs(loaded, 4), loaded.draw_noise(4, torch.Generator().manual_seed(0))
+    assert torch.equal(less.act(obs, noise), loaded.act(obs, 0.5 * noise))
+    assert not torch.equal(less.act(obs, noise), loaded.act(obs, noise))
+
+
 def test_same_policy_same_bytes(tmp_path, saved):
     save_policy(tmp_path / "again", small_policy(), {"seed": 0})
     assert durable.digest(saved) == durable.digest(tmp_path / "again")

@@ -195,6 +195,22 @@ def test_bundle_round_trip_and_wrong_base(tmp_path):
         bundle.load_steered(tmp_path / "t", tmp_path / "base")
 
 
+def test_a_steered_policy_keeps_the_noise_it_learnt_with(tmp_path):
+    from zprl import durable
+    from zprl.models.bundle import save_policy
+
+    learner = make_learner()
+    save_policy(tmp_path / "base", learner.policy, {})
+    config, digest = CONFIG.model_copy(update={"noise_scale": 0.5}), durable.digest(tmp_path / "base")
+    options = {"interface": learner.interface, "config": config, "base_digest": digest, "provenance": {}}
+    bundle.save_steering(tmp_path / "s", learner.agent.actor, learner.agent.scale, **options)
+    loaded = bundle.load_steered(tmp_path / "s", tmp_path / "base")
+    obs, noise = make_env().reset(1), learner.policy.draw_noise(8, torch.Generator().manual_seed(1))
+    plain = SteeredPolicy(learner.policy, learner.interface, learner.agent.actor, learner.agent.scale)
+    assert torch.equal(loaded.act(obs, noise), plain.act(obs, 0.5 * noise))
+    assert not torch.equal(loaded.act(obs, noise), plain.act(obs, noise))
+
+
 def test_replay_ring_overwrites_the_oldest():
     ring = Replay(3, 2, 1)
     for n in range(5):
