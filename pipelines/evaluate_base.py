@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from rich.progress import Progress
 
 from pipelines.stage import BASE, EVALUATION, METRICS, Stage, main
 from zprl import durable, envs
+from zprl.config import Evaluate
 from zprl.envs.base import VectorEnv
 from zprl.errors import Interrupted
 from zprl.evaluation.judge import deliver, kept
@@ -19,16 +21,27 @@ from zprl.models.bundle import load_policy
 from zprl.models.policy import FlowPolicy
 
 
-def judge(stage: Stage, name: str, act: Act, policy: FlowPolicy) -> Evaluation:
-    """Evaluate one policy in fresh simulators, deliver and track the result; done once per run folder."""
-    params = stage.params
+def judge(
+    stage: Stage, name: str, act: Act, policy: FlowPolicy, *, config: Evaluate | None = None, within: Path = EVALUATION
+) -> Evaluation:
+    """Evaluate one policy in fresh simulators, deliver and track the result; done once per run folder.
+
+    Args:
+        stage: The running stage.
+        name: Name of the result.
+        act: What acts.
+        policy: For shapes.
+        config: Episodes and seed; those of ``params.yaml`` without.
+        within: Where the result's folder goes.
+    """
+    params, config = stage.params, config or stage.params.evaluate
 
     def make_env(num_envs: int) -> VectorEnv:
         return envs.make(params.task, num_envs=num_envs, device=params.run.device)
 
     def play() -> Evaluation:
         with Progress(transient=True, disable=not sys.stderr.isatty()) as bar:
-            task = bar.add_task(name, total=params.evaluate.episodes)
+            task = bar.add_task(name, total=config.episodes)
 
             def tick(done: int, _: int) -> None:
                 bar.update(task, completed=done)
@@ -42,7 +55,7 @@ def judge(stage: Stage, name: str, act: Act, policy: FlowPolicy) -> Evaluation:
                 policy_spec=policy.spec,
                 num_features=policy.num_features,
                 task=params.task,
-                config=params.evaluate,
+                config=config,
                 tick=tick,
             )
 
@@ -53,9 +66,9 @@ def judge(stage: Stage, name: str, act: Act, policy: FlowPolicy) -> Evaluation:
         f"{name}: success {numbers['success_rate']:.3f} [{numbers['ci_low']:.3f}, {numbers['ci_high']:.3f}] over "
         f"{found.episodes} episodes, mean length {numbers['episode_length']:.0f} steps{' (kept from before)' if already else ''}"
     )
-    deliver(folder, EVALUATION / name)
+    deliver(folder, within / name)
     stage.tracker.log(0, **{f"{name}.{key}": float(value) for key, value in numbers.items() if value is not None})
-    stage.tracker.log_dir(EVALUATION / name, f"evaluation/{name}")
+    stage.tracker.log_dir(within / name, f"{within.name}/{name}")
     stage.checkpoint()
     return found
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from numpy import uint8
 from numpy.typing import NDArray
 
-from pipelines.stage import ARTIFACTS, BASE, EVALUATION, PLOTS, PROMOTION, PROMOTION_REAL, REPORT, STEERING, Stage, main
+from pipelines.stage import ARTIFACTS, BASE, EVALUATION, EXPLAIN, PLOTS, PROMOTION, PROMOTION_REAL, REPORT, STEERING, Stage, main
 from zprl import durable
 from zprl.report import film, page
 from zprl.report.sources import LEARNERS, POLICIES, ROBOT_AFTER, ROBOT_BEFORE, Sources
@@ -15,6 +15,7 @@ INPUTS = (
     BASE,
     *(EVALUATION / name for name in (*POLICIES, ROBOT_BEFORE, ROBOT_AFTER)),
     *(STEERING / name for name in (*LEARNERS, "real")),
+    EXPLAIN,
     PROMOTION,
     PROMOTION_REAL,
     PLOTS / "pretrain.csv",

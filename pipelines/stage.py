@@ -41,6 +41,7 @@ EVALUATION = ARTIFACTS / "evaluation"
 PROMOTION = ARTIFACTS / "promotion.json"
 PROMOTION_REAL = ARTIFACTS / "promotion_real.json"
 REPORT = ARTIFACTS / "report"
+EXPLAIN = ARTIFACTS / "explain"
 
 
 class Stage:

@@ -13,7 +13,7 @@ FLOORS = [
     {"data", "models"},
     {"envs", "robot"},
     {"offline", "rl", "evaluation"},
-    {"session"},
+    {"session", "explain"},
     {"tracking", "registry", "report", "presets"},
     {"bench"},
     {"doctor", "cli"},

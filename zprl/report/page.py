@@ -12,7 +12,7 @@ import jinja2
 
 from zprl import durable
 from zprl.evaluation.result import Evaluation
-from zprl.report import figures, film, robot, tables
+from zprl.report import explained, figures, film, robot, tables
 from zprl.report.sources import CANDIDATE, LEARNERS, POLICIES, REFERENCE, Curve, Parts, Sources
 from zprl.report.style import DARK, LIGHT, Picture
 
@@ -110,6 +110,8 @@ def _pictures(
         found["residuals"] = parts.make("residuals", lambda: figures.residuals(curves))
     else:
         parts.problems |= dict.fromkeys(("learning", "residuals"), "there is no learning curve to draw.")
+    for key, draw in (("maps", explained.maps), ("sweep", explained.sweep), ("traces", explained.traces)):
+        found[key] = parts.make(key, lambda d=draw: d(sources))
     found["robot learning"] = parts.make("robot learning", lambda: robot.learning(sources))
     found["pretraining"] = parts.make("pretraining", lambda: figures.pretraining(sources.curve("pretrain.csv", "step", "base_loss")))
     return found

@@ -118,6 +118,19 @@ def all_results(root: Path) -> Sources:
         "findings": {"E07": 1},
     }
     durable.write_json(sources.artifacts / "data_report" / "summary.json", summary)
+    explain = sources.artifacts / "explain"
+    sweep = [
+        {"space": space, "ratio": ratio, "rms": math.hypot(1, ratio), "action_departure": (1 + number) * ratio}
+        | ({} if space == "action" else {"condition_departure": ratio})
+        for number, space in enumerate(("latent", "embedding", "action"))
+        for ratio in (0.1, 0.4, 1.6)
+    ]
+    far = {"conditions": 0.87, "actions": 1.23}
+    durable.write_json(explain / "explain.json", {"frames": 1500, "ratio": 0.23, "departure": far, "sweep": sweep})
+    cloud = torch.randn(2, 30, 2, generator=torch.Generator().manual_seed(0))
+    durable.write_tensors(explain / "maps.safetensors", {"conditions": cloud, "actions": -cloud})
+    for name in ("still", "latent", "action"):
+        evaluation(name, success=success_of("base")).save(explain / name)
     return sources
 
 

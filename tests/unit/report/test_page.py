@@ -15,7 +15,11 @@ from zprl.errors import DataError
 from zprl.report import figures, film, page, style
 from zprl.report.sources import Sources
 
-FILES = {"film.png", "paths.png", "learning_curves.png", "residuals.png", "robot_learning.png", "pretraining.png"}
+FILES = {"film.png", "paths.png", "learning_curves.png", "residuals.png", "robot_learning.png", "pretraining.png"} | {
+    "maps.png",
+    "sweep.png",
+    "traces.png",
+}
 
 
 def make(sources: Sources, title: str = "A title") -> page.Page:
@@ -74,14 +78,25 @@ def test_complete_page(complete: page.Page) -> None:
     text = " ".join(" ".join(reader.words).split())
     assert complete.problems == {} and reader.red == [] and reader.open == []
     assert set(complete.files) == FILES
-    for words in ("A title", "60.0", "95.0", "Accepted", "12,345", "14 won, 0 lost", "E07 (1)", "versions.torch"):
+    for words in (
+        "A title",
+        "60.0",
+        "95.0",
+        "Accepted",
+        "12,345",
+        "14 won, 0 lost",
+        "is 0.87 for embeddings and 1.23 for actions",
+        "noise on the latent: 24 of 40 succeed",
+        "E07 (1)",
+        "versions.torch",
+    ):
         assert words in text
     assert "posterior_std" not in text  # statistics are left to the bundle
 
 
 def test_refers_to_nothing_outside(complete: page.Page) -> None:
     references = Reader(complete.html).references
-    assert len(references) == 6 + 5  # six pictures; all but the film also for dark screens
+    assert len(references) == 9 + 8  # nine pictures; all but the film also for dark screens
     assert all(reference.startswith("data:image/png;base64,") for reference in references)
     assert "@import" not in complete.html and "url(" not in complete.html and "<script" not in complete.html
 

@@ -32,7 +32,7 @@ def test_stage_writes_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     assert "Lift cube with a Franka, in Isaac" in written and "promotion.json does not exist" in written
     assert (tmp_path / "artifacts" / "report" / "film.png").read_bytes().startswith(b"\x89PNG")
     said = capsys.readouterr().out
-    assert "missing on the page: promotion:" in said and "6 figures, missing parts: 1" in said
+    assert "missing on the page: promotion:" in said and "9 figures, missing parts: 1" in said
 
 
 def test_a_real_picture_of_the_scene() -> None:
