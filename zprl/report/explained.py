@@ -48,8 +48,8 @@ def maps(sources: Sources) -> Picture:
 
     far = found["departure"]
     caption = (
-        f"{int(found['frames']):,} frames of the demonstrations, laid out by UMAP (neighbours stay neighbours, distances mean little). "
-        "Where the colours mix, steering chooses among what the base does somewhere. As a number: the median distance of a steered point to "
+        f"{int(found['frames']):,} frames of the demonstrations, laid out by UMAP: neighbours stay neighbours, distances mean little. "
+        "Where the colours mix, steering chooses among what the base does somewhere. As a number: the median distance of steered points to "
         "the nearest of the base's, in units of the distance the base's have among each other, is "
         f"{float(far['conditions']):.2f} for embeddings and {float(far['actions']):.2f} for actions."
     )
