@@ -74,6 +74,8 @@ def sweep(sources: Sources) -> Picture:
                     axes.plot(*np.array(known).T, marker="o", ms=3.5, color=theme.policies[COLOURS[name]])
             axes.axvline(found["ratio"], color=theme.ink, lw=1, ls=(0, (2, 2)))
             axes.set(title=title, xlabel="RMS of residual / anchor", xscale="log")
+            axes.set_xticks(ratios, [f"{ratio:g}" for ratio in ratios])
+            axes.set_xticks([], minor=True)
             axes.set_ylim(bottom=0)
         handles = [Line2D([], [], color=theme.policies[COLOURS[name]], marker="o", ms=3.5) for name in LABELS]
         handles.append(Line2D([], [], color=theme.ink, lw=1, ls=(0, (2, 2))))
