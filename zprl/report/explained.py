@@ -59,6 +59,7 @@ def maps(sources: Sources) -> Picture:
 def sweep(sources: Sources) -> Picture:
     """Size and departure of randomly moved points over the residual's relative size."""
     found = document(sources)
+    ratios = sorted({row["ratio"] for row in found["sweep"]})
     rows = {name: [row for row in found["sweep"] if row["space"] == name] for name in LABELS}
     panels = (
         ("rms", "RMS of the moved point"),
@@ -115,7 +116,7 @@ def traces(sources: Sources) -> Picture:
         "Executed end-effector paths from the side, nothing learnt: in each decision a residual is drawn uniformly, its RMS "
         f"{ratio:.2f} of the anchor's in either space. {told[0].upper()}{told[1:]}."
     )
-    return picture("traces", "How it explores", caption, size=(9.4, 3.6), draw=draw)
+    return picture("traces", "How it explores", caption, size=(9.4, 4.2), draw=draw)
 
 
 def _trace(axes: Axes, track: np.ndarray, colour: str) -> None:
