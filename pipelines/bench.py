@@ -24,7 +24,7 @@ import yaml  # noqa: E402
 from prefect import flow, task  # noqa: E402
 from prefect.cache_policies import NO_CACHE  # noqa: E402
 from prefect.futures import PrefectFuture  # noqa: E402
-from prefect.task_runners import ThreadPoolTaskRunner  # noqa: E402
+from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: E402
 
@@ -261,8 +261,8 @@ def run_suite(name: str, folder: str, choice: Choice, jobs: int) -> list[str]:
                 for cell in [c for c in waiting if c.base is None or finished(c.base)][: jobs - len(running)]:
                     waiting.remove(cell)
                     running[cell.folder] = (cell, run_cell.submit(cell, cell.name, tracking, place / STOP))
-                time.sleep(1.0)
                 for where, (cell, future) in list(running.items()):
+                    future.wait(timeout=1.0 / len(running))  # Ray's know how they ended only once they were waited for
                     state = future.state
                     if not state.is_final():
                         continue
@@ -338,22 +338,33 @@ def publish(name: str, folder: Path, target: Path, *, command: str) -> Path:
     return target / f"{stem}.html"
 
 
-def bench(name: str, *, folder: Path, target: Path, choice: Choice, jobs: int, command: str) -> Path:
+def _runner(jobs: int, ray: str | None) -> TaskRunner[PrefectFuture[Any]]:
+    if ray is None:
+        return ThreadPoolTaskRunner(max_workers=jobs)
+    try:
+        from prefect_ray import RayTaskRunner
+    except ModuleNotFoundError as error:
+        raise EnvironmentProblem("Ray is not installed", remedy="install the extra that has it: zprl[ray]") from error
+    return RayTaskRunner(init_kwargs={"num_cpus": jobs}) if ray == "local" else RayTaskRunner(address=ray)
+
+
+def bench(name: str, *, folder: Path, target: Path, choice: Choice, jobs: int, command: str, ray: str | None = None) -> Path:
     """Run a suite to its end and publish what came out; interrupted, the same call continues.
 
     Args:
         name: The suite.
-        folder: Where all suites' cells live.
+        folder: Where all suites' cells live; with a cluster, on a file system that all its machines share.
         target: Where table, picture and page are written.
         choice: Part of the suite.
         jobs: Cells at a time.
         command: What the page names as the way to make it again.
+        ray: ``local``, or the address of a Ray cluster; ``None`` runs cells as children of this process.
 
     Raises:
         EnvironmentProblem: cells failed; everything that could run has run, and the page is written.
     """
     place = folder / Path(name).stem
-    runner = ThreadPoolTaskRunner(max_workers=jobs)
+    runner = _runner(jobs, ray)
     try:
         failures = run_suite.with_options(task_runner=runner)(name, str(place), choice, jobs)
     except KeyboardInterrupt as error:

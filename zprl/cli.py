@@ -105,6 +105,9 @@ def bench(
     seeds: Annotated[list[int] | None, typer.Option("--seed", help="Only this seed; may be given again.")] = None,
     folder: Annotated[Path, typer.Option(help="Where runs live; those that are done are never run again.")] = Path("bench"),
     results: Annotated[Path, typer.Option(help="Where table, picture and page are written.")] = Path("docs/results"),
+    ray: Annotated[
+        str | None, typer.Option(help="Run on Ray: 'local', or a cluster's address; the folder must be on its shared disk.")
+    ] = None,
     show: Annotated[bool, typer.Option("--list", help="List the suite's runs and what is done; run nothing.")] = False,
     page: Annotated[bool, typer.Option("--page", help="Write table, picture and page of what is done; run nothing.")] = False,
 ) -> None:
@@ -129,7 +132,7 @@ def bench(
     if page:
         written = benching.publish(suite, place, results, command=command.replace(" --page", ""))
     else:
-        written = benching.bench(suite, folder=folder, target=results, choice=choice, jobs=jobs, command=command)
+        written = benching.bench(suite, folder=folder, target=results, choice=choice, jobs=jobs, command=command, ray=ray)
     typer.echo(f"page: {written}")
 
 
