@@ -65,7 +65,7 @@ pins: | $(UV) ## compile infra/pins/*.txt anew from pyproject.toml
 	$(UV) pip compile --quiet --python-version $(PYTHON_VERSION) --no-header --no-annotate --no-emit-index-url --no-emit-find-links \
 	  --extra isaac --extra robot --extra realsense --extra twin --extra s3 --group dev pyproject.toml -o infra/pins/isaac.txt
 	$(UV) pip compile --quiet --python-version $(PYTHON_VERSION) --no-header --no-annotate --no-emit-index-url --no-emit-find-links \
-	  --extra mujoco --extra s3 --group dev pyproject.toml -o infra/pins/mujoco.txt
+	  --extra mujoco --extra ray --extra s3 --group dev pyproject.toml -o infra/pins/mujoco.txt
 
 lint: setup ## ruff
 	@.venv/bin/python -m ruff check . && .venv/bin/python -m ruff format --check .

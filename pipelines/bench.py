@@ -345,7 +345,10 @@ def _runner(jobs: int, ray: str | None) -> TaskRunner[PrefectFuture[Any]]:
         from prefect_ray import RayTaskRunner
     except ModuleNotFoundError as error:
         raise EnvironmentProblem("Ray is not installed", remedy="install the extra that has it: zprl[ray]") from error
-    return RayTaskRunner(init_kwargs={"num_cpus": jobs}) if ray == "local" else RayTaskRunner(address=ray)
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if ray == "local":
+        return RayTaskRunner(init_kwargs={"num_cpus": jobs, "include_dashboard": False, "_node_ip_address": "127.0.0.1"})
+    return RayTaskRunner(address=ray)
 
 
 def bench(name: str, *, folder: Path, target: Path, choice: Choice, jobs: int, command: str, ray: str | None = None) -> Path:
