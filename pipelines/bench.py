@@ -37,13 +37,19 @@ from zprl.tracking import PARENT_VARIABLE, open_pipeline_tracker  # noqa: E402
 from zprl.tracking.mlflow_tracker import ARTIFACT_FOLDER, tracking_uri  # noqa: E402
 
 DONE = "cell.json"
-"""In a cell's folder: what came out, and the key of what it came from."""
+"""In a cell's folder: what came out, and what it came from."""
 KEY = "KEY"
 """In a cell's folder: what its content comes from."""
 LOG = "log.txt"
 TIME = "time.json"
 """In a cell's folder: what its stages print, and seconds spent so far, interrupted attempts included."""
 DEMOS = Path("data/demos/demos.hdf5")
+POLICY = Path("artifacts/base/policy.safetensors")
+RUNS = ".runs.json"
+POLICIES = ".policies"
+"""These end the names of what a suite publishes of its finished runs, and of the folder with its frozen policies."""
+OF_A_POLICY = ("artifacts/base", "artifacts/episodes", "metrics/base.json")
+"""What methods need of a base cell."""
 SPENT = ("runs", "artifacts/learner")
 """What a finished cell no longer needs: resume state and replay memory."""
 STOP = "STOP"
@@ -53,25 +59,83 @@ STOP = "STOP"
 # -- one cell ------------------------------------------------------------------------------------------------------------
 
 
-def finished(cell: Cell) -> dict[str, Any] | None:
-    """What came out of a cell, or ``None`` where it is not done, or was done with other numbers."""
+def finished(cell: Cell) -> results.Run | None:
+    """What came out of a cell, or ``None`` where it is not done, or was done with other numbers or on another policy."""
     file = cell.folder / DONE
     if not file.exists():
         return None
-    found = durable.read_json(file)
-    return found if found.get("key") == cell.key else None
+    (found,) = results.read_runs(file)
+    if found.key != cell.key:
+        return None
+    if cell.base is not None:
+        base = finished(cell.base)
+        if base is None or base.policy != found.stood_on:
+            return None
+    return found
 
 
-def prepare(cell: Cell) -> None:
-    """Make the folder: parameters, and the base policy or the demonstrations."""
+def ready(base: Cell) -> bool:
+    """Whether a base's policy is here to be improved: its verdict alone may have come from another machine."""
+    found = finished(base)
+    return found is not None and (base.folder / POLICY).exists() and durable.digest(base.folder / POLICY) == found.policy
+
+
+def take_over(cells: Sequence[Cell], target: Path) -> None:
+    """Take runs with the same numbers from what suites have published in ``target``."""
+    published = [run for file in sorted(target.glob(f"*{RUNS}")) for run in results.read_runs(file)]
+    known = {(run.key, run.facts.task, run.facts.seed): run for run in published}
+    for cell in cells:
+        found = known.get((cell.key, cell.task, cell.seed))
+        if found is None or (_claimed(cell) and (cell.folder / DONE).exists()):
+            continue
+        _claim(cell)
+        if not (cell.folder / DONE).exists():
+            results.write_runs(cell.folder / DONE, [found.named(cell.method)])
+    for cell in cells:
+        if cell.base is None and finished(cell) is not None and not ready(cell):
+            for kept in sorted(target.glob(f"*{POLICIES}/{cell.key}"))[:1]:
+                shutil.copytree(kept, cell.folder, dirs_exist_ok=True)
+
+
+def keep_policies(name: str, folder: Path, target: Path) -> Path:
+    """Copy a suite's frozen policies, with the episodes they were trained on, to where another machine finds them.
+
+    The same numbers need not give the same bits on another processor, and what is compared must stand on one policy.
+    """
+    place = target / f"{Path(name).stem}{POLICIES}"
+    for cell in suite.cells(suite.load(name), folder):
+        if cell.base is None and ready(cell) and not (place / cell.key).exists():
+
+            def fill(partial: Path, source: Path = cell.folder) -> None:
+                for part in OF_A_POLICY:
+                    (partial / part).parent.mkdir(parents=True, exist_ok=True)
+                    (shutil.copytree if (source / part).is_dir() else shutil.copyfile)(source / part, partial / part)
+
+            place.mkdir(parents=True, exist_ok=True)
+            durable.write_dir(place / cell.key, fill)
+    return place
+
+
+def _claimed(cell: Cell) -> bool:
+    return (cell.folder / KEY).exists() and (cell.folder / KEY).read_text() == cell.key
+
+
+def _claim(cell: Cell) -> None:
+    """Make the folder the cell's; what was done there with other numbers is set aside, and comes back with them."""
     here = cell.folder
-    if (here / KEY).exists() and (old := (here / KEY).read_text()) != cell.key:
-        here.rename(here.with_name(f"{here.name}.{old}"))  # made with other numbers, which may come back
+    if (here / KEY).exists() and not _claimed(cell):
+        here.rename(here.with_name(f"{here.name}.{(here / KEY).read_text()}"))
     if not here.exists() and (kept := here.with_name(f"{here.name}.{cell.key}")).exists():
         kept.rename(here)
     here.mkdir(parents=True, exist_ok=True)
     durable.write_text(here / "params.yaml", yaml.safe_dump(cell.params, sort_keys=False))
     durable.write_text(here / KEY, cell.key)
+
+
+def prepare(cell: Cell) -> None:
+    """Make the folder: parameters, and the base policy or the demonstrations."""
+    _claim(cell)
+    here = cell.folder
     if cell.base is None:
         if isinstance(cell.demos, Path):
             if not cell.demos.is_file():
@@ -98,28 +162,26 @@ def commands(cell: Cell) -> list[list[str]]:
     return found
 
 
-def outcome(cell: Cell) -> dict[str, Any]:
-    """Points and facts of a cell whose stages are through."""
+def outcome(cell: Cell) -> results.Run:
+    """What a cell whose stages are through came to."""
     metrics = cell.folder / "metrics"
     who = {"task": cell.task, "method": cell.method, "seed": cell.seed}
+    here = {"wall_s": spent(cell), "commit": provenance.git_commit()}
 
-    def point(env_steps: int, verdict: dict[str, Any], wall_s: float) -> dict[str, Any]:
-        return asdict(
-            results.Point(**who, env_steps=env_steps, wall_s=wall_s, **{k: verdict[k] for k in ("success_rate", "episodes", "jerk_rms")})
-        )
+    def point(env_steps: int, verdict: dict[str, Any], wall_s: float) -> results.Point:
+        return results.Point(**who, env_steps=env_steps, wall_s=wall_s, **{k: verdict[k] for k in ("success_rate", "episodes", "jerk_rms")})
 
     if cell.base is None:
         verdict = durable.read_json(metrics / "base.json")
-        return {"points": [point(0, verdict, 0.0)], "updates": 0, "updates_per_s": None, "total_variation": verdict["total_variation"]}
+        facts = results.RunFacts(**who, **here, updates=0, updates_per_s=None, total_variation=verdict["total_variation"])
+        return results.Run(cell.key, None, durable.digest(cell.folder / POLICY), facts, (point(0, verdict, 0.0),))
     cost, verdict = durable.read_json(metrics / "finetune_sim.json"), durable.read_json(metrics / "sim.json")
     start = durable.read_json(cell.base.folder / "metrics" / "base.json")
     points = [point(0, start, 0.0), *(point(row["env_steps"], row, row["wall_s"]) for row in cost.get("judged", []))]
-    return {
-        "points": [*points, point(cost["env_steps"], verdict, cost["wall_s"])],
-        "updates": cost["updates"],
-        "updates_per_s": round(cost["updates"] / cost["wall_s"], 1),
-        "total_variation": verdict["total_variation"],
-    }
+    points.append(point(cost["env_steps"], verdict, cost["wall_s"]))
+    rate = round(cost["updates"] / cost["wall_s"], 1)
+    facts = results.RunFacts(**who, **here, updates=cost["updates"], updates_per_s=rate, total_variation=verdict["total_variation"])
+    return results.Run(cell.key, durable.digest(cell.base.folder / POLICY), None, facts, tuple(points))
 
 
 def spent(cell: Cell) -> float:
@@ -133,7 +195,7 @@ def run_cell(cell: Cell, name: str, tracking: dict[str, str], stop: Path) -> Non
     """Run what is left of a cell, until it is done or the file ``stop`` appears; its stages' lines go to ``log.txt`` in its folder."""
     os.environ.update(tracking)
     prepare(cell)
-    if finished(cell) is not None:  # with numbers that came back
+    if finished(cell) is not None and (cell.base is not None or ready(cell)):  # with numbers that came back
         return
     before, started = spent(cell), time.monotonic()
     inputs = {"base": cell.base.key} if cell.base else {}
@@ -151,9 +213,9 @@ def run_cell(cell: Cell, name: str, tracking: dict[str, str], stop: Path) -> Non
         finally:
             durable.write_json(cell.folder / TIME, {"wall_s": round(before + time.monotonic() - started, 1)})
         found = outcome(cell)
-        for row in found["points"]:
+        for row in map(asdict, found.points):
             tracker.log(row["env_steps"], **{key: value for key, value in row.items() if isinstance(value, float)})
-        durable.write_json(cell.folder / DONE, {"key": cell.key, "commit": provenance.git_commit(), "wall_s": spent(cell), **found})
+        results.write_runs(cell.folder / DONE, [found])
     for path in SPENT:
         shutil.rmtree(cell.folder / path, ignore_errors=True)
 
@@ -204,7 +266,7 @@ class _Watch:
         took: dict[str, list[float]] = {}
         for cell in self.cells:
             if found := finished(cell):
-                took.setdefault(cell.method, []).append(found["wall_s"])
+                took.setdefault(cell.method, []).append(found.facts.wall_s)
         if not took:
             return None
         everything = [value for values in took.values() for value in values]
@@ -224,18 +286,20 @@ class _Watch:
 
 
 def _verdict(cell: Cell) -> str:
-    found = finished(cell) or {}
-    last = found["points"][-1]
-    return f"success {last['success_rate']:.2f} over {last['episodes']} episodes, {found['wall_s']:.0f} s"
+    found = finished(cell)
+    assert found is not None
+    last = found.points[-1]
+    return f"success {last.success_rate:.2f} over {last.episodes} episodes, {found.facts.wall_s:.0f} s"
 
 
 @flow(name="zprl-bench", flow_run_name="{name}", retries=0)
-def run_suite(name: str, folder: str, choice: Choice, jobs: int) -> list[str]:
+def run_suite(name: str, folder: str, target: str, choice: Choice, jobs: int) -> list[str]:
     """Run every chosen cell that is not done; one that fails stops only those on top of it.
 
     Args:
         name: The suite.
         folder: Where cells live.
+        target: Where finished runs are written down, each as it ends.
         choice: Part of the suite.
         jobs: Cells at a time.
 
@@ -246,8 +310,11 @@ def run_suite(name: str, folder: str, choice: Choice, jobs: int) -> list[str]:
     place = Path(folder).resolve()
     place.mkdir(parents=True, exist_ok=True)
     (place / STOP).unlink(missing_ok=True)
-    cells = choice.of(suite.cells(suite.load(name), place))
+    whole = suite.cells(suite.load(name), place)
+    cells = choice.of(whole)
     waiting = [cell for cell in cells if finished(cell) is None]
+    needed = {cell.base.folder for cell in waiting if cell.base}
+    waiting = [cell for cell in cells if cell in waiting or (cell.folder in needed and not ready(cell))]
     running: dict[Path, tuple[Cell, PrefectFuture[None]]] = {}
     failed: dict[Path, str] = {}
     watch = _Watch(cells, jobs)
@@ -258,7 +325,7 @@ def run_suite(name: str, folder: str, choice: Choice, jobs: int) -> list[str]:
                 for cell in [c for c in waiting if c.base and c.base.folder in failed]:
                     waiting.remove(cell)
                     failed[cell.folder] = f"{cell.name}: without its base policy"
-                for cell in [c for c in waiting if c.base is None or finished(c.base)][: jobs - len(running)]:
+                for cell in [c for c in waiting if c.base is None or ready(c.base)][: jobs - len(running)]:
                     waiting.remove(cell)
                     running[cell.folder] = (cell, run_cell.submit(cell, cell.name, tracking, place / STOP))
                 for where, (cell, future) in list(running.items()):
@@ -268,6 +335,10 @@ def run_suite(name: str, folder: str, choice: Choice, jobs: int) -> list[str]:
                         continue
                     del running[where]
                     if state.is_completed():
+                        # A policy made anew may be another one; then what was done on the old one is to be done again.
+                        again = [c for c in cells if c.base is not None and c.base.folder == where and finished(c) is None]
+                        waiting = [c for c in cells if c in waiting or c in again]
+                        write_down(name, whole, Path(target))
                         watch.say(cell, _verdict(cell))
                         continue
                     error = future.result(raise_on_failure=False)
@@ -293,8 +364,14 @@ def _tracking_place() -> dict[str, str]:
     return {"MLFLOW_TRACKING_URI": uri, "ZPRL_ARTIFACT_LOCATION": Path(ARTIFACT_FOLDER).resolve().as_uri()}
 
 
+def write_down(name: str, cells: Sequence[Cell], target: Path) -> None:
+    """Write what any machine needs to go on with a suite."""
+    target.mkdir(parents=True, exist_ok=True)
+    results.write_runs(target / f"{Path(name).stem}{RUNS}", [found for cell in cells if (found := finished(cell)) is not None])
+
+
 def publish(name: str, folder: Path, target: Path, *, command: str) -> Path:
-    """Write CSV, picture and page of whatever is done.
+    """Write runs, CSV, picture and page of whatever is done.
 
     Returns:
         The page.
@@ -304,25 +381,20 @@ def publish(name: str, folder: Path, target: Path, *, command: str) -> Path:
     """
     chosen = suite.load(name)
     cells = suite.cells(chosen, folder)
+    take_over(cells, target)
     done = [(cell, found) for cell in cells if (found := finished(cell)) is not None]
     if not done:
         raise DataError(f"no run of '{name}' is done in {folder}", remedy=f"`zprl bench {name}` runs them")
     # A base that a method has for itself is that method's start, not one of the suite's policies.
-    shown = [(cell, found) for cell, found in done if cell.base is not None or cell.folder.name == BASE]
-    points = [results.Point(**row) for _, found in shown for row in found["points"]]
-    facts = [
-        results.RunFacts(
-            task=cell.task, method=cell.method, seed=cell.seed, commit=found["commit"], wall_s=found["wall_s"],
-            **{key: found[key] for key in ("updates", "updates_per_s", "total_variation")},
-        )
-        for cell, found in shown
-    ]  # fmt: skip
+    shown = [found for cell, found in done if cell.base is not None or cell.folder.name == BASE]
+    points = [point for found in shown for point in found.points]
+    facts = [found.facts for found in shown]
     info = page.SuiteInfo(
         suite=Path(name).stem,
         title=chosen.title,
         command=command,
-        commits=tuple(sorted({found["commit"] or "unknown" for _, found in done})),
-        wall_s=sum(found["wall_s"] for _, found in done),
+        commits=tuple(sorted({found.facts.commit or "unknown" for _, found in done})),
+        wall_s=sum(found.facts.wall_s for _, found in done),
         machine=f"{os.cpu_count()} x {platform.processor() or platform.machine()}",
         methods={
             key: page.MethodInfo(label=m.label, source=m.source, space=m.space, tuning=m.tuning) for key, m in chosen.chosen().items()
@@ -330,8 +402,8 @@ def publish(name: str, folder: Path, target: Path, *, command: str) -> Path:
         missing=[(cell.task, cell.method, cell.seed) for cell in cells if finished(cell) is None],
         budget=max(point.env_steps for point in points),
     )
-    target.mkdir(parents=True, exist_ok=True)
     stem = Path(name).stem
+    write_down(name, cells, target)
     results.write(target / f"{stem}.csv", points)
     figures.save(figures.curves(points, {name: method.label for name, method in info.methods.items()}), target / f"{stem}.png")
     page.write(target / f"{stem}.html", points, facts, info)
@@ -364,14 +436,19 @@ def bench(name: str, *, folder: Path, target: Path, choice: Choice, jobs: int, c
         ray: ``local``, or the address of a Ray cluster; ``None`` runs cells as children of this process.
 
     Raises:
-        EnvironmentProblem: cells failed; everything that could run has run, and the page is written.
+        EnvironmentProblem: another process runs the suite there, or cells failed; what could run has run, and the page is written.
     """
     place = folder / Path(name).stem
+    place.mkdir(parents=True, exist_ok=True)
     runner = _runner(jobs, ray)
+    lease = durable.lease(place / "LEASE")
     try:
-        failures = run_suite.with_options(task_runner=runner)(name, str(place), choice, jobs)
+        take_over(choice.of(suite.cells(suite.load(name), place)), target)
+        failures = run_suite.with_options(task_runner=runner)(name, str(place), str(target.resolve()), choice, jobs)
     except KeyboardInterrupt as error:
         raise Interrupted("stopped on request", remedy="run the same command again to continue") from error
+    finally:
+        os.close(lease)
     written = publish(name, place, target, command=command)
     if failures:
         raise EnvironmentProblem(

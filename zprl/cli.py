@@ -110,6 +110,9 @@ def bench(
     ] = None,
     show: Annotated[bool, typer.Option("--list", help="List the suite's runs and what is done; run nothing.")] = False,
     page: Annotated[bool, typer.Option("--page", help="Write table, picture and page of what is done; run nothing.")] = False,
+    policies: Annotated[
+        bool, typer.Option("--policies", help="Copy the frozen policies beside the page, so that another machine can go on; run nothing.")
+    ] = False,
 ) -> None:
     """Compare methods: tasks x methods x seeds on the same frozen base policies.  An interrupted suite continues."""
     from zprl.bench import suite as suites
@@ -125,8 +128,13 @@ def bench(
     place = folder / Path(suite).stem
     choice = benching.Choice(tuple(tasks or ()), tuple(methods or ()), tuple(seeds or ()))
     if show:
-        for cell in choice.of(suites.cells(suites.load(suite), place)):
+        cells = choice.of(suites.cells(suites.load(suite), place))
+        benching.take_over(cells, results)
+        for cell in cells:
             typer.echo(f"{'done' if benching.finished(cell) else 'open':6}{cell.name}")
+        return
+    if policies:
+        typer.echo(f"policies: {benching.keep_policies(suite, place, results)}")
         return
     command = "zprl " + shlex.join(sys.argv[1:])
     if page:

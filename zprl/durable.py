@@ -7,6 +7,7 @@ files end in ``.partial``; :func:`sweep` removes what a killed process left.
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -140,6 +141,31 @@ def sweep(folder: Path | str) -> None:
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
+
+
+def lease(file: Path) -> int:
+    """Take the lease that ``file`` stands for: work in its folder is one process's at a time.
+
+    The kernel drops the lock when its holder dies, however it dies: no stale leases, no heartbeats.
+
+    Returns:
+        A file descriptor; closing it gives the lease back.
+
+    Raises:
+        EnvironmentProblem: another process has it.
+    """
+    fd = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        holder = os.pread(fd, 100, 0).decode(errors="replace").strip()
+        os.close(fd)
+        raise EnvironmentProblem(
+            f"another process (pid {holder}) already works in {file.parent}", remedy="wait for it or stop it, then run again"
+        ) from error
+    os.ftruncate(fd, 0)
+    os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+    return fd
 
 
 def digest(path: Path | str) -> str:

@@ -12,7 +12,6 @@ depends on, so a changed number or input starts afresh and an unchanged one cont
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -23,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zprl import durable
-from zprl.errors import DataError, EnvironmentProblem
+from zprl.errors import DataError
 
 if TYPE_CHECKING:
     import torch
@@ -57,19 +56,7 @@ class RunDir:
 
     def __enter__(self) -> RunDir:
         self.path.mkdir(parents=True, exist_ok=True)
-        fd = os.open(self.path / "LEASE", os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            # The kernel drops the lock when its holder dies, however it dies: no stale leases, no heartbeats.
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            holder = os.pread(fd, 100, 0).decode(errors="replace").strip()
-            os.close(fd)
-            raise EnvironmentProblem(
-                f"another process (pid {holder}) already works in {self.path}", remedy="wait for it or stop it, then run again"
-            ) from error
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
-        self._lease = fd
+        self._lease = durable.lease(self.path / "LEASE")
         durable.sweep(self.path)
         durable.write_json(self.path / "KEY.json", self.key)
         return self

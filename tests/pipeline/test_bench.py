@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.pipeline.conftest import Project
+from zprl import durable
 
 pytestmark = pytest.mark.services
 
@@ -17,7 +19,8 @@ DRIVER = """
 import json, sys
 from pathlib import Path
 from pipelines import bench
-from zprl import cli, plugins
+from zprl import cli, durable, plugins
+from zprl.bench import results
 
 CELL = '''
 import json, os, sys, time
@@ -30,6 +33,12 @@ if mode == "bad":
     print("DataError: the demonstrations are broken"); sys.exit(3)
 if mode == "slow":
     while not (root / "go").exists(): time.sleep(0.05)
+if name.startswith("base"):
+    Path("artifacts/base").mkdir(parents=True, exist_ok=True)
+    Path("artifacts/base/policy.safetensors").write_text(name + mode)
+    Path("artifacts/episodes").mkdir(exist_ok=True)
+    Path("metrics").mkdir(exist_ok=True)
+    Path("metrics/base.json").write_text("{}")
 print("worked in", Path.cwd().name)
 '''
 ROOT = Path.cwd()
@@ -43,9 +52,11 @@ def commands(cell):
 def outcome(cell):
     steps = 0 if cell.base is None else 400
     rate = 0.5 if cell.base is None else 0.9
-    point = {"task": cell.task, "method": cell.method, "seed": cell.seed, "env_steps": steps, "success_rate": rate, "episodes": 20,
-             "jerk_rms": 1.0, "wall_s": 1.0}
-    return {"points": [point], "updates": 5, "updates_per_s": 1.0, "total_variation": 0.1}
+    who = (cell.task, cell.method, cell.seed)
+    facts = results.RunFacts(*who, 5, 1.0, 0.1, 2.0, None)
+    policy = durable.digest((cell.base or cell).folder / bench.POLICY)
+    made = (None, policy) if cell.base is None else (policy, None)
+    return results.Run(cell.key, *made, facts, (results.Point(*who, steps, rate, 20, 1.0, 1.0),))
 
 
 bench.commands, bench.outcome = commands, outcome
@@ -149,3 +160,65 @@ def test_a_part_of_a_suite_and_a_page_of_what_is_there(bench: Project) -> None:
     assert run(bench, "--method", "zprl", "--seed", "1").returncode == 0
     assert ran(bench) == ["base-1", "zprl-1"]
     assert Path(bench.path / "out/small.csv").exists()
+
+
+def test_another_machine_goes_on_with_what_was_published(bench: Project) -> None:
+    assert run(bench, "--method", "zprl").returncode == 0
+    published = json.loads((bench.path / "out/small.runs.json").read_text())
+    assert [(entry["facts"]["method"], entry["facts"]["seed"]) for entry in published] == [
+        ("base", 0),
+        ("base", 1),
+        ("zprl", 0),
+        ("zprl", 1),
+    ]
+    before = (bench.path / "out/small.csv").read_text()
+
+    (bench.path / "bench").rename(bench.path / "elsewhere")
+    (bench.path / "ran.txt").unlink()
+    listed = run(bench, "--list").stdout.splitlines()
+    assert sorted(line.split()[0] for line in listed) == ["done"] * 4 + ["open"] * 2
+    assert run(bench, "--page").returncode == 0
+    assert (bench.path / "out/small.csv").read_text() == before
+    assert ran(bench) == []
+    ours = "[{ours: {label: Ours, preset: method/zprl, space: latent, source: us, tuning: none}}]"
+    (bench.path / "other.yaml").write_text(SUITE.replace("[zprl, dsrl]", ours))
+    listed = bench.run(sys.executable, "driver.py", "other.yaml", "--results", "out", "--list").stdout.splitlines()
+    assert [line.split()[0] for line in listed] == ["done"] * 4, "the same numbers under another name"
+
+    assert run(bench, "--seed", "1").returncode == 0
+    assert ran(bench) == ["base-1", "dsrl-1"], "a policy that is to be improved is made again, what was learnt on it is not"
+
+    (bench.path / "bench").rename(bench.path / "elsewhere-too")
+    modes(bench, **{"base-0": "otherwise"})
+    assert run(bench, "--seed", "0", "-j", "1").returncode == 0
+    assert ran(bench)[2:] == ["base-0", "zprl-0", "dsrl-0"], "on another policy everything is learnt anew"
+
+
+def test_frozen_policies_travel(bench: Project) -> None:
+    assert run(bench, "--method", "zprl", "--seed", "0").returncode == 0
+    assert run(bench, "--policies").returncode == 0
+    (bench.path / "bench").rename(bench.path / "elsewhere")
+    modes(bench, **{"base-0": "otherwise"})
+    assert run(bench, "--seed", "0").returncode == 0
+    assert ran(bench) == ["base-0", "zprl-0", "dsrl-0"], "neither the policy nor what was learnt on it is made again"
+
+
+def test_one_process_a_suite(bench: Project) -> None:
+    place = bench.path / "bench/small"
+    place.mkdir(parents=True)
+    lease = durable.lease(place / "LEASE")
+    try:
+        done = run(bench)
+    finally:
+        os.close(lease)
+    assert done.returncode == 4
+    assert "already works in" in done.stderr
+    assert ran(bench) == []
+
+
+def test_a_broken_file_of_runs_is_named(bench: Project) -> None:
+    (bench.path / "out").mkdir()
+    (bench.path / "out/small.runs.json").write_text('[{"key": "x"}]')
+    done = run(bench, "--list")
+    assert done.returncode == 3
+    assert "small.runs.json cannot be read" in done.stderr

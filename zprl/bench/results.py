@@ -1,13 +1,16 @@
-"""Results of a suite as rows: one per judged point of a run, in memory and as CSV."""
+"""Results of a suite: its finished runs as JSON, from which a suite goes on elsewhere, and their judged points as CSV."""
 
 from __future__ import annotations
 
 import csv
 import io
+import json
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
 
 from zprl import durable
 from zprl.errors import DataError
@@ -84,6 +87,57 @@ class RunFacts:
     total_variation: float | None
     wall_s: float
     commit: str | None
+
+
+@dataclass(frozen=True)
+class Run:
+    """What came out of one cell, and what it came from.
+
+    Attributes:
+        key: Of the cell's numbers.
+        stood_on: Digest of the frozen policy that it improved; ``None`` where it made one itself.
+        policy: Digest of the frozen policy that it made; ``None`` where it improved one.
+        facts: What it cost.
+        points: Its verdicts; the last is the final one.
+    """
+
+    key: str
+    stood_on: str | None
+    policy: str | None
+    facts: RunFacts
+    points: tuple[Point, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse what no run can be."""
+        _want("points", bool(self.points), "are none")
+        _want("policy", (self.policy is None) != (self.stood_on is None), "is neither made nor improved, or both")
+
+    def named(self, method: str) -> Run:
+        """The same run under another method's name: another suite may call the same numbers differently."""
+        points = tuple(replace(point, method=method) for point in self.points)
+        return replace(self, facts=replace(self.facts, method=method), points=points)
+
+
+_RUNS = TypeAdapter(list[Run])
+
+
+def write_runs(path: Path | str, found: Iterable[Run]) -> None:
+    """Replace the file ``path``: a run a line, in the order task, method, seed."""
+    ordered = sorted(found, key=lambda run: (run.facts.task, run.facts.method, run.facts.seed))
+    durable.write_text(path, "[\n" + ",\n".join(json.dumps(asdict(run), sort_keys=True) for run in ordered) + "\n]\n")
+
+
+def read_runs(path: Path | str) -> list[Run]:
+    """Read what :func:`write_runs` wrote.
+
+    Raises:
+        DataError: it is not that.
+    """
+    try:
+        return _RUNS.validate_json(Path(path).read_bytes(), strict=False)
+    except (OSError, ValidationError) as error:
+        said = error.strerror if isinstance(error, OSError) else "; ".join(f"{e['loc']}: {e['msg']}" for e in error.errors()[:3])
+        raise DataError(f"{path} cannot be read: {said}", remedy="remove it; the suite's command writes it again") from error
 
 
 def as_csv(points: Iterable[Point]) -> str:
