@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from zprl import durable
 from zprl.bench import results
 
 pytestmark = [pytest.mark.mujoco, pytest.mark.slow]
@@ -28,17 +27,19 @@ def test_two_methods_of_the_smoke_suite_run_through(tmp_path: Path) -> None:
         steps.setdefault(point.method, []).append(point.env_steps)
     # 4 environments x 10 chunks x 4 steps x 2 segments; judged at the start, after the first segment and at the end
     assert steps == {name: [0] if name == "base" else [0, 160, 320] for name in ("base", "zprl", "reinflow")}
-    for cell in (tmp_path / "bench/smoke/metaworld-reach-v3/seed-0").glob("*/cell.json"):
-        assert (durable.read_json(cell)["updates"] > 0) == (cell.parent.name != "base"), "every method has learnt something"
+    runs = results.read_runs(tmp_path / "out/smoke.runs.json")
+    assert {run.facts.method for run in runs} == set(steps)
+    assert all((run.facts.updates > 0) == (run.facts.method != "base") for run in runs), "every method has learnt something"
+    assert len({run.policy or run.stood_on for run in runs}) == 1, "all on the same policy"
     page = (tmp_path / "out/smoke.html").read_text()
     assert "2 runs are missing" in page
 
     from mlflow import MlflowClient
 
     client = MlflowClient(uri)
-    runs = {run.info.run_name: run for run in client.search_runs([client.get_experiment_by_name("zprl").experiment_id])}
-    cell = runs["metaworld/reach-v3 · zprl · seed 0"]
-    assert cell.data.tags["mlflow.parentRunId"] == runs["bench smoke"].info.run_id
+    tracked = {run.info.run_name: run for run in client.search_runs([client.get_experiment_by_name("zprl").experiment_id])}
+    cell = tracked["metaworld/reach-v3 · zprl · seed 0"]
+    assert cell.data.tags["mlflow.parentRunId"] == tracked["bench smoke"].info.run_id
     assert cell.data.tags["method"] == "zprl"
-    assert {run.info.status for run in runs.values()} == {"FINISHED"}
-    assert runs["finetune_sim"].data.tags["mlflow.parentRunId"] in {run.info.run_id for run in runs.values()}
+    assert {run.info.status for run in tracked.values()} == {"FINISHED"}
+    assert tracked["finetune_sim"].data.tags["mlflow.parentRunId"] in {run.info.run_id for run in tracked.values()}
