@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -88,3 +90,36 @@ def test_what_is_no_file_and_what_is_no_text(tmp_path: Path) -> None:
     for name in ("none.csv", "r.csv"):
         with pytest.raises(DataError, match="cannot be read"):
             results.read(tmp_path / name)
+
+
+def finished(**changed: object) -> results.Run:
+    facts = results.RunFacts("toy/one", "zprl", 0, 10, 2.5, None, 4.0, None)
+    points = (Point("toy/one", "zprl", 0, 0, 0.5, 20, None, 0.0), Point("toy/one", "zprl", 0, 400, 0.9, 20, 1.5, 3.0))
+    return replace(results.Run("abc", "digest", None, facts, points), **changed)
+
+
+def test_runs_come_back_and_take_another_name(tmp_path: Path) -> None:
+    runs = [finished(), finished(key="abd", stood_on=None, policy="digest")]
+    results.write_runs(tmp_path / "runs.json", runs)
+    assert results.read_runs(tmp_path / "runs.json") == runs
+    named = runs[0].named("ours")
+    assert {named.facts.method, *(point.method for point in named.points)} == {"ours"}
+    assert named.points[1].success_rate == 0.9
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("{", "Invalid JSON"),
+        ('[{"key": "x"}]', "stood_on"),
+        ('"success_rate": 9', "not within"),
+        ('"policy": "digest"', "neither made nor improved, or both"),
+    ],
+)
+def test_broken_runs_are_refused(tmp_path: Path, text: str, says: str) -> None:
+    file = tmp_path / "runs.json"
+    results.write_runs(file, [finished()])
+    key = text.split(":")[0]
+    file.write_text(re.sub(rf"{key}: [^,}}]+", text, file.read_text(), count=1) if text.startswith('"') else text)
+    with pytest.raises(DataError, match=says):
+        results.read_runs(file)
