@@ -47,6 +47,23 @@ def test_two_processes_give_one_process_s_numbers(cameras: tuple[str, ...]) -> N
         assert torch.equal(spread.hold(), plain.hold())
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_worlds_at_rest_are_passed_by_and_the_others_do_not_notice(workers: int) -> None:
+    draw, resting = torch.Generator().manual_seed(0), torch.tensor([False, True, False])
+    with envs.make(task(workers=workers), num_envs=N) as env, envs.make(task(workers=0), num_envs=N) as awake:
+        assert same(env.reset(7), awake.reset(7))
+        env.rest(resting)
+        for step in range(STEPS + 2):  # across the end of an episode
+            action = 2 * torch.rand(N, 4, generator=draw) - 1
+            got, expected = env.step(action), awake.step(action)
+            for name in ("obs", "final_obs"):
+                found, wanted = getattr(got, name), getattr(expected, name)
+                assert all(torch.equal(found[key][~resting], wanted[key][~resting]) and not found[key][1].any() for key in wanted), step
+            assert not (got.terminated | got.truncated | got.success)[1], step
+            assert torch.equal(got.truncated[~resting], expected.truncated[~resting]), step
+        assert same(env.reset(7), awake.reset(7)), "a reset wakes all"
+
+
 def test_a_killed_process_is_named_and_the_others_end() -> None:
     env = envs.make(task(workers=2), num_envs=N)
     env.reset(0)

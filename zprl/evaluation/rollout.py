@@ -46,6 +46,15 @@ class Numbered(Protocol):
         ...
 
 
+@runtime_checkable
+class Resting(Protocol):
+    """A world whose environments can be left out of steps, so that those whose episode is over cost nothing."""
+
+    def rest(self, which: Tensor) -> None:
+        """Leave the environments of a mask (N,) as they are until the next reset; what they report means nothing."""
+        ...
+
+
 @torch.no_grad()
 def evaluate(
     act: Act,
@@ -85,7 +94,7 @@ def evaluate(
                 raise ConfigError(f"{spec.name} observes no '{position_key}'", remedy=f"name one of {', '.join(spec.obs_dims)}")
             obs = env.reset(_start_at(env.env, config.seed, first))
             watch = _Watch(env.env, {key: obs[key][:, -1] for key in spec.obs_dims}, position_key, first)
-            chunk_index = 0
+            chunk_index, awake = 0, count
             while not bool(watch.ended.all()):
                 if len(watch.targets) > spec.episode_steps:
                     raise ConfigError(f"{spec.name} did not end its episodes after {spec.episode_steps} steps", remedy="check_env finds it")
@@ -93,7 +102,10 @@ def evaluate(
                 noise = torch.randn(config.episodes, shape.horizon, num_features, generator=generator)[first : first + count]
                 result = env.step(act(obs, noise.to(spec.device)), on_step=watch.step)
                 obs, chunk_index = result.obs, chunk_index + 1
-                watch.env_steps += result.env_steps
+                watch.env_steps += awake * shape.chunk_steps
+                if isinstance(env.env, Resting):
+                    env.env.rest(watch.ended)
+                    awake = count - int(watch.ended.sum())
                 tick(first + int(watch.ended.sum()), config.episodes)
         watches.append(watch)
     paths = [path for watch in watches for path in watch.paths()]

@@ -11,6 +11,7 @@ import torch
 
 from tests.toy_world import ReachWorld, toy_policy
 from zprl import config, durable, seeding
+from zprl.envs.base import StepResult
 from zprl.errors import ConfigError, DataError, Interrupted
 from zprl.evaluation.judge import deliver, kept
 from zprl.evaluation.result import PER_EPISODE, SUMMARY, Evaluation
@@ -208,6 +209,44 @@ def test_rounds_of_any_size_reach_the_verdicts_of_all_side_by_side(num_envs: int
         assert torch.equal(found.tracks[key].nan_to_num(-9.0), value.nan_to_num(-9.0)), key
     # What was simulated in vain after an episode's end is less where its round ends with it.
     assert sum(found.length) <= found.env_steps <= whole.env_steps
+
+
+class RestingWorld(NumberedWorld):
+    """A toy world that notices who is left out of a step, and lets those report nonsense."""
+
+    def reset(self, seed: int) -> dict[str, torch.Tensor]:
+        self.resting = torch.zeros(self.spec.num_envs, dtype=torch.bool)
+        self.rested = 0
+        return super().reset(seed)
+
+    def rest(self, which: torch.Tensor) -> None:
+        self.resting = which.clone()
+
+    def step(self, action: torch.Tensor) -> StepResult:
+        self.rested += int(self.resting.sum())
+        found = super().step(action)
+        for obs in (found.obs, found.final_obs):
+            obs["position"][self.resting] = 77.0
+        found.terminated[self.resting] = found.success[self.resting] = False
+        return found
+
+
+def test_environments_whose_episode_is_over_rest_and_are_not_counted() -> None:
+    made: list[RestingWorld] = []
+
+    def world(n: int) -> RestingWorld:
+        made.append(RestingWorld(n, goal=1.8))
+        return made[-1]
+
+    found, whole = run(by_noise, 12, world=world, num_envs=6), run(by_noise, 12, world=lambda n: NumberedWorld(n, goal=1.8), num_envs=6)
+    for name in PER_EPISODE:
+        assert getattr(found, name) == getattr(whole, name), name
+    for key, value in whole.tracks.items():
+        assert torch.equal(found.tracks[key].nan_to_num(-9.0), value.nan_to_num(-9.0)), key
+    rested = sum(one.rested for one in made)
+    assert rested > 0
+    assert found.env_steps == whole.env_steps - rested
+    assert found.env_steps == sum(-(-steps // 4) * 4 for steps in found.length), "every episode's chunks, and nothing else"
 
 
 def test_rounds_of_a_world_that_numbers_nothing_start_elsewhere_and_repeat() -> None:

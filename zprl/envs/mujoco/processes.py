@@ -128,6 +128,10 @@ class SpreadWorlds:
         """Number the worlds ``first``, ``first + 1``, ... from the next reset on."""
         self._ask({"do": "count_from", "first": first})
 
+    def rest(self, which: torch.Tensor) -> None:
+        """Leave the worlds of a mask (N,) as they are until the next reset; see :meth:`zprl.envs.mujoco.world.Worlds.rest`."""
+        self._ask({"do": "rest", "which": which.tolist()})
+
     def step(self, action: torch.Tensor, *, look: bool = True) -> StepResult:
         """Execute one action (N, A) in every world; see :meth:`zprl.envs.base.VectorEnv.step`."""
         self._alive()

@@ -79,6 +79,8 @@ def _obey(worlds: Worlds, order: Mapping[str, Any], mine: Mapping[str, np.ndarra
         _write(mine, "obs", worlds.reset(order["seed"]))
     elif order["do"] == "count_from":
         worlds.count_from(order["first"] + first)
+    elif order["do"] == "rest":
+        worlds.rest(torch.tensor(order["which"][first : first + worlds.spec.num_envs]))
     elif order["do"] == "hold":
         mine["hold"][:] = worlds.hold().numpy()
     else:

@@ -91,18 +91,24 @@ class Worlds:
         self._seed = self._first = 0
         self._age = np.zeros(num_envs, np.int64)
         self._episode = np.zeros(num_envs, np.int64)
+        self._awake = np.ones(num_envs, bool)
+        self._blank = {key: np.zeros(width) for key, width in first.obs_dims.items()}
         self._started = False
 
     def reset(self, seed: int) -> Obs:
         """Start every episode anew."""
         self._alive()
         self._seed, self._started = seed, True
-        self._age[:], self._episode[:] = 0, 0
+        self._age[:], self._episode[:], self._awake[:] = 0, 0, True
         return self._tensors([self._start(n) for n in range(len(self.worlds))]) | self._pictures()
 
     def count_from(self, first: int) -> None:
         """Number the worlds ``first``, ``first + 1``, ... from the next reset on."""
         self._first = first
+
+    def rest(self, which: torch.Tensor) -> None:
+        """Leave the worlds of a mask (N,) as they are until the next reset: steps pass them by, and what they show is zero."""
+        self._awake[:] = ~which.cpu().numpy()
 
     def step(self, action: torch.Tensor, *, look: bool = True) -> StepResult:
         """Execute one action (N, A) in every world; see :meth:`zprl.envs.base.VectorEnv.step`."""
@@ -111,12 +117,13 @@ class Worlds:
         if not self._started:
             raise EnvironmentProblem("step() before the first reset()", remedy="call reset(seed) first")
         commands = action.detach().cpu().numpy()
-        played = [world.step(command) for world, command in zip(self.worlds, commands, strict=True)]
+        awake, success = self._awake, np.zeros(len(self.worlds), bool)
+        final: list[Frame] = [self._blank] * len(self.worlds)
+        for n in np.flatnonzero(awake).tolist():
+            final[n], success[n] = self.worlds[n].step(commands[n])
         targets = np.stack([world.target() for world in self.worlds])
-        self._age += 1
-        success = np.array([won for _, won in played])
-        truncated = ~success & (self._age >= self.spec.episode_steps)
-        final = [frame for frame, _ in played]
+        self._age += awake
+        truncated = awake & ~success & (self._age >= self.spec.episode_steps)
         first = list(final)
         over = np.flatnonzero(success | truncated)
         last = self._pictures(over) if look or len(over) else {}  # before their next episodes begin
@@ -124,7 +131,7 @@ class Worlds:
             self._age[n] = 0
             self._episode[n] += 1
             first[n] = self._start(n)
-        seen = self._pictures() if look else {}
+        seen = self._pictures(None if awake.all() else np.flatnonzero(awake)) if look else {}
         if look:  # the same moment, but where an episode ended
             going = self._flags(~(success | truncated))
             last = {key: torch.where(going[:, None, None, None], seen[key], value) for key, value in last.items()}
@@ -164,7 +171,7 @@ class Worlds:
         self._alive()
         for world, part in zip(self.worlds, state["world"].numpy(), strict=True):
             world.restore(part)
-        self._age[:], self._episode[:] = state["age"].numpy(), state["episode"].numpy()
+        self._age[:], self._episode[:], self._awake[:] = state["age"].numpy(), state["episode"].numpy(), True
         self._seed, self._first, self._started = int(state["seed"]), int(state["first"]), True
 
     def close(self) -> None:
