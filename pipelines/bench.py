@@ -1,17 +1,10 @@
-"""``zprl bench``: a suite as a Prefect flow.
-
-A cell is a folder in which the pipeline's own stages run; one that is done is never run again.
-"""
+"""``zprl bench``: a suite as a Prefect flow over :mod:`pipelines.cell`; a cell that is done is never run again."""
 
 from __future__ import annotations
 
 import os
-import platform
-import shutil
-import sys
-import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -20,7 +13,6 @@ from pipelines import environment
 
 environment.prepare()  # before Prefect reads its settings
 
-import yaml  # noqa: E402
 from prefect import flow, task  # noqa: E402
 from prefect.cache_policies import NO_CACHE  # noqa: E402
 from prefect.futures import PrefectFuture  # noqa: E402
@@ -28,196 +20,23 @@ from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: E402
 
-from pipelines.processes import StageError, stream  # noqa: E402
-from zprl import durable, provenance  # noqa: E402
+from pipelines.cell import LOG, RUNS, finished, ready, run, spent, take_over, verdict  # noqa: E402
+from zprl import durable  # noqa: E402
 from zprl.bench import figures, page, results, suite  # noqa: E402
 from zprl.bench.suite import BASE, Cell  # noqa: E402
 from zprl.errors import ConfigError, DataError, EnvironmentProblem, Interrupted, ZprlError  # noqa: E402
 from zprl.tracking import PARENT_VARIABLE, open_pipeline_tracker  # noqa: E402
 from zprl.tracking.mlflow_tracker import ARTIFACT_FOLDER, tracking_uri  # noqa: E402
 
-DONE = "cell.json"
-"""In a cell's folder: what came out, and what it came from."""
-KEY = "KEY"
-"""In a cell's folder: what its content comes from."""
-LOG = "log.txt"
-TIME = "time.json"
-"""In a cell's folder: what its stages print, and seconds spent so far, interrupted attempts included."""
-DEMOS = Path("data/demos/demos.hdf5")
-POLICY = Path("artifacts/base/policy.safetensors")
-RUNS = ".runs.json"
-POLICIES = ".policies"
-"""These end the names of what a suite publishes of its finished runs, and of the folder with its frozen policies."""
-OF_A_POLICY = ("artifacts/base", "artifacts/episodes", "metrics/base.json")
-"""What methods need of a base cell."""
-SPENT = ("runs", "artifacts/learner")
-"""What a finished cell no longer needs: resume state and replay memory."""
 STOP = "STOP"
 """In a suite's folder while its cells are asked to stop: no signal reaches a thread."""
 
 
-# -- one cell ------------------------------------------------------------------------------------------------------------
-
-
-def finished(cell: Cell) -> results.Run | None:
-    """What came out of a cell, or ``None`` where it is not done, or was done with other numbers or on another policy."""
-    file = cell.folder / DONE
-    if not file.exists():
-        return None
-    (found,) = results.read_runs(file)
-    if found.key != cell.key:
-        return None
-    if cell.base is not None:
-        base = finished(cell.base)
-        if base is None or base.policy != found.stood_on:
-            return None
-    return found
-
-
-def ready(base: Cell) -> bool:
-    """Whether a base's policy is here to be improved: its verdict alone may have come from another machine."""
-    found = finished(base)
-    return found is not None and (base.folder / POLICY).exists() and durable.digest(base.folder / POLICY) == found.policy
-
-
-def take_over(cells: Sequence[Cell], target: Path) -> None:
-    """Take runs with the same numbers from what suites have published in ``target``."""
-    published = [run for file in sorted(target.glob(f"*{RUNS}")) for run in results.read_runs(file)]
-    known = {(run.key, run.facts.task, run.facts.seed): run for run in published}
-    for cell in cells:
-        found = known.get((cell.key, cell.task, cell.seed))
-        if found is None or (_claimed(cell) and (cell.folder / DONE).exists()):
-            continue
-        _claim(cell)
-        if not (cell.folder / DONE).exists():
-            results.write_runs(cell.folder / DONE, [found.named(cell.method)])
-    for cell in cells:
-        if cell.base is None and finished(cell) is not None and not ready(cell):
-            for kept in sorted(target.glob(f"*{POLICIES}/{cell.key}"))[:1]:
-                shutil.copytree(kept, cell.folder, dirs_exist_ok=True)
-
-
-def keep_policies(name: str, folder: Path, target: Path) -> Path:
-    """Copy a suite's frozen policies, with the episodes they were trained on, to where another machine finds them.
-
-    The same numbers need not give the same bits on another processor, and what is compared must stand on one policy.
-    """
-    place = target / f"{Path(name).stem}{POLICIES}"
-    for cell in suite.cells(suite.load(name), folder):
-        if cell.base is None and ready(cell) and not (place / cell.key).exists():
-
-            def fill(partial: Path, source: Path = cell.folder) -> None:
-                for part in OF_A_POLICY:
-                    (partial / part).parent.mkdir(parents=True, exist_ok=True)
-                    (shutil.copytree if (source / part).is_dir() else shutil.copyfile)(source / part, partial / part)
-
-            place.mkdir(parents=True, exist_ok=True)
-            durable.write_dir(place / cell.key, fill)
-    return place
-
-
-def _claimed(cell: Cell) -> bool:
-    return (cell.folder / KEY).exists() and (cell.folder / KEY).read_text() == cell.key
-
-
-def _claim(cell: Cell) -> None:
-    """Make the folder the cell's; what was done there with other numbers is set aside, and comes back with them."""
-    here = cell.folder
-    if (here / KEY).exists() and not _claimed(cell):
-        here.rename(here.with_name(f"{here.name}.{(here / KEY).read_text()}"))
-    if not here.exists() and (kept := here.with_name(f"{here.name}.{cell.key}")).exists():
-        kept.rename(here)
-    here.mkdir(parents=True, exist_ok=True)
-    durable.write_text(here / "params.yaml", yaml.safe_dump(cell.params, sort_keys=False))
-    durable.write_text(here / KEY, cell.key)
-
-
-def prepare(cell: Cell) -> None:
-    """Make the folder: parameters, and the base policy or the demonstrations."""
-    _claim(cell)
-    here = cell.folder
-    if cell.base is None:
-        if isinstance(cell.demos, Path):
-            if not cell.demos.is_file():
-                raise DataError(f"{cell.demos} does not exist", remedy=f"the suite wants demonstrations of {cell.task} there")
-            (here / DEMOS).parent.mkdir(parents=True, exist_ok=True)
-            (here / DEMOS).unlink(missing_ok=True)
-            (here / DEMOS).symlink_to(cell.demos.resolve())
-        return
-    for name in ("base", "episodes"):
-        link = here / "artifacts" / name
-        link.parent.mkdir(exist_ok=True)
-        if not link.is_symlink():
-            link.symlink_to(os.path.relpath(cell.base.folder / "artifacts" / name, link.parent))
-
-
-def commands(cell: Cell) -> list[list[str]]:
-    """What runs in the folder, in order."""
-    stage = [sys.executable, "-m"]
-    if cell.base is not None:
-        return [[*stage, "pipelines.finetune_sim", "finetune_sim"], [*stage, "pipelines.evaluate", "latent"]]
-    found = [[*stage, f"pipelines.{name}"] for name in ("ingest", "pretrain", "evaluate_base")]
-    if isinstance(cell.demos, int) and not (cell.folder / DEMOS).exists():
-        found.insert(0, [*stage, "zprl.cli", "demos", "record", str(DEMOS), "--episodes", str(cell.demos), "--seed", str(cell.seed)])
-    return found
-
-
-def outcome(cell: Cell) -> results.Run:
-    """What a cell whose stages are through came to."""
-    metrics = cell.folder / "metrics"
-    who = {"task": cell.task, "method": cell.method, "seed": cell.seed}
-    here = {"wall_s": spent(cell), "commit": provenance.git_commit()}
-
-    def point(env_steps: int, verdict: dict[str, Any], wall_s: float) -> results.Point:
-        return results.Point(**who, env_steps=env_steps, wall_s=wall_s, **{k: verdict[k] for k in ("success_rate", "episodes", "jerk_rms")})
-
-    if cell.base is None:
-        verdict = durable.read_json(metrics / "base.json")
-        facts = results.RunFacts(**who, **here, updates=0, updates_per_s=None, total_variation=verdict["total_variation"])
-        return results.Run(cell.key, None, durable.digest(cell.folder / POLICY), facts, (point(0, verdict, 0.0),))
-    cost, verdict = durable.read_json(metrics / "finetune_sim.json"), durable.read_json(metrics / "sim.json")
-    start = durable.read_json(cell.base.folder / "metrics" / "base.json")
-    points = [point(0, start, 0.0), *(point(row["env_steps"], row, row["wall_s"]) for row in cost.get("judged", []))]
-    points.append(point(cost["env_steps"], verdict, cost["wall_s"]))
-    rate = round(cost["updates"] / cost["wall_s"], 1)
-    facts = results.RunFacts(**who, **here, updates=cost["updates"], updates_per_s=rate, total_variation=verdict["total_variation"])
-    return results.Run(cell.key, durable.digest(cell.base.folder / POLICY), None, facts, tuple(points))
-
-
-def spent(cell: Cell) -> float:
-    """Seconds worked on a cell so far."""
-    file = cell.folder / TIME
-    return float(durable.read_json(file)["wall_s"]) if file.exists() else 0.0
-
-
 @task(task_run_name="{name}", cache_policy=NO_CACHE, retries=0)
 def run_cell(cell: Cell, name: str, tracking: dict[str, str], stop: Path) -> None:
-    """Run what is left of a cell, until it is done or the file ``stop`` appears; its stages' lines go to ``log.txt`` in its folder."""
+    """Run what is left of a cell, until it is done or the file ``stop`` appears."""
     os.environ.update(tracking)
-    prepare(cell)
-    if finished(cell) is not None and (cell.base is not None or ready(cell)):  # with numbers that came back
-        return
-    before, started = spent(cell), time.monotonic()
-    inputs = {"base": cell.base.key} if cell.base else {}
-    parent = tracking.get(PARENT_VARIABLE)
-    with open_pipeline_tracker(name, params=cell.params, inputs=inputs, parent=parent) as tracker, open(cell.folder / LOG, "a") as log:
-        tracker.tag(task=cell.task, method=cell.method, seed=cell.seed)
-        try:
-            for command in commands(cell):
-                env = {PARENT_VARIABLE: tracker.run_id or ""}
-                code, _ = stream(command, lambda line: print(line, file=log, flush=True), cwd=cell.folder, env=env, stopping=stop.exists)
-                if code == Interrupted.exit_code:
-                    raise Interrupted(f"{name} stopped on request", remedy="run the same command again to continue")
-                if code:
-                    raise StageError(command[2].removeprefix("pipelines."), code)
-        finally:
-            durable.write_json(cell.folder / TIME, {"wall_s": round(before + time.monotonic() - started, 1)})
-        found = outcome(cell)
-        for row in map(asdict, found.points):
-            tracker.log(row["env_steps"], **{key: value for key, value in row.items() if isinstance(value, float)})
-        results.write_runs(cell.folder / DONE, [found])
-    for path in SPENT:
-        shutil.rmtree(cell.folder / path, ignore_errors=True)
+    run(cell, name, parent=tracking.get(PARENT_VARIABLE), stopping=stop.exists)
 
 
 # -- the suite ---------------------------------------------------------------------------------------------------------
@@ -285,13 +104,6 @@ class _Watch:
         print(f"[{number}/{len(self.cells)}] {cell.name}: {text}" + (f"; about {left} left" if left else ""), flush=True)
 
 
-def _verdict(cell: Cell) -> str:
-    found = finished(cell)
-    assert found is not None
-    last = found.points[-1]
-    return f"success {last.success_rate:.2f} over {last.episodes} episodes, {found.facts.wall_s:.0f} s"
-
-
 @flow(name="zprl-bench", flow_run_name="{name}", retries=0)
 def run_suite(name: str, folder: str, target: str, choice: Choice, jobs: int) -> list[str]:
     """Run every chosen cell that is not done; one that fails stops only those on top of it.
@@ -339,7 +151,7 @@ def run_suite(name: str, folder: str, target: str, choice: Choice, jobs: int) ->
                         again = [c for c in cells if c.base is not None and c.base.folder == where and finished(c) is None]
                         waiting = [c for c in cells if c in waiting or c in again]
                         write_down(name, whole, Path(target))
-                        watch.say(cell, _verdict(cell))
+                        watch.say(cell, verdict(cell))
                         continue
                     error = future.result(raise_on_failure=False)
                     if isinstance(error, Interrupted):
@@ -395,7 +207,7 @@ def publish(name: str, folder: Path, target: Path, *, command: str) -> Path:
         command=command,
         commits=tuple(sorted({found.facts.commit or "unknown" for _, found in done})),
         wall_s=sum(found.facts.wall_s for _, found in done),
-        machine=f"{os.cpu_count()} x {platform.processor() or platform.machine()}",
+        machines=tuple(sorted({found.facts.machine or "not noted" for _, found in done})),
         methods={
             key: page.MethodInfo(label=m.label, source=m.source, space=m.space, tuning=m.tuning) for key, m in chosen.chosen().items()
         },

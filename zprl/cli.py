@@ -124,17 +124,18 @@ def bench(
             typer.echo(f"{name:20} {runs:4} runs  {found.title}")
         return
     from pipelines import bench as benching
+    from pipelines import cell as cells
 
     place = folder / Path(suite).stem
     choice = benching.Choice(tuple(tasks or ()), tuple(methods or ()), tuple(seeds or ()))
     if show:
-        cells = choice.of(suites.cells(suites.load(suite), place))
-        benching.take_over(cells, results)
-        for cell in cells:
-            typer.echo(f"{'done' if benching.finished(cell) else 'open':6}{cell.name}")
+        chosen = choice.of(suites.cells(suites.load(suite), place))
+        cells.take_over(chosen, results)
+        for cell in chosen:
+            typer.echo(f"{'done' if cells.finished(cell) else 'open':6}{cell.name}")
         return
     if policies:
-        typer.echo(f"policies: {benching.keep_policies(suite, place, results)}")
+        typer.echo(f"policies: {cells.keep_policies(suite, place, results)}")
         return
     command = "zprl " + shlex.join(sys.argv[1:])
     if page:

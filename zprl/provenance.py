@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import os
 import platform
+import re
 import subprocess
 from importlib import metadata
 from pathlib import Path
@@ -32,6 +34,20 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
+
+
+def machine(device: str = "cpu") -> str:
+    """Processors of this machine, and its GPU where ``device`` is ``cuda``: whose seconds a timing counts."""
+    try:
+        found = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    except OSError:
+        found = None
+    name = found[1].strip() if found else platform.processor() or platform.machine()
+    if device == "cpu":
+        return f"{os.cpu_count()} x {name}"
+    import torch
+
+    return f"{os.cpu_count()} x {name}, {torch.cuda.get_device_name()}"
 
 
 @functools.cache

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.services
 DRIVER = """
 import json, sys
 from pathlib import Path
-from pipelines import bench
+from pipelines import cell as cells
 from zprl import cli, durable, plugins
 from zprl.bench import results
 
@@ -54,12 +54,12 @@ def outcome(cell):
     rate = 0.5 if cell.base is None else 0.9
     who = (cell.task, cell.method, cell.seed)
     facts = results.RunFacts(*who, 5, 1.0, 0.1, 2.0, None)
-    policy = durable.digest((cell.base or cell).folder / bench.POLICY)
+    policy = durable.digest((cell.base or cell).folder / cells.POLICY)
     made = (None, policy) if cell.base is None else (policy, None)
     return results.Run(cell.key, *made, facts, (results.Point(*who, steps, rate, 20, 1.0, 1.0),))
 
 
-bench.commands, bench.outcome = commands, outcome
+cells.commands, cells.outcome = commands, outcome
 sys.argv = ["zprl", "bench", *sys.argv[1:]]
 cli.main()
 """

@@ -50,7 +50,7 @@ class SuiteInfo:
         command: What makes the page again.
         commits: Of the code that ran.
         wall_s: Seconds of all runs, one after the other.
-        machine: In words.
+        machines: Whose seconds these are.
         methods: In order.
         missing: Runs (task, method, seed) that are not done.
         budget: Environment steps of the longest run.
@@ -61,7 +61,7 @@ class SuiteInfo:
     command: str
     commits: Sequence[str]
     wall_s: float
-    machine: str
+    machines: Sequence[str]
     methods: Mapping[str, MethodInfo]
     missing: Sequence[tuple[str, str, int]]
     budget: int

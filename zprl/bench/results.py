@@ -77,6 +77,7 @@ class RunFacts:
         total_variation: Of the commanded position [m per step].
         wall_s: Seconds of the whole run, judging included.
         commit: Of the code.
+        machine: Whose seconds these are; ``None`` in runs from before it was noted.
     """
 
     task: str
@@ -87,6 +88,7 @@ class RunFacts:
     total_variation: float | None
     wall_s: float
     commit: str | None
+    machine: str | None = None
 
 
 @dataclass(frozen=True)

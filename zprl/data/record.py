@@ -47,7 +47,10 @@ class Operating(Protocol):
 
 
 class OperatedEnv(Protocol):
-    """What recording needs of ``zprl.envs.base.VectorEnv`` (a room above this one), plus the task's scripted operator."""
+    """What recording needs of ``zprl.envs.base.VectorEnv`` (a room above this one), plus the task's scripted operator.
+
+    Where it has a method ``rest(mask)``, environments whose episode is over are left out of steps.
+    """
 
     spec: Any
 
@@ -177,6 +180,8 @@ def _count(table: dict[str, int], key: str) -> None:
 
 def _play(env: OperatedEnv, operator: Operating, seed: int) -> list[Episode]:
     """The first episode of every environment, in their order."""
+    import torch
+
     obs = env.reset(seed)
     n = env.spec.num_envs
     length = np.zeros(n, dtype=int)
@@ -192,6 +197,8 @@ def _play(env: OperatedEnv, operator: Operating, seed: int) -> list[Episode]:
         obs = result.obs
         if length.all():
             break
+        if ended.any() and hasattr(env, "rest"):  # what comes after the first episode is not recorded
+            env.rest(torch.from_numpy(length > 0))
     episodes = []
     for i in range(n):
         dones = np.zeros(length[i], dtype=bool)

@@ -48,7 +48,7 @@ def suite(
         command="zprl bench made -j 2",
         commits=("40091bc", "a863b96"),
         wall_s=sum(fact.wall_s for fact in facts),
-        machine="2 x x86_64",
+        machines=("2 x EPYC",),
         methods={name: MethodInfo(label, "made up", space, "none, for it is made up") for name, (label, space, *_) in methods.items()},
         missing=[key for key in every if key not in there],
         budget=BUDGET,
