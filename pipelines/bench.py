@@ -255,7 +255,7 @@ def bench(name: str, *, folder: Path, target: Path, choice: Choice, jobs: int, c
     runner = _runner(jobs, ray)
     lease = durable.lease(place / "LEASE")
     try:
-        take_over(choice.of(suite.cells(suite.load(name), place)), target)
+        take_over(suite.cells(suite.load(name), place), target)  # all: what is written down is the whole suite
         failures = run_suite.with_options(task_runner=runner)(name, str(place), str(target.resolve()), choice, jobs)
     except KeyboardInterrupt as error:
         raise Interrupted("stopped on request", remedy="run the same command again to continue") from error

@@ -12,6 +12,7 @@ import pytest
 
 from tests.pipeline.conftest import Project
 from zprl import durable
+from zprl.bench import results
 
 pytestmark = pytest.mark.services
 
@@ -192,6 +193,8 @@ def test_another_machine_goes_on_with_what_was_published(bench: Project) -> None
     modes(bench, **{"base-0": "otherwise"})
     assert run(bench, "--seed", "0", "-j", "1").returncode == 0
     assert ran(bench)[2:] == ["base-0", "zprl-0", "dsrl-0"], "on another policy everything is learnt anew"
+    written = results.read_runs(bench.path / "out/small.runs.json")
+    assert len(written) == 6, "a part of the suite leaves what was published of the rest"
 
 
 def test_frozen_policies_travel(bench: Project) -> None:
