@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -20,11 +19,12 @@ from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: E402
 
-from pipelines.cell import LOG, RUNS, finished, ready, run, spent, take_over, verdict  # noqa: E402
+from pipelines.cell import LOG, finished, ready, run, spent, verdict  # noqa: E402
+from pipelines.published import Choice, publish, take_over, write_down  # noqa: E402
 from zprl import durable  # noqa: E402
-from zprl.bench import figures, page, results, suite  # noqa: E402
-from zprl.bench.suite import BASE, Cell  # noqa: E402
-from zprl.errors import ConfigError, DataError, EnvironmentProblem, Interrupted, ZprlError  # noqa: E402
+from zprl.bench import suite  # noqa: E402
+from zprl.bench.suite import Cell  # noqa: E402
+from zprl.errors import EnvironmentProblem, Interrupted, ZprlError  # noqa: E402
 from zprl.tracking import PARENT_VARIABLE, open_pipeline_tracker  # noqa: E402
 from zprl.tracking.mlflow_tracker import ARTIFACT_FOLDER, tracking_uri  # noqa: E402
 
@@ -40,33 +40,6 @@ def run_cell(cell: Cell, name: str, tracking: dict[str, str], stop: Path) -> Non
 
 
 # -- the suite ---------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Choice:
-    """A part of a suite; empty means all."""
-
-    tasks: tuple[str, ...] = ()
-    methods: tuple[str, ...] = ()
-    seeds: tuple[int, ...] = ()
-
-    def of(self, cells: Sequence[Cell]) -> list[Cell]:
-        """The chosen cells and the bases they need.
-
-        Raises:
-            ConfigError: it chooses nothing.
-        """
-        wanted = [
-            cell
-            for cell in cells
-            if (not self.tasks or cell.task in self.tasks)
-            and (not self.seeds or cell.seed in self.seeds)
-            and (not self.methods or cell.method in self.methods)
-        ]
-        if not wanted:
-            raise ConfigError("no run of the suite fits that choice", remedy="`zprl bench --list NAME` shows tasks, methods and seeds")
-        needed = {cell.folder for cell in wanted} | {cell.base.folder for cell in wanted if cell.base}
-        return [cell for cell in cells if cell.folder in needed]
 
 
 class _Watch:
@@ -174,52 +147,6 @@ def _tracking_place() -> dict[str, str]:
     if uri.startswith("sqlite:///") and not uri.startswith("sqlite:////"):
         uri = f"sqlite:///{Path(uri.removeprefix('sqlite:///')).resolve()}"
     return {"MLFLOW_TRACKING_URI": uri, "ZPRL_ARTIFACT_LOCATION": Path(ARTIFACT_FOLDER).resolve().as_uri()}
-
-
-def write_down(name: str, cells: Sequence[Cell], target: Path) -> None:
-    """Write what any machine needs to go on with a suite."""
-    target.mkdir(parents=True, exist_ok=True)
-    results.write_runs(target / f"{Path(name).stem}{RUNS}", [found for cell in cells if (found := finished(cell)) is not None])
-
-
-def publish(name: str, folder: Path, target: Path, *, command: str) -> Path:
-    """Write runs, CSV, picture and page of whatever is done.
-
-    Returns:
-        The page.
-
-    Raises:
-        DataError: nothing is done yet.
-    """
-    chosen = suite.load(name)
-    cells = suite.cells(chosen, folder)
-    take_over(cells, target)
-    done = [(cell, found) for cell in cells if (found := finished(cell)) is not None]
-    if not done:
-        raise DataError(f"no run of '{name}' is done in {folder}", remedy=f"`zprl bench {name}` runs them")
-    # A base that a method has for itself is that method's start, not one of the suite's policies.
-    shown = [found for cell, found in done if cell.base is not None or cell.folder.name == BASE]
-    points = [point for found in shown for point in found.points]
-    facts = [found.facts for found in shown]
-    info = page.SuiteInfo(
-        suite=Path(name).stem,
-        title=chosen.title,
-        command=command,
-        commits=tuple(sorted({found.facts.commit or "unknown" for _, found in done})),
-        wall_s=sum(found.facts.wall_s for _, found in done),
-        machines=tuple(sorted({found.facts.machine or "not noted" for _, found in done})),
-        methods={
-            key: page.MethodInfo(label=m.label, source=m.source, space=m.space, tuning=m.tuning) for key, m in chosen.chosen().items()
-        },
-        missing=[(cell.task, cell.method, cell.seed) for cell in cells if finished(cell) is None],
-        budget=max(point.env_steps for point in points),
-    )
-    stem = Path(name).stem
-    write_down(name, cells, target)
-    results.write(target / f"{stem}.csv", points)
-    figures.save(figures.curves(points, {name: method.label for name, method in info.methods.items()}), target / f"{stem}.png")
-    page.write(target / f"{stem}.html", points, facts, info)
-    return target / f"{stem}.html"
 
 
 def _runner(jobs: int, ray: str | None) -> TaskRunner[PrefectFuture[Any]]:

@@ -35,11 +35,6 @@ TIME = "time.json"
 """In a cell's folder: what its stages print, and seconds spent so far, interrupted attempts included."""
 DEMOS = Path("data/demos/demos.hdf5")
 POLICY = Path("artifacts/base/policy.safetensors")
-RUNS = ".runs.json"
-POLICIES = ".policies"
-"""These end the names of what a suite publishes of its finished runs, and of the folder with its frozen policies."""
-OF_A_POLICY = ("artifacts/base", "artifacts/episodes", "metrics/base.json")
-"""What methods need of a base cell."""
 SPENT = ("runs", "artifacts/learner")
 """What a finished cell no longer needs: resume state and replay memory."""
 
@@ -65,50 +60,15 @@ def ready(base: Cell) -> bool:
     return found is not None and (base.folder / POLICY).exists() and durable.digest(base.folder / POLICY) == found.policy
 
 
-def take_over(cells: Sequence[Cell], target: Path) -> None:
-    """Take runs with the same numbers from what suites have published in ``target``."""
-    published = [run for file in sorted(target.glob(f"*{RUNS}")) for run in results.read_runs(file)]
-    known = {(run.key, run.facts.task, run.facts.seed): run for run in published}
-    for cell in cells:
-        found = known.get((cell.key, cell.task, cell.seed))
-        if found is None or (_claimed(cell) and (cell.folder / DONE).exists()):
-            continue
-        _claim(cell)
-        if not (cell.folder / DONE).exists():
-            results.write_runs(cell.folder / DONE, [found.named(cell.method)])
-    for cell in cells:
-        if cell.base is None and finished(cell) is not None and not ready(cell):
-            for kept in sorted(target.glob(f"*{POLICIES}/{cell.key}"))[:1]:
-                shutil.copytree(kept, cell.folder, dirs_exist_ok=True)
-
-
-def keep_policies(name: str, folder: Path, target: Path) -> Path:
-    """Copy a suite's frozen policies, with the episodes they were trained on, to where another machine finds them.
-
-    The same numbers need not give the same bits on another processor, and what is compared must stand on one policy.
-    """
-    place = target / f"{Path(name).stem}{POLICIES}"
-    for cell in suite.cells(suite.load(name), folder):
-        if cell.base is None and ready(cell) and not (place / cell.key).exists():
-
-            def fill(partial: Path, source: Path = cell.folder) -> None:
-                for part in OF_A_POLICY:
-                    (partial / part).parent.mkdir(parents=True, exist_ok=True)
-                    (shutil.copytree if (source / part).is_dir() else shutil.copyfile)(source / part, partial / part)
-
-            place.mkdir(parents=True, exist_ok=True)
-            durable.write_dir(place / cell.key, fill)
-    return place
-
-
-def _claimed(cell: Cell) -> bool:
+def claimed(cell: Cell) -> bool:
+    """Whether what is in the folder comes from the cell's numbers."""
     return (cell.folder / KEY).exists() and (cell.folder / KEY).read_text() == cell.key
 
 
-def _claim(cell: Cell) -> None:
+def claim(cell: Cell) -> None:
     """Make the folder the cell's; what was done there with other numbers is set aside, and comes back with them."""
     here = cell.folder
-    if (here / KEY).exists() and not _claimed(cell):
+    if (here / KEY).exists() and not claimed(cell):
         here.rename(here.with_name(f"{here.name}.{(here / KEY).read_text()}"))
     if not here.exists() and (kept := here.with_name(f"{here.name}.{cell.key}")).exists():
         kept.rename(here)
@@ -119,7 +79,7 @@ def _claim(cell: Cell) -> None:
 
 def prepare(cell: Cell) -> None:
     """Make the folder: parameters, and the base policy or the demonstrations."""
-    _claim(cell)
+    claim(cell)
     here = cell.folder
     if cell.base is None:
         if isinstance(cell.demos, Path):
@@ -230,7 +190,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("method", help="name of a method, or 'base' for the frozen policy alone")
     parser.add_argument("seed", type=int)
     parser.add_argument("--folder", type=Path, default=Path("bench"), help="where runs live (default: bench)")
-    parser.add_argument("--results", type=Path, default=Path("docs/results"), help="where suites publish runs (default: docs/results)")
     given = parser.parse_args(arguments)
     place = (given.folder / Path(given.suite).stem).resolve()
     found = [
@@ -241,7 +200,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not found:
         raise ConfigError("the suite has no such run", remedy=f"`zprl bench {given.suite} --list` shows them")
     wanted = [cell for cell in (found[0].base, found[0]) if cell is not None]
-    take_over(wanted, given.results)
     for cell in wanted:
         if not (ready(cell) if cell.base is None else finished(cell)):
             run(cell, cell.name)

@@ -123,25 +123,27 @@ def bench(
             runs = len(found.tasks) * len(found.chosen()) * len(found.seeds)
             typer.echo(f"{name:20} {runs:4} runs  {found.title}")
         return
-    from pipelines import bench as benching
-    from pipelines import cell as cells
+    from pipelines import published
+    from pipelines.cell import finished
 
     place = folder / Path(suite).stem
-    choice = benching.Choice(tuple(tasks or ()), tuple(methods or ()), tuple(seeds or ()))
+    choice = published.Choice(tuple(tasks or ()), tuple(methods or ()), tuple(seeds or ()))
     if show:
         chosen = choice.of(suites.cells(suites.load(suite), place))
-        cells.take_over(chosen, results)
+        published.take_over(chosen, results)
         for cell in chosen:
-            typer.echo(f"{'done' if cells.finished(cell) else 'open':6}{cell.name}")
+            typer.echo(f"{'done' if finished(cell) else 'open':6}{cell.name}")
         return
     if policies:
-        typer.echo(f"policies: {cells.keep_policies(suite, place, results)}")
+        typer.echo(f"policies: {published.keep_policies(suite, place, results)}")
         return
     command = "zprl " + shlex.join(sys.argv[1:])
     if page:
-        written = benching.publish(suite, place, results, command=command.replace(" --page", ""))
+        written = published.publish(suite, place, results, command=command.replace(" --page", ""))
     else:
-        written = benching.bench(suite, folder=folder, target=results, choice=choice, jobs=jobs, command=command, ray=ray)
+        from pipelines.bench import bench as run_suite
+
+        written = run_suite(suite, folder=folder, target=results, choice=choice, jobs=jobs, command=command, ray=ray)
     typer.echo(f"page: {written}")
 
 
