@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pipelines.cell import DONE, claim, claimed, finished, ready
 from zprl import durable
-from zprl.bench import figures, page, results, suite
+from zprl.bench import results, suite
 from zprl.bench.suite import BASE, Cell
 from zprl.errors import ConfigError, DataError
 
@@ -98,6 +98,8 @@ def publish(name: str, folder: Path, target: Path, *, command: str) -> Path:
     Raises:
         DataError: nothing is done yet.
     """
+    from zprl.bench import figures, page  # seconds, which whoever only lists runs need not wait
+
     chosen = suite.load(name)
     cells = suite.cells(chosen, folder)
     take_over(cells, target)
