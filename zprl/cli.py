@@ -245,16 +245,22 @@ def demos_record(
 
 
 @demos_app.command("describe")
-def demos_describe(path: Annotated[Path, typer.Argument(help="A batch file, or a folder of them.")] = Path("data/demos")) -> None:
+def demos_describe(
+    path: Annotated[Path, typer.Argument(help="A batch file, or a folder of them.")] = Path("data/demos"),
+    reader: Annotated[str, typer.Option(help="A registered reader: robomimic, minari, or your own.")] = "robomimic",
+) -> None:
     """Print what is in demonstrations."""
     import json
 
+    from zprl import plugins
     from zprl.data.describe import describe
+
+    made = plugins.load("readers", reader)()
 
     if not path.exists():
         raise DataError(f"{path} does not exist", remedy="`dvc pull data.dvc` fetches the demonstrations")
     files = sorted(path.rglob("*.hdf5")) if path.is_dir() else [path]
-    typer.echo(json.dumps({file.as_posix(): describe(file) for file in files}, indent=2))
+    typer.echo(json.dumps({file.as_posix(): describe(file, reader=made) for file in files}, indent=2))
 
 
 @env_app.command("list")

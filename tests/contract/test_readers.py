@@ -8,11 +8,16 @@ import numpy as np
 import pytest
 
 from tests.factories import write_demo_file
+from tests.minari_files import write_minari_file
 from zprl import plugins
 from zprl.data.episode import QUALITIES, Episode
 from zprl.data.findings import CODES, Finding
 
-WRITERS = {"robomimic": lambda folder: write_demo_file(folder / "good.hdf5", 3)}
+SEEN = {"robot0_eef_pos": np.linspace(0, 1, 21).reshape(7, 3), "object": np.linspace(1, 2, 14).reshape(7, 2)}
+WRITERS = {
+    "robomimic": lambda folder: write_demo_file(folder / "good.hdf5", 3),
+    "minari": lambda folder: write_minari_file(folder / "good.hdf5", episodes=3, observations=SEEN),
+}
 
 
 @pytest.fixture(params=plugins.names("readers"))

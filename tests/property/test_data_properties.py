@@ -15,11 +15,14 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.factories import make_store, write_demo_file
+from tests.minari_files import write_minari_file
 from zprl.data.episode import Episode
 from zprl.data.findings import CODES, Finding
 from zprl.data.ingest import read_all
 from zprl.data.normalizer import Normalizer
 from zprl.data.readers import probe
+from zprl.data.readers.hdf5_reader import Hdf5Reader
+from zprl.data.readers.minari import MinariReader
 from zprl.data.readers.robomimic import RobomimicReader
 from zprl.data.store import EpisodeStore
 from zprl.data.validate import Limits
@@ -75,9 +78,12 @@ def test_windows(store: EpisodeStore, obs_steps: int, extra: int, size: int, ste
     assert torch.equal(batch["actions"], cut.batch(1, step, size)["actions"])
 
 
-@pytest.fixture(scope="module")
-def good_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_demo_file(tmp_path_factory.mktemp("good") / "good.hdf5", 2, length=12)
+@pytest.fixture(scope="module", params=["robomimic", "minari"])
+def good_file(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Hdf5Reader]:
+    path = tmp_path_factory.mktemp("good") / "good.hdf5"
+    if request.param == "minari":
+        return write_minari_file(path, episodes=2), MinariReader()
+    return write_demo_file(path, 2, length=12), RobomimicReader()
 
 
 @given(
@@ -85,15 +91,16 @@ def good_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     cut=st.one_of(st.none(), st.integers(0, 10**6)),
 )
 @settings(deadline=None, max_examples=150)
-def test_damaged_bytes_never_raise(good_file: Path, flips: list[tuple[int, int]], cut: int | None) -> None:
-    path = good_file.with_name("damaged.hdf5")
-    data = bytearray(good_file.read_bytes())
+def test_damaged_bytes_never_raise(good_file: tuple[Path, Hdf5Reader], flips: list[tuple[int, int]], cut: int | None) -> None:
+    good, reader = good_file
+    path = good.with_name("damaged.hdf5")
+    data = bytearray(good.read_bytes())
     for position, value in flips:
         data[position % len(data)] = value
     path.write_bytes(data if cut is None else data[: cut % len(data)])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(probe, "BASE_S", 5.0)
-        result = read_all(RobomimicReader(), [path], limits=Limits())
+        result = read_all(reader, [path], limits=Limits())
     for item in result.findings:
         assert isinstance(item, Finding)
         assert item.code in CODES
@@ -107,13 +114,13 @@ def test_a_file_that_hangs_or_kills_the_library_is_a_finding(tmp_path: Path, mon
     path = write_demo_file(tmp_path / "a.hdf5", 1)
     own = probe.Probe()
     try:
-        assert own.damage(path, None) is None
+        assert own.damage(path, None, "robomimic") is None
         os.kill(own._child.pid, signal.SIGSTOP)  # as silent as a loop inside C
-        assert own.damage(path, None, limit_s=0.5) == "reading it does not end within 0.5 s"
-        assert own.damage(path, None) is None
+        assert own.damage(path, None, "robomimic", limit_s=0.5) == "reading it does not end within 0.5 s"
+        assert own.damage(path, None, "robomimic") is None
         own._started().kill()
         own._child.wait()
-        assert own.damage(path, None) is None
+        assert own.damage(path, None, "robomimic") is None
     finally:
         own.close()
     monkeypatch.setattr(probe.PROBE, "damage", lambda *_: "reading it ends the reader with code -11")

@@ -70,16 +70,16 @@ def group(parent: h5py.Group, name: str) -> h5py.Group:
     node = member(parent, name)
     path = f"{parent.name.rstrip('/')}/{name}"
     if node is None:
-        raise RefusedError("D02", f"the group {path} is missing", "check that it is a robomimic file and copied completely")
+        raise RefusedError("D02", f"the group {path} is missing", "check that ingest.reader names its format and that it is whole")
     if not isinstance(node, h5py.Group):
-        raise RefusedError("D05", f"{path} is not a group", "write it in robomimic's schema")
+        raise RefusedError("D05", f"{path} is not a group", "write it in the schema of its format")
     return node
 
 
 def check_dataset(node: object, path: str) -> h5py.Dataset:
     """The dataset if its header is harmless, or :class:`RefusedError` D05, D16, D17, D19.  Reads no data."""
     if not isinstance(node, h5py.Dataset):
-        raise RefusedError("D05", f"{path} is not a dataset", "write it in robomimic's schema")
+        raise RefusedError("D05", f"{path} is not a dataset", "write it in the schema of its format")
     if node.is_virtual or node.external:
         raise RefusedError("D16", f"{path} keeps its data in another file", "store the data itself in this file")
     if node.dtype.hasobject or h5py.check_dtype(ref=node.dtype):

@@ -35,14 +35,14 @@ class Probe:
     def __init__(self) -> None:
         self._child: subprocess.Popen[str] | None = None
 
-    def damage(self, path: Path, obs_keys: Sequence[str] | None, *, limit_s: float | None = None) -> str | None:
-        """Why a file must not be read in this process, or ``None`` when it is safe."""
+    def damage(self, path: Path, obs_keys: Sequence[str] | None, reader: str, *, limit_s: float | None = None) -> str | None:
+        """Why a file must not be read in this process by the registered ``reader``, or ``None`` when it is safe."""
         if limit_s is None:
             limit_s = BASE_S + round(S_PER_BYTE * path.stat().st_size)
         child = self._started()
         assert child.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # a child that died at this very moment gives no answer either
-            child.stdin.write(json.dumps({"path": str(path.absolute()), "obs_keys": obs_keys}) + "\n")
+            child.stdin.write(json.dumps({"path": str(path.absolute()), "obs_keys": obs_keys, "reader": reader}) + "\n")
             child.stdin.flush()
         answer = self._answer(limit_s)
         if answer is None:
@@ -92,8 +92,8 @@ def _serve() -> None:
     """The child: answer each request with null, or with the sentence of the first damage."""
     import resource
 
+    from zprl import plugins
     from zprl.data.findings import Finding
-    from zprl.data.readers.robomimic import RobomimicReader
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent to handle; it ends the child
     if sys.platform == "linux":
@@ -104,7 +104,7 @@ def _serve() -> None:
     for line in sys.stdin:
         request = json.loads(line)
         damage = None
-        for item in RobomimicReader(obs_keys=request["obs_keys"]).read_here(Path(request["path"])):
+        for item in plugins.load("readers", request["reader"])(obs_keys=request["obs_keys"]).read_here(Path(request["path"])):
             if isinstance(item, Finding) and item.code == "D01" and damage is None:
                 damage = item.message
         _say(damage)

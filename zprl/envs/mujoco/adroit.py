@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import mujoco
 import numpy as np
 
+from zprl.data.benchmarks import adroit
 from zprl.envs.mujoco.processes import spread
 from zprl.envs.mujoco.world import Worlds
 from zprl.errors import ConfigError
@@ -36,10 +37,6 @@ with contextlib.redirect_stderr(io.StringIO()):  # a notice that dense rewards h
     from gymnasium_robotics.envs.adroit_hand.adroit_relocate import AdroitHandRelocateEnv
 
 TASKS = {"door": AdroitHandDoorEnv, "hammer": AdroitHandHammerEnv, "pen": AdroitHandPenEnv, "relocate": AdroitHandRelocateEnv}
-JOINTS = {"door": 27, "hammer": 26, "pen": 24, "relocate": 30}
-"""So many of the benchmark's numbers, its first, are angles of the hand and its arm."""
-PALM = {"door": 29, "hammer": 33}
-"""Where the palm's position begins in the benchmark's numbers, if it is there."""
 CONTROL_HZ = 100.0
 """Five physics steps of 2 ms."""
 STATE = mujoco.mjtState.mjSTATE_INTEGRATION
@@ -71,7 +68,7 @@ class AdroitWorld:
         self.action_dim = int(model.nu)
         driven = model.actuator_trnid[:, 0]
         self._position, self._force = model.jnt_qposadr[driven], model.jnt_dofadr[driven]
-        self._joints, self._palm = JOINTS[name], PALM.get(name)
+        self._parts = adroit(name, self._env.observation_space.shape[0])
         self._site = model.site("S_grasp").id
         self._seed = 0
         self.obs_dims: Mapping[str, int] = {key: len(value) for key, value in self.reset(0).items()}
@@ -128,8 +125,5 @@ class AdroitWorld:
         self._env.close()
 
     def _frame(self, raw: np.ndarray) -> dict[str, np.ndarray]:
-        rest = slice(self._joints, None)
-        palm = self.target()
-        if self._palm is not None:
-            rest = np.r_[self._joints : self._palm, self._palm + 3 : len(raw)]
-        return {"robot0_eef_pos": palm, "robot0_joint_pos": raw[: self._joints], "object": raw[rest]}
+        seen = {key: raw[where] for key, where in self._parts.items()} | {"robot0_eef_pos": self.target()}
+        return {key: seen[key] for key in ("robot0_eef_pos", "robot0_joint_pos", "object")}

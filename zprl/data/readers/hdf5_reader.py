@@ -1,0 +1,135 @@
+"""What readers of HDF5 files share: a first look in a child process, arrays that are checked before they are read, findings."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+import h5py
+import numpy as np
+
+from zprl.data.episode import Episode
+from zprl.data.findings import Finding
+from zprl.data.readers.hdf5_guard import RefusedError, check_dataset, member
+from zprl.data.readers.probe import PROBE
+
+
+class Hdf5Reader:
+    """Yields an :class:`Episode` per good demo and a :class:`Finding` per defect; never raises for what a file holds.
+
+    A reader of a format gives it a ``name``, under which it is registered, and a ``read_file``.
+
+    Args:
+        obs_keys: Observation keys to read, in order, pictures too; ``None`` reads every key of state (pictures are skipped).
+    """
+
+    name: str
+
+    def __init__(self, *, obs_keys: Sequence[str] | None = None) -> None:
+        self.obs_keys = None if obs_keys is None else tuple(obs_keys)
+
+    def read(self, path: Path | str) -> Iterator[Episode | Finding]:
+        """Read one file, demos in the order of their numbers.  A damaged file is refused as a whole (D01)."""
+        path = Path(path)
+        damage = "the file does not exist" if not path.exists() else PROBE.damage(path, self.obs_keys, self.name)
+        if damage is None:
+            yield from self.read_here(path)
+        else:
+            yield self.finding(path, "D01", damage, "copy it again from its source, or run `dvc pull`")
+
+    def read_here(self, path: Path) -> Iterator[Episode | Finding]:
+        """Read in this very process: only for files that :mod:`zprl.data.readers.probe` has read before."""
+        try:
+            file = h5py.File(path, "r")
+        except Exception as error:  # h5py turns damaged bytes into almost any exception type
+            size = path.stat().st_size
+            yield self.finding(path, "D01", f"not a readable HDF5 file ({size} bytes): {short(error)}", "copy it again from its source")
+            return
+        with file:
+            yield from self.read_file(file, path)
+
+    def read_file(self, file: h5py.File, path: Path) -> Iterator[Episode | Finding]:
+        """Read an open file."""
+        raise NotImplementedError
+
+    def wanted(self, available: Sequence[str], states: Sequence[str]) -> list[str]:
+        """The keys to read: those asked for, else all ``states``.
+
+        Raises:
+            RefusedError: one is not among the ``available`` (D22).
+        """
+        if self.obs_keys is None:
+            return list(states)
+        missing = [key for key in self.obs_keys if key not in available]
+        if missing:
+            near = difflib.get_close_matches(missing[0], available, n=1)
+            hint = f"did you mean '{near[0]}'?" if near else "correct ingest.obs_keys"
+            raise RefusedError("D22", f"observation '{missing[0]}' is missing; there are {', '.join(available)}", hint)
+        return list(self.obs_keys)
+
+    def refusal(self, path: Path, error: Exception, *, episode: str | None = None) -> Finding:
+        """An error while reading as a finding."""
+        if isinstance(error, RefusedError):
+            return self.finding(path, error.code, str(error), error.remedy, episode=episode)
+        return self.finding(path, "D01", f"damaged HDF5 content: {short(error)}", "copy the file again from its source", episode=episode)
+
+    @staticmethod
+    def finding(
+        path: Path,
+        code: str,
+        message: str,
+        remedy: str,
+        *,
+        episode: str | None = None,
+        severity: Literal["error", "warning", "note"] = "error",
+    ) -> Finding:
+        """One finding in this file."""
+        return Finding(code, severity, path.as_posix(), message, remedy, episode)
+
+
+def numbers(parent: h5py.Group, name: str, *, rank: int, length: object, said: str = "num_samples") -> np.ndarray | None:
+    """A dataset as float32 of the given rank and length, ``None`` if it is missing, else :class:`RefusedError`."""
+    node = member(parent, name)
+    if node is None:
+        return None
+    path = f"{parent.name}/{name}"
+    dataset = check_dataset(node, path)
+    shape = dataset.shape
+    wanted = "(frames, width)" if rank == 2 else "(frames,)"
+    single = rank == 2 and shape is not None and len(shape) == 1  # one number per frame, stored without its width of 1
+    if shape is None or dataset.dtype.kind not in "fiub" or not (len(shape) == rank or single) or 0 in shape[1:]:
+        remedy = "store state as numbers (frames, width), pictures as uint8 (frames, height, width, 3)"
+        raise RefusedError("D05", f"{path} is {dataset.dtype} {shape}, expected numbers {wanted}", remedy)
+    _same_length(path, shape[0], length, said)
+    with np.errstate(over="ignore", invalid="ignore"):  # what overflows float32 becomes infinity and is found as D04
+        value = np.asarray(dataset[()]).astype(np.float32)
+    return value[:, None] if single else value
+
+
+def pictures(parent: h5py.Group, name: str, *, length: object, said: str = "num_samples") -> np.ndarray | None:
+    """A dataset of pictures, (L, H, W, 3) uint8; ``None`` if it holds none."""
+    node = member(parent, name)
+    if not isinstance(node, h5py.Dataset) or node.dtype != np.uint8 or node.ndim != 4 or node.shape[3] != 3 or 0 in node.shape[1:]:
+        return None
+    path = f"{parent.name}/{name}"
+    _same_length(path, check_dataset(node, path).shape[0], length, said)
+    return np.asarray(node[()])
+
+
+def _same_length(path: str, frames: int, length: object, said: str) -> None:
+    if frames != length:
+        raise RefusedError("D03", f"{path} has {frames} frames, {said} says {length}", "repair or re-record the demo")
+
+
+def natural(name: str) -> tuple[int, str]:
+    """demo_2 before demo_10."""
+    number = re.search(r"(\d{1,18})$", name)
+    return (int(number.group(1)) if number else -1, name)
+
+
+def short(error: Exception) -> str:
+    """Its first line."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
