@@ -11,7 +11,7 @@ import pytest
 
 from zprl.bench import results
 
-pytestmark = [pytest.mark.mujoco, pytest.mark.slow]
+pytestmark = [pytest.mark.mujoco, pytest.mark.slow, pytest.mark.timeout(1500)]
 
 
 def test_two_methods_of_the_smoke_suite_run_through(tmp_path: Path) -> None:
@@ -19,7 +19,7 @@ def test_two_methods_of_the_smoke_suite_run_through(tmp_path: Path) -> None:
     env = {**os.environ, "MLFLOW_TRACKING_URI": uri, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "zprl.cli", "bench", "smoke", "-j", "2", "--results", "out"]
     command += ["--method", "zprl", "--method", "reinflow", "--ray", "local"]  # tests/pipeline has suites without Ray
-    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=550, check=False)
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=1450, check=False)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
     points = results.read(tmp_path / "out/smoke.csv")
     steps = {}
