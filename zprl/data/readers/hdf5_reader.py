@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
@@ -17,7 +18,7 @@ from zprl.data.readers.hdf5_guard import RefusedError, check_dataset, member
 from zprl.data.readers.probe import PROBE
 
 
-class Hdf5Reader:
+class Hdf5Reader(ABC):
     """Yields an :class:`Episode` per good demo and a :class:`Finding` per defect; never raises for what a file holds.
 
     A reader of a format gives it a ``name``, under which it is registered, and a ``read_file``.
@@ -51,9 +52,9 @@ class Hdf5Reader:
         with file:
             yield from self.read_file(file, path)
 
+    @abstractmethod
     def read_file(self, file: h5py.File, path: Path) -> Iterator[Episode | Finding]:
         """Read an open file."""
-        raise NotImplementedError
 
     def wanted(self, available: Sequence[str], states: Sequence[str]) -> list[str]:
         """The keys to read: those asked for, else all ``states``.
