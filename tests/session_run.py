@@ -126,7 +126,7 @@ class Session:
     @property
     def settings(self) -> dict[str, Any]:
         """What the session's processes are told, once it is there."""
-        end = time.monotonic() + 60
+        end = time.monotonic() + 180
         while not (self.work / "settings.json").exists():
             assert self.process is not None and self.process.poll() is None, self.log()
             assert time.monotonic() < end, self.log()
@@ -253,7 +253,7 @@ class Stage(Session):
         """Pump until the plan says one of these states."""
         return self.until(lambda: self.plan["state"] in states, seconds, " or ".join(states))
 
-    def running(self, steps: int = 5, seconds: float = 60.0, after: int = 0) -> int:
+    def running(self, steps: int = 5, seconds: float = 180.0, after: int = 0) -> int:
         """Pump until an episode later than number ``after`` has played so many steps; returns its number."""
 
         def plays() -> bool:

@@ -35,7 +35,10 @@ def _may_listen() -> bool:
     return True
 
 
-pytestmark = pytest.mark.skipif(not _may_listen(), reason="the SDK knows no other port than 502, which needs root")
+pytestmark = [
+    pytest.mark.skipif(not _may_listen(), reason="the SDK knows no other port than 502, which needs root"),
+    pytest.mark.flaky(reruns=1, reruns_delay=5),  # measures real time, on a machine that others may keep busy
+]
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +49,7 @@ def process():
 
 @pytest.fixture
 def twin(process):
-    process.change(error=0, latched=False, muted=False, deaf=False, line_s=0.01, gripper_fault=0, object_m=-1)
+    process.change(error=0, latched=False, muted=False, deaf=False, line_s=0.01, late_s=0, gripper_fault=0, object_m=-1)
     return process
 
 
@@ -179,21 +182,26 @@ def test_a_gripper_fault_is_told_and_the_arm_stays_usable(robot, twin):
     assert robot.is_connected
 
 
+@pytest.mark.parametrize("late_s", [0.0, 0.4])
 @pytest.mark.parametrize("level", [StopLevel.SOFT, StopLevel.HARD])
-def test_a_stop_stops_and_recover_takes_control_again(robot, twin, level):
+def test_a_stop_stops_and_recover_takes_control_again(robot, twin, level, late_s):
+    twin.change(late_s=late_s)
     robot.send_action(goal(robot) | {"ee.x": HOME[0] + 0.2})
+    until(lambda: twin.change().pose[0] > HOME[0] + 0.03)
     began = time.monotonic()
     robot.stop(level)
     assert time.monotonic() - began < 0.1
     until(lambda: twin.change().state == 4)
     at = twin.change().pose[0]
-    assert at < HOME[0] + 0.1 and not robot.is_connected
+    assert HOME[0] + 0.03 < at < HOME[0] + 0.15 and not robot.is_connected
     with pytest.raises(RobotError, match="takes no commands"):
         robot.send_action(goal(robot))
     assert robot.recover() and robot.is_connected
     assert twin.change().pose[0] == pytest.approx(at, abs=1e-4)  # holds: the old target is forgotten
     robot.send_action(goal(robot) | {"ee.x": HOME[0]})
+    until(lambda: abs(twin.change().pose[0] - HOME[0]) < 1e-4)
     until(lambda: abs(robot.get_observation()["ee.x"] - HOME[0]) < 1e-4)
+    assert robot.is_connected
 
 
 def test_hold_keeps_control(robot, twin):

@@ -27,6 +27,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Self
@@ -66,6 +67,7 @@ class Change(BaseModel):
     latched: bool | None = Field(None, description="Errors come back when cleared, as with a pressed emergency stop.")
     state: int | None = Field(None, ge=0, le=6, description="As somebody at the console sets it: 0 ready, 3 pause, 4 stop.")
     muted: bool | None = Field(None, description="Send no reports.")
+    late_s: float | None = Field(None, ge=0, le=5, description="How long reports are under way, as to a busy client [s].")
     deaf: bool | None = Field(None, description="Answer no commands.")
     line_s: float | None = Field(None, ge=0, le=5, description="How long the gripper's serial line takes [s].")
     gripper_fault: int | None = Field(None, ge=0, le=15)
@@ -142,7 +144,7 @@ class ControlBox:
         self.mode, self.state, self.error = 0, _STOPPED, 0
         self.enabled, self.latched, self.muted, self.deaf = False, False, False, False
         self.latched_error = 0
-        self.line_s = 0.01
+        self.line_s, self.late_s = 0.01, 0.0
         self.tool_offset, self.load, self.sensitivity = (0.0,) * 6, (0.0,) * 4, 3
         self.gripper = Gripper()
         self.counters = {"poses": 0, "ignored": 0, "refused": 0, "unknown": 0, "served": 0}
@@ -194,7 +196,7 @@ class ControlBox:
 
     def change(self, change: Change) -> BoxState:
         """What the control socket asks for."""
-        for name in ("latched", "muted", "deaf", "line_s"):
+        for name in ("latched", "muted", "deaf", "line_s", "late_s"):
             if (value := getattr(change, name)) is not None:
                 setattr(self, name, value)
         if change.state is not None:
@@ -323,12 +325,15 @@ async def _serve(host: str, folder: Path) -> None:
 
     async def run() -> None:
         slot = time.monotonic()
+        under_way: deque[tuple[float, bytes]] = deque()
         while True:
             slot = max(slot + PERIOD_S, time.monotonic() - PERIOD_S)
             await asyncio.sleep(max(0.0, slot - time.monotonic()))
             box.advance(PERIOD_S)
             if not box.muted:
-                report = box.report()
+                under_way.append((time.monotonic(), box.report()))
+            while under_way and under_way[0][0] <= time.monotonic() - box.late_s:
+                _, report = under_way.popleft()
                 for writer in list(listeners):
                     if writer.transport.get_write_buffer_size() < 100_000 and not writer.is_closing():
                         writer.write(report)

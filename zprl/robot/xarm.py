@@ -125,6 +125,8 @@ class XArm:
         self._gripper: _Robotiq | None = None
         self._arrived = threading.Event()
         self._state: tuple[float, Values] = (0.0, {})
+        self._seen = (0, 0)
+        """Mode and state in the newest report."""
 
     # -- what it is --------------------------------------------------------------------------------------------------
 
@@ -330,7 +332,7 @@ class XArm:
         host, patience = self.config.host, self.config.connect_timeout
         self._arrived.clear()
         arm = XArmAPI(host, is_radian=True, do_not_open=True, report_type="real", forbid_uds=True, check_joint_limit=False)
-        arm.register_report_location_callback(self._report, report_cartesian=True, report_joints=True)
+        arm.register_report_location_callback(lambda found: self._report(arm, found), report_cartesian=True, report_joints=True)
         done, error = _limited(arm.connect, patience)
         socket.setdefaulttimeout(None)
         self._arm = arm
@@ -343,12 +345,13 @@ class XArm:
             raise RobotError(f"the arm at {host} has {arm.axis} joints, not {self.config.axes}", remedy="correct `axes` in its config")
         arm.set_timeout(ANSWER_S)
 
-    def _report(self, found: Mapping[str, Any]) -> None:
+    def _report(self, arm: Any, found: Mapping[str, Any]) -> None:
         """A state has arrived; called by the SDK's own thread."""
         x, y, z, roll, pitch, yaw = found["cartesian"]
         pose = (x / 1000, y / 1000, z / 1000, *rotation.steady(from_rpy(roll, pitch, yaw)))
         joints = found["joints"][: self.config.axes]
         values = dict(zip((*POSE, *self._joints()), (*pose, *joints), strict=True))
+        self._seen = (arm.mode, arm.state)
         if all(math.isfinite(v) for v in values.values()):
             self._state = (time.monotonic(), values)  # one assignment: readers see a whole state
             self._arrived.set()
@@ -357,24 +360,34 @@ class XArm:
     def _enable(self) -> None:
         arm = self._arm
         _expect(arm.motion_enable(True), "motion_enable")
-        _expect(arm.set_mode(0), "set_mode")
-        _expect(arm.set_state(0), "set_state")
+        self._enter(0)
 
     def _take_control(self) -> None:
         """Servo mode, from the pose that a state measured after the arm came to rest."""
-        arm, walker = self._arm, self._walker
+        self._enter(SERVO_MODE)
+        walker = self._walker
         assert walker is not None
-        _expect(arm.set_mode(SERVO_MODE), "set_mode")
+        walker.begin(tuple(self._state[1][key] for key in POSE))
+
+    def _enter(self, mode: int) -> None:
+        """Set a mode, and wait until a report says so.
+
+        Reports may be under way for long on a busy machine, but they come in order: whoever went through mode 0 and then sees the servo
+        mode has none left from before, which would tell of a stop that is over and of a pose that the arm has left.
+        """
+        arm = self._arm
+        _expect(arm.set_mode(mode), "set_mode")
         _expect(arm.set_state(0), "set_state")
         end = time.monotonic() + 2 * ANSWER_S
-        while arm.mode != SERVO_MODE or arm.state in _STOPPED:
+        while True:
+            self._arrived.clear()
+            if not self._arrived.wait(ANSWER_S):
+                raise RobotError("the xArm sends no states", remedy="check network and firewall (port 30003)")
+            found, state = self._seen
+            if found == mode and state not in _STOPPED:
+                return
             if time.monotonic() > end:
-                raise RobotError(f"the xArm does not enter servo mode (mode {arm.mode}, state {arm.state})", remedy="look at its console")
-            time.sleep(STEP_S)
-        self._arrived.clear()
-        if not self._arrived.wait(ANSWER_S):
-            raise RobotError("the xArm sends no states", remedy="check network and firewall (port 30003)")
-        walker.begin(tuple(self._state[1][key] for key in POSE))
+                raise RobotError(f"the xArm does not enter mode {mode} (mode {found}, state {state})", remedy="look at its console")
 
 
 class _Walker(threading.Thread):

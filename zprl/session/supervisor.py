@@ -320,6 +320,11 @@ class Supervisor:
             return m.Fault(event.level.stop or StopLevel.SOFT, event.reason, event.recoverable)
         return None
 
+    def _starting(self) -> str:
+        """Which processes have not been heard of yet."""
+        silent = [name for name, child in self.children.items() if not (child.back or name.startswith(CAMERA))]
+        return f"waiting for {', '.join(silent)} to start" if silent else ""
+
     # -- from actions to the plan ------------------------------------------------------------------------------------
 
     def _do(self, actions: list[m.Action]) -> None:
@@ -373,7 +378,7 @@ class Supervisor:
             "labels": [_line(label) for label in self.labels.values()],
             "discard": list(self.discards),
             "pending": self.machine.pending,
-            "prompt": self.prompt,
+            "prompt": self.prompt or self._starting(),
             "next": self.machine.number,
             "paused": self.machine.paused,
         }
