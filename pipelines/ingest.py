@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from pipelines.stage import ARTIFACTS, EPISODES, METRICS, Stage, main
-from zprl import durable, plugins
+from zprl import durable
 from zprl.data import data_report
-from zprl.data.ingest import choose, demo_files, read_all, require
+from zprl.data.ingest import choose, read_all, require
+from zprl.data.sources import find_sources
 from zprl.data.store import EpisodeStore, fit_normalizer
 from zprl.data.validate import Limits
 from zprl.errors import DataError
@@ -19,12 +20,11 @@ DATA_REPORT = ARTIFACTS / "data_report"
 def ingest(stage: Stage) -> None:
     """Read, check, store, report; bad demos stay where they are and are listed in the report."""
     params = stage.params.ingest
-    files = demo_files(DATA)
-    if not files:
-        raise DataError(f"there are no demo files (*.hdf5) in {DATA}/", remedy="fetch them with `dvc pull`, or record some")
-    reader = plugins.load("readers", params.reader)(obs_keys=params.obs_keys)
+    sources = find_sources(DATA, reader=params.reader, obs_keys=params.obs_keys)
+    if not sources:
+        raise DataError(f"there are no demonstrations in {DATA}/", remedy="fetch them with `dvc pull`, or record some")
     limits = Limits(min_length=stage.params.policy.obs_steps + stage.params.policy.chunk_steps)
-    result = read_all(reader, files, limits=limits)
+    result = read_all(sources, limits=limits)
     used = choose(result.good, exclude_failures=params.exclude_failures, max_episodes=params.max_episodes)
     # First where it survives a failure: DVC keeps no outputs of a failed stage.
     kept = stage.run_dir.path / DATA_REPORT.name

@@ -48,7 +48,7 @@ class Task(Section):
 class Ingest(Section):
     """From recorded demonstrations to validated episodes."""
 
-    reader: str = Field("robomimic", description="Registered reader of the demo files: robomimic, minari, or your own.")
+    reader: str = Field("robomimic", description="Registered reader of the demonstrations; auto: each by its own format.")
     obs_keys: tuple[str, ...] = Field(
         ("robot0_eef_pos", "robot0_gripper_qpos", "robot0_gripper_command", "object"),
         description="Observation keys the policy sees, in order.",

@@ -10,6 +10,7 @@ from zprl.config import Task
 from zprl.data.ingest import read_all
 from zprl.data.readers.robomimic import RobomimicReader
 from zprl.data.record import RecordSettings, record
+from zprl.data.sources import Source
 from zprl.data.store import EpisodeStore, fit_normalizer
 from zprl.data.validate import Limits
 from zprl.envs.check import check_env
@@ -83,7 +84,7 @@ def test_recorded_pictures_are_those_of_the_world_and_are_ingested(tmp_path) -> 
         record(file, episodes=2, seed=1, settings=settings, progress=lambda n: None)
     assert files[0].read_bytes() == files[1].read_bytes()
     keys = ("robot0_eef_pos", "robot0_gripper_qpos", "corner2_image")
-    good = read_all(RobomimicReader(obs_keys=keys), files[:1], limits=Limits(min_length=2)).good
+    good = read_all([Source(files[0], RobomimicReader(obs_keys=keys))], limits=Limits(min_length=2)).good
     EpisodeStore.write(tmp_path / "store", good, fit_normalizer(good))
     store = EpisodeStore.open(tmp_path / "store")
     assert store.image_sizes == {"corner2_image": (32, 32)}

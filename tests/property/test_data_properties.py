@@ -24,6 +24,7 @@ from zprl.data.readers import probe
 from zprl.data.readers.hdf5_reader import Hdf5Reader
 from zprl.data.readers.minari import MinariReader
 from zprl.data.readers.robomimic import RobomimicReader
+from zprl.data.sources import Source
 from zprl.data.store import EpisodeStore
 from zprl.data.validate import Limits
 from zprl.data.windows import ChunkWindows
@@ -100,7 +101,7 @@ def test_damaged_bytes_never_raise(good_file: tuple[Path, Hdf5Reader], flips: li
     path.write_bytes(data if cut is None else data[: cut % len(data)])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(probe, "BASE_S", 5.0)
-        result = read_all(reader, [path], limits=Limits())
+        result = read_all([Source(path, reader)], limits=Limits())
     for item in result.findings:
         assert isinstance(item, Finding)
         assert item.code in CODES

@@ -45,6 +45,10 @@ TEMPLATE = """<!doctype html>
 {% for quality, row in summary.by_quality.items() %}<tr><td>{{ quality }}</td><td class="number">{{ row.episodes }}</td>
 <td class="number">{{ row.frames }}</td><td class="number">{{ "%.0f%%" | format(100 * row.success_share) }}</td></tr>
 {% endfor %}</table>{% endif %}
+{% if facts %}<h2>Sources</h2>
+<table><tr><th>source</th><th>what it says of itself, and what was converted</th></tr>
+{% for file, said in facts.items() %}<tr><td>{{ file }}</td><td>{% for name, text in said.items() %}{{ name }}: {{ text }}<br>{% endfor %}</td></tr>
+{% endfor %}</table>{% endif %}
 <h2>Findings</h2>
 {% if findings %}<table><tr><th>code</th><th>where</th><th>what</th><th>remedy</th></tr>
 {% for finding in findings[:shown] %}<tr><td class="{{ finding.severity }}" title="{{ codes[finding.code] }}">{{ finding.code }}
@@ -72,6 +76,7 @@ def write(path: Path | str, result: Ingested, used: Sequence[Episode]) -> dict[s
         files=result.files if len(result.files) <= 10 else [*result.files[:10], "..."],
         findings=sorted(result.findings, key=lambda finding: order[finding.severity]),
         codes=CODES,
+        facts={file: said for file, said in list(result.facts.items())[:SHOWN] if said},
         pictures=pictures,
         shown=SHOWN,
     )

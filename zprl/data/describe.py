@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from zprl.data.findings import Finding
-from zprl.data.ingest import Ingested, Reader, summarise
+from zprl.data.ingest import Ingested, summarise
 from zprl.data.readers.robomimic import RobomimicReader
+from zprl.data.sources import Reader
 from zprl.data.validate import shape_of
 
 

@@ -28,6 +28,7 @@ class Episode:
         dones: (L,).
         success: Whether the task was achieved.
         quality: One of :data:`QUALITIES`.
+        rate_hz: Frames per second, where the recording says so.
 
     Example:
         >>> zeros = np.zeros(3, np.float32)
@@ -42,6 +43,7 @@ class Episode:
     dones: np.ndarray
     success: bool
     quality: str = "unknown"
+    rate_hz: float | None = None
 
     @property
     def length(self) -> int:

@@ -5,28 +5,16 @@ from __future__ import annotations
 import statistics
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 from zprl.data.episode import QUALITIES, Episode
 from zprl.data.findings import Finding
 from zprl.data.readers.hdf5_guard import safe_name
+from zprl.data.sources import Source
 from zprl.data.validate import DuplicateCheck, Limits, check_episode, check_set, check_shapes
 from zprl.errors import DataError
-
-
-class Reader(Protocol):
-    """What a class registered under ``zprl.readers`` looks like; it is made with ``obs_keys`` (or ``None`` for all)."""
-
-    name: str
-
-    def __init__(self, *, obs_keys: Sequence[str] | None = None) -> None: ...
-
-    def read(self, path: Path | str) -> Iterator[Episode | Finding]:
-        """Yield episodes and findings; never raise for what the file holds."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -34,16 +22,18 @@ class Ingested:
     """Result of reading and checking.
 
     Attributes:
-        files: All files read.
+        files: All sources read, files or folders.
         good: Episodes without an error, in file and demo order.
         findings: Every finding.
         quarantine: Names of the bad episodes; a file that cannot be read at all counts as one bad episode.
+        facts: What each source says of itself, see :meth:`zprl.data.sources.Reader.facts`.
     """
 
     files: tuple[str, ...]
     good: tuple[Episode, ...]
     findings: tuple[Finding, ...]
     quarantine: tuple[str, ...]
+    facts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     @property
     def bad_fraction(self) -> float:
@@ -56,25 +46,27 @@ class Ingested:
         return [finding for finding in self.findings if finding.severity == "error"]
 
 
-def demo_files(folder: Path | str, *, pattern: str = "*.hdf5") -> list[Path]:
-    """Demo files below ``folder`` in a fixed order."""
-    return sorted((path for path in Path(folder).rglob(pattern) if path.is_file()), key=lambda path: path.as_posix())
+Change = Callable[[Source, Episode], Iterator[Episode | Finding]]
+"""What is done to an episode at the door, before it is checked: converted, cut in pieces, left out."""
 
 
-def read_all(reader: Reader, files: Sequence[Path], *, limits: Limits) -> Ingested:
-    """Read and check every episode of every file; shows a progress bar on a terminal."""
+def read_all(sources: Sequence[Source], *, limits: Limits, changes: Sequence[Change] = ()) -> Ingested:
+    """Read, change and check every episode of every source; shows a progress bar on a terminal."""
     findings: list[Finding] = []
     bad: dict[str, None] = {}  # ordered set
     passed: list[tuple[str, Episode]] = []
     duplicates = DuplicateCheck()
-    for path in _progress(files):
+    facts: dict[str, dict[str, str]] = {}
+    for source in _progress(sources):
+        path = source.path
         file = path.as_posix()
         if not all(safe_name(part) for part in path.parts if part != path.anchor):
             text = "the file's name has control characters or is over-long"
             findings.append(Finding("D18", "error", ascii(file), text, "rename it"))
             bad[ascii(file)] = None
             continue
-        for item in reader.read(path):
+        facts[file] = source.reader.facts(path)
+        for item in _changed(source, source.reader.read(path), changes):
             if isinstance(item, Finding):
                 found = [item]
             else:
@@ -91,7 +83,16 @@ def read_all(reader: Reader, files: Sequence[Path], *, limits: Limits) -> Ingest
     odd_ones = {(f.file, f.episode) for f in odd}
     good = tuple(episode for file, episode in passed if (file, episode.name) not in odd_ones)
     findings += check_set(good)
-    return Ingested(tuple(path.as_posix() for path in files), good, tuple(findings), tuple(bad))
+    return Ingested(tuple(source.path.as_posix() for source in sources), good, tuple(findings), tuple(bad), facts)
+
+
+def _changed(source: Source, items: Iterator[Episode | Finding], changes: Sequence[Change]) -> Iterator[Episode | Finding]:
+    if not changes:
+        yield from items
+        return
+    first, *others = changes
+    for item in items:
+        yield from _changed(source, iter([item]) if isinstance(item, Finding) else first(source, item), others)
 
 
 def choose(good: Sequence[Episode], *, exclude_failures: bool, max_episodes: int | None) -> list[Episode]:
@@ -150,7 +151,7 @@ def _share(episodes: Sequence[Episode]) -> float:
     return sum(episode.success for episode in episodes) / len(episodes) if episodes else 0.0
 
 
-def _progress(files: Sequence[Path]) -> Iterator[Path]:
+def _progress(files: Sequence[Source]) -> Iterator[Source]:
     from rich.console import Console
     from rich.progress import track
 

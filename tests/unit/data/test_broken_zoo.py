@@ -13,16 +13,17 @@ import pytest
 from tests.factories import ENV_ARGS, make_episode, make_episodes, write_demo_file
 from zprl.data.episode import Episode
 from zprl.data.findings import CODES, Finding
-from zprl.data.ingest import Ingested, demo_files, read_all
+from zprl.data.ingest import Ingested, read_all
 from zprl.data.readers.robomimic import RobomimicReader
 from zprl.data.robomimic_writer import RobomimicWriter
+from zprl.data.sources import find_sources
 from zprl.data.validate import Limits
 
 LIMITS = Limits(min_length=16)
 
 
 def check(folder: Path, **reader: object) -> Ingested:
-    return read_all(RobomimicReader(**reader), demo_files(folder), limits=LIMITS)
+    return read_all(find_sources(folder, reader="robomimic", **reader), limits=LIMITS)
 
 
 def loud(result: Ingested) -> list[Finding]:

@@ -10,9 +10,9 @@ import pytest
 
 from tests.factories import ENV_ARGS, make_episode, make_episodes, write_demo_file
 from zprl.data.describe import describe
-from zprl.data.ingest import Ingested, choose, demo_files, read_all, require, summarise
-from zprl.data.readers.robomimic import RobomimicReader
+from zprl.data.ingest import Ingested, choose, read_all, require, summarise
 from zprl.data.robomimic_writer import RobomimicWriter
+from zprl.data.sources import find_sources
 from zprl.data.validate import Limits
 from zprl.errors import DataError
 
@@ -31,7 +31,7 @@ def write_with_bad(path: Path, bad: int, good: int) -> Path:
 
 
 def read(folder: Path) -> Ingested:
-    return read_all(RobomimicReader(), demo_files(folder), limits=Limits())
+    return read_all(find_sources(folder), limits=Limits())
 
 
 def test_files_come_sorted_from_all_folders_and_only_demos(tmp_path: Path) -> None:
@@ -39,7 +39,7 @@ def test_files_come_sorted_from_all_folders_and_only_demos(tmp_path: Path) -> No
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / "c.hdf5").mkdir()
-    assert [path.relative_to(tmp_path).as_posix() for path in demo_files(tmp_path)] == ["a.hdf5", "b/a.hdf5", "b/z.hdf5"]
+    assert [source.path.relative_to(tmp_path).as_posix() for source in find_sources(tmp_path)] == ["a.hdf5", "b/a.hdf5", "b/z.hdf5"]
 
 
 def test_bad_share_decides(tmp_path: Path) -> None:

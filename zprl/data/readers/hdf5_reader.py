@@ -28,9 +28,27 @@ class Hdf5Reader(ABC):
     """
 
     name: str
+    suffixes = (".hdf5", ".h5")
 
     def __init__(self, *, obs_keys: Sequence[str] | None = None) -> None:
         self.obs_keys = None if obs_keys is None else tuple(obs_keys)
+
+    def owns(self, path: Path) -> bool:
+        """Whether a file looks like this format; looked at in a child process, because damaged bytes may hang."""
+        return path.suffix in self.suffixes and path.is_file() and PROBE.ask("owns", path, self.name) is True
+
+    def facts(self, path: Path) -> dict[str, str]:
+        """What the file says of itself."""
+        found = PROBE.ask("facts", path, self.name)
+        return found if isinstance(found, dict) else {}
+
+    @abstractmethod
+    def owns_file(self, file: h5py.File) -> bool:
+        """Whether an open file looks like this format."""
+
+    def facts_of(self, file: h5py.File) -> dict[str, str]:
+        """What an open file says of itself."""
+        return {}
 
     def read(self, path: Path | str) -> Iterator[Episode | Finding]:
         """Read one file, demos in the order of their numbers.  A damaged file is refused as a whole (D01)."""

@@ -47,6 +47,10 @@ class MinariReader(Hdf5Reader):
 
     name = "minari"
 
+    def owns_file(self, file: h5py.File) -> bool:
+        """Groups ``episode_<n>`` at the top."""
+        return any(name.startswith(PREFIX) for name in file)
+
     def read_file(self, file: h5py.File, path: Path) -> Iterator[Episode | Finding]:
         """Read an open file."""
         try:

@@ -39,17 +39,28 @@ class Probe:
         """Why a file must not be read in this process by the registered ``reader``, or ``None`` when it is safe."""
         if limit_s is None:
             limit_s = BASE_S + round(S_PER_BYTE * path.stat().st_size)
+        answer, code = self._request({"ask": "damage", "path": str(path.absolute()), "obs_keys": obs_keys, "reader": reader}, limit_s)
+        if answer is None:
+            return f"reading it does not end within {limit_s:g} s" if code is None else f"reading it ends the reader with code {code}"
+        return json.loads(answer)
+
+    def ask(self, question: str, path: Path, reader: str) -> Any:
+        """``owns`` or ``facts`` of a file, or ``None`` where looking at it does not end well."""
+        answer, _ = self._request({"ask": question, "path": str(path.absolute()), "obs_keys": None, "reader": reader}, BASE_S)
+        return None if answer is None else json.loads(answer)
+
+    def _request(self, request: dict[str, Any], limit_s: float) -> tuple[str | None, int | None]:
+        """The child's line; without one, the code with which it ended, ``None`` while it still runs, and it is ended."""
         child = self._started()
         assert child.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # a child that died at this very moment gives no answer either
-            child.stdin.write(json.dumps({"path": str(path.absolute()), "obs_keys": obs_keys, "reader": reader}) + "\n")
+            child.stdin.write(json.dumps(request) + "\n")
             child.stdin.flush()
         answer = self._answer(limit_s)
+        code = child.poll() if answer is None else None
         if answer is None:
-            code = child.poll()
             self.close()
-            return f"reading it does not end within {limit_s:g} s" if code is None else f"reading it ends the reader with code {code}"
-        return json.loads(answer)
+        return answer, code
 
     def close(self) -> None:
         """End the child."""
@@ -103,11 +114,26 @@ def _serve() -> None:
     _say("ready")
     for line in sys.stdin:
         request = json.loads(line)
+        reader, path = plugins.load("readers", request["reader"])(obs_keys=request["obs_keys"]), Path(request["path"])
+        if request["ask"] != "damage":
+            _say(_look(reader, path, request["ask"]))
+            continue
         damage = None
-        for item in plugins.load("readers", request["reader"])(obs_keys=request["obs_keys"]).read_here(Path(request["path"])):
+        for item in reader.read_here(path):
             if isinstance(item, Finding) and item.code == "D01" and damage is None:
                 damage = item.message
         _say(damage)
+
+
+def _look(reader: Any, path: Path, question: str) -> Any:
+    """What a reader says of an open file, or ``None`` where it cannot be opened."""
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            return reader.owns_file(file) if question == "owns" else reader.facts_of(file)
+    except Exception:  # h5py turns damaged bytes into almost any exception type
+        return None
 
 
 def _say(value: Any) -> None:

@@ -33,6 +33,10 @@ class RobomimicReader(Hdf5Reader):
 
     name = "robomimic"
 
+    def owns_file(self, file: h5py.File) -> bool:
+        """A group ``data`` with demos."""
+        return "data" in file and any(name.startswith("demo_") for name in group(file, "data"))
+
     def read_file(self, file: h5py.File, path: Path) -> Iterator[Episode | Finding]:
         """Read an open file."""
         try:
