@@ -47,7 +47,8 @@ TEMPLATE = """<!doctype html>
 {% endfor %}</table>{% endif %}
 {% if facts %}<h2>Sources</h2>
 <table><tr><th>source</th><th>what it says of itself, and what was converted</th></tr>
-{% for file, said in facts.items() %}<tr><td>{{ file }}</td><td>{% for name, text in said.items() %}{{ name }}: {{ text }}<br>{% endfor %}</td></tr>
+{% for file, said in facts.items() %}<tr><td>{{ file }}</td><td>
+{% for name, text in said.items() %}{{ name }}: {{ text }}<br>{% endfor %}</td></tr>
 {% endfor %}</table>{% endif %}
 <h2>Findings</h2>
 {% if findings %}<table><tr><th>code</th><th>where</th><th>what</th><th>remedy</th></tr>
