@@ -105,19 +105,22 @@ class EnsembleMLP:
         pieces = [piece.view(shape) for piece, shape in zip(flat.split([math.prod(s) for s in shapes]), shapes, strict=True)]
         return list(zip(pieces[::2], pieces[1::2], strict=True))
 
-    def forward(self, inputs: Tensor) -> tuple[Tensor, Trace]:
-        """Evaluate all members on the same inputs.
+    def forward(self, inputs: Tensor, chosen: Tensor | None = None) -> tuple[Tensor, Trace]:
+        """Evaluate all members, or those ``chosen``, on the same inputs.
 
         Args:
             inputs: (B, in).
+            chosen: Numbers of the members (k,); ``None`` for all K.
 
         Returns:
-            Outputs (K, B, out) and the trace for :meth:`backward`.
+            Outputs (K or k, B, out) and the trace for :meth:`backward`, which wants that of all.
         """
         trace: Trace = []
-        x = inputs.expand(self.members, *inputs.shape)
+        x = inputs.expand(self.members if chosen is None else len(chosen), *inputs.shape)
         last = len(self._weights) - 1
         for n, (weight, bias) in enumerate(self._weights):
+            if chosen is not None:
+                weight, bias = weight[chosen], bias[chosen]
             layer = _Layer(x)
             trace.append(layer)
             x = _product(x, weight, bias)

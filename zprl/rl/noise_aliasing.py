@@ -54,9 +54,7 @@ class NoiseAliased(Sac):
         state = batch.next_inputs[:, : self.width]
         draw = torch.randn(len(state), self.dim, generator=generator, device=generator.device)
         out, _ = self.actor.sample(state, draw)
-        values, _ = self._values(self.targets, self._with_chunk(state, self.scale * out.residual))
-        if self.config.target_subset < self.config.critics:
-            values = values[torch.randperm(self.config.critics, generator=generator, device=generator.device)[: self.config.target_subset]]
+        values, _ = self._values(self.targets, self._with_chunk(state, self.scale * out.residual), self._subset(generator))
         value = values.amin(0)
         if self.config.entropy_in_target:
             value = value - self.log_alpha.exp() * self.actor.log_prob(out)

@@ -131,11 +131,17 @@ class Sac:
         self.alpha_adam = Adam(self.log_alpha, config.alpha_learning_rate)
         self.target_entropy = config.target_entropy_per_dim * self.dim
 
-    def _values(self, nets: EnsembleMLP, inputs: Tensor) -> tuple[Tensor, list]:
+    def _values(self, nets: EnsembleMLP, inputs: Tensor, chosen: Tensor | None = None) -> tuple[Tensor, list]:
         """Q (K, B) of inputs (B, S + R), squashed to [0, 1] by (tanh + 1) / 2 where the reward is (official code)."""
-        out, trace = nets(inputs)
+        out, trace = nets(inputs, chosen)
         out = out.squeeze(-1)
         return (torch.tanh(out).add_(1).mul_(0.5) if self.config.bounded_q else out), trace
+
+    def _subset(self, generator: torch.Generator) -> Tensor | None:
+        """The targets whose smallest value counts (REDQ); the others need not be evaluated.  ``None`` for all."""
+        if self.config.target_subset == self.config.critics:
+            return None
+        return torch.randperm(self.config.critics, generator=generator, device=generator.device)[: self.config.target_subset]
 
     def _perturb(self, inputs: Tensor, residual: Tensor) -> Tensor:
         """Write the points anchor + scale * residual into inputs (B, S + R)."""
@@ -150,9 +156,7 @@ class Sac:
         """Bellman target y (B,)."""
         noise = torch.randn(len(batch.reward), self.dim, generator=generator, device=generator.device)
         out, _ = self.actor.sample(batch.next_inputs[:, : self.width], noise)
-        values, _ = self._values(self.targets, self._perturb(batch.next_inputs, out.residual))
-        if self.config.target_subset < self.config.critics:
-            values = values[torch.randperm(self.config.critics, generator=generator, device=generator.device)[: self.config.target_subset]]
+        values, _ = self._values(self.targets, self._perturb(batch.next_inputs, out.residual), self._subset(generator))
         value = values.amin(0)
         if self.config.entropy_in_target:
             value = value - self.log_alpha.exp() * self.actor.log_prob(out)
