@@ -22,6 +22,9 @@ export MPLBACKEND := Agg
 export OMP_NUM_THREADS ?= 1
 export WARP_CACHE_PATH ?= $(CURDIR)/.cache/warp
 
+# Two workers, a file of tests each; what measures real time has the machine to itself afterwards.
+SIDE_BY_SIDE := -m "not realtime" --numprocesses 2 --dist loadfile
+
 .PHONY: help setup setup-mujoco run test test-mujoco lint ui doctor pins clean
 
 help: ## list the targets
@@ -32,11 +35,11 @@ run: setup ## set up, fetch the demonstrations, run the whole pipeline
 	@.venv/bin/zprl run $(ARGS)
 
 test: setup ## set up and run the tests; choose with ARGS="-k gate"
-	@.venv/bin/python -m pytest $(ARGS)
+	@$(if $(ARGS),.venv/bin/python -m pytest $(ARGS),.venv/bin/python -m pytest $(SIDE_BY_SIDE) && .venv/bin/python -m pytest -m realtime)
 	@$(if $(ARGS),,$(MAKE) --no-print-directory test-mujoco)
 
 test-mujoco: setup-mujoco ## the tests of the MuJoCo worlds alone, in their own environment
-	@.venv-mujoco/bin/python -m pytest tests/mujoco $(ARGS)
+	@.venv-mujoco/bin/python -m pytest tests/mujoco $(if $(ARGS),$(ARGS),$(SIDE_BY_SIDE))
 
 setup: .venv/.ready ## make the environment (Isaac Lab, kit-less)
 

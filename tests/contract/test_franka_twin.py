@@ -24,7 +24,7 @@ from zprl.robot.rotation import slerp
 from zprl.robot.twin import TwinProcess
 from zprl.robot.twin.faults import BadGripper, Freeze, LoseStates, Push, Reflex, RefuseRecovery, UserStop
 
-pytestmark = pytest.mark.flaky(reruns=1, reruns_delay=5)  # measures real time, on a machine that others may keep busy
+pytestmark = pytest.mark.realtime
 
 HOST = "127.0.9.2"
 DOWN = (1.0, 0.0, 0.0, 0.0)

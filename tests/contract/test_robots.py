@@ -13,7 +13,7 @@ from tests.contract.doubles import DOUBLES, Double
 from zprl.robot.base import GRIPPER, POSE, Health, Mode, Ranges, RobotError, StopLevel, Values
 from zprl.robot.check import RULES, RuleError, check_robot
 
-pytestmark = pytest.mark.flaky(reruns=1, reruns_delay=5)  # measures real time, on a machine that others may keep busy
+pytestmark = pytest.mark.realtime
 
 
 @pytest.mark.parametrize("double", DOUBLES, ids=lambda d: d.name)

@@ -25,7 +25,7 @@ from zprl.robot.twin.faults import BadGripper, Freeze, LoseStates, Push, Reflex,
 from zprl.session.bus import Bus
 from zprl.session.store import SessionStore
 
-pytestmark = pytest.mark.flaky(reruns=1, reruns_delay=5)  # measures real time, on a machine that others may keep busy
+pytestmark = pytest.mark.realtime
 
 LOW, HIGH = np.array([0.25, -0.30, 0.012]), np.array([0.62, 0.30, 0.50])
 """The task's workspace."""

@@ -37,7 +37,7 @@ def _may_listen() -> bool:
 
 pytestmark = [
     pytest.mark.skipif(not _may_listen(), reason="the SDK knows no other port than 502, which needs root"),
-    pytest.mark.flaky(reruns=1, reruns_delay=5),  # measures real time, on a machine that others may keep busy
+    pytest.mark.realtime,
 ]
 
 

@@ -24,7 +24,7 @@ from zprl.session.replay import differing, fold
 from zprl.session.store import SessionStore
 from zprl.session.verify import verify
 
-pytestmark = pytest.mark.flaky(reruns=1, reruns_delay=5)  # measures real time, on a machine that others may keep busy
+pytestmark = pytest.mark.realtime
 
 VICTIMS = ("driver", "actor", "learner", "recorder", "scripted", "supervisor")
 HOST = "127.0.11.3"

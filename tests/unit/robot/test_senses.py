@@ -24,6 +24,8 @@ from zprl.robot.senses.base import LatestReader, Reading, Sense, SenseError, Sta
 from zprl.robot.senses.knobs import Knob, Knobs
 from zprl.robot.senses.view import view
 
+pytestmark = pytest.mark.realtime
+
 KINDS = ("realsense", "opencv", "synthetic", "knobs", "apriltag")
 PATIENCE = 10.0
 IDENTITY = (0.0, 0.0, 0.0, 1.0)
