@@ -39,4 +39,4 @@ def evaluate(stage: Stage, names: Iterable[str] = POLICIES) -> None:
 if __name__ == "__main__":
     chosen = [name for name in POLICIES if name in sys.argv[1:]] or list(POLICIES)
     inputs = (BASE, *(STEERING / name for name in chosen))
-    main("evaluate", lambda stage: evaluate(stage, chosen), sections=("run", "task", "evaluate"), inputs=inputs)
+    main("evaluate", lambda stage: evaluate(stage, chosen), sections=("run", "task", "evaluate"), inputs=inputs, world=True)

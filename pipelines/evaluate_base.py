@@ -100,4 +100,4 @@ def evaluate_base(stage: Stage) -> None:
 
 
 if __name__ == "__main__":
-    main("evaluate_base", evaluate_base, sections=("run", "task", "evaluate"), inputs=(BASE,))
+    main("evaluate_base", evaluate_base, sections=("run", "task", "evaluate"), inputs=(BASE,), world=True)

@@ -20,6 +20,7 @@ from zprl.errors import DataError
 from zprl.rl.bundle import save_steering
 from zprl.session import judge, replay
 from zprl.session.learning import BASE
+from zprl.session.learning import STEERING as LEARNED
 from zprl.session.store import SessionStore
 from zprl.session.verify import verify
 
@@ -72,6 +73,10 @@ def finetune_real(stage: Stage) -> None:
         stage.tracker.log(int(row["episodes"]), **{k: v for k, v in row.items() if k != "episodes"})
     stage.tracker.log(0, **{k: float(v) for k, v in metrics.items() if isinstance(v, (int, float)) and not isinstance(v, bool)})
     stage.tracker.log_dir(STEERING / NAME, "steering")
+    stage.made(STEERING / NAME)
+    # The session's digest does not tell what it began with.
+    begun = [SESSION / "start" / name for name in (BASE, LEARNED) if (SESSION / "start" / name).is_dir()]
+    stage.tracker.tag(**{f"zprl.input.{path.as_posix()}": durable.digest(path) for path in begun})
     stage.say(
         f"success {before.summary()['success_rate']:.3f} before, {after.summary()['success_rate']:.3f} after "
         f"({before.episodes} and {after.episodes} episodes)"

@@ -107,6 +107,7 @@ def finetune_sim(stage: Stage, section: str) -> None:
     training = {"training_success_rate": learner.curve[-1]["success_rate"]} | ({"judged": judged} if judged else {})
     durable.write_json(METRICS / f"{stage.name}.json", {**cost, **training})
     stage.tracker.log_dir(STEERING / name, "steering")
+    stage.made(STEERING / name)
 
 
 def _residual_learner(stage: Stage, policy: FlowPolicy, config: Rl, on_row: Callable[[Row], None]) -> Learner:
@@ -160,4 +161,5 @@ if __name__ == "__main__":
         lambda stage: finetune_sim(stage, chosen),
         sections=("run", "task", "evaluate", chosen),
         inputs=(BASE, EPISODES),
+        world=True,
     )

@@ -7,7 +7,10 @@ from pathlib import Path
 from pipelines.stage import ARTIFACTS, EPISODES, METRICS, Stage, main
 from zprl import durable
 from zprl.data import data_report
+from zprl.data.conventions import convert
 from zprl.data.ingest import choose, read_all, require
+from zprl.data.origins import SOURCES, Recorder
+from zprl.data.recipe import Apply
 from zprl.data.sources import find_sources
 from zprl.data.store import EpisodeStore, fit_normalizer
 from zprl.data.validate import Limits
@@ -20,11 +23,16 @@ DATA_REPORT = ARTIFACTS / "data_report"
 def ingest(stage: Stage) -> None:
     """Read, check, store, report; bad demos stay where they are and are listed in the report."""
     params = stage.params.ingest
-    sources = find_sources(DATA, reader=params.reader, obs_keys=params.obs_keys)
+    conversion = None if params.conventions is None else convert(params.conventions, params.obs_keys)
+    obs_keys = params.obs_keys if conversion is None else conversion.inputs
+    sources = find_sources(DATA, reader=params.reader, obs_keys=obs_keys, actions=params.actions)
     if not sources:
         raise DataError(f"there are no demonstrations in {DATA}/", remedy="fetch them with `dvc pull`, or record some")
     limits = Limits(min_length=stage.params.policy.obs_steps + stage.params.policy.chunk_steps)
-    result = read_all(sources, limits=limits)
+    recorder = Recorder()
+    changes = [*([] if conversion is None else [conversion]), *([] if params.recipe is None else [Apply(params.recipe)])]
+    around = recorder.around(changes)
+    result = read_all(sources, limits=limits, changes=around, folder=stage.run_dir.path, workers=params.workers)
     used = choose(result.good, exclude_failures=params.exclude_failures, max_episodes=params.max_episodes)
     # First where it survives a failure: DVC keeps no outputs of a failed stage.
     kept = stage.run_dir.path / DATA_REPORT.name
@@ -34,8 +42,11 @@ def ingest(stage: Stage) -> None:
     stage.tracker.log(0, **numbers)
     require(result, used, max_bad_fraction=params.max_bad_fraction, report=(kept / "report.html").as_posix())
 
-    EpisodeStore.write(EPISODES, used, fit_normalizer(used))
+    EpisodeStore.write(EPISODES, used, fit_normalizer(used), weights=params.recipe.weights if params.recipe else None)
     data_report.write(DATA_REPORT, result, used)
+    recorder.write(DATA_REPORT / SOURCES, used)
+    stage.tracker.log_file(DATA_REPORT / SOURCES, DATA_REPORT.name)
+    stage.made(EPISODES)
     durable.write_json(METRICS / "ingest.json", summary)
     stage.say(
         f"{summary['episodes']} episodes, {summary['frames']} frames, success {summary['success_share']:.0%}, "

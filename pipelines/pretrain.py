@@ -51,6 +51,7 @@ def pretrain(stage: Stage) -> None:
     durable.write_json(METRICS / "pretrain.json", {**last, **measured, "steps": state.step, "wall_s": stage.wall_s()})
     stage.tracker.log(state.step, **measured)
     stage.tracker.log_dir(BASE, "base")
+    stage.made(BASE)
 
 
 def _provenance(stage: Stage, stats: dict[str, Any], training: list[int], held_out: list[int]) -> dict[str, Any]:

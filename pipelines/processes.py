@@ -84,6 +84,7 @@ def stream(
     *,
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
+    stdin: int | None = None,
     stopping: Callable[[], bool] = lambda: False,
 ) -> tuple[int, list[str]]:
     """Run a command as a process group of its own.
@@ -93,6 +94,7 @@ def stream(
         say: Receives every line.
         cwd: Working folder.
         env: Variables beside this process's own.
+        stdin: File descriptor that it reads; default: this process's own input.
         stopping: Asked five times a second, for callers in a thread, whom no signal reaches; true stops the command.
 
     Returns:
@@ -103,7 +105,7 @@ def stream(
     """
     variables = {**os.environ, "PYTHONUNBUFFERED": "1", "ZPRL_PYTHON": sys.executable, **(env or {})}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "errors": "replace"}
-    process = subprocess.Popen(command, **pipes, start_new_session=True, env=variables, cwd=cwd)
+    process = subprocess.Popen(command, **pipes, stdin=stdin, start_new_session=True, env=variables, cwd=cwd)
     assert process.stdout is not None
     marks: list[str] = []
 

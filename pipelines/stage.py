@@ -22,6 +22,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+from pipelines import container
 from zprl import config, durable, provenance
 from zprl.errors import Interrupted, ZprlError
 from zprl.run_dir import RunDir
@@ -74,6 +75,11 @@ class Stage:
         if self.stopping:
             raise Interrupted(f"{self.name} stopped on request", remedy="run the same command again to continue")
 
+    def made(self, *paths: Path) -> None:
+        """Note what was made: its digests on the run, by which `zprl lineage` finds the later runs that read it."""
+        if self.tracker.run_id is not None:
+            self.tracker.tag(**{f"zprl.output.{path.as_posix()}": durable.digest(path) for path in paths})
+
     def say(self, text: str) -> None:
         """Print one line of progress, at once, so that it streams through DVC and Prefect."""
         print(f"[{self.name}] {text}", flush=True)
@@ -85,14 +91,16 @@ def _die_with_parent() -> None:
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 
 
-def execute(name: str, body: Callable[[Stage], None], *, sections: Sequence[str], inputs: Sequence[Path]) -> None:
-    """Run one stage to its end or raise."""
+def execute(
+    name: str, body: Callable[[Stage], None], *, sections: Sequence[str], inputs: Sequence[Path], folder: str | None = None
+) -> None:
+    """Run one stage to its end or raise; ``folder`` below ``runs`` is named after the stage unless said otherwise."""
     params = config.load()
     os.environ["OMP_NUM_THREADS"] = str(params.run.threads)
     chosen = params.model_dump(mode="json", include=set(sections))
     digests = {path.as_posix(): durable.digest(path) for path in inputs}
     key = {"params": chosen, "inputs": digests, "code": provenance.code_digest()}
-    with RunDir(RUNS, name, key) as run_dir, open_tracker(name, run_dir=run_dir, params=chosen, inputs=digests) as tracker:
+    with RunDir(RUNS, folder or name, key) as run_dir, open_tracker(name, run_dir=run_dir, params=chosen, inputs=digests) as tracker:
         stage = Stage(name, params, run_dir, tracker)
 
         def ask(number: int, _: FrameType | None) -> None:
@@ -110,12 +118,26 @@ def execute(name: str, body: Callable[[Stage], None], *, sections: Sequence[str]
                 signal.signal(number, handler)
 
 
-def main(name: str, body: Callable[[Stage], None], *, sections: Sequence[str], inputs: Sequence[Path] = ()) -> NoReturn:
-    """Entry point of a stage's module: run it and exit with the contract's exit code."""
+def main(
+    name: str, body: Callable[[Stage], None], *, sections: Sequence[str], inputs: Sequence[Path] = (), world: bool = False
+) -> NoReturn:
+    """Entry point of a stage's module: run it and exit with the contract's exit code.
+
+    Args:
+        name: The stage's name.
+        body: What it does.
+        sections: Sections of the parameters that it reads.
+        inputs: Files and folders that it reads.
+        world: Whether it steps a world, and may so run in an image (:mod:`pipelines.container`).
+    """
     _die_with_parent()
     code = 0
+    folder = None
     try:
-        execute(name, body, sections=sections, inputs=inputs)
+        if world and (image := container.image()) is not None:
+            # The stage in the image has the stage's own folder, and holds it while it runs.
+            body, folder = container.instead(image), f"{name}-container"
+        execute(name, body, sections=sections, inputs=inputs, folder=folder)
     except ZprlError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
         code = error.exit_code

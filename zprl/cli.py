@@ -14,6 +14,7 @@ from typing import Annotated
 
 import typer
 
+from zprl.cli_demos import demos_app
 from zprl.errors import DataError, EnvironmentProblem, GateRefused, Interrupted, ZprlError
 
 app = typer.Typer(
@@ -25,7 +26,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 config_app = typer.Typer(help="The numbers in params.yaml.", no_args_is_help=True, rich_markup_mode=None)
-demos_app = typer.Typer(help="Demonstrations.", no_args_is_help=True, rich_markup_mode=None)
 env_app = typer.Typer(help="Worlds in which policies act.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(config_app, name="config")
 app.add_typer(demos_app, name="demos")
@@ -189,6 +189,41 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Machine-readabl
         raise EnvironmentProblem(f"missing: {', '.join(missing)}", remedy="see the lines above" if not as_json else None)
 
 
+@app.command()
+def lineage(
+    target: Annotated[
+        str,
+        typer.Argument(
+            help="Back from: a bundle's folder, an MLflow run id, a registered model (name@alias, name/version). "
+            "Forward from: a demo file or folder, an episode (<file stem>/<demo>)."
+        ),
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable, with every episode and parameter.")] = False,
+    only_local: Annotated[bool, typer.Option("--local", help="Ask only what lies here, not the tracking store.")] = False,
+    episodes: Annotated[int, typer.Option(min=0, help="Episodes listed of each source.")] = 5,
+    params: Annotated[bool, typer.Option("--params", help="Show each run's parameters.")] = False,
+) -> None:
+    """From a policy back to the bytes of each demonstration, or from a demonstration forward to every policy that used it."""
+    from zprl.lineage import local
+    from zprl.lineage import target as targets
+    from zprl.tracking import lineage as tracked
+
+    why = "--local" if only_local else tracked.missing()
+    node, records = targets.trace(target, tracked.records if why is None else lambda more: local.records(more, why=why))
+    if as_json:
+        import json
+
+        typer.echo(json.dumps({"store": records.store, **node.as_json()}, indent=2))
+        return
+    from rich.console import Console
+
+    from zprl.lineage.view import show
+
+    typer.echo(f"from {records.store}")
+    wide = None if sys.stdout.isatty() else 200  # in a file nothing needs to fit a window
+    show(node, Console(width=wide), episodes=episodes, params=params)
+
+
 # -- nouns -----------------------------------------------------------------------------------------------------
 
 
@@ -224,45 +259,6 @@ def config_use(
     typer.echo(f"{len(changes)} value(s) changed in {path}")
 
 
-@demos_app.command("record")
-def demos_record(
-    output: Annotated[Path, typer.Argument(help="The batch file to write; an existing one is never overwritten.")],
-    episodes: Annotated[int, typer.Option(min=1, help="Episodes to record.")] = 120,
-    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same bytes.")] = 0,
-    name: Annotated[str | None, typer.Option("--task", help="A registered task; that of params.yaml without it.")] = None,
-) -> None:
-    """Record demonstrations of a scripted operator of mixed skill, in simulation."""
-    from zprl import config
-    from zprl.data.record import RecordSettings, record
-
-    task = config.load().task if Path(config.PARAMS_FILE).exists() else config.Task()
-    if name is not None:
-        task = task.model_copy(update={"name": name})
-    seen = record(output, episodes=episodes, seed=seed, settings=RecordSettings(task=task))
-    for grade, tried in sorted(seen.tried.items()):
-        typer.echo(f"{grade}: {seen.succeeded.get(grade, 0)} of {tried} tries succeeded, {seen.kept.get(grade, 0)} kept")
-    typer.echo(f"{output} is written: {seen.episodes} episodes, {seen.frames} frames; `dvc add data` versions it")
-
-
-@demos_app.command("describe")
-def demos_describe(
-    path: Annotated[Path, typer.Argument(help="A batch file, or a folder of them.")] = Path("data/demos"),
-    reader: Annotated[str, typer.Option(help="A registered reader: robomimic, minari, or your own.")] = "robomimic",
-) -> None:
-    """Print what is in demonstrations."""
-    import json
-
-    from zprl import plugins
-    from zprl.data.describe import describe
-
-    made = plugins.load("readers", reader)()
-
-    if not path.exists():
-        raise DataError(f"{path} does not exist", remedy="`dvc pull data.dvc` fetches the demonstrations")
-    files = sorted(path.rglob("*.hdf5")) if path.is_dir() else [path]
-    typer.echo(json.dumps({file.as_posix(): describe(file, reader=made) for file in files}, indent=2))
-
-
 @env_app.command("list")
 def env_list() -> None:
     """List the registered tasks."""
@@ -278,12 +274,14 @@ def env_check(
     num_envs: Annotated[int, typer.Option(min=1)] = 4,
     episode_steps: Annotated[int, typer.Option(min=10, help="Short episodes show their ends sooner.")] = 40,
     device: Annotated[str, typer.Option()] = "cpu",
+    physics: Annotated[str, typer.Option(help="Engine under Isaac's worlds: ovphysx or newton.")] = "ovphysx",
+    file: Annotated[str | None, typer.Option(help="For `isaaclab/<Task-Id>`: what its terms mean here.")] = None,
 ) -> None:
     """Run the public checker on a world."""
     from zprl import config, envs
     from zprl.envs.check import check_env
 
-    task = config.Task(name=name, episode_steps=episode_steps)
+    task = config.parse({"task": {"name": name, "episode_steps": episode_steps, "physics": physics, "file": file}}).task
     check_env(lambda: envs.make(task, num_envs=num_envs, device=device))
     typer.echo(f"{name} keeps the contract")
 

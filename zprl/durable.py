@@ -12,9 +12,11 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from zprl.errors import DataError, EnvironmentProblem
 
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     import torch
 
 PARTIAL = ".partial"
+ON_DISK = Path("/var/tmp")  # noqa: S108 (what is written there has no name)
+"""Where large temporary files go: ``/tmp`` may be memory."""
 
 
 def operation(name: str, path: Path) -> None:
@@ -42,15 +46,16 @@ def _explain(error: OSError, path: Path) -> EnvironmentProblem:
     return EnvironmentProblem(f"cannot write {path}: {error.strerror}", remedy="check permissions and the disk, run again")
 
 
-def write_bytes(path: Path | str, data: bytes) -> None:
-    """Replace ``path`` with ``data``, all or nothing."""
+@contextmanager
+def replacing(path: Path | str) -> Iterator[BinaryIO]:
+    """Write the new content of ``path`` piece by piece: it takes its place, all or nothing, when the ``with`` block ends without error."""
     path = Path(path)
     temp = path.with_name(f"{path.name}.{os.getpid()}{PARTIAL}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         operation("write", path)
         with open(temp, "wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             operation("fsync", path)
             os.fsync(file.fileno())
@@ -60,6 +65,33 @@ def write_bytes(path: Path | str, data: bytes) -> None:
     except OSError as error:
         temp.unlink(missing_ok=True)
         raise _explain(error, path) from error
+    except BaseException:
+        temp.unlink(missing_ok=True)
+        raise
+
+
+def scratch(folder: Path | str | None = None) -> BinaryIO:
+    """A file without a name on the disk of ``folder`` (default: of temporary files): it is gone with its process, however that ends."""
+    where = ON_DISK if "TMPDIR" not in os.environ and ON_DISK.is_dir() else Path(tempfile.gettempdir())
+    where = where if folder is None else Path(folder)
+    with explained(where):
+        where.mkdir(parents=True, exist_ok=True)
+        return cast("BinaryIO", tempfile.TemporaryFile(dir=where))
+
+
+@contextmanager
+def explained(path: Path | str) -> Iterator[None]:
+    """Turn an :class:`OSError` of the ``with`` block, such as a full disk, into an :class:`EnvironmentProblem` with a remedy."""
+    try:
+        yield
+    except OSError as error:
+        raise _explain(error, Path(path)) from error
+
+
+def write_bytes(path: Path | str, data: bytes) -> None:
+    """Replace ``path`` with ``data``, all or nothing."""
+    with replacing(path) as file:
+        file.write(data)
 
 
 def write_text(path: Path | str, text: str) -> None:
@@ -108,13 +140,33 @@ def write_dir(path: Path | str, fill: Callable[[Path], None]) -> None:
     An existing folder is replaced.  A kill between removing the old and renaming the new leaves no folder, which every
     reader treats as "not made yet".
     """
+    temp = begin_dir(path)
+    try:
+        with explained(path):
+            fill(temp)
+    except BaseException:
+        shutil.rmtree(temp, ignore_errors=True)
+        raise
+    publish_dir(temp, path)
+
+
+def begin_dir(path: Path | str) -> Path:
+    """An empty partial folder beside ``path``, for what is written bit by bit; :func:`publish_dir` gives it its name."""
     path = Path(path)
-    temp = path.with_name(f"{path.name}.{os.getpid()}{PARTIAL}")
     for stale in path.parent.glob(f"{path.name}.*{PARTIAL}"):  # a folder has one writer at a time: its stage holds the lease
         shutil.rmtree(stale, ignore_errors=True)
+    temp = path.with_name(f"{path.name}.{os.getpid()}{PARTIAL}")
     try:
         temp.mkdir(parents=True)
-        fill(temp)
+    except OSError as error:
+        raise _explain(error, path) from error
+    return temp
+
+
+def publish_dir(temp: Path, path: Path | str) -> None:
+    """Rename a full partial folder into place, as :func:`write_dir` does; where that fails the partial folder is removed."""
+    path = Path(path)
+    try:
         for file in temp.rglob("*"):
             if file.is_file():
                 fd = os.open(file, os.O_RDONLY)

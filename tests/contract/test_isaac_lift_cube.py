@@ -14,13 +14,14 @@ from zprl.errors import ConfigError, DataError, EnvironmentProblem
 pytestmark = pytest.mark.isaac
 pytest.importorskip("isaaclab_ov")
 
-from zprl.envs.isaac import assets, lift_cube  # noqa: E402
+from zprl.envs.isaac import lift_cube, world  # noqa: E402
+from zprl.envs.isaac.usd import panda  # noqa: E402
 
 N, STEPS = 4, 40
 
 
 @pytest.fixture(scope="module")
-def env() -> Iterator[lift_cube.LiftCube]:
+def env() -> Iterator[world.IsaacWorld]:
     with lift_cube.make(Task(episode_steps=STEPS), num_envs=N) as made:
         yield made
 
@@ -29,7 +30,7 @@ def _target(x: float, y: float, z: float, gripper: float = 1.0) -> torch.Tensor:
     return torch.tensor([x, y, z, *DOWN_6D, gripper]).repeat(N, 1)
 
 
-def test_start_of_an_episode(env: lift_cube.LiftCube):
+def test_start_of_an_episode(env: world.IsaacWorld):
     obs = env.reset(0)
     assert {key: tuple(value.shape) for key, value in obs.items()} == {key: (N, d) for key, d in lift_cube.OBS_DIMS.items()}
     cube, tool = obs["object"], obs["robot0_eef_pos"]
@@ -43,7 +44,7 @@ def test_start_of_an_episode(env: lift_cube.LiftCube):
     assert torch.equal(env.hold()[:, :3], tool)
 
 
-def test_starts_are_a_function_of_seed_and_episode_alone(env: lift_cube.LiftCube):
+def test_starts_are_a_function_of_seed_and_episode_alone(env: world.IsaacWorld):
     def starts(seed: int) -> list[torch.Tensor]:
         found = [env.reset(seed)["object"][:, :2]]
         torch.rand(7)  # somebody else draws from torch's own generator
@@ -59,14 +60,14 @@ def test_starts_are_a_function_of_seed_and_episode_alone(env: lift_cube.LiftCube
     assert not torch.equal(one[0], other[0])
 
 
-def test_torchs_own_generator_is_left_alone(env: lift_cube.LiftCube):
+def test_torchs_own_generator_is_left_alone(env: world.IsaacWorld):
     before = torch.get_rng_state()
     env.reset(3)
     env.step(env.hold())
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_tool_goes_where_it_is_sent_and_the_last_command_is_seen(env: lift_cube.LiftCube):
+def test_tool_goes_where_it_is_sent_and_the_last_command_is_seen(env: world.IsaacWorld):
     env.reset(0)
     for _ in range(STEPS - 1):
         result = env.step(_target(0.5, 0.1, 0.3, -1.0))
@@ -86,21 +87,21 @@ def test_tool_goes_where_it_is_sent_and_the_last_command_is_seen(env: lift_cube.
     assert torch.allclose(last.obs["robot0_eef_pos"], env.hold()[:, :3], atol=1e-5)
 
 
-def test_no_target_can_whip_the_arm_or_drive_it_into_the_table(env: lift_cube.LiftCube):
+def test_no_target_can_whip_the_arm_or_drive_it_into_the_table(env: world.IsaacWorld):
     tool = env.reset(0)["robot0_eef_pos"]
     for _ in range(STEPS - 1):
         result = env.step(_target(0.5, 9.0, -9.0))
         moved = (result.obs["robot0_eef_pos"] - tool).norm(dim=1)
-        assert moved.max() < lift_cube.MAX_REACH / 2
+        assert moved.max() < world.MAX_REACH / 2
         tool = result.obs["robot0_eef_pos"]
-    assert (tool[:, 1] < lift_cube.WORKSPACE[1][1] + 0.01).all()
+    assert (tool[:, 1] < world.WORKSPACE[1][1] + 0.01).all()
     assert (tool[:, 2] > 0.0).all()
 
 
-def test_scene_has_every_link_that_has_a_shape(env: lift_cube.LiftCube):
+def test_scene_has_every_link_that_has_a_shape(env: world.IsaacWorld):
     obs = env.reset(0)
     poses = env.scene()
-    assert set(poses) == {*assets.CAPSULES, *assets.BOXES, "cube"}
+    assert set(poses) == {*panda.CAPSULES, *panda.BOXES, "cube"}
     assert torch.equal(poses["cube"], obs["object"][:, :7])
     assert torch.allclose(poses["panda_link0"], torch.tensor([0.0, 0, 0, 0, 0, 0, 1]).expand(N, 7), atol=1e-5)
     assert torch.allclose(poses["panda_hand"][:, 3:], obs["robot0_eef_quat"])
@@ -108,7 +109,7 @@ def test_scene_has_every_link_that_has_a_shape(env: lift_cube.LiftCube):
     assert torch.allclose(gap, torch.full((N,), 0.08), atol=1e-3)  # each finger is open by 0.04 m
 
 
-def test_bad_actions_are_refused_by_name(env: lift_cube.LiftCube):
+def test_bad_actions_are_refused_by_name(env: world.IsaacWorld):
     env.reset(0)
     with pytest.raises(ConfigError, match=r"expected \(4, 10\)"):
         env.step(torch.zeros(N, 8))
@@ -118,7 +119,7 @@ def test_bad_actions_are_refused_by_name(env: lift_cube.LiftCube):
         env.step(bad)
 
 
-def test_second_environment_at_the_same_time_is_refused(env: lift_cube.LiftCube):
+def test_second_environment_at_the_same_time_is_refused(env: world.IsaacWorld):
     with pytest.raises(EnvironmentProblem, match="open in this process"):
         lift_cube.make(Task(), num_envs=1)
     env.reset(0)  # the open one is unharmed
@@ -128,7 +129,7 @@ def test_second_environment_at_the_same_time_is_refused(env: lift_cube.LiftCube)
 
 
 @pytest.fixture
-def closed(env: lift_cube.LiftCube) -> None:
+def closed(env: world.IsaacWorld) -> None:
     env.close()
 
 
@@ -141,7 +142,7 @@ def test_it_keeps_the_contract():
 
 
 @pytest.mark.usefixtures("closed")
-def test_closed_environment_says_so(env: lift_cube.LiftCube):
+def test_closed_environment_says_so(env: world.IsaacWorld):
     for call in (lambda: env.reset(0), lambda: env.step(torch.zeros(N, 10)), env.scene):
         with pytest.raises(EnvironmentProblem, match="closed"):
             call()
@@ -150,11 +151,11 @@ def test_closed_environment_says_so(env: lift_cube.LiftCube):
 @pytest.mark.usefixtures("closed")
 def test_good_operator_lifts_every_cube_in_bit_identical_ways():
     def play() -> tuple[torch.Tensor, torch.Tensor]:
-        with lift_cube.make(Task(episode_steps=150), num_envs=8) as world:
-            operator = world.operator(0, {"okay": _grade(0.0), "worse": _grade(0.0)})
-            obs, tape, won = world.reset(5), [], torch.zeros(8, dtype=torch.bool)
+        with lift_cube.make(Task(episode_steps=150), num_envs=8) as made:
+            operator = made.operator(0, {"okay": _grade(0.0), "worse": _grade(0.0)})
+            obs, tape, won = made.reset(5), [], torch.zeros(8, dtype=torch.bool)
             for _ in range(150):
-                result = world.step(operator.act(obs))
+                result = made.step(operator.act(obs))
                 obs = result.obs
                 tape += [*obs.values(), *result.final_obs.values()]
                 fresh = result.success & ~won

@@ -8,15 +8,21 @@ import numpy as np
 import pytest
 
 from tests.factories import write_demo_file
+from tests.isaaclab_files import write_isaaclab_file
+from tests.lerobot_files import write_lerobot
 from tests.minari_files import write_minari_file
+from tests.session_factories import write_session
 from zprl import plugins
 from zprl.data.episode import QUALITIES, Episode
 from zprl.data.findings import CODES, Finding
 
 SEEN = {"robot0_eef_pos": np.linspace(0, 1, 21).reshape(7, 3), "object": np.linspace(1, 2, 14).reshape(7, 2)}
 WRITERS = {
+    "isaaclab": lambda folder: write_isaaclab_file(folder / "good.hdf5", episodes=3),
+    "lerobot": lambda folder: write_lerobot(folder / "good", names=[*(f"robot0_eef_pos.{i}" for i in range(2)), "object.0"]),
     "robomimic": lambda folder: write_demo_file(folder / "good.hdf5", 3),
     "minari": lambda folder: write_minari_file(folder / "good.hdf5", episodes=3, observations=SEEN),
+    "session": lambda folder: write_session(folder / "good", labels=("success", "failure", "success")),
 }
 
 
@@ -74,3 +80,16 @@ def test_a_bad_file_is_a_finding(reader_name: str, tmp_path: Path, content: byte
     assert finding.file == path.as_posix()
     assert finding.message
     assert finding.remedy
+
+
+def test_an_empty_folder_is_a_finding(reader_name: str, tmp_path: Path) -> None:
+    reader = plugins.load("readers", reader_name)()
+    if reader.suffixes:
+        pytest.skip("its sources are files")
+    folder = tmp_path / "bad"
+    folder.mkdir()
+    assert not reader.owns(folder)
+    assert reader.facts(folder) == {}
+    (finding,) = reader.read(folder)
+    assert finding.severity == "error"
+    assert finding.file == folder.as_posix()

@@ -56,6 +56,21 @@ def test_params_choose_episodes(project: Path) -> None:
     assert store.obs_dims == {"object": 10}
 
 
+def test_a_recipe_in_params_decides_what_is_stored(project: Path) -> None:
+    write_demo_file(project / "data/demos/a.hdf5", 8)
+    recipe = {"leave_out": ["a/demo_[0-3]"], "cut": {"a/demo_4": [5, 30]}, "success": {"*/demo_7": True}, "weights": {"better": 2.0}}
+    (project / "params.yaml").write_text(yaml.safe_dump({"ingest": {"recipe": recipe, "workers": 2}}))
+    before = durable.digest(project / "data")
+    run()
+    store = EpisodeStore.open(stages.EPISODES)
+    assert store.names == ("a/demo_4", "a/demo_5", "a/demo_6", "a/demo_7")
+    assert store.lengths.tolist() == [25, 45, 46, 47]
+    assert store.success.tolist() == [True] * 4
+    assert store.weights.tolist() == [2.0 if quality == "better" else 1.0 for quality in store.quality]
+    assert "D24" in (DATA_REPORT / "report.html").read_text()
+    assert durable.digest(project / "data") == before
+
+
 def test_bad_data_fail_after_the_report_is_written(project: Path) -> None:
     with RobomimicWriter(project / "data/demos/a.hdf5", ENV_ARGS) as writer:
         for seed in range(3):

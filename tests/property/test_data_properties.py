@@ -15,13 +15,16 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.factories import make_store, write_demo_file
+from tests.lerobot_files import write_lerobot
 from tests.minari_files import write_minari_file
 from zprl.data.episode import Episode
 from zprl.data.findings import CODES, Finding
 from zprl.data.ingest import read_all
 from zprl.data.normalizer import Normalizer
 from zprl.data.readers import probe
+from zprl.data.readers.handed import Handed
 from zprl.data.readers.hdf5_reader import Hdf5Reader
+from zprl.data.readers.lerobot import LeRobotReader
 from zprl.data.readers.minari import MinariReader
 from zprl.data.readers.robomimic import RobomimicReader
 from zprl.data.sources import Source
@@ -79,6 +82,44 @@ def test_windows(store: EpisodeStore, obs_steps: int, extra: int, size: int, ste
     assert torch.equal(batch["actions"], cut.batch(1, step, size)["actions"])
 
 
+class Weighted(EpisodeStore):
+    """A store in memory, of which windows need the weights and lengths alone."""
+
+    def __init__(self, weights: list[float], lengths: list[int]) -> None:
+        self.lengths = torch.tensor(lengths)
+        self.offsets = torch.cumsum(self.lengths, 0) - self.lengths
+        self.names = tuple(map(str, range(len(lengths))))
+        self.weights = torch.tensor(weights, dtype=torch.float64)
+        self.obs, self.actions = {}, torch.arange(float(self.lengths.sum()))[:, None]
+
+
+@given(
+    episodes=st.lists(st.tuples(st.floats(0.001, 1000), st.integers(1, 30)), min_size=1, max_size=8),
+    seed=st.integers(0, 2**31),
+    epoch=st.integers(0, 10**6),
+)
+@settings(deadline=None, max_examples=150)
+def test_weighted_windows_come_in_proportion(episodes: list[tuple[float, int]], seed: int, epoch: int) -> None:
+    cut = ChunkWindows(Weighted(*map(list, zip(*episodes, strict=True))), (), obs_steps=1, horizon=1)
+    drawn = cut.epoch(seed, epoch)
+    assert len(drawn) == len(cut), "an epoch is as long as without weights"
+    weights = torch.repeat_interleave(*(torch.tensor(column) for column in zip(*episodes, strict=True))).double()
+    expected = weights * len(cut) / weights.sum()
+    counts = torch.bincount(drawn, minlength=len(cut)).double()
+    # Whole numbers next to the share, of one window and of any run of them: within 1 of what is due.
+    assert ((counts - expected).abs() < 1 + 1e-6).all()
+    assert (torch.cumsum(counts - expected, 0).abs() < 1 + 1e-6).all()
+    assert torch.equal(drawn, cut.epoch(seed, epoch))
+
+
+def test_weighted_windows_come_in_proportion_over_epochs() -> None:
+    """A window of share 1/3 comes in a third of the epochs: 600 of them, six standard errors of slack."""
+    cut = ChunkWindows(Weighted([1.0, 5.0], [4, 4]), (), obs_steps=1, horizon=1)
+    counts = torch.stack([torch.bincount(cut.epoch(0, epoch), minlength=8) for epoch in range(600)]).double()
+    expected = torch.tensor([1 / 3] * 4 + [5 / 3] * 4, dtype=torch.float64)
+    torch.testing.assert_close(counts.mean(0), expected, atol=6 * (2 / 9 / 600) ** 0.5, rtol=0)
+
+
 @pytest.fixture(scope="module", params=["robomimic", "minari"])
 def good_file(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Hdf5Reader]:
     path = tmp_path_factory.mktemp("good") / "good.hdf5"
@@ -110,21 +151,59 @@ def test_damaged_bytes_never_raise(good_file: tuple[Path, Hdf5Reader], flips: li
         assert np.isfinite(episode.actions).all()
 
 
+LEROBOT_FILES = (
+    "data/chunk-000/file-000.parquet",
+    "meta/episodes/chunk-000/file-000.parquet",
+    "meta/info.json",
+    "videos/observation.images.film/chunk-000/file-000.mp4",
+)
+
+
+@pytest.fixture(scope="module", params=LEROBOT_FILES)
+def lerobot_file(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, bytes, Path]:
+    root = write_lerobot(tmp_path_factory.mktemp("good") / "lift", film="film" in request.param)
+    return root, (root / request.param).read_bytes(), root / request.param
+
+
+@given(
+    flips=st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), min_size=1, max_size=40),
+    cut=st.one_of(st.none(), st.none(), st.integers(0, 10**6)),
+)
+@settings(deadline=None, max_examples=25)
+def test_damage_in_a_lerobot_set_never_raises(
+    lerobot_file: tuple[Path, bytes, Path], flips: list[tuple[int, int]], cut: int | None
+) -> None:
+    root, good, path = lerobot_file
+    data = bytearray(good)
+    for position, value in flips:
+        data[position % len(data)] = value
+    path.write_bytes(data if cut is None else data[: cut % len(data)])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(probe, "BASE_S", 5.0)
+        keys = ("grip", "images.film") if path.suffix == ".mp4" else None
+        result = read_all([Source(root, LeRobotReader(obs_keys=keys))], limits=Limits())
+    assert all(item.code in CODES for item in result.findings)
+    assert len(result.good) + len(result.quarantine) > 0
+    assert all(np.isfinite(episode.actions).all() for episode in result.good)
+    if path.name == "file-000.parquet" and path.parts[-3] == "data":
+        assert "lift/episode_2" in {episode.name for episode in result.good}, "its file is whole"
+
+
 def test_a_file_that_hangs_or_kills_the_library_is_a_finding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The child answers late, or dies: either way the parent goes on, and the next file is read by a fresh child."""
     path = write_demo_file(tmp_path / "a.hdf5", 1)
     own = probe.Probe()
     try:
-        assert own.damage(path, None, "robomimic") is None
+        assert isinstance(own.read(path, None, "robomimic"), Handed)
         os.kill(own._child.pid, signal.SIGSTOP)  # as silent as a loop inside C
-        assert own.damage(path, None, "robomimic", limit_s=0.5) == "reading it does not end within 0.5 s"
-        assert own.damage(path, None, "robomimic") is None
+        assert own.read(path, None, "robomimic", limit_s=0.5) == "reading it does not end within 0.5 s"
+        assert isinstance(own.read(path, None, "robomimic"), Handed)
         own._started().kill()
         own._child.wait()
-        assert own.damage(path, None, "robomimic") is None
+        assert isinstance(own.read(path, None, "robomimic"), Handed)
     finally:
         own.close()
-    monkeypatch.setattr(probe.PROBE, "damage", lambda *_: "reading it ends the reader with code -11")
+    monkeypatch.setattr(probe.PROBE, "read", lambda *_, **__: "reading it ends the reader with code -11")
     (finding,) = RobomimicReader().read(path)
     assert finding.code == "D01"
     assert "code -11" in finding.message

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import matplotlib as mpl
 import numpy as np
@@ -18,6 +19,8 @@ COLOURS = {"better": "#2a9d6f", "okay": "#3b7dd8", "worse": "#e08a1e", "unknown"
 SUCCESS, FAILURE = "#2a9d6f", "#c8453b"
 TRACKS = 12
 """End-effector paths drawn: more than a dozen hide one another."""
+DRAWN_FRAMES = 200_000
+"""Frames whose ranges are drawn; of more, evenly spaced ones, so that memory does not grow with the recordings."""
 
 
 @dataclass(frozen=True)
@@ -38,23 +41,25 @@ def draw(episodes: Sequence[Episode]) -> list[Plot]:
 
 
 def _draw(episodes: Sequence[Episode]) -> Iterator[Plot]:
-    grades = [quality for quality in QUALITIES if any(e.quality == quality for e in episodes)]
+    outlines = [_Outline(e.length, e.success, e.quality) for e in episodes]  # episodes may lie on disk
+    grades = [quality for quality in QUALITIES if any(e.quality == quality for e in outlines)]
     figure = Figure(figsize=(9, 3.2), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(2, 1))
-    _lengths(left, episodes, grades)
-    _success(right, episodes, grades)
+    _lengths(left, outlines, grades)
+    _success(right, outlines, grades)
     yield _plot(figure, "Length and success", "Frames per episode and share of successes, by the operator's grade.")
 
     names = [*(key for key, value in episodes[0].obs.items() if not is_image(value)), "actions"]
+    every = -(-sum(outline.length for outline in outlines) // DRAWN_FRAMES)
     columns = 3
     rows = -(-len(names) // columns)
     figure = Figure(figsize=(9, 2.1 * rows), layout="constrained")
     for axes, name in zip(figure.subplots(rows, columns, squeeze=False).flat, names, strict=False):
-        values = np.concatenate([e.actions if name == "actions" else e.obs[name] for e in episodes])
-        _ranges(axes, name, values)
+        _ranges(axes, name, _frames(episodes, name, every))
     for axes in figure.axes[len(names) :]:
         axes.set_visible(False)
-    caption = "All frames per dimension in physical units: box from quartile to quartile, whiskers from minimum to maximum."
+    which = "All frames" if every == 1 else f"Every {every}th frame"
+    caption = f"{which} per dimension in physical units: box from quartile to quartile, whiskers from minimum to maximum."
     yield _plot(figure, "Ranges", caption)
 
     eef = next((key for key in episodes[0].obs if key.endswith("eef_pos") and episodes[0].obs[key].shape[1] == 3), None)
@@ -69,7 +74,23 @@ def _draw(episodes: Sequence[Episode]) -> Iterator[Plot]:
     yield _plot(figure, "Space", "Left: where the object starts, from above. Right: paths of the end effector (dot: start).")
 
 
-def _lengths(axes: Axes, episodes: Sequence[Episode], grades: Sequence[str]) -> None:
+def _frames(episodes: Sequence[Episode], name: str, every: int) -> np.ndarray:
+    """Every so-manieth frame of one key (M, d)."""
+    parts, start = [], 0
+    for episode in episodes:
+        value = episode.actions if name == "actions" else episode.obs[name]
+        parts.append(value[start::every].copy())
+        start = (start - len(value)) % every
+    return np.concatenate(parts)
+
+
+class _Outline(NamedTuple):
+    length: int
+    success: bool
+    quality: str
+
+
+def _lengths(axes: Axes, episodes: Sequence[_Outline], grades: Sequence[str]) -> None:
     lengths = [[e.length for e in episodes if e.quality == quality] for quality in grades]
     bins = np.histogram_bin_edges(np.concatenate(lengths), bins=min(24, max(5, len(episodes) // 4)))
     axes.hist(lengths, bins=bins, stacked=True, label=list(grades), color=[COLOURS[quality] for quality in grades])
@@ -78,7 +99,7 @@ def _lengths(axes: Axes, episodes: Sequence[Episode], grades: Sequence[str]) -> 
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
 
 
-def _success(axes: Axes, episodes: Sequence[Episode], grades: Sequence[str]) -> None:
+def _success(axes: Axes, episodes: Sequence[_Outline], grades: Sequence[str]) -> None:
     groups = [[e.success for e in episodes if e.quality == quality] for quality in grades]
     bars = axes.bar(list(grades), [100 * sum(g) / len(g) for g in groups], color=[COLOURS[quality] for quality in grades])
     axes.bar_label(bars, [f"{sum(g)}/{len(g)}" for g in groups])
@@ -95,7 +116,7 @@ def _ranges(axes: Axes, name: str, values: np.ndarray) -> None:
 
 def _starts(axes: Axes, episodes: Sequence[Episode]) -> None:
     for success, colour, marker, label in ((True, SUCCESS, "o", "success"), (False, FAILURE, "x", "failure")):
-        points = np.array([e.obs["object"][0, :2] for e in episodes if e.success == success]).reshape(-1, 2)
+        points = np.array([e.obs["object"][0, :2].tolist() for e in episodes if e.success == success], np.float32).reshape(-1, 2)
         if len(points):
             axes.scatter(points[:, 0], points[:, 1], s=14, color=colour, marker=marker, alpha=0.8, label=label)
     axes.set(xlabel="x, m", ylabel="y, m", title="Object at the start, from above")

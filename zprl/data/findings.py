@@ -11,12 +11,16 @@ CODES: dict[str, str] = {
     "D03": "lengths differ",
     "D04": "NaN or infinity",
     "D05": "wrong type or shape",
+    "D06": "action outside declared bounds",
+    "D07": "actions are not what is declared",
     "D08": "not a rotation",
+    "D09": "timestamps do not fit the rate",
     "D10": "frozen robot",
     "D11": "jump between frames",
     "D12": "too short",
     "D13": "duplicate",
     "D14": "constant dimension",
+    "D15": "different simulator versions",
     "D16": "link, external storage or unknown filter",
     "D17": "declared size beyond the limit",
     "D18": "unsafe or ambiguous name",
@@ -24,6 +28,9 @@ CODES: dict[str, str] = {
     "D20": "unsupported format version",
     "D21": "no success",
     "D22": "observation key missing",
+    "D23": "recipe names nothing",
+    "D24": "changed by the recipe",
+    "D30": "left out by its own label",
 }
 """Defect codes and their short titles.  Codes are stable: scripts may rely on them."""
 

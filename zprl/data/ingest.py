@@ -5,15 +5,18 @@ from __future__ import annotations
 import statistics
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
+from zprl.data.checking import Change, Tally, check, safe_source
 from zprl.data.episode import QUALITIES, Episode
 from zprl.data.findings import Finding
-from zprl.data.readers.hdf5_guard import safe_name
+from zprl.data.reading_ahead import read_ahead
 from zprl.data.sources import Source
-from zprl.data.validate import DuplicateCheck, Limits, check_episode, check_set, check_shapes
+from zprl.data.spool import Spool, Subset
+from zprl.data.validate import Limits, check_versions
 from zprl.errors import DataError
 
 
@@ -23,14 +26,14 @@ class Ingested:
 
     Attributes:
         files: All sources read, files or folders.
-        good: Episodes without an error, in file and demo order.
+        good: Episodes without an error, in file and demo order; read from disk when they are looked at.
         findings: Every finding.
         quarantine: Names of the bad episodes; a file that cannot be read at all counts as one bad episode.
         facts: What each source says of itself, see :meth:`zprl.data.sources.Reader.facts`.
     """
 
     files: tuple[str, ...]
-    good: tuple[Episode, ...]
+    good: Sequence[Episode]
     findings: tuple[Finding, ...]
     quarantine: tuple[str, ...]
     facts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
@@ -46,58 +49,43 @@ class Ingested:
         return [finding for finding in self.findings if finding.severity == "error"]
 
 
-Change = Callable[[Source, Episode], Iterator[Episode | Finding]]
-"""What is done to an episode at the door, before it is checked: converted, cut in pieces, left out."""
+def read_all(
+    sources: Sequence[Source], *, limits: Limits, changes: Sequence[Change] = (), folder: Path | None = None, workers: int = 1
+) -> Ingested:
+    """Read, change and check every episode of every source; shows a progress bar on a terminal.  One episode at a time is in memory.
 
-
-def read_all(sources: Sequence[Source], *, limits: Limits, changes: Sequence[Change] = ()) -> Ingested:
-    """Read, change and check every episode of every source; shows a progress bar on a terminal."""
+    Args:
+        sources: Files and folders.
+        limits: What still counts as good.
+        changes: Done to each episode first.
+        folder: On whose disk the good episodes are kept meanwhile; ``None`` for that of temporary files.
+        workers: Processes that read sources side by side; the result is the same for any number.
+    """
     findings: list[Finding] = []
-    bad: dict[str, None] = {}  # ordered set
-    passed: list[tuple[str, Episode]] = []
-    duplicates = DuplicateCheck()
-    facts: dict[str, dict[str, str]] = {}
-    for source in _progress(sources):
-        path = source.path
-        file = path.as_posix()
-        if not all(safe_name(part) for part in path.parts if part != path.anchor):
-            text = "the file's name has control characters or is over-long"
-            findings.append(Finding("D18", "error", ascii(file), text, "rename it"))
-            bad[ascii(file)] = None
-            continue
-        facts[file] = source.reader.facts(path)
-        for item in _changed(source, source.reader.read(path), changes):
-            if isinstance(item, Finding):
-                found = [item]
-            else:
-                found = check_episode(item, file=file, limits=limits)
-                # Only whole episodes can be duplicates of one another.
-                found += [] if any(f.severity == "error" for f in found) else duplicates.check(item, file=file)
-                if all(f.severity != "error" for f in found):
-                    passed.append((file, item))
-            findings += found
-            bad |= {f.episode or f.file: None for f in found if f.severity == "error"}
-    odd = check_shapes(passed)
-    findings += odd
-    bad |= {f.episode or f.file: None for f in odd}
-    odd_ones = {(f.file, f.episode) for f in odd}
-    good = tuple(episode for file, episode in passed if (file, episode.name) not in odd_ones)
-    findings += check_set(good)
-    return Ingested(tuple(source.path.as_posix() for source in sources), good, tuple(findings), tuple(bad), facts)
+    passed: list[tuple[str, str]] = []
+    spool = Spool(folder)
+    odd_ones: set[tuple[str, str | None]] = set()  # whose dimensions differ, which shows only when all were read
+    tally = Tally()
+    for source, item in check(_progress(read_ahead(sources, workers), len(sources)), limits=limits, changes=changes):
+        tally.add((source, item))
+        if isinstance(item, Finding):
+            findings.append(item)
+            odd_ones |= {(item.file, item.episode)} if source is None else set()
+        elif source is not None:
+            passed.append((source.path.as_posix(), item.name))
+            spool.append(item)
+    good = Subset(spool, [number for number, place in enumerate(passed) if place not in odd_ones])
+    done = {name: text for change in changes for name, text in getattr(change, "facts", {}).items()}
+    facts = {source.path.as_posix(): source.reader.facts(source.path) | done for source in sources if safe_source(source)}
+    findings += check_versions(facts)
+    return Ingested(tuple(source.path.as_posix() for source in sources), good, tuple(findings), tuple(tally.bad), facts)
 
 
-def _changed(source: Source, items: Iterator[Episode | Finding], changes: Sequence[Change]) -> Iterator[Episode | Finding]:
-    if not changes:
-        yield from items
-        return
-    first, *others = changes
-    for item in items:
-        yield from _changed(source, iter([item]) if isinstance(item, Finding) else first(source, item), others)
-
-
-def choose(good: Sequence[Episode], *, exclude_failures: bool, max_episodes: int | None) -> list[Episode]:
-    """The good episodes that ``params.yaml`` asks for."""
-    return [episode for episode in good if episode.success or not exclude_failures][:max_episodes]
+def choose(good: Sequence[Episode], *, exclude_failures: bool, max_episodes: int | None) -> Sequence[Episode]:
+    """The good episodes that ``params.yaml`` asks for, read as lazily as ``good``."""
+    if not exclude_failures and max_episodes is None:
+        return good
+    return Subset(good, [number for number, episode in enumerate(good) if episode.success or not exclude_failures][:max_episodes])
 
 
 def require(result: Ingested, used: Sequence[Episode], *, max_bad_fraction: float, report: str) -> None:
@@ -126,7 +114,8 @@ def require(result: Ingested, used: Sequence[Episode], *, max_bad_fraction: floa
 
 def summarise(result: Ingested, used: Sequence[Episode]) -> dict[str, Any]:
     """Counts as JSON; equal input gives an equal summary."""
-    lengths = [episode.length for episode in used]
+    outlines = [_Outline(episode.length, episode.success, episode.quality) for episode in used]
+    lengths = [outline.length for outline in outlines]
     return {
         "files": len(result.files),
         "episodes": len(used),
@@ -134,25 +123,34 @@ def summarise(result: Ingested, used: Sequence[Episode]) -> dict[str, Any]:
         "good": len(result.good),
         "bad": len(result.quarantine),
         "bad_fraction": result.bad_fraction,
-        "success_share": _share(used),
+        "success_share": _share(outlines),
         "length_min": min(lengths, default=0),
         "length_median": float(statistics.median(lengths)) if lengths else 0.0,
         "length_max": max(lengths, default=0),
         "by_quality": {
             quality: {"episodes": len(some), "frames": sum(e.length for e in some), "success_share": _share(some)}
             for quality in QUALITIES
-            if (some := [e for e in used if e.quality == quality])
+            if (some := [e for e in outlines if e.quality == quality])
         },
         "findings": dict(sorted(Counter(finding.code for finding in result.findings).items())),
     }
 
 
-def _share(episodes: Sequence[Episode]) -> float:
+class _Outline(NamedTuple):
+    """What is counted of an episode."""
+
+    length: int
+    success: bool
+    quality: str
+
+
+def _share(episodes: Sequence[_Outline]) -> float:
     return sum(episode.success for episode in episodes) / len(episodes) if episodes else 0.0
 
 
-def _progress(files: Sequence[Source]) -> Iterator[Source]:
+def _progress(sources: Iterable[Source], total: int) -> Iterator[Source]:
     from rich.console import Console
     from rich.progress import track
 
-    yield from track(files, "reading", console=Console(stderr=True), disable=len(files) < 2 or not sys.stderr.isatty())
+    quiet = total < 2 or not sys.stderr.isatty()
+    yield from track(sources, "reading", total=total, console=Console(stderr=True), disable=quiet)

@@ -7,18 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from zprl.data.keys import CONSTANT_RANGE, is_quaternion
 from zprl.errors import DataError
-
-CONSTANT_RANGE = 1e-5
-"""A dimension whose range is at most this (times its magnitude, when above 1) counts as constant.
-
-Ours.  Diffusion Policy uses 1e-7, which the float32 rounding of a constant near 1 (1.2e-7) already exceeds and so
-would be blown up to [-1, 1]; 1e-5 is 10 micrometres or 10 microradians, far below what a robot arm can repeat."""
-
-
-def is_quaternion(key: str) -> bool:
-    """Whether an observation key holds quaternions, which are passed on as they are."""
-    return key.endswith("quat")
 
 
 class Normalizer(nn.Module):
@@ -73,22 +63,31 @@ class Normalizer(nn.Module):
         Raises:
             DataError: every action dimension is constant, so that there is nothing to learn.
         """
-        middle, half, constant = _limits(actions)
+        return cls.of_ranges({key: (value.amin(0), value.amax(0)) for key, value in obs.items()}, (actions.amin(0), actions.amax(0)))
+
+    @classmethod
+    def of_ranges(cls, obs: Mapping[str, tuple[Tensor, Tensor]], actions: tuple[Tensor, Tensor]) -> Normalizer:
+        """What :meth:`fit` makes of frames with these smallest and largest numbers per dimension, each a pair of (d,).
+
+        Raises:
+            DataError: as :meth:`fit` does.
+        """
+        middle, half, constant = _limits(*actions)
         index = torch.nonzero(~constant).flatten()
         if len(index) == 0:
             raise DataError("no action dimension varies in the demonstrations", remedy="record demonstrations that move the robot")
-        normalizer = cls({key: value.shape[-1] for key, value in obs.items()}, actions.shape[-1], len(index))
+        normalizer = cls({key: len(low) for key, (low, _) in obs.items()}, len(middle), len(index))
         normalizer.action_index.copy_(index)
         normalizer.action_offset.copy_(middle[index])
         normalizer.action_half_range.copy_(half[index])
         normalizer.action_constant.copy_(torch.where(constant, middle, torch.zeros_like(middle)))
         start = 0
-        for key, value in obs.items():
-            part = slice(start, start + value.shape[-1])
+        for key, (low, high) in obs.items():
+            part = slice(start, start + len(low))
             start = part.stop
             if is_quaternion(key):
                 continue
-            middle, half, constant = _limits(value)
+            middle, half, constant = _limits(low, high)
             normalizer.obs_offset[part] = middle
             normalizer.obs_gain[part] = torch.where(constant, 0.0, 1.0 / torch.where(constant, 1.0, half))
         return normalizer
@@ -123,8 +122,8 @@ class Normalizer(nn.Module):
         return out
 
 
-def _limits(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Middle, half range and "is constant" per last dimension of (M, d)."""
-    low, high = values.double().amin(0), values.double().amax(0)
+def _limits(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Middle, half range and "is constant" per dimension."""
+    low, high = low.double(), high.double()
     tolerance = CONSTANT_RANGE * torch.maximum(low.abs(), high.abs()).clamp(min=1.0)
     return ((low + high) / 2).float(), ((high - low) / 2).float(), (high - low) <= tolerance

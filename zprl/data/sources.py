@@ -15,8 +15,11 @@ from typing import Protocol
 from zprl import plugins
 from zprl.data.episode import Episode
 from zprl.data.findings import Finding
+from zprl.errors import ConfigError
 
 AUTO = "auto"
+ACTIONS = "actions"
+"""Dataset of actions that a reader reads unless told otherwise."""
 FALLBACK = "robomimic"
 """Reads a file that no reader recognises: it says what is wrong with it."""
 
@@ -27,6 +30,9 @@ class Reader(Protocol):
     Attributes:
         name: Under which it is registered.
         suffixes: Of files that may be its own; empty where a source is a folder.
+
+    Two things more make large recordings pleasant, where a reader has them: an attribute ``first`` (read only so many episodes or defects;
+    ``None`` for all) and a method ``picture_sizes(path)`` (height and width of the pictures, by key, without reading them).
     """
 
     name: str
@@ -55,20 +61,29 @@ class Source:
     reader: Reader
 
 
-def find_sources(root: Path | str, *, reader: str = AUTO, obs_keys: Sequence[str] | None = None) -> list[Source]:
+def find_sources(root: Path | str, *, reader: str = AUTO, obs_keys: Sequence[str] | None = None, actions: str = ACTIONS) -> list[Source]:
     """Every source at or below ``root``, in a fixed order.
 
     Args:
         root: A source, or a folder of any depth; hidden folders are left out.
         reader: A registered reader, or ``auto``.
         obs_keys: Observation keys to read, in order; ``None`` for all keys of state.
+        actions: Dataset of actions to read, for readers with an attribute ``actions_key``.
 
     Raises:
-        ConfigError: no reader has this name.
+        ConfigError: no reader has this name, or other actions are asked of a reader that has one kind only.
     """
     names = plugins.names("readers") if reader == AUTO else [reader]
     readers = [plugins.load("readers", name)(obs_keys=obs_keys) for name in names]
     found = [Source(path, owner) for path in _walk(Path(root), readers) if (owner := _owner(path, readers, reader, obs_keys))]
+    if actions != ACTIONS:
+        for source in found:
+            if not hasattr(source.reader, "actions_key"):
+                raise ConfigError(
+                    f"ingest.actions is '{actions}', but the reader {source.reader.name} of {source.path} knows one kind of actions",
+                    remedy=f"set ingest.actions to {ACTIONS}, or keep this source elsewhere",
+                )
+            source.reader.actions_key = actions
     return sorted(found, key=lambda source: source.path.as_posix())
 
 

@@ -4,7 +4,7 @@
 
     artifacts/episodes/
         frames.safetensors       obs/<key> (M, d), actions (M, A), rewards (M,), dones (M,)
-        index.json               names, offsets, lengths, success, quality, dimensions
+        index.json               names, offsets, lengths, success, quality, dimensions, weights where a recipe gives some
         normalizer.safetensors   buffers of :class:`zprl.data.normalizer.Normalizer`
         images/<number>.npy      pictures of the number-th camera (M, H, W, 3) uint8, where there are any: mapped, not read, so that more
                                  of them than memory holds can be trained on
@@ -12,7 +12,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from torch import Tensor
 from zprl import durable
 from zprl.data.episode import Episode, is_image
 from zprl.data.normalizer import Normalizer
+from zprl.data.ranges import ranges
+from zprl.data.stacks import Stack, write_npy, write_safetensors
 from zprl.errors import DataError
 
 FORMAT_VERSION = 1
@@ -44,6 +47,7 @@ class EpisodeStore:
         success: Whether each episode achieved the task, bool.
         names: ``<file stem>/<demo_i>`` of each episode.
         quality: Grade of each episode.
+        weights: How often each episode's windows are drawn, relative to one another, float64; all 1 unless a recipe says otherwise.
         normalizer: Fitted on all frames.
     """
 
@@ -62,6 +66,7 @@ class EpisodeStore:
             self.success = torch.tensor(index["success"], dtype=torch.bool)
             self.lengths = torch.tensor(index["lengths"], dtype=torch.long)
             self.offsets = torch.tensor(index["offsets"], dtype=torch.long)
+            self.weights = torch.tensor(index.get("weights", [1.0] * len(self.names)), dtype=torch.float64)
             # A list, not a mapping: JSON objects are written with sorted keys, and the order of keys is part of a policy.
             self.obs_dims: dict[str, int] = {key: int(width) for key, width in index["obs_dims"]}
             self.action_dim = int(index["action_dim"])
@@ -77,7 +82,9 @@ class EpisodeStore:
 
     def _check(self) -> None:
         total = int(self.lengths.sum())
-        sizes = {len(self.names), len(self.quality), len(self.success), len(self.lengths), len(self.offsets)}
+        sizes = {len(self.names), len(self.quality), len(self.success), len(self.lengths), len(self.offsets), len(self.weights)}
+        if not (self.weights.isfinite() & (self.weights > 0)).all():
+            raise ValueError("index.json has weights that are not positive numbers")
         shapes = {key: tuple(value.shape) for key, value in self.obs.items()} | {"actions": tuple(self.actions.shape)}
         wanted = {key: (total, width) for key, width in self.obs_dims.items()} | {"actions": (total, self.action_dim)}
         wanted |= {key: (total, *size, 3) for key, size in self.image_sizes.items()}
@@ -91,35 +98,49 @@ class EpisodeStore:
         return cls(path)
 
     @staticmethod
-    def write(path: Path | str, episodes: Sequence[Episode], normalizer: Normalizer) -> None:
-        """Replace the folder ``path``; the same episodes give the same bytes."""
+    def write(path: Path | str, episodes: Sequence[Episode], normalizer: Normalizer, *, weights: Mapping[str, float] | None = None) -> None:
+        """Replace the folder ``path``; the same episodes give the same bytes.  One episode at a time is in memory.
+
+        Args:
+            path: The folder.
+            episodes: Read once per array that is stored.
+            normalizer: Fitted on them.
+            weights: How often windows of each quality are drawn in training (1 where it says nothing); ``None`` or empty stores none.
+        """
         if not episodes:
             raise DataError("there are no episodes to store", remedy="record demonstrations or relax the checks")
-        keys = list(normalizer.obs_dims)
-        frames: dict[str, Tensor] = {f"obs/{key}": _join([e.obs[key] for e in episodes]) for key in keys}
-        frames["actions"] = _join([e.actions for e in episodes])
-        frames["rewards"] = _join([e.rewards for e in episodes])
-        frames["dones"] = _join([e.dones for e in episodes], np.bool_)
-        lengths = [episode.length for episode in episodes]
+        facts = [(e.name, e.quality, bool(e.success), e.length) for e in episodes]
+        names, quality, success, lengths = (list(column) for column in zip(*facts, strict=True))
+        total = sum(lengths)
+
+        def stack(dtype: str, shape: Sequence[int], of: Callable[[Episode], np.ndarray]) -> Stack:
+            return Stack(dtype, (total, *shape), (of(e) for e in episodes))
+
+        frames = {f"obs/{key}": stack("float32", (width,), _observation(key)) for key, width in normalizer.obs_dims.items()}
+        frames["actions"] = stack("float32", (normalizer.action_dim,), lambda e: e.actions)
+        frames["rewards"] = stack("float32", (), lambda e: e.rewards)
+        frames["dones"] = stack("bool", (), lambda e: e.dones)
         images = {key: value.shape[1:3] for key, value in episodes[0].obs.items() if is_image(value)}
         index: dict[str, Any] = {
             "format_version": FORMAT_VERSION,
-            "names": [e.name for e in episodes],
-            "quality": [e.quality for e in episodes],
-            "success": [bool(e.success) for e in episodes],
+            "names": names,
+            "quality": quality,
+            "success": success,
             "lengths": lengths,
-            "offsets": [sum(lengths[:i]) for i in range(len(lengths))],
+            "offsets": [0, *itertools.accumulate(lengths[:-1])],
             "obs_dims": [[key, width] for key, width in normalizer.obs_dims.items()],
             "action_dim": normalizer.action_dim,
         }
-
+        # Only what is there is named, so that stores without it keep their bytes.
         if images:
             index["images"] = [[key, *size] for key, size in images.items()]
+        if weights:
+            index["weights"] = [float(weights.get(grade, 1.0)) for grade in quality]
 
         def fill(folder: Path) -> None:
             for number, (key, size) in enumerate(images.items()):
-                _write_pictures(folder / IMAGES / f"{number}.npy", [e.obs[key] for e in episodes], size)
-            durable.write_tensors(folder / "frames.safetensors", frames)
+                write_npy(folder / IMAGES / f"{number}.npy", stack("uint8", (*size, 3), _pictures(key, size)))
+            write_safetensors(folder / "frames.safetensors", frames)
             durable.write_tensors(folder / "normalizer.safetensors", normalizer.state_dict())
             durable.write_json(folder / "index.json", index)
 
@@ -144,27 +165,26 @@ class EpisodeStore:
 
 
 def fit_normalizer(episodes: Sequence[Episode]) -> Normalizer:
-    """Fit on all frames of ``episodes``; keys in the order of the first episode."""
-    obs = {key: _join([e.obs[key] for e in episodes]) for key, value in episodes[0].obs.items() if not is_image(value)}
-    return Normalizer.fit(obs, _join([e.actions for e in episodes]))
+    """Fit on all frames of ``episodes``, one episode at a time; keys in the order of the first episode."""
+    pairs = {key: (torch.from_numpy(low), torch.from_numpy(high)) for key, (low, high) in ranges(episodes).items()}
+    actions = pairs.pop("actions")
+    return Normalizer.of_ranges({key.removeprefix("obs/"): pair for key, pair in pairs.items()}, actions)
 
 
-def _join(arrays: Sequence[np.ndarray], dtype: Any = np.float32) -> Tensor:
-    return torch.from_numpy(np.concatenate(arrays).astype(dtype, copy=False))
+def _observation(key: str) -> Callable[[Episode], np.ndarray]:
+    return lambda episode: episode.obs[key]
 
 
-def _write_pictures(path: Path, parts: Sequence[np.ndarray], size: tuple[int, int]) -> None:
-    """Join (L, H, W, 3) episode by episode, so that only one needs to be in memory."""
-    for part in parts:
+def _pictures(key: str, size: tuple[int, int]) -> Callable[[Episode], np.ndarray]:
+    """The pictures of one camera (L, H, W, 3), refused where they are others than the first episode's."""
+
+    def of(episode: Episode) -> np.ndarray:
+        part = episode.obs[key]
         if part.dtype != np.uint8 or part.shape[1:] != (*size, 3):
             raise DataError(f"pictures of {part.dtype} {part.shape[1:]} among others of uint8 {(*size, 3)}", remedy="scale them alike")
-    path.parent.mkdir(exist_ok=True)
-    joined = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(sum(map(len, parts)), *size, 3))
-    start = 0
-    for part in parts:
-        joined[start : start + len(part)] = part
-        start += len(part)
-    joined.flush()
+        return part
+
+    return of
 
 
 def _mapped(path: Path) -> Tensor:

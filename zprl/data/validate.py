@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from zprl.data.episode import Episode, is_image
 from zprl.data.findings import Finding
-from zprl.data.normalizer import CONSTANT_RANGE, is_quaternion
+from zprl.data.keys import CONSTANT_RANGE, is_quaternion
 
 POSE_ACTION_DIM = 10
 """Position 3, 6-D rotation, gripper 1: the action layout whose rotation part can be checked."""
@@ -23,6 +23,9 @@ POSE_ACTION_DIM = 10
 
 Widths = tuple[tuple[str, int | tuple[int, ...]], ...]
 """Of each observation, in order; of pictures height, width and 3."""
+
+Shape = tuple[Widths, int]
+"""Widths of the observations and width of the actions: equal for all episodes of one store."""
 
 
 @dataclass(frozen=True)
@@ -130,30 +133,30 @@ class DuplicateCheck:
 
     def check(self, episode: Episode, *, file: str) -> list[Finding]:
         """Defects of ``episode`` given all those before it."""
+        content = episode.content_hash()
+        if content in self._contents:  # first: a copy of a file has its names, too
+            text = f"the same content as {self._contents[content]}"
+            return [Finding("D13", "error", file, text, "delete one of the two", episode.name)]
         if episode.name in self._names:
             text = "another file has an episode of this name"
             return [Finding("D18", "error", file, text, "rename one of the files", episode.name)]
         self._names.add(episode.name)
-        content = episode.content_hash()
-        if content in self._contents:
-            text = f"the same content as {self._contents[content]}"
-            return [Finding("D13", "error", file, text, "delete one of the two", episode.name)]
         self._contents[content] = episode.name
         return []
 
 
-def shape_of(episode: Episode) -> tuple[Widths, int]:
+def shape_of(episode: Episode) -> Shape:
     """Observation widths (of pictures: height, width, 3) and action width: equal for all episodes of one store."""
     widths = {key: value.shape[1:] if is_image(value) else value.shape[1] for key, value in episode.obs.items()}
     return tuple(widths.items()), episode.actions.shape[1]
 
 
-def check_shapes(episodes: Sequence[tuple[str, Episode]]) -> list[Finding]:
-    """D05 for every episode whose dimensions differ from those of most; takes (file, episode) pairs."""
+def check_shapes(episodes: Sequence[tuple[str, Episode]], *, expected: Shape | None = None) -> list[Finding]:
+    """D05 for every episode whose dimensions differ from those ``expected``, or of most; takes (file, episode) pairs."""
     if not episodes:
         return []
     # On a tie the first seen wins, so the result does not depend on hashing.
-    common = Counter(shape_of(episode) for _, episode in episodes).most_common(1)[0][0]
+    common = expected or Counter(shape_of(episode) for _, episode in episodes).most_common(1)[0][0]
     return [
         Finding(
             "D05",
@@ -187,5 +190,24 @@ def check_set(episodes: Sequence[Episode]) -> list[Finding]:
     return findings
 
 
-def _say_shape(shape: tuple[Widths, int]) -> str:
+def check_versions(facts: Mapping[str, Mapping[str, str]]) -> list[Finding]:
+    """A warning (D15) for each simulator of which sources name different versions; takes the facts of each source."""
+    versions: dict[str, dict[str, str]] = {}
+    for file, said in facts.items():
+        if "simulator" in said and "simulator version" in said:
+            versions.setdefault(said["simulator"], {}).setdefault(said["simulator version"], file)
+    return [
+        Finding(
+            "D15",
+            "warning",
+            "",
+            f"recordings of different versions of {simulator}: " + ", ".join(f"{version} ({file})" for version, file in found.items()),
+            "replay or re-render them in the version that evaluates, or train on one of them",
+        )
+        for simulator, found in versions.items()
+        if len(found) > 1
+    ]
+
+
+def _say_shape(shape: Shape) -> str:
     return ", ".join([*(f"{key} {width}" for key, width in shape[0]), f"actions {shape[1]}"])

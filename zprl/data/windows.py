@@ -3,6 +3,9 @@
 Every frame t of every chosen episode is the current frame of exactly one window: observations t-O+1 .. t and actions
 t-O+1 .. t-O+T, both held at the episode's first and last frame beyond its ends.  This is Diffusion Policy's sampler
 (pad_before = O-1, pad_after = T-O); the executed part of the action sequence begins at index O-1.
+
+Where a recipe weighs episodes, an epoch draws as many windows as there are, each in proportion to its weight as exactly as whole numbers
+allow (systematic resampling: Carpenter, Clifford and Fearnhead, 1999).
 """
 
 from __future__ import annotations
@@ -54,6 +57,9 @@ class ChunkWindows:
         self._current = self._first + within
         self._obs_steps = torch.arange(obs_steps) - (obs_steps - 1)
         self._action_steps = torch.arange(horizon) - (obs_steps - 1)
+        weights = torch.repeat_interleave(store.weights[chosen], lengths)
+        equal = bool((weights == weights[0]).all())
+        self._shares = None if equal else torch.cumsum(weights * (len(weights) / weights.sum()), 0)
         self._order: tuple[tuple[int, int], Tensor] | None = None
 
     def __len__(self) -> int:
@@ -69,11 +75,25 @@ class ChunkWindows:
         action_frames = torch.clamp(current + self._action_steps, first, last)
         return {"obs": {key: value[obs_frames] for key, value in self._obs.items()}, "actions": self._actions[action_frames]}
 
+    def epoch(self, seed: int, epoch: int) -> Tensor:
+        """Numbers of the windows (W,) in the order that this epoch draws them.
+
+        A window of w times the mean weight comes floor(w) or ceil(w) times, w times on average over seeds and epochs: once where all
+        weights are equal.
+        """
+        order = torch.randperm(len(self), generator=seeding.torch_generator(seed, "windows", epoch))
+        if self._shares is None:
+            return order
+        offset = torch.rand((), dtype=torch.float64, generator=seeding.torch_generator(seed, "window-weights", epoch))
+        # Evenly spaced marks on the line on which each window is as long as its share.
+        drawn = torch.searchsorted(self._shares, torch.arange(len(self)) + offset, right=True)
+        return drawn.clamp(max=len(self) - 1)[order]
+
     def batch(self, seed: int, step: int, size: int) -> dict[str, dict[str, Tensor] | Tensor]:
         """The ``size`` windows of gradient step ``step``.
 
-        Steps walk through one shuffle per epoch after another, so that each window comes once per epoch, and yet batch
-        ``step`` needs no memory of the batches before it.
+        Steps walk through one shuffle per epoch after another, so that each window comes once per epoch (of equal weights), and yet
+        batch ``step`` needs no memory of the batches before it.
         """
         positions = torch.arange(step * size, (step + 1) * size)
         epochs, within = positions // len(self), positions % len(self)
@@ -85,6 +105,5 @@ class ChunkWindows:
 
     def _shuffle(self, seed: int, epoch: int) -> Tensor:
         if self._order is None or self._order[0] != (seed, epoch):  # only a cache: the value depends on nothing else
-            order = torch.randperm(len(self), generator=seeding.torch_generator(seed, "windows", epoch))
-            self._order = ((seed, epoch), order)
+            self._order = ((seed, epoch), self.epoch(seed, epoch))
         return self._order[1]

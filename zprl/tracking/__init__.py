@@ -139,8 +139,13 @@ class Tracker:
 
 
 def _open(name: str, run_dir: RunDir | None, params: Mapping[str, Any], inputs: Mapping[str, str], parent: str | None) -> Tracker:
-    if os.environ.get(SWITCH_VARIABLE, "").lower() in {"off", "0", "false"}:
+    switch = os.environ.get(SWITCH_VARIABLE, "")
+    if switch.lower() in {"off", "0", "false"}:
         return Tracker()
+    from zprl.tracking.file_tracker import PREFIX, FileRun
+
+    if switch.startswith(PREFIX):
+        return Tracker(FileRun(Path(switch.removeprefix(PREFIX))))
     tracker = Tracker()
 
     def connect() -> None:
@@ -167,7 +172,8 @@ def open_tracker(stage: str, *, run_dir: RunDir, params: Mapping[str, Any], inpu
         inputs: Digest by path of what the stage reads.
 
     Returns:
-        A tracker; with ``ZPRL_TRACKING=off``, or when the store cannot be opened, one that tracks nothing.
+        A tracker; with ``ZPRL_TRACKING=off``, or when the store cannot be opened, one that tracks nothing; with ``file:PATH`` one that
+        writes a file (:mod:`zprl.tracking.file_tracker`).
     """
     return _open(stage, run_dir, params, inputs, os.environ.get(PARENT_VARIABLE) or None)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -317,6 +318,49 @@ def test_constant_dimensions_are_noted(tmp_path: Path) -> None:
     assert notes == {"actions never changes in dimensions [5, 8]", "obs/object never changes in dimensions [3, 4, 5, 6]"}
 
 
+# -- doubts: what the actions are does not look like what is declared ---------------------------------------------------
+
+CONTROLLER = {"type": "OSC_POSE", "input_max": 1, "input_min": -1, "control_delta": True}
+DOUBT_ZOO: dict[str, tuple[str, str, int | None, dict, Callable[[np.ndarray], None]]] = {
+    "delta beyond its bounds": ("D06", "the worst is 1.500 in dimension 0", 9, {}, lambda a: a.__setitem__((9, 0), 1.5)),
+    "deltas that are poses": ("D07", "they look absolute", 0, {}, lambda a: a.__setitem__((slice(None), 0), 3.0)),
+    "poses that are deltas": ("D07", "they look like deltas", None, {"control_delta": False}, lambda a: a.__isub__(a.mean(0))),
+}
+
+
+@pytest.mark.parametrize("kind", DOUBT_ZOO)
+def test_doubtful_actions(tmp_path: Path, kind: str) -> None:
+    code, message, frame, declared, mutate = DOUBT_ZOO[kind]
+    path = write_demo_file(tmp_path / "a.hdf5", 3)
+    kwargs = {"control_freq": 20, "controller_configs": CONTROLLER | declared}
+    with h5py.File(path, "a") as file:
+        file["data"].attrs["env_args"] = json.dumps({"env_name": "Lift", "type": 1, "env_kwargs": kwargs})
+        for demo in file["data"].values():
+            actions = demo["actions"][:, :7]  # position, rotation vector, gripper
+            if demo.name.endswith("demo_1"):
+                mutate(actions)
+            del demo["actions"]
+            demo["actions"] = actions
+    result = check(tmp_path)
+    (finding,) = loud(result)
+    assert (finding.code, finding.severity, finding.episode, finding.frame) == (code, "warning", "a/demo_1", frame)
+    assert message in finding.message
+    assert len(result.good) == 3
+
+
+def test_different_simulator_versions(tmp_path: Path) -> None:
+    for name, seed, version in (("a", 0, "1.4.1"), ("b", 10, "1.5.1"), ("c", 20, "1.4.1")):
+        with RobomimicWriter(tmp_path / f"{name}.hdf5", {"env_name": "Lift", "type": 1, "env_version": version}) as writer:
+            writer.write(make_episode(seed))
+    (finding,) = loud(check(tmp_path))
+    assert (finding.code, finding.severity, finding.episode) == ("D15", "warning", None)
+    assert finding.message.startswith("recordings of different versions of robosuite: 1.4.1 (")
+    assert finding.message.endswith("b.hdf5)")
+    (tmp_path / "b.hdf5").unlink()
+    assert loud(check(tmp_path)) == []
+
+
 def test_every_code_has_an_animal() -> None:
     shown = {code for code, *_ in FILE_ZOO.values()} | {code for code, *_ in MEANING_ZOO.values()}
-    assert shown | {"D01", "D14", "D21", "D22"} == set(CODES)
+    shown |= {code for code, *_ in DOUBT_ZOO.values()} | {"D15"}
+    assert shown | {"D01", "D14", "D21", "D22", "D23", "D24"} == set(CODES)

@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.factories import ENV_ARGS, make_episode, make_episodes, write_demo_file
-from zprl.data.describe import describe
+from tests.factories import ENV_ARGS, make_episode, make_episodes
 from zprl.data.ingest import Ingested, choose, read_all, require, summarise
 from zprl.data.robomimic_writer import RobomimicWriter
 from zprl.data.sources import find_sources
@@ -98,13 +97,3 @@ def test_summary_by_hand() -> None:
     assert (summary["length_min"], summary["length_median"], summary["length_max"]) == (40, 41.5, 43)
     assert summary["by_quality"]["better"] == {"episodes": 2, "frames": 83, "success_share": 0.5}
     assert "unknown" not in summary["by_quality"]
-
-
-def test_describe(tmp_path: Path) -> None:
-    facts = describe(write_demo_file(tmp_path / "a.hdf5", 4))
-    assert (facts["episodes"], facts["frames"], facts["action_dim"]) == (4, 166, 10)
-    assert facts["obs_dims"]["object"] == 10
-    assert facts["findings"] == []
-    missing = describe(tmp_path / "none.hdf5")
-    assert [finding["code"] for finding in missing["findings"]] == ["D01"]
-    assert missing["episodes"] == 0

@@ -80,3 +80,39 @@ def test_unknown_key_and_no_episodes(store: EpisodeStore) -> None:
         ChunkWindows(store, ("y",), obs_steps=1, horizon=2)
     with pytest.raises(DataError, match="no episodes"):
         ChunkWindows(store, ("x",), obs_steps=1, horizon=2, episodes=[])
+
+
+def weighted(tmp_path: Path, weights: dict[str, float] | None) -> ChunkWindows:
+    """Three episodes of 4 frames: better, okay, worse."""
+    episodes = []
+    for number, quality in enumerate(("better", "okay", "worse")):
+        column = np.arange(4.0, dtype=np.float32)[:, None] + 10 * number
+        zeros = np.zeros(4, np.float32)
+        episodes.append(Episode(f"e/demo_{number}", {"x": column}, column, zeros, zeros.astype(bool), success=True, quality=quality))
+    EpisodeStore.write(tmp_path / "store", episodes, fit_normalizer(episodes), weights=weights)
+    return ChunkWindows(EpisodeStore.open(tmp_path / "store"), ("x",), obs_steps=1, horizon=1)
+
+
+def test_weights_by_hand(tmp_path: Path) -> None:
+    """Weights 4, 1 and 1 over 12 windows are shares of 2, 1/2 and 1/2: 8, 2 and 2 draws in every epoch."""
+    cut = weighted(tmp_path, {"better": 4.0})
+    for epoch in range(20):
+        drawn = cut.epoch(0, epoch)
+        counts = torch.bincount(drawn, minlength=12)
+        assert len(drawn) == 12
+        assert counts[:4].tolist() == [2, 2, 2, 2]
+        assert counts[4:8].sum() == counts[8:].sum() == 2
+        assert counts.max() <= 2
+    assert not torch.equal(cut.epoch(0, 0), cut.epoch(0, 1))
+    assert not torch.equal(cut.epoch(0, 0), cut.epoch(1, 0))
+    one = torch.cat([cut.batch(5, step, 7)["actions"].flatten() for step in range(12)])  # seven epochs in odd batches
+    again = torch.cat([weighted(tmp_path, {"better": 4.0}).batch(5, 0, 84)["actions"].flatten()])
+    assert torch.equal(one, again)
+
+
+def test_equal_weights_draw_as_without(tmp_path: Path) -> None:
+    plain = weighted(tmp_path, None)
+    same = weighted(tmp_path, {"better": 3.0, "okay": 3.0, "worse": 3.0})
+    for step in range(5):
+        assert torch.equal(plain.batch(1, step, 5)["actions"], same.batch(1, step, 5)["actions"])
+    assert sorted(plain.epoch(3, 2).tolist()) == list(range(12))

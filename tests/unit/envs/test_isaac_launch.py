@@ -11,6 +11,7 @@ warp = pytest.importorskip("warp")
 pytest.importorskip("pxr")
 
 from zprl.envs.isaac import assets, launch  # noqa: E402
+from zprl.envs.isaac.usd import panda  # noqa: E402
 
 
 def test_isaac_lab_still_asks_for_pinned_memory():
@@ -64,7 +65,7 @@ def test_chatter_is_hidden_but_not_when_it_ends_badly(capfd: pytest.CaptureFixtu
 def test_assets_are_authored_once_and_a_lost_race_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     root = assets.ensure(tmp_path)
     stamp = {path: path.stat().st_mtime_ns for path in root.rglob("*.usda")}
-    assert len(stamp) == 4 - 2  # ground and robot are .usda, table and cube .usd
+    assert len(stamp) == 2  # ground and robot are .usda, the other things .usd
     assert assets.ensure(tmp_path) == root
     assert {path: path.stat().st_mtime_ns for path in root.rglob("*.usda")} == stamp
 
@@ -84,7 +85,7 @@ def test_panda_has_the_published_kinematics(tmp_path: Path):
     from pxr import Gf, Usd, UsdGeom, UsdPhysics
 
     assets.author(tmp_path)
-    stage = Usd.Stage.Open(str(tmp_path / assets._PANDA))
+    stage = Usd.Stage.Open(str(tmp_path / panda.PATH))
     prims = list(stage.Traverse())
     bodies = [prim for prim in prims if prim.HasAPI(UsdPhysics.RigidBodyAPI)]
     driven = [prim for prim in prims if prim.IsA(UsdPhysics.RevoluteJoint) or prim.IsA(UsdPhysics.PrismaticJoint)]
@@ -93,5 +94,5 @@ def test_panda_has_the_published_kinematics(tmp_path: Path):
     place = UsdGeom.XformCache().GetLocalToWorldTransform(hand).ExtractTranslation()
     # All joints at zero: x = 0.088, z = 0.333 + 0.316 + 0.384 - 0.107
     assert Gf.IsClose(place, Gf.Vec3d(0.088, 0, 0.926), 1e-6)
-    shapes = sum(len(s) for s in (*assets.CAPSULES.values(), *assets.BOXES.values()))
+    shapes = sum(len(s) for s in (*panda.CAPSULES.values(), *panda.BOXES.values()))
     assert sum(prim.HasAPI(UsdPhysics.CollisionAPI) for prim in prims) == shapes

@@ -79,8 +79,8 @@ def test_lerobot_rows_are_the_sessions(dataset: Path, store: SessionStore) -> No
     second = frames[frames["episode_index"] == 1]
     rows = Rows(2, steps=10)
     np.testing.assert_array_equal(np.stack(second["action"]), rows.actions)
-    np.testing.assert_array_equal(np.stack(second["observation.policy.object"]), rows.values["object"][:-1])
-    np.testing.assert_array_equal(second["observation.policy.robot0_gripper_command"], rows.values["robot0_gripper_command"][:-1, 0])
+    np.testing.assert_array_equal(np.stack(second["observation.object"]), rows.values["object"][:-1])
+    np.testing.assert_array_equal(second["observation.robot0_gripper_command"], rows.values["robot0_gripper_command"][:-1, 0])
     np.testing.assert_allclose(second["timestamp"], np.arange(10) / 50, atol=1e-6)
     residuals = np.stack([rows.chunk(number)["residual"] for number in (0, 0, 0, 0, 1, 1, 1, 1, 2, 2)])
     np.testing.assert_array_equal(np.stack(second["residual"]), residuals)

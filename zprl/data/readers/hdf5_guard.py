@@ -55,14 +55,18 @@ def member_names(group: h5py.Group) -> list[str]:
 
 def member(parent: h5py.Group, name: str) -> h5py.Group | h5py.Dataset | None:
     """The child ``name``, ``None`` if there is none, or :class:`RefusedError` D16 if it is a link to elsewhere."""
-    path = f"{parent.name.rstrip('/')}/{name}"
-    link = parent.get(name, getlink=True) if name in parent.keys() else None  # noqa: SIM118 (h5py's `in` follows links)
-    if link is None:
+    links, key = parent.id.links, name.encode()  # h5py's own look-ups cost several times what reading a small dataset does
+    if not links.exists(key):
         return None
-    if not isinstance(link, h5py.HardLink):
-        kind = "an external link" if isinstance(link, h5py.ExternalLink) else "a soft link"
+    kind = links.get_info(key).type
+    if kind != h5py.h5l.TYPE_HARD:
+        path = f"{parent.name.rstrip('/')}/{name}"
+        kind = "an external link" if kind == h5py.h5l.TYPE_EXTERNAL else "a soft link"
         raise RefusedError("D16", f"{path} is {kind}", "store the data itself, e.g. with h5repack or `h5py` copy(expand_external=True)")
-    return parent[name]
+    node = h5py.h5o.open(parent.id, key)
+    if isinstance(node, h5py.h5d.DatasetID):
+        return h5py.Dataset(node, readonly=True)  # which lets h5py remember its header
+    return h5py.Group(node) if isinstance(node, h5py.h5g.GroupID) else parent[name]
 
 
 def group(parent: h5py.Group, name: str) -> h5py.Group:
@@ -80,16 +84,17 @@ def check_dataset(node: object, path: str) -> h5py.Dataset:
     """The dataset if its header is harmless, or :class:`RefusedError` D05, D16, D17, D19.  Reads no data."""
     if not isinstance(node, h5py.Dataset):
         raise RefusedError("D05", f"{path} is not a dataset", "write it in the schema of its format")
-    if node.is_virtual or node.external:
+    plist, dtype, shape = node.id.get_create_plist(), node.dtype, node.shape or ()  # h5py asks the file anew each time
+    layout = plist.get_layout()
+    if layout == h5py.h5d.VIRTUAL or plist.get_external_count():
         raise RefusedError("D16", f"{path} keeps its data in another file", "store the data itself in this file")
-    if node.dtype.hasobject or h5py.check_dtype(ref=node.dtype):
+    if dtype.hasobject:  # texts, references and lists of any length
         raise RefusedError("D19", f"{path} holds objects, not numbers", "store plain numbers")
-    plist = node.id.get_create_plist()
     used = {plist.get_filter(i)[0] for i in range(plist.get_nfilters())}
     if used - FILTERS:
         raise RefusedError("D16", f"{path} uses the unknown filter {min(used - FILTERS)}", "rewrite it with gzip, e.g. h5repack -f GZIP=4")
-    declared = math.prod(node.shape or ()) * node.dtype.itemsize
-    chunk = math.prod(node.chunks or ()) * node.dtype.itemsize
+    declared = math.prod(shape) * dtype.itemsize
+    chunk = math.prod(plist.get_chunk() if layout == h5py.h5d.CHUNKED else ()) * dtype.itemsize
     stored = node.id.get_storage_size()
     if max(declared, chunk) > MAX_BYTES or (declared > SMALL_BYTES and declared > MAX_RATIO * stored):
         raise RefusedError(
@@ -102,13 +107,17 @@ def check_dataset(node: object, path: str) -> h5py.Dataset:
 
 def attribute(node: h5py.Group, name: str) -> str | int | float | bool | None:
     """A plain attribute, ``None`` if it is missing, or :class:`RefusedError` D19 for anything but one number or one text."""
-    if name not in node.attrs:
+    if not h5py.h5a.exists(node.id, name.encode()):
         return None
-    header = node.attrs.get_id(name)
-    text = h5py.check_string_dtype(header.dtype) is not None
-    if header.shape != () or not (text or header.dtype.kind in "iufbS") or header.dtype.itemsize > 2**24:
+    header = h5py.h5a.open(node.id, name.encode())
+    dtype = header.dtype
+    text = h5py.check_string_dtype(dtype) is not None
+    if header.shape != () or not (text or dtype.kind in "iufbS") or dtype.itemsize > 2**24:
         raise RefusedError("D19", f"attribute {name} of {node.name} is not one number or one text", "store a plain value")
-    value = node.attrs[name]
-    if isinstance(value, bytes):
-        return value.decode(errors="replace")
-    return value.item() if isinstance(value, np.generic) else value
+    if text:
+        value = node.attrs[name]
+    else:
+        array = np.zeros((), dtype)
+        header.read(array)
+        value = array.item()
+    return value.decode(errors="replace") if isinstance(value, bytes) else value

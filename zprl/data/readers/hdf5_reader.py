@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -14,8 +15,11 @@ import numpy as np
 
 from zprl.data.episode import Episode
 from zprl.data.findings import Finding
+from zprl.data.readers.handed import items
 from zprl.data.readers.hdf5_guard import RefusedError, check_dataset, member
-from zprl.data.readers.probe import PROBE
+from zprl.data.readers.probe import BASE_S, PROBE
+
+Node = h5py.Group | h5py.Dataset
 
 
 class Hdf5Reader(ABC):
@@ -25,13 +29,19 @@ class Hdf5Reader(ABC):
 
     Args:
         obs_keys: Observation keys to read, in order, pictures too; ``None`` reads every key of state (pictures are skipped).
+        actions_key: Dataset of actions to read.
+
+    Attributes:
+        first: Read only so many episodes or defects of each file; ``None`` for all.
     """
 
     name: str
     suffixes = (".hdf5", ".h5")
 
-    def __init__(self, *, obs_keys: Sequence[str] | None = None) -> None:
+    def __init__(self, *, obs_keys: Sequence[str] | None = None, actions_key: str = "actions") -> None:
         self.obs_keys = None if obs_keys is None else tuple(obs_keys)
+        self.actions_key = actions_key
+        self.first: int | None = None
 
     def owns(self, path: Path) -> bool:
         """Whether a file looks like this format; looked at in a child process, because damaged bytes may hang."""
@@ -40,7 +50,16 @@ class Hdf5Reader(ABC):
     def facts(self, path: Path) -> dict[str, str]:
         """What the file says of itself."""
         found = PROBE.ask("facts", path, self.name)
-        return found if isinstance(found, dict) else {}
+        chosen = {} if self.actions_key == "actions" else {"actions read": self.actions_key}
+        return (found if isinstance(found, dict) else {}) | chosen
+
+    def picture_sizes(self, path: Path) -> dict[str, tuple[int, int]]:
+        """Height and width of the pictures of the first recording, by key; empty where none can be told."""
+        try:
+            found = PROBE.call("zprl.data.readers.cameras:hdf5_picture_sizes", limit_s=BASE_S, path=str(path.absolute()))
+        except RefusedError:  # what is wrong is said by `read`
+            return {}
+        return {key: (height, width) for key, (height, width) in found.items()}
 
     @abstractmethod
     def owns_file(self, file: h5py.File) -> bool:
@@ -53,14 +72,10 @@ class Hdf5Reader(ABC):
     def read(self, path: Path | str) -> Iterator[Episode | Finding]:
         """Read one file, demos in the order of their numbers.  A damaged file is refused as a whole (D01)."""
         path = Path(path)
-        damage = "the file does not exist" if not path.exists() else PROBE.damage(path, self.obs_keys, self.name)
-        if damage is None:
-            yield from self.read_here(path)
-        else:
-            yield self.finding(path, "D01", damage, "copy it again from its source, or run `dvc pull`")
+        yield from items(PROBE.read_as(self, path), path)
 
     def read_here(self, path: Path) -> Iterator[Episode | Finding]:
-        """Read in this very process: only for files that :mod:`zprl.data.readers.probe` has read before."""
+        """Read in this very process, which damaged bytes may hang or end: for the child of :mod:`zprl.data.readers.probe`."""
         try:
             file = h5py.File(path, "r")
         except Exception as error:  # h5py turns damaged bytes into almost any exception type
@@ -68,7 +83,7 @@ class Hdf5Reader(ABC):
             yield self.finding(path, "D01", f"not a readable HDF5 file ({size} bytes): {short(error)}", "copy it again from its source")
             return
         with file:
-            yield from self.read_file(file, path)
+            yield from itertools.islice(self.read_file(file, path), self.first)
 
     @abstractmethod
     def read_file(self, file: h5py.File, path: Path) -> Iterator[Episode | Finding]:
@@ -109,32 +124,39 @@ class Hdf5Reader(ABC):
         return Finding(code, severity, path.as_posix(), message, remedy, episode)
 
 
-def numbers(parent: h5py.Group, name: str, *, rank: int, length: object, said: str = "num_samples") -> np.ndarray | None:
-    """A dataset as float32 of the given rank and length, ``None`` if it is missing, else :class:`RefusedError`."""
-    node = member(parent, name)
+def numbers(
+    parent: h5py.Group, name: str, *, rank: int, length: object, said: str = "num_samples", node: Node | None = None
+) -> np.ndarray | None:
+    """A dataset as float32 of the given rank and length, ``None`` if it is missing, else :class:`RefusedError`.
+
+    ``node`` is what :func:`zprl.data.readers.hdf5_guard.member` found, where the caller has looked already.
+    """
+    node = member(parent, name) if node is None else node
     if node is None:
         return None
     path = f"{parent.name}/{name}"
     dataset = check_dataset(node, path)
-    shape = dataset.shape
+    shape, dtype = dataset.shape, dataset.dtype
     wanted = "(frames, width)" if rank == 2 else "(frames,)"
     single = rank == 2 and shape is not None and len(shape) == 1  # one number per frame, stored without its width of 1
-    if shape is None or dataset.dtype.kind not in "fiub" or not (len(shape) == rank or single) or 0 in shape[1:]:
+    if shape is None or dtype.kind not in "fiub" or not (len(shape) == rank or single) or 0 in shape[1:]:
         remedy = "store state as numbers (frames, width), pictures as uint8 (frames, height, width, 3)"
-        raise RefusedError("D05", f"{path} is {dataset.dtype} {shape}, expected numbers {wanted}", remedy)
+        raise RefusedError("D05", f"{path} is {dtype} {shape}, expected numbers {wanted}", remedy)
     _same_length(path, shape[0], length, said)
     with np.errstate(over="ignore", invalid="ignore"):  # what overflows float32 becomes infinity and is found as D04
-        value = np.asarray(dataset[()]).astype(np.float32)
+        value = np.asarray(dataset[()]).astype(np.float32, copy=False)
     return value[:, None] if single else value
 
 
-def pictures(parent: h5py.Group, name: str, *, length: object, said: str = "num_samples") -> np.ndarray | None:
-    """A dataset of pictures, (L, H, W, 3) uint8; ``None`` if it holds none."""
-    node = member(parent, name)
-    if not isinstance(node, h5py.Dataset) or node.dtype != np.uint8 or node.ndim != 4 or node.shape[3] != 3 or 0 in node.shape[1:]:
+def pictures(parent: h5py.Group, name: str, *, length: object, said: str = "num_samples", node: Node | None = None) -> np.ndarray | None:
+    """A dataset of pictures, (L, H, W, 3) uint8; ``None`` if it holds none.  ``node`` as for :func:`numbers`."""
+    node = member(parent, name) if node is None else node
+    shape = node.shape if isinstance(node, h5py.Dataset) else None
+    if shape is None or len(shape) != 4 or shape[3] != 3 or 0 in shape[1:] or node.dtype != np.uint8:
         return None
     path = f"{parent.name}/{name}"
-    _same_length(path, check_dataset(node, path).shape[0], length, said)
+    check_dataset(node, path)
+    _same_length(path, shape[0], length, said)
     return np.asarray(node[()])
 
 

@@ -77,9 +77,9 @@ class MinariReader(Hdf5Reader):
         member_names(node)
         steps = check_dataset(member(node, "rewards"), f"{node.name}/rewards").shape[0]
         rewards = numbers(node, "rewards", rank=1, length=steps)
-        actions = numbers(node, "actions", rank=2, length=steps, said="the number of rewards")
+        actions = numbers(node, self.actions_key, rank=2, length=steps, said="the number of rewards")
         if rewards is None or actions is None:
-            raise RefusedError("D02", f"the dataset {node.name}/actions is missing", "check that ingest.reader names its format")
+            raise RefusedError("D02", f"the dataset {node.name}/{self.actions_key} is missing", "check that ingest.reader names its format")
         won = _successes(node, rewards)
         length = int(won.argmax()) + 1 if won.any() else steps
         obs = {key: value[:length] for key, value in self._observations(node, steps, environment).items()}

@@ -3,6 +3,9 @@
 Labels robomimic has no fixed place for are looked up in this order: success from attribute ``success``, else a reward
 of 1 in any frame (robosuite's sparse reward), else, when there are no rewards, a set ``dones``; quality from attribute
 ``quality``, else from the lists ``mask/better``, ``mask/okay`` and ``mask/worse`` (robomimic's multi-human sets).
+
+Files of all its versions are read, from 0.1 on; what they say of simulator and controller is looked up by
+:mod:`zprl.data.readers.env_args`, and where their actions do not look like it, a warning says so (D06, D07).
 """
 
 from __future__ import annotations
@@ -15,6 +18,8 @@ import numpy as np
 
 from zprl.data.episode import QUALITIES, Episode
 from zprl.data.findings import Finding
+from zprl.data.readers.doubts import ABSOLUTE, doubt
+from zprl.data.readers.env_args import EnvArgs, env_args
 from zprl.data.readers.hdf5_guard import RefusedError, attribute, check_dataset, group, member, member_names, safe_name
 from zprl.data.readers.hdf5_reader import Hdf5Reader, natural, numbers, pictures
 from zprl.data.robomimic_writer import FORMAT_VERSION
@@ -37,15 +42,31 @@ class RobomimicReader(Hdf5Reader):
         """A group ``data`` with demos."""
         return "data" in file and any(name.startswith("demo_") for name in group(file, "data"))
 
+    def facts_of(self, file: h5py.File) -> dict[str, str]:
+        """Environment, simulator and its version, rate, controller, and which actions there are."""
+        data = group(file, "data")
+        said = env_args(data)
+        demos = sorted((name for name in data if name.startswith("demo_")), key=natural)
+        absolute = bool(demos) and member(group(data, demos[0]), ABSOLUTE) is not None
+        others = {"other actions": f"{ABSOLUTE} are recorded too; ingest.actions chooses"} if absolute else {}
+        return {"format": self._format(file)} | said.facts() | others
+
+    def _format(self, file: h5py.File) -> str:
+        return "robomimic"
+
+    def _check_version(self, data: h5py.Group) -> None:
+        version = attribute(data, "zprl_format")
+        if version is not None and version != FORMAT_VERSION:
+            raise RefusedError("D20", f"format version {version}, this zprl reads {FORMAT_VERSION}", "update zprl or convert the file")
+
     def read_file(self, file: h5py.File, path: Path) -> Iterator[Episode | Finding]:
         """Read an open file."""
         try:
             data = group(file, "data")
-            version = attribute(data, "zprl_format")
-            if version is not None and version != FORMAT_VERSION:
-                raise RefusedError("D20", f"format version {version}, this zprl reads {FORMAT_VERSION}", "update zprl or convert the file")
+            self._check_version(data)
             demos = sorted(member_names(data), key=natural)
             quality = _masks(file)
+            said = env_args(data)
             if not demos:
                 raise RefusedError("D02", "the file holds no demos", "record again, or delete the file")
             if "env_args" not in data.attrs:  # its text is not needed
@@ -58,12 +79,16 @@ class RobomimicReader(Hdf5Reader):
         for demo in demos:
             name = f"{path.stem}/{demo}"
             try:
-                episode = self._read_demo(data, demo, name, quality.get(demo, "unknown"))
+                episode = self._read_demo(data, demo, name, quality.get(demo, "unknown"), said)
                 frames += episode.length
             except Exception as error:
                 yield self.refusal(path, error, episode=name)
                 complete = False
                 continue
+            odd = doubt(episode.actions, said, self.actions_key)
+            if odd is not None:
+                code, message, remedy, frame = odd
+                yield Finding(code, "warning", path.as_posix(), message, remedy, name, frame)
             yield episode
         try:
             total = attribute(data, "total")
@@ -74,27 +99,18 @@ class RobomimicReader(Hdf5Reader):
             message = f"attribute total of /data says {total} frames, the demos have {frames}"
             yield self.finding(path, "D03", message, "check whether demos were lost when the file was copied", severity="warning")
 
-    def _read_demo(self, data: h5py.Group, demo: str, name: str, quality: str) -> Episode:
+    def _read_demo(self, data: h5py.Group, demo: str, name: str, quality: str, said: EnvArgs) -> Episode:
         node = group(data, demo)
         member_names(node)
         length = attribute(node, "num_samples")
         if length is None:
             raise RefusedError("D02", "attribute num_samples is missing", "write the number of frames on each demo")
-        actions = numbers(node, "actions", rank=2, length=length)
+        actions = numbers(node, self.actions_key, rank=2, length=length)
         if actions is None:
-            raise RefusedError("D02", f"the dataset {node.name}/actions is missing", "check that it is a robomimic file")
-        source = group(node, "obs")
-        obs = {}
-        available = member_names(source)
-        nodes = {key: member(source, key) for key in available} if self.obs_keys is None else {}
-        states = [key for key, node in nodes.items() if not (isinstance(node, h5py.Dataset) and node.ndim > 2)]
-        for key in self.wanted(available, states):
-            value = pictures(source, key, length=length)
-            value = numbers(source, key, rank=2, length=length) if value is None else value
-            if value is not None:
-                obs[key] = value
+            raise RefusedError("D02", f"the dataset {node.name}/{self.actions_key} is missing", "correct ingest.actions or ingest.reader")
+        obs = self._observations(node, length)
         if not obs:
-            raise RefusedError("D02", f"the group {source.name} holds no state observations", "record proprioception and object state")
+            raise RefusedError("D02", f"{node.name}/obs holds no state observations", "record proprioception and object state")
         rewards = numbers(node, "rewards", rank=1, length=length)
         dones = numbers(node, "dones", rank=1, length=length)
         success = _success(attribute(node, "success"), rewards, dones)
@@ -111,7 +127,23 @@ class RobomimicReader(Hdf5Reader):
             dones=(last if dones is None else dones) > 0.5,
             success=success,
             quality=grade if grade in QUALITIES else "unknown",
+            rate_hz=said.rate_hz,
         )
+
+    def _observations(self, node: h5py.Group, length: object) -> dict[str, np.ndarray]:
+        source = group(node, "obs")
+        available = member_names(source)
+        nodes = {key: member(source, key) for key in available} if self.obs_keys is None else {}
+        states = [key for key, node in nodes.items() if not (isinstance(node, h5py.Dataset) and node.ndim > 2)]
+        found = {key: observation(source, key, length) for key in self.wanted(available, states)}
+        return {key: value for key, value in found.items() if value is not None}
+
+
+def observation(parent: h5py.Group, name: str, length: object) -> np.ndarray | None:
+    """Pictures (L, H, W, 3) uint8, or numbers (L, d) float32; ``None`` if there is no such dataset."""
+    node = member(parent, name)
+    value = pictures(parent, name, length=length, node=node)
+    return numbers(parent, name, rank=2, length=length, node=node) if value is None else value
 
 
 def _success(label: object, rewards: np.ndarray | None, dones: np.ndarray | None) -> bool | None:

@@ -1,124 +1,56 @@
-"""The USD files that Isaac Lab's lift task refers to, authored from primitives: no download, no licence question, no GPU.
+"""The USD files that Isaac's worlds refer to, authored from primitives: no download, no licence question, no GPU.
 
-The Panda's kinematics, joint limits, masses and inertia diagonals follow franka_ros's URDF (Apache-2.0); base mass and finger
-inertias are estimates (ours).  Colliders are capsules and boxes (ours).  The tables below are public because pictures are drawn
-from the same numbers the physics uses.
+Each thing has a module in :mod:`zprl.envs.isaac.usd`.  The tables are public, here too, because pictures are drawn from the same
+numbers the physics uses.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
-import math
 import os
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
 
-if TYPE_CHECKING:
-    from pxr import Gf, Usd
+from zprl.envs.isaac.usd import cabinet, panda, shapes, table
+from zprl.envs.isaac.usd.panda import ARM, CAPSULES, FINGERS, Segment
+from zprl.envs.isaac.usd.shapes import Box, Capsule, Vec3
+from zprl.envs.isaac.usd.table import CUBE_EDGE, TABLE, TABLE_POSE
 
-Vec3 = tuple[float, float, float]
-
-
-class Capsule(NamedTuple):
-    """A capsule along z of the link's frame: radius [m], height of the cylinder between the caps [m], centre [m]."""
-
-    radius: float
-    height: float
-    centre: Vec3
-
-
-class Box(NamedTuple):
-    """A box aligned with the link's frame: edge lengths [m], centre [m]."""
-
-    size: Vec3
-    centre: Vec3
-
-
-class Segment(NamedTuple):
-    """One arm link and the revolute joint (about z) that carries it; URDF conventions, SI units, angles in rad."""
-
-    name: str
-    origin: Vec3
-    roll: float
-    mass: float
-    centre_of_mass: Vec3
-    inertia: Vec3
-    limits: tuple[float, float]
-    effort: float
+__all__ = [
+    "ARM",
+    "BOXES",
+    "CAPSULES",
+    "CUBE_EDGE",
+    "FINGERS",
+    "TABLE",
+    "TABLE_POSE",
+    "Box",
+    "Capsule",
+    "Segment",
+    "Vec3",
+    "author",
+    "ensure",
+    "name",
+]
+BOXES = panda.BOXES | table.BOXES | cabinet.BOXES
+"""Link or thing to boxes in its frame, of everything that has some."""
+_THINGS = (table, panda, cabinet)
 
 
-_H = math.pi / 2
-ARM = (
-    Segment("panda_link1", (0, 0, 0.333), 0, 4.970684, (0.003875, 0.002081, -0.04762), (0.70337, 0.70661, 0.009117), (-2.8973, 2.8973), 87),
-    Segment("panda_link2", (0, 0, 0), -_H, 0.646926, (-0.003141, -0.02872, 0.003495), (0.007962, 0.02811, 0.025995), (-1.7628, 1.7628), 87),
-    Segment(
-        "panda_link3", (0, -0.316, 0), _H, 3.228604, (0.027518, 0.039252, -0.066502), (0.037242, 0.036155, 0.01083), (-2.8973, 2.8973), 87
-    ),
-    Segment(
-        "panda_link4", (0.0825, 0, 0), _H, 3.587895, (-0.05317, 0.104419, 0.027454), (0.025853, 0.019552, 0.028323), (-3.0718, -0.0698), 87
-    ),
-    Segment(
-        "panda_link5",
-        (-0.0825, 0.384, 0),
-        -_H,
-        1.225946,
-        (-0.011953, 0.041065, -0.038437),
-        (0.035549, 0.029474, 0.008627),
-        (-2.8973, 2.8973),
-        12,
-    ),
-    Segment(
-        "panda_link6", (0, 0, 0), _H, 1.666555, (0.060149, -0.014117, -0.010517), (0.001964, 0.004354, 0.005433), (-0.0175, 3.7525), 12
-    ),
-    Segment(
-        "panda_link7", (0.088, 0, 0), _H, 0.735522, (0.010517, -0.004252, 0.061597), (0.012516, 0.010027, 0.004815), (-2.8973, 2.8973), 12
-    ),
-)
-FINGERS = (("panda_leftfinger", 0.0), ("panda_rightfinger", math.pi))
-"""Finger links and the yaw [rad] of their prismatic joints, which slide along y."""
-
-CAPSULES: dict[str, tuple[Capsule, ...]] = {
-    "panda_link0": (Capsule(0.07, 0.04, (-0.02, 0, 0.09)),),
-    "panda_link1": (Capsule(0.06, 0.28, (0, 0, -0.19)),),
-    "panda_link2": (Capsule(0.06, 0.12, (0, 0, 0)),),
-    "panda_link3": (Capsule(0.06, 0.15, (0, 0, -0.145)),),
-    "panda_link4": (Capsule(0.06, 0.12, (0, 0, 0)),),
-    "panda_link5": (Capsule(0.06, 0.10, (0, 0, -0.26)),),
-    "panda_link6": (Capsule(0.05, 0.08, (0, 0, -0.03)),),
-    "panda_link7": (Capsule(0.04, 0.06, (0, 0, 0.02)),),
-}
-"""Colliders of the arm: link name to capsules in the link's frame."""
-
-BOXES: dict[str, tuple[Box, ...]] = {
-    "panda_hand": (Box((0.04, 0.20, 0.06), (0, 0, 0.035)),),
-    "panda_leftfinger": (Box((0.0175, 0.0152, 0.0185), (0, 0.0076, 0.04525)), Box((0.02, 0.012, 0.03), (0, 0.014, 0.018))),
-    "panda_rightfinger": (Box((0.0175, 0.0152, 0.0185), (0, -0.0076, 0.04525)), Box((0.02, 0.012, 0.03), (0, -0.014, 0.018))),
-}
-"""Colliders of the hand: link name to boxes in the link's frame."""
-
-TABLE = Box((1.2, 0.9, 1.0), (0, 0, -0.5))
-"""The table about its own origin; its top face is z = 0."""
-TABLE_POSE: tuple[float, ...] = (0.5, 0.0, 0.0, 0.0, 0.0, math.sqrt(0.5), math.sqrt(0.5))
-"""Where the task puts the table in the environment's frame: position and quaternion xyzw (Isaac Lab's lift task)."""
-CUBE_EDGE = 0.048
-"""Edge of the cube [m]: the task scales its asset, authored at 0.06 m, by 0.8."""
-_CUBE_SCALE = 0.8
-_CUBE_MASS = 0.1
-
-_GROUND = "Isaac/IsaacLab/Environments/Grid/default_ground_plane_checker_v1/default_ground_plane.usda"
-_TABLE = "Isaac/Props/Mounts/SeattleLabTable/table_instanceable.usd"
-_CUBE = "Isaac/Props/Blocks/DexCube/dex_cube_instanceable.usd"
-_PANDA = "Isaac/IsaacLab/Robots/FrankaEmika/franka_panda.usda"
+@functools.cache  # what this process has imported stays what it is, whoever edits the files meanwhile
+def name() -> str:
+    """Name of the folder: a digest of every module that decides what is written, so an edit of a number never meets stale assets."""
+    files = sorted(Path(str(module.__file__)) for module in (shapes, *_THINGS))
+    return hashlib.sha256(b"\0".join(path.read_bytes() for path in files)).hexdigest()[:16]
 
 
 def ensure(cache: Path) -> Path:
     """Return the asset root below ``cache``, authoring it first if this version of the code has not done so yet.
 
-    The folder's name is a digest of this file, so an edit of a number never meets stale assets.  Two processes may race: each
-    authors into its own folder and the first rename wins.
+    Two processes may race: each authors into its own folder and the first rename wins.
     """
-    root = cache / hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:16]
+    root = cache / name()
     if root.is_dir():
         return root
     temp = cache / f"{root.name}.{os.getpid()}.partial"
@@ -134,174 +66,6 @@ def ensure(cache: Path) -> Path:
 
 
 def author(root: Path) -> None:
-    """Write ground plane, table, cube and Panda at the paths that the stock configurations resolve to."""
-    _author_ground(root / _GROUND)
-    _author_table(root / _TABLE)
-    _author_cube(root / _CUBE)
-    _Panda(root / _PANDA).author()
-
-
-def _stage(path: Path, prim: str) -> tuple[Usd.Stage, Usd.Prim]:
-    from pxr import Usd, UsdGeom, UsdPhysics
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    stage = Usd.Stage.CreateNew(str(path))
-    UsdGeom.SetStageUpAxis(stage, UsdGeom.Tokens.z)
-    UsdGeom.SetStageMetersPerUnit(stage, 1.0)
-    UsdPhysics.SetStageKilogramsPerUnit(stage, 1.0)
-    top = UsdGeom.Xform.Define(stage, prim).GetPrim()
-    stage.SetDefaultPrim(top)
-    return stage, top
-
-
-def _collider_box(stage: Usd.Stage, path: str, box: Box) -> None:
-    from pxr import Gf, UsdGeom, UsdPhysics
-
-    cube = UsdGeom.Cube.Define(stage, path)
-    cube.CreateSizeAttr(1.0)
-    cube.AddTranslateOp().Set(Gf.Vec3d(*box.centre))
-    cube.AddScaleOp().Set(Gf.Vec3f(*box.size))
-    UsdPhysics.CollisionAPI.Apply(cube.GetPrim())
-
-
-def _author_ground(path: Path) -> None:
-    """Write what Isaac Lab's ``spawn_ground_plane`` looks for: a Plane collider, an Environment mesh and a tintable shader."""
-    from pxr import Gf, Sdf, UsdGeom, UsdPhysics, UsdShade
-
-    stage, _ = _stage(path, "/GroundPlane")
-    UsdGeom.Xform.Define(stage, "/GroundPlane/Environment").AddScaleOp().Set(Gf.Vec3f(1))
-    mesh = UsdGeom.Mesh.Define(stage, "/GroundPlane/Environment/Geometry")
-    mesh.CreatePointsAttr([(-50, -50, 0), (50, -50, 0), (50, 50, 0), (-50, 50, 0)])
-    mesh.CreateFaceVertexCountsAttr([4])
-    mesh.CreateFaceVertexIndicesAttr([0, 1, 2, 3])
-    UsdGeom.PrimvarsAPI(mesh).CreatePrimvar("st", Sdf.ValueTypeNames.TexCoord2fArray, "varying").Set([(0, 0), (1, 0), (1, 1), (0, 1)])
-    plane = UsdGeom.Plane.Define(stage, "/GroundPlane/CollisionPlane")
-    plane.CreateAxisAttr("Z")
-    plane.CreatePurposeAttr("guide")
-    UsdPhysics.CollisionAPI.Apply(plane.GetPrim())
-    UsdShade.Material.Define(stage, "/GroundPlane/Looks/theGrid")
-    shader = UsdShade.Shader.Define(stage, "/GroundPlane/Looks/theGrid/Shader")
-    shader.CreateIdAttr("UsdPreviewSurface")
-    shader.CreateInput("diffuse_tint", Sdf.ValueTypeNames.Color3f).Set(Gf.Vec3f(0.5))
-    stage.Save()
-
-
-def _author_table(path: Path) -> None:
-    stage, _ = _stage(path, "/Table")
-    _collider_box(stage, "/Table/top", TABLE)
-    stage.Save()
-
-
-def _author_cube(path: Path) -> None:
-    from pxr import UsdPhysics
-
-    stage, top = _stage(path, "/DexCube")
-    UsdPhysics.RigidBodyAPI.Apply(top)
-    UsdPhysics.MassAPI.Apply(top).CreateMassAttr(_CUBE_MASS)
-    edge = CUBE_EDGE / _CUBE_SCALE
-    _collider_box(stage, "/DexCube/collisions", Box((edge, edge, edge), (0, 0, 0)))
-    stage.Save()
-
-
-def _quat(*, roll: float = 0.0, yaw: float = 0.0) -> Gf.Quatf:
-    from pxr import Gf
-
-    x_turn = Gf.Rotation(Gf.Vec3d(1, 0, 0), math.degrees(roll))
-    return Gf.Quatf((x_turn * Gf.Rotation(Gf.Vec3d(0, 0, 1), math.degrees(yaw))).GetQuat())
-
-
-class _Panda:
-    """Writes the robot: links nested below Geometry as in the published asset, joints below Physics."""
-
-    def __init__(self, path: Path) -> None:
-        from pxr import UsdGeom, UsdPhysics
-
-        self.stage, self.top = _stage(path, "/panda")
-        UsdPhysics.ArticulationRootAPI.Apply(self.top)
-        UsdGeom.Scope.Define(self.stage, "/panda/Geometry")
-        UsdGeom.Scope.Define(self.stage, "/panda/Physics")
-        self.where: dict[str, str] = {}
-
-    def author(self) -> None:
-        from pxr import UsdPhysics
-
-        fixed, revolute, prismatic = UsdPhysics.FixedJoint, UsdPhysics.RevoluteJoint, UsdPhysics.PrismaticJoint
-        base = Segment("panda_link0", (0, 0, 0), 0, 2.8, (-0.041, 0, 0.05), (0.00315, 0.00388, 0.004285), (0, 0), 0)
-        self._link(base, None, _quat())
-        self._joint(fixed, "root_joint", None, "panda_link0", (0, 0, 0), _quat())
-        parent = "panda_link0"
-        for number, part in enumerate(ARM, 1):
-            turn = _quat(roll=part.roll)
-            self._link(part, parent, turn)
-            joint = self._joint(revolute, f"panda_joint{number}", parent, part.name, part.origin, turn)
-            self._drive(joint, "Z", part.limits, part.effort, 400, 80, angular=True)
-            parent = part.name
-        hand = Segment("panda_hand", (0, 0, 0.107), 0, 0.73, (-0.01, 0, 0.03), (0.001, 0.0025, 0.0017), (0, 0), 0)
-        turn = _quat(yaw=-math.pi / 4)
-        self._link(hand, parent, turn)
-        self._joint(fixed, "panda_hand_joint", parent, "panda_hand", hand.origin, turn)
-        for number, (name, yaw) in enumerate(FINGERS, 1):
-            finger = Segment(name, (0, 0, 0.0584), 0, 0.015, (0, 0, 0), (1e-5, 1e-5, 1e-5), (0, 0.04), 200)
-            self._link(finger, "panda_hand", _quat())
-            turn = _quat(yaw=yaw)
-            joint = self._joint(prismatic, f"panda_finger_joint{number}", "panda_hand", name, finger.origin, turn, turn)
-            self._drive(joint, "Y", finger.limits, finger.effort, 2000, 100, angular=False)
-        # Isaac Lab's configuration selects these variants by name; here they are empty.
-        for name, choices in (("Physics", ("physx", "mujoco")), ("Colliders", ("primitives", "gripper_only"))):
-            variants = self.top.GetVariantSets().AddVariantSet(name)
-            for choice in choices:
-                variants.AddVariant(choice)
-            variants.SetVariantSelection(choices[0])
-        self.stage.Save()
-
-    def _link(self, part: Segment, parent: str | None, rotation: Gf.Quatf) -> None:
-        from pxr import Gf, UsdGeom, UsdPhysics
-
-        path = self.where[part.name] = f"{self.where[parent] if parent else '/panda/Geometry'}/{part.name}"
-        body = UsdGeom.Xform.Define(self.stage, path)
-        body.AddTranslateOp().Set(Gf.Vec3d(*part.origin))
-        body.AddOrientOp().Set(rotation)
-        UsdPhysics.RigidBodyAPI.Apply(body.GetPrim())
-        props = UsdPhysics.MassAPI.Apply(body.GetPrim())
-        props.CreateMassAttr(part.mass)
-        props.CreateCenterOfMassAttr(Gf.Vec3f(*part.centre_of_mass))
-        props.CreateDiagonalInertiaAttr(Gf.Vec3f(*part.inertia))
-        props.CreatePrincipalAxesAttr(Gf.Quatf(1))
-        for number, shape in enumerate(CAPSULES.get(part.name, ())):
-            capsule = UsdGeom.Capsule.Define(self.stage, f"{path}/capsule_{number}")
-            capsule.CreateRadiusAttr(shape.radius)
-            capsule.CreateHeightAttr(shape.height)
-            capsule.CreateAxisAttr("Z")
-            capsule.AddTranslateOp().Set(Gf.Vec3d(*shape.centre))
-            UsdPhysics.CollisionAPI.Apply(capsule.GetPrim())
-        for number, box in enumerate(BOXES.get(part.name, ())):
-            _collider_box(self.stage, f"{path}/box_{number}", box)
-
-    def _joint(
-        self, kind: Any, name: str, parent: str | None, child: str, origin: Vec3, turn: Gf.Quatf, turn1: Gf.Quatf | None = None
-    ) -> Any:
-        from pxr import Gf
-
-        joint = kind.Define(self.stage, f"/panda/Physics/{name}")
-        if parent:
-            joint.CreateBody0Rel().SetTargets([self.where[parent]])
-        joint.CreateBody1Rel().SetTargets([self.where[child]])
-        joint.CreateLocalPos0Attr(Gf.Vec3f(*origin))
-        joint.CreateLocalRot0Attr(turn)
-        joint.CreateLocalPos1Attr(Gf.Vec3f(0))
-        joint.CreateLocalRot1Attr(turn1 or Gf.Quatf(1))
-        return joint
-
-    @staticmethod
-    def _drive(joint: Any, axis: str, limits: tuple[float, float], effort: float, kp: float, kd: float, *, angular: bool) -> None:
-        from pxr import UsdPhysics
-
-        unit = 180.0 / math.pi if angular else 1.0  # USD writes angles in degrees
-        joint.CreateAxisAttr(axis)
-        joint.CreateLowerLimitAttr(limits[0] * unit)
-        joint.CreateUpperLimitAttr(limits[1] * unit)
-        drive = UsdPhysics.DriveAPI.Apply(joint.GetPrim(), "angular" if angular else "linear")
-        drive.CreateTypeAttr("force")
-        drive.CreateMaxForceAttr(effort)
-        drive.CreateStiffnessAttr(kp / unit)
-        drive.CreateDampingAttr(kd / unit)
+    """Write every thing below ``root``, those of stock configurations at the paths that these resolve to."""
+    for thing in _THINGS:
+        thing.author(root)

@@ -15,10 +15,10 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from zprl.envs.isaac import assets
-from zprl.errors import EnvironmentProblem
+from zprl.errors import EnvironmentProblem, ZprlError
 
 CACHE_VARIABLE = "ZPRL_CACHE"
 """Environment variable with the folder for authored assets and compiled kernels; default ``.cache``."""
@@ -27,8 +27,11 @@ _SHOWN = 4000  # characters of the start's output that a failure shows
 _ALLOCATORS = ("zeros", "empty", "full", "ones", "zeros_like", "empty_like", "clone")
 
 
-def prepare() -> Path:
+def prepare(*, own_assets: bool = False) -> Path:
     """Author the assets, point Isaac Lab and Warp at the caches, allow unpinned memory; return the asset root.
+
+    Args:
+        own_assets: Leave the asset root that the user has set, for a user's own task.
 
     Raises:
         EnvironmentProblem: Isaac Lab is not installed, or was imported before with other assets.
@@ -37,9 +40,11 @@ def prepare() -> Path:
     os.environ.setdefault("WARP_CACHE_PATH", str(cache / "warp"))
     imported = "isaaclab.utils.assets" in sys.modules
     try:
-        if imported:  # the root is fixed by now: bring it back if somebody removed it, e.g. a cleaned temporary folder
+        if own_assets and _ROOT_VARIABLE in os.environ:
+            root = Path(os.environ[_ROOT_VARIABLE])
+        elif imported:  # the root is fixed by now: bring it back if somebody removed it, e.g. a cleaned temporary folder
             root = Path(os.environ.get(_ROOT_VARIABLE, ""))
-            if assets.ensure(root.parent) != root:
+            if root.name != assets.name() or assets.ensure(root.parent) != root:
                 raise EnvironmentProblem(
                     f"Isaac Lab was imported with other assets ({root})", remedy="make the environment before any import of isaaclab"
                 )
@@ -115,6 +120,9 @@ def quiet() -> Iterator[None]:
                 warnings.simplefilter("ignore")
                 yield
             failed = False
+        except ZprlError:  # it says all there is to say
+            failed = False
+            raise
         finally:
             sink.flush()
             for target, copy in zip((1, 2), saved, strict=True):
@@ -123,3 +131,70 @@ def quiet() -> Iterator[None]:
             if failed:
                 sink.seek(0)
                 sys.stderr.write(sink.read()[-_SHOWN:])
+
+
+class Launched:
+    """The one Isaac Lab environment of this process, from start to end; the next one starts afresh."""
+
+    _open: ClassVar[bool] = False
+
+    def __init__(self) -> None:
+        self._env: Any = None
+        self._stack = contextlib.ExitStack()
+
+    def start(self, build: Callable[[], Any], device: str, *, own_assets: bool = False) -> Any:
+        """Launch the simulator and make the manager-based environment that ``build()`` configures; both without chatter.
+
+        ``own_assets`` is :func:`prepare`'s.
+
+        Raises:
+            EnvironmentProblem: one is open already, Isaac Lab is not installed, an asset is missing, or the engine does not start.
+        """
+        if Launched._open:
+            raise EnvironmentProblem("an Isaac environment is open in this process already", remedy="close it first")
+        try:
+            with quiet(), bare_argv(), explained():
+                prepare(own_assets=own_assets)
+                from isaaclab.app import launch_simulation
+                from isaaclab.envs import ManagerBasedRLEnv
+
+                config = build()
+                self._stack.enter_context(launch_simulation(config, {"visualizer": None, "device": device}))
+                self._env = ManagerBasedRLEnv(cfg=config)
+        except BaseException:  # also on Ctrl-C: the launcher holds process-wide state
+            self._stack.close()
+            raise
+        Launched._open = True
+        return self._env
+
+    def close(self) -> None:
+        """Close the simulator; twice is harmless."""
+        env, self._env = self._env, None
+        if env is not None:
+            with quiet():
+                env.close()
+                self._stack.close()
+            Launched._open = False
+
+
+@contextlib.contextmanager
+def explained() -> Iterator[None]:
+    """Turn what goes wrong while Isaac Lab starts into one sentence with a remedy."""
+    try:
+        yield
+    except ZprlError:
+        raise
+    except FileNotFoundError as error:
+        raise EnvironmentProblem(
+            f"an asset is missing: {error}", remedy=f"put it there, or set {_ROOT_VARIABLE} to the folder that holds Isaac's assets"
+        ) from error
+    except ModuleNotFoundError as error:
+        raise EnvironmentProblem(
+            f"Isaac Lab needs the module '{error.name}' for this", remedy="install it, or choose another engine"
+        ) from error
+    except Exception as error:  # whatever a native engine raises is a machine that cannot run it
+        text = str(error).strip().splitlines() or [type(error).__name__]
+        raise EnvironmentProblem(
+            f"Isaac Lab does not start: {text[0][:300]}",
+            remedy="`zprl doctor` says what is installed; try the other task.physics or device cpu",
+        ) from error

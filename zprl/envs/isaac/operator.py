@@ -1,35 +1,29 @@
-"""A scripted operator that lifts the cube, with the failings of people: aims beside it, trembles, takes its time, tries again.
+"""Scripted operators with the failings of people: they aim beside things, tremble, take their time, and try again.
 
-Closed loop, vectorised, one state machine per environment: hover over the cube, descend, grip, lift; back to hover if the cube
-stayed down.  Skill is drawn per episode; names are robomimic's (better, okay, worse).  The numbers are ours, measured on this task:
-aiming errors along x matter (the fingers centre the cube along y), and beyond 0.02 m the grasp slips.
+Closed loop, vectorised, one state machine per environment.  Skill is drawn per episode; names are robomimic's (better, okay,
+worse).  A task's operator is a subclass: its phases, when each ends, where the tool goes in it.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from zprl import seeding
-from zprl.envs.isaac.lift_cube import WORKSPACE
+from zprl.envs.isaac.world import WORKSPACE
 from zprl.envs.rotation import DOWN_6D
 
 if TYPE_CHECKING:
     from zprl.envs.base import Obs
 
-HOVER, DESCEND, GRIP, LIFT = range(4)
-HOVER_HEIGHT = 0.12
-"""Height of the tool over the cube's centre before it descends [m]."""
-GRASP_HEIGHT = 0.018
-"""Height of the tool over the table when it grips [m]; the resting cube's centre is at 0.024 m."""
-LIFT_HEIGHT = 0.26
-GRIP_STEPS = 12
-_ARRIVED = 0.012
-_NEAR = 0.05
-_PATIENCE = 80
+ARRIVED = 0.012
+"""The tool is where it was sent when it is that near [m]."""
+PATIENCE = 80
 """Steps after which a phase ends although the tool has not arrived: no operator waits for ever."""
+_NEAR = 0.05
 
 
 class Skill(BaseModel):
@@ -44,7 +38,7 @@ class Skill(BaseModel):
 
 
 class OperatorSettings(BaseModel):
-    """Grades of operators; recorded with the demonstrations."""
+    """Grades of operators; recorded with the demonstrations.  The defaults are measured on lift-cube (ours)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -57,7 +51,7 @@ class OperatorSettings(BaseModel):
         return {"better": self.better, "okay": self.okay, "worse": self.worse}
 
 
-class Operator:
+class ScriptedOperator:
     """One episode's worth of operating N environments.
 
     All randomness is a pure function of (seed, step): two operators with equal seeds that see equal observations act equally.
@@ -65,11 +59,22 @@ class Operator:
     Args:
         num_envs: N.
         seed: Seed of grades, aim and tremor.
-        settings: Grades of operators.
+        settings: Grades of operators; by default the task's.
+
+    Attributes:
+        phases: Number of phases; the first is 0, and after the last comes the first: another try with a new aim.
+        slow: Phases at half the speed.
+        closed: Phases with the gripper closed.
+        defaults: The task's grades.
     """
 
+    phases: ClassVar[int]
+    slow: ClassVar[tuple[int, ...]] = ()
+    closed: ClassVar[tuple[int, ...]] = ()
+    defaults: ClassVar[OperatorSettings] = OperatorSettings()
+
     def __init__(self, num_envs: int, seed: int, settings: OperatorSettings | None = None) -> None:
-        self.settings = settings or OperatorSettings()
+        self.settings = settings or self.defaults
         grades = self.settings.grades()
         shares = torch.tensor([skill.share for skill in grades.values()])
         draw = seeding.torch_generator(seed, "operator-grade")
@@ -78,53 +83,67 @@ class Operator:
         skills = torch.tensor([[s.bias, s.jitter, s.speed] for s in grades.values()])[index]
         self._bias, self._jitter, self._speed = skills.unsqueeze(2).unbind(1)
         self._seed, self._step = seed, 0
-        self._phase = torch.full((num_envs,), HOVER)
+        self._phase = torch.zeros(num_envs, dtype=torch.long)
         self._timer = torch.zeros(num_envs, dtype=torch.long)
         self._aim = torch.zeros(num_envs, 2)
         self._goal_xy = torch.zeros(num_envs, 2)
         self._reference: torch.Tensor | None = None
         self._down = torch.tensor(DOWN_6D).expand(num_envs, 6)
         self._low, self._high = torch.tensor(WORKSPACE)
+        self._slow = torch.tensor([phase in self.slow for phase in range(self.phases)])
+        self._closed = torch.tensor([phase in self.closed for phase in range(self.phases)])
+
+    @classmethod
+    def settings_of(cls, given: Mapping[str, Any]) -> OperatorSettings:
+        """The task's grades with those given in their place."""
+        return OperatorSettings.model_validate({**cls.defaults.model_dump(), **given})
 
     def act(self, obs: Obs) -> torch.Tensor:
         """Return the next action (N, 10) for observations (N, d), on the observations' device."""
-        device = obs["object"].device
-        tool, cube = obs["robot0_eef_pos"].cpu(), obs["object"][:, :3].cpu()
+        device = obs["robot0_eef_pos"].device
+        seen = {key: value.cpu() for key, value in obs.items()}
+        tool = seen["robot0_eef_pos"]
         draw = seeding.torch_generator(self._seed, "operator-step", self._step)
         noise = torch.randn(len(tool), 5, generator=draw)
         if self._reference is None:
             self._reference = tool.clone()
             self._aim = self._bias * noise[:, 3:]
-        self._advance(tool, cube, noise[:, 3:])
-        # Below the hover height the aim is committed to: people do not correct in the last centimetres either.
-        self._goal_xy = torch.where((self._phase == HOVER)[:, None], cube[:, :2] + self._aim, self._goal_xy)
-        heights = torch.tensor([0.024 + HOVER_HEIGHT, GRASP_HEIGHT, GRASP_HEIGHT, LIFT_HEIGHT])
-        goal = torch.cat((self._goal_xy, heights[self._phase][:, None]), 1)
+        self._advance(tool, seen, noise[:, 3:])
+        goal = self.goal(tool, seen)
         move = goal - self._reference
         distance = move.norm(dim=1, keepdim=True)
-        speed = torch.where((self._phase == DESCEND)[:, None], 0.5, 1.0) * self._speed
+        speed = torch.where(self._slow[self._phase][:, None], 0.5, 1.0) * self._speed
         self._reference = self._reference + move * (speed / torch.maximum(distance, speed))
         # The arm lags behind its target; near the goal people lead it by what they see missing.
         missing = goal[:, :2] - tool[:, :2]
         lead = torch.where(missing.norm(dim=1, keepdim=True) < _NEAR, missing, 0.0)
         target = self._reference + self._jitter * noise[:, :3]
         target = torch.cat((target[:, :2] + lead, target[:, 2:]), 1).clamp(self._low, self._high)
-        gripper = torch.where(self._phase >= GRIP, -1.0, 1.0)[:, None]
+        gripper = torch.where(self._closed[self._phase], -1.0, 1.0)[:, None]
         self._step += 1
-        return torch.cat((target, self._down, gripper), 1).to(device)
+        return torch.cat((target, self.turn(seen), gripper), 1).to(device)
 
-    def _advance(self, tool: torch.Tensor, cube: torch.Tensor, noise: torch.Tensor) -> None:
+    def goal(self, tool: torch.Tensor, seen: Obs) -> torch.Tensor:
+        """Where the tool shall go in the present phases, (N, 3)."""
+        raise NotImplementedError
+
+    def ends(self, tool: torch.Tensor, seen: Obs, late: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Per phase, whether it ends now, (N,) bool; ``late`` says where patience is over."""
+        raise NotImplementedError
+
+    def follows(self, tool: torch.Tensor, seen: Obs) -> torch.Tensor:
+        """The phase that comes next, (N,)."""
+        return (self._phase + 1) % self.phases
+
+    def turn(self, seen: Obs) -> torch.Tensor:
+        """Orientation of the tool (N, 6); straight down."""
+        return self._down
+
+    def _advance(self, tool: torch.Tensor, seen: Obs, noise: torch.Tensor) -> None:
         """Move each state machine on by at most one phase."""
         self._timer += 1
-        late = self._timer > _PATIENCE
-        over = (tool[:, :2] - self._goal_xy).norm(dim=1) < _ARRIVED
-        over &= (tool[:, 2] - 0.024 - HOVER_HEIGHT).abs() < 2 * _ARRIVED
-        low = tool[:, 2] < GRASP_HEIGHT + _ARRIVED
-        missed = (tool[:, 2] > 0.10) & (cube[:, 2] < 0.05)
-        phase = self._phase
-        follow = torch.stack((over | late, low | late, self._timer > GRIP_STEPS, missed | late))
-        go = follow[phase, torch.arange(len(phase))] & (self._timer > 1)
-        retry = go & (phase == LIFT)
-        self._aim = torch.where(retry[:, None], self._bias * noise, self._aim)
-        self._phase = torch.where(go, (phase + 1) % 4, phase)
+        ends = torch.stack(self.ends(tool, seen, self._timer > PATIENCE))
+        go = ends[self._phase, torch.arange(len(tool))] & (self._timer > 1)
+        self._phase = torch.where(go, self.follows(tool, seen), self._phase)
+        self._aim = torch.where((go & (self._phase == 0))[:, None], self._bias * noise, self._aim)
         self._timer = torch.where(go, 0, self._timer)

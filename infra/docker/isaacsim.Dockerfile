@@ -1,0 +1,22 @@
+# Stages with a world, where Isaac Sim's Kit lives: the image that ZPRL_CONTAINER names (docs/isaac-sim.md).
+#
+# Never built by this repository's tests: the base is NVIDIA's, behind its licence, and wants an RTX GPU.  From the repository's root:
+#
+#   docker build -f infra/docker/isaacsim.Dockerfile --build-arg ISAACSIM=<NVIDIA's image of Isaac Sim 6.2> -t zprl-isaacsim .
+#
+# Neither Prefect nor DVC nor MLflow is in it.  The code that runs is the project's own, mounted; what is installed here is what it needs,
+# and the names of its tasks (entry points): build anew after adding one.
+ARG ISAACSIM
+FROM ${ISAACSIM}
+
+USER root
+# Isaac Sim's Python is a script that sets its paths first.
+RUN printf '#!/bin/sh\nexec /isaac-sim/python.sh "$@"\n' > /usr/local/bin/python && chmod 755 /usr/local/bin/python
+COPY infra/docker/isaacsim.txt /tmp/isaacsim.txt
+RUN python -m pip install --no-cache-dir -r /tmp/isaacsim.txt
+COPY pyproject.toml README.md /opt/zprl/
+COPY zprl /opt/zprl/zprl
+COPY pipelines /opt/zprl/pipelines
+RUN python -m pip install --no-cache-dir --no-deps /opt/zprl
+ENTRYPOINT []
+CMD ["python", "--version"]

@@ -1,0 +1,34 @@
+"""``python -m pipelines.stage_in_container MODULE [ARGUMENTS]``: a stage inside an image, with neither Prefect, DVC nor MLflow.
+
+No kernel tells a process in a container that the one outside has died; its standard input does, which then ends.
+"""
+
+from __future__ import annotations
+
+import os
+import runpy
+import signal
+import sys
+import threading
+
+from pipelines import container
+
+
+def _stop_with_input() -> None:
+    """Ask the stage to stop at its next resume point when whoever started it is gone."""
+    while os.read(0, 4096):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def main() -> None:
+    """Run the stage as if by ``python -m``."""
+    os.environ.pop(container.VARIABLE, None)  # here it runs
+    threading.Thread(target=_stop_with_input, daemon=True).start()
+    module = sys.argv[1]
+    sys.argv[:] = sys.argv[1:]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,48 @@
+"""Which feature of a LeRobot dataset holds which observation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from zprl.errors import DataError
+
+STATE = "observation.state"
+OBSERVATION = "observation."
+PICTURES = "observation.images."
+
+
+def observation_key(feature: str) -> str | None:
+    """The observation that a feature holds: ``observation.images.<key>`` and ``observation.<key>`` hold ``<key>``.
+
+    The dimensions of ``observation.state`` may be named after keys of their own, see :func:`state_names`.
+
+    >>> observation_key("observation.images.wrist_image"), observation_key("observation.object"), observation_key("action")
+    ('wrist_image', 'object', None)
+    """
+    for start in (PICTURES, OBSERVATION):
+        if feature.startswith(start) and len(feature) > len(start):
+            return feature.removeprefix(start)
+    return None
+
+
+def picture_feature(key: str) -> str:
+    """The feature that holds a camera's pictures.
+
+    Raises:
+        DataError: LeRobot takes no such name.
+
+    >>> picture_feature("wrist_image")
+    'observation.images.wrist_image'
+    """
+    if "/" in key or not key:
+        raise DataError(f"a camera is named '{key}', and LeRobot takes no names with a slash", remedy="rename it in the recording")
+    return PICTURES + key
+
+
+def state_names(widths: Mapping[str, int]) -> list[str]:
+    """Names of the dimensions of the joined state, ``<key>.<index>``; readers split it again by them.
+
+    >>> state_names({"eef_pos": 2, "gripper": 1})
+    ['eef_pos.0', 'eef_pos.1', 'gripper.0']
+    """
+    return [f"{key}.{index}" for key, width in widths.items() for index in range(width)]

@@ -1,0 +1,147 @@
+"""What robomimic's attribute ``env_args`` says of a recording: simulator, rate, controller.  It is text from a stranger and may lie.
+
+Its eras: robomimic 0.1 has no ``env_version``; with robosuite up to 1.4 ``controller_configs`` is one controller (a list of them for two
+robots) with ``control_delta``; since robosuite 1.5 it is a composite one, whose ``body_parts`` each have an ``input_type``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import h5py
+
+from zprl.data.readers.hdf5_guard import RefusedError, attribute
+
+MAX_TEXT = 2**20
+MAX_SAID = 100
+MAX_DEPTH = 6
+MAX_HZ = 10_000.0
+MAX_BOUND = 1e6
+ROBOSUITE = 1
+"""robomimic's number of this kind of environment (``EnvType.ROBOSUITE_TYPE``)."""
+POSE = "OSC_POSE"
+
+
+@dataclass(frozen=True)
+class EnvArgs:
+    """What is said, ``None`` where it is not.
+
+    Attributes:
+        name: Of the environment.
+        simulator: Its name.
+        version: Of the simulator.
+        rate_hz: Control steps per second.
+        controllers: Types of the arms' controllers.
+        delta: Whether their actions are changes of a pose; ``None`` also where controllers differ.
+        bounds: Lowest and highest number of an action.
+        sim_args: Whether Isaac Lab's own arguments are there.
+    """
+
+    name: str | None = None
+    simulator: str | None = None
+    version: str | None = None
+    rate_hz: float | None = None
+    controllers: tuple[str, ...] = ()
+    delta: bool | None = None
+    bounds: tuple[float, float] | None = None
+    sim_args: bool = False
+
+    @property
+    def of_poses(self) -> bool:
+        """Whether actions begin with the pose, or its change, of one arm: position 3, rotation vector 3."""
+        return self.controllers == (POSE,)
+
+    def facts(self) -> dict[str, str]:
+        """In words, for the data report."""
+        said = {"environment": self.name, "simulator": self.simulator, "simulator version": self.version}
+        if self.rate_hz is not None:
+            said["rate"] = f"{self.rate_hz:g} Hz"
+        if self.controllers:
+            kind = {True: ", actions are deltas", False: ", actions are absolute", None: ""}[self.delta]
+            said["controller"] = f"{', '.join(self.controllers)}{kind}"
+        return {name: text for name, text in said.items() if text}
+
+
+def env_args(data: h5py.Group) -> EnvArgs:
+    """What the attributes of the group ``data`` say; nothing where they cannot be understood."""
+    said = _mapping(_json(data, "env_args"))
+    kwargs = _mapping(said.get("env_kwargs"))
+    sim = _mapping(said.get("sim_args"))  # Isaac Lab's RecorderManager.get_ep_meta
+    version = said.get("env_version") or _plain(data, "env_version") or _plain(data, "repository_version")
+    kind = said.get("type")
+    robosuite = type(kind) is int and kind == ROBOSUITE
+    found = list(_controllers(kwargs.get("controller_configs"))) if robosuite else []
+    deltas = {delta for _, delta, _ in found}
+    bounds = {limit for *_, limit in found}
+    return EnvArgs(
+        name=_text(said.get("env_name")),
+        simulator="robosuite" if robosuite else "Isaac Lab" if sim else None,
+        version=_text(version),
+        rate_hz=_rate(kwargs.get("control_freq")) or _rate_of_steps(sim),
+        controllers=tuple(name for name, *_ in found),
+        delta=deltas.pop() if len(deltas) == 1 else None,
+        bounds=bounds.pop() if len(bounds) == 1 else None,
+        sim_args=bool(sim),
+    )
+
+
+def _controllers(config: Any, depth: int = 0) -> Iterator[tuple[str, bool | None, tuple[float, float] | None]]:
+    """Type, delta and bounds of each controller of a pose."""
+    if depth > MAX_DEPTH:
+        return
+    if isinstance(config, list):
+        for part in config[:MAX_SAID]:
+            yield from _controllers(part, depth + 1)
+        return
+    found = _mapping(config)
+    name = found.get("type")
+    if isinstance(name, str) and name.startswith("OSC_"):
+        delta = found.get("control_delta", {"delta": True, "absolute": False}.get(str(found.get("input_type"))))
+        bounds = (found.get("input_min"), found.get("input_max"))
+        numbers = [float(b) for b in bounds if isinstance(b, int | float) and -MAX_BOUND <= b <= MAX_BOUND]
+        limits = (numbers[0], numbers[1]) if delta is True and len(numbers) == 2 and numbers[0] < numbers[1] else None
+        yield ascii(name)[1:-1][:MAX_SAID], delta if isinstance(delta, bool) else None, limits
+        return
+    parts = _mapping(found.get("body_parts")) or (found if depth else {})
+    for part in list(parts.values())[:MAX_SAID]:
+        if isinstance(part, dict):
+            yield from _controllers(part, depth + 1)
+
+
+def _json(node: h5py.Group, name: str) -> Any:
+    text = _plain(node, name)
+    if not isinstance(text, str) or len(text) > MAX_TEXT:
+        return None
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _plain(node: h5py.Group, name: str) -> str | int | float | bool | None:
+    try:
+        return attribute(node, name)
+    except RefusedError:
+        return None
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _text(value: Any) -> str | None:
+    """Short and printable, or nothing."""
+    return ascii(value)[1:-1][:MAX_SAID] if isinstance(value, str) and value else None
+
+
+def _rate(value: Any) -> float | None:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if number and 0 < value <= MAX_HZ else None
+
+
+def _rate_of_steps(sim: dict[str, Any]) -> float | None:
+    step, count = (v if isinstance(v, int | float) and 0 < v < MAX_BOUND else 0 for v in (sim.get("dt"), sim.get("decimation")))
+    return _rate(round(1 / (step * count), 6)) if step * count > 1 / MAX_HZ else None

@@ -1,0 +1,110 @@
+"""Which features of a LeRobot dataset are read as which observation keys, actions and labels."""
+
+from __future__ import annotations
+
+import difflib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from zprl.data.lerobot_names import observation_key
+from zprl.data.readers.hdf5_guard import RefusedError, safe_name
+from zprl.data.readers.lerobot_meta import INFO, NUMBERS, Info
+
+PREFIX = "observation."
+STATE = "observation.state"
+INDEX, TIME = "episode_index", "timestamp"
+ACTION, REWARD, DONE, SUCCESS = "action", "next.reward", "next.done", "next.success"
+
+Parts = Mapping[str, tuple[str, slice]]
+"""Per key the feature that holds it, and which numbers of its vector."""
+
+
+def state_parts(info: Info) -> Parts:
+    """The keys of state, and where each is found."""
+    features = {
+        name: feature
+        for name, feature in info.features.items()
+        if name.startswith(PREFIX) and safe_name(name.removeprefix(PREFIX)) and NUMBERS.fullmatch(feature.dtype)
+    }
+    found = {name.removeprefix(PREFIX): (name, slice(None)) for name in features}
+    if STATE in features:
+        split = split_names(features[STATE].names or ())
+        if split and len(features[STATE].names or ()) == features[STATE].shape[0] and not set(split) & (set(found) - {"state"}):
+            del found["state"]
+            return {key: (STATE, where) for key, where in split.items()} | found
+    return found
+
+
+def split_names(names: Sequence[str]) -> dict[str, slice]:
+    """Which numbers of a vector belong to which key, if all their names are ``<key>.<index>``; else nothing.
+
+    >>> split_names(["pos.0", "pos.1", "grip.0"])
+    {'pos': slice(0, 2, None), 'grip': slice(2, 3, None)}
+    >>> split_names(["shoulder.pos", "elbow.pos"])
+    {}
+    """
+    found: dict[str, slice] = {}
+    last = None
+    for place, name in enumerate(names):
+        key, _, index = name.rpartition(".")
+        if key != last:
+            if key in found or not safe_name(key):
+                return {}
+            found[key], last = slice(place, place), key
+        if index != str(place - found[key].start):
+            return {}
+        found[key] = slice(found[key].start, place + 1)
+    return found
+
+
+def columns_of(info: Info, observed: Sequence[str]) -> list[str]:
+    """Columns of the Parquet files that are read, for the features ``observed``.
+
+    Raises:
+        RefusedError: there are no actions (D02).
+    """
+    if ACTION not in info.features:
+        raise RefusedError("D02", f"{INFO} has no feature `action`", "record what was commanded")
+    present = [name for name in (REWARD, DONE, SUCCESS) if name in info.features]
+    stored = [name for name in observed if info.features[name].dtype != "video"]
+    return list(dict.fromkeys([INDEX, TIME, ACTION, *present, *stored]))
+
+
+def success_source(info: Info, labelled: bool) -> str | None:
+    """Where success is read from; ``None`` where nothing says it."""
+    if labelled:
+        return "`success` in meta/episodes"
+    return next((f"column `{name}`" for name in (SUCCESS, REWARD) if name in info.features), None)
+
+
+def wanted(info: Info, parts: Parts, asked: Sequence[str] | None) -> list[str]:
+    """Keys to read, in order: those asked for, else all of state.
+
+    Raises:
+        RefusedError: one is missing (D22), or there is no state (D02).
+    """
+    states = [key for key, (name, _) in parts.items() if len(info.features[name].shape) <= 1]
+    if asked is None:
+        if not states:
+            raise RefusedError("D02", "the dataset holds no state observations", "name its pictures in ingest.obs_keys")
+        return states
+    there = [*parts, *picture_keys(info)]
+    missing = [key for key in asked if key not in parts and camera_of(info, key) not in info.cameras]
+    if missing:
+        near = difflib.get_close_matches(missing[0], there, n=1)
+        hint = f"did you mean '{near[0]}'?" if near else "correct ingest.obs_keys"
+        raise RefusedError("D22", f"observation '{missing[0]}' is missing; there are {', '.join(there)}", hint)
+    return list(asked)
+
+
+def picture_keys(info: Info) -> dict[str, str]:
+    """Feature of each key of pictures; of two that would have one name, both have their full one."""
+    cameras = [name for name in info.cameras if name.startswith(PREFIX)]
+    short = {name: observation_key(name) or name for name in cameras}
+    taken = Counter(short.values())
+    return {key if taken[key] == 1 else name.removeprefix(PREFIX): name for name, key in short.items()}
+
+
+def camera_of(info: Info, key: str) -> str:
+    """The feature that holds a key's pictures; ``images.<key>`` is understood too."""
+    return picture_keys(info).get(key, PREFIX + key)

@@ -1,0 +1,309 @@
+"""What a LeRobot dataset says of itself (``meta/``): features, where each episode lies, tasks; formats v2.1 and v3.0.
+
+Everything is checked before it is used: versions, sizes, names, and that every path a template or a link makes stays in the folder.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from zprl.data.episode import QUALITIES
+from zprl.data.readers.hdf5_guard import RefusedError, safe_name
+from zprl.data.readers.parquet_guard import column_names, read_batches
+
+INFO = "meta/info.json"
+VERSIONS = ("v2.1", "v3.0")
+PICTURES = ("image", "video")
+NUMBERS = re.compile(r"(float|u?int)\d+|bool")
+MAX_INFO = 2**24
+MAX_META = 2**28
+MAX_EPISODES = 10**6
+MAX_FRAMES = 10**7
+MAX_RATE = 10_000
+PLACE = re.compile(r"\{(\w+)(?::0?(\d))?d?\}")
+"""A field of a path template: a name, and a width of one digit."""
+WHOLE = "check that the folder was copied whole, with links followed (`cp -rL`)"
+
+
+@dataclass(frozen=True)
+class Feature:
+    """A column, or the pictures of a camera.
+
+    Attributes:
+        dtype: As ``info.json`` says; ``image`` and ``video`` are pictures.
+        shape: Of one frame.
+        names: Of a vector's numbers, where it is a plain list.
+        depth: Whether pictures hold distances, not colours.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    names: tuple[str, ...] | None
+    depth: bool
+
+
+@dataclass(frozen=True)
+class Info:
+    """The content of ``meta/info.json``.
+
+    Attributes:
+        root: The dataset's folder.
+        version: One of :data:`VERSIONS`.
+        rate_hz: Frames per second.
+        robot: Its type, or empty.
+        features: By full name, e.g. ``observation.state``.
+        data_path: Template of Parquet files.
+        video_path: Template of videos; empty where there are none.
+        chunk: Episodes per folder in v2.1.
+        episodes: How many there are said to be, if it is said.
+        frames: The same of frames.
+    """
+
+    root: Path
+    version: str
+    rate_hz: float
+    robot: str
+    features: Mapping[str, Feature]
+    data_path: str
+    video_path: str
+    chunk: int
+    episodes: int | None
+    frames: int | None
+
+    @property
+    def cameras(self) -> list[str]:
+        """Full names of the features that are pictures of colours."""
+        return [name for name, feature in self.features.items() if feature.dtype in PICTURES and not feature.depth]
+
+
+@dataclass(frozen=True)
+class EpisodeRow:
+    """Where an episode lies and how it was labelled.
+
+    Attributes:
+        index: Its number.
+        length: Frames.
+        success: As labelled; ``None`` without a label.
+        quality: One of :data:`zprl.data.episode.QUALITIES`.
+        data: Parquet file, relative to the dataset.
+        videos: Per feature its file, relative to the dataset, and the second in it at which the episode begins.
+    """
+
+    index: int
+    length: int
+    success: bool | None
+    quality: str
+    data: str
+    videos: Mapping[str, tuple[str, float]]
+
+
+def read_info(root: Path) -> Info:
+    """Read ``meta/info.json``.
+
+    Raises:
+        RefusedError: D01, D02, D05, D16, D17, D18 or D20.
+    """
+    said = _json(inside(root, INFO, limit=MAX_INFO).read_text(encoding="utf-8"), INFO)
+    version = said.get("codebase_version")
+    if version not in VERSIONS:
+        remedy = "convert it with LeRobot's own converters (lerobot.datasets.v30.convert_dataset_v21_to_v30 and its forerunners)"
+        raise RefusedError("D20", f"format version {str(version)[:20]!a}, read are {' and '.join(VERSIONS)}", remedy)
+    rate = said.get("fps")
+    if isinstance(rate, bool) or not isinstance(rate, int | float) or not math.isfinite(rate) or not 0 < rate <= MAX_RATE:
+        raise RefusedError("D05", f"fps in {INFO} is {str(rate)[:20]!a}", "write the frames per second")
+    features = said.get("features")
+    if not isinstance(features, dict) or not all(isinstance(feature, dict) for feature in features.values()):
+        raise RefusedError("D02", f"{INFO} has no features", WHOLE)
+    odd = next((name for name in features if not safe_name(name)), None)
+    if odd is not None:
+        raise RefusedError("D18", f"the feature {odd[:40]!a} has no safe name", "rename it to at most 100 plain characters")
+    return Info(
+        root=root,
+        version=version,
+        rate_hz=float(rate),
+        robot=str(said.get("robot_type") or "")[:60],
+        features={name: _feature(feature) for name, feature in features.items()},
+        data_path=str(said.get("data_path") or ""),
+        video_path=str(said.get("video_path") or ""),
+        chunk=_count(said, "chunks_size", INFO, least=1) if version == "v2.1" else 1,
+        episodes=said["total_episodes"] if isinstance(said.get("total_episodes"), int) else None,
+        frames=said["total_frames"] if isinstance(said.get("total_frames"), int) else None,
+    )
+
+
+def read_episodes(info: Info, cameras: Sequence[str] = ()) -> tuple[list[EpisodeRow], bool]:
+    """All episodes by number, with the videos of ``cameras`` (full names), and whether they have labels of success.
+
+    Raises:
+        RefusedError: D01, D02, D05, D16, D17 or D18.
+    """
+    films = [name for name in cameras if info.features[name].dtype == "video"]
+    rows: dict[int, EpisodeRow] = {}
+    labelled = False
+    for said in _rows_v21(info) if info.version == "v2.1" else _rows_v30(info, films):
+        row = _row(info, said, films)
+        labelled |= "success" in said
+        if row.index in rows:
+            raise RefusedError("D18", f"episode {row.index} is listed twice in meta/episodes", "remove one of the two rows")
+        if len(rows) == MAX_EPISODES:
+            raise RefusedError("D17", f"more than {MAX_EPISODES} episodes are listed", "split the dataset")
+        rows[row.index] = row
+    if not rows:
+        raise RefusedError("D02", "the dataset lists no episodes", "record some, or take the folder out of the data")
+    return [rows[index] for index in sorted(rows)], labelled
+
+
+def read_tasks(info: Info, most: int = 3) -> list[str]:
+    """The first sentences that say what was to be done; an error where they cannot be read."""
+    found: list[str] = []
+    if info.version == "v2.1":
+        rows: Iterator[dict[str, Any]] = _lines(info, "meta/tasks.jsonl")
+    else:
+        path = inside(info.root, "meta/tasks.parquet", limit=MAX_META)
+        names = column_names(path)
+        column = next(name for name in ("task", "__index_level_0__") if name in names)
+        rows = ({"task": row[column]} for batch in read_batches(path, [column]) for row in batch.to_pylist())
+    for row in rows:
+        found.append(str(row.get("task")))
+        if len(found) == most:
+            break
+    return found
+
+
+def inside(root: Path, relative: str, *, limit: int | None = None) -> Path:
+    """The regular file at ``relative``, which must not lie outside ``root``.
+
+    Raises:
+        RefusedError: D18 for a path that leaves the folder, D16 for a link that does, D02 for a missing file, D17 beyond ``limit`` bytes.
+    """
+    parts = relative.split("/")
+    if not all(safe_name(part) for part in parts):
+        raise RefusedError("D18", f"the path {relative[:80]!a} is not safe", "write plain relative paths into meta/info.json")
+    path = root.joinpath(*parts)
+    if not path.resolve().is_relative_to(root.resolve()):
+        raise RefusedError("D16", f"{relative} is a link out of the dataset's folder", "copy the folder with links followed: `cp -rL`")
+    if not path.is_file():
+        raise RefusedError("D02", f"{relative} is missing", WHOLE)
+    if limit is not None and path.stat().st_size > limit:
+        raise RefusedError("D17", f"{relative} has {path.stat().st_size} bytes, the limit is {limit}", "split the dataset")
+    return path
+
+
+def fill(template: str, **values: int | str) -> str:
+    """A path template with its fields filled in: plain names and widths only, no attributes, no wide paddings.
+
+    >>> fill("data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet", chunk_index=1, file_index=20)
+    'data/chunk-001/file-020.parquet'
+
+    Raises:
+        RefusedError: D18.
+    """
+
+    def one(match: re.Match[str]) -> str:
+        value = values.get(match[1])
+        if value is None:
+            raise RefusedError("D18", f"the path template {template[:80]!a} has an unknown field", "write LeRobot's own templates")
+        return str(value).zfill(int(match[2] or 0))
+
+    filled = PLACE.sub(one, template)
+    if not template or set(filled) & set("{}"):
+        raise RefusedError("D18", f"the path template {template[:80]!a} is not one of LeRobot's", "write LeRobot's own templates")
+    return filled
+
+
+def _feature(said: dict[str, Any]) -> Feature:
+    shape, names = said.get("shape"), said.get("names")
+    facts = [part for part in (said.get("info"), said.get("video_info")) if isinstance(part, dict)]
+    plain = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    return Feature(
+        dtype=str(said.get("dtype")),
+        shape=tuple(shape) if isinstance(shape, list) and all(isinstance(size, int) for size in shape) else (),
+        names=tuple(names) if plain else None,
+        depth=any(part.get("is_depth_map") or part.get("video.is_depth_map") for part in facts),
+    )
+
+
+def _rows_v21(info: Info) -> Iterator[dict[str, Any]]:
+    for row in _lines(info, "meta/episodes.jsonl"):
+        index = _count(row, "episode_index", "meta/episodes.jsonl", most=MAX_EPISODES)
+        yield row | {"fields": {"episode_chunk": index // info.chunk, "episode_index": index}}
+
+
+def _rows_v30(info: Info, films: Sequence[str]) -> Iterator[dict[str, Any]]:
+    files = sorted((info.root / "meta/episodes").glob("chunk-*/file-*.parquet"))
+    if not files:
+        raise RefusedError("D02", "meta/episodes is missing or empty", WHOLE)
+    wanted = ["episode_index", "length", "data/chunk_index", "data/file_index"]
+    wanted += [f"videos/{name}/{part}" for name in films for part in ("chunk_index", "file_index", "from_timestamp", "to_timestamp")]
+    for file in files:
+        place = file.relative_to(info.root).as_posix()
+        path = inside(info.root, place, limit=MAX_META)
+        try:
+            names = column_names(path)
+            optional = [name for name in ("success", "quality") if name in names]
+            for batch in read_batches(path, wanted + optional):
+                yield from batch.select(wanted + optional).to_pylist()
+        except RefusedError as error:
+            raise RefusedError(error.code, f"{place}: {error}", error.remedy) from error
+
+
+def _row(info: Info, said: dict[str, Any], films: Sequence[str]) -> EpisodeRow:
+    place = "meta/episodes"
+    index = _count(said, "episode_index", place, most=MAX_EPISODES)
+    videos = {}
+    if info.version == "v2.1":
+        data = fill(info.data_path, **said["fields"])
+        videos = {name: (fill(info.video_path, video_key=name, **said["fields"]), 0.0) for name in films}
+    else:
+        data = fill(info.data_path, **_fields(said, "data"))
+        for name in films:
+            start, end = said.get(f"videos/{name}/from_timestamp"), said.get(f"videos/{name}/to_timestamp")
+            if not isinstance(start, float) or not isinstance(end, float) or not 0 <= start < end < MAX_FRAMES:
+                raise RefusedError("D05", f"episode {index} of {name} is said to last from {start} to {end} s", WHOLE)
+            videos[name] = (fill(info.video_path, video_key=name, **_fields(said, f"videos/{name}")), start)
+    success = said.get("success")
+    if success is not None and not isinstance(success, bool | int | float):
+        raise RefusedError("D05", f"success of episode {index} is {str(success)[:20]!a}", "write true or false")
+    quality = said.get("quality")
+    return EpisodeRow(
+        index=index,
+        length=_count(said, "length", place, least=1, most=MAX_FRAMES),
+        success=None if success is None else bool(success),
+        quality=quality if quality in QUALITIES else "unknown",
+        data=data,
+        videos=videos,
+    )
+
+
+def _fields(said: dict[str, Any], group: str) -> dict[str, int]:
+    return {name: _count(said, f"{group}/{name}", "meta/episodes", key=name) for name in ("chunk_index", "file_index")}
+
+
+def _count(said: Mapping[str, Any], name: str, place: str, *, least: int = 0, most: int = 10**9, key: str | None = None) -> int:
+    value = said.get(name)
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        raise RefusedError("D05", f"{key or name} in {place} is {str(value)[:20]!a}, expected a whole number from {least} to {most}", WHOLE)
+    return value
+
+
+def _lines(info: Info, name: str) -> Iterator[dict[str, Any]]:
+    with inside(info.root, name, limit=MAX_META).open(encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                yield _json(line, f"{name}, line {number}")
+
+
+def _json(text: str, place: str) -> dict[str, Any]:
+    try:
+        said = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise RefusedError("D01", f"{place} is not readable JSON: {str(error)[:100]}", WHOLE) from error
+    if not isinstance(said, dict):
+        raise RefusedError("D01", f"{place} is not a JSON object", WHOLE)
+    return said

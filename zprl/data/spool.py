@@ -1,0 +1,134 @@
+"""Episodes on disk instead of in memory: appended one by one, read back lazily.
+
+The file has no name, so nothing is left to clean up however the process ends.  Arrays read back are views of the mapped file: the pages of
+an episode are read when its numbers are looked at, and given back soon after.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, overload
+
+import numpy as np
+
+from zprl import durable
+from zprl.data.episode import Episode
+
+ALIGN = 8
+RESIDENT_BYTES = 32 * 2**20
+"""Bytes of episodes handed out before their pages are given back."""
+
+Layout = tuple[tuple[str, str, tuple[int, ...]], ...]
+"""Key, type and shape of a frame of each array in the file; episodes of one robot share it."""
+
+PARTS = ("actions", "rewards", "dones")
+"""Arrays behind the observations."""
+
+
+class Spool(Sequence[Episode]):
+    """A growing sequence of episodes in a file; those read back are equal, and their arrays are read-only.
+
+    Args:
+        folder: On whose disk; ``None`` for that of temporary files.
+        file: An open file instead of a new one.
+        index: What :attr:`index` was when that file was written.
+
+    Example:
+        >>> column = np.zeros((3, 1), np.float32)
+        >>> spool = Spool()
+        >>> spool.append(Episode("a/demo_0", {"x": column}, column, column[:, 0], column[:, 0] > 0, True))
+        >>> len(spool), spool[0].name, spool[-1].obs["x"].shape
+        (1, 'a/demo_0', (3, 1))
+    """
+
+    def __init__(self, folder: Path | str | None = None, *, file: BinaryIO | None = None, index: Sequence[Sequence[Any]] = ()) -> None:
+        self._file = durable.scratch(folder) if file is None else file
+        self._layouts: dict[Layout, Layout] = {}
+        self._rows: list[tuple[str, bool, str, float | None, int, int, Layout]] = []
+        self._map: mmap.mmap | None = None
+        self._handed = 0
+        for *facts, layout in index:
+            self._rows.append((*facts, self._shared(layout)))
+        self._size = self._file.seek(0, 2)
+
+    @property
+    def index(self) -> list[list[Any]]:
+        """Where everything lies, as JSON; together with the file it makes the spool again."""
+        return [list(row) for row in self._rows]
+
+    def append(self, episode: Episode) -> None:
+        """Write one episode, or raise :class:`zprl.errors.EnvironmentProblem` when the disk is full."""
+        arrays = {**episode.obs, **{f"\0{name}": getattr(episode, name) for name in PARTS}}
+        layout = [(key, value.dtype.str, value.shape[1:]) for key, value in arrays.items()]
+        start = self._size
+        with durable.explained(Path(str(self._file.name))):
+            for value in arrays.values():
+                self._size += self._file.write(np.ascontiguousarray(value).data)
+                self._size += self._file.write(bytes(-self._size % ALIGN))
+        facts = (episode.name, bool(episode.success), episode.quality, episode.rate_hz, episode.length, start)
+        self._rows.append((*facts, self._shared(layout)))
+
+    def flush(self) -> None:
+        """Let other processes that have the file see all of it."""
+        with durable.explained(Path(str(self._file.name))):
+            self._file.flush()
+
+    def _shared(self, layout: Sequence[Sequence[Any]]) -> Layout:
+        """One object for all episodes that are alike."""
+        wanted = tuple((str(key), str(dtype), tuple(map(int, shape))) for key, dtype, shape in layout)
+        return self._layouts.setdefault(wanted, wanted)
+
+    def _mapped(self) -> mmap.mmap | bytes:
+        if self._size == 0:
+            return b""  # a file of nothing cannot be mapped
+        if self._map is None or len(self._map) < self._size:
+            self.flush()
+            self._map = mmap.mmap(self._file.fileno(), self._size, access=mmap.ACCESS_READ)
+        if self._handed > RESIDENT_BYTES and hasattr(mmap, "MADV_DONTNEED"):
+            self._map.madvise(mmap.MADV_DONTNEED)  # a page that is looked at again is read again
+            self._handed = 0
+        return self._map
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, index: int) -> Episode: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Episode]: ...
+    def __getitem__(self, index: int | slice) -> Episode | Sequence[Episode]:
+        if isinstance(index, slice):
+            return Subset(self, range(len(self))[index])
+        name, success, quality, rate_hz, length, start, layout = self._rows[index]
+        source, arrays = self._mapped(), {}
+        for key, dtype, shape in layout:
+            arrays[key] = np.ndarray((length, *shape), dtype, source, start)
+            size = arrays[key].nbytes
+            start += size + -size % ALIGN
+            self._handed += size
+        parts = {part: arrays.pop(f"\0{part}") for part in PARTS}
+        return Episode(name=name, obs=arrays, **parts, success=success, quality=quality, rate_hz=rate_hz)
+
+
+class Subset(Sequence[Episode]):
+    """Some episodes of a sequence by their numbers, read as lazily as the sequence itself."""
+
+    def __init__(self, episodes: Sequence[Episode], numbers: Sequence[int]) -> None:
+        self._episodes, self._numbers = episodes, numbers
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    @overload
+    def __getitem__(self, index: int) -> Episode: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Episode]: ...
+    def __getitem__(self, index: int | slice) -> Episode | Sequence[Episode]:
+        if isinstance(index, slice):
+            return Subset(self._episodes, self._numbers[index])
+        return self._episodes[self._numbers[index]]
+
+    def __iter__(self) -> Iterator[Episode]:
+        return (self._episodes[number] for number in self._numbers)

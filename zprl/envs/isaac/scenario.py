@@ -1,0 +1,76 @@
+"""What one task adds to the world that all of them share (:mod:`zprl.envs.isaac.world`).
+
+A task is a scene, observations, a success predicate, start positions and a scripted operator.  The world has the robot, its
+actions made safe, the ends of episodes and everything that the contract asks for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+
+from zprl.envs.isaac.usd import panda
+
+if TYPE_CHECKING:
+    from zprl.envs.isaac.operator import ScriptedOperator
+
+
+class Scenario:
+    """Base of all tasks; one object per world.
+
+    Attributes:
+        obs_dims: Own observation keys and widths; they follow the robot's.
+        luck: Uniform random numbers that a start position takes.
+        luck_name: Purpose under which they are drawn.
+        operator: The scripted operator.
+        colliders: Choice among the robot's colliders.
+    """
+
+    obs_dims: ClassVar[Mapping[str, int]]
+    luck: ClassVar[int]
+    luck_name: ClassVar[str]
+    operator: ClassVar[type[ScriptedOperator]]
+    colliders: ClassVar[str] = panda.CLEAR
+
+    def configure(self, config: Any) -> None:
+        """Change the base configuration (robot, table, ground and a cube called ``object``) into the task's scene."""
+
+    def place(self, env: Any, env_ids: Any, ids: torch.Tensor, luck: torch.Tensor) -> None:
+        """Put things where the next episode begins; the scene was reset to its defaults just before.
+
+        Args:
+            env: Isaac Lab's environment.
+            env_ids: Environments, as Isaac Lab names them.
+            ids: The same as indices (k,) on the CPU.
+            luck: Uniform numbers (k, ``luck``) in [0, 1) on the CPU, a pure function of (seed, environment, episode number).
+        """
+        raise NotImplementedError
+
+    def observe(self, env: Any, tool: torch.Tensor) -> torch.Tensor:
+        """All own observation keys side by side (N, sum of widths); ``tool`` is the tool's position (N, 3)."""
+        raise NotImplementedError
+
+    def success(self, env: Any, tool: torch.Tensor, quat: torch.Tensor) -> torch.Tensor:
+        """(N,) bool: the task is done; ``tool`` (N, 3) and ``quat`` (N, 4) xyzw are the tool's pose."""
+        raise NotImplementedError
+
+    def poses(self, env: Any) -> dict[str, torch.Tensor]:
+        """Poses (N, 7) of the task's things for pictures."""
+        raise NotImplementedError
+
+
+def local_pose(env: Any, name: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Position (N, 3) in the environment's frame and orientation (N, 4) xyzw of a rigid object."""
+    data = env.scene[name].data
+    return data.root_pos_w.torch - env.scene.env_origins, data.root_quat_w.torch
+
+
+def move(env: Any, name: str, env_ids: Any, offset: torch.Tensor) -> None:
+    """Move a thing by ``offset`` (k, 1 to 3) from its default pose; its first axes, the others stay."""
+    thing = env.scene[name]
+    pose = thing.data.default_root_pose.torch[env_ids].clone()
+    pose[:, :3] += env.scene.env_origins[env_ids]
+    pose[:, : offset.shape[1]] += offset.to(pose.device)
+    thing.write_root_pose_to_sim_index(root_pose=pose, env_ids=env_ids)

@@ -1,0 +1,144 @@
+"""A Franka puts one cube on another."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+
+from zprl.envs.isaac.assets import CUBE_EDGE
+from zprl.envs.isaac.operator import ARRIVED, OperatorSettings, ScriptedOperator, Skill
+from zprl.envs.isaac.scenario import Scenario, local_pose, move
+from zprl.envs.isaac.world import IsaacWorld
+
+if TYPE_CHECKING:
+    from zprl.config import Task
+    from zprl.envs.base import Obs
+
+SUCCESS_OFFSET = 0.02
+"""Largest distance of the upper cube's centre from the lower one's, along x and along y [m]."""
+SUCCESS_HEIGHT_ERROR = 0.006
+"""Largest error of the upper cube's height over the lower one's [m]."""
+RESTING = 0.05
+"""Speed below which the upper cube rests [m/s]."""
+FINGER_OPEN = 0.03
+"""Opening of each finger beyond which the gripper is open [m]: it holds nothing."""
+SPREAD_X, NEAR_Y, FAR_Y = 0.1, 0.07, 0.22
+"""The cubes start at 0.5 plus or minus ``SPREAD_X``, one on each side of the middle, between ``NEAR_Y`` and ``FAR_Y`` [m]."""
+
+HOVER, DESCEND, GRIP, RAISE, CARRY, LOWER, RELEASE, LEAVE = range(8)
+HOVER_HEIGHT, CARRY_HEIGHT, CLEAR_HEIGHT = 0.12, 0.17, 0.22
+"""Heights of the tool: over the cube before it descends, over the table with the cube in hand and when it leaves [m]."""
+GRASP_DEPTH = 0.006
+"""The tool grips so far below the cube's centre [m]."""
+GRIP_STEPS = 12
+
+
+def make(task: Task, *, num_envs: int, device: str = "cpu") -> IsaacWorld:
+    """Make the environment; entry point ``isaac/stack``."""
+    return IsaacWorld(task, Stack(), num_envs=num_envs, device=device)
+
+
+class Stacker(ScriptedOperator):
+    """Pick the cube up, carry it over the other, lower it, let go, leave; from the beginning whenever the cube is not in the hand."""
+
+    phases, slow, closed = 8, (DESCEND, LOWER), (GRIP, RAISE, CARRY, LOWER)
+    defaults = OperatorSettings(
+        better=Skill(share=0.25, bias=0.003, jitter=0.001, speed=0.020),
+        okay=Skill(share=0.35, bias=0.025, jitter=0.004, speed=0.016),
+        worse=Skill(share=0.40, bias=0.045, jitter=0.008, speed=0.012),
+    )
+
+    def __init__(self, num_envs: int, seed: int, settings: OperatorSettings | None = None) -> None:
+        super().__init__(num_envs, seed, settings)
+        self._goal_z = torch.zeros(num_envs)
+
+    def goal(self, tool: torch.Tensor, seen: Obs) -> torch.Tensor:
+        """Over the one cube or the other, at the phase's height."""
+        upper, lower = seen["object"][:, :3], seen["object"][:, 10:13]
+        phase = self._phase
+        self._goal_xy = torch.where((phase == HOVER)[:, None], upper[:, :2] + self._aim, self._goal_xy)
+        # What counts is where the cube is, not the hand that holds it somewhere.
+        held = lower[:, :2] + self._aim + (tool - upper)[:, :2]
+        self._goal_xy = torch.where((phase == CARRY)[:, None], held, self._goal_xy)
+        fixed = torch.zeros(len(tool))
+        on_top = lower[:, 2] + CUBE_EDGE + (tool - upper)[:, 2]
+        grasp = upper[:, 2] - GRASP_DEPTH
+        heights = torch.stack(
+            (upper[:, 2] + HOVER_HEIGHT, grasp, grasp, fixed + CARRY_HEIGHT, fixed + CARRY_HEIGHT, on_top, on_top, fixed + CLEAR_HEIGHT)
+        )
+        z = heights[phase, torch.arange(len(tool))]
+        # While it grips or lets go the hand keeps its height: it must not follow the cube that it moves.
+        self._goal_z = torch.where((phase == GRIP) | (phase == RELEASE), self._goal_z, z)
+        return torch.cat((self._goal_xy, self._goal_z[:, None]), 1)
+
+    def ends(self, tool: torch.Tensor, seen: Obs, late: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Over it, down, gripped, up, over the other, down, let go, and: it is not done."""
+        upper, lower = seen["object"][:, :3], seen["object"][:, 10:13]
+        over = (tool[:, :2] - self._goal_xy).norm(dim=1) < ARRIVED
+        over &= (tool[:, 2] - upper[:, 2] - HOVER_HEIGHT).abs() < 2 * ARRIVED
+        low = tool[:, 2] < upper[:, 2] - GRASP_DEPTH + ARRIVED
+        waited = self._timer > GRIP_STEPS
+        high = tool[:, 2] > CARRY_HEIGHT - ARRIVED
+        there = (upper[:, :2] - lower[:, :2] - self._aim).norm(dim=1) < 0.4 * ARRIVED
+        lost = self._lost(tool, upper)
+        down = upper[:, 2] - lower[:, 2] < CUBE_EDGE + 0.003
+        away = tool[:, 2] > CLEAR_HEIGHT - ARRIVED
+        return over | late, low | late, waited, high | late, there | lost | late, down | lost | late, waited, away | late
+
+    def follows(self, tool: torch.Tensor, seen: Obs) -> torch.Tensor:
+        """The next phase; the first one if the cube is not in the hand that carries it."""
+        back = ((self._phase >= RAISE) & (self._phase <= LOWER)) & self._lost(tool, seen["object"][:, :3])
+        return torch.where(back, HOVER, (self._phase + 1) % self.phases)
+
+    @staticmethod
+    def _lost(tool: torch.Tensor, upper: torch.Tensor) -> torch.Tensor:
+        return (tool - upper).norm(dim=1) > 0.05
+
+
+class Stack(Scenario):
+    """``object``: the upper cube's position 3, quaternion xyzw 4, it minus tool 3; the lower cube's position 3, it minus the upper 3."""
+
+    obs_dims: ClassVar = {"object": 16}
+    luck, luck_name = 5, "stack-start"
+    operator = Stacker
+
+    def configure(self, config: Any) -> None:
+        """A second cube like the first, called ``lower``."""
+        from isaaclab.managers import TerminationTermCfg
+        from isaaclab.utils import clone
+
+        lower = clone(config.scene.object)
+        lower.prim_path = "{ENV_REGEX_NS}/Lower"
+        config.scene.lower = lower
+        config.terminations.object_dropping = TerminationTermCfg(func=self.dropped)
+
+    def place(self, env: Any, env_ids: Any, ids: torch.Tensor, luck: torch.Tensor) -> None:
+        """Each on its side; which side is a toss of a coin."""
+        side = torch.where(luck[:, 4] < 0.5, -1.0, 1.0)
+        for name, number, sign in (("object", 0, side), ("lower", 2, -side)):
+            x = (2 * luck[:, number] - 1) * SPREAD_X
+            y = sign * (NEAR_Y + (FAR_Y - NEAR_Y) * luck[:, number + 1])
+            move(env, name, env_ids, torch.stack((x, y), dim=1))
+
+    def observe(self, env: Any, tool: torch.Tensor) -> torch.Tensor:
+        """Both cubes, absolute and relative."""
+        upper, quat = local_pose(env, "object")
+        lower, _ = local_pose(env, "lower")
+        return torch.cat((upper, quat, upper - tool, lower, lower - upper), dim=1)
+
+    def success(self, env: Any, tool: torch.Tensor, quat: torch.Tensor) -> torch.Tensor:
+        """The upper cube rests on the lower one, and nobody holds it."""
+        apart = local_pose(env, "object")[0] - local_pose(env, "lower")[0]
+        on = (apart[:, :2].abs() < SUCCESS_OFFSET).all(1) & ((apart[:, 2] - CUBE_EDGE).abs() < SUCCESS_HEIGHT_ERROR)
+        rests = env.scene["object"].data.root_lin_vel_w.torch.norm(dim=1) < RESTING
+        let_go = (env.scene["robot"].data.joint_pos.torch[:, -2:] > FINGER_OPEN).all(1)
+        return on & rests & let_go
+
+    def dropped(self, env: Any) -> torch.Tensor:
+        """(N,) bool: a cube fell off the table."""
+        return torch.stack([local_pose(env, name)[0][:, 2] < -0.05 for name in ("object", "lower")]).any(0)
+
+    def poses(self, env: Any) -> dict[str, torch.Tensor]:
+        """Both cubes'."""
+        return {"cube": torch.cat(local_pose(env, "object"), dim=1), "lower": torch.cat(local_pose(env, "lower"), dim=1)}

@@ -1,0 +1,237 @@
+"""The walk over records, back and forward.  Pure: what lies here is asked through functions that are handed in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from zprl.data.origins import EpisodeOrigin, Origins
+from zprl.lineage.records import FINISHED, HERE, Records, Run, Version
+
+INGEST, PROMOTE = "ingest", "promote"
+Wanted = Callable[[Origins, EpisodeOrigin], bool]
+"""Whether an episode is one of those that are asked for."""
+
+
+@dataclass
+class Node:
+    """One thing in the tree of an answer.
+
+    Attributes:
+        kind: ``artifact``, ``run``, ``version``, ``source``, ``episode`` or ``target``.
+        name: What it is called.
+        facts: What is known of it; JSON values.
+        below: Where it comes from, or, forward, what came of it.
+    """
+
+    kind: str
+    name: str
+    facts: dict[str, Any] = field(default_factory=dict)
+    below: list[Node] = field(default_factory=list)
+
+    def as_json(self) -> dict[str, Any]:
+        """JSON object."""
+        return {"kind": self.kind, "name": self.name, **self.facts, **({"below": [n.as_json() for n in self.below]} if self.below else {})}
+
+
+@dataclass(frozen=True)
+class Here:
+    """What the walk asks of this machine.
+
+    Attributes:
+        state: Path and digest to ``same bytes``, ``other bytes`` or ``not here``.
+        data_md5: Commit to DVC's hash of the folder of demonstrations, or ``None``.
+    """
+
+    state: Callable[[str, str], str] = lambda path, digest: "not looked at"
+    data_md5: Callable[[str], str | None] = lambda commit: None
+
+
+def facts(run: Run, reruns: int = 0) -> dict[str, Any]:
+    """A run as JSON."""
+    found = {
+        "stage": run.stage,
+        "run": run.id,
+        "status": run.status,
+        "started": run.started,
+        "commit": run.commit,
+        "note": run.note,
+        "reruns": reruns,
+        "params": dict(run.params),
+    }
+    return {key: value for key, value in found.items() if value}
+
+
+class Graph:
+    """Records, linked by digests.  Runs that read and made the same bytes are one step, told by its newest run."""
+
+    def __init__(self, records: Records) -> None:
+        self.records = records
+        made = {tuple(sorted(run.outputs.values())) for run in records.runs if run.status == FINISHED and run.outputs}
+        groups: dict[Any, list[Run]] = {}
+        for run in sorted(records.runs, key=lambda run: (run.started, run.id), reverse=True):
+            if run.status == HERE and tuple(sorted(run.outputs.values())) in made:
+                continue  # the run itself is known
+            key = (run.stage, run.status, tuple(sorted(run.inputs.items())), tuple(sorted(run.outputs.items())))
+            groups.setdefault(key, []).append(run)
+        self._steps = {group[0].id: group for group in groups.values()}
+        self._makers: dict[str, Run] = {}
+        self._users: dict[str, list[Run]] = {}
+        newest_first = [group[0] for group in self._steps.values()]
+        for run in sorted(newest_first, key=lambda run: run.status == HERE):
+            for digest in run.outputs.values():
+                self._makers.setdefault(digest, run)
+        for run in reversed(newest_first):
+            for digest in set(run.inputs.values()):
+                self._users.setdefault(digest, []).append(run)
+        self.by_id = {run.id: run for run in records.runs}
+
+    def reruns(self, run: Run) -> int:
+        """How many more runs are the same step."""
+        return len(self._steps.get(run.id, [run])) - 1
+
+    def maker(self, digest: str) -> Run | None:
+        """The newest run that made these bytes; one of the tracking store before a record of what lies here."""
+        return self._makers.get(digest)
+
+    def users(self, digests: Iterable[str]) -> list[Run]:
+        """Steps that read any of these bytes, oldest first."""
+        return list({run.id: run for digest in digests for run in self._users.get(digest, [])}.values())
+
+    def steps(self, stage: str) -> list[Run]:
+        """Steps of a stage, newest first."""
+        return [group[0] for group in self._steps.values() if group[0].stage == stage]
+
+    def versions(self, run: Run) -> list[Version]:
+        """Versions that a step registered."""
+        ids = {each.id for each in self._steps.get(run.id, [run])}
+        return [version for version in self.records.versions if version.run_id in ids]
+
+
+# -- back --------------------------------------------------------------------------------------------------------------
+
+
+def back(graph: Graph, name: str, things: Mapping[str, str], here: Here, *, about: Mapping[str, Any] | None = None) -> Node:
+    """From digests by path down to the bytes of each demonstration.
+
+    Args:
+        graph: What is known.
+        name: What was asked for.
+        things: SHA-256 by path: a bundle, or all that a version or a run stands on.
+        here: This machine.
+        about: Facts of what was asked for.
+    """
+    seen: set[str] = set()
+    return Node("target", name, dict(about or {}), [_artifact(graph, path, digest, here, seen) for path, digest in _ordered(graph, things)])
+
+
+def run_back(graph: Graph, run: Run, here: Here) -> Node:
+    """From a run."""
+    root = back(graph, f"{run.stage} run {run.id}", run.inputs, here, about=facts(run, graph.reruns(run)))
+    root.facts["outputs"] = dict(run.outputs)
+    root.below += _sources(graph, run, here)
+    return root
+
+
+def _ordered(graph: Graph, things: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Deepest first: what stands on another of them is told before it, and the other then within it."""
+    depth = {digest: _depth(graph, digest, set()) for digest in things.values()}
+    return sorted(things.items(), key=lambda item: (-depth[item[1]], item[0]))
+
+
+def _depth(graph: Graph, digest: str, above: set[str]) -> int:
+    run = None if digest in above else graph.maker(digest)
+    return 0 if run is None else 1 + max((_depth(graph, each, above | {digest}) for each in run.inputs.values()), default=0)
+
+
+def _artifact(graph: Graph, path: str, digest: str, here: Here, seen: set[str]) -> Node:
+    node = Node("artifact", path, {"sha256": digest})
+    if digest in seen:
+        node.facts["told"] = "above"
+        return node
+    seen.add(digest)
+    node.facts["here"] = here.state(path, digest)
+    run = graph.maker(digest)
+    if run is None:
+        return node
+    node.facts["made_by"] = facts(run, graph.reruns(run))
+    node.below = [_artifact(graph, p, d, here, seen) for p, d in _ordered(graph, run.inputs) if run.stage != INGEST]
+    node.below += _sources(graph, run, here)
+    if run.stage == INGEST:
+        node.facts["data"] = {"sha256": run.inputs.get("data"), "dvc_md5": here.data_md5(run.commit)}
+    return node
+
+
+def _sources(graph: Graph, run: Run, here: Here) -> list[Node]:
+    """Files of an ingest run, and of each the episodes that were used."""
+    origins = graph.records.origins(run) if run.stage == INGEST else None
+    if origins is None:
+        return []
+    nodes = {
+        path: Node("source", path, {"sha256": source.sha256, "reader": source.reader, "here": here.state(path, source.sha256)})
+        for path, source in origins.sources.items()
+    }
+    for episode in origins.episodes:
+        nodes[episode.source].below.append(_episode(episode))
+    return list(nodes.values())
+
+
+def _episode(episode: EpisodeOrigin) -> Node:
+    node = Node("episode", episode.name, {"content": episode.content})
+    if episode.recorded_content != episode.content:
+        node.facts |= {"recorded_name": episode.recorded_name, "recorded_content": episode.recorded_content}
+    return node
+
+
+# -- forward -----------------------------------------------------------------------------------------------------------
+
+
+def forward(graph: Graph, name: str, wanted: Wanted, *, about: Mapping[str, Any] | None = None) -> Node:
+    """From episodes to every run, policy and registered version that stood on them; each is told once, under the last step it stands on."""
+    root = Node("target", name, dict(about or {}))
+    for run in graph.steps(INGEST):
+        origins = graph.records.origins(run)
+        used = [episode for episode in origins.episodes if wanted(origins, episode)] if origins else []
+        if used:
+            node = _step(graph, run)
+            node.facts["episodes"] = [{**_episode(e).facts, "name": e.name, "source": e.source} for e in used]
+            node.below += _came_of(graph, run)
+            root.below.append(node)
+    return root
+
+
+def _step(graph: Graph, run: Run) -> Node:
+    node = Node("run", run.stage, {**facts(run, graph.reruns(run)), "outputs": dict(run.outputs)})
+    node.below = [Node("version", str(v), {"model": v.model, "version": v.number, "aliases": list(v.aliases)}) for v in graph.versions(run)]
+    return node
+
+
+def _came_of(graph: Graph, origin: Run) -> list[Node]:
+    """The steps after one, as a forest."""
+    parent: dict[str, str] = {}
+    after: dict[str, Run] = {}
+    layer = [origin]
+    while layer:  # a step moves below the last step that it stands on
+        found: dict[str, Run] = {}
+        for above in layer:
+            for run in graph.users(above.outputs.values()):
+                if run.id != origin.id and run.id not in _line(parent, above.id):
+                    parent[run.id] = above.id
+                    found[run.id] = run
+        after |= found
+        layer = list(found.values())
+    shown = {key: run for key, run in after.items() if run.outputs or run.stage.startswith(PROMOTE) or graph.versions(run)}
+    nodes = {key: _step(graph, run) for key, run in shown.items()}
+    top: list[Node] = []
+    for key, node in nodes.items():
+        nodes.get(parent[key], Node("", "", below=top)).below.append(node)
+    return top
+
+
+def _line(parent: Mapping[str, str], key: str) -> set[str]:
+    """A step and all above it."""
+    line = {key}
+    while key in parent and (key := parent[key]) not in line:
+        line.add(key)
+    return line

@@ -1,0 +1,90 @@
+"""What a run tracks, as lines of JSON in a file: for a stage in an image, where there is no MLflow; :class:`Replay` tells it on.
+
+``ZPRL_TRACKING=file:PATH`` chooses it.  A line is ``{"points": [[name, value, step, milliseconds], ...]}``,
+``{"path": ..., "folder": ...}`` or ``{"tags": {...}}``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from zprl.tracking import Point, Tracker
+
+PREFIX = "file:"
+LONGEST = 1 << 24
+"""Bytes that are read of a file at once; what is longer and has no end of line is left alone."""
+
+
+class FileRun:
+    """Writes one run; implements :class:`zprl.tracking.Backend`."""
+
+    def __init__(self, path: Path) -> None:
+        self.run_id = f"{PREFIX}{path}"
+        self._path = path
+
+    def last_steps(self) -> dict[str, int]:
+        """Nothing: whoever reads the file knows what came before."""
+        return {}
+
+    def send(self, points: list[Point]) -> None:
+        """Write metrics."""
+        self._write({"points": points})
+
+    def send_path(self, path: Path, folder: str) -> None:
+        """Write where a file or folder is."""
+        self._write({"path": str(Path(path).absolute()), "folder": folder})
+
+    def send_tags(self, tags: Mapping[str, str]) -> None:
+        """Write tags."""
+        self._write({"tags": dict(tags)})
+
+    def end(self, status: str) -> None:
+        """Nothing: the process's exit code says it."""
+
+    def _write(self, record: Mapping[str, Any]) -> None:
+        with open(self._path, "a") as file:
+            file.write(json.dumps(record) + "\n")
+
+
+class Replay:
+    """Tells a tracker what stands in a file that grows.
+
+    Args:
+        path: The file; only what lies below the working folder is attached of what it names.
+        tracker: Whom to tell.
+    """
+
+    def __init__(self, path: Path, tracker: Tracker) -> None:
+        self._path, self._tracker, self._read = path, tracker, 0
+
+    def forward(self) -> int:
+        """Tell what is new; returns how many lines that were.  Lines that cannot be read are passed over."""
+        try:
+            with open(self._path, "rb") as file:
+                file.seek(self._read)
+                text = file.read(LONGEST)
+        except OSError:
+            return 0
+        whole = text[: text.rfind(b"\n") + 1]  # the last line may be on its way
+        self._read += len(whole)
+        lines = whole.splitlines()
+        for line in lines:
+            try:
+                self._tell(json.loads(line))
+            except (ValueError, TypeError, KeyError, AttributeError):
+                continue
+        return len(lines)
+
+    def _tell(self, record: Mapping[str, Any]) -> None:
+        for name, value, step, _ in record.get("points", ()):
+            self._tracker.log(int(step), **{str(name): float(value)})
+        if "tags" in record:
+            self._tracker.tag(**{str(name): str(text) for name, text in record["tags"].items()})
+        if "path" in record:
+            path = Path(record["path"]).resolve()
+            if path.is_relative_to(Path.cwd().resolve()):
+                self._tracker.log_file(path, str(record["folder"]))
