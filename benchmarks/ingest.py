@@ -20,7 +20,6 @@ sys.path.insert(0, ".")  # for tests.lerobot_files
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import json
-import resource
 import statistics
 import subprocess
 import tempfile
@@ -189,20 +188,22 @@ def _array(column: Any) -> np.ndarray:
     return (whole.flatten() if hasattr(whole, "flatten") and whole.type.num_fields else whole).to_numpy(zero_copy_only=False)
 
 
+def peak_kib(process: int) -> int:
+    """Largest resident set so far; ``ru_maxrss`` would count what the process that started it held."""
+    return int(Path(f"/proc/{process}/status").read_text().partition("VmHWM:")[2].split()[0])
+
+
 def ingest(folder: Path) -> None:
     """What the stage does, in this process; prints the peak."""
     keys = [*WIDTHS, CAMERA]
-    idle = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    idle = peak_kib(os.getpid())
     start = time.perf_counter()
     result = read_all(find_sources(folder / "data", reader="robomimic", obs_keys=keys), limits=Limits())
     used = choose(result.good, exclude_failures=False, max_episodes=None)
     EpisodeStore.write(folder / "episodes", used, fit_normalizer(used))
     data_report.write(folder / "report", result, used)
     wall = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    # Not RUSAGE_CHILDREN: on Linux that counts what this process held when it started the child.
-    status = Path(f"/proc/{PROBE._started().pid}/status").read_text()
-    child = int(status.partition("VmHWM:")[2].split()[0])
+    peak, child = peak_kib(os.getpid()), peak_kib(PROBE._started().pid)
     print(json.dumps({"episodes": len(used), "idle": idle, "peak": peak, "child": child, "wall": wall}))
 
 

@@ -69,6 +69,7 @@ def judge(
     deliver(folder, within / name)
     stage.tracker.log(0, **{f"{name}.{key}": float(value) for key, value in numbers.items() if value is not None})
     stage.tracker.log_dir(within / name, f"{within.name}/{name}")
+    stage.made(within / name)
     stage.checkpoint()
     return found
 

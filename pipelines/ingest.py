@@ -32,7 +32,7 @@ def ingest(stage: Stage) -> None:
     recorder = Recorder()
     changes = [*([] if conversion is None else [conversion]), *([] if params.recipe is None else [Apply(params.recipe)])]
     around = recorder.around(changes)
-    result = read_all(sources, limits=limits, changes=around, folder=stage.run_dir.path, workers=params.workers)
+    result = read_all(sources, limits=limits, changes=around, folder=stage.run_dir.path)
     used = choose(result.good, exclude_failures=params.exclude_failures, max_episodes=params.max_episodes)
     # First where it survives a failure: DVC keeps no outputs of a failed stage.
     kept = stage.run_dir.path / DATA_REPORT.name

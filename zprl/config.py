@@ -180,7 +180,6 @@ class Ingest(Section):
         "actions (the same, delta, of), resample_hz, action_shift; null: they do not.",
     )
     recipe: Recipe | None = Field(None, description="Which episodes are used, and what is corrected in them; null: all, as they are.")
-    workers: int = Field(1, ge=1, description="Processes that read recordings side by side, with equal results.")
 
     @model_validator(mode="after")
     def _converts_what_is_seen(self) -> Ingest:

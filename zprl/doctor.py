@@ -93,7 +93,7 @@ def check_world() -> Iterator[Check]:
     isaac = found["isaaclab"] and found["ovphysx"]
     if isaac:
         yield Check("isaac", "ok", f"isaaclab {found['isaaclab']}, ovphysx {found['ovphysx']} (kit-less)")
-    elif str(task).startswith("isaac/"):
+    elif str(task).startswith(("isaac/", "isaaclab/")):
         yield Check("isaac", "missing", f"the task {task} needs the extra 'isaac'", "run `make setup` (Linux, Python 3.12)")
     else:
         yield Check("isaac", "warning", "the extra 'isaac' is not installed", "run `make setup` if you want Isaac's worlds")

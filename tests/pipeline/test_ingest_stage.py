@@ -59,7 +59,7 @@ def test_params_choose_episodes(project: Path) -> None:
 def test_a_recipe_in_params_decides_what_is_stored(project: Path) -> None:
     write_demo_file(project / "data/demos/a.hdf5", 8)
     recipe = {"leave_out": ["a/demo_[0-3]"], "cut": {"a/demo_4": [5, 30]}, "success": {"*/demo_7": True}, "weights": {"better": 2.0}}
-    (project / "params.yaml").write_text(yaml.safe_dump({"ingest": {"recipe": recipe, "workers": 2}}))
+    (project / "params.yaml").write_text(yaml.safe_dump({"ingest": {"recipe": recipe}}))
     before = durable.digest(project / "data")
     run()
     store = EpisodeStore.open(stages.EPISODES)

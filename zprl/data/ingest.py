@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 from zprl.data.checking import Change, Tally, check, safe_source
 from zprl.data.episode import QUALITIES, Episode
 from zprl.data.findings import Finding
-from zprl.data.reading_ahead import read_ahead
 from zprl.data.sources import Source
 from zprl.data.spool import Spool, Subset
 from zprl.data.validate import Limits, check_versions
@@ -49,9 +48,7 @@ class Ingested:
         return [finding for finding in self.findings if finding.severity == "error"]
 
 
-def read_all(
-    sources: Sequence[Source], *, limits: Limits, changes: Sequence[Change] = (), folder: Path | None = None, workers: int = 1
-) -> Ingested:
+def read_all(sources: Sequence[Source], *, limits: Limits, changes: Sequence[Change] = (), folder: Path | None = None) -> Ingested:
     """Read, change and check every episode of every source; shows a progress bar on a terminal.  One episode at a time is in memory.
 
     Args:
@@ -59,14 +56,13 @@ def read_all(
         limits: What still counts as good.
         changes: Done to each episode first.
         folder: On whose disk the good episodes are kept meanwhile; ``None`` for that of temporary files.
-        workers: Processes that read sources side by side; the result is the same for any number.
     """
     findings: list[Finding] = []
     passed: list[tuple[str, str]] = []
     spool = Spool(folder)
     odd_ones: set[tuple[str, str | None]] = set()  # whose dimensions differ, which shows only when all were read
     tally = Tally()
-    for source, item in check(_progress(read_ahead(sources, workers), len(sources)), limits=limits, changes=changes):
+    for source, item in check(_progress(sources), limits=limits, changes=changes):
         tally.add((source, item))
         if isinstance(item, Finding):
             findings.append(item)
@@ -148,9 +144,8 @@ def _share(episodes: Sequence[_Outline]) -> float:
     return sum(episode.success for episode in episodes) / len(episodes) if episodes else 0.0
 
 
-def _progress(sources: Iterable[Source], total: int) -> Iterator[Source]:
+def _progress(sources: Sequence[Source]) -> Iterator[Source]:
     from rich.console import Console
     from rich.progress import track
 
-    quiet = total < 2 or not sys.stderr.isatty()
-    yield from track(sources, "reading", total=total, console=Console(stderr=True), disable=quiet)
+    yield from track(sources, "reading", console=Console(stderr=True), disable=len(sources) < 2 or not sys.stderr.isatty())

@@ -13,10 +13,9 @@ import torch
 from safetensors.torch import save
 
 from tests.factories import make_episode, make_episodes, write_demo_file
-from tests.minari_files import write_minari_file
 from zprl import durable
 from zprl.data.episode import Episode
-from zprl.data.ingest import Ingested, choose, read_all
+from zprl.data.ingest import choose, read_all
 from zprl.data.normalizer import Normalizer
 from zprl.data.sources import find_sources
 from zprl.data.spool import Spool, Subset
@@ -177,19 +176,3 @@ def test_memory_does_not_grow_with_the_number_of_episodes(tmp_path: Path) -> Non
     tracemalloc.stop()
     assert len(result.good) == 60
     assert peak < 12 * size, f"{peak} bytes for 60 episodes of {size}"
-
-
-def outcome(result: Ingested) -> tuple:
-    return result.files, [(e.name, e.success, e.content_hash()) for e in result.good], result.findings, result.quarantine, result.facts
-
-
-def test_workers_change_nothing(tmp_path: Path) -> None:
-    for name in "abcde":
-        write_demo_file(tmp_path / f"{name}.hdf5", 2, seed=ord(name))
-    write_minari_file(tmp_path / "m.hdf5", episodes=2)
-    (tmp_path / "broken.hdf5").write_bytes(b"\x89HDF\r\n\x1a\n" + b"\xff" * 500)
-    (tmp_path / "bad\tname.hdf5").write_bytes(b"")
-    results = [outcome(read_all(find_sources(tmp_path), limits=Limits(), workers=workers)) for workers in (1, 2, 4)]
-    assert results[0] == results[1] == results[2]
-    assert len(results[0][1]) >= 10
-    assert {finding.code for finding in results[0][2]} >= {"D01", "D18"}

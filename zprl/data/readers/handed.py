@@ -13,19 +13,16 @@ from zprl.data.spool import Spool
 from zprl.errors import EnvironmentProblem
 
 
-def hand_over(items: Iterable[Episode | Finding], file: BinaryIO, *, whole: bool) -> Any:
-    """Write episodes to ``file``; the rest of what :class:`Handed` needs is the JSON value returned.
+def hand_over(items: Iterable[Episode | Finding], file: BinaryIO) -> Any:
+    """Write episodes to ``file``, which is empty; the rest of what :class:`Handed` needs is the JSON value returned.
 
-    Args:
-        items: What a reader yields.
-        file: Empty, open for reading and writing.
-        whole: A damaged part (D01) refuses all: then its sentence is returned alone.
+    A damaged part (D01) puts the whole file in doubt: then its sentence is returned alone.
     """
     spool, order = Spool(file=file), []
     try:
         for item in items:
             if isinstance(item, Finding):
-                if whole and item.code == "D01":
+                if item.code == "D01":
                     return item.message
                 order.append(item.as_json())
             else:

@@ -36,14 +36,9 @@ S_PER_BYTE = 1e-6
 
 
 class Probe:
-    """A child process that reads files on request; started on first use and after each crash.
+    """A child process that reads files on request; started on first use and after each crash."""
 
-    Args:
-        guarded: Limit its memory and, by default, the time that it may take.
-    """
-
-    def __init__(self, *, guarded: bool = True) -> None:
-        self._guarded = guarded
+    def __init__(self) -> None:
         self._child: subprocess.Popen[str] | None = None
         self._files: socket.socket | None = None  # over which it gets descriptors
 
@@ -60,7 +55,7 @@ class Probe:
         """What the registered ``reader`` yields for a file, or a sentence that says why it cannot be read.
 
         Args:
-            path: A file, or a folder where its reader knows no damage that refuses all.
+            path: A file.
             obs_keys: As for the reader.
             reader: Its name.
             limit_s: Time that it may take; ``None`` for one by the file's size.
@@ -72,7 +67,7 @@ class Probe:
         """
         if not path.exists():
             return "the file does not exist"
-        if limit_s is None and self._guarded:
+        if limit_s is None:
             limit_s = BASE_S + round(S_PER_BYTE * path.stat().st_size)
         request = {"ask": "read", "path": str(path.absolute()), "obs_keys": obs_keys, "reader": reader, "first": first}
         request["actions_key"] = actions_key
@@ -118,7 +113,7 @@ class Probe:
             raise RefusedError(*answer["refused"])
         return answer["value"]
 
-    def _request(self, request: dict[str, Any], limit_s: float | None, file: int | None = None) -> tuple[str | None, int | None]:
+    def _request(self, request: dict[str, Any], limit_s: float, file: int | None = None) -> tuple[str | None, int | None]:
         """The child's line; without one, the code with which it ended, ``None`` while it still runs, and it is ended."""
         child = self._started()
         assert child.stdin is not None
@@ -154,14 +149,14 @@ class Probe:
             self._files, theirs = socket.socketpair()
             with theirs:
                 number = theirs.fileno()
-                command = [sys.executable, "-m", __name__, str(number), *(["guarded"] if self._guarded else [])]
+                command = [sys.executable, "-m", __name__, str(number)]
                 self._child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, pass_fds=[number])
             if self._answer(START_S) is None:
                 self.close()
                 raise RuntimeError("the process that tries files first did not start")
         return self._child
 
-    def _answer(self, limit_s: float | None) -> str | None:
+    def _answer(self, limit_s: float) -> str | None:
         """One line from the child; ``None`` when it is late or dead.  The child writes whole lines only."""
         child = self._child
         assert child is not None
@@ -193,8 +188,7 @@ def _serve() -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: a looping child must not outlive its parent
     with contextlib.suppress(ValueError, OSError):  # not every system has this limit
-        if "guarded" in sys.argv:
-            resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     _say("ready")
     for line in sys.stdin:
         request = json.loads(line)
@@ -207,9 +201,8 @@ def _serve() -> None:
             _say(_look(reader, path, request["ask"]))
             continue
         reader.first, reader.actions_key = request["first"], request["actions_key"]
-        whole = hasattr(reader, "read_here")  # of HDF5 files: damage anywhere puts all of it in doubt
         with _received(files) as file:
-            _say(hand_over(reader.read_here(path) if whole else reader.read(path), file, whole=whole))
+            _say(hand_over(reader.read_here(path), file))
 
 
 def _received(files: socket.socket) -> BinaryIO:

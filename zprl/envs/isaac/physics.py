@@ -28,7 +28,7 @@ def newton() -> Any:
     return NewtonCfg(
         # Elliptic cones, and friction stiffer than the normal direction: otherwise a held cube creeps out of the fingers.
         solver_cfg=MJWarpSolverCfg(
-            njmax=200, nconmax=60, integrator="implicitfast", cone="elliptic", impratio=10.0, iterations=20, ls_iterations=50
+            njmax=200, nconmax=60, integrator="implicitfast", cone="elliptic", impratio=100.0, iterations=20, ls_iterations=50
         ),
         num_substeps=2,
         # MuJoCo's contacts are springs per unit of mass, here at the stiffest that 5 ms substeps bear: a time constant of 10 ms.
@@ -51,10 +51,11 @@ def compensate_gravity(robot: Any, engine: Engine) -> None:
 
 
 def firm_fingers(robot: Any, engine: Engine) -> None:
-    """Give the fingers inertia and a person's strength under Newton.
+    """Give the fingers inertia and a gentler spring under Newton.
 
-    Its contacts yield in proportion to force over mass: 50 N on fingers of 15 g press them centimetres into the cube.
+    Its contacts yield in proportion to force over mass: 50 N on fingers of 15 g press them centimetres into the cube.  A limit on the
+    force instead of a softer spring would not do: two fingers at their limits hold a cube anywhere between them.
     """
     if engine == "newton":
-        robot.actuators["panda_hand"].armature = 0.1
-        robot.actuators["panda_hand"].joint_effort_limit = 20.0
+        hand = robot.actuators["panda_hand"]
+        hand.armature, hand.stiffness, hand.damping = 0.1, 800.0, 60.0
