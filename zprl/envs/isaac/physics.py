@@ -1,7 +1,7 @@
 """The engine under a world: PhysX (OvPhysX) or Newton (MuJoCo-Warp), with what each needs to hold a cube between two fingers.
 
-Newton's numbers are ours, measured on the scripted pick; see ``docs/worlds.md``.  On a CPU it steps an environment as slowly as a
-hundred of them: about a thousand small kernels are launched one after another.
+Newton's numbers are ours, measured on the scripted pick; see ``docs/worlds.md``.  On a CPU it steps one environment nearly as slowly
+as many: about a thousand small kernels are launched one after another.
 """
 
 from __future__ import annotations
