@@ -22,8 +22,9 @@ export MPLBACKEND := Agg
 export OMP_NUM_THREADS ?= 1
 export WARP_CACHE_PATH ?= $(CURDIR)/.cache/warp
 
-# Two workers, a file of tests each; what measures real time has the machine to itself afterwards.
-SIDE_BY_SIDE := -m "not realtime" --numprocesses 2 --dist loadfile
+# Two workers, a file of tests each, in order: files of few long tests would otherwise come last, and alone.  What measures real time has the
+# machine to itself afterwards.
+SIDE_BY_SIDE := -m "not realtime" --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help setup setup-mujoco run test test-mujoco lint ui doctor pins clean
 
