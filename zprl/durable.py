@@ -32,7 +32,8 @@ def operation(name: str, path: Path) -> None:
     """Called before every write, fsync and rename; fault tests replace it to strike at the n-th one."""
 
 
-def _fsync_dir(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Bring a file, or the names in a folder, to the disk."""
     fd = os.open(path, os.O_RDONLY)
     try:
         os.fsync(fd)
@@ -61,7 +62,7 @@ def replacing(path: Path | str) -> Iterator[BinaryIO]:
             os.fsync(file.fileno())
         operation("rename", path)
         os.replace(temp, path)
-        _fsync_dir(path.parent)
+        sync(path.parent)
     except OSError as error:
         temp.unlink(missing_ok=True)
         raise _explain(error, path) from error
@@ -173,14 +174,14 @@ def publish_dir(temp: Path, path: Path | str) -> None:
                 os.fsync(fd)
                 os.close(fd)
             else:
-                _fsync_dir(file)
-        _fsync_dir(temp)
+                sync(file)
+        sync(temp)
         operation("remove", path)
         if path.exists():
             shutil.rmtree(path)
         operation("rename", path)
         os.replace(temp, path)
-        _fsync_dir(path.parent)
+        sync(path.parent)
     except OSError as error:
         shutil.rmtree(temp, ignore_errors=True)
         raise _explain(error, path) from error

@@ -35,14 +35,14 @@ def copy_whole(source: Path, target: Path) -> None:
             for file, inside in files:
                 _copy(file, temp / inside if inside.parts else temp)
             for folder in sorted((path for path in (temp.rglob("*") if temp.is_dir() else ()) if path.is_dir()), reverse=True):
-                _sync(folder)
+                durable.sync(folder)
             if temp.is_dir():
-                _sync(temp)
+                durable.sync(temp)
             durable.operation("rename", target)
             if target.exists():  # another process was faster
                 raise ConfigError(f"{target} exists and is never overwritten", remedy="choose another name with --name")
             temp.rename(target)
-            _sync(target.parent)
+            durable.sync(target.parent)
         except BaseException:
             remove(temp)
             raise
@@ -114,11 +114,3 @@ def _equal(one: Path, other: Path) -> bool:
             if piece != second.read(len(piece)):
                 return False
     return True
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

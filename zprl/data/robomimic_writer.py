@@ -102,18 +102,10 @@ class RobomimicWriter:
 def _publish(temp: Path, path: Path) -> None:
     """Rename a closed file into place so that it survives a power cut."""
     durable.operation("fsync", path)
-    _fsync(temp)
+    durable.sync(temp)
     durable.operation("rename", path)
     os.replace(temp, path)
-    _fsync(path.parent)
-
-
-def _fsync(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+    durable.sync(path.parent)
 
 
 def _store(group: h5py.Group, name: str, value: np.ndarray) -> None:
