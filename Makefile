@@ -24,9 +24,11 @@ export WARP_CACHE_PATH ?= $(CURDIR)/.cache/warp
 
 # Two workers, a file of tests each, in order: files of few long tests would otherwise come last, and alone.  What measures real time has the
 # machine to itself afterwards.
-SIDE_BY_SIDE := -m "not realtime" --numprocesses 2 --dist loadfile --no-loadscope-reorder
+SIDE_BY_SIDE := --numprocesses 2 --dist loadfile --no-loadscope-reorder
+# What takes minutes is left to `make test-all`.
+LESS := and not exhaustive
 
-.PHONY: help setup setup-mujoco run test test-mujoco lint ui doctor pins clean
+.PHONY: help setup setup-mujoco run test test-all test-mujoco lint ui doctor pins clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 24
@@ -36,11 +38,14 @@ run: setup ## set up, fetch the demonstrations, run the whole pipeline
 	@.venv/bin/zprl run $(ARGS)
 
 test: setup ## set up and run the tests; choose with ARGS="-k gate"
-	@$(if $(ARGS),.venv/bin/python -m pytest $(ARGS),.venv/bin/python -m pytest $(SIDE_BY_SIDE) && .venv/bin/python -m pytest -m realtime)
-	@$(if $(ARGS),,$(MAKE) --no-print-directory test-mujoco)
+	@$(if $(ARGS),.venv/bin/python -m pytest $(ARGS),.venv/bin/python -m pytest -m "not realtime $(LESS)" $(SIDE_BY_SIDE) && .venv/bin/python -m pytest -m "realtime $(LESS)")
+	@$(if $(ARGS),,$(MAKE) --no-print-directory test-mujoco LESS="$(LESS)")
+
+test-all: LESS :=
+test-all: test ## the same with what takes minutes each: every task, every stage, both physics
 
 test-mujoco: setup-mujoco ## the tests of the MuJoCo worlds alone, in their own environment
-	@.venv-mujoco/bin/python -m pytest tests/mujoco $(if $(ARGS),$(ARGS),$(SIDE_BY_SIDE))
+	@.venv-mujoco/bin/python -m pytest tests/mujoco $(if $(ARGS),$(ARGS),-m "not realtime $(LESS)" $(SIDE_BY_SIDE))
 
 setup: .venv/.ready ## make the environment (Isaac Lab, kit-less)
 

@@ -132,7 +132,7 @@ def _cartpole(folder: Path) -> Path:
     return path
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.timeout(900)
 def test_newton_holds_what_it_grips() -> None:
     """The scripted pick on the other engine: 15 of 16 cubes.  It steps 16 environments as slowly as one, hence so many at once."""
@@ -151,7 +151,6 @@ def test_newton_holds_what_it_grips() -> None:
     assert int(won.sum()) >= 15
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_newton_keeps_the_contract() -> None:
     check_env(lambda: make(Task(name="isaac/reach", episode_steps=10, physics="newton"), num_envs=2))

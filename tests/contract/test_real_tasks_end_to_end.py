@@ -28,6 +28,9 @@ from zprl.session.task import BUILT_IN, RealTask
 
 ROOT = Path(__file__).parents[2]
 TASKS = {"place_orange": 61, "flip_egg": 62, "open_box": 63, "insert_bills": 64}
+STANDING = ("insert_bills",)
+"""Run every time: two arms and most cameras.  The others go the same way."""
+pytestmark = pytest.mark.realtime
 DEMOS, CHUNKS = 5, 3
 PATIENT = {
     "state_age_s": 0.5, "sense_age_s": 1.0, "command_age_s": 2.0, "heartbeat_s": {"operator": 30.0},
@@ -45,7 +48,7 @@ SMALL = {
 }
 
 
-@pytest.fixture(params=TASKS)
+@pytest.fixture(params=[pytest.param(name, marks=[] if name in STANDING else pytest.mark.exhaustive) for name in TASKS])
 def project(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RealTask:
     """A folder with params.yaml as ``zprl config use --preset <task>`` makes it, then made small; the task on doubles of its own."""
     name = request.param

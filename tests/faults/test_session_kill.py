@@ -165,7 +165,6 @@ def folder(tmp_path: Path) -> Path:
     )  # fmt: skip
 
 
-@pytest.mark.slow
 def test_every_process_is_killed_once(folder: Path) -> None:
     report = live(folder, len(VICTIMS), seed=0, patience=150, longest_wait=1.5)
     assert not report.wrong, "\n".join(report.wrong)

@@ -11,7 +11,7 @@ import pytest
 
 from zprl.bench import results
 
-pytestmark = [pytest.mark.mujoco, pytest.mark.slow, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.mujoco, pytest.mark.timeout(1500)]
 
 
 def test_two_methods_of_the_smoke_suite_run_through(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import yaml
 from pipelines.processes import stop_group
 from tests.pipeline.conftest import Project, ask
 
-pytestmark = [pytest.mark.services, pytest.mark.slow]
+pytestmark = pytest.mark.services
 ROOT = Path(__file__).parents[2]
 
 
