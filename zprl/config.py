@@ -33,6 +33,22 @@ class Run(Section):
     threads: int = Field(1, ge=1, description="Torch threads; more than one is slower for networks of this size (ours).")
 
 
+class Randomise(Section):
+    """Domain randomisation of the worlds with Isaac's Franka: every episode on a robot and with things that are slightly others.
+
+    A share of 0.1 means: the own value times a factor that is drawn evenly between 0.9 and 1.1.
+    """
+
+    mass: float = Field(0.0, ge=0, lt=1, description="Share by which the mass of things differs (inertia with it).")
+    friction: float = Field(0.0, ge=0, lt=1, description="Share by which the friction of things differs.")
+    gains: float = Field(0.0, ge=0, lt=1, description="Share by which stiffness and damping of the arm's joints differ, each.")
+    latency_steps: int = Field(0, ge=0, le=50, description="Actions arrive up to so many environment steps late, equally for an episode.")
+    observation_noise: float = Field(
+        0.0, ge=0, description="Standard deviation of Gaussian noise on every observed number but the gripper's command [m, or as it is]."
+    )
+    cube_size: float = Field(0.0, ge=0, lt=0.5, description="Share by which the edges of cubes differ between environments.")
+
+
 class Task(Section):
     """The world in which policies act and are judged."""
 
@@ -46,6 +62,7 @@ class Task(Section):
     physics: Literal["ovphysx", "newton"] = Field(
         "ovphysx", description="Engine under Isaac's worlds: PhysX, or Newton (MuJoCo-Warp), which is slow on a CPU."
     )
+    randomise: Randomise = Field(Randomise(), description="Domain randomisation of Isaac's worlds with the Franka; off by default.")
     file: str | None = Field(None, description="File that says what an Isaac Lab task's terms mean here; for `isaaclab/<Task-Id>` alone.")
 
 

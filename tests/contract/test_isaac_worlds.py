@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from zprl import plugins
-from zprl.config import Task
+from zprl import plugins, seeding
+from zprl.config import Randomise, Task
 from zprl.errors import ConfigError, EnvironmentProblem
 
 pytestmark = pytest.mark.isaac
@@ -17,7 +17,7 @@ pytest.importorskip("isaaclab_ov")
 
 from zprl.envs import make  # noqa: E402
 from zprl.envs.check import check_env  # noqa: E402
-from zprl.envs.isaac import cabinet, foreign, foreign_terms, reach, stack, world  # noqa: E402
+from zprl.envs.isaac import cabinet, foreign, foreign_terms, physics, reach, stack, world  # noqa: E402
 from zprl.envs.isaac.usd import panda  # noqa: E402
 
 STEPS = {"isaac/reach": 90, "isaac/stack": 300, "isaac/cabinet": 170}
@@ -95,6 +95,54 @@ def test_an_operator_without_failings_succeeds(name: str) -> None:
             if over.all():
                 break
     assert won.all()
+
+
+def test_randomisation_changes_what_it_says() -> None:
+    """Every number is computed by hand from the draws of (seed, environment, episode)."""
+    randomise = Randomise(mass=0.3, friction=0.4, gains=0.2, latency_steps=4, observation_noise=0.002, cube_size=0.1)
+    with make(Task(name="isaac/stack", episode_steps=10, randomise=randomise), num_envs=5) as env:
+        assert isinstance(env, world.IsaacWorld)
+        isaac = env._env
+
+        def check(episode: int) -> torch.Tensor:
+            luck = torch.rand(5, 5, generator=seeding.torch_generator(7, "randomise", episode))
+            sizes = {"object": torch.tensor([0.9, 0.95, 1.0, 1.05, 1.1]), "lower": torch.ones(5)}  # the five pairs evenly spaced among all
+            for name, factor in sizes.items():
+                thing = isaac.scene[name]
+                mass = 0.1 * (1 + 0.3 * (2 * luck[:, :1] - 1))
+                assert torch.allclose(thing.data.body_mass.torch, mass)
+                edge = 0.048 * factor
+                assert torch.allclose(thing.data.body_inertia.torch[:, 0, 0], mass[:, 0] * edge**2 / 6, rtol=1e-4)
+                friction = physics.friction(isaac, thing, "ovphysx")
+                assert torch.allclose(friction[:, 0, :2], (0.5 * (1 + 0.4 * (2 * luck[:, 1:2] - 1))).expand(5, 2))
+            robot = isaac.scene["robot"].data
+            assert torch.allclose(robot.joint_stiffness.torch[:, :7], (400 * (1 + 0.2 * (2 * luck[:, 2:3] - 1))).expand(5, 7))
+            assert torch.allclose(robot.joint_damping.torch[:, :7], (80 * (1 + 0.2 * (2 * luck[:, 3:4] - 1))).expand(5, 7))
+            assert (robot.joint_stiffness.torch[:, 7:] == 2000).all()
+            return (luck[:, 4] * 5).long()
+
+        seen = env.reset(7)
+        late = check(0)
+        assert torch.allclose(env._terms.scenario.edge, 0.048 * torch.tensor([0.95, 0.975, 1.0, 1.025, 1.05]))
+        assert len(late.unique()) > 1
+        true = torch.cat((env._terms.tool(isaac)[0], isaac.scene["object"].data.root_pos_w.torch - isaac.scene.env_origins), dim=1)
+        noise = torch.cat((seen["robot0_eef_pos"], seen["object"][:, :3]), dim=1) - true
+        assert 0.001 < float(noise.std()) < 0.003
+        assert (seen["robot0_gripper_command"] == 1).all()
+        down = env.hold() - torch.tensor([0.0, 0.0, 0.05] + [0.0] * 7)
+        start, began = env.hold()[:, 2], torch.full((5,), -1)
+        for step in range(10):
+            result = env.step(down)
+            moved = (start - env._terms.tool(isaac)[0][:, 2]) > 1e-4
+            began = torch.where((began < 0) & moved, step, began)
+        assert (began - late == began[0] - late[0]).all(), "each arm starts as many steps later as its actions are late"
+        assert result.truncated.all()
+        assert (check(1) != late).any()
+        assert torch.equal(env.reset(7)["object"], seen["object"])
+    with pytest.raises(ConfigError, match="no cube"):
+        make(Task(name="isaac/reach", randomise=Randomise(cube_size=0.1)), num_envs=1)
+    with pytest.raises(ConfigError, match="no domain randomisation"):
+        make(Task(name=REACH, randomise=Randomise(mass=0.1)), num_envs=1)
 
 
 def test_a_task_of_isaac_labs_own_keeps_the_contract() -> None:

@@ -69,6 +69,7 @@ class Cabinet(Scenario):
 
     obs_dims: ClassVar = {"object": 7}
     luck, luck_name = 2, "cabinet-start"
+    things, cubes = ("cabinet",), ()
     operator = Drawer
 
     def configure(self, config: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from zprl.envs.isaac import physics
+from zprl.envs.isaac.randomisation import resize_cubes
 from zprl.envs.isaac.usd import panda
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ def build_config(task: Task, *, num_envs: int, device: str, control_hz: float = 
     policy.frame = ObservationTermCfg(func=lambda env: terms.observe(env))
     config.scene.robot.spawn.variants["Colliders"] = panda.CLEAR if task.physics == "newton" else terms.scenario.colliders
     terms.scenario.configure(config)
+    resize_cubes(config, terms.scenario.cubes, task.randomise)
     config.terminations.success = TerminationTermCfg(func=lambda env: terms.success(env))
     config.events.reset_object_position = EventTermCfg(func=lambda env, env_ids: terms.place(env, env_ids), mode="reset")
     config.compute_final_obs = True

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+import torch
+
 Engine = Literal["ovphysx", "newton"]
 
 
@@ -59,3 +61,43 @@ def firm_fingers(robot: Any, engine: Engine) -> None:
     if engine == "newton":
         hand = robot.actuators["panda_hand"]
         hand.armature, hand.stiffness, hand.damping = 0.1, 800.0, 60.0
+
+
+def friction(env: Any, thing: Any, engine: Engine) -> torch.Tensor:
+    """Friction of a thing's shapes, a copy: (N, shapes, 3) static, dynamic and restitution, or (N, shapes) under Newton."""
+    return _friction(env, thing, engine).clone()
+
+
+def set_friction(env: Any, thing: Any, engine: Engine, own: torch.Tensor, ids: torch.Tensor, factor: torch.Tensor) -> None:
+    """Multiply the friction ``own`` of environments ``ids`` (k,) by ``factor`` (k, 1)."""
+    present = _friction(env, thing, engine)
+    rows, factor = ids.to(present.device), factor.to(present.device)
+    if engine == "newton":
+        from newton import ModelFlags
+
+        present[rows] = own[rows] * factor
+        env.sim.physics_manager.add_model_change(ModelFlags.SHAPE_PROPERTIES)
+        return
+    import warp
+
+    present[rows, :, :2] = own[rows, :, :2] * factor[..., None]
+    values = warp.from_torch(present.contiguous(), dtype=warp.float32)
+    thing.root_view.set_attribute(_friction_type(thing), values, indices=warp.from_torch(rows.to(torch.int32)))
+
+
+def _friction(env: Any, thing: Any, engine: Engine) -> torch.Tensor:
+    import warp
+
+    if engine == "newton":
+        model = env.sim.physics_manager.get_model()
+        return warp.to_torch(thing._root_view.get_attribute("shape_material_mu", model)[:, 0])  # as Isaac Lab's own event does
+    return warp.to_torch(thing.root_view.get_attribute(_friction_type(thing)))
+
+
+def _friction_type(thing: Any) -> Any:
+    from isaaclab.assets import BaseArticulation
+    from isaaclab_ov import tensor_types
+
+    if isinstance(thing, BaseArticulation):
+        return tensor_types.SHAPE_FRICTION_AND_RESTITUTION
+    return tensor_types.RIGID_BODY_SHAPE_FRICTION_AND_RESTITUTION

@@ -64,6 +64,7 @@ class Reach(Scenario):
 
     obs_dims: ClassVar = {"goal": 10}
     luck, luck_name = 4, "reach-goal"
+    things = cubes = ()
     operator = Reacher
 
     def __init__(self) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 
 from zprl.envs.isaac.usd import panda
+from zprl.envs.isaac.usd.table import CUBE_EDGE
 
 if TYPE_CHECKING:
     from zprl.envs.isaac.operator import ScriptedOperator
@@ -26,6 +27,9 @@ class Scenario:
         luck_name: Purpose under which they are drawn.
         operator: The scripted operator.
         colliders: Choice among the robot's colliders.
+        things: What randomisation gives another mass and friction.
+        cubes: What it gives another size.
+        edge: Mean edge of the cubes [m], (N,) where environments differ.
     """
 
     obs_dims: ClassVar[Mapping[str, int]]
@@ -33,6 +37,9 @@ class Scenario:
     luck_name: ClassVar[str]
     operator: ClassVar[type[ScriptedOperator]]
     colliders: ClassVar[str] = panda.CLEAR
+    things: ClassVar[tuple[str, ...]] = ("object",)
+    cubes: ClassVar[tuple[str, ...]] = ("object",)
+    edge: float | torch.Tensor = CUBE_EDGE
 
     def configure(self, config: Any) -> None:
         """Change the base configuration (robot, table, ground and a cube called ``object``) into the task's scene."""

@@ -101,6 +101,7 @@ class Stack(Scenario):
 
     obs_dims: ClassVar = {"object": 16}
     luck, luck_name = 5, "stack-start"
+    things = cubes = ("object", "lower")
     operator = Stacker
 
     def configure(self, config: Any) -> None:
@@ -130,7 +131,7 @@ class Stack(Scenario):
     def success(self, env: Any, tool: torch.Tensor, quat: torch.Tensor) -> torch.Tensor:
         """The upper cube rests on the lower one, and nobody holds it."""
         apart = local_pose(env, "object")[0] - local_pose(env, "lower")[0]
-        on = (apart[:, :2].abs() < SUCCESS_OFFSET).all(1) & ((apart[:, 2] - CUBE_EDGE).abs() < SUCCESS_HEIGHT_ERROR)
+        on = (apart[:, :2].abs() < SUCCESS_OFFSET).all(1) & ((apart[:, 2] - self.edge).abs() < SUCCESS_HEIGHT_ERROR)
         rests = env.scene["object"].data.root_lin_vel_w.torch.norm(dim=1) < RESTING
         let_go = (env.scene["robot"].data.joint_pos.torch[:, -2:] > FINGER_OPEN).all(1)
         return on & rests & let_go

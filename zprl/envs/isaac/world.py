@@ -17,6 +17,7 @@ from zprl.envs import rotation
 from zprl.envs.base import StepResult, TaskSpec, check_action
 from zprl.envs.isaac import launch
 from zprl.envs.isaac.config import TOOL_OFFSET, build_config
+from zprl.envs.isaac.randomisation import LUCK, Randomiser, edge
 from zprl.envs.isaac.usd import panda
 from zprl.errors import ConfigError, EnvironmentProblem
 
@@ -38,16 +39,17 @@ MAX_REACH = 0.10
 class Terms:
     """What Isaac Lab's managers call back: observation, success and start positions."""
 
-    def __init__(self, scenario: Scenario) -> None:
-        self.scenario = scenario
+    def __init__(self, scenario: Scenario, randomiser: Randomiser) -> None:
+        self.scenario, self.randomiser = scenario, randomiser
         self.hand = -1
         self.restart(0)
 
     def restart(self, seed: int) -> None:
         """Count episodes from the first again."""
         self.seed = seed
+        self.randomiser.restart(seed)
         self.episode: torch.Tensor | None = None
-        self.tables: dict[int, torch.Tensor] = {}
+        self.tables: dict[tuple[str, int], torch.Tensor] = {}
 
     def tool(self, env: Any) -> tuple[torch.Tensor, torch.Tensor]:
         """Tool position (N, 3) in the environment's frame and orientation (N, 4) xyzw."""
@@ -77,14 +79,19 @@ class Terms:
         ids = torch.arange(env.num_envs)[env_ids.cpu() if isinstance(env_ids, torch.Tensor) else env_ids]
         number = self.episode[ids]
         self.episode[ids] += 1
-        luck = torch.empty(len(ids), self.scenario.luck)
+        self.scenario.place(env, env_ids, ids, self._luck(self.scenario.luck_name, self.scenario.luck, ids, number, env.num_envs))
+        self.randomiser.begin(env, ids, self._luck("randomise", LUCK, ids, number, env.num_envs))
+
+    def _luck(self, purpose: str, width: int, ids: torch.Tensor, number: torch.Tensor, num_envs: int) -> torch.Tensor:
+        """Uniform numbers (k, width) for episode ``number`` (k,) of environments ``ids`` (k,)."""
+        luck = torch.empty(len(ids), width)
         for episode in number.unique().tolist():
-            if episode not in self.tables:
-                draw = seeding.torch_generator(self.seed, self.scenario.luck_name, episode)
-                self.tables[episode] = torch.rand(env.num_envs, self.scenario.luck, generator=draw)
+            key = (purpose, episode)
+            if key not in self.tables:
+                self.tables[key] = torch.rand(num_envs, width, generator=seeding.torch_generator(self.seed, *key))
             rows = number == episode
-            luck[rows] = self.tables[episode][ids[rows]]
-        self.scenario.place(env, env_ids, ids, luck)
+            luck[rows] = self.tables[key][ids[rows]]
+        return luck
 
 
 class IsaacWorld:
@@ -103,7 +110,9 @@ class IsaacWorld:
             raise ConfigError(f"{task.name} has no cameras", remedy="leave task.cameras empty, or take one of MuJoCo's worlds")
         self.obs_dims = {**ROBOT_DIMS, **scenario.obs_dims}
         self.spec = TaskSpec(task.name, num_envs, dict(self.obs_dims), ACTION_DIM, CONTROL_HZ, task.episode_steps, device)
-        self._terms = Terms(scenario)
+        exact = torch.cat([torch.full((width,), key == "robot0_gripper_command") for key, width in self.obs_dims.items()])
+        self._randomiser = Randomiser(task.randomise, task.physics, scenario.things, exact)
+        self._terms = Terms(scenario, self._randomiser)
         self._env: Any = None
         self._home: torch.Tensor | None = None
         self._low, self._high = torch.tensor(WORKSPACE, device=device)
@@ -111,6 +120,8 @@ class IsaacWorld:
         self._env = self._launched.start(
             lambda: build_config(task, num_envs=num_envs, device=device, control_hz=CONTROL_HZ, terms=self._terms), device
         )
+        if task.randomise.cube_size:
+            scenario.edge = edge(self._env.scene, scenario.cubes)
 
     @torch.no_grad()  # not inference_mode: Isaac Lab's own buffers would become inference tensors and a later reset would fail
     def reset(self, seed: int) -> Obs:
@@ -121,20 +132,22 @@ class IsaacWorld:
         position, quat = self._terms.tool(self._env)
         opened = torch.ones_like(position[:, :1])
         self._home = torch.cat((position, rotation.quat_to_6d(quat), opened), dim=1)
-        return self._split(obs["policy"])
+        return self._split(self._randomiser.blur(obs["policy"]))
 
     @torch.no_grad()
     def step(self, action: torch.Tensor) -> StepResult:
         """Execute absolute tool targets (N, 10) for 20 ms."""
         self._alive()
         check_action(self.spec, action)
-        obs, _, terminated, truncated, extras = self._env.step(self._to_isaac(action.detach()))
+        arriving = self._randomiser.late(action.detach(), self.hold())
+        obs, _, terminated, truncated, extras = self._env.step(self._to_isaac(arriving))
         success = self._env.termination_manager.get_term("success").clone()
         truncated = truncated & ~terminated
-        first = self._split(obs["policy"])
-        final = self._split(extras["final_obs"]["policy"]) if bool((terminated | truncated).any()) else self._split(obs["policy"])
-        done = (terminated | truncated)[:, None]
-        final = {key: torch.where(done, final[key], first[key]) for key in first}
+        over = terminated | truncated
+        self._randomiser.ended(over, self._home)
+        first = self._randomiser.blur(obs["policy"])
+        final = torch.where(over[:, None], self._randomiser.blur(extras["final_obs"]["policy"], 1), first) if bool(over.any()) else first
+        first, final = self._split(first), self._split(final)
         return StepResult(first, success.float(), terminated.clone(), truncated, success, final)
 
     def hold(self) -> torch.Tensor:

@@ -1,0 +1,139 @@
+"""Domain randomisation of the worlds with the Franka: every episode on a robot and with things that are slightly others.
+
+All off by default, and then nothing is written.  What holds for an episode is a pure function of (seed, environment, episode number),
+noise of (seed, step), the size of cubes of the environment alone: physics is parsed once, before the first episode.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from zprl import seeding
+from zprl.envs.isaac import physics
+from zprl.errors import ConfigError
+
+if TYPE_CHECKING:
+    from zprl.config import Randomise
+    from zprl.envs.isaac.physics import Engine
+
+LUCK = 5
+"""Uniform random numbers that an episode takes: mass, friction, stiffness, damping, latency."""
+SIZES = 5
+"""Sizes of a cube, evenly spaced; equally many environments have each (of two cubes all pairs, where there are enough)."""
+
+
+def resize_cubes(config: Any, names: tuple[str, ...], randomise: Randomise) -> None:
+    """Give Isaac Lab's configuration cubes of :data:`SIZES` sizes.
+
+    Raises:
+        ConfigError: the task has no cube.
+    """
+    if not randomise.cube_size:
+        return
+    if not names:
+        raise ConfigError("this task has no cube that task.randomise.cube_size could change", remedy="set it to 0")
+    from isaaclab.sim import MultiAssetSpawnerCfg
+
+    for name in names:
+        thing = getattr(config.scene, name)
+        factors = torch.linspace(1 - randomise.cube_size, 1 + randomise.cube_size, SIZES).tolist()
+        scaled = [thing.spawn.replace(scale=tuple(factor * axis for axis in thing.spawn.scale)) for factor in factors]
+        thing.spawn = MultiAssetSpawnerCfg(assets_cfg=scaled, random_choice=False)
+
+
+class Randomiser:
+    """Changes one world at the start of its episodes, delays what is sent to it and blurs what is seen of it.
+
+    Args:
+        randomise: How much.
+        engine: What steps the world.
+        things: Names of what gets another mass and friction.
+        exact: (sum of observation widths,) bool: numbers without noise.
+    """
+
+    def __init__(self, randomise: Randomise, engine: Engine, things: tuple[str, ...], exact: torch.Tensor) -> None:
+        self.randomise, self.engine, self.things = randomise, engine, things
+        self._sigma = torch.where(exact, 0.0, randomise.observation_noise)
+        self._own: dict[str, torch.Tensor] = {}
+        self.restart(0)
+
+    def restart(self, seed: int) -> None:
+        """Begin again from the first episode."""
+        self.seed, self.step = seed, 0
+        self.delay: torch.Tensor | None = None
+        self._sent: torch.Tensor | None = None
+
+    def begin(self, env: Any, ids: torch.Tensor, luck: torch.Tensor) -> None:
+        """Change environments ``ids`` (k,) for the episodes that begin, by uniform numbers ``luck`` (k, :data:`LUCK`), all on the CPU."""
+        r = self.randomise
+        mass, friction, stiffness, damping = (
+            1 + (2 * luck[:, i : i + 1] - 1) * share for i, share in enumerate((r.mass, r.friction, r.gains, r.gains))
+        )
+        for name in self.things:
+            thing = env.scene[name]
+            if r.mass:
+                # A body of the same shape and another density: inertia goes with mass.
+                masses, inertias = (
+                    self._first(name + " mass", thing.data.body_mass),
+                    self._first(name + " inertia", thing.data.body_inertia),
+                )
+                rows = ids.to(masses.device, torch.int32)
+                factor = mass.to(masses.device)
+                thing.set_masses_index(masses=masses[rows] * factor, env_ids=rows)
+                thing.set_inertias_index(inertias=inertias[rows] * factor[..., None], env_ids=rows)
+            if r.friction:
+                key = name + " friction"
+                if key not in self._own:
+                    self._own[key] = physics.friction(env, thing, self.engine)
+                physics.set_friction(env, thing, self.engine, self._own[key], ids, friction)
+        if r.gains:
+            robot = env.scene["robot"]
+            arm = robot.find_joints("panda_joint.*")[0]
+            arm = torch.as_tensor(arm, dtype=torch.int32).cpu()
+            for key, factor, present, write in (
+                ("stiffness", stiffness, robot.data.joint_stiffness, robot.write_joint_stiffness_to_sim_index),
+                ("damping", damping, robot.data.joint_damping, robot.write_joint_damping_to_sim_index),
+            ):
+                own = self._first(key, present)
+                rows, joints = ids.to(own.device, torch.int32), arm.to(own.device)
+                write(**{key: own[rows][:, joints] * factor.to(own.device)}, joint_ids=joints, env_ids=rows)
+        if r.latency_steps:
+            if self.delay is None:
+                self.delay = torch.zeros(env.num_envs, dtype=torch.long, device=env.device)
+            self.delay[ids.to(env.device)] = (luck[:, 4] * (r.latency_steps + 1)).long().to(env.device)
+
+    def late(self, action: torch.Tensor, still: torch.Tensor) -> torch.Tensor:
+        """What arrives now when ``action`` (N, A) is sent now; before an episode's first action arrives it is ``still`` (N, A)."""
+        if self.delay is None:
+            return action
+        if self._sent is None:
+            self._sent = still.expand(self.randomise.latency_steps + 1, *still.shape).clone()
+        self._sent = torch.cat((action[None], self._sent[:-1]))
+        return self._sent[self.delay, torch.arange(len(action), device=action.device)]
+
+    def ended(self, done: torch.Tensor, still: torch.Tensor) -> None:
+        """Forget what was sent in the episodes that are over, ``done`` (N,) bool."""
+        self.step += 1
+        if self._sent is not None:
+            self._sent = torch.where(done[None, :, None], still[None], self._sent)
+
+    def blur(self, frame: torch.Tensor, number: int = 0) -> torch.Tensor:
+        """A frame (N, D) as seen; ``number`` tells the frames of one step apart."""
+        if not self.randomise.observation_noise:
+            return frame
+        draw = seeding.torch_generator(self.seed, "observation-noise", self.step, number)
+        return frame + (torch.randn(frame.shape, generator=draw) * self._sigma).to(frame.device)
+
+    def _first(self, key: str, present: Any) -> torch.Tensor:
+        """What it was before anything was changed."""
+        if key not in self._own:
+            self._own[key] = present.torch.clone()
+        return self._own[key]
+
+
+def edge(scene: Any, cubes: tuple[str, ...]) -> torch.Tensor:
+    """Mean edge of an environment's cubes (N,) [m], from mass and inertia: ``I = m a^2 / 6``."""
+    data = [scene[name].data for name in cubes]
+    return torch.stack([(6 * cube.body_inertia.torch[:, 0, 0] / cube.body_mass.torch[:, 0]).sqrt() for cube in data]).mean(0)
