@@ -7,15 +7,21 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
-from importlib.metadata import entry_points
+import functools
+from importlib.metadata import EntryPoints, entry_points
 from typing import Any
 
 from zprl.errors import ConfigError, EnvironmentProblem
 
 
+@functools.cache  # a look at all that is installed takes 30 ms, and files are asked for their reader one by one
+def _registered(group: str) -> EntryPoints:
+    return entry_points(group=f"zprl.{group}")
+
+
 def names(group: str) -> list[str]:
     """Registered names of a group (``tasks``, ``readers``, ``interfaces``)."""
-    return sorted(point.name for point in entry_points(group=f"zprl.{group}"))
+    return sorted(point.name for point in _registered(group))
 
 
 def load(group: str, name: str) -> Any:
@@ -25,7 +31,7 @@ def load(group: str, name: str) -> Any:
         ConfigError: no such name; the nearest one is named.
         EnvironmentProblem: its package lacks a dependency.
     """
-    for point in entry_points(group=f"zprl.{group}"):
+    for point in _registered(group):
         if fnmatch.fnmatchcase(name, point.name):
             try:
                 return point.load()

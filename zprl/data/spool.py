@@ -9,7 +9,7 @@ from __future__ import annotations
 import mmap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, overload
+from typing import Any, overload
 
 import numpy as np
 
@@ -32,8 +32,6 @@ class Spool(Sequence[Episode]):
 
     Args:
         folder: On whose disk; ``None`` for that of temporary files.
-        file: An open file instead of a new one.
-        index: What :attr:`index` was when that file was written.
 
     Example:
         >>> column = np.zeros((3, 1), np.float32)
@@ -43,20 +41,12 @@ class Spool(Sequence[Episode]):
         (1, 'a/demo_0', (3, 1))
     """
 
-    def __init__(self, folder: Path | str | None = None, *, file: BinaryIO | None = None, index: Sequence[Sequence[Any]] = ()) -> None:
-        self._file = durable.scratch(folder) if file is None else file
+    def __init__(self, folder: Path | str | None = None) -> None:
+        self._file = durable.scratch(folder)
         self._layouts: dict[Layout, Layout] = {}
         self._rows: list[tuple[str, bool, str, float | None, int, int, Layout]] = []
         self._map: mmap.mmap | None = None
-        self._handed = 0
-        for *facts, layout in index:
-            self._rows.append((*facts, self._shared(layout)))
-        self._size = self._file.seek(0, 2)
-
-    @property
-    def index(self) -> list[list[Any]]:
-        """Where everything lies, as JSON; together with the file it makes the spool again."""
-        return [list(row) for row in self._rows]
+        self._handed = self._size = 0
 
     def append(self, episode: Episode) -> None:
         """Write one episode, or raise :class:`zprl.errors.EnvironmentProblem` when the disk is full."""
@@ -70,11 +60,6 @@ class Spool(Sequence[Episode]):
         facts = (episode.name, bool(episode.success), episode.quality, episode.rate_hz, episode.length, start)
         self._rows.append((*facts, self._shared(layout)))
 
-    def flush(self) -> None:
-        """Let other processes that have the file see all of it."""
-        with durable.explained(Path(str(self._file.name))):
-            self._file.flush()
-
     def _shared(self, layout: Sequence[Sequence[Any]]) -> Layout:
         """One object for all episodes that are alike."""
         wanted = tuple((str(key), str(dtype), tuple(map(int, shape))) for key, dtype, shape in layout)
@@ -84,7 +69,8 @@ class Spool(Sequence[Episode]):
         if self._size == 0:
             return b""  # a file of nothing cannot be mapped
         if self._map is None or len(self._map) < self._size:
-            self.flush()
+            with durable.explained(Path(str(self._file.name))):
+                self._file.flush()
             self._map = mmap.mmap(self._file.fileno(), self._size, access=mmap.ACCESS_READ)
         if self._handed > RESIDENT_BYTES and hasattr(mmap, "MADV_DONTNEED"):
             self._map.madvise(mmap.MADV_DONTNEED)  # a page that is looked at again is read again

@@ -81,14 +81,12 @@ def test_a_full_disk_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     class Full:
         name = "spool"
 
-        def seek(self, *_: int) -> int:
-            return 0
-
         def write(self, _: object) -> int:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
+    monkeypatch.setattr(durable, "scratch", lambda _: Full())
     with pytest.raises(EnvironmentProblem, match="no space left"):
-        Spool(file=Full()).append(make_episode())
+        Spool(tmp_path).append(make_episode())
 
 
 def test_subset() -> None:

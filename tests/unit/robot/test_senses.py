@@ -36,7 +36,7 @@ def kinds(monkeypatch):
     points = [EntryPoint(kind, f"zprl.robot.senses.{kind}:make", "zprl.senses") for kind in KINDS]
     points += [EntryPoint("pose_stream", "zprl.robot.senses.pose:make", "zprl.senses")]
     points += [EntryPoint("shared", "zprl.robot.senses.ring:make", "zprl.senses")]
-    monkeypatch.setattr(plugins, "entry_points", lambda group: points if group == "zprl.senses" else [])
+    monkeypatch.setattr(plugins, "_registered", lambda group: points if group == "senses" else [])
 
 
 class Scripted:

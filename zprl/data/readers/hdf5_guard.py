@@ -84,7 +84,11 @@ def check_dataset(node: object, path: str) -> h5py.Dataset:
     """The dataset if its header is harmless, or :class:`RefusedError` D05, D16, D17, D19.  Reads no data."""
     if not isinstance(node, h5py.Dataset):
         raise RefusedError("D05", f"{path} is not a dataset", "write it in the schema of its format")
-    plist, dtype, shape = node.id.get_create_plist(), node.dtype, node.shape or ()  # h5py asks the file anew each time
+    dtype, shape = node.dtype, node.shape or ()  # h5py asks the file anew each time
+    declared, stored = math.prod(shape) * dtype.itemsize, node.id.get_storage_size()
+    if node.id.get_offset() is not None and not dtype.hasobject and declared == stored <= MAX_BYTES:
+        return node  # one run of plain numbers in this file, neither cut nor filtered
+    plist = node.id.get_create_plist()
     layout = plist.get_layout()
     if layout == h5py.h5d.VIRTUAL or plist.get_external_count():
         raise RefusedError("D16", f"{path} keeps its data in another file", "store the data itself in this file")
@@ -93,9 +97,7 @@ def check_dataset(node: object, path: str) -> h5py.Dataset:
     used = {plist.get_filter(i)[0] for i in range(plist.get_nfilters())}
     if used - FILTERS:
         raise RefusedError("D16", f"{path} uses the unknown filter {min(used - FILTERS)}", "rewrite it with gzip, e.g. h5repack -f GZIP=4")
-    declared = math.prod(shape) * dtype.itemsize
     chunk = math.prod(plist.get_chunk() if layout == h5py.h5d.CHUNKED else ()) * dtype.itemsize
-    stored = node.id.get_storage_size()
     if max(declared, chunk) > MAX_BYTES or (declared > SMALL_BYTES and declared > MAX_RATIO * stored):
         raise RefusedError(
             "D17",
@@ -114,10 +116,7 @@ def attribute(node: h5py.Group, name: str) -> str | int | float | bool | None:
     text = h5py.check_string_dtype(dtype) is not None
     if header.shape != () or not (text or dtype.kind in "iufbS") or dtype.itemsize > 2**24:
         raise RefusedError("D19", f"attribute {name} of {node.name} is not one number or one text", "store a plain value")
-    if text:
-        value = node.attrs[name]
-    else:
-        array = np.zeros((), dtype)
-        header.read(array)
-        value = array.item()
+    array = np.zeros((), dtype)
+    header.read(array)
+    value = array.item()
     return value.decode(errors="replace") if isinstance(value, bytes) else value

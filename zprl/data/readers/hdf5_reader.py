@@ -18,6 +18,7 @@ from zprl.data.findings import Finding
 from zprl.data.readers.handed import items
 from zprl.data.readers.hdf5_guard import RefusedError, check_dataset, member
 from zprl.data.readers.probe import BASE_S, PROBE
+from zprl.data.readers.stored import source, view
 
 Node = h5py.Group | h5py.Dataset
 
@@ -82,7 +83,7 @@ class Hdf5Reader(ABC):
             size = path.stat().st_size
             yield self.finding(path, "D01", f"not a readable HDF5 file ({size} bytes): {short(error)}", "copy it again from its source")
             return
-        with file:
+        with file, source(path):
             yield from itertools.islice(self.read_file(file, path), self.first)
 
     @abstractmethod
@@ -144,7 +145,7 @@ def numbers(
         raise RefusedError("D05", f"{path} is {dtype} {shape}, expected numbers {wanted}", remedy)
     _same_length(path, shape[0], length, said)
     with np.errstate(over="ignore", invalid="ignore"):  # what overflows float32 becomes infinity and is found as D04
-        value = np.asarray(dataset[()]).astype(np.float32, copy=False)
+        value = _all(dataset).astype(np.float32, copy=False)
     return value[:, None] if single else value
 
 
@@ -157,7 +158,12 @@ def pictures(parent: h5py.Group, name: str, *, length: object, said: str = "num_
     path = f"{parent.name}/{name}"
     check_dataset(node, path)
     _same_length(path, shape[0], length, said)
-    return np.asarray(node[()])
+    return _all(node)
+
+
+def _all(dataset: h5py.Dataset) -> np.ndarray:
+    found = view(dataset)
+    return np.asarray(dataset[()]) if found is None else found
 
 
 def _same_length(path: str, frames: int, length: object, said: str) -> None:

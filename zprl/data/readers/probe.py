@@ -2,8 +2,8 @@
 
 A single zeroed byte, the size of a text in a heap, makes HDF5 2.0 loop for ever inside C, where no exception and no
 signal handler helps (found by fuzzing).  The child has a memory limit and a time limit; what it survives it hands over
-in a file without a name (:mod:`zprl.data.readers.handed`), so that each file is read once and its bytes never meet the
-library in the parent.  Only JSON lines and that file's descriptor cross between the two.
+(:mod:`zprl.data.readers.handed`), so that each file is read once and its bytes never meet the library in the parent.  Only JSON lines
+and a file's descriptor cross between the two.
 """
 
 from __future__ import annotations
@@ -202,7 +202,7 @@ def _serve() -> None:
             continue
         reader.first, reader.actions_key = request["first"], request["actions_key"]
         with _received(files) as file:
-            _say(hand_over(reader.read_here(path), file))
+            _say(hand_over(reader.read_here(path), file, path))
 
 
 def _received(files: socket.socket) -> BinaryIO:
