@@ -26,7 +26,7 @@ export WARP_CACHE_PATH ?= $(CURDIR)/.cache/warp
 # machine to itself afterwards.
 SIDE_BY_SIDE := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 # What takes minutes is left to `make test-all`.
-LESS := and not exhaustive
+LEFT_OUT := and not exhaustive
 
 .PHONY: help setup setup-mujoco run test test-all test-mujoco lint ui doctor pins clean
 
@@ -38,14 +38,15 @@ run: setup ## set up, fetch the demonstrations, run the whole pipeline
 	@.venv/bin/zprl run $(ARGS)
 
 test: setup ## set up and run the tests; choose with ARGS="-k gate"
-	@$(if $(ARGS),.venv/bin/python -m pytest $(ARGS),.venv/bin/python -m pytest -m "not realtime $(LESS)" $(SIDE_BY_SIDE) && .venv/bin/python -m pytest -m "realtime $(LESS)")
-	@$(if $(ARGS),,$(MAKE) --no-print-directory test-mujoco LESS="$(LESS)")
+	@$(if $(ARGS),.venv/bin/python -m pytest $(ARGS),.venv/bin/python -m pytest -m "not realtime $(LEFT_OUT)" $(SIDE_BY_SIDE) && .venv/bin/python -m pytest -m "realtime $(LEFT_OUT)")
+	@$(if $(ARGS),,$(MAKE) --no-print-directory test-mujoco LEFT_OUT="$(LEFT_OUT)")
 
-test-all: LESS :=
+test-all: LEFT_OUT =
+test-all: export PYTEST_ADDOPTS = --hypothesis-profile=explore
 test-all: test ## the same with what takes minutes each: every task, every stage, both physics
 
 test-mujoco: setup-mujoco ## the tests of the MuJoCo worlds alone, in their own environment
-	@.venv-mujoco/bin/python -m pytest tests/mujoco $(if $(ARGS),$(ARGS),-m "not realtime $(LESS)" $(SIDE_BY_SIDE))
+	@.venv-mujoco/bin/python -m pytest tests/mujoco $(if $(ARGS),$(ARGS),-m "not realtime $(LEFT_OUT)" $(SIDE_BY_SIDE))
 
 setup: .venv/.ready ## make the environment (Isaac Lab, kit-less)
 

@@ -1,8 +1,16 @@
-"""What tests of real time get: a second chance, because a machine that others share stalls now and then."""
+"""What all tests share: property tests that are the same every time, and a second chance for tests of real time.
+
+A machine that others share stalls now and then: that fails no property, and a test of real time only if it comes twice.
+"""
 
 from __future__ import annotations
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("same", deadline=None, derandomize=True)
+settings.register_profile("explore", deadline=None)  # `make test-all`: new examples each time
+settings.load_profile("same")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

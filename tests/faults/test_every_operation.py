@@ -39,7 +39,7 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> dict:
     return calm
 
 
-@pytest.mark.parametrize(("kinds", "code"), [(("kill",), -9), (("enospc", "eio"), 4)])
+@pytest.mark.parametrize(("kinds", "code"), [(("kill",), -9), pytest.param(("enospc", "eio"), 4, marks=pytest.mark.exhaustive)])
 def test_strike_each_operation_in_turn(kinds: tuple[str, ...], code: int, reference: dict, tmp_path: Path) -> None:
     plan = [{"faults": [[kinds[n % len(kinds)], n]]} for n in range(1, reference["count"] + 1)]
     for n, result in enumerate(play(tmp_path, plan), start=1):

@@ -154,6 +154,7 @@ def test_an_interrupted_suite_stops_its_cells_and_goes_on(bench: Project) -> Non
     assert ran(bench).count("zprl-0") == 2
 
 
+@pytest.mark.exhaustive
 def test_a_part_of_a_suite_and_a_page_of_what_is_there(bench: Project) -> None:
     nothing = run(bench, "--page")
     assert nothing.returncode == 3
@@ -163,6 +164,7 @@ def test_a_part_of_a_suite_and_a_page_of_what_is_there(bench: Project) -> None:
     assert Path(bench.path / "out/small.csv").exists()
 
 
+@pytest.mark.exhaustive
 def test_another_machine_goes_on_with_what_was_published(bench: Project) -> None:
     assert run(bench, "--method", "zprl").returncode == 0
     published = json.loads((bench.path / "out/small.runs.json").read_text())

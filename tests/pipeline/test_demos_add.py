@@ -109,7 +109,9 @@ def test_from_a_recording_to_the_commit(project: Project, outside: Path) -> None
     assert versioned(project) == 2
 
 
-@pytest.mark.parametrize("at", ["write .a.hdf5", "rename a.hdf5", "rename DATASET.md", "version"])
+@pytest.mark.parametrize(
+    "at", [*(pytest.param(at, marks=pytest.mark.exhaustive) for at in ("write .a.hdf5", "rename a.hdf5")), "rename DATASET.md", "version"]
+)
 def test_killed_and_asked_again(at: str, project: Project, outside: Path) -> None:
     recording = write_demo_file(outside / "a.hdf5", 2)
     (project.path / "killed.py").write_text(KILLED)

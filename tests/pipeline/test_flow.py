@@ -70,7 +70,7 @@ def test_a_crash_is_tried_again(served: Project) -> None:
     assert len(served.attempts("middle")) == 2
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.exhaustive)])
 def test_a_polite_stop_leaves_no_orphan_and_is_resumable(number: signal.Signals, served: Project) -> None:
     served.mode("middle", "slow")
     running = served.start("run")
@@ -115,6 +115,7 @@ def test_one_stage_and_what_it_needs(served: Project) -> None:
     assert served.zprl("run", "--stage", "lost").returncode == 2
 
 
+@pytest.mark.exhaustive
 def test_the_embedded_server_does_too(project: Project) -> None:
     done = project.zprl("run", "--stage", "first")
     assert done.returncode == 0, done.stderr[-3000:]
