@@ -11,7 +11,7 @@ from rich.progress import Progress
 
 from pipelines.stage import BASE, EVALUATION, METRICS, Stage, main
 from zprl import durable, envs
-from zprl.config import Evaluate
+from zprl.config import Evaluate, Task
 from zprl.envs.base import VectorEnv
 from zprl.errors import Interrupted
 from zprl.evaluation.judge import deliver, kept
@@ -22,7 +22,14 @@ from zprl.models.policy import FlowPolicy
 
 
 def judge(
-    stage: Stage, name: str, act: Act, policy: FlowPolicy, *, config: Evaluate | None = None, within: Path = EVALUATION
+    stage: Stage,
+    name: str,
+    act: Act,
+    policy: FlowPolicy,
+    *,
+    config: Evaluate | None = None,
+    task: Task | None = None,
+    within: Path = EVALUATION,
 ) -> Evaluation:
     """Evaluate one policy in fresh simulators, deliver and track the result; done once per run folder.
 
@@ -32,19 +39,20 @@ def judge(
         act: What acts.
         policy: For shapes.
         config: Episodes and seed; those of ``params.yaml`` without.
+        task: The world; that of ``params.yaml`` without.
         within: Where the result's folder goes.
     """
-    params, config = stage.params, config or stage.params.evaluate
+    params, config, world = stage.params, config or stage.params.evaluate, task or stage.params.task
 
     def make_env(num_envs: int) -> VectorEnv:
-        return envs.make(params.task, num_envs=num_envs, device=params.run.device)
+        return envs.make(world, num_envs=num_envs, device=params.run.device)
 
     def play() -> Evaluation:
         with Progress(transient=True, disable=not sys.stderr.isatty()) as bar:
-            task = bar.add_task(name, total=config.episodes)
+            shown = bar.add_task(name, total=config.episodes)
 
             def tick(done: int, _: int) -> None:
-                bar.update(task, completed=done)
+                bar.update(shown, completed=done)
                 if stage.stopping:
                     raise Interrupted(f"{stage.name} stopped on request", remedy="run the same command again to continue")
 
@@ -54,7 +62,7 @@ def judge(
                 policy=name,
                 policy_spec=policy.spec,
                 num_features=policy.num_features,
-                task=params.task,
+                task=world,
                 config=config,
                 tick=tick,
             )

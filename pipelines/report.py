@@ -5,7 +5,7 @@ from __future__ import annotations
 from numpy import uint8
 from numpy.typing import NDArray
 
-from pipelines.stage import ARTIFACTS, BASE, EVALUATION, EXPLAIN, PLOTS, PROMOTION, PROMOTION_REAL, REPORT, STEERING, Stage, main
+from pipelines.stage import ARTIFACTS, BASE, EVALUATION, EXPLAIN, PLOTS, PROMOTION, PROMOTION_REAL, REPORT, STEERING, TRANSFER, Stage, main
 from zprl import durable
 from zprl.report import film, page
 from zprl.report.sources import LEARNERS, POLICIES, ROBOT_AFTER, ROBOT_BEFORE, Sources
@@ -18,6 +18,7 @@ INPUTS = (
     EXPLAIN,
     PROMOTION,
     PROMOTION_REAL,
+    TRANSFER,
     PLOTS / "pretrain.csv",
     PLOTS / "finetune_real.csv",
     *(PLOTS / name for name in LEARNERS.values()),

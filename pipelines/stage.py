@@ -43,6 +43,7 @@ PROMOTION = ARTIFACTS / "promotion.json"
 PROMOTION_REAL = ARTIFACTS / "promotion_real.json"
 REPORT = ARTIFACTS / "report"
 EXPLAIN = ARTIFACTS / "explain"
+TRANSFER = ARTIFACTS / "transfer"
 
 
 class Stage:

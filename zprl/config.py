@@ -49,6 +49,10 @@ class Randomise(Section):
     cube_size: float = Field(0.0, ge=0, lt=0.5, description="Share by which the edges of cubes differ between environments.")
 
 
+Engine = Literal["ovphysx", "newton"]
+"""Physics engines under Isaac's worlds."""
+
+
 class Task(Section):
     """The world in which policies act and are judged."""
 
@@ -59,9 +63,7 @@ class Task(Section):
     workers: int = Field(
         0, ge=0, description="Processes that step MuJoCo's worlds side by side, with equal results; 0: none but the stage's own."
     )
-    physics: Literal["ovphysx", "newton"] = Field(
-        "ovphysx", description="Engine under Isaac's worlds: PhysX, or Newton (MuJoCo-Warp), which is slow on a CPU."
-    )
+    physics: Engine = Field("ovphysx", description="Engine under Isaac's worlds: PhysX, or Newton (MuJoCo-Warp), which is slow on a CPU.")
     randomise: Randomise = Field(Randomise(), description="Domain randomisation of Isaac's worlds with the Franka; off by default.")
     file: str | None = Field(None, description="File that says what an Isaac Lab task's terms mean here; for `isaaclab/<Task-Id>` alone.")
 
@@ -279,6 +281,12 @@ class Evaluate(Section):
     film_episodes: int = Field(3, ge=0, description="Episodes shown as film strips.")
 
 
+class Transfer(Section):
+    """How the steered policy is judged on the other physics engine (sim-to-sim)."""
+
+    episodes: int = Field(64, ge=1, description="Episodes on each engine, with evaluate.seed; Newton takes some minutes on a CPU.")
+
+
 class Budget(Section):
     """How much a method may try in simulation; every method has one."""
 
@@ -464,6 +472,7 @@ class Params(Section):
     images: Images = Images()
     pretrain: Pretrain = Pretrain()
     evaluate: Evaluate = Evaluate()
+    transfer: Transfer = Transfer()
     finetune_sim: Learning = Rl()
     action_residual: Rl = Rl(interface="action")
     finetune_real: Real = Real()

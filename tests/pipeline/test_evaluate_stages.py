@@ -12,10 +12,12 @@ import yaml
 from pipelines import stage as stages
 from pipelines.evaluate import POLICIES, evaluate
 from pipelines.evaluate_base import evaluate_base
+from pipelines.transfer import POLICY, transfer
 from tests.factories import read_json
 from tests.toy_world import ReachWorld, toy_policy
 from zprl import config, durable, envs
 from zprl.errors import DataError, Interrupted
+from zprl.evaluation.intervals import mcnemar
 from zprl.evaluation.result import Evaluation
 from zprl.models.bundle import save_policy
 from zprl.rl.bundle import save_steering
@@ -160,3 +162,41 @@ def test_another_base_than_the_steering_was_learned_on_is_refused() -> None:
     save_policy(stages.BASE, toy_policy(), {"changed": True})
     with pytest.raises(DataError, match="another base policy"):
         run_steered()
+
+
+def run_transfer() -> dict:
+    sections = (*SECTIONS, "transfer")
+    stages.execute("transfer", transfer, sections=sections, inputs=(stages.BASE, stages.STEERING / POLICY))
+    found = read_json(stages.METRICS / "transfer.json")
+    assert found == read_json(stages.TRANSFER / "drop.json")
+    return found
+
+
+def test_transfer_judges_on_both_engines_from_the_same_starts(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engines = []
+
+    def make(task: config.Task, *, num_envs: int, device: str) -> World:
+        engines.append(task.physics)
+        world = World(num_envs)
+        if task.physics == "newton":  # a world in which nothing succeeds
+            step = world.step
+            world.step = lambda action: dataclasses.replace(step(action), success=torch.zeros(num_envs, dtype=torch.bool))
+        return world
+
+    monkeypatch.setattr(envs, "make", make)
+    params = yaml.safe_load((project / "params.yaml").read_text())
+    (project / "params.yaml").write_text(yaml.safe_dump({**params, "transfer": {"episodes": 5}}))
+    found = run_transfer()
+    assert engines == ["ovphysx", "newton"]
+    home, away = (Evaluation.read(stages.TRANSFER / name) for name in engines)
+    assert torch.equal(home.tracks["start/position"], away.tracks["start/position"])
+    assert (found["episodes"], found["newton"]["success_rate"]) == (5, 0.0)
+    assert found["drop"] == found["ovphysx"]["success_rate"] == sum(home.success) / 5
+    assert found["p_value"] == mcnemar(home.success, away.success).p_value
+
+
+def test_a_world_of_one_engine_has_nothing_to_compare(project: Path) -> None:
+    params = yaml.safe_load((project / "params.yaml").read_text())
+    (project / "params.yaml").write_text(yaml.safe_dump({**params, "task": {"name": "metaworld/reach-v3", "episode_steps": 24}}))
+    assert run_transfer() == {"policy": "latent", "engines": []}
+    assert World.made == 0

@@ -61,6 +61,7 @@ def make(sources: Sources, *, title: str, render: film.Render) -> Page:
         "policies": rows,
         "pictures": {key: _embedded(value) for key, value in pictures.items()},
         "promotion": parts.make("promotion", lambda: _promotion(sources)),
+        "transfer": parts.make("transfer", lambda: tables.transfer(sources.document("transfer/drop.json", "engines"))),
         "robot": parts.make("robot", lambda: robot.part(sources)),
         "data": parts.make("data", lambda: _data(sources)),
         "provenance": {name: parts.make(f"bundle {name}", lambda p=path: tables.provenance(p)) for name, path in sources.bundles().items()},

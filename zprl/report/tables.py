@@ -58,6 +58,23 @@ def policy_row(name: str, found: Evaluation, pair: Paired | None) -> dict[str, A
     }
 
 
+def transfer(document: Mapping[str, Any]) -> str | None:
+    """One sentence about what the steered policy loses on the other physics engine; ``None`` where the world has but one."""
+    if not document["engines"]:
+        return None
+    home, other = document["engines"]
+    rates = {
+        name: f"{percent(each['success_rate'])} ({interval(each['ci_low'], each['ci_high'])})"
+        for name in (home, other)
+        for each in [document[name]]
+    }
+    chance = p_text(document["p_value"])
+    return (
+        f"On the physics it was trained on ({home}) the steered policy succeeds in {rates[home]}, on {other} in {rates[other]}: from the "
+        f"same {document['episodes']} starts it loses {100 * document['drop']:.1f} points (exact McNemar test: {chance})."
+    )
+
+
 def headline(evaluations: Mapping[str, Evaluation]) -> dict[str, Any]:
     """Base success, steered success, and one sentence about the difference.
 

@@ -18,6 +18,16 @@ ROBOT = {"real_evaluate_before": 28, "real_evaluate_after": 32}
 RATES = {"embedding": 26, "base": 24, "latent": 38, "action_residual": 30}
 """Successes per policy; whatever the base masters, latent masters too."""
 
+TRANSFER = {
+    "policy": "latent",
+    "engines": ["ovphysx", "newton"],
+    "ovphysx": {"success_rate": 0.95, "ci_low": 0.8, "ci_high": 0.99},
+    "newton": {"success_rate": 0.7, "ci_low": 0.5, "ci_high": 0.85},
+    "episodes": 20,
+    "drop": 0.25,
+    "p_value": 0.0625,
+}
+
 
 def success_of(policy: str) -> tuple[bool, ...]:
     """The last episodes succeed: the filmed ones are the first six, which the base fails and of which latent fails two."""
@@ -108,6 +118,7 @@ def all_results(root: Path) -> Sources:
         durable.write_json(sources.artifacts / "steering" / name / "bundle.json", document)
     reasons = ["better beyond its interval: candidate 0.950 [0.835, 0.986], base 0.600"]
     candidate = {"name": "latent", "episodes": EPISODES, "jerk_rms": None}
+    durable.write_json(sources.artifacts / "transfer" / "drop.json", TRANSFER)
     durable.write_json(sources.artifacts / "promotion.json", {"accept": True, "reasons": reasons, "candidate": candidate})
     summary = {
         "episodes": 60,

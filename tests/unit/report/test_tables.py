@@ -22,6 +22,13 @@ def test_headline_needs_both() -> None:
         tables.headline({"base": made.evaluation("base")})
 
 
+def test_transfer_says_what_is_lost() -> None:
+    sentence = str(tables.transfer(made.TRANSFER)).replace("\N{NARROW NO-BREAK SPACE}", " ")
+    assert "(ovphysx) the steered policy succeeds in 95.0 % (80.0 to 99.0 %), on newton in 70.0 % (50.0 to 85.0 %)" in sentence
+    assert "the same 20 starts it loses 25.0 points (exact McNemar test: p = 0.062)" in sentence
+    assert tables.transfer({"policy": "latent", "engines": []}) is None
+
+
 @pytest.mark.parametrize("other", [made.evaluation("latent", seed=8), made.evaluation("latent", success=(True,) * 39)])
 def test_other_episodes_are_not_paired(other: object) -> None:
     with pytest.raises(DataError, match="not judged by the same episodes"):

@@ -23,7 +23,7 @@ from zprl.envs.isaac.usd import panda
 from zprl.errors import ConfigError, EnvironmentProblem
 
 if TYPE_CHECKING:
-    from zprl.config import Task
+    from zprl.config import Engine, Task
     from zprl.envs.base import Obs
 
 PREFIX = "isaaclab/"
@@ -94,7 +94,7 @@ def _registered(task: Task, task_id: str, terms: ForeignTerms, *, num_envs: int,
     return config
 
 
-def _adapt(config: Any, engine: physics.Engine) -> None:
+def _adapt(config: Any, engine: Engine) -> None:
     """Replace what only Kit can run, and what the authored assets lack."""
     from isaaclab.assets import RigidObjectCfg
 

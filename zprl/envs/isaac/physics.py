@@ -6,11 +6,12 @@ as many: about a thousand small kernels are launched one after another.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-Engine = Literal["ovphysx", "newton"]
+if TYPE_CHECKING:
+    from zprl.config import Engine
 
 
 def configure(config: Any, engine: Engine) -> None:

@@ -15,8 +15,7 @@ from zprl.envs.isaac import physics
 from zprl.errors import ConfigError
 
 if TYPE_CHECKING:
-    from zprl.config import Randomise
-    from zprl.envs.isaac.physics import Engine
+    from zprl.config import Engine, Randomise
 
 LUCK = 5
 """Uniform random numbers that an episode takes: mass, friction, stiffness, damping, latency."""
