@@ -110,7 +110,10 @@ def run_suite(name: str, folder: str, target: str, choice: Choice, jobs: int) ->
                 for cell in [c for c in waiting if c.base and c.base.folder in failed]:
                     waiting.remove(cell)
                     failed[cell.folder] = f"{cell.name}: without its base policy"
-                for cell in [c for c in waiting if c.base is None or ready(c.base)][: jobs - len(running)]:
+                # A base that has just been written down may still be on its way out: what stands on it starts when it is gone.
+                busy = {*running, *(cell.folder for cell in waiting)}
+                free = [c for c in waiting if c.base is None or (c.base.folder not in busy and ready(c.base))]
+                for cell in free[: jobs - len(running)]:
                     waiting.remove(cell)
                     running[cell.folder] = (cell, run_cell.submit(cell, cell.name, tracking, place / STOP))
                 for where, (cell, future) in list(running.items()):

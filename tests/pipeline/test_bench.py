@@ -17,9 +17,9 @@ from zprl.bench import results
 pytestmark = pytest.mark.services
 
 DRIVER = """
-import json, sys
+import json, os, sys, time
 from pathlib import Path
-from pipelines import cell as cells
+from pipelines import bench, cell as cells
 from zprl import cli, durable, plugins
 from zprl.bench import results
 
@@ -34,6 +34,8 @@ if mode == "bad":
     print("DataError: the demonstrations are broken"); sys.exit(3)
 if mode == "slow":
     while not (root / "go").exists(): time.sleep(0.05)
+if "TOY_SLOW" in os.environ and not name.startswith("base"):
+    time.sleep(6)
 if name.startswith("base"):
     Path("artifacts/base").mkdir(parents=True, exist_ok=True)
     Path("artifacts/base/policy.safetensors").write_text(name + mode)
@@ -60,7 +62,12 @@ def outcome(cell):
     return results.Run(cell.key, *made, facts, (results.Point(*who, steps, rate, 20, 1.0, 1.0),))
 
 
-cells.commands, cells.outcome = commands, outcome
+def run(cell, *rest, run=bench.run, **more):
+    run(cell, *rest, **more)
+    time.sleep(2 if "TOY_SLOW" in os.environ and not cell.base else 0)  # a base is written down some time before its task is known to have ended
+
+
+cells.commands, cells.outcome, bench.run = commands, outcome, run
 sys.argv = ["zprl", "bench", *sys.argv[1:]]
 cli.main()
 """
@@ -200,7 +207,9 @@ def test_another_machine_goes_on_with_what_was_published(bench: Project) -> None
 
 
 def test_frozen_policies_travel(bench: Project) -> None:
-    assert run(bench, "--method", "zprl", "--seed", "0").returncode == 0
+    bench.env["TOY_SLOW"] = "yes"
+    assert run(bench, "-j", "2", "--method", "zprl", "--seed", "0").returncode == 0
+    del bench.env["TOY_SLOW"]
     assert run(bench, "--policies").returncode == 0
     (bench.path / "bench").rename(bench.path / "elsewhere")
     modes(bench, **{"base-0": "otherwise"})
