@@ -35,6 +35,7 @@ from zprl import plugins
 from zprl.data import data_report
 from zprl.data.episode import Episode
 from zprl.data.ingest import choose, read_all
+from zprl.data.lerobot_writer import LeRobotWriter
 from zprl.data.readers.probe import PROBE
 from zprl.data.readers.robomimic import RobomimicReader
 from zprl.data.robomimic_writer import RobomimicWriter
@@ -193,7 +194,30 @@ def lerobot(folder: Path) -> None:
         return sum(touch((*item.obs.values(), item.actions)) for item in items if isinstance(item, Episode))
 
     frames = sum(pq.read_metadata(path).num_rows for path in tables)
-    compare("LeRobot, against pyarrow", theirs, ours, frames, "frames")
+    compare("LeRobot, table alone, against pyarrow", theirs, ours, frames, "frames")
+
+    film = folder / "film"
+    with LeRobotWriter(film, rate_hz=20, task="made", robot="none") as writer:
+        for number in range(10):
+            writer.write(episode(number, 100, 84))
+    videos = sorted((film / "videos").rglob("*.mp4"))
+
+    def decoded() -> int:
+        import av
+
+        total = sum(
+            touch(_array(column) for column in pq.read_table(path).itercolumns()) for path in sorted((film / "data").rglob("*.parquet"))
+        )
+        for video in videos:
+            with av.open(video) as opened:
+                total += sum(touch([frame.to_ndarray(format="rgb24")]) for frame in opened.decode(video=0))
+        return total
+
+    def episodes() -> int:
+        items = plugins.load("readers", "lerobot")(obs_keys=[*WIDTHS, CAMERA]).read(film)
+        return sum(touch((*item.obs.values(), item.actions)) for item in items if isinstance(item, Episode))
+
+    compare("LeRobot with film, against pyarrow and PyAV", decoded, episodes, 1000, "frames")
 
 
 def _array(column: Any) -> np.ndarray:
