@@ -286,6 +286,22 @@ def env_check(
     typer.echo(f"{name} keeps the contract")
 
 
+@env_app.command("assets")
+def env_assets(root: Annotated[Path, typer.Argument(help="A folder of assets, as NVIDIA publishes them: it holds `Isaac/`.")]) -> None:
+    """Compare the authored USD assets with others: joints, limits, masses, inertias."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from zprl.envs.isaac import launch
+    from zprl.envs.isaac.usd import compare
+
+    found = list(compare.differences(launch.prepare(), root))
+    rows = Table("thing", "what", "authored here", str(root), title=f"{len(found)} differences that matter to physics")
+    for difference in found:
+        rows.add_row(*difference)
+    Console().print(rows)
+
+
 @robot_app.command("list")
 def robot_list() -> None:
     """List the registered drivers."""

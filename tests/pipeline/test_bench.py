@@ -64,7 +64,8 @@ def outcome(cell):
 
 def run(cell, *rest, run=bench.run, **more):
     run(cell, *rest, **more)
-    time.sleep(2 if "TOY_SLOW" in os.environ and not cell.base else 0)  # a base is written down some time before its task is known to have ended
+    if "TOY_SLOW" in os.environ and not cell.base:
+        time.sleep(2)  # a base is written down some time before its task is known to have ended
 
 
 cells.commands, cells.outcome, bench.run = commands, outcome, run
