@@ -295,7 +295,9 @@ def env_assets(root: Annotated[Path, typer.Argument(help="A folder of assets, as
     from zprl.envs.isaac import launch
     from zprl.envs.isaac.usd import compare
 
-    found = list(compare.differences(launch.prepare(), root))
+    with launch.quiet():
+        ours = launch.prepare()
+    found = list(compare.differences(ours, root))
     rows = Table("thing", "what", "authored here", str(root), title=f"{len(found)} differences that matter to physics")
     for difference in found:
         rows.add_row(*difference)

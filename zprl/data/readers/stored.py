@@ -58,7 +58,10 @@ def view(dataset: h5py.Dataset) -> np.ndarray | None:
     first = offset - offset % mmap.ALLOCATIONGRANULARITY
     if offset + size > os.fstat(number).st_size:
         raise ValueError(f"{dataset.name} lies beyond the end of the file")
-    window = _Window(number, offset + size - first, access=mmap.ACCESS_READ, offset=first)
+    try:
+        window = _Window(number, offset + size - first, access=mmap.ACCESS_READ, offset=first)
+    except OSError:  # not every file system has maps
+        return None
     window.first = first
     return np.ndarray(shape, dtype, window, offset - first)
 
