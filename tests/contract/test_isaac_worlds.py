@@ -199,6 +199,7 @@ def test_newton_holds_what_it_grips() -> None:
     assert int(won.sum()) >= 15
 
 
+@pytest.mark.exhaustive  # minutes of compiling where no kernel is cached
 @pytest.mark.timeout(900)
 def test_newton_keeps_the_contract() -> None:
     check_env(lambda: make(Task(name="isaac/reach", episode_steps=10, physics="newton"), num_envs=2))

@@ -23,7 +23,7 @@ STAGES = {
     "evaluate": (["pipelines.evaluate"], ["evaluation/latent", "evaluation/action_residual"]),
     "report": (["pipelines.report"], ["report"]),
 }
-STANDING = ("ingest", "pretrain", "finetune_sim")
+STANDING = ("ingest", "finetune_sim")
 """Killed every time; the others work with the same parts."""
 PARAMS = """
 run: {seed: 3}

@@ -79,6 +79,7 @@ def test_the_sweep_asks_each_space_for_every_size(world) -> None:
     assert all(found[-1] > found[0] for found in by_space.values())
 
 
+@pytest.mark.exhaustive
 def test_maps_repeat() -> None:
     cloud = torch.randn(40, 5, generator=torch.Generator().manual_seed(0))
     first = points.flatten(cloud, seed=1)
