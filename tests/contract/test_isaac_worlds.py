@@ -10,15 +10,14 @@ import torch
 
 from zprl import plugins, seeding
 from zprl.config import Randomise, Task
+from zprl.envs import make
+from zprl.envs.check import check_env
+from zprl.envs.isaac import cabinet, foreign, foreign_terms, physics, reach, stack, world
+from zprl.envs.isaac.usd import panda
 from zprl.errors import ConfigError, EnvironmentProblem
 
 pytestmark = pytest.mark.isaac
 pytest.importorskip("isaaclab_ov")
-
-from zprl.envs import make  # noqa: E402
-from zprl.envs.check import check_env  # noqa: E402
-from zprl.envs.isaac import cabinet, foreign, foreign_terms, physics, reach, stack, world  # noqa: E402
-from zprl.envs.isaac.usd import panda  # noqa: E402
 
 STEPS = {"isaac/reach": 90, "isaac/stack": 300, "isaac/cabinet": 170}
 """Steps that the slowest of 8 episodes needs without failings, and some more."""

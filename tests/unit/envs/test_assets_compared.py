@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-pxr = pytest.importorskip("pxr")
+from zprl.envs.isaac import assets
+from zprl.envs.isaac.usd import compare, panda, table
+from zprl.errors import EnvironmentProblem
 
-from zprl.envs.isaac import assets  # noqa: E402
-from zprl.envs.isaac.usd import compare, panda, table  # noqa: E402
-from zprl.errors import EnvironmentProblem  # noqa: E402
+pytest.importorskip("pxr")
 
 
 @pytest.fixture
