@@ -28,7 +28,7 @@ SIDE_BY_SIDE := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 # What takes minutes is left to `make test-all`.
 LEFT_OUT := and not exhaustive
 
-.PHONY: help setup setup-mujoco run test test-all test-mujoco lint ui doctor pins clean
+.PHONY: help setup setup-mujoco run test test-all test-gpu test-mujoco lint ui doctor pins clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 24
@@ -44,6 +44,9 @@ test: setup ## set up and run the tests; choose with ARGS="-k gate"
 test-all: LEFT_OUT =
 test-all: export PYTEST_ADDOPTS = --hypothesis-profile=explore
 test-all: test ## the same with what takes minutes each: every task, every stage, both physics
+
+test-gpu: setup ## on a machine with a GPU: learners and worlds on CUDA
+	@.venv/bin/python -m pytest -m gpu --device cuda $(ARGS)
 
 test-mujoco: setup-mujoco ## the tests of the MuJoCo worlds alone, in their own environment
 	@.venv-mujoco/bin/python -m pytest tests/mujoco $(if $(ARGS),$(ARGS),-m "not realtime $(LEFT_OUT)" $(SIDE_BY_SIDE))

@@ -1,4 +1,4 @@
-"""What all tests share: property tests that are the same every time, and a second chance for tests of real time.
+"""What all tests share: the device, property tests that are the same every time, and a second chance for tests of real time.
 
 A machine that others share stalls now and then: that fails no property, and a test of real time only if it comes twice.
 """
@@ -11,6 +11,22 @@ from hypothesis import settings
 settings.register_profile("same", deadline=None, derandomize=True)
 settings.register_profile("explore", deadline=None)  # `make test-all`: new examples each time
 settings.load_profile("same")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--device", choices=("cpu", "cuda"), default="cpu", help="where tests marked gpu put tensors and simulators")
+
+
+@pytest.fixture(scope="session")
+def device(pytestconfig: pytest.Config) -> str:
+    """What ``--device`` names; one for the whole run, because PhysX stays where a process first started it."""
+    found: str = pytestconfig.getoption("--device")
+    if found == "cuda":
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.exit("--device cuda, and torch sees no GPU", returncode=4)
+    return found
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -275,13 +275,15 @@ def env_check(
     episode_steps: Annotated[int, typer.Option(min=10, help="Short episodes show their ends sooner.")] = 40,
     device: Annotated[str, typer.Option()] = "cpu",
     physics: Annotated[str, typer.Option(help="Engine under Isaac's worlds: ovphysx or newton.")] = "ovphysx",
+    assets: Annotated[str, typer.Option(help="USD files of Isaac's worlds: authored, or nvidia.")] = "authored",
     file: Annotated[str | None, typer.Option(help="For `isaaclab/<Task-Id>`: what its terms mean here.")] = None,
 ) -> None:
     """Run the public checker on a world."""
     from zprl import config, envs
     from zprl.envs.check import check_env
 
-    task = config.parse({"task": {"name": name, "episode_steps": episode_steps, "physics": physics, "file": file}}).task
+    given = {"name": name, "episode_steps": episode_steps, "physics": physics, "assets": assets, "file": file}
+    task = config.parse({"task": given}).task
     check_env(lambda: envs.make(task, num_envs=num_envs, device=device))
     typer.echo(f"{name} keeps the contract")
 
@@ -296,7 +298,7 @@ def env_assets(root: Annotated[Path, typer.Argument(help="A folder of assets, as
     from zprl.envs.isaac.usd import compare
 
     with launch.quiet():
-        ours = launch.prepare()
+        ours = launch.authored()
     found = list(compare.differences(ours, root))
     rows = Table("thing", "what", "authored here", str(root), title=f"{len(found)} differences that matter to physics")
     for difference in found:

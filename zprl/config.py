@@ -51,6 +51,8 @@ class Randomise(Section):
 
 Engine = Literal["ovphysx", "newton"]
 """Physics engines under Isaac's worlds."""
+Assets = Literal["authored", "nvidia"]
+"""Whose USD files they are made of."""
 
 
 class Task(Section):
@@ -64,6 +66,10 @@ class Task(Section):
         0, ge=0, description="Processes that step MuJoCo's worlds side by side, with equal results; 0: none but the stage's own."
     )
     physics: Engine = Field("ovphysx", description="Engine under Isaac's worlds: PhysX, or Newton (MuJoCo-Warp), which is slow on a CPU.")
+    assets: Assets = Field(
+        "authored",
+        description="USD files of Isaac's worlds: those authored here, or NVIDIA's below the folder that ISAACSIM_ASSET_ROOT names.",
+    )
     randomise: Randomise = Field(Randomise(), description="Domain randomisation of Isaac's worlds with the Franka; off by default.")
     file: str | None = Field(None, description="File that says what an Isaac Lab task's terms mean here; for `isaaclab/<Task-Id>` alone.")
 

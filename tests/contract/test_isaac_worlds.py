@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.on_device import HandedOver
 from zprl import plugins, seeding
 from zprl.config import Randomise, Task
 from zprl.envs import make
@@ -30,9 +31,10 @@ def test_every_registered_task_is_tested() -> None:
     assert {name for name in plugins.names("tasks") if name.startswith("isaac/")} == {*STEPS, "isaac/lift-cube"}
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("name", STEPS)
-def test_it_keeps_the_contract(name: str) -> None:
-    check_env(lambda: make(Task(name=name, episode_steps=12), num_envs=2))
+def test_it_keeps_the_contract(name: str, device: str) -> None:
+    check_env(lambda: make(Task(name=name, episode_steps=12), num_envs=2, device=device))
 
 
 def _reach_starts(obs: dict[str, torch.Tensor]) -> None:
@@ -66,10 +68,12 @@ def _cabinet_starts(obs: dict[str, torch.Tensor]) -> None:
 STARTS = {"isaac/reach": _reach_starts, "isaac/stack": _stack_starts, "isaac/cabinet": _cabinet_starts}
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("name", STEPS)
-def test_an_operator_without_failings_succeeds(name: str) -> None:
-    with make(Task(name=name, episode_steps=STEPS[name]), num_envs=8) as env:
-        assert isinstance(env, world.IsaacWorld)
+def test_an_operator_without_failings_succeeds(name: str, device: str) -> None:
+    with make(Task(name=name, episode_steps=STEPS[name]), num_envs=8, device=device) as made:
+        assert isinstance(made, world.IsaacWorld)
+        env = HandedOver(made)
         obs = env.reset(5)
         STARTS[name](obs)
         assert {*env.scene()} == {*panda.CAPSULES, *panda.BOXES, *THINGS[name]}
@@ -96,12 +100,13 @@ def test_an_operator_without_failings_succeeds(name: str) -> None:
     assert won.all()
 
 
-def test_randomisation_changes_what_it_says() -> None:
+@pytest.mark.gpu
+def test_randomisation_changes_what_it_says(device: str) -> None:
     """Every number is computed by hand from the draws of (seed, environment, episode)."""
     randomise = Randomise(mass=0.3, friction=0.4, gains=0.2, latency_steps=4, observation_noise=0.002, cube_size=0.1)
-    with make(Task(name="isaac/stack", episode_steps=10, randomise=randomise), num_envs=5) as env:
-        assert isinstance(env, world.IsaacWorld)
-        isaac = env._env
+    with make(Task(name="isaac/stack", episode_steps=10, randomise=randomise), num_envs=5, device=device) as made:
+        assert isinstance(made, world.IsaacWorld)
+        env, isaac = HandedOver(made), made._env
 
         def check(episode: int) -> torch.Tensor:
             luck = torch.rand(5, 5, generator=seeding.torch_generator(7, "randomise", episode))
@@ -109,43 +114,44 @@ def test_randomisation_changes_what_it_says() -> None:
             for name, factor in sizes.items():
                 thing = isaac.scene[name]
                 mass = 0.1 * (1 + 0.3 * (2 * luck[:, :1] - 1))
-                assert torch.allclose(thing.data.body_mass.torch, mass)
+                assert torch.allclose(thing.data.body_mass.torch.cpu(), mass)
                 edge = 0.048 * factor
-                assert torch.allclose(thing.data.body_inertia.torch[:, 0, 0], mass[:, 0] * edge**2 / 6, rtol=1e-4)
-                friction = physics.friction(isaac, thing, "ovphysx")
+                assert torch.allclose(thing.data.body_inertia.torch[:, 0, 0].cpu(), mass[:, 0] * edge**2 / 6, rtol=1e-4)
+                friction = physics.friction(isaac, thing, "ovphysx").cpu()
                 assert torch.allclose(friction[:, 0, :2], (0.5 * (1 + 0.4 * (2 * luck[:, 1:2] - 1))).expand(5, 2))
             robot = isaac.scene["robot"].data
-            assert torch.allclose(robot.joint_stiffness.torch[:, :7], (400 * (1 + 0.2 * (2 * luck[:, 2:3] - 1))).expand(5, 7))
-            assert torch.allclose(robot.joint_damping.torch[:, :7], (80 * (1 + 0.2 * (2 * luck[:, 3:4] - 1))).expand(5, 7))
+            assert torch.allclose(robot.joint_stiffness.torch[:, :7].cpu(), (400 * (1 + 0.2 * (2 * luck[:, 2:3] - 1))).expand(5, 7))
+            assert torch.allclose(robot.joint_damping.torch[:, :7].cpu(), (80 * (1 + 0.2 * (2 * luck[:, 3:4] - 1))).expand(5, 7))
             assert (robot.joint_stiffness.torch[:, 7:] == 2000).all()
             return (luck[:, 4] * 5).long()
 
         seen = env.reset(7)
         late = check(0)
-        assert torch.allclose(env._terms.scenario.edge, 0.048 * torch.tensor([0.95, 0.975, 1.0, 1.025, 1.05]))
+        assert torch.allclose(made._terms.scenario.edge.cpu(), 0.048 * torch.tensor([0.95, 0.975, 1.0, 1.025, 1.05]))
         assert len(late.unique()) > 1
-        true = torch.cat((env._terms.tool(isaac)[0], isaac.scene["object"].data.root_pos_w.torch - isaac.scene.env_origins), dim=1)
-        noise = torch.cat((seen["robot0_eef_pos"], seen["object"][:, :3]), dim=1) - true
+        true = torch.cat((made._terms.tool(isaac)[0], isaac.scene["object"].data.root_pos_w.torch - isaac.scene.env_origins), dim=1)
+        noise = torch.cat((seen["robot0_eef_pos"], seen["object"][:, :3]), dim=1) - true.cpu()
         assert 0.001 < float(noise.std()) < 0.003
         assert (seen["robot0_gripper_command"] == 1).all()
         down = env.hold() - torch.tensor([0.0, 0.0, 0.05] + [0.0] * 7)
         start, began = env.hold()[:, 2], torch.full((5,), -1)
         for step in range(10):
             result = env.step(down)
-            moved = (start - env._terms.tool(isaac)[0][:, 2]) > 1e-4
+            moved = (start - made._terms.tool(isaac)[0][:, 2].cpu()) > 1e-4
             began = torch.where((began < 0) & moved, step, began)
         assert (began - late == began[0] - late[0]).all(), "each arm starts as many steps later as its actions are late"
         assert result.truncated.all()
         assert (check(1) != late).any()
         assert torch.equal(env.reset(7)["object"], seen["object"])
     with pytest.raises(ConfigError, match="no cube"):
-        make(Task(name="isaac/reach", randomise=Randomise(cube_size=0.1)), num_envs=1)
+        make(Task(name="isaac/reach", randomise=Randomise(cube_size=0.1)), num_envs=1, device=device)
     with pytest.raises(ConfigError, match="no domain randomisation"):
-        make(Task(name=REACH, randomise=Randomise(mass=0.1)), num_envs=1)
+        make(Task(name=REACH, randomise=Randomise(mass=0.1)), num_envs=1, device=device)
 
 
-def test_a_task_of_isaac_labs_own_keeps_the_contract() -> None:
-    check_env(lambda: make(Task(name=REACH, episode_steps=12), num_envs=2))
+@pytest.mark.gpu
+def test_a_task_of_isaac_labs_own_keeps_the_contract(device: str) -> None:
+    check_env(lambda: make(Task(name=REACH, episode_steps=12), num_envs=2, device=device))
 
 
 def test_what_cannot_be_made_says_so_in_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,13 +185,15 @@ def _cartpole(folder: Path) -> Path:
     return path
 
 
+@pytest.mark.gpu
 @pytest.mark.exhaustive
 @pytest.mark.timeout(900)
-def test_newton_holds_what_it_grips() -> None:
+def test_newton_holds_what_it_grips(device: str) -> None:
     """The scripted pick on the other engine: 15 of 16 cubes.  It steps 16 environments as slowly as one, hence so many at once."""
     steps = 150
-    with make(Task(episode_steps=steps, physics="newton"), num_envs=16) as env:
-        assert isinstance(env, world.IsaacWorld)
+    with make(Task(episode_steps=steps, physics="newton"), num_envs=16, device=device) as made:
+        assert isinstance(made, world.IsaacWorld)
+        env = HandedOver(made)
         obs = env.reset(5)
         operator = env.operator(0, FLAWLESS)
         won = torch.zeros(16, dtype=torch.bool)
@@ -198,7 +206,8 @@ def test_newton_holds_what_it_grips() -> None:
     assert int(won.sum()) >= 15
 
 
+@pytest.mark.gpu
 @pytest.mark.exhaustive  # minutes of compiling where no kernel is cached
 @pytest.mark.timeout(900)
-def test_newton_keeps_the_contract() -> None:
-    check_env(lambda: make(Task(name="isaac/reach", episode_steps=10, physics="newton"), num_envs=2))
+def test_newton_keeps_the_contract(device: str) -> None:
+    check_env(lambda: make(Task(name="isaac/reach", episode_steps=10, physics="newton"), num_envs=2, device=device))

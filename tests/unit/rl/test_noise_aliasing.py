@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 
-from tests.unit.rl.test_learner import CONFIG, make_env, make_learner
 from zprl.config import Rl
 from zprl.rl.noise_aliasing import NoiseAliased
 from zprl.rl.sac import Batch
@@ -72,17 +71,3 @@ def test_noise_critics_learn_what_action_critics_know() -> None:
         rows.discount.zero_()
         losses.append(it.update_critics(rows, torch.Generator().manual_seed(step))()["noise_critic_loss"])
     assert sum(losses[-20:]) < 0.2 * sum(losses[:20])
-
-
-def test_a_segment_and_a_resume() -> None:
-    config = CONFIG.model_copy(update={"algorithm": "noise_aliasing", "interface": "noise"})
-    whole = make_learner("noise", config)
-    for _ in range(2):
-        whole.run_segment(make_env)
-    half = make_learner("noise", config)
-    half.run_segment(make_env)
-    rest = make_learner("noise", config)
-    rest.restore(*half.state())
-    rest.run_segment(make_env)
-    for group, values in whole.state()[1].items():
-        assert all(torch.equal(value, rest.state()[1][group][name]) for name, value in values.items()), group

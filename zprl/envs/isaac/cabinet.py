@@ -84,7 +84,7 @@ class Cabinet(Scenario):
         config.terminations.object_dropping = None
         config.scene.cabinet = ArticulationCfg(
             prim_path="{ENV_REGEX_NS}/Cabinet",
-            spawn=UsdFileCfg(usd_path=str(launch.prepare() / cabinet.PATH)),
+            spawn=UsdFileCfg(usd_path=str(launch.authored() / cabinet.PATH)),
             init_state=ArticulationCfg.InitialStateCfg(pos=PLACE, joint_pos={"drawer_joint": 0.0}),
             actuators={"drawer": ImplicitActuatorCfg(joint_names_expr=["drawer_joint"], stiffness=0.0, damping=5.0)},
         )

@@ -1,12 +1,13 @@
-"""The configuration under every task with the Franka: Isaac Lab's lift task made to run on our engines with our assets."""
+"""The configuration under every task with the Franka: Isaac Lab's lift task made to run on our engines, with our assets or NVIDIA's."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zprl.envs.isaac import physics
 from zprl.envs.isaac.randomisation import resize_cubes
-from zprl.envs.isaac.usd import panda
+from zprl.envs.isaac.usd import compare, panda
 
 if TYPE_CHECKING:
     from zprl.config import Task
@@ -21,7 +22,7 @@ environments 2.5 m apart a policy that never failed within 12 m of the origin fa
 
 
 def build_config(task: Task, *, num_envs: int, device: str, control_hz: float = 50.0, terms: Terms | None = None) -> Any:
-    """The stock configuration with our assets; with ``terms`` also lean, with our success and the scenario's scene.
+    """The stock configuration on our engine; with ``terms`` also lean, with our success and the scenario's scene.
 
     Without ``terms`` it is the stock task with all managers, the yardstick of the benchmark.
     """
@@ -35,7 +36,10 @@ def build_config(task: Task, *, num_envs: int, device: str, control_hz: float = 
     # Half a step less than asked for: Isaac Lab rounds up, and 200 x 0.02 s must not become 201 steps.
     config.episode_length_s = (task.episode_steps - 0.5) / control_hz
     config.actions.arm_action.body_offset.pos = [0.0, 0.0, TOOL_OFFSET]
-    drive_both_fingers(config.scene.robot)
+    if task.assets == "authored":
+        drive_both_fingers(config.scene.robot)
+    else:
+        compare.check_robot(Path(config.scene.robot.spawn.usd_path))
     physics.firm_fingers(config.scene.robot, task.physics)
     config.commands.object_pose.debug_vis = False  # its markers are an asset that is not authored here
     if terms is None:
@@ -48,7 +52,8 @@ def build_config(task: Task, *, num_envs: int, device: str, control_hz: float = 
     for name in ("joint_pos", "joint_vel", "object_position", "target_object_position", "actions"):
         setattr(policy, name, None)
     policy.frame = ObservationTermCfg(func=lambda env: terms.observe(env))
-    config.scene.robot.spawn.variants["Colliders"] = panda.CLEAR if task.physics == "newton" else terms.scenario.colliders
+    if task.assets == "authored":
+        config.scene.robot.spawn.variants["Colliders"] = panda.CLEAR if task.physics == "newton" else terms.scenario.colliders
     terms.scenario.configure(config)
     resize_cubes(config, terms.scenario.cubes, task.randomise)
     config.terminations.success = TerminationTermCfg(func=lambda env: terms.success(env))

@@ -23,7 +23,7 @@ from zprl.envs.isaac.usd import panda
 from zprl.errors import ConfigError, EnvironmentProblem
 
 if TYPE_CHECKING:
-    from zprl.config import Engine, Task
+    from zprl.config import Task
     from zprl.envs.base import Obs
 
 PREFIX = "isaaclab/"
@@ -51,7 +51,7 @@ def configure(task: Task, task_id: str, terms: ForeignTerms, *, num_envs: int, d
         raise ConfigError(f"{task_id} acts {hz:g} times a second, its file says {terms.control_hz:g}", remedy=f"write control_hz: {hz:g}")
     config.episode_length_s = (task.episode_steps - 0.5) / hz
     config.compute_final_obs = True
-    _adapt(config, task.physics)
+    _adapt(config, task)
     group = getattr(config.observations, terms.group, None)
     if group is None:
         raise ConfigError(f"{task_id} has no observation group '{terms.group}'", remedy="name one that it has as group")
@@ -94,10 +94,11 @@ def _registered(task: Task, task_id: str, terms: ForeignTerms, *, num_envs: int,
     return config
 
 
-def _adapt(config: Any, engine: Engine) -> None:
+def _adapt(config: Any, task: Task) -> None:
     """Replace what only Kit can run, and what the authored assets lack."""
     from isaaclab.assets import RigidObjectCfg
 
+    engine = task.physics
     kind = type(config.sim.physics).__name__
     if kind != {"ovphysx": "OvPhysxCfg", "newton": "NewtonCfg"}[engine]:
         physics.configure(config, engine)
@@ -107,7 +108,7 @@ def _adapt(config: Any, engine: Engine) -> None:
         if hasattr(term, "debug_vis"):
             term.debug_vis = False  # there is nobody to look, and markers are assets
     robot = getattr(config.scene, "robot", None)
-    if robot is not None and str(getattr(robot.spawn, "usd_path", "")) == str(launch.prepare(own_assets=True) / panda.PATH):
+    if task.assets == "authored" and str(getattr(getattr(robot, "spawn", None), "usd_path", "")).endswith(panda.PATH):
         base_config.drive_both_fingers(robot)
         physics.firm_fingers(robot, engine)
         robot.spawn.variants["Colliders"] = panda.CLEAR
@@ -141,7 +142,7 @@ class ForeignWorld:
         self._terms = terms
         self._launched = launch.Launched()
         self._env: Any = self._launched.start(
-            lambda: configure(task, task_id, terms, num_envs=num_envs, device=device), device, own_assets=True
+            lambda: configure(task, task_id, terms, num_envs=num_envs, device=device), device, task.assets
         )
         self._success = "zprl_success" if isinstance(terms.success, RewardAbove) else terms.success
         try:

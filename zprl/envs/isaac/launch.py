@@ -15,10 +15,13 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from zprl.envs.isaac import assets
 from zprl.errors import EnvironmentProblem, ZprlError
+
+if TYPE_CHECKING:
+    from zprl.config import Assets
 
 CACHE_VARIABLE = "ZPRL_CACHE"
 """Environment variable with the folder for authored assets and compiled kernels; default ``.cache``."""
@@ -27,21 +30,31 @@ _SHOWN = 4000  # characters of the start's output that a failure shows
 _ALLOCATORS = ("zeros", "empty", "full", "ones", "zeros_like", "empty_like", "clone")
 
 
-def prepare(*, own_assets: bool = False) -> Path:
-    """Author the assets, point Isaac Lab and Warp at the caches, allow unpinned memory; return the asset root.
+def _cache() -> Path:
+    return Path(os.environ.get(CACHE_VARIABLE, ".cache")).absolute()
 
-    Args:
-        own_assets: Leave the asset root that the user has set, for a user's own task.
+
+def authored() -> Path:
+    """The folder with the authored assets, made if this version of the code has not done so yet."""
+    return assets.ensure(_cache() / "isaac-assets")
+
+
+def prepare(kind: Assets = "authored") -> Path:
+    """Author the assets or find the user's, point Isaac Lab and Warp at the caches, allow unpinned memory; return the asset root.
 
     Raises:
-        EnvironmentProblem: Isaac Lab is not installed, or was imported before with other assets.
+        EnvironmentProblem: Isaac Lab is not installed, it was imported before with other assets, or no folder with NVIDIA's is named.
     """
-    cache = Path(os.environ.get(CACHE_VARIABLE, ".cache")).absolute()
-    os.environ.setdefault("WARP_CACHE_PATH", str(cache / "warp"))
+    os.environ.setdefault("WARP_CACHE_PATH", str(_cache() / "warp"))
     imported = "isaaclab.utils.assets" in sys.modules
     try:
-        if own_assets and _ROOT_VARIABLE in os.environ:
-            root = Path(os.environ[_ROOT_VARIABLE])
+        if kind == "nvidia":
+            root = Path(os.environ.get(_ROOT_VARIABLE, ""))
+            if root == Path() or root.name == assets.name():  # ours, set below by an earlier world
+                raise EnvironmentProblem(
+                    f"task.assets is nvidia, and {_ROOT_VARIABLE} names no folder of theirs",
+                    remedy="set it to the folder that holds `Isaac/`, or task.assets to authored",
+                )
         elif imported:  # the root is fixed by now: bring it back if somebody removed it, e.g. a cleaned temporary folder
             root = Path(os.environ.get(_ROOT_VARIABLE, ""))
             if root.name != assets.name() or assets.ensure(root.parent) != root:
@@ -49,7 +62,7 @@ def prepare(*, own_assets: bool = False) -> Path:
                     f"Isaac Lab was imported with other assets ({root})", remedy="make the environment before any import of isaaclab"
                 )
         else:
-            root = assets.ensure(cache / "isaac-assets")
+            root = authored()
             os.environ[_ROOT_VARIABLE] = str(root)
         allow_unpinned_memory()
     except ModuleNotFoundError as error:
@@ -142,10 +155,10 @@ class Launched:
         self._env: Any = None
         self._stack = contextlib.ExitStack()
 
-    def start(self, build: Callable[[], Any], device: str, *, own_assets: bool = False) -> Any:
+    def start(self, build: Callable[[], Any], device: str, kind: Assets = "authored") -> Any:
         """Launch the simulator and make the manager-based environment that ``build()`` configures; both without chatter.
 
-        ``own_assets`` is :func:`prepare`'s.
+        ``kind`` is :func:`prepare`'s.
 
         Raises:
             EnvironmentProblem: one is open already, Isaac Lab is not installed, an asset is missing, or the engine does not start.
@@ -154,7 +167,7 @@ class Launched:
             raise EnvironmentProblem("an Isaac environment is open in this process already", remedy="close it first")
         try:
             with quiet(), bare_argv(), explained():
-                prepare(own_assets=own_assets)
+                prepare(kind)
                 from isaaclab.app import launch_simulation
                 from isaaclab.envs import ManagerBasedRLEnv
 
@@ -186,7 +199,8 @@ def explained() -> Iterator[None]:
         raise
     except FileNotFoundError as error:
         raise EnvironmentProblem(
-            f"an asset is missing: {error}", remedy=f"put it there, or set {_ROOT_VARIABLE} to the folder that holds Isaac's assets"
+            f"an asset is missing: {error}",
+            remedy=f"put it there, or set task.assets to nvidia and {_ROOT_VARIABLE} to the folder that holds `Isaac/`",
         ) from error
     except ModuleNotFoundError as error:
         raise EnvironmentProblem(

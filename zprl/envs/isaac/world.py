@@ -118,10 +118,10 @@ class IsaacWorld:
         self._low, self._high = torch.tensor(WORKSPACE, device=device)
         self._launched = launch.Launched()
         self._env = self._launched.start(
-            lambda: build_config(task, num_envs=num_envs, device=device, control_hz=CONTROL_HZ, terms=self._terms), device
+            lambda: build_config(task, num_envs=num_envs, device=device, control_hz=CONTROL_HZ, terms=self._terms), device, task.assets
         )
         if task.randomise.cube_size:
-            scenario.edge = edge(self._env.scene, scenario.cubes)
+            scenario.edge = edge(self._env.scene, scenario.cubes).to(device)
 
     @torch.no_grad()  # not inference_mode: Isaac Lab's own buffers would become inference tensors and a later reset would fail
     def reset(self, seed: int) -> Obs:

@@ -86,6 +86,20 @@ def _link(prim: Usd.Prim, metre: float, kilogram: float) -> Link:
     )
 
 
+def check_robot(path: Path) -> None:
+    """Refuse a robot that is not driven by the same joints or lacks a link.
+
+    Raises:
+        EnvironmentProblem: something is missing, or there is no such file.
+    """
+    if not path.is_file():
+        raise EnvironmentProblem(f"an asset is missing: {path}", remedy="point ISAACSIM_ASSET_ROOT at the folder that holds `Isaac/`")
+    joints, links = describe(path)
+    wanted = {*(f"panda_joint{i}" for i in range(1, 8)), "panda_finger_joint1", "panda_finger_joint2", *panda.CAPSULES, *panda.BOXES}
+    if missing := sorted(wanted - joints.keys() - links.keys()):
+        raise EnvironmentProblem(f"{path} has no {missing[0]}", remedy="`zprl env assets ROOT` compares the two robots")
+
+
 def differences(ours: Path, theirs: Path) -> Iterator[Difference]:
     """What differs between the assets below two roots; a thing that the second one lacks is named, too.
 
