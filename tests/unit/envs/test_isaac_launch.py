@@ -1,17 +1,18 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from zprl.envs.isaac import assets, launch
+from zprl.envs.isaac.usd import panda
+
 pytestmark = pytest.mark.isaac
 warp = pytest.importorskip("warp")
 pytest.importorskip("pxr")
-
-from zprl.envs.isaac import assets, launch  # noqa: E402
-from zprl.envs.isaac.usd import panda  # noqa: E402
 
 
 def test_isaac_lab_still_asks_for_pinned_memory():
@@ -96,3 +97,36 @@ def test_panda_has_the_published_kinematics(tmp_path: Path):
     assert Gf.IsClose(place, Gf.Vec3d(0.088, 0, 0.926), 1e-6)
     shapes = sum(len(s) for s in (*panda.CAPSULES.values(), *panda.BOXES.values()))
     assert sum(prim.HasAPI(UsdPhysics.CollisionAPI) for prim in prims) == shapes
+
+
+WITHOUT = """
+import sys
+from zprl.config import Task
+from zprl.envs import make
+from zprl.errors import ZprlError
+
+class Gone:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == missing:
+            raise ModuleNotFoundError(f"No module named '{name}'", name=name)
+
+sys.meta_path.insert(0, Gone())
+for missing, physics in (("warp", "ovphysx"), ("pxr", "ovphysx"), ("isaaclab", "ovphysx"), ("isaaclab_tasks", "ovphysx"),
+                         ("isaaclab_ov", "ovphysx"), ("ovphysx", "ovphysx"), ("newton", "newton")):
+    try:
+        make(Task(physics=physics), num_envs=1)
+    except ZprlError as error:
+        print(missing, error.exit_code, error.message, error.remedy, sep="|")
+"""
+
+
+def test_each_module_that_is_missing_is_named_in_one_sentence():
+    """One after the other, from the first that is imported to the last: a module that was imported before cannot be missed."""
+    launch.authored()  # which needs pxr by itself
+    done = subprocess.run([sys.executable, "-c", WITHOUT], capture_output=True, text=True, timeout=300, check=False)
+    found = [line.split("|") for line in done.stdout.splitlines()]
+    assert [line[0] for line in found] == ["warp", "pxr", "isaaclab", "isaaclab_tasks", "isaaclab_ov", "ovphysx", "newton"], done.stderr
+    for missing, code, message, remedy in found:
+        assert code == "4"
+        assert f"needs the module '{missing}" in message, message
+        assert "zprl[isaac]" in remedy

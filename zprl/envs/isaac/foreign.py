@@ -76,7 +76,12 @@ def _registered(task: Task, task_id: str, terms: ForeignTerms, *, num_envs: int,
 
     module, _, name = task_id.rpartition(":")
     if module:
-        importlib.import_module(module)
+        try:
+            importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            raise EnvironmentProblem(
+                f"{task_id} is registered by a module that needs '{error.name}'", remedy="install it here, or put its folder on PYTHONPATH"
+            ) from error
     if name not in gymnasium.registry:
         near = difflib.get_close_matches(name, gymnasium.registry, n=1, cutoff=0.5)
         hint = f"; did you mean '{near[0]}'?" if near else ""

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 CACHE_VARIABLE = "ZPRL_CACHE"
 """Environment variable with the folder for authored assets and compiled kernels; default ``.cache``."""
 _ROOT_VARIABLE = "ISAACSIM_ASSET_ROOT"
+_INSTALL = "install the extra: pip install 'zprl[isaac]' (Python 3.12, Linux)"
 _SHOWN = 4000  # characters of the start's output that a failure shows
 _ALLOCATORS = ("zeros", "empty", "full", "ones", "zeros_like", "empty_like", "clone")
 
@@ -66,9 +67,7 @@ def prepare(kind: Assets = "authored") -> Path:
             os.environ[_ROOT_VARIABLE] = str(root)
         allow_unpinned_memory()
     except ModuleNotFoundError as error:
-        raise EnvironmentProblem(
-            f"the Isaac task needs the module '{error.name}'", remedy="install the extra: pip install 'zprl[isaac]' (Python 3.12, Linux)"
-        ) from error
+        raise EnvironmentProblem(f"the Isaac task needs the module '{error.name}'", remedy=_INSTALL) from error
     return root
 
 
@@ -202,13 +201,20 @@ def explained() -> Iterator[None]:
             f"an asset is missing: {error}",
             remedy=f"put it there, or set task.assets to nvidia and {_ROOT_VARIABLE} to the folder that holds `Isaac/`",
         ) from error
-    except ModuleNotFoundError as error:
-        raise EnvironmentProblem(
-            f"Isaac Lab needs the module '{error.name}' for this", remedy="install it, or choose another engine"
-        ) from error
     except Exception as error:  # whatever a native engine raises is a machine that cannot run it
+        if module := _missing_module(error):
+            raise EnvironmentProblem(f"Isaac Lab needs the module '{module}' for this", remedy=_INSTALL) from error
         text = str(error).strip().splitlines() or [type(error).__name__]
         raise EnvironmentProblem(
             f"Isaac Lab does not start: {text[0][:300]}",
             remedy="`zprl doctor` says what is installed; try the other task.physics or device cpu",
         ) from error
+
+
+def _missing_module(error: BaseException | None) -> str | None:
+    """The module that is not installed, if that is behind it: Isaac Lab says of some only that a class could not be resolved."""
+    while error is not None:
+        if isinstance(error, ModuleNotFoundError):
+            return error.name
+        error = error.__cause__ or error.__context__
+    return None
