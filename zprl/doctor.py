@@ -93,10 +93,23 @@ def check_world() -> Iterator[Check]:
     isaac = found["isaaclab"] and found["ovphysx"]
     if isaac:
         yield Check("isaac", "ok", f"isaaclab {found['isaaclab']}, ovphysx {found['ovphysx']} (kit-less)")
+        if _params_value("task", "assets", "authored") == "nvidia":
+            yield _assets(Path(os.environ.get("ISAACSIM_ASSET_ROOT", "")))
     elif str(task).startswith(("isaac/", "isaaclab/")):
         yield Check("isaac", "missing", f"the task {task} needs the extra 'isaac'", "run `make setup` (Linux, Python 3.12)")
     else:
         yield Check("isaac", "warning", "the extra 'isaac' is not installed", "run `make setup` if you want Isaac's worlds")
+
+
+def _assets(root: Path) -> Check:
+    from zprl.envs.isaac.usd import compare, panda
+    from zprl.errors import EnvironmentProblem
+
+    try:
+        compare.check_robot(root / panda.PATH)
+    except EnvironmentProblem as error:
+        return Check("assets", "missing", error.message, error.remedy)
+    return Check("assets", "ok", f"NVIDIA's, below {root}")
 
 
 def check_disk(folder: Path = Path()) -> Iterator[Check]:

@@ -40,6 +40,18 @@ def test_the_world_is_needed_only_by_its_tasks(monkeypatch: pytest.MonkeyPatch) 
     assert states(doctor.check_world()) == {"isaac": "warning"}
 
 
+def test_assets_that_the_task_asks_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pytest.importorskip("pxr")
+    from zprl.envs.isaac import launch
+
+    found = {"name": "isaac/reach", "assets": "nvidia"}
+    monkeypatch.setattr(doctor, "_version", lambda _: "1")
+    monkeypatch.setattr(doctor, "_params_value", lambda _, key, __: found[key])
+    for root, state in ((tmp_path, "missing"), (launch.authored(), "ok")):
+        monkeypatch.setenv("ISAACSIM_ASSET_ROOT", str(root))
+        assert [(check.name, check.state) for check in doctor.check_world()] == [("isaac", "ok"), ("assets", state)]
+
+
 def test_project_without_and_with_data(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text("run: {seed: 1}\n")
     assert states(doctor.check_project(tmp_path)) == {"params.yaml": "ok", "dvc project": "missing"}
