@@ -15,6 +15,7 @@ from zprl.envs import make
 from zprl.envs.check import check_env
 from zprl.envs.isaac import cabinet, foreign, foreign_terms, physics, reach, stack, world
 from zprl.envs.isaac.usd import panda
+from zprl.envs.rotation import DOWN_6D
 from zprl.errors import ConfigError, EnvironmentProblem
 
 pytestmark = pytest.mark.isaac
@@ -183,6 +184,24 @@ def _cartpole(folder: Path) -> Path:
     path = folder / "cartpole.yaml"
     path.write_text("observations: {state: [joint_pos_rel]}\naction_dim: 1\ncontrol_hz: 60\nsuccess: time_out\n")
     return path
+
+
+@pytest.mark.gpu
+@pytest.mark.exhaustive
+@pytest.mark.timeout(900)
+def test_newton_moves_the_free_arm_as_physx_does(device: str) -> None:
+    """The turn with which every episode begins, hand down and 5 cm aside: it is far, so that limits of force tell."""
+    paths = []
+    for engine in ("ovphysx", "newton"):
+        with make(Task(name="isaac/stack", episode_steps=60, physics=engine), num_envs=1, device=device) as made:
+            env = HandedOver(made)
+            env.reset(3)
+            target = env.hold()
+            target[:, :3] += torch.tensor([0.0, 0.05, 0.0])
+            target[:, 3:9] = torch.tensor(DOWN_6D)
+            paths.append(torch.cat([env.step(target).obs["robot0_eef_pos"] for _ in range(40)]))
+    assert (paths[0][-1] - paths[0][0]).norm() > 0.04
+    assert (paths[0] - paths[1]).norm(dim=1).max() < 0.004
 
 
 @pytest.mark.gpu

@@ -40,7 +40,7 @@ def build_config(task: Task, *, num_envs: int, device: str, control_hz: float = 
         drive_both_fingers(config.scene.robot)
     else:
         compare.check_robot(Path(config.scene.robot.spawn.usd_path))
-    physics.firm_fingers(config.scene.robot, task.physics)
+    physics.tune_drives(config.scene.robot, task.physics)
     config.commands.object_pose.debug_vis = False  # its markers are an asset that is not authored here
     if terms is None:
         # OvPhysX names the cube's single body differently from Kit's PhysX; the term does not need the name.

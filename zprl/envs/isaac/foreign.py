@@ -115,7 +115,7 @@ def _adapt(config: Any, task: Task) -> None:
     robot = getattr(config.scene, "robot", None)
     if task.assets == "authored" and str(getattr(getattr(robot, "spawn", None), "usd_path", "")).endswith(panda.PATH):
         base_config.drive_both_fingers(robot)
-        physics.firm_fingers(robot, engine)
+        physics.tune_drives(robot, engine)
         robot.spawn.variants["Colliders"] = panda.CLEAR
     for event in vars(config.events or object).values():
         entity = getattr(event, "params", {}).get("asset_cfg")

@@ -13,6 +13,9 @@ import torch
 if TYPE_CHECKING:
     from zprl.config import Engine
 
+_NO_LIMIT = 1e4
+"""More than any spring of the arm's can ask for [N m]."""
+
 
 def configure(config: Any, engine: Engine) -> None:
     """Set ``config.sim.physics`` of an Isaac Lab configuration, and what the robot's asset must say to that engine."""
@@ -35,7 +38,8 @@ def newton() -> Any:
         ),
         num_substeps=2,
         # MuJoCo's contacts are springs per unit of mass, here at the stiffest that 5 ms substeps bear: a time constant of 10 ms.
-        default_shape_cfg=NewtonShapeCfg(ke=1e4, kd=200.0),
+        # Friction is what PhysX gives to shapes that say nothing; Newton would give 1.
+        default_shape_cfg=NewtonShapeCfg(ke=1e4, kd=200.0, mu=0.5),
     )
 
 
@@ -53,15 +57,23 @@ def compensate_gravity(robot: Any, engine: Engine) -> None:
         robot.spawn.rigid_props = [*listed, MujocoRigidBodyCfg(gravcomp=1.0)]
 
 
-def firm_fingers(robot: Any, engine: Engine) -> None:
-    """Give the fingers inertia and a gentler spring under Newton.
+def tune_drives(robot: Any, engine: Engine) -> None:
+    """Make the robot's drives under Newton do what they do under PhysX.
 
-    Its contacts yield in proportion to force over mass: 50 N on fingers of 15 g press them centimetres into the cube.  A limit on the
+    Arm: Newton limits the force of a drive's spring before it makes its damper implicit, which acts like 0.4 kg m^2 of inertia; limited
+    to the wrist's 12 N m, a turn of the hand takes twice as long and lifts the tool by 6 cm on its way.  Without the limit the arm goes
+    as PhysX's does, within a millimetre (measured); what it lacks is the limit of its force against things.
+
+    Fingers: contacts yield in proportion to force over mass: 50 N on fingers of 15 g press them centimetres into the cube.  A limit on the
     force instead of a softer spring would not do: two fingers at their limits hold a cube anywhere between them.
     """
-    if engine == "newton":
-        hand = robot.actuators["panda_hand"]
-        hand.armature, hand.stiffness, hand.damping = 0.1, 800.0, 60.0
+    if engine != "newton":
+        return
+    for name, actuator in robot.actuators.items():
+        if name.startswith("panda_hand"):
+            actuator.armature, actuator.stiffness, actuator.damping = 0.1, 800.0, 60.0
+        elif "finger" not in name:
+            actuator.joint_effort_limit = _NO_LIMIT
 
 
 def friction(env: Any, thing: Any, engine: Engine) -> torch.Tensor:
