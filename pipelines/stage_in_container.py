@@ -27,7 +27,14 @@ def main() -> None:
     threading.Thread(target=_stop_with_input, daemon=True).start()
     module = sys.argv[1]
     sys.argv[:] = sys.argv[1:]
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
+    code = 0
+    try:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    except SystemExit as end:  # a stage's own way to end; another exception is shown, and ends the process with 1, by Kit too
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # Kit, where it runs, would end the process with 0 while the interpreter shuts down
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
 """Stage ``transfer``: the steered policy on the physics it was not trained on, from the same starts as on its own (sim-to-sim).
 
 What a policy loses between two engines that claim to simulate the same world is the cheapest estimate there is of what it will lose
-on the way to the robot.  Only Isaac's worlds have two engines; elsewhere the stage says so and passes.
+on the way to the robot.  Only Isaac's worlds have two engines, those that need no Kit; elsewhere the stage says so and passes.
 """
 
 from __future__ import annotations
 
-from typing import Any, get_args
+from typing import Any
 
 import torch
 
@@ -19,6 +19,7 @@ from zprl.models.policy import FlowPolicy
 from zprl.rl.bundle import load_steered
 
 POLICY = "latent"
+_OTHER: dict[Engine, Engine] = {"ovphysx": "newton", "newton": "ovphysx"}
 
 
 def transfer(stage: Stage) -> None:
@@ -30,7 +31,11 @@ def transfer(stage: Stage) -> None:
         _write({"policy": POLICY, "engines": []})
         return
     home = params.task.physics
-    (other,) = (engine for engine in get_args(Engine) if engine != home)
+    if home not in _OTHER:
+        stage.say(f"{home} shares a process with no other engine: nothing to compare")
+        _write({"policy": POLICY, "engines": []})
+        return
+    other = _OTHER[home]
     steered = load_steered(STEERING / POLICY, BASE, device=params.run.device)
     policy = steered if isinstance(steered, FlowPolicy) else steered.policy
     config = params.evaluate.model_copy(update={"episodes": params.transfer.episodes, "film_episodes": 0})

@@ -274,15 +274,16 @@ def env_check(
     num_envs: Annotated[int, typer.Option(min=1)] = 4,
     episode_steps: Annotated[int, typer.Option(min=10, help="Short episodes show their ends sooner.")] = 40,
     device: Annotated[str, typer.Option()] = "cpu",
-    physics: Annotated[str, typer.Option(help="Engine under Isaac's worlds: ovphysx or newton.")] = "ovphysx",
+    physics: Annotated[str, typer.Option(help="Engine under Isaac's worlds: ovphysx, newton or isaacsim.")] = "ovphysx",
     assets: Annotated[str, typer.Option(help="USD files of Isaac's worlds: authored, or nvidia.")] = "authored",
+    camera: Annotated[list[str] | None, typer.Option(help="Check its pictures too; once for each camera.")] = None,
     file: Annotated[str | None, typer.Option(help="For `isaaclab/<Task-Id>`: what its terms mean here.")] = None,
 ) -> None:
     """Run the public checker on a world."""
     from zprl import config, envs
     from zprl.envs.check import check_env
 
-    given = {"name": name, "episode_steps": episode_steps, "physics": physics, "assets": assets, "file": file}
+    given = {"name": name, "episode_steps": episode_steps, "physics": physics, "assets": assets, "file": file, "cameras": camera or []}
     task = config.parse({"task": given}).task
     check_env(lambda: envs.make(task, num_envs=num_envs, device=device))
     typer.echo(f"{name} keeps the contract")

@@ -49,7 +49,7 @@ class Randomise(Section):
     cube_size: float = Field(0.0, ge=0, lt=0.5, description="Share by which the edges of cubes differ between environments.")
 
 
-Engine = Literal["ovphysx", "newton"]
+Engine = Literal["ovphysx", "newton", "isaacsim"]
 """Physics engines under Isaac's worlds."""
 Assets = Literal["authored", "nvidia"]
 """Whose USD files they are made of."""
@@ -60,12 +60,18 @@ class Task(Section):
 
     name: str = Field("isaac/lift-cube", description="Registered task; `zprl env list` prints them.")
     episode_steps: int = Field(200, ge=10, description="Environment steps after which an episode is truncated.")
-    cameras: tuple[str, ...] = Field((), description="Cameras whose pictures are observed, as `<camera>_image`; MuJoCo's worlds have some.")
+    cameras: tuple[str, ...] = Field(
+        (),
+        description="Cameras whose pictures are observed, as `<camera>_image`: front, side, wrist in Isaac's worlds.",
+    )
     image_size: int = Field(84, ge=16, le=1024, description="Height and width of these pictures (paper: 84).")
     workers: int = Field(
         0, ge=0, description="Processes that step MuJoCo's worlds side by side, with equal results; 0: none but the stage's own."
     )
-    physics: Engine = Field("ovphysx", description="Engine under Isaac's worlds: PhysX, or Newton (MuJoCo-Warp), which is slow on a CPU.")
+    physics: Engine = Field(
+        "ovphysx",
+        description="Engine under Isaac's worlds: PhysX; Newton (MuJoCo-Warp), slow on a CPU; or Isaac Sim's PhysX, with RTX cameras.",
+    )
     assets: Assets = Field(
         "authored",
         description="USD files of Isaac's worlds: those authored here, or NVIDIA's below the folder that ISAACSIM_ASSET_ROOT names.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import importlib.util
 import os
 import re
 import shutil
@@ -93,12 +94,22 @@ def check_world() -> Iterator[Check]:
     isaac = found["isaaclab"] and found["ovphysx"]
     if isaac:
         yield Check("isaac", "ok", f"isaaclab {found['isaaclab']}, ovphysx {found['ovphysx']} (kit-less)")
+        if _params_value("task", "physics", "ovphysx") == "isaacsim":
+            yield _isaac_sim()
         if _params_value("task", "assets", "authored") == "nvidia":
             yield _assets(Path(os.environ.get("ISAACSIM_ASSET_ROOT", "")))
     elif str(task).startswith(("isaac/", "isaaclab/")):
         yield Check("isaac", "missing", f"the task {task} needs the extra 'isaac'", "run `make setup` (Linux, Python 3.12)")
     else:
         yield Check("isaac", "warning", "the extra 'isaac' is not installed", "run `make setup` if you want Isaac's worlds")
+
+
+def _isaac_sim() -> Check:
+    if image := os.environ.get("ZPRL_CONTAINER"):
+        return Check("isaacsim", "ok", f"stages with a world run in the image {image}")
+    if importlib.util.find_spec("isaacsim") is not None:
+        return Check("isaacsim", "ok", "installed here")
+    return Check("isaacsim", "missing", "task.physics is isaacsim", "name its image in ZPRL_CONTAINER (docs/isaac-sim.md), or take ovphysx")
 
 
 def _assets(root: Path) -> Check:

@@ -195,8 +195,9 @@ def test_transfer_judges_on_both_engines_from_the_same_starts(project: Path, mon
     assert found["p_value"] == mcnemar(home.success, away.success).p_value
 
 
-def test_a_world_of_one_engine_has_nothing_to_compare(project: Path) -> None:
+@pytest.mark.parametrize("task", [{"name": "metaworld/reach-v3"}, {"name": "isaac/reach", "physics": "isaacsim"}])
+def test_a_world_of_one_engine_has_nothing_to_compare(task: dict[str, str], project: Path) -> None:
     params = yaml.safe_load((project / "params.yaml").read_text())
-    (project / "params.yaml").write_text(yaml.safe_dump({**params, "task": {"name": "metaworld/reach-v3", "episode_steps": 24}}))
+    (project / "params.yaml").write_text(yaml.safe_dump({**params, "task": {**task, "episode_steps": 24}}))
     assert run_transfer() == {"policy": "latent", "engines": []}
     assert World.made == 0

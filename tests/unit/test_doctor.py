@@ -44,7 +44,7 @@ def test_assets_that_the_task_asks_for(monkeypatch: pytest.MonkeyPatch, tmp_path
     pytest.importorskip("pxr")
     from zprl.envs.isaac import launch
 
-    found = {"name": "isaac/reach", "assets": "nvidia"}
+    found = {"name": "isaac/reach", "assets": "nvidia", "physics": "ovphysx"}
     monkeypatch.setattr(doctor, "_version", lambda _: "1")
     monkeypatch.setattr(doctor, "_params_value", lambda _, key, __: found[key])
     for root, state in ((tmp_path, "missing"), (launch.authored(), "ok")):

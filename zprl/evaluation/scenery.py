@@ -12,19 +12,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from zprl.envs.isaac import assets
+from zprl.envs.isaac.usd import panda
 from zprl.evaluation.render import Array, Box, Capsule, Colour, Solid, rotation_matrix
 
-SHELL: Colour = (0.84, 0.84, 0.83)
-JOINT: Colour = (0.16, 0.18, 0.21)
-HAND: Colour = (0.24, 0.26, 0.30)
-FINGER: Colour = (0.08, 0.09, 0.10)
-CUBE: Colour = (0.95, 0.22, 0.03)
-WOOD: Colour = (0.075, 0.115, 0.165)
 MARK: Colour = (0.13, 0.19, 0.26)
 OTHER: Colour = (0.45, 0.50, 0.56)
 
-DARK = {"panda_link2", "panda_link4", "panda_link6"}
-"""Links whose capsule lies along a hinge: drawn dark, they read as joints."""
 CONNECTORS: dict[str, tuple[tuple[tuple[float, float, float], tuple[float, float, float], float], ...]] = {
     "panda_link3": (((0, 0, -0.05), (0.0825, 0, 0), 0.055),),
     "panda_link4": (((0, 0, 0), (-0.0825, 0.08, 0), 0.055),),
@@ -54,19 +47,17 @@ def _body(name: str, position: Array, rotation: Array) -> list[Solid]:
         return position + rotation @ np.asarray(local, np.float32)
 
     if name == "cube":
-        return [Box(position, rotation, np.full(3, assets.CUBE_EDGE, np.float32), CUBE, gloss=0.3)]
+        return [Box(position, rotation, np.full(3, assets.CUBE_EDGE, np.float32), assets.COLOURS[name], gloss=0.3)]
     found: list[Solid] = []
     if name in assets.CAPSULES:
         for capsule in assets.CAPSULES[name]:
             half = np.array([0, 0, capsule.height / 2], np.float32)
-            colour = JOINT if name in DARK else SHELL
-            found.append(Capsule(world(capsule.centre - half), world(capsule.centre + half), capsule.radius, colour))
+            found.append(Capsule(world(capsule.centre - half), world(capsule.centre + half), capsule.radius, assets.COLOURS[name]))
     for box in assets.BOXES.get(name, ()):
-        colour = HAND if name == "panda_hand" else FINGER
-        found.append(Box(world(box.centre), rotation, np.array(box.size, np.float32), colour))
-    found += [Capsule(world(a), world(b), radius, SHELL) for a, b, radius in CONNECTORS.get(name, ())]
+        found.append(Box(world(box.centre), rotation, np.array(box.size, np.float32), assets.COLOURS[name]))
+    found += [Capsule(world(a), world(b), radius, panda.SHELL) for a, b, radius in CONNECTORS.get(name, ())]
     if name == "panda_link0":
-        found.append(Box(world(PEDESTAL[1]), rotation, np.array(PEDESTAL[0], np.float32), JOINT))
+        found.append(Box(world(PEDESTAL[1]), rotation, np.array(PEDESTAL[0], np.float32), panda.JOINT))
     return found or [Capsule(position, position + np.float32(1e-3), 0.02, OTHER)]
 
 
@@ -78,7 +69,7 @@ def _table() -> list[Solid]:
     top = ((low + high) / 2, 0, -TABLE_THICKNESS / 2), (high - low, reach[1], TABLE_THICKNESS)
     # The area in which the cube starts.
     marked = (TABLE_CENTRE[0], TABLE_CENTRE[1], MARK_HEIGHT / 2 - 0.05), (0.26, 0.56, 0.1)
-    return [_upright(*top, WOOD), _upright(*marked, MARK)]
+    return [_upright(*top, assets.COLOURS["table"]), _upright(*marked, MARK)]
 
 
 def _upright(centre: ArrayLike, size: ArrayLike, colour: Colour) -> Box:

@@ -21,6 +21,7 @@ __all__ = [
     "ARM",
     "BOXES",
     "CAPSULES",
+    "COLOURS",
     "CUBE_EDGE",
     "FINGERS",
     "TABLE",
@@ -35,6 +36,8 @@ __all__ = [
 ]
 BOXES = panda.BOXES | table.BOXES | cabinet.BOXES
 """Link or thing to boxes in its frame, of everything that has some."""
+COLOURS = panda.COLOURS | table.COLOURS | cabinet.COLOURS
+"""Link or thing to its colour, in the simulators' pictures as in those that reports draw."""
 _THINGS = (table, panda, cabinet)
 
 

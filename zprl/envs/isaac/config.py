@@ -55,6 +55,7 @@ def build_config(task: Task, *, num_envs: int, device: str, control_hz: float = 
     if task.assets == "authored":
         config.scene.robot.spawn.variants["Colliders"] = panda.CLEAR if task.physics == "newton" else terms.scenario.colliders
     terms.scenario.configure(config)
+    terms.cameras.configure(config, task.physics)
     resize_cubes(config, terms.scenario.cubes, task.randomise)
     config.terminations.success = TerminationTermCfg(func=lambda env: terms.success(env))
     config.events.reset_object_position = EventTermCfg(func=lambda env, env_ids: terms.place(env, env_ids), mode="reset")

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from zprl.envs.base import Obs
 
 PREFIX = "isaaclab/"
-_PRESETS = {"ovphysx": "ovphysx", "newton": "newton_mjwarp"}
+_PRESETS = {"ovphysx": "ovphysx", "newton": "newton_mjwarp", "isaacsim": "isaacsim_physx"}
 
 
 def make(task: Task, *, num_envs: int, device: str = "cpu") -> ForeignWorld:
@@ -105,7 +105,7 @@ def _adapt(config: Any, task: Task) -> None:
 
     engine = task.physics
     kind = type(config.sim.physics).__name__
-    if kind != {"ovphysx": "OvPhysxCfg", "newton": "NewtonCfg"}[engine]:
+    if kind != {"ovphysx": "OvPhysxCfg", "newton": "NewtonCfg", "isaacsim": "PhysxCfg"}[engine]:
         physics.configure(config, engine)
         if getattr(config.scene, "robot", None) is not None:
             physics.compensate_gravity(config.scene.robot, engine)
@@ -120,7 +120,7 @@ def _adapt(config: Any, task: Task) -> None:
     for event in vars(config.events or object).values():
         entity = getattr(event, "params", {}).get("asset_cfg")
         if entity is not None and isinstance(getattr(config.scene, entity.name, None), RigidObjectCfg):
-            entity.body_names = None  # a single body, which OvPhysX names differently from Kit's PhysX
+            entity.body_names = None  # a single body, which engines name differently
 
 
 def _end_at_reward(config: Any, task_id: str, success: RewardAbove) -> None:

@@ -1,4 +1,4 @@
-"""Starting Isaac Lab without Kit in this process, and all that must be true before its first import.
+"""Starting Isaac Lab in this process, without Kit if the configuration can, and all that must be true before its first import.
 
 The asset root is read when ``isaaclab.utils.assets`` is imported, Warp's cache folder when Warp starts, and Hydra reads whatever
 stands in ``sys.argv``; so every use of Isaac Lab begins here.
@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib.util
 import logging
 import os
+import signal
 import sys
 import tempfile
+import threading
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -47,7 +51,7 @@ def prepare(kind: Assets = "authored") -> Path:
         EnvironmentProblem: Isaac Lab is not installed, it was imported before with other assets, or no folder with NVIDIA's is named.
     """
     os.environ.setdefault("WARP_CACHE_PATH", str(_cache() / "warp"))
-    imported = "isaaclab.utils.assets" in sys.modules
+    fixed = getattr(sys.modules.get("isaaclab.utils.assets"), "NUCLEUS_ASSET_ROOT_DIR", None)
     try:
         if kind == "nvidia":
             root = Path(os.environ.get(_ROOT_VARIABLE, ""))
@@ -56,15 +60,15 @@ def prepare(kind: Assets = "authored") -> Path:
                     f"task.assets is nvidia, and {_ROOT_VARIABLE} names no folder of theirs",
                     remedy="set it to the folder that holds `Isaac/`, or task.assets to authored",
                 )
-        elif imported:  # the root is fixed by now: bring it back if somebody removed it, e.g. a cleaned temporary folder
-            root = Path(os.environ.get(_ROOT_VARIABLE, ""))
-            if root.name != assets.name() or assets.ensure(root.parent) != root:
-                raise EnvironmentProblem(
-                    f"Isaac Lab was imported with other assets ({root})", remedy="make the environment before any import of isaaclab"
-                )
+        elif fixed is not None and Path(fixed).name == assets.name():
+            root = assets.ensure(Path(fixed).parent)  # back again if somebody removed it, e.g. with a temporary folder
         else:
             root = authored()
-            os.environ[_ROOT_VARIABLE] = str(root)
+        if fixed is not None and Path(fixed) != root:
+            raise EnvironmentProblem(
+                f"Isaac Lab was imported with other assets ({fixed})", remedy="make the environment before any import of isaaclab"
+            )
+        os.environ[_ROOT_VARIABLE] = str(root)
         allow_unpinned_memory()
     except ModuleNotFoundError as error:
         raise EnvironmentProblem(f"the Isaac task needs the module '{error.name}'", remedy=_INSTALL) from error
@@ -145,10 +149,46 @@ def quiet() -> Iterator[None]:
                 sys.stderr.write(sink.read()[-_SHOWN:])
 
 
+@contextlib.contextmanager
+def own_signals() -> Iterator[None]:
+    """Keep the handlers of Ctrl-C and SIGTERM: Kit puts its own in their place, and a stage must still stop at its next resume point."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    saved = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in saved.items():
+            if handler is not None:  # one that was not set from Python
+                signal.signal(number, handler)
+
+
+def needs_kit(config: Any) -> bool:
+    """Whether Isaac Lab will start Kit for this configuration.
+
+    Raises:
+        EnvironmentProblem: it will, and Isaac Sim is not installed.
+    """
+    from isaaclab.app.sim_launcher import validate_launch
+
+    _, reasons = validate_launch(config, {"visualizer": None})
+    if reasons and importlib.util.find_spec("isaacsim") is None:
+        raise EnvironmentProblem(
+            "task.physics is isaacsim, and Isaac Sim is not installed here",
+            remedy="run the stage in its image (docs/isaac-sim.md), or set task.physics to ovphysx or newton, which need no Kit",
+        )
+    return bool(reasons)
+
+
 class Launched:
-    """The one Isaac Lab environment of this process, from start to end; the next one starts afresh."""
+    """The one Isaac Lab environment of this process, from start to end; the next one starts afresh.
+
+    Kit alone stays: closing it would end the process.
+    """
 
     _open: ClassVar[bool] = False
+    _kit: ClassVar[list[AbstractContextManager[Any]]] = []
 
     def __init__(self) -> None:
         self._env: Any = None
@@ -171,7 +211,13 @@ class Launched:
                 from isaaclab.envs import ManagerBasedRLEnv
 
                 config = build()
-                self._stack.enter_context(launch_simulation(config, {"visualizer": None, "device": device}))
+                launching = launch_simulation(config, {"visualizer": None, "device": device})
+                if needs_kit(config):
+                    with own_signals():
+                        launching.__enter__()
+                    Launched._kit.append(launching)
+                else:
+                    self._stack.enter_context(launching)
                 self._env = ManagerBasedRLEnv(cfg=config)
         except BaseException:  # also on Ctrl-C: the launcher holds process-wide state
             self._stack.close()

@@ -1,4 +1,4 @@
-"""The engine under a world: PhysX (OvPhysX) or Newton (MuJoCo-Warp), with what each needs to hold a cube between two fingers.
+"""The engine under a world: OvPhysX, Newton (MuJoCo-Warp) or Isaac Sim's PhysX, with what each needs to hold a cube between two fingers.
 
 Newton's numbers are ours, measured on the scripted pick; see ``docs/worlds.md``.  On a CPU it steps one environment nearly as slowly
 as many: about a thousand small kernels are launched one after another.
@@ -23,8 +23,13 @@ def configure(config: Any, engine: Engine) -> None:
         from isaaclab_ov.physics import OvPhysxCfg
 
         config.sim.physics = OvPhysxCfg()
-        return
-    config.sim.physics = newton()
+    elif engine == "newton":
+        config.sim.physics = newton()
+    else:
+        from isaaclab_physx.physics import PhysxCfg
+
+        if not isinstance(config.sim.physics, PhysxCfg):  # a stock task's own is made for this engine
+            config.sim.physics = PhysxCfg()
 
 
 def newton() -> Any:
@@ -95,7 +100,11 @@ def set_friction(env: Any, thing: Any, engine: Engine, own: torch.Tensor, ids: t
 
     present[rows, :, :2] = own[rows, :, :2] * factor[..., None]
     values = warp.from_torch(present.contiguous(), dtype=warp.float32)
-    thing.root_view.set_attribute(_friction_type(thing), values, indices=warp.from_torch(rows.to(torch.int32)))
+    indices = warp.from_torch(rows.to(torch.int32))
+    if engine == "isaacsim":
+        thing.root_view.set_material_properties(values, indices)  # as Isaac Lab's own event does
+    else:
+        thing.root_view.set_attribute(_friction_type(thing), values, indices=indices)
 
 
 def _friction(env: Any, thing: Any, engine: Engine) -> torch.Tensor:
@@ -104,6 +113,8 @@ def _friction(env: Any, thing: Any, engine: Engine) -> torch.Tensor:
     if engine == "newton":
         model = env.sim.physics_manager.get_model()
         return warp.to_torch(thing._root_view.get_attribute("shape_material_mu", model)[:, 0])  # as Isaac Lab's own event does
+    if engine == "isaacsim":
+        return warp.to_torch(thing.root_view.get_material_properties())
     return warp.to_torch(thing.root_view.get_attribute(_friction_type(thing)))
 
 

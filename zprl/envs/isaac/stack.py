@@ -9,6 +9,7 @@ import torch
 from zprl.envs.isaac.assets import CUBE_EDGE
 from zprl.envs.isaac.operator import ARRIVED, OperatorSettings, ScriptedOperator, Skill
 from zprl.envs.isaac.scenario import Scenario, local_pose, move
+from zprl.envs.isaac.usd import table
 from zprl.envs.isaac.world import IsaacWorld
 
 if TYPE_CHECKING:
@@ -111,6 +112,7 @@ class Stack(Scenario):
 
         lower = clone(config.scene.object)
         lower.prim_path = "{ENV_REGEX_NS}/Lower"
+        lower.spawn.variants = {table.LOOK: "lower"}
         config.scene.lower = lower
         config.terminations.object_dropping = TerminationTermCfg(func=self.dropped)
 

@@ -16,10 +16,11 @@ from zprl import seeding
 from zprl.envs import rotation
 from zprl.envs.base import StepResult, TaskSpec, check_action
 from zprl.envs.isaac import launch
+from zprl.envs.isaac.cameras import Cameras
 from zprl.envs.isaac.config import TOOL_OFFSET, build_config
 from zprl.envs.isaac.randomisation import LUCK, Randomiser, edge
 from zprl.envs.isaac.usd import panda
-from zprl.errors import ConfigError, EnvironmentProblem
+from zprl.errors import EnvironmentProblem
 
 if TYPE_CHECKING:
     from zprl.config import Task
@@ -39,8 +40,8 @@ MAX_REACH = 0.10
 class Terms:
     """What Isaac Lab's managers call back: observation, success and start positions."""
 
-    def __init__(self, scenario: Scenario, randomiser: Randomiser) -> None:
-        self.scenario, self.randomiser = scenario, randomiser
+    def __init__(self, scenario: Scenario, randomiser: Randomiser, cameras: Cameras) -> None:
+        self.scenario, self.randomiser, self.cameras = scenario, randomiser, cameras
         self.hand = -1
         self.restart(0)
 
@@ -99,20 +100,22 @@ class IsaacWorld:
 
     Observation keys: ``robot0_eef_pos`` [m], ``robot0_eef_quat`` xyzw, ``robot0_gripper_qpos`` [m] of both fingers,
     ``robot0_gripper_command`` the last command (+1 open, also after a reset), then the task's own; frame of the robot's base.
+    Last ``<camera>_image`` of each of ``task.cameras``; see :mod:`zprl.envs.isaac.cameras`.
 
     Raises:
-        ConfigError: pictures are asked for.
+        ConfigError: there is no such camera.
         EnvironmentProblem: another one is open in this process, or Isaac Lab cannot start here.
     """
 
     def __init__(self, task: Task, scenario: Scenario, *, num_envs: int, device: str) -> None:
-        if task.cameras:
-            raise ConfigError(f"{task.name} has no cameras", remedy="leave task.cameras empty, or take one of MuJoCo's worlds")
         self.obs_dims = {**ROBOT_DIMS, **scenario.obs_dims}
-        self.spec = TaskSpec(task.name, num_envs, dict(self.obs_dims), ACTION_DIM, CONTROL_HZ, task.episode_steps, device)
+        self._cameras = Cameras(task)
+        self.spec = TaskSpec(
+            task.name, num_envs, dict(self.obs_dims), ACTION_DIM, CONTROL_HZ, task.episode_steps, device, self._cameras.sizes
+        )
         exact = torch.cat([torch.full((width,), key == "robot0_gripper_command") for key, width in self.obs_dims.items()])
         self._randomiser = Randomiser(task.randomise, task.physics, scenario.things, exact)
-        self._terms = Terms(scenario, self._randomiser)
+        self._terms = Terms(scenario, self._randomiser, self._cameras)
         self._env: Any = None
         self._home: torch.Tensor | None = None
         self._low, self._high = torch.tensor(WORKSPACE, device=device)
@@ -128,26 +131,31 @@ class IsaacWorld:
         """Start all episodes; trajectories repeat bit for bit only from a fresh simulator (the engine keeps contact caches)."""
         self._alive()
         self._terms.restart(seed)
+        self._cameras.look = True
         obs, _ = self._env.reset()
         position, quat = self._terms.tool(self._env)
         opened = torch.ones_like(position[:, :1])
         self._home = torch.cat((position, rotation.quat_to_6d(quat), opened), dim=1)
-        return self._split(self._randomiser.blur(obs["policy"]))
+        return self._split(self._randomiser.blur(obs["policy"])) | self._cameras.pictures(obs)
 
     @torch.no_grad()
-    def step(self, action: torch.Tensor) -> StepResult:
-        """Execute absolute tool targets (N, 10) for 20 ms."""
+    def step(self, action: torch.Tensor, *, look: bool = True) -> StepResult:
+        """Execute absolute tool targets (N, 10) for 20 ms; see :meth:`zprl.envs.base.VectorEnv.step`."""
         self._alive()
         check_action(self.spec, action)
         arriving = self._randomiser.late(action.detach(), self.hold())
+        self._cameras.look = look
         obs, _, terminated, truncated, extras = self._env.step(self._to_isaac(arriving))
         success = self._env.termination_manager.get_term("success").clone()
         truncated = truncated & ~terminated
         over = terminated | truncated
         self._randomiser.ended(over, self._home)
+        ended = extras["final_obs"] if bool(over.any()) else None
         first = self._randomiser.blur(obs["policy"])
-        final = torch.where(over[:, None], self._randomiser.blur(extras["final_obs"]["policy"], 1), first) if bool(over.any()) else first
-        first, final = self._split(first), self._split(final)
+        final = first if ended is None else torch.where(over[:, None], self._randomiser.blur(ended["policy"], 1), first)
+        seen = self._cameras.pictures(obs) if look else {}
+        last = dict(seen) if ended is None else self._last_seen(self._cameras.pictures(ended), seen, over)
+        first, final = self._split(first) | seen, self._split(final) | last
         return StepResult(first, success.float(), terminated.clone(), truncated, success, final)
 
     def hold(self) -> torch.Tensor:
@@ -197,6 +205,12 @@ class IsaacWorld:
         reach = move.norm(dim=1, keepdim=True)
         target = tool + move * (MAX_REACH / reach.clamp(min=MAX_REACH))
         return torch.cat((target, rotation.quat_from_6d(action[:, 3:9]), action[:, 9:]), dim=1)
+
+    @staticmethod
+    def _last_seen(ended: Obs, seen: Obs, over: torch.Tensor) -> Obs:
+        """Pictures of ended episodes' ends; elsewhere what is seen now, or black where nobody looked."""
+        over = over[:, None, None, None]
+        return {key: torch.where(over, last, seen[key] if seen else torch.zeros_like(last)) for key, last in ended.items()}
 
     def _split(self, frame: torch.Tensor) -> Obs:
         parts = frame.split(list(self.obs_dims.values()), dim=1)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from zprl.envs.isaac.usd.shapes import Box, collider_box, new_stage
+from zprl.envs.isaac.usd.shapes import Box, Colour, collider_box, new_stage, paint
 
 PATH = "zprl/cabinet.usd"
 """Where it stands below the asset root."""
@@ -36,6 +36,7 @@ BOXES: dict[str, tuple[Box, ...]] = {
     ),
 }
 """Colliders: link name to boxes in the link's frame; the two frames coincide while the drawer is shut."""
+COLOURS: dict[str, Colour] = {"cabinet_frame": (0.45, 0.30, 0.16), "cabinet_drawer": (0.62, 0.45, 0.27)}
 _MASSES = {"cabinet_frame": 5.0, "cabinet_drawer": 0.8}
 
 
@@ -50,7 +51,7 @@ def author(root: Path) -> None:
         UsdPhysics.RigidBodyAPI.Apply(body)
         UsdPhysics.MassAPI.Apply(body).CreateMassAttr(_MASSES[link])
         for number, box in enumerate(boxes):
-            collider_box(stage, f"/cabinet/{link}/box_{number}", box)
+            paint(collider_box(stage, f"/cabinet/{link}/box_{number}", box), COLOURS[link])
     fixed = UsdPhysics.FixedJoint.Define(stage, "/cabinet/root_joint")
     fixed.CreateBody1Rel().SetTargets(["/cabinet/cabinet_frame"])
     slide = UsdPhysics.PrismaticJoint.Define(stage, "/cabinet/drawer_joint")

@@ -10,7 +10,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from zprl.envs.isaac.usd.shapes import Box, Capsule, Vec3, collider_box, new_stage
+from zprl.envs.isaac.usd.shapes import Box, Capsule, Colour, Vec3, collider_box, new_stage, paint
 
 if TYPE_CHECKING:
     from pxr import Gf
@@ -83,6 +83,16 @@ BOXES: dict[str, tuple[Box, ...]] = {
     "panda_rightfinger": (Box((0.0175, 0.0152, 0.0185), (0, -0.0076, 0.04525)), Box((0.02, 0.012, 0.03), (0, -0.014, 0.018))),
 }
 """Colliders of the hand: link name to boxes in the link's frame."""
+
+SHELL: Colour = (0.84, 0.84, 0.83)
+JOINT: Colour = (0.16, 0.18, 0.21)
+COLOURS: dict[str, Colour] = {
+    # A capsule that lies along a hinge is dark: it reads as a joint.
+    **{name: JOINT if name in ("panda_link2", "panda_link4", "panda_link6") else SHELL for name in CAPSULES},
+    "panda_hand": (0.24, 0.26, 0.30),
+    "panda_leftfinger": (0.08, 0.09, 0.10),
+    "panda_rightfinger": (0.08, 0.09, 0.10),
+}
 
 
 def author(root: Path) -> None:
@@ -165,8 +175,9 @@ class _Panda:
             capsule.CreateAxisAttr("Z")
             capsule.AddTranslateOp().Set(Gf.Vec3d(*shape.centre))
             UsdPhysics.CollisionAPI.Apply(capsule.GetPrim())
+            paint(capsule, COLOURS[part.name])
         for number, box in enumerate(BOXES.get(part.name, ())):
-            collider_box(self.stage, f"{path}/box_{number}", box)
+            paint(collider_box(self.stage, f"{path}/box_{number}", box), COLOURS[part.name])
 
     def _joint(
         self, kind: Any, name: str, parent: str | None, child: str, origin: Vec3, turn: Gf.Quatf, turn1: Gf.Quatf | None = None

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from pxr import Usd
+    from pxr import Usd, UsdGeom
 
 Vec3 = tuple[float, float, float]
+Colour = tuple[float, float, float]
+"""Red, green and blue, linear, 0 to 1."""
 
 
 class Capsule(NamedTuple):
@@ -40,7 +42,14 @@ def new_stage(path: Path, prim: str) -> tuple[Usd.Stage, Usd.Prim]:
     return stage, top
 
 
-def collider_box(stage: Usd.Stage, path: str, box: Box) -> None:
+def paint(shape: UsdGeom.Gprim, colour: Colour) -> None:
+    """Give a shape the colour that every renderer falls back on where there is no material."""
+    from pxr import Gf
+
+    shape.CreateDisplayColorAttr([Gf.Vec3f(*colour)])
+
+
+def collider_box(stage: Usd.Stage, path: str, box: Box) -> UsdGeom.Gprim:
     """Write a box that things collide with."""
     from pxr import Gf, UsdGeom, UsdPhysics
 
@@ -49,3 +58,4 @@ def collider_box(stage: Usd.Stage, path: str, box: Box) -> None:
     cube.AddTranslateOp().Set(Gf.Vec3d(*box.centre))
     cube.AddScaleOp().Set(Gf.Vec3f(*box.size))
     UsdPhysics.CollisionAPI.Apply(cube.GetPrim())
+    return cube

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from zprl.envs.isaac.usd.shapes import Box, collider_box, new_stage
+from zprl.envs.isaac.usd.shapes import Box, Colour, collider_box, new_stage, paint
 
 GROUND_PATH = "Isaac/IsaacLab/Environments/Grid/default_ground_plane_checker_v1/default_ground_plane.usda"
 TABLE_PATH = "Isaac/Props/Mounts/SeattleLabTable/table_instanceable.usd"
@@ -19,9 +19,13 @@ TABLE_POSE: tuple[float, ...] = (0.5, 0.0, 0.0, 0.0, 0.0, math.sqrt(0.5), math.s
 CUBE_EDGE = 0.048
 """Edge of the cube [m]: the task scales its asset, authored at 0.06 m, by 0.8."""
 CUBE_SCALE = 0.8
+LOOK = "Look"
+"""The cube's variant set with its colours: ``cube`` and ``lower``, so that pictures tell two cubes apart."""
 _CUBE_MASS = 0.1
 BOXES: dict[str, tuple[Box, ...]] = {"lower": (Box((CUBE_EDGE, CUBE_EDGE, CUBE_EDGE), (0, 0, 0)),)}
 """The second cube, where there are two; pictures know the first one by its own name."""
+COLOURS: dict[str, Colour] = {"cube": (0.95, 0.22, 0.03), "lower": (0.05, 0.25, 0.80), "table": (0.075, 0.115, 0.165)}
+_GROUND: Colour = (0.30, 0.31, 0.33)
 
 
 def author(root: Path) -> None:
@@ -41,6 +45,7 @@ def _author_ground(path: Path) -> None:
     mesh.CreatePointsAttr([(-50, -50, 0), (50, -50, 0), (50, 50, 0), (-50, 50, 0)])
     mesh.CreateFaceVertexCountsAttr([4])
     mesh.CreateFaceVertexIndicesAttr([0, 1, 2, 3])
+    paint(mesh, _GROUND)
     UsdGeom.PrimvarsAPI(mesh).CreatePrimvar("st", Sdf.ValueTypeNames.TexCoord2fArray, "varying").Set([(0, 0), (1, 0), (1, 1), (0, 1)])
     plane = UsdGeom.Plane.Define(stage, "/GroundPlane/CollisionPlane")
     plane.CreateAxisAttr("Z")
@@ -55,7 +60,7 @@ def _author_ground(path: Path) -> None:
 
 def _author_table(path: Path) -> None:
     stage, _ = new_stage(path, "/Table")
-    collider_box(stage, "/Table/top", TABLE)
+    paint(collider_box(stage, "/Table/top", TABLE), COLOURS["table"])
     stage.Save()
 
 
@@ -66,5 +71,11 @@ def _author_cube(path: Path) -> None:
     UsdPhysics.RigidBodyAPI.Apply(top)
     UsdPhysics.MassAPI.Apply(top).CreateMassAttr(_CUBE_MASS)
     edge = CUBE_EDGE / CUBE_SCALE
-    collider_box(stage, "/DexCube/collisions", Box((edge, edge, edge), (0, 0, 0)))
+    cube = collider_box(stage, "/DexCube/collisions", Box((edge, edge, edge), (0, 0, 0)))
+    looks = top.GetVariantSets().AddVariantSet(LOOK)
+    for name in ("lower", "cube"):
+        looks.AddVariant(name)
+        looks.SetVariantSelection(name)
+        with looks.GetVariantEditContext():
+            paint(cube, COLOURS[name])
     stage.Save()

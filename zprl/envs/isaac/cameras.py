@@ -1,0 +1,144 @@
+"""Cameras of the worlds with the Franka: where they hang, what draws their pictures, and when.
+
+Without Kit, Newton's ray tracer draws, on a CPU too and under either engine; under Isaac Sim it is RTX.  The two do not look alike.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+
+from zprl.envs.isaac.usd import panda
+from zprl.errors import ConfigError
+
+if TYPE_CHECKING:
+    from zprl.config import Engine, Task
+    from zprl.envs.base import Obs
+
+
+class View(NamedTuple):
+    """Where a camera hangs and what it sees of the world.
+
+    Attributes:
+        prim: Its prim below an environment's.
+        position: In its parent's frame [m].
+        rotation: Quaternion xyzw in its parent's frame.
+        convention: Axes of that rotation: ``world`` looks along +x with +z up, ``ros`` along +z with -y up.
+        focal_length: For a sensor 20.955 wide: 22 sees 51 degrees, 14 sees 74.
+        near: Nothing nearer is seen [m].
+        moves: It hangs on a link.
+    """
+
+    prim: str
+    position: tuple[float, float, float]
+    rotation: tuple[float, float, float, float]
+    convention: str
+    focal_length: float
+    near: float
+    moves: bool
+
+
+def _half(degrees: float) -> tuple[float, float]:
+    """Cosine and sine of half an angle."""
+    return math.cos(math.radians(degrees) / 2), math.sin(math.radians(degrees) / 2)
+
+
+def _looking(turn: float, down: float) -> tuple[float, float, float, float]:
+    """From +x turned to the left, then down, by so many degrees; quaternion xyzw."""
+    (c, s), (d, e) = _half(turn), _half(down)
+    return -s * e, c * e, s * d, c * d
+
+
+def _tilted_in(degrees: float) -> tuple[float, float, float, float]:
+    """From the hand's +x side towards its fingers, which are left and right in the picture; quaternion xyzw."""
+    cos, sin = _half(-degrees)
+    a = math.sqrt(0.5)  # a quarter of a turn about z first
+    return a * sin, a * sin, a * cos, a * cos
+
+
+CAMERAS = {
+    "front": View("front", (1.20, 0.0, 0.55), _looking(180.0, 28.0), "world", 22.0, 0.05, False),
+    "side": View("side", (0.35, 0.90, 0.50), _looking(-80.0, 23.0), "world", 22.0, 0.05, False),
+    "wrist": View(
+        "/".join(("Robot/Geometry/panda_link0", *(segment.name for segment in panda.ARM), "panda_hand/wrist")),
+        (0.09, 0.0, 0.01),
+        _tilted_in(degrees=35.0),
+        "ros",
+        14.0,
+        0.02,
+        True,
+    ),
+}
+"""Cameras by name (ours): opposite the robot, on its left, and on its hand."""
+_FAR = 4.0  # [m]; nothing beyond the table and the ground is seen
+
+
+class Cameras:
+    """Those of one world.
+
+    Args:
+        task: Its ``cameras`` and ``image_size``.
+
+    Raises:
+        ConfigError: there is no camera of that name.
+    """
+
+    def __init__(self, task: Task) -> None:
+        if unknown := [name for name in task.cameras if name not in CAMERAS]:
+            raise ConfigError(f"{task.name} has no camera '{unknown[0]}'", remedy=f"its cameras: {', '.join(CAMERAS)}")
+        self.names, self.size = task.cameras, task.image_size
+        self.sizes = {f"{name}_image": (self.size, self.size) for name in self.names}
+        self.look = True
+        """Whether the next frame is to be drawn; that of an ended episode always is."""
+
+    def configure(self, config: Any, engine: Engine) -> None:
+        """Hang the cameras into the scene, with their pictures as an observation group of their own, ``pictures``."""
+        if not self.names:
+            return
+        from isaaclab.managers import ObservationGroupCfg, ObservationTermCfg
+        from isaaclab.sensors import CameraCfg
+        from isaaclab.sim import PinholeCameraCfg
+
+        drawn_by = renderer(engine)
+        config.observations.pictures = ObservationGroupCfg(concatenate_terms=False)
+        for name in self.names:
+            view = CAMERAS[name]
+            camera = CameraCfg(
+                prim_path="{ENV_REGEX_NS}/" + view.prim,
+                offset=CameraCfg.OffsetCfg(pos=view.position, rot=view.rotation, convention=view.convention),
+                spawn=PinholeCameraCfg(focal_length=view.focal_length, clipping_range=(view.near, _FAR)),
+                data_types=["rgb"],
+                width=self.size,
+                height=self.size,
+                renderer_cfg=drawn_by,
+                update_latest_camera_pose=view.moves,
+            )
+            setattr(config.scene, name, camera)
+            term = ObservationTermCfg(func=lambda env, name=name: self._see(env, name))
+            setattr(config.observations.pictures, f"{name}_image", term)
+        # RTX draws once per step, and once more where an episode begins; without that its first picture is the last of the one before.
+        config.num_rerenders_on_reset = 1 if engine == "isaacsim" else 0
+
+    def pictures(self, obs: Any) -> Obs:
+        """The pictures (N, H, W, 3) uint8 in what Isaac Lab observed."""
+        return dict(obs["pictures"]) if self.names else {}
+
+    def _see(self, env: Any, name: str) -> torch.Tensor:
+        if self.look or bool(env.reset_buf.any()):
+            return env.scene[name].data.output["rgb"].torch
+        return torch.zeros(env.num_envs, self.size, self.size, 3, dtype=torch.uint8, device=env.device)
+
+
+def renderer(engine: Engine) -> Any:
+    """Isaac Lab's renderer under an engine."""
+    if engine != "isaacsim":
+        from isaaclab_newton.renderers import NewtonWarpRendererCfg
+
+        return NewtonWarpRendererCfg()
+    from isaaclab_physx.renderers import IsaacRtxRendererCfg
+
+    found = IsaacRtxRendererCfg()
+    found.global_settings.antialiasing_mode = "Off"  # the others mix in earlier frames: a picture must show its own moment
+    return found
