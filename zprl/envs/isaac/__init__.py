@@ -1,1 +1,1 @@
-"""Isaac Lab 3.0 without Kit: real PhysX (OvPhysX) in this process, on a CPU or a CUDA device, with assets authored here."""
+"""Isaac Lab 3.0 in this process: PhysX or Newton without Kit, on a CPU or a CUDA device, or Isaac Sim; assets are authored here."""

@@ -57,7 +57,7 @@ def make(task: Task, *, num_envs: int, device: str = "cpu") -> IsaacGymWorlds:
         EnvironmentProblem: no Python 3.8 with Preview 4 is to be had.
     """
     if task.cameras:
-        raise ConfigError(f"{task.name} has no cameras", remedy="leave task.cameras empty, or take one of MuJoCo's worlds")
+        raise ConfigError(f"{task.name} has no cameras", remedy="leave task.cameras empty, or take a world of isaac/ or MuJoCo's")
     return IsaacGymWorlds(task, task_file(task.name), num_envs=num_envs, device=device)
 
 
