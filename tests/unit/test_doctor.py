@@ -52,6 +52,16 @@ def test_assets_that_the_task_asks_for(monkeypatch: pytest.MonkeyPatch, tmp_path
         assert [(check.name, check.state) for check in doctor.check_world()] == [("isaac", "ok"), ("assets", state)]
 
 
+def test_isaac_sim_where_the_task_asks_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = {"name": "isaac/reach", "assets": "authored", "physics": "isaacsim"}
+    monkeypatch.setattr(doctor, "_version", lambda _: "1")
+    monkeypatch.setattr(doctor, "_params_value", lambda _, key, __: found[key])
+    monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: None)
+    for image, state in (("", "missing"), ("lab/kit", "ok")):
+        monkeypatch.setenv("ZPRL_CONTAINER", image)
+        assert [(check.name, check.state) for check in doctor.check_world()] == [("isaac", "ok"), ("isaacsim", state)]
+
+
 def test_project_without_and_with_data(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text("run: {seed: 1}\n")
     assert states(doctor.check_project(tmp_path)) == {"params.yaml": "ok", "dvc project": "missing"}

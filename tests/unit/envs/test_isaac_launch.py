@@ -4,11 +4,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from zprl.envs.isaac import assets, launch
 from zprl.envs.isaac.usd import panda
+from zprl.errors import EnvironmentProblem
 
 pytestmark = pytest.mark.isaac
 warp = pytest.importorskip("warp")
@@ -97,6 +99,15 @@ def test_panda_has_the_published_kinematics(tmp_path: Path):
     assert Gf.IsClose(place, Gf.Vec3d(0.088, 0, 0.926), 1e-6)
     shapes = sum(len(s) for s in (*panda.CAPSULES.values(), *panda.BOXES.values()))
     assert sum(prim.HasAPI(UsdPhysics.CollisionAPI) for prim in prims) == shapes
+
+
+def test_assets_other_than_those_isaac_lab_was_imported_with_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    ours = str(launch.authored())
+    monkeypatch.setitem(sys.modules, "isaaclab.utils.assets", SimpleNamespace(NUCLEUS_ASSET_ROOT_DIR=ours))
+    monkeypatch.setenv("ISAACSIM_ASSET_ROOT", str(tmp_path))
+    with pytest.raises(EnvironmentProblem, match="imported with other assets"):
+        launch.prepare("nvidia")
+    assert str(launch.prepare()) == ours
 
 
 WITHOUT = """
