@@ -17,6 +17,9 @@ ifdef PIP_CERT
 export SSL_CERT_FILE ?= $(PIP_CERT)
 endif
 
+# Where images and build machines forbid compiled modules, each of a run's many processes would compile all that it imports anew: seconds of each.
+unexport PYTHONDONTWRITEBYTECODE
+
 # What every process of a run shares: no window, one thread per process, caches inside the project.
 export MPLBACKEND := Agg
 export OMP_NUM_THREADS ?= 1

@@ -20,6 +20,7 @@ from rich.console import Console  # noqa: E402
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: E402
 
 from pipelines.cell import LOG, finished, ready, run, spent, verdict  # noqa: E402
+from pipelines.processes import sigterm_like_ctrl_c  # noqa: E402
 from pipelines.published import Choice, publish, take_over, write_down  # noqa: E402
 from zprl import durable  # noqa: E402
 from zprl.bench import suite  # noqa: E402
@@ -165,6 +166,7 @@ def _runner(jobs: int, ray: str | None) -> TaskRunner[PrefectFuture[Any]]:
     return RayTaskRunner(address=ray)
 
 
+@sigterm_like_ctrl_c()
 def bench(name: str, *, folder: Path, target: Path, choice: Choice, jobs: int, command: str, ray: str | None = None) -> Path:
     """Run a suite to its end and publish what came out; interrupted, the same call continues.
 

@@ -13,7 +13,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,6 +53,20 @@ class StageResult:
     stage: str
     skipped: bool
     seconds: float
+
+
+@contextmanager
+def sigterm_like_ctrl_c() -> Iterator[None]:
+    """Have SIGTERM take the same way out as Ctrl-C; for the main thread.
+
+    Prefect hands a SIGTERM on to whoever had it before the flow.  That would be Python's default, which ends the process at
+    once, and nobody would stop the temporary server that Prefect started.
+    """
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _group_alive(group: int) -> bool:

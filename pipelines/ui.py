@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 from pipelines import environment
+from pipelines.processes import sigterm_like_ctrl_c, stop_group
 from zprl import durable
 from zprl.errors import EnvironmentProblem
 from zprl.tracking.mlflow_tracker import ARTIFACT_FOLDER, tracking_uri
@@ -44,6 +44,7 @@ def _commands(mlflow_port: int, prefect_port: int) -> dict[str, tuple[list[str],
     return wanted
 
 
+@sigterm_like_ctrl_c()
 def serve(*, mlflow_port: int = 5000, prefect_port: int = 4200, wait_s: float = 180.0) -> None:
     """Start both servers, print where they are, and end both on Ctrl-C, on SIGTERM or when one of them dies.
 
@@ -63,7 +64,6 @@ def serve(*, mlflow_port: int = 5000, prefect_port: int = 4200, wait_s: float = 
     log = Path(".cache/ui.log")
     log.parent.mkdir(parents=True, exist_ok=True)
     children: dict[str, subprocess.Popen[bytes]] = {}
-    old = signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite stop takes the same way as Ctrl-C
     try:
         with open(log, "wb") as sink:
             for name, (command, _, _) in wanted.items():
@@ -87,8 +87,5 @@ def serve(*, mlflow_port: int = 5000, prefect_port: int = 4200, wait_s: float = 
         print("\nstopped", flush=True)
     finally:
         environment.UI_FILE.unlink(missing_ok=True)
-        from pipelines.processes import stop_group
-
         for child in children.values():
             stop_group(child, grace=(15.0, 10.0, 5.0))
-        signal.signal(signal.SIGTERM, old)

@@ -73,9 +73,11 @@ def run(
         return
     typer.echo("starting the pipeline: " + " → ".join(stages))
     from pipelines.flows import pipeline
+    from pipelines.processes import sigterm_like_ctrl_c
 
     try:
-        pipeline(stage)
+        with sigterm_like_ctrl_c():
+            pipeline(stage)
     except KeyboardInterrupt as error:
         raise Interrupted("stopped on request", remedy="run the same command again to continue") from error
     report = Path("artifacts/report")
