@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import resource
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -58,6 +60,14 @@ def test_starts_are_a_function_of_seed_and_episode_alone(env: HandedOver):
     assert torch.equal(one[1], two[1])
     assert not torch.equal(one[0], one[1])
     assert not torch.equal(one[0], other[0])
+
+
+def test_a_world_that_waits_asks_for_no_processor(env: HandedOver):
+    """The agent of OvPhysX's collider cache would wake some ten thousand times in this second."""
+    env.step(env.hold())
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw
+    time.sleep(1)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw - before < 2000
 
 
 def test_torchs_own_generator_is_left_alone(env: HandedOver):

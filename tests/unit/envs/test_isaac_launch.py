@@ -36,6 +36,19 @@ def test_pinned_memory_is_answered_with_ordinary_memory_and_patching_twice_chang
     assert warp.zeros(3, dtype=warp.float32, device="cpu", pinned=True).numpy().tolist() == [0, 0, 0]
 
 
+def test_shapes_are_cooked_without_a_cache_and_patching_twice_changes_nothing(monkeypatch: pytest.MonkeyPatch):
+    ovphysx = pytest.importorskip("ovphysx")
+    real = ovphysx.config.PhysXConfig
+    monkeypatch.setattr(ovphysx, "PhysXConfig", real)
+    launch.cook_without_cache()
+    once = ovphysx.PhysXConfig
+    launch.cook_without_cache()
+    assert ovphysx.PhysXConfig is once
+    made = once(num_threads=8, carbonite_overrides={"/physics/updateToUsd": False})
+    off = {"/physics/cooking/ujitsoCollisionCooking": False, "/UJITSO/enabled": False}
+    assert made == real(num_threads=8, carbonite_overrides={"/physics/updateToUsd": False, **off})
+
+
 def test_with_cuda_warp_is_left_alone(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(warp, "is_cuda_available", lambda: True)
     before = warp.zeros

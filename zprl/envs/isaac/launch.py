@@ -32,6 +32,7 @@ CACHE_VARIABLE = "ZPRL_CACHE"
 _ROOT_VARIABLE = "ISAACSIM_ASSET_ROOT"
 _INSTALL = "install the extra: pip install 'zprl[isaac]' (Python 3.12, Linux)"
 _SHOWN = 4000  # characters of the start's output that a failure shows
+_NO_COLLIDER_CACHE = {"/physics/cooking/ujitsoCollisionCooking": False, "/UJITSO/enabled": False}
 _ALLOCATORS = ("zeros", "empty", "full", "ones", "zeros_like", "empty_like", "clone")
 
 
@@ -45,7 +46,7 @@ def authored() -> Path:
 
 
 def prepare(kind: Assets = "authored") -> Path:
-    """Author the assets or find the user's, point Isaac Lab and Warp at the caches, allow unpinned memory; return the asset root.
+    """Author the assets or find the user's, point Isaac Lab and Warp at the caches, mend what they do badly here; return the asset root.
 
     Raises:
         EnvironmentProblem: Isaac Lab is not installed, it was imported before with other assets, or no folder with NVIDIA's is named.
@@ -70,6 +71,8 @@ def prepare(kind: Assets = "authored") -> Path:
             )
         os.environ[_ROOT_VARIABLE] = str(root)
         allow_unpinned_memory()
+        if kind == "authored":  # NVIDIA's meshes take long to cook, and keep the cache
+            cook_without_cache()
     except ModuleNotFoundError as error:
         raise EnvironmentProblem(f"the Isaac task needs the module '{error.name}'", remedy=_INSTALL) from error
     return root
@@ -103,6 +106,28 @@ def allow_unpinned_memory() -> bool:
         if not hasattr(getattr(warp, name), "zprl_unpinned"):
             setattr(warp, name, unpinned(getattr(warp, name)))
     return True
+
+
+def cook_without_cache() -> None:
+    """Have OvPhysX make collision shapes without keeping them on disk, for shapes that take no time.
+
+    The agent of that cache (UJITSO) is a thread that asks for work more than ten thousand times a second as long as the process
+    lives, a fifth of a core (ovphysx 0.6.4).  The settings are process-wide, and the first world decides.
+    """
+    if importlib.util.find_spec("ovphysx") is None:  # Newton and Kit do without
+        return
+    import ovphysx
+
+    real = ovphysx.PhysXConfig
+    if hasattr(real, "zprl_overrides"):
+        return
+
+    @functools.wraps(real)
+    def configure(*args: Any, carbonite_overrides: dict[str, Any] | None = None, **kwargs: Any) -> Any:
+        return real(*args, carbonite_overrides={**(carbonite_overrides or {}), **_NO_COLLIDER_CACHE}, **kwargs)
+
+    configure.zprl_overrides = _NO_COLLIDER_CACHE  # type: ignore[attr-defined]
+    ovphysx.PhysXConfig = configure
 
 
 @contextlib.contextmanager
