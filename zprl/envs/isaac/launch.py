@@ -118,15 +118,14 @@ def cook_without_cache() -> None:
         return
     import ovphysx
 
-    real = ovphysx.PhysXConfig
-    if hasattr(real, "zprl_overrides"):
+    real = ovphysx.config.PhysXConfig
+    if ovphysx.PhysXConfig is not real:
         return
 
     @functools.wraps(real)
     def configure(*args: Any, carbonite_overrides: dict[str, Any] | None = None, **kwargs: Any) -> Any:
         return real(*args, carbonite_overrides={**(carbonite_overrides or {}), **_NO_COLLIDER_CACHE}, **kwargs)
 
-    configure.zprl_overrides = _NO_COLLIDER_CACHE  # type: ignore[attr-defined]
     ovphysx.PhysXConfig = configure
 
 
