@@ -104,6 +104,7 @@ def html(points: Sequence[Point], facts: Sequence[RunFacts], info: SuiteInfo) ->
         "partial": [names[m] for m in shown if m not in middle],
         "thresholds": [f"{100 * x:.0f}\N{NARROW NO-BREAK SPACE}%" for x in THRESHOLDS],
         "steps": {key: [_steps(statistics.steps_to(seeds, x)) for x in THRESHOLDS] for key, seeds in runs.items()},
+        "way": {key: _way(seeds) for key, seeds in runs.items()},
         "smooth": {key: _smooth(key, points, seeds, facts) for key, seeds in runs.items()},
         "cost": {m: _cost([fact for fact in facts if fact.method == m]) for m in shown},
         "missing": _missing(info.missing, names),
@@ -176,6 +177,11 @@ def _success(runs: Mapping[tuple[str, str], Seeds], tasks: Sequence[str]) -> dic
 
 def _steps(found: Reached) -> dict[str, Any]:
     return {"text": statistics.steps_text(found), "reached": f"{found.reached} of {found.runs}", "all": found.reached == found.runs}
+
+
+def _way(seeds: Seeds) -> dict[str, str]:
+    """Success while learning, and how far it fell back."""
+    return {**(_estimate(statistics.while_learning(seeds)) or {}), "fall": number(statistics.largest_fall(seeds), 1, scale=100)}
 
 
 def _smooth(key: tuple[str, str], points: Sequence[Point], seeds: Seeds, facts: Sequence[RunFacts]) -> dict[str, str]:

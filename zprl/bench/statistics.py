@@ -127,6 +127,13 @@ def _along(run: Run, grid: np.ndarray | None, rates: np.ndarray) -> np.ndarray:
     return rates @ hats
 
 
+def _grid(runs: Iterable[Run]) -> np.ndarray:
+    """All judged points (G,) of several runs, from where the last begins to where the first ends."""
+    every = list(runs)
+    first, last = max(run.steps[0] for run in every), min(run.steps[-1] for run in every)
+    return np.array(sorted({step for run in every for step in run.steps if first <= step <= last}))
+
+
 def _estimate(value: float, draws: np.ndarray, *, known: bool) -> Estimate:
     """A value with the percentiles of its draws (DRAWS,), where they are ``known`` to mean something."""
     if not known:
@@ -233,9 +240,7 @@ def curve(tasks: Mapping[str, Seeds]) -> Curve:
     Its points are all judged points up to where the shortest run ends.  Between a run's own judged points it is interpolated linearly:
     this happens where tasks or seeds were judged at different steps.  Intervals hold point by point, not for the curve as a whole.
     """
-    every = [run for seeds in tasks.values() for run in seeds.values()]
-    first, last = max(run.steps[0] for run in every), min(run.steps[-1] for run in every)
-    grid = np.array(sorted({step for run in every for step in run.steps if first <= step <= last}))
+    grid = _grid(run for seeds in tasks.values() for run in seeds.values())
     generator = _generator("curve")
     draws = np.concatenate(
         [_drawn(seeds, _picks(seeds, generator), generator, grid) for _, seeds in sorted(tasks.items())], 1
@@ -247,6 +252,33 @@ def curve(tasks: Mapping[str, Seeds]) -> Curve:
         return Curve(grid, values, None, None)
     low, high = np.percentile(trim_mean(draws, cut, axis=1), LEVELS, axis=0)
     return Curve(grid, values, np.minimum(low, values), np.maximum(high, values))
+
+
+def while_learning(seeds: Seeds) -> Estimate:
+    """Mean success while training: the area below the curve of one task over its environment steps.  What a robot lives through.
+
+    Up to where the shortest run ends; between judged points the curve is straight.
+    """
+    grid = _grid(seeds.values())
+    if len(grid) < 2:
+        return mean(seeds)
+    generator = _generator("while learning")
+
+    def area(rates: np.ndarray) -> np.ndarray:
+        return np.trapezoid(rates, grid, axis=-1) / (grid[-1] - grid[0])
+
+    draws = area(_drawn(seeds, _picks(seeds, generator), generator, grid)).mean(1)
+    value = float(np.mean([area(_along(run, grid, np.array(run.rates))) for run in seeds.values()]))
+    return _estimate(value, draws, known=len(seeds) > 1)
+
+
+def largest_fall(seeds: Seeds) -> float:
+    """How far success fell below what the same run had reached before, in the run and at the verdict where that is most.
+
+    The largest drawdown (Chan et al. 2020, arXiv 1912.05663, whose measure of risk over time is its expected worst part).  Few episodes a
+    verdict make a fall of their own.
+    """
+    return max(float(np.max(np.maximum.accumulate(run.rates) - run.rates)) for run in seeds.values())
 
 
 @dataclass(frozen=True)

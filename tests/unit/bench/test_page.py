@@ -62,7 +62,16 @@ def read(**parts: object) -> Reader:
 
 def test_a_whole_suite_has_every_part() -> None:
     found = read()
-    parts = ("What it shows", "Final success", "Learning", "All tasks together", "Environment steps to a success", "Smoothness", "Cost")
+    parts = (
+        "What it shows",
+        "Final success",
+        "Learning",
+        "All tasks together",
+        "Environment steps to a success",
+        "While learning",
+        "Smoothness",
+        "Cost",
+    )
     facts = ("Methods and their tuning", "How to make it again", "zprl bench made -j 2", "40091bc", "a863b96", "2 x EPYC")
     for part in parts + facts:
         assert part in found.text, part

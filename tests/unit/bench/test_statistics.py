@@ -150,6 +150,28 @@ def test_a_curve_over_tasks_leaves_out_a_quarter_at_either_end() -> None:
     assert statistics.curve(tasks).values == pytest.approx([0.55, 0.55])
 
 
+def test_success_while_learning_is_the_area_below_the_curve() -> None:
+    # 0.2 to 0.6 over the first quarter, then to 1 and no further: (0.4 + 3 * 0.8) / 4 = 0.7.  The other, constant: 0.5.
+    seeds = {0: Run((0, 100, 400), (0.2, 0.6, 1.0), (50, 50, 50)), 1: Run((0, 400), (0.5, 0.5), (50, 50))}
+    found = statistics.while_learning(seeds)
+    assert found.value == pytest.approx(0.6)
+    assert found.low is not None
+    assert found.high is not None
+    assert found.low < 0.6 < found.high
+    # Shortened to where the shorter one ends, at 100: 0.4 and 0.5.
+    assert statistics.while_learning({**seeds, 1: Run((0, 100), (0.5, 0.5), (50, 50))}).value == pytest.approx(0.45)
+    assert statistics.while_learning({0: seeds[0]}) == statistics.Estimate(pytest.approx(0.7))
+    assert statistics.while_learning(of(0.3, 0.5)).value == pytest.approx(0.4)
+
+
+def test_the_largest_fall_is_below_the_best_so_far() -> None:
+    # Not the largest step down, 0.3: from 0.9 it goes to 0.4 in two.  What the run recovers later does not count.
+    falling = Run((0, 1, 2, 3, 4), (0.5, 0.9, 0.6, 0.4, 1.0), (50,) * 5)
+    rising = Run((0, 1), (0.5, 0.9), (50, 50))
+    assert statistics.largest_fall({0: rising}) == 0
+    assert statistics.largest_fall({0: rising, 1: falling}) == pytest.approx(0.5)
+
+
 def test_steps_to_a_threshold_take_the_first_judged_point_and_the_median_run() -> None:
     seeds = {
         0: Run((0, 100, 200, 300), (0.5, 0.92, 0.85, 0.95), (50,) * 4),
