@@ -123,8 +123,16 @@ def _residual_learner(stage: Stage, policy: FlowPolicy, config: Rl, on_row: Call
     )
     mixed = None
     if config.demo_fraction:
-        reward = {"step_discount": config.step_discount, "chunk_penalty": config.chunk_penalty}
-        mixed = demos.transitions(policy, interface, store, scale=residual_scale, seed=params.run.seed, **reward)
+        mixed = demos.transitions(
+            policy,
+            interface,
+            store,
+            scale=residual_scale,
+            step_discount=config.step_discount,
+            seed=params.run.seed,
+            chunk_penalty=config.chunk_penalty,
+            fitted=config.demo_residual == "fitted",
+        )
     return Learner(policy, interface, scale=residual_scale, config=config, seed=params.run.seed, device=device, demos=mixed, on_row=on_row)
 
 

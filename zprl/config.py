@@ -12,7 +12,18 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, NonNegativeInt, Tag, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    NonNegativeInt,
+    SerializerFunctionWrapHandler,
+    Tag,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from zprl.errors import ConfigError
 
@@ -359,6 +370,11 @@ class Rl(Budget):
     buffer_size: int = Field(1_000_000, ge=1, description="Chunk transitions kept (official code).")
     bootstrap_truncated: bool = Field(False, description="Bootstrap through time-outs (official code: no for robomimic).")
     demo_fraction: float = Field(0.0, ge=0, lt=1, description="Share of each batch drawn from the demos (peers; official code: 0).")
+    demo_residual: Literal["zero", "fitted"] = Field(
+        "zero",
+        description="Residual of the demos in the batches: none; fitted: the one whose chunk comes nearest to what was shown (ours). On "
+        "actions it is always that.",
+    )
     value_warmup_updates: int = Field(0, ge=0, description="Critic-only updates before the actor learns (peers; official code: 0).")
     trust_weight: float = Field(0.0, ge=0, description="Weight of mean(dz^2) in the actor loss: a trust region (peers; official: 0).")
     progressive_chunks: int = Field(0, ge=0, description="Chunk transitions over which residuals are phased in (Policy Decorator).")
@@ -377,6 +393,14 @@ class Rl(Budget):
         if self.noise_scale != 1 and self.interface == "noise":
             raise ValueError("noise_scale belongs to interfaces that leave the noise to chance")
         return self
+
+    @model_serializer(mode="wrap")
+    def _as_ever(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without ``demo_residual`` where it is zero, as steering bundles have always been written."""
+        found = handler(self)
+        if self.demo_residual == "zero":
+            found.pop("demo_residual", None)
+        return found
 
 
 class PolicyGradient(Budget):

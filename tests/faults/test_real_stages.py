@@ -33,7 +33,8 @@ vib: {hidden: [16]}
 pretrain: {steps: 30, batch_size: 16, warmup_steps: 2, checkpoint_every: 10, log_every: 10, validation_fraction: 0.2}
 evaluate: {episodes: 4, film_episodes: 1}
 finetune_sim: &rl
-  {num_envs: 4, segments: 2, chunk_steps_per_segment: 5, warmup_chunks: 8, batch_size: 16, hidden: [16], demo_fraction: 0.25}
+  {num_envs: 4, segments: 2, chunk_steps_per_segment: 5, warmup_chunks: 8, batch_size: 16, hidden: [16],
+   demo_fraction: 0.25, demo_residual: fitted}
 action_residual: {<<: *rl, interface: action}
 """
 

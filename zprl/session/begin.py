@@ -66,6 +66,7 @@ def gather(
         scale=tensors["scale"],
         step_discount=agent.step_discount,
         seed=seed,
+        fitted=agent.demo_residual == "fitted",
     )
 
     def fill(target: Path) -> None:
@@ -97,5 +98,13 @@ def _from_base(target: Path, base: Path, episodes: Path, config: Real, agent: Rl
         provenance={"simulation": None, "seed": seed},
     )
     if config.demo_fraction:
-        memory = demos.transitions(policy, interface, store, scale=residual_scale, step_discount=config.step_discount, seed=seed)
+        memory = demos.transitions(
+            policy,
+            interface,
+            store,
+            scale=residual_scale,
+            step_discount=config.step_discount,
+            seed=seed,
+            fitted=agent.demo_residual == "fitted",
+        )
         durable.write_tensors(target / DEMOS, memory.data)

@@ -245,3 +245,46 @@ def test_demo_transitions_by_hand(tmp_path):
     torch.testing.assert_close(discount[:3], torch.tensor([0.9**4, 0.9**4, 0.0]))
     assert not reward[9:].any()
     assert dataclasses.is_dataclass(rows.sample(3, torch.Generator()))
+
+
+class Doubled(LatentResidual):
+    """Makes every executed action twice the point, whatever the noise: what would make a chunk is half of it."""
+
+    def sequence(self, policy, embedding, point, noise):
+        return (2 * point)[:, None, :1].expand_as(noise)
+
+
+def test_a_demos_residual_is_sought_through_the_generator():
+    # Wanted is 2 (anchor + scale residual): residual = (wanted / 2 - anchor) / scale, within the bounds.  The second number moves nothing.
+    policy, rows = toy_policy(), 3
+    anchor = torch.tensor([[0.5, 1.0], [-0.5, 1.0], [0.0, 1.0]])
+    wanted = torch.tensor([1.2, -1.4, 9.0])[:, None].expand(rows, 4)
+    found = demos.fit(
+        policy, Doubled(), torch.zeros(rows, 6), anchor, wanted, scale=torch.tensor([0.5, 0.5]), generator=torch.Generator().manual_seed(0)
+    )
+    torch.testing.assert_close(found, torch.tensor([[0.2, 0.0], [-0.4, 0.0], [1.0, 0.0]]), atol=0.02, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["latent", "noise", "embedding"])
+def test_fitted_demos_come_nearer_to_what_was_shown(tmp_path, name):
+    from tests.factories import make_store
+
+    store = make_store(tmp_path / "store", 4, length=10)
+    policy, interface = toy_policy(store), plugins.load("interfaces", name)()
+    width = {"latent": 2, "noise": 4 * policy.num_features, "embedding": 6}[name]
+    how = {"scale": torch.full((width,), 4.0), "step_discount": 0.9, "seed": 0}
+    zero, fitted, again = (demos.transitions(policy, interface, store, fitted=each, **how).data for each in (False, True, True))
+    assert all(torch.equal(fitted[key], again[key]) for key in fitted)
+    assert all(torch.equal(zero[key], fitted[key]) for key in ("reward", "discount")), "a demo's outcome is its own"
+    error = []
+    first = [sum(store.lengths[:n].tolist()) for n in range(4)]  # the frames that the first chunks of the episodes begin with
+    shown = policy.normalizer.normalize_actions(torch.stack([store.actions[row : row + 4] for row in first]))
+    rows = [0, 3, 6, 9]  # lengths 10, 11, 12, 13: three, three, three and four chunks
+    for data in (zero, fitted):
+        state, point = data["inputs"][rows].split((6 + width, width), -1)
+        assert ((point - state[:, 6:]).abs() <= 4.0 + 1e-5).all()
+        draws = torch.randn(256, 4, 4, policy.num_features, generator=torch.Generator().manual_seed(1))
+        made = torch.stack([interface.sequence(policy, state[:, :6], point, draw) for draw in draws])
+        error.append((made - shown).square().mean())
+    assert error[1] < error[0]
+    assert all(value.grad is None for value in policy.parameters())
