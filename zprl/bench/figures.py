@@ -128,7 +128,7 @@ def curves(points: Sequence[Point], labels: Mapping[str, str]) -> Picture:
 
     caption = (
         "Mean over seeds of the deterministic policy's success; bands: 95 % bootstrap intervals, point by point, "
-        "none where there is one seed. The points between are judged by fewer episodes than the first and the last."
+        "none where there is one seed. The points between are judged by fewer episodes than the first and the last, of other start states."
     )
     if len(panels) > len(tasks):
         caption += (

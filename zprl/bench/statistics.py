@@ -272,13 +272,15 @@ def while_learning(seeds: Seeds) -> Estimate:
     return _estimate(value, draws, known=len(seeds) > 1)
 
 
-def largest_fall(seeds: Seeds) -> float:
+def largest_fall(seeds: Seeds) -> float | None:
     """How far success fell below what the same run had reached before, in the run and at the verdict where that is most.
 
-    The largest drawdown (Chan et al. 2020, arXiv 1912.05663, whose measure of risk over time is its expected worst part).  Few episodes a
-    verdict make a fall of their own.
+    The largest drawdown (Chan et al. 2020, arXiv 1912.05663, whose measure of risk over time is its expected worst part), of the verdicts
+    along the way alone: the base's and the final one are of other start states, and a harder draw of those is no fall.  Few episodes a
+    verdict make a fall of their own.  None where no run has two such verdicts.
     """
-    return max(float(np.max(np.maximum.accumulate(run.rates) - run.rates)) for run in seeds.values())
+    ways = [np.array(run.rates[1:-1]) for run in seeds.values()]
+    return max((float(np.max(np.maximum.accumulate(way) - way)) for way in ways if len(way) > 1), default=None)
 
 
 @dataclass(frozen=True)

@@ -164,12 +164,14 @@ def test_success_while_learning_is_the_area_below_the_curve() -> None:
     assert statistics.while_learning(of(0.3, 0.5)).value == pytest.approx(0.4)
 
 
-def test_the_largest_fall_is_below_the_best_so_far() -> None:
-    # Not the largest step down, 0.3: from 0.9 it goes to 0.4 in two.  What the run recovers later does not count.
-    falling = Run((0, 1, 2, 3, 4), (0.5, 0.9, 0.6, 0.4, 1.0), (50,) * 5)
-    rising = Run((0, 1), (0.5, 0.9), (50, 50))
+def test_the_largest_fall_is_below_the_best_so_far_on_the_same_start_states() -> None:
+    # Not the largest step down, 0.3: from 0.9 it goes to 0.4 in two.  What the run recovers later does not count, and neither do the first
+    # verdict and the last, which are of other start states.
+    falling = Run((0, 1, 2, 3, 4, 5), (1.0, 0.9, 0.6, 0.4, 0.8, 0.1), (50,) * 6)
+    rising = Run((0, 1, 2, 3), (0.95, 0.5, 0.9, 0.7), (50,) * 4)
     assert statistics.largest_fall({0: rising}) == 0
     assert statistics.largest_fall({0: rising, 1: falling}) == pytest.approx(0.5)
+    assert statistics.largest_fall({0: Run((0, 1, 2), (0.9, 0.5, 0.3), (50,) * 3)}) is None
 
 
 def test_steps_to_a_threshold_take_the_first_judged_point_and_the_median_run() -> None:
