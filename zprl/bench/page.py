@@ -180,8 +180,12 @@ def _steps(found: Reached) -> dict[str, Any]:
 
 
 def _way(seeds: Seeds) -> dict[str, str]:
-    """Success while learning, and how far it fell back."""
-    return {**(_estimate(statistics.while_learning(seeds)) or {}), "fall": number(statistics.largest_fall(seeds), 1, scale=100)}
+    """Success while learning, how far it fell back, and its lowest."""
+    return {
+        **(_estimate(statistics.while_learning(seeds)) or {}),
+        "fall": number(statistics.largest_fall(seeds), 1, scale=100),
+        "lowest": number(statistics.lowest(seeds), 1, scale=100),
+    }
 
 
 def _smooth(key: tuple[str, str], points: Sequence[Point], seeds: Seeds, facts: Sequence[RunFacts]) -> dict[str, str]:

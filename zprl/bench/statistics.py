@@ -277,10 +277,15 @@ def largest_fall(seeds: Seeds) -> float | None:
 
     The largest drawdown (Chan et al. 2020, arXiv 1912.05663, whose measure of risk over time is its expected worst part), of the verdicts
     along the way alone: the base's and the final one are of other start states, and a harder draw of those is no fall.  Few episodes a
-    verdict make a fall of their own.  None where no run has two such verdicts.
+    verdict make a fall of their own.  None where no run has two such verdicts.  A collapse at the first of them shows in :func:`lowest`.
     """
     ways = [np.array(run.rates[1:-1]) for run in seeds.values()]
     return max((float(np.max(np.maximum.accumulate(way) - way)) for way in ways if len(way) > 1), default=None)
+
+
+def lowest(seeds: Seeds) -> float | None:
+    """The lowest success that a verdict along the way found in any run (ours); None where there are no such verdicts."""
+    return min((rate for run in seeds.values() for rate in run.rates[1:-1]), default=None)
 
 
 @dataclass(frozen=True)

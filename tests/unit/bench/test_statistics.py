@@ -174,6 +174,14 @@ def test_the_largest_fall_is_below_the_best_so_far_on_the_same_start_states() ->
     assert statistics.largest_fall({0: Run((0, 1, 2), (0.9, 0.5, 0.3), (50,) * 3)}) is None
 
 
+def test_a_collapse_at_the_first_verdict_shows_in_the_lowest() -> None:
+    # No fall between verdicts along the way; the base's 0.7 and the final 0.1 are of other start states.
+    collapsed = Run((0, 1, 2, 3), (0.7, 0.0, 0.9, 0.1), (50,) * 4)
+    assert statistics.largest_fall({0: collapsed}) == 0
+    assert statistics.lowest({0: collapsed, 1: Run((0, 1, 2), (0.5, 0.6, 0.9), (50,) * 3)}) == 0
+    assert statistics.lowest({0: Run((0, 1), (0.5, 0.9), (50, 50))}) is None
+
+
 def test_steps_to_a_threshold_take_the_first_judged_point_and_the_median_run() -> None:
     seeds = {
         0: Run((0, 100, 200, 300), (0.5, 0.92, 0.85, 0.95), (50,) * 4),
