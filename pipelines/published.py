@@ -126,6 +126,7 @@ def publish(name: str, folder: Path, target: Path, *, command: str) -> Path:
     stem = Path(name).stem
     write_down(name, cells, target)
     results.write(target / f"{stem}.csv", points)
-    figures.save(figures.curves(points, {name: method.label for name, method in info.methods.items()}), target / f"{stem}.png")
+    labels, spaces = ({key: getattr(m, part) for key, m in info.methods.items()} for part in ("label", "space"))
+    figures.save(figures.curves(points, labels, spaces), target / f"{stem}.png")
     page.write(target / f"{stem}.html", points, facts, info)
     return target / f"{stem}.html"

@@ -37,10 +37,22 @@ to the normal, the protanope and the deuteranope eye (matrices of Machado et al.
 SMALL = "P*X"
 """Markers that look smaller than others of their size."""
 MARKS = {"o": "●", "s": "■", "^": "▲", "D": "◆", "v": "▼", "P": "✚", "*": "★", "X": "✖", "h": "⬢", "<": "◀", "p": "⬟"}
-"""Matplotlib's marker to the sign that looks like it; their number has no factor in common with the colours', so pairs repeat late."""
+"""Matplotlib's marker to the sign that looks like it.  The first is ours alone, as is the first colour; the number of the others has no
+factor in common with that of the other colours, so pairs repeat late."""
 LIGHTEN = 0.15
 """Share of white in a colour on a dark background: any two are 11 apart there."""
-COLUMNS = 3
+GROUPS = {
+    "latent": "On the latent",
+    "none": "On the latent",  # what a method on the latent starts from, with nothing learnt
+    "action": "On actions",
+    "noise": "On the flow noise and on the embedding",
+    "embedding": "On the flow noise and on the embedding",
+    "weights": "On the policy's weights",
+}
+"""Where a method acts to the heading of those that are drawn together."""
+TOGETHER = "All tasks"
+CROWD = 7
+"""Methods beyond which (ours) the lines of one diagram cannot be told apart."""
 DASHES = (0, (4, 3))
 
 
@@ -68,13 +80,18 @@ class Look:
         return self.dark if theme is DARK else self.light
 
 
-def looks(methods: Sequence[str]) -> dict[str, Look]:
-    """Look of each method of a suite, done or not, so that nothing changes its colour when results come in."""
-    order = sorted((m for m in methods if m != BASE), key=lambda m: m != OURS)
-    markers = list(MARKS)
-    found = {m: Look(c := COLOURS[n % len(COLOURS)], _lightened(c), markers[n % len(markers)]) for n, m in enumerate(order)}
+def looks(spaces: Mapping[str, str]) -> dict[str, Look]:
+    """Look of each method of a suite, done or not, so that nothing changes its colour when results come in.
+
+    Args:
+        spaces: Every method of the suite to where it acts; those that are drawn together get their colours one after the other.
+    """
+    headings = list(GROUPS.values())
+    order = sorted((m for m in spaces if m not in (BASE, OURS)), key=lambda m: headings.index(GROUPS[spaces[m]]))
+    colours, (first, *markers) = COLOURS[1:], MARKS
+    found = {m: Look(c := colours[n % len(colours)], _lightened(c), markers[n % len(markers)]) for n, m in enumerate(order)}
     grey = LIGHT.policies["embedding"], DARK.policies["embedding"]
-    return found | {BASE: Look(*grey, "o")}
+    return {OURS: Look(COLOURS[0], _lightened(COLOURS[0]), first)} | found | {BASE: Look(*grey, first)}
 
 
 def _lightened(colour: str) -> str:
@@ -88,12 +105,15 @@ def complete(runs: Mapping[tuple[str, str], Seeds], methods: Sequence[str]) -> d
     return {m: {task: runs[task, m] for task in tasks} for m in methods if tasks and all((task, m) in runs for task in tasks)}
 
 
-def curves(points: Sequence[Point], labels: Mapping[str, str]) -> Picture:
+def curves(points: Sequence[Point], labels: Mapping[str, str], spaces: Mapping[str, str]) -> Picture:
     """Success against environment steps, a diagram per task, and one for all tasks together where there are several.
+
+    Where methods are too many for one diagram there is a row of diagrams for each group of them, ours in every one.
 
     Args:
         points: All rows.
         labels: Every method of the suite to its name for people, in order.
+        spaces: The same to where it acts, a key of :data:`GROUPS`.
 
     Raises:
         DataError: there is nothing to draw.
@@ -105,37 +125,52 @@ def curves(points: Sequence[Point], labels: Mapping[str, str]) -> Picture:
     panels = {task: {m: {task: runs[task, m]} for m in (BASE, *labels) if (task, m) in runs} for task in tasks}
     together = complete(runs, [BASE, *labels])
     if len(tasks) > 1 and together.keys() - {BASE}:
-        panels["All tasks, interquartile mean"] = together
-    look = looks(list(labels))
-    shown = [m for m in labels if any(m in methods for methods in panels.values())]
-    wide = min(COLUMNS, len(panels)) if len(panels) != 4 else 2
+        panels[TOGETHER] = together
+    look = looks(spaces)
+    blocks = groups([m for m in labels if any(m in methods for methods in panels.values())], spaces)
+    wide = 4 if len(blocks) > 1 else 2 if len(panels) == 4 else 3
+    wide = min(wide, len(panels))
     rows = -(-len(panels) // wide)
+    legend = 4 if len(blocks) == 1 else 6
 
     def draw(figure: Figure, theme: Theme) -> None:
-        grid = figure.subplots(rows, wide, squeeze=False, sharey=True).flatten()
-        for axes, (title, methods) in zip(grid, panels.items(), strict=False):
-            _panel(axes, methods, look, theme)
-            axes.set_title(title)
-        for axes in grid[len(panels) :]:
-            axes.set_visible(False)
-        for axes in grid[::wide]:
-            axes.set_ylabel("success")
         figure.get_layout_engine().set(hspace=0.08, wspace=0.04)
-        handles = [Line2D([], [], label=labels[m], **_line(m, look[m].colour(theme), look[m].marker)) for m in shown]
-        if any(BASE in methods for methods in panels.values()):
-            handles.append(Line2D([], [], color=theme.ink, ls=DASHES, lw=1.2, label="frozen base"))
-        figure.legend(handles=handles, loc="outside lower left", ncols=4, fontsize=8.5)
+        for part, (heading, shown) in zip(figure.subfigures(len(blocks), squeeze=False).flatten(), blocks.items(), strict=True):
+            if heading:
+                part.suptitle(heading, x=0.008, ha="left", weight="bold", size=11)
+            grid = part.subplots(rows, wide, squeeze=False, sharey=True).flatten()
+            for axes, (title, methods) in zip(grid, panels.items(), strict=False):
+                _panel(axes, {m: methods[m] for m in (BASE, *shown) if m in methods}, look, theme)
+                axes.set_title(title, weight="normal" if heading else "bold")
+            for axes in grid[len(panels) :]:
+                axes.set_visible(False)
+            for axes in grid[::wide]:
+                axes.set_ylabel("success")
+            handles = [Line2D([], [], label=labels[m], **_line(m, look[m].colour(theme), look[m].marker)) for m in shown]
+            if any(BASE in methods for methods in panels.values()):
+                handles.append(Line2D([], [], color=theme.ink, ls=DASHES, lw=1.2, label="frozen base"))
+            part.legend(handles=handles, loc="outside lower left", ncols=legend, fontsize=8.5, columnspacing=1.4, handletextpad=0.6)
 
     caption = (
         "Mean over seeds of the deterministic policy's success; bands: 95 % bootstrap intervals, point by point, "
         "none where there is one seed. The points between are judged by fewer episodes than the first and the last, of other start states."
     )
-    if len(panels) > len(tasks):
+    if TOGETHER in panels:
         caption += (
-            " All tasks: methods that have runs on every task, up to the smallest budget, each run interpolated between its judged points."
+            " All tasks: interquartile mean of methods that have runs on every task, up to the smallest budget, each run interpolated "
+            "between its judged points."
         )
-    size = (9.4, (3.1 if wide == COLUMNS else 3.5) * rows + 0.25 * -(-(len(shown) + 1) // 4))
-    return picture("curves", "Learning", caption, size=size, draw=draw)
+    tall = sum(0.25 * -(-(len(shown) + 1) // legend) + 0.25 * bool(heading) for heading, shown in blocks.items())
+    tall += len(blocks) * rows * {2: 3.5, 4: 2.1}.get(wide, 3.1)
+    return picture("curves", "Learning", caption, size=(9.4, tall), draw=draw)
+
+
+def groups(methods: Sequence[str], spaces: Mapping[str, str]) -> dict[str, list[str]]:
+    """Heading to the methods that are drawn together; one group without a heading where they are few or all of a kind."""
+    if len(methods) <= CROWD or len({GROUPS[spaces[m]] for m in methods}) == 1:
+        return {"": list(methods)}
+    found = {heading: [m for m in methods if m == OURS or GROUPS[spaces[m]] == heading] for heading in dict.fromkeys(GROUPS.values())}
+    return {heading: shown for heading, shown in found.items() if set(shown) - {OURS}}
 
 
 def _line(method: str, colour: str, marker: str) -> dict[str, object]:
@@ -153,7 +188,7 @@ def _panel(axes: Axes, methods: Mapping[str, Mapping[str, Seeds]], look: Mapping
             axes.axhline(found.values[0], color=theme.ink, ls=DASHES, lw=1.2, zorder=4)
             continue
         if found.low is not None and found.high is not None:
-            alpha = 0.20 if method == OURS else 0.07
+            alpha = 0.20 if method == OURS else 0.10
             axes.fill_between(found.steps, found.low, found.high, color=colour, alpha=alpha, lw=0, zorder=2)
         # A point is judged every so many steps: where there are many, a marker at each would be a string of pearls.
         axes.plot(found.steps, found.values, markevery=max(1, len(found.steps) // 8), **_line(method, colour, look[method].marker))
@@ -164,15 +199,18 @@ def _panel(axes: Axes, methods: Mapping[str, Mapping[str, Seeds]], look: Mapping
     thousands(axes)
 
 
-def together(middle: Mapping[str, Estimate], better: Mapping[str, Estimate], labels: Mapping[str, str]) -> Picture:
+def together(
+    middle: Mapping[str, Estimate], better: Mapping[str, Estimate], labels: Mapping[str, str], spaces: Mapping[str, str]
+) -> Picture:
     """All tasks in one number per method, and the chance that ours is better than each other.
 
     Args:
         middle: Method to the interquartile mean of its final success, best first.
         better: Method to the probability that ours improves on it; empty where ours is not there.
         labels: Every method of the suite to its name for people, in order.
+        spaces: The same to where it acts.
     """
-    look = looks(list(labels))
+    look = looks(spaces)
     names = {**labels, BASE: "Frozen base"}
     order = list(middle)[::-1]  # upwards, as the axis goes
 

@@ -82,9 +82,9 @@ def html(points: Sequence[Point], facts: Sequence[RunFacts], info: SuiteInfo) ->
     shown = [method for method in names if any((task, method) in runs for task in tasks)]
     claims = statistics.claims(points, spaces, labels, info.missing)
     middle, better = _together(runs, shown)
-    pictures = {"curves": _embedded(figures.curves(points, labels))} if points else {}
+    pictures = {"curves": _embedded(figures.curves(points, labels, spaces))} if points else {}
     if middle:
-        pictures["together"] = _embedded(figures.together(middle, better, labels))
+        pictures["together"] = _embedded(figures.together(middle, better, labels, spaces))
     document = {
         "info": info,
         "ours": OURS,
@@ -94,7 +94,7 @@ def html(points: Sequence[Point], facts: Sequence[RunFacts], info: SuiteInfo) ->
         "names": names,
         "shown": shown,
         "trained": [method for method in shown if method != BASE],
-        "looks": figures.looks(list(labels)),
+        "looks": figures.looks(spaces),
         "claims": _claims(claims),
         "questions": {key: QUESTIONS[key] for key in QUESTIONS if any(claim.question == key for claim in claims)},
         "tally": _tally(claims),

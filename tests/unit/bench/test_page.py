@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 
 from tests.unit.bench import made
-from zprl.bench import figures, page, results, statistics
+from zprl.bench import figures, page, results, statistics, suite
+from zprl.bench.statistics import OURS
 from zprl.errors import DataError
 from zprl.report import style
 
@@ -171,23 +172,55 @@ def test_texts_of_strangers_are_escaped() -> None:
 
 def test_curves_are_the_same_bytes_again_and_land_in_a_file(tmp_path: Path) -> None:
     points, _, info = made.suite(seeds=(0, 1))
-    labels = {name: method.label for name, method in info.methods.items()}
-    drawn = figures.curves(points, labels)
-    assert figures.curves(points[::-1], labels) == drawn
+    labels, spaces = ({name: getattr(method, part) for name, method in info.methods.items()} for part in ("label", "space"))
+    drawn = figures.curves(points, labels, spaces)
+    assert figures.curves(points[::-1], labels, spaces) == drawn
     assert drawn.light != drawn.dark
     figures.save(drawn, tmp_path / "made.png")
     with Image.open(io.BytesIO((tmp_path / "made.png").read_bytes())) as image:
         assert image.width > image.height / 2
     with pytest.raises(DataError, match="no results"):
-        figures.curves([], labels)
+        figures.curves([], labels, spaces)
 
 
 def test_a_method_keeps_its_look_and_no_two_look_alike() -> None:
-    names = [f"m{n}" for n in range(30)]
-    found = figures.looks(["dsrl", "zprl", *names])
-    assert found["zprl"].light == figures.COLOURS[0]
+    names = {f"m{n}": "action" for n in range(30)}
+    found = figures.looks({"dsrl": "noise", "zprl": "latent", **names})
+    assert [name for name, look in found.items() if look.light == figures.COLOURS[0]] == ["zprl"]
+    assert [name for name, look in found.items() if look.marker == "o"] == ["zprl", "base"]
     assert len({(look.light, look.marker) for look in found.values()}) == len(found)
     assert all(look.marker in figures.MARKS for look in found.values())
+
+
+def test_of_every_shipped_suite_no_two_methods_of_a_diagram_share_a_colour() -> None:
+    for name in suite.names():
+        spaces = {key: method.space for key, method in suite.load(name).chosen().items()}
+        look = figures.looks(spaces)
+        for shown in figures.groups(list(spaces), spaces).values():
+            assert len({look[method].light for method in shown}) == len(shown), name
+
+
+def test_many_methods_are_drawn_by_where_they_act_with_ours_in_every_group() -> None:
+    spaces = {method: space for method, (_, space, *_) in made.RIVALS.items()}
+    assert figures.groups(list(spaces), spaces) == {
+        "On the latent": ["zprl", "zprl_best_of"],
+        "On actions": ["zprl", "policy_decorator", "action_residual", "action_demos"],
+        "On the flow noise and on the embedding": ["zprl", "dsrl", "dsrl_na", "embedding"],
+        "On the policy's weights": ["zprl", "dppo", "reinflow"],
+    }
+
+
+def test_few_methods_or_those_of_one_kind_stay_in_one_diagram() -> None:
+    spaces = {method: space for method, (_, space, *_) in made.RIVALS.items()}
+    few = list(spaces)[: figures.CROWD]
+    assert figures.groups(few, spaces) == {"": few}
+    variants = {f"v{n}": "latent" for n in range(12)}
+    assert figures.groups(list(variants), variants) == {"": list(variants)}
+
+
+def test_a_group_in_which_ours_alone_is_done_is_not_drawn() -> None:
+    spaces = {"zprl": "latent", **{f"a{n}": "action" for n in range(9)}}
+    assert list(figures.groups(list(spaces), spaces)) == ["On actions"]
 
 
 def _seen(colour: str, eye: list[list[float]]) -> list[float]:
@@ -212,6 +245,7 @@ EYES = {
 @pytest.mark.parametrize("eye", EYES)
 @pytest.mark.parametrize(("theme", "apart"), [("light", 13), ("dark", 11)])
 def test_colours_are_apart_to_every_eye(eye: str, theme: str, apart: float) -> None:
-    seen = [_seen(getattr(look, theme), EYES[eye]) for look in figures.looks([str(n) for n in range(len(figures.COLOURS))]).values()]
+    spaces = dict.fromkeys([OURS, *map(str, range(1, len(figures.COLOURS)))], "latent")
+    seen = [_seen(getattr(look, theme), EYES[eye]) for look in figures.looks(spaces).values()]
     nearest = min(sum((a - b) ** 2 for a, b in zip(x, y, strict=True)) ** 0.5 for n, x in enumerate(seen) for y in seen[:n])
     assert nearest > apart
