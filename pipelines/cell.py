@@ -17,10 +17,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from pipelines.processes import StageError, stream
-from zprl import durable, provenance
+from zprl import durable, provenance, strict_yaml
 from zprl.bench import results, suite
 from zprl.bench.suite import Cell
 from zprl.errors import ConfigError, DataError, Interrupted, ZprlError
@@ -73,7 +71,7 @@ def claim(cell: Cell) -> None:
     if not here.exists() and (kept := here.with_name(f"{here.name}.{cell.key}")).exists():
         kept.rename(here)
     here.mkdir(parents=True, exist_ok=True)
-    durable.write_text(here / "params.yaml", yaml.safe_dump(cell.params, sort_keys=False))
+    durable.write_text(here / "params.yaml", strict_yaml.dump(cell.params))
     durable.write_text(here / KEY, cell.key)
 
 

@@ -11,7 +11,6 @@ import difflib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -25,9 +24,12 @@ from pydantic import (
     model_validator,
 )
 
+from zprl import strict_yaml
 from zprl.errors import ConfigError
 
 PARAMS_FILE = "params.yaml"
+MAX_TOLD = 10
+"""Mistakes of one file that are listed; the others are counted."""
 
 
 class Section(BaseModel):
@@ -542,23 +544,29 @@ def parse(value: Any, *, source: str = PARAMS_FILE) -> Params:
         return Params.model_validate(value or {})
     except ValidationError as error:
         lines = []
-        for item in error.errors():
+        found = error.errors(include_url=False, include_context=False)
+        for item in found[:MAX_TOLD]:
             loc = tuple(part for part in item["loc"] if part not in ALGORITHMS)
-            where = ".".join(str(part) for part in loc) or "(root)"
+            where = ".".join(str(part)[:60] for part in loc) or "(root)"
             if item["type"] == "extra_forbidden":
-                near = difflib.get_close_matches(str(loc[-1]), _known(Params, item["loc"]), n=1)
+                near = difflib.get_close_matches(str(loc[-1])[:60], _known(Params, item["loc"]), n=1)
                 lines.append(f"{where}: unknown key" + (f", did you mean '{near[0]}'?" if near else ""))
             else:
-                lines.append(f"{where}: {item['msg']} (got {item['input']!r})" if item["loc"] else item["msg"])
+                lines.append(f"{where}: {item['msg']} (got {_short(item['input'])})" if item["loc"] else item["msg"])
+        lines += [f"and {len(found) - MAX_TOLD} more"] if len(found) > MAX_TOLD else []
         raise ConfigError(f"{source}: " + "; ".join(lines), remedy="`zprl config explain` lists every key") from error
+
+
+def _short(value: Any, width: int = 80) -> str:
+    """A value as text that fits a line."""
+    text = repr(value)
+    return text if len(text) <= width else f"{text[:width]}..."
 
 
 def load(path: Path | str = PARAMS_FILE) -> Params:
     """Read and check ``params.yaml``."""
     try:
-        value = yaml.safe_load(Path(path).read_text())
+        value = strict_yaml.load(path)
     except FileNotFoundError as error:
         raise ConfigError(f"{path} does not exist", remedy="run in the project's root folder") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}", remedy="check the indentation and the quotes") from error
     return parse(value, source=str(path))

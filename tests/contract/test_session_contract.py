@@ -20,6 +20,7 @@ pytest.importorskip("franky", reason="the Franka needs franky-control")
 pytest.importorskip("franky_sim", reason="the double needs franky-sim")
 
 from tests.session_run import HOME, Stage, hold, make_session
+from zprl.robot.limits import MOST_RECOVERIES
 from zprl.robot.twin.control import TwinControl
 from zprl.robot.twin.faults import BadGripper, Freeze, LoseStates, Push, Reflex, RefuseRecovery, UserStop
 from zprl.session.bus import Bus
@@ -31,7 +32,7 @@ LOW, HIGH = np.array([0.25, -0.30, 0.012]), np.array([0.62, 0.30, 0.50])
 """The task's workspace."""
 COMMAND_AGE_S, STATE_AGE_S = 0.5, 0.3
 """The state's age is the file's times three: a busy machine that stalls for a tenth of a second is not what is tested here."""
-LIMITS = {"recoveries": {"count": 1000, "window_s": 600.0}, "state_age_s": STATE_AGE_S, "sense_age_s": 0.5}
+LIMITS = {"recoveries": {"count": MOST_RECOVERIES, "window_s": 600.0}, "state_age_s": STATE_AGE_S, "sense_age_s": 0.5}
 
 
 @pytest.fixture(scope="module")

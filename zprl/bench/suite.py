@@ -23,10 +23,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from zprl import config, plugins, presets
+from zprl import config, plugins, presets, strict_yaml
 from zprl.errors import ConfigError
 
 FOLDER = Path(__file__).parent
@@ -123,7 +122,7 @@ class Cell:
 
 def methods() -> dict[str, Method]:
     """Methods shipped with the package, from ``methods.yaml``."""
-    return {name: Method(**entry) for name, entry in yaml.safe_load((FOLDER / "methods.yaml").read_text()).items()}
+    return {name: Method(**entry) for name, entry in strict_yaml.load(FOLDER / "methods.yaml").items()}
 
 
 def names() -> list[str]:
@@ -141,9 +140,11 @@ def load(name: str) -> Suite:
     if not path.is_file():
         raise ConfigError(f"no suite is named '{name}'", remedy=f"suites: {', '.join(names())}, or a path")
     try:
-        suite = Suite.model_validate(yaml.safe_load(path.read_text()))
-    except (yaml.YAMLError, ValidationError) as error:
-        raise ConfigError(f"{path} is not a suite: {error}", remedy="see the ones that ship with the package") from error
+        suite = Suite.model_validate(strict_yaml.load(path, aliases=True))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part)[:60] for part in first["loc"]) or "the whole"
+        raise ConfigError(f"{path} is not a suite: {where}: {first['msg']}", remedy="see the ones that ship with the package") from error
     suite.chosen()
     return suite
 

@@ -10,9 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from zprl import durable
+from zprl import durable, strict_yaml
 from zprl.data.origins import SOURCES, Origins
 from zprl.errors import DataError, ZprlError
 from zprl.lineage.records import HERE, Records, Run
@@ -136,7 +134,7 @@ def data_md5(commit: str) -> str | None:
     elif DATA_DVC.is_file():
         text = DATA_DVC.read_text(errors="replace")
     try:
-        document = yaml.safe_load(text) if text else None
+        document = strict_yaml.parse(text, DATA_DVC.as_posix()) if text else None
         return str(document["outs"][0]["md5"])
-    except (yaml.YAMLError, KeyError, IndexError, TypeError):
+    except (ZprlError, KeyError, IndexError, TypeError):
         return None
