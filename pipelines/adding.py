@@ -5,7 +5,6 @@ Each step can be killed: what is not whole is swept away by the next call, and w
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -29,6 +28,8 @@ from zprl.data.validate import Limits
 from zprl.errors import ConfigError, DataError, EnvironmentProblem
 
 DEMOS = "demos"
+MAX_ANSWER = 64 * 2**20
+"""Longest answer of DVC, in bytes: it names every file that is new."""
 LEASE = Path(".dvc/tmp/zprl-demos-add.lease")
 MINARI_FILE = "main_data.hdf5"
 """Each of Minari's datasets names its file so, and says beside it what its numbers mean: its folder goes along."""
@@ -208,8 +209,8 @@ def _status(data: Path) -> list[str]:
         return [data.as_posix()]
     answer = _dvc("data", "status", "--granular", "--json", str(data))
     try:
-        said = json.loads(answer or "{}")
-    except ValueError as error:
+        said = durable.parse_json(answer or "{}", "its answer", limit=MAX_ANSWER)
+    except DataError as error:
         raise EnvironmentProblem(f"dvc says something else than JSON: {answer[:200]}", remedy="`dvc data status` says more") from error
     # The folder itself is in it when its list of files is not here: then nobody can tell what is missing.
     uncached = [path for path in said.get("not_in_cache", []) if Path(path) == data or not Path(path).exists()]

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     import torch
 
 KEEP = 2
+MAX_STATE = 64 * 2**20
+"""Longest state of a generation, in bytes: it may hold one row per judged episode."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ class RunDir:
                 if any(durable.digest(folder / name) != value for name, value in sums.items()):
                     continue
                 tensors = {n.removesuffix(".safetensors"): durable.read_tensors(folder / n) for n in sums if n != "state.json"}
-                return Generation(int(folder.name[4:]), durable.read_json(folder / "state.json"), tensors)
+                return Generation(int(folder.name[4:]), durable.read_json(folder / "state.json", limit=MAX_STATE), tensors)
             except DataError:
                 continue
         return None

@@ -133,12 +133,15 @@ class ArmLimits(Section):
     planes: Annotated[tuple[Plane, ...], MORE] = Field((), max_length=32, description="Half-spaces it must stay in.")
     cone: Annotated[Cone | None, SET] = Field(None, description="Where the tool may point; null: anywhere.")
     max_step: Annotated[Positive, LOWER] = Field(le=MOST_STEP, description="Largest change of the target position per action [m].")
-    max_rotation_step: Annotated[Positive, LOWER] = Field(le=math.pi, description="Largest change of the target orientation per action [rad].")
+    max_rotation_step: Annotated[Positive, LOWER] = Field(
+        le=math.pi, description="Largest change of the target orientation per action [rad]."
+    )
     translation: Motion
     rotation: Motion
     tracking_clip: Annotated[Positive, LOWER] = Field(
         le=MOST_CLIP,
-        description="Largest distance of what is sent from what is measured [m]; with a stiffness K the arm pushes with K times it at most.",
+        description="Largest distance of what is sent from what is measured [m]; with a stiffness K the arm pushes with K times it at "
+        "most.",
     )
     tracking_clip_rotation: Annotated[Positive, LOWER] = Field(le=3.0, description="The same for the orientation [rad], and for torque.")
     force: Annotated[Positive | None, LOWER] = Field(
@@ -148,7 +151,9 @@ class ArmLimits(Section):
         None, le=MOST_LOAD, description="External torque at which the arm stops [Nm]; null: not watched."
     )
     debounce_ticks: Annotated[int, LOWER] = Field(3, ge=1, le=100, description="States in a row over a threshold before the arm stops.")
-    measured_speed: Annotated[Positive, LOWER] = Field(le=MOST_SPEED, description="Measured speed of the tool at which the arm stops [m/s].")
+    measured_speed: Annotated[Positive, LOWER] = Field(
+        le=MOST_SPEED, description="Measured speed of the tool at which the arm stops [m/s]."
+    )
     gripper: Width
 
 
@@ -170,7 +175,9 @@ class Limits(Section):
 
     format_version: Annotated[Literal[1], FIXED] = 1
     arms: dict[str, ArmLimits] = Field(min_length=1, description='Arm prefix ("" for a single arm) to its limits.')
-    state_age_s: Annotated[Positive, LOWER] = Field(0.05, le=MOST_AGE_S, description="Host seconds for which the robot's stamp may stand still.")
+    state_age_s: Annotated[Positive, LOWER] = Field(
+        0.05, le=MOST_AGE_S, description="Host seconds for which the robot's stamp may stand still."
+    )
     sense_age_s: Annotated[Positive, LOWER] = Field(0.15, le=MOST_AGE_S, description="Age at which a camera or tracker reading is refused.")
     command_age_s: Annotated[Positive, LOWER] = Field(
         0.5, le=MOST_AGE_S, description="The arm holds while the next chunk is late, and stops after this long."
