@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Discriminator,
@@ -30,6 +31,22 @@ from zprl.errors import ConfigError
 PARAMS_FILE = "params.yaml"
 MAX_TOLD = 10
 """Mistakes of one file that are listed; the others are counted."""
+
+
+MAX_WIDTH, MAX_LAYERS = 2**16, 16
+"""Of a network: more was never useful here, and a stranger's bundle states them before anything else is known of it."""
+Width = Annotated[int, Field(ge=1, le=MAX_WIDTH)]
+Steps = Annotated[int, Field(ge=1, le=10_000)]
+
+
+def _widths(layers: tuple[int, ...]) -> tuple[int, ...]:
+    """Refuse a layer that is none, or too wide."""
+    if not all(1 <= width <= MAX_WIDTH for width in layers):
+        raise ValueError(f"layers are 1 to {MAX_WIDTH} wide")
+    return layers
+
+
+Layers = Annotated[tuple[int, ...], Field(max_length=MAX_LAYERS), AfterValidator(_widths)]
 
 
 class Section(BaseModel):
@@ -239,17 +256,17 @@ class Ingest(Section):
 class Policy(Section):
     """The frozen base: observation encoder and chunked flow-matching generator."""
 
-    obs_steps: int = Field(1, ge=1, description="Observation frames seen (paper: 1 in simulation).")
-    horizon: int = Field(8, ge=1, description="Length of the predicted action sequence.")
-    chunk_steps: int = Field(8, ge=1, description="Executed actions per prediction; one chunk is one RL step.")
-    embedding_dim: int = Field(128, ge=1, description="Width of the observation embedding e.")
-    encoder_hidden: tuple[int, ...] = Field((256,), description="Hidden layers of the state encoder (ours).")
+    obs_steps: Steps = Field(1, description="Observation frames seen (paper: 1 in simulation).")
+    horizon: Steps = Field(8, description="Length of the predicted action sequence.")
+    chunk_steps: Steps = Field(8, description="Executed actions per prediction; one chunk is one RL step.")
+    embedding_dim: Width = Field(128, description="Width of the observation embedding e.")
+    encoder_hidden: Layers = Field((256,), description="Hidden layers of the state encoder (ours).")
     velocity_net: Literal["mlp", "unet"] = Field("mlp", description="mlp: small and fast on a CPU; unet: the paper's 1-D UNet.")
-    mlp_hidden: tuple[int, ...] = Field((256, 256, 256), description="Hidden layers of the MLP velocity network (ours).")
-    unet_channels: tuple[int, ...] = Field((128, 256, 512), description="Channels of the UNet levels (official code).")
-    unet_kernel: int = Field(5, ge=1, description="Kernel of the UNet convolutions (official code).")
-    unet_groups: int = Field(8, ge=1, description="Groups of the UNet's group normalisation (official code).")
-    time_embedding_dim: int = Field(64, ge=2, multiple_of=2, description="Width of the sinusoidal flow-time embedding.")
+    mlp_hidden: Layers = Field((256, 256, 256), description="Hidden layers of the MLP velocity network (ours).")
+    unet_channels: Layers = Field((128, 256, 512), description="Channels of the UNet levels (official code).")
+    unet_kernel: int = Field(5, ge=1, le=99, description="Kernel of the UNet convolutions (official code).")
+    unet_groups: Width = Field(8, description="Groups of the UNet's group normalisation (official code).")
+    time_embedding_dim: int = Field(64, ge=2, le=4096, multiple_of=2, description="Width of the sinusoidal flow-time embedding.")
     flow_steps: int = Field(5, ge=1, le=1000, description="Euler steps of the sampler (official code: 2 robomimic, 5 elsewhere).")
     time_grid: Literal["uniform", "diffusers"] = Field(
         "uniform", description="uniform: 1, .8, ... 0; diffusers: spaced from 1 to .01, then 0, as the released code's scheduler has it."
@@ -266,8 +283,8 @@ class Vib(Section):
     """The variational information bottleneck on the embedding."""
 
     enabled: bool = Field(True, description="False trains the bare base policy; its weights are bit-identical either way.")
-    latent_dim: int = Field(8, ge=1, description="Width of the latent z (official code: 16 robomimic, 8 Adroit and MetaWorld).")
-    hidden: tuple[int, ...] = Field((256, 256, 256), description="Hidden layers of encoder and decoder (official code).")
+    latent_dim: Width = Field(8, description="Width of the latent z (official code: 16 robomimic, 8 Adroit and MetaWorld).")
+    hidden: Layers = Field((256, 256, 256), description="Hidden layers of encoder and decoder (official code).")
     kl_weight: float = Field(2e-4, ge=0, description="beta; weighs the KL averaged over latent dimensions (official code).")
     reconstruction_weight: float = Field(0.01, ge=0, description="rho; weighs the reconstruction of the embedding (official code).")
 
@@ -350,9 +367,9 @@ class Rl(Budget):
         ge=0,
         description="Subtracted from every chunk's reward; with 1 it is -1 until success (Policy Decorator, DSRL); not for bounded Q.",
     )
-    critics: int = Field(2, ge=1, description="Critics in the ensemble (official code: 2; later 10).")
+    critics: int = Field(2, ge=1, le=100, description="Critics in the ensemble (official code: 2; later 10).")
     target_subset: int = Field(2, ge=1, description="Random critics whose minimum is the target (official code: 2).")
-    hidden: tuple[int, ...] = Field((256, 256, 256), description="Hidden layers of actor and critics (official code).")
+    hidden: Layers = Field((256, 256, 256), description="Hidden layers of actor and critics (official code).")
     activation: Literal["gelu", "relu", "tanh"] = Field("gelu", description="Hidden activation (official code: gelu).")
     critic_layer_norm: bool = Field(False, description="LayerNorm in the critics' hidden layers (peers; official code: off).")
     bounded_q: bool = Field(True, description="Squash Q to [0, 1], which fits the sparse reward (official code).")
@@ -380,7 +397,7 @@ class Rl(Budget):
     value_warmup_updates: int = Field(0, ge=0, description="Critic-only updates before the actor learns (peers; official code: 0).")
     trust_weight: float = Field(0.0, ge=0, description="Weight of mean(dz^2) in the actor loss: a trust region (peers; official: 0).")
     progressive_chunks: int = Field(0, ge=0, description="Chunk transitions over which residuals are phased in (Policy Decorator).")
-    best_of: int = Field(1, ge=1, description="Residuals per decision of which the critics choose one (DICE-RL: 16).")
+    best_of: int = Field(1, ge=1, le=10_000, description="Residuals per decision of which the critics choose one (DICE-RL: 16).")
 
     @model_validator(mode="after")
     def _fits(self) -> Rl:
