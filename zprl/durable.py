@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import hashlib
-import itertools
 import json
 import os
 import shutil
@@ -166,28 +165,6 @@ def read_json(path: Path | str, *, limit: int = MAX_JSON) -> Any:
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist", remedy="run the stage that makes it (dvc repro)") from error
     return parse_json(data, str(path), limit=limit, remedy="delete it and run its stage again")
-
-
-def read_json_lines(path: Path | str, *, limit: int, longest: int = MAX_JSON) -> Iterator[Any]:
-    """Read a file of one JSON value a line, at most ``limit`` bytes of it; empty lines are passed over.
-
-    Raises:
-        DataError: missing, longer than ``limit``, a line longer than ``longest`` bytes, or one that :func:`parse_json` refuses.
-    """
-    path, read = Path(path), 0
-    if not path.is_file():
-        raise DataError(f"{path} does not exist", remedy="run the stage that makes it (dvc repro)")
-    with path.open("rb") as file:
-        for number in itertools.count(1):
-            line = file.readline(longest + 1)
-            read += len(line)
-            if not line:
-                return
-            if len(line) > longest or read > limit:
-                limits = f"{longest} bytes a line and {limit} in all"
-                raise DataError(f"{path}, line {number}: the limits are {limits}", remedy="split the file")
-            if line.strip():
-                yield parse_json(line, f"{path}, line {number}", limit=longest)
 
 
 def write_tensors(path: Path | str, tensors: Mapping[str, torch.Tensor]) -> None:

@@ -85,11 +85,12 @@ def goes_on(stage: Stage, number: int) -> int:
 # -- what a policy may say ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("broken", ["nan", "shape", "empty", "no_rotation"])
+@pytest.mark.parametrize("broken", ["nan", "shape", "empty", "no_rotation", "far", "long"])
 def test_a_broken_chunk_stops_the_arm_and_the_session_goes_on(played: Stage, control: TwinControl, broken: str) -> None:
     chunks = {"nan": hold(), "shape": np.zeros((4, 7), np.float32), "empty": np.zeros((0, 10), np.float32), "no_rotation": hold()}
     chunks["nan"][1, 0] = np.nan
     chunks["no_rotation"][:, 3:9] = 0.0
+    chunks |= {"far": hold((3e38, 0.0, 0.3)), "long": np.repeat(hold(), 10_000, axis=0)}
     number = played.running()
     driver = played.pids()["driver"]
     played.mark()
