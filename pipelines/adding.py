@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from zprl import config, durable
+from zprl import config, durable, names
 from zprl.config import Params
 from zprl.data.card import CARD, card
 from zprl.data.checking import Change, Tally, check
@@ -22,7 +22,6 @@ from zprl.data.copying import copy_whole, same, sweep
 from zprl.data.episode import Episode
 from zprl.data.findings import Finding
 from zprl.data.inspection import inspect
-from zprl.data.readers.hdf5_guard import safe_name
 from zprl.data.sources import AUTO, Source, find_sources
 from zprl.data.validate import Limits
 from zprl.errors import ConfigError, DataError, EnvironmentProblem
@@ -145,9 +144,9 @@ def _target(origin: Path, data: Path, name: str | None) -> Path:
     wanted = name or origin.resolve().name
     if origin.is_file() and not wanted.endswith(origin.suffix):
         wanted += origin.suffix  # readers find files by their ending
-    if not safe_name(wanted) or wanted.startswith(".") or wanted.endswith(durable.PARTIAL):
+    if not names.plain(wanted) or wanted.endswith(durable.PARTIAL):
         raise ConfigError(f"{wanted!a} cannot be a name of recordings", remedy="choose a plain one with --name")
-    return data / DEMOS / wanted
+    return names.inside(data / DEMOS, wanted)
 
 
 def _check(
@@ -255,11 +254,11 @@ def _dvc(*arguments: str) -> str:
 
 def _changed(data: Path) -> tuple[str, ...]:
     """Files that git should be told of."""
-    names = [f"{data.as_posix()}.dvc", Path(f"{data}.dvc").with_name(CARD).as_posix()]
+    files = [f"{data.as_posix()}.dvc", Path(f"{data}.dvc").with_name(CARD).as_posix()]
     ignore = Path(f"{data}.dvc").with_name(".gitignore").as_posix()  # DVC writes the folder into it the first time
     try:
         command = ["git", "status", "--porcelain", "--", ignore]
         touched = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
     except OSError:
         touched = ""
-    return (*names, ignore) if touched else tuple(names)
+    return (*files, ignore) if touched else tuple(files)

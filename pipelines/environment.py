@@ -8,7 +8,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from zprl import durable
+from zprl import durable, terminal
 from zprl.errors import DataError, ZprlError
 
 UI_FILE = Path(".prefect/ui.json")
@@ -59,6 +59,7 @@ class _OneSentence(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         if record.exc_info and isinstance(record.exc_info[1], ZprlError):
             record.exc_info = None
+        record.msg, record.args = terminal.block(record.getMessage()), ()
         return True
 
 

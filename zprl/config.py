@@ -25,7 +25,7 @@ from pydantic import (
     model_validator,
 )
 
-from zprl import strict_yaml
+from zprl import names, strict_yaml
 from zprl.errors import ConfigError
 
 PARAMS_FILE = "params.yaml"
@@ -505,7 +505,9 @@ class Real(Section):
 class Promote(Section):
     """The gate between a candidate and the registry's champion."""
 
-    model_name: str = Field("zprl-lift-cube", description="Name in the MLflow model registry.")
+    model_name: str = Field(
+        "zprl-lift-cube", pattern=names.PATTERN, max_length=names.MAX_NAME, description="Name in the MLflow model registry."
+    )
     min_episodes: int = Field(200, ge=1, description="Fewer evaluation episodes than this are no evidence.")
     max_jerk_ratio: float = Field(1.5, gt=0, description="The candidate's jerk may be at most so many times the incumbent's.")
 

@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from zprl import durable
 from zprl.config import Real
 from zprl.errors import ZprlError
+from zprl.terminal import say_error
 
 
 class Settings(BaseModel):
@@ -73,7 +74,7 @@ def main(body: Callable[[Settings, Stopping], None]) -> NoReturn:
     try:
         body(Settings.model_validate(durable.read_json(sys.argv[1])), Stopping())
     except ZprlError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+        say_error(error)
         code = error.exit_code
     except Exception:
         traceback.print_exc()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
-from zprl import config, plugins, strict_yaml
+from zprl import config, names, plugins, strict_yaml
 from zprl.errors import ConfigError, ZprlError
 from zprl.robot.base import GRIPPER, POSE, Pose, Ranges, Robot
 from zprl.robot.limits import Limits
@@ -131,7 +131,7 @@ class RealTask(Section):
     observation: Terms = Field(description="Policy key to terms; see zprl.session.layout.")
     action: ActionSpec
     home_tolerance: float = Field(0.01, gt=0, le=0.2, description="How near to its home pose an arm has to come [m].")
-    limits: str = Field(pattern=r"^[\w.-]+$", description="Limits file beside this one.")
+    limits: str = Field(pattern=names.PATTERN, max_length=names.MAX_NAME, description="Limits file beside this one.")
     label: Label
     reset: str = Field(min_length=1, description="What the operator does between two episodes.")
     recipe: dict[str, Any] = Field(default_factory=dict, description="Overrides of params.yaml, by section.")

@@ -18,7 +18,7 @@ from typing import Literal
 
 from pydantic import Field, ValidationError
 
-from zprl import strict_yaml
+from zprl import names, strict_yaml
 from zprl.config import Section
 from zprl.errors import ConfigError
 
@@ -52,7 +52,7 @@ class ForeignTerms(Section):
         Raises:
             ConfigError: there is none, or it is not such a file.
         """
-        path = Path(file) if file else BUILT_IN / f"{task_id.split(':')[-1]}.yaml"
+        path = Path(file) if file else names.inside(BUILT_IN, f"{task_id.split(':')[-1]}.yaml")
         if not path.is_file():
             raise ConfigError(
                 f"{path} does not exist" if file else f"nothing says what the terms of {task_id} mean here",
