@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import getpass
 import os
 import select
 import stat
@@ -19,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from zprl.errors import EnvironmentProblem
 from zprl.session import signals
@@ -27,6 +28,18 @@ from zprl.session.signals import Input
 
 Nonce = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
 EpisodeNumber = Annotated[int, Field(ge=1, lt=1_000_000)]
+Author = Annotated[str, Field(max_length=60, pattern=r"^[\p{L}\p{N}_][\p{L}\p{M}\p{N}_ .'@+-]*$")]
+"""Name of a person; no invisible characters, so that two names that look alike are one."""
+CONSOLE = "console"
+"""Source of what is pressed on the operator's page."""
+
+
+def this_user() -> str:
+    """Return the name of the user who runs this process, as the author of what is pressed beside it."""
+    try:
+        return TypeAdapter(Author).validate_python(getpass.getuser())
+    except (OSError, KeyError, ValidationError):  # no such account, as in some containers
+        return f"uid {os.getuid()}"
 
 
 class OperatorInput(BaseModel):
@@ -38,10 +51,17 @@ class OperatorInput(BaseModel):
     episode: EpisodeNumber | None = Field(None, description="Which episode a label or `reset_done` is about.")
     nonce: Nonce = Field(default_factory=lambda: uuid.uuid4().hex)
     source: str = Field(pattern=r"^[a-z][a-z0-9_-]{0,31}$", description="pedal, console, spacemouse, scripted.")
+    author: Author | None = Field(None, description="Who pressed it; null: a program, or a stranger's e-stop.")
+
+    @model_validator(mode="after")
+    def _authored(self) -> Self:
+        if self.source == CONSOLE and self.author is None and self.kind is not Input.ESTOP:
+            raise ValueError("what is pressed on the page names its author")
+        return self
 
     def as_event(self) -> signals.OperatorInput:
         """As the state machine takes it."""
-        return signals.OperatorInput(self.kind, self.nonce, self.source, self.episode)
+        return signals.OperatorInput(self.kind, self.nonce, self.source, self.episode, self.author)
 
 
 Emit = Callable[[OperatorInput], None]

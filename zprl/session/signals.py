@@ -130,6 +130,7 @@ class OperatorInput:
     nonce: str
     source: str
     episode: int | None = None
+    author: str | None = None
 
 
 @dataclass(frozen=True)
@@ -297,6 +298,7 @@ class StoreLabel:
     label: Label
     source: str
     nonce: str
+    author: str | None = None
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,9 @@ from zprl.session import machine as m
 from zprl.session.bus import Bus, Message
 from zprl.session.child import Settings
 from zprl.session.chooser import AS_SIMULATED
+from zprl.session.console.access import page_link
 from zprl.session.eyes import ring_name
+from zprl.session.inputs import OperatorInput
 from zprl.session.store import SessionStore
 from zprl.session.task import RealTask
 
@@ -49,8 +51,6 @@ TOPICS = {
 }
 PROGRESS, EVENTS = "progress.json", "events.jsonl"
 ACTING = (m.State.RUNNING, m.State.INTERVENTION, m.State.STOPPING)
-MAX_NONCE = 200
-"""Longest nonce and source of an input, as the journal takes them."""
 LAST = "driver"
 CAMERA = "camera-"
 
@@ -251,7 +251,7 @@ class Supervisor:
         if not child.back:
             child.back = True
             if child.name == "console":
-                self.say(f"operator's page: {durable.read_json(self.settings.work / 'console.json')['url']}")
+                self._say_page()
             if len(child.starts) > 1:
                 self._do(self.machine.handle(m.Restarted(child.name)))
         try:
@@ -262,11 +262,17 @@ class Supervisor:
         if event is not None:
             self._do(self.machine.handle(event))
 
+    def _say_page(self) -> None:
+        try:
+            self.say(f"operator's page: {page_link(self.settings.work)}")
+        except ZprlError as error:  # the session can go on without it
+            self.say(f"operator's page: {error}")
+
     def _event(self, message: Message) -> m.Happening | None:
         body = message.body
         match message.topic:
             case "input":
-                return _input(body)
+                return OperatorInput.model_validate(body).as_event()
             case "committed":
                 label = self.commits.pop(int(body["number"]), None)
                 if label is not None:
@@ -385,18 +391,10 @@ class Supervisor:
         self.bus.publish("plan", plan)
 
 
-def _input(body: dict[str, Any]) -> m.OperatorInput:
-    """What an operator said, or ``ValueError``."""
-    kind, nonce, source, episode = m.Input(body["kind"]), body["nonce"], body["source"], body.get("episode")
-    if not all(isinstance(text, str) and 0 < len(text) <= MAX_NONCE for text in (nonce, source)):
-        raise ValueError(f"nonce and source are texts of 1 to {MAX_NONCE} characters")
-    if episode is not None and type(episode) is not int:
-        raise ValueError("an episode is a whole number")
-    return m.OperatorInput(kind, nonce, source, episode)
-
-
 def _line(label: m.StoreLabel) -> dict[str, Any]:
-    return {"episode": label.episode, "label": str(label.label), "source": label.source, "nonce": label.nonce}
+    return {
+        "episode": label.episode, "label": str(label.label), "source": label.source, "nonce": label.nonce, "author": label.author,
+    }  # fmt: skip
 
 
 def plan_of(settings: Settings) -> tuple[m.Phase, ...]:
