@@ -475,7 +475,7 @@ class Driver:
         elif message.topic == "chunk":
             self._take(message)
         elif message.topic == "beat":
-            if self.robot.simulated or message.sender == "hand" or int(message.body["pages"]):
+            if self.robot.simulated or message.sender == "hand" or message.body.get("pages"):
                 self.monitor.beat("operator", time.monotonic())  # a person's; a page that nobody has open watches nothing
         elif message.topic == "twist":
             twist, buttons = tuple(map(float, message.body["twist"])), int(message.body["buttons"])
