@@ -6,8 +6,8 @@ import asyncio
 import json
 
 import pytest
-from fastapi.testclient import TestClient
 from pydantic import ValidationError
+from starlette.testclient import TestClient
 
 from tests import console_scene
 from zprl.errors import DataError
