@@ -6,6 +6,7 @@ import threading
 from dataclasses import dataclass
 
 from zprl.session.bus import Bus
+from zprl.session.clock import now
 from zprl.session.inputs import OperatorInput
 from zprl.session.signals import Input
 
@@ -45,7 +46,8 @@ class Mouth:
         """
         with self._lock:
             self.bus.publish("beat", {})
-            self._said = [said for said in self._said if said.left > 0 and not (stopped and said.press.kind is Input.ESTOP)]
+            self._said = [said for said in self._said if said.left > 0 and not said.press.refusal(said.press.seq, now())]
+            self._said = [said for said in self._said if not (stopped and said.press.kind is Input.ESTOP)]
             for said in self._said:
                 said.left -= 1
                 self.bus.publish("input", said.press.model_dump(mode="json"))

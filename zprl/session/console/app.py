@@ -15,9 +15,10 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from zprl.session.clock import now
 from zprl.session.console.security import Bucket, Gate, Guard, set_cookie
 from zprl.session.console.state import NAME, ConsoleState
-from zprl.session.inputs import EpisodeNumber, Nonce, OperatorInput
+from zprl.session.inputs import EpisodeNumber, Nonce, OperatorInput, Seq, Stamp
 from zprl.session.signals import LABELS, Input
 
 SOURCE = "console"
@@ -32,8 +33,16 @@ PRESSES = (10.0, 30)
 """Rate limit: presses per second, and at once.  The e-stop has none."""
 LOGINS = (0.2, 5)
 
+
+class Refused(Exception):
+    """The session took the press in and refused it; the text says why."""
+
+
 SendInput = Callable[[OperatorInput], Awaitable[str | None] | str | None]
-"""Hands an input to the session: must not block; may tell in a sentence what became of it; raises when nobody takes it."""
+"""Hands an input to the session: must not block; may tell in a sentence what became of it.
+
+Raises :class:`Refused` when the session refuses it, anything else when nobody takes it.
+"""
 
 
 class Press(BaseModel):
@@ -45,6 +54,8 @@ class Press(BaseModel):
     episode: EpisodeNumber | None = None
     nonce: Nonce = Field(min_length=8)
     confirmed: bool = Field(False, description="`clear` lets a stopped arm move: the page asks twice.")
+    seq: Seq | None = Field(None, description="Of the snapshot that it answers; the e-stop needs none.")
+    at: Stamp | None = Field(None, description="Of the same snapshot.")
 
     @model_validator(mode="after")
     def _whole(self) -> Press:
@@ -52,6 +63,8 @@ class Press(BaseModel):
             raise ValueError("a label names its episode")
         if self.kind is Input.CLEAR and not self.confirmed:
             raise ValueError("clear is confirmed")
+        if self.kind is not Input.ESTOP and (self.seq is None or self.at is None):
+            raise ValueError("a press names the state that it answers")
         return self
 
 
@@ -67,21 +80,25 @@ class Presses:
 
     Args:
         send: See :data:`SendInput`.
+        seq: Returns the number of the present situation; ``None`` before the first snapshot.
     """
 
-    def __init__(self, send: SendInput) -> None:
-        self._send = send
+    def __init__(self, send: SendInput, seq: Callable[[], int | None] = lambda: None) -> None:
+        self._send, self._seq = send, seq
         self._known: OrderedDict[str, tuple[OperatorInput, asyncio.Task[str | None]]] = OrderedDict()
         self._bucket = Bucket(*PRESSES)
 
     async def take(self, press: Press) -> tuple[int, Outcome]:
         """Returns an HTTP status and what became of it."""
-        found = OperatorInput(kind=press.kind, episode=press.episode, nonce=press.nonce, source=SOURCE)
+        fields = press.model_dump(include={"kind", "episode", "nonce", "seq", "at"})
+        found = OperatorInput(**fields, source=SOURCE)
         stop = found.kind is Input.ESTOP
         before = self._known.get(found.nonce)
         if before and before[0] != found and not stop:
             return 409, Outcome(status="refused", text="this press was something else before")
         repeated = before is not None and before[0] == found
+        if not repeated and (refusal := found.refusal(self._seq(), now())):
+            return 409, Outcome(status="refused", text=refusal)
         if not (repeated or stop or self._bucket.take()):
             return 429, Outcome(status="refused", text="too many presses; wait a moment")
         if stop or not repeated:  # a stop goes out again: it is latched, and twice is better than never
@@ -93,6 +110,8 @@ class Presses:
             task = before[1]
         try:
             text = await asyncio.shield(task)
+        except Refused as refused:
+            return 409, Outcome(status="refused", text=str(refused)[:500])
         except Exception as error:
             if self._known.get(found.nonce, (None, None))[1] is task:
                 del self._known[found.nonce]  # it never arrived, so the same press may be tried again
@@ -132,7 +151,7 @@ def make_app(
         ConfigError: a token too short.
     """
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    gate, presses, logins = Gate(token), Presses(send), Bucket(*LOGINS)
+    gate, presses, logins = Gate(token), Presses(send, lambda: source.snapshot and source.snapshot.seq), Bucket(*LOGINS)
     html, css, js, login_html, icon_svg = (_page(name) for name in ("page.html", "page.css", "page.js", "login.html", "icon.svg"))
     app.add_middleware(Guard, gate=gate, names=names, any_address=any_address)
 
