@@ -403,6 +403,20 @@ def session_label(
     typer.echo(f"line {line.seq}: episode {episode} is a {label}")
 
 
+@session_app.command("tighten")
+def session_tighten(
+    assignments: Annotated[list[str], typer.Argument(metavar="NAME=VALUE...", help="E.g. translation.speed=0.2 force=15")],
+    arm: Annotated[str | None, typer.Option(help="Prefix of the arm, such as 'left.'; not needed where there is one.")] = None,
+    path: Annotated[Path, typer.Option(help="The session's folder.")] = Path("session"),
+) -> None:
+    """Tighten limits of a session, also while it runs: the arm stops, then goes on under the new ones. Nothing is ever loosened."""
+    from zprl.session import conditions
+
+    before = conditions.load(path)
+    after = conditions.tighten(path, conditions.change_of(before.limits, assignments, arm))
+    typer.echo(f"in force for the rest of the session: {', '.join(assignments)} (limits {after.digests['limits'][:16]})")
+
+
 @session_app.command("export")
 def session_export(
     target: Annotated[Path, typer.Argument(help="A folder (LeRobot) or an .hdf5 file (robomimic).")],

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -80,12 +80,21 @@ def load(session: Path) -> Conditions:
     _, digests = read_header(session)
     check_files(session, digests)
 
-    task, limits = RealTask.load(session / TASK), Limits.load(session / LIMITS)
-    history = [limits.digest()]
-    for change in changes(session):
-        limits = limits.tightened(change)
-        history.append(limits.digest())
-    return Conditions(task, limits, tuple(history))
+    task, own = RealTask.load(session / TASK), Limits.load(session / LIMITS)
+    history = applied(own, changes(session))
+    return Conditions(task, history[-1], tuple(limits.digest() for limits in history))
+
+
+def applied(limits: Limits, made: Sequence[Mapping[str, Any]]) -> list[Limits]:
+    """Return the limits and what became of them with each change.
+
+    Raises:
+        ConfigError: a change would loosen what is in force before it, or is none.
+    """
+    history = [limits]
+    for change in made:
+        history.append(history[-1].tightened(change))
+    return history
 
 
 def changes(session: Path) -> list[dict[str, Any]]:
@@ -119,6 +128,49 @@ def tighten(session: Path, change: Mapping[str, Any]) -> Conditions:
     """
     before = load(session)
     if before.limits.tightened(change).digest() == before.limits.digest():
-        raise ConfigError("these limits are in force already", remedy="`zprl session limits` lists them")
+        raise ConfigError("these limits are in force already", remedy="give tighter ones")
     durable.write_json(session / TIGHTENED, [*changes(session), dict(change)])
     return load(session)
+
+
+def change_of(limits: Limits, assignments: Sequence[str], arm: str | None = None) -> dict[str, Any]:
+    """Build a change of limits from a person's words.
+
+    Args:
+        limits: Those in force.
+        assignments: ``name=value`` each; points nest, values are JSON.  A name of an arm's section
+            (``translation.speed``) is about ``arm``, any other (``recoveries.count``) about all.
+        arm: Prefix of the arm; may be left out where there is one.
+
+    Raises:
+        ConfigError: an assignment cannot be read, or it is not clear which arm is meant.
+    """
+    change: dict[str, Any] = {}
+    for assignment in assignments:
+        name, _, text = assignment.partition("=")
+        try:
+            value = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise ConfigError(
+                f"'{assignment}' is no limit with its value",
+                remedy="write e.g. translation.speed=0.2 or workspace.high=[0.6,0.2,0.5]",
+            ) from error
+
+        section = change
+        *path, last = _path(limits, name.split("."), arm)
+        for part in path:
+            section = section.setdefault(part, {})
+        section[last] = value
+    return change
+
+
+def _path(limits: Limits, parts: list[str], arm: str | None) -> list[str]:
+    """Return where a limit stands in the file."""
+    if parts[0] in Limits.model_fields:
+        return parts
+    if arm is None and len(limits.arms) > 1:
+        raise ConfigError(
+            "it is not clear which arm is meant",
+            remedy=f"give --arm, one of {', '.join(map(repr, limits.arms))}",
+        )
+    return ["arms", next(iter(limits.arms)) if arm is None else arm, *parts]
