@@ -34,6 +34,7 @@ Stamp = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 PRESS_S = 2.0
 """Seconds after which a press counts no more, however it was held up; the e-stop always counts."""
+PEDAL = "pedal"
 CONFIRM_S = 5.0
 """Seconds within which the second press of `clear` must follow the first."""
 
@@ -195,7 +196,7 @@ class Pedal(Reader):
         on_lost: See :class:`Reader`.
     """
 
-    name = "pedal"
+    name = PEDAL
     event = struct.Struct("@llHHi")
     """``struct input_event``: seconds, microseconds, type, code, value."""
     EV_SYN, SYN_DROPPED, EV_KEY, PRESSED = 0, 3, 1, 1

@@ -29,7 +29,7 @@ from zprl.session.child import Settings
 from zprl.session.chooser import AS_SIMULATED
 from zprl.session.clock import now
 from zprl.session.eyes import ring_name
-from zprl.session.inputs import OperatorInput
+from zprl.session.inputs import PEDAL, OperatorInput
 from zprl.session.signals import CONFIRM_CELL
 from zprl.session.store import LIMITS, SessionStore
 
@@ -352,6 +352,8 @@ class Supervisor:
         refusal = press.refusal(self.machine.seq, now())
         if not refusal:
             return press.as_event()
+        if press.source == PEDAL:  # who presses there sees no answer
+            self.say(f"{press.kind} of the pedal is refused: {refusal}")
         self._answer(press.nonce, refusal)
         return None
 
