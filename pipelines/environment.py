@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import urllib.error
 import urllib.request
 from pathlib import Path
 
-from zprl.errors import ZprlError
+from zprl import durable, terminal
+from zprl.errors import DataError, ZprlError
 
 UI_FILE = Path(".prefect/ui.json")
 """Written by ``zprl ui``: the address of the Prefect server it started for this project."""
@@ -29,8 +29,8 @@ def healthy(url: str, *, timeout_s: float = 1.0) -> bool:
 def running_prefect() -> str | None:
     """API address of this project's Prefect server, if ``zprl ui`` has one running."""
     try:
-        url = str(json.loads(UI_FILE.read_text())["prefect_api"])
-    except (OSError, ValueError, KeyError, TypeError):
+        url = str(durable.read_json(UI_FILE)["prefect_api"])
+    except (DataError, KeyError, TypeError):
         return None
     return url if healthy(f"{url}/health") else None
 
@@ -59,6 +59,7 @@ class _OneSentence(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         if record.exc_info and isinstance(record.exc_info[1], ZprlError):
             record.exc_info = None
+        record.msg, record.args = terminal.block(record.getMessage()), ()
         return True
 
 

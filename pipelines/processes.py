@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from zprl.errors import EnvironmentProblem, Interrupted, ZprlError
+from zprl.terminal import plain
 
 Say = Callable[[str], None]
 
@@ -126,7 +127,7 @@ def stream(
 
     def drain() -> None:
         for line in process.stdout or ():
-            text = line.rstrip()
+            text = plain(line.rstrip())
             if _EXITED.search(text) or _BUSY.search(text) or _SKIPPED.search(text):
                 marks.append(text)
             if text:

@@ -23,6 +23,7 @@ from zprl.config import Real
 from zprl.errors import ZprlError
 from zprl.session import conditions
 from zprl.session.conditions import Conditions
+from zprl.terminal import say_error
 
 
 class Settings(BaseModel):
@@ -88,7 +89,7 @@ def main(body: Callable[[Settings, Stopping], None]) -> NoReturn:
         settings.conditions()
         body(settings, Stopping())
     except ZprlError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+        say_error(error)
         code = error.exit_code
     except Exception:
         traceback.print_exc()

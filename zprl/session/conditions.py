@@ -149,8 +149,8 @@ def change_of(limits: Limits, assignments: Sequence[str], arm: str | None = None
     for assignment in assignments:
         name, _, text = assignment.partition("=")
         try:
-            value = json.loads(text)
-        except (ValueError, RecursionError) as error:
+            value = durable.parse_json(text, "its value")
+        except DataError as error:
             raise ConfigError(
                 f"'{assignment}' is no limit with its value",
                 remedy="write e.g. translation.speed=0.2 or workspace.high=[0.6,0.2,0.5]",

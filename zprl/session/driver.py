@@ -551,8 +551,8 @@ class Driver:
         targets = message.arrays["targets"]
         if (body["number"], body["decision"]) != (self.number, self.wished) or self.wished != self.decision:
             return
-        if targets.ndim != 2 or not len(targets) or targets.shape[1] != self.action_layout.width or not np.isfinite(targets).all():
-            self._fault("chunk_broken", f"a chunk of shape {targets.shape}, or not finite: look into the actor's log")
+        if fault := self.action_layout.fault(targets, self.task.chunk_steps):
+            self._fault("chunk_broken", f"{fault}: look into the actor's log")
             return
         self.coming = Playing(int(body["decision"]), targets)
         self.decision += 1

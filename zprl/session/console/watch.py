@@ -222,7 +222,7 @@ class Watch:
             return
         for line in lines:
             with contextlib.suppress(DataError, KeyError, TypeError, ValueError):  # the first line is torn, the last may be
-                found = json.loads(line)
+                found = durable.parse_json(line, "an event", limit=TAIL_BYTES)
                 self._note(Event.from_dict(found), float(found["time"]))
 
     # -- what there is to show -----------------------------------------------------------------------------------------
