@@ -351,20 +351,30 @@ def session_run() -> None:
         raise typer.Exit(code)
 
 
+@session_app.command("page")
+def session_page() -> None:
+    """Print a link that opens the operator's page of the session running in this folder; it works once."""
+    from pipelines.robot_session import WORK
+    from zprl.session.console.access import page_link
+
+    typer.echo(page_link(WORK))
+
+
 @session_app.command("show")
 def session_show(path: Annotated[Path, typer.Argument(help="A session's folder.")] = Path("session")) -> None:
     """List the episodes of a session."""
     from zprl.session.store import SessionStore
 
     store = SessionStore.open(path)
-    labels = store.labels.current()
+    labels = {line.episode: line for line in store.labels.in_order()}
     say(f"{store.header.id}: task {store.header.task}, interface {store.header.interface}, seed {store.header.seed}")
     for episode in store.episodes():
-        facts = episode.facts
+        facts, line = episode.facts, labels.get(episode.number)
+        author = f"  by {line.author}" if line and line.author else ""
         say(
-            f"{episode.number:5}  {episode.phase:16} start {episode.start_number:3}  {labels.get(episode.number, 'no label'):8}  "
-            f"{episode.steps:4} steps  "
-            f"{episode.robot_s:6.2f} s  clipped {facts.clip_share:4.0%}  weights {','.join(map(str, episode.versions))}"
+            f"{episode.number:5}  {episode.phase:16} start {episode.start_number:3}  {line.label if line else 'no label':8}  "
+            f"{episode.steps:4} steps  {episode.robot_s:6.2f} s  clipped {facts.clip_share:4.0%}  "
+            f"weights {','.join(map(str, episode.versions))}{author}"
         )
 
 
@@ -390,10 +400,11 @@ def session_label(
     """Give an episode a label, or correct it; the old line stays in the journal."""
     from uuid import uuid4
 
+    from zprl.session.inputs import this_user
     from zprl.session.store import SessionStore
 
     with SessionStore.open(path, write=True) as store:
-        line = store.label(episode, label, source="command line", nonce=uuid4().hex)
+        line = store.label(episode, label, source="command line", nonce=uuid4().hex, author=this_user())
     say(f"line {line.seq}: episode {episode} is a {label}")
 
 
@@ -408,7 +419,7 @@ def session_tighten(
 
     before = conditions.load(path)
     after = conditions.tighten(path, conditions.change_of(before.limits, assignments, arm))
-    typer.echo(f"in force for the rest of the session: {', '.join(assignments)} (limits {after.digests['limits'][:16]})")
+    say(f"in force for the rest of the session: {', '.join(assignments)} (limits {after.digests['limits'][:16]})")
 
 
 @session_app.command("export")

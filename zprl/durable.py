@@ -54,14 +54,19 @@ def _explain(error: OSError, path: Path) -> EnvironmentProblem:
 
 
 @contextmanager
-def replacing(path: Path | str) -> Iterator[BinaryIO]:
-    """Write the new content of ``path`` piece by piece: it takes its place, all or nothing, when the ``with`` block ends without error."""
+def replacing(path: Path | str, *, mode: int = 0o666) -> Iterator[BinaryIO]:
+    """Write the new content of ``path`` piece by piece: it takes its place, all or nothing, when the ``with`` block ends without error.
+
+    Args:
+        path: The file.
+        mode: Its permissions, of which the process's umask takes some away.
+    """
     path = Path(path)
     temp = path.with_name(f"{path.name}.{os.getpid()}{PARTIAL}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         operation("write", path)
-        with open(temp, "wb") as file:
+        with open(temp, "wb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
             yield file
             file.flush()
             operation("fsync", path)
@@ -104,6 +109,12 @@ def write_bytes(path: Path | str, data: bytes) -> None:
 def write_text(path: Path | str, text: str) -> None:
     """Replace ``path`` with UTF-8 ``text``, all or nothing."""
     write_bytes(path, text.encode())
+
+
+def write_private(path: Path | str, text: str) -> None:
+    """Replace ``path`` with UTF-8 ``text`` that only this user can read, all or nothing."""
+    with replacing(path, mode=0o600) as file:
+        file.write(text.encode())
 
 
 def write_json(path: Path | str, value: Any) -> None:

@@ -509,7 +509,8 @@ class Driver:
         elif message.topic == "chunk":
             self._take(message)
         elif message.topic == "beat":
-            self.monitor.beat("operator", time.monotonic())
+            if self.robot.simulated or message.sender == "hand" or int(message.body["pages"]):
+                self.monitor.beat("operator", time.monotonic())  # a person's; a page that nobody has open watches nothing
         elif message.topic == "twist":
             twist, buttons = tuple(map(float, message.body["twist"])), int(message.body["buttons"])
             if len(twist) != 6 or not math.isfinite(sum(twist)) or max(map(abs, twist)) > 1:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import getpass
 import math
 import os
 import select
@@ -20,7 +21,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from zprl.errors import EnvironmentProblem
 from zprl.session import signals
@@ -37,6 +38,18 @@ PRESS_S = 2.0
 PEDAL = "pedal"
 CONFIRM_S = 5.0
 """Seconds within which the second press of `clear` must follow the first."""
+Author = Annotated[str, Field(max_length=60, pattern=r"^[\p{L}\p{N}_][\p{L}\p{M}\p{N}_ .'@+-]*$")]
+"""Name of a person; no invisible characters, so that two names that look alike are one."""
+CONSOLE = "console"
+"""Source of what is pressed on the operator's page."""
+
+
+def this_user() -> str:
+    """Return the name of the user who runs this process, as the author of what is pressed beside it."""
+    try:
+        return TypeAdapter(Author).validate_python(getpass.getuser())
+    except (OSError, KeyError, ValidationError):  # no such account, as in some containers
+        return f"uid {os.getuid()}"
 
 
 class OperatorInput(BaseModel):
@@ -50,6 +63,13 @@ class OperatorInput(BaseModel):
     source: str = Field(pattern=r"^[a-z][a-z0-9_-]{0,31}$", description="pedal, console, spacemouse, scripted.")
     seq: Seq | None = Field(None, description="Number of the situation that it answers (`Machine.seq`); null: of none, for the e-stop.")
     at: Stamp | None = Field(None, description="When that situation was last known to stand (`clock.now`) [s].")
+    author: Author | None = Field(None, description="Who pressed it; null: a program, or a stranger's e-stop.")
+
+    @model_validator(mode="after")
+    def _authored(self) -> Self:
+        if self.source == CONSOLE and self.author is None and self.kind is not Input.ESTOP:
+            raise ValueError("what is pressed on the page names its author")
+        return self
 
     def refusal(self, seq: int | None, at: float) -> str:
         """Return why this press has no effect; empty when it has one.
@@ -68,7 +88,7 @@ class OperatorInput(BaseModel):
 
     def as_event(self) -> signals.OperatorInput:
         """As the state machine takes it."""
-        return signals.OperatorInput(self.kind, self.nonce, self.source, self.episode)
+        return signals.OperatorInput(self.kind, self.nonce, self.source, self.episode, self.author)
 
 
 Emit = Callable[[OperatorInput], None]

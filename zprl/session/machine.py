@@ -321,7 +321,7 @@ class Machine:
         if event.episode is None:
             self._refuse(f"{event.kind}: no episode is named")
             return
-        line = StoreLabel(event.episode, LABELS[event.kind], event.source, event.nonce)
+        line = StoreLabel(event.episode, LABELS[event.kind], event.source, event.nonce, event.author)
         if self._is_open(event.episode):
             if self.open.committing:
                 self.open.later.append(line)

@@ -134,7 +134,8 @@ class Recorder:
                 self._label(label)
 
     def _label(self, label: dict[str, Any]) -> None:
-        line = self.store.label(label["episode"], label["label"], source=label["source"], nonce=label["nonce"])
+        origin = {name: label[name] for name in ("source", "nonce", "author")}
+        line = self.store.label(label["episode"], label["label"], **origin)
         self.bus.publish("labelled", {"episode": line.episode, "nonce": line.nonce, "seq": line.seq, "label": line.label})
 
     def _commit(self, number: int, label: dict[str, Any] | None) -> None:

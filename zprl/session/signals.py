@@ -132,6 +132,7 @@ class OperatorInput:
     nonce: str
     source: str
     episode: int | None = None
+    author: str | None = None
 
 
 @dataclass(frozen=True)
@@ -299,6 +300,7 @@ class StoreLabel:
     label: Label
     source: str
     nonce: str
+    author: str | None = None
 
 
 @dataclass(frozen=True)

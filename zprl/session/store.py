@@ -202,7 +202,7 @@ class SessionStore:
 
     # -- labels --------------------------------------------------------------------------------------------------------
 
-    def label(self, episode: int, label: str, *, source: str, nonce: str) -> Label:
+    def label(self, episode: int, label: str, *, source: str, nonce: str, author: str | None = None) -> Label:
         """Append a label for a committed episode; the same nonce twice gives the first line again, another label corrects.
 
         Raises:
@@ -212,7 +212,7 @@ class SessionStore:
         self._writer_only()
         if episode not in self:
             raise DataError(f"{self.path}: there is no episode {episode} to label", remedy="commit it first")
-        return self.labels.append(episode, label, source=source, nonce=nonce)
+        return self.labels.append(episode, label, source=source, nonce=nonce, author=author)
 
     # -- tidying up ----------------------------------------------------------------------------------------------------
 

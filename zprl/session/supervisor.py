@@ -28,6 +28,7 @@ from zprl.session.bus import Bus, Message
 from zprl.session.child import Settings
 from zprl.session.chooser import AS_SIMULATED
 from zprl.session.clock import now
+from zprl.session.console.access import page_link
 from zprl.session.eyes import ring_name
 from zprl.session.inputs import PEDAL, OperatorInput
 from zprl.session.signals import CONFIRM_CELL
@@ -308,7 +309,7 @@ class Supervisor:
         if not child.back:
             child.back = True
             if child.name == "console":
-                self.say(f"operator's page: {durable.read_json(self.settings.work / 'console.json')['url']}")
+                self._say_page()
             if len(child.starts) > 1:
                 self._do(self.machine.handle(m.Restarted(child.name)))
         try:
@@ -321,6 +322,12 @@ class Supervisor:
         if isinstance(event, m.OperatorInput) and event.kind is not m.Input.ESTOP:
             self._answer(event.nonce, self.machine.refused)
             self._publish()
+
+    def _say_page(self) -> None:
+        try:
+            self.say(f"operator's page: {page_link(self.settings.work)}")
+        except ZprlError as error:  # the session can go on without it
+            self.say(f"operator's page: {error}")
 
     def _event(self, message: Message) -> m.Happening | None:
         body = message.body
@@ -471,7 +478,9 @@ class Supervisor:
 
 
 def _line(label: m.StoreLabel) -> dict[str, Any]:
-    return {"episode": label.episode, "label": str(label.label), "source": label.source, "nonce": label.nonce}
+    return {
+        "episode": label.episode, "label": str(label.label), "source": label.source, "nonce": label.nonce, "author": label.author,
+    }  # fmt: skip
 
 
 def plan_of(settings: Settings) -> tuple[m.Phase, ...]:

@@ -13,8 +13,10 @@ from tests import console_scene
 from zprl.errors import DataError
 from zprl.session import clock
 from zprl.session.console import app as console_app
+from zprl.session.console.access import Access, Secrets
 from zprl.session.console.app import Press, Presses, make_app
 from zprl.session.console.state import ConsoleState, EpisodeRow, Snapshot, running_success
+from zprl.session.console.streams import Streams
 from zprl.session.inputs import Moment, OperatorInput
 from zprl.session.signals import Input, Label, PhaseKind, State
 
@@ -59,7 +61,9 @@ def source() -> ConsoleState:
 
 @pytest.fixture
 def client(source: ConsoleState, session: Session) -> TestClient:
-    return TestClient(make_app(source, session), base_url=BASE, headers={"Origin": BASE})
+    access = Access(Secrets.make())
+    cookies = {access.cookie: access.cookie_for("anna")}
+    return TestClient(make_app(source, session, access), base_url=BASE, headers={"Origin": BASE}, cookies=cookies)
 
 
 def press(client: TestClient, kind: str, **more: object):
@@ -73,7 +77,7 @@ def test_a_press_arrives_as_an_operator_input(client: TestClient, session: Sessi
     session.answer = "label of episode 7 noted"
     answer = press(client, "success", episode=7)
     assert (answer.status_code, answer.json()) == (200, {"status": "sent", "text": "label of episode 7 noted"})
-    assert session.inputs == [OperatorInput(kind="success", episode=7, nonce="n-12345678", source="console", **AT)]
+    assert session.inputs == [OperatorInput(kind="success", episode=7, nonce="n-12345678", source="console", author="anna", **AT)]
 
 
 def test_the_same_nonce_is_one_press(client: TestClient, session: Session) -> None:
@@ -156,7 +160,7 @@ def test_clear_is_confirmed(client: TestClient, session: Session) -> None:
 def test_too_many_presses_are_refused_but_never_the_stop(session: Session) -> None:
     async def flood() -> tuple[list[int], list[int]]:
         presses = Presses(session)
-        pauses = [(await presses.take(Press(kind="pause", nonce=f"pause-{n:04}", **AT)))[0] for n in range(200)]
+        pauses = [(await presses.take(Press(kind="pause", nonce=f"pause-{n:04}", **AT), "anna"))[0] for n in range(200)]
         stops = [(await presses.take(Press(kind="estop", nonce=f"estop-{n:04}")))[0] for n in range(200)]
         return pauses, stops
 
@@ -184,8 +188,8 @@ def test_a_hanging_label_does_not_hold_up_the_stop() -> None:
                 await free.wait()
 
         presses = Presses(send)
-        label = asyncio.ensure_future(presses.take(Press(kind="success", episode=1, nonce="label-0001", **AT)))
-        twice = asyncio.ensure_future(presses.take(Press(kind="success", episode=1, nonce="label-0001", **AT)))
+        label = asyncio.ensure_future(presses.take(Press(kind="success", episode=1, nonce="label-0001", **AT), "anna"))
+        twice = asyncio.ensure_future(presses.take(Press(kind="success", episode=1, nonce="label-0001", **AT), "anna"))
         stop = await asyncio.wait_for(presses.take(Press(kind="estop", nonce="estop-0001")), 5)
         waiting = not label.done()
         free.set()
@@ -205,7 +209,7 @@ def test_a_session_that_never_answers_is_told_as_failed(monkeypatch: pytest.Monk
     async def never(found: OperatorInput) -> None:
         await asyncio.Event().wait()
 
-    status, outcome = asyncio.run(Presses(never).take(Press(kind="pause", nonce="pause-0001", **AT)))
+    status, outcome = asyncio.run(Presses(never).take(Press(kind="pause", nonce="pause-0001", **AT), "anna"))
     assert (status, outcome.status) == (503, "failed")
 
 
@@ -264,14 +268,17 @@ def test_the_stream_sends_a_snapshot_once_and_ages_always() -> None:
     assert "snapshot" not in json.loads(source.message(seq)[1])
 
 
-def test_events_are_server_sent_events_and_watchers_are_counted() -> None:
-    source = ConsoleState()
+def test_events_are_server_sent_events_and_open_pages_are_counted() -> None:
+    source, clock = ConsoleState(), [0.0]
     source.publish(console_scene.snapshot())
+    streams = Streams(clock=lambda: clock[0])
 
     async def first() -> str:
-        stream = console_app._events(source)
+        stream = streams.events(source, "anna", lambda: None)
         text = await anext(stream)
-        assert source.watchers == 1
+        assert streams.alive == 1
+        clock[0] = 2.5  # the page does not take what it is sent
+        assert streams.alive == 0
         await stream.aclose()
         return text
 
@@ -279,16 +286,21 @@ def test_events_are_server_sent_events_and_watchers_are_counted() -> None:
     assert text.startswith("data: {")
     assert text.endswith("}\n\n")
     assert text.count("\n") == 2
-    assert source.watchers == 0
+    clock[0] = 0.0
+    assert streams.alive == 0
 
 
-def test_streams_are_bounded(client: TestClient, source: ConsoleState) -> None:
+def test_the_newest_page_takes_the_place_of_the_oldest_of_its_login() -> None:
     from contextlib import ExitStack
 
+    closed: list[str] = []
+    streams = Streams(most=3)
     with ExitStack() as stack:
-        for _ in range(16):
-            stack.enter_context(source.watching())
-        assert client.get("/stream").status_code == 503
+        for name in ("ben 1", "anna 1", "anna 2", "anna 3", "carl 1"):
+            stack.enter_context(streams.opened(name.split()[0], lambda name=name: closed.append(name)))
+        assert streams.alive == 3
+    assert closed == ["anna 1", "ben 1"]  # who has none of his own takes the oldest of all
+    assert streams.alive == 0
 
 
 # -- the contract ----------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,7 +13,9 @@ from zprl import durable
 from zprl.errors import DataError, EnvironmentProblem
 from zprl.session.bus import Bus
 from zprl.session.child import Settings, Stopping, main
+from zprl.session.console.access import ADDRESS, Access, Secrets
 from zprl.session.console.app import Refused, SendInput
+from zprl.session.console.limits import raise_open_files
 from zprl.session.console.serve import Console
 from zprl.session.console.state import Answer, ConsoleState
 from zprl.session.console.watch import TOPICS, Watch
@@ -22,9 +25,10 @@ from zprl.session.mouth import Mouth
 from zprl.session.signals import Input, State
 
 POLL_S, BEAT_S, SHOW_S, CAMERA_S = 0.02, 0.2, 0.2, 0.2
-ADDRESS = "console.json"
 ANSWER_S = PRESS_S + 0.5
 """Seconds to wait for what became of a press: past its age the session refuses it."""
+SWITCH_S = 0.0005
+"""A tenth of Python's own: the server's thread must not wait for the one that makes a snapshot."""
 
 
 class Handover:
@@ -77,12 +81,13 @@ def _settle(future: asyncio.Future[str], refusal: str) -> None:
 
 def serve(settings: Settings, shown: ConsoleState, send: SendInput) -> Console:
     """The page's server, at the port it had before if that is free: who has the page open finds it again after a restart."""
+    access = Access(Secrets.load(settings.work))
     if not settings.console_port and (before := _port(settings.work / ADDRESS)):
         try:
-            return Console(shown, send, host=settings.console_host, port=before)
+            return Console(shown, send, access=access, host=settings.console_host, port=before)
         except EnvironmentProblem:  # taken by now
             pass
-    return Console(shown, send, host=settings.console_host, port=settings.console_port)
+    return Console(shown, send, access=access, host=settings.console_host, port=settings.console_port)
 
 
 def _port(path: Path) -> int | None:
@@ -94,6 +99,8 @@ def _port(path: Path) -> int | None:
 
 def run(settings: Settings, stopping: Stopping) -> None:
     """Serve the page until asked to stop."""
+    raise_open_files()
+    sys.setswitchinterval(SWITCH_S)
     watch, shown = Watch(settings), ConsoleState()
     bus = Bus(settings.sockets, "console", TOPICS)
     mouth = Mouth(bus)
@@ -103,17 +110,17 @@ def run(settings: Settings, stopping: Stopping) -> None:
     beat = show = look = 0.0
     with serve(settings, shown, handover.send) as console:
         durable.write_json(settings.work / ADDRESS, {"url": console.url})
-        print(f"operator's page: {console.url}", flush=True)
         while not stopping:
             for message in bus.poll(POLL_S):
                 watch.take(message)
             handover.take(watch.plan.get("answers", ()))
+            mouth.flush()
             now = time.monotonic()
             if now - beat > BEAT_S:
                 beat = now
                 if not console.alive:  # no page, no beat: an operator who cannot stop the arm is not there
                     raise EnvironmentProblem("the operator's page has ended", remedy="the supervisor starts it again; look into its log")
-                mouth.beat(stopped=watch.plan.get("state") is State.ESTOP)
+                mouth.beat(stopped=watch.plan.get("state") is State.ESTOP, pages=console.pages)
             if now - show > SHOW_S:
                 show = now
                 watch.look()

@@ -6,8 +6,7 @@ import re
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -83,6 +82,7 @@ class EpisodeRow(Part):
     number: EpisodeNumber
     phase: PhaseKind
     label: Label | None = Field(None, description="Null: nobody has said yet.")
+    author: Word | None = Field(None, description="Who gave the label; null: a program, or it is not known.")
     steps: Count = 0
     seconds: Amount = 0.0
     stop: Word = Field("", description="Why it ended.")
@@ -252,7 +252,6 @@ class ConsoleState:
         self._stamp = -float("inf")
         self._seq = 0
         self._frames: dict[str, Frame] = {}
-        self._watchers = 0
 
     # -- the session's side ------------------------------------------------------------------------------------------
 
@@ -278,11 +277,6 @@ class ConsoleState:
                 raise DataError(f"more than {MAX_CAMERAS} cameras", remedy="show fewer")
             self._frames[camera] = Frame(jpeg, self._clock())
 
-    @property
-    def watchers(self) -> int:
-        """Pages that are open now: whether anybody is there."""
-        return self._watchers
-
     # -- the page's side ---------------------------------------------------------------------------------------------
 
     @property
@@ -306,14 +300,3 @@ class ConsoleState:
             frames = ",".join(f'"{name}":{now - frame.stamp:.3f}' for name, frame in self._frames.items())
             body = f',"snapshot":{self._json}' if self._seq != known else ""
             return self._seq, f'{{"seq":{self._seq},"age_s":{age},"frames":{{{frames}}}{body}}}'
-
-    @contextmanager
-    def watching(self) -> Iterator[None]:
-        """Count a page while its stream is open."""
-        with self._lock:
-            self._watchers += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._watchers -= 1

@@ -177,16 +177,23 @@ class Watch:
     def look(self) -> None:
         """Episodes and labels, as they are on the disk: no lost message can make the page wrong about them."""
         try:
-            labels = self.store.labels.current()
-        except DataError as error:  # told, and no reason to take the e-stop away
+            self._read_disk()
+        except OSError as error:  # no file can be opened, say: no reason to take the e-stop away
+            self._note(Event("disk_not_read", Level.NOTE, str(error)[:500]), self.wall())
+
+    def _read_disk(self) -> None:
+        try:
+            labels = {line.episode: line for line in self.store.labels.in_order()}
+        except DataError as error:
             self._note(Event("labels_damaged", Level.NOTE, error.message[:500]), self.wall())
             return
         for number in self.store.numbers():
-            row, label = self.rows.get(number), labels.get(number)
-            if number in self.broken or (row is not None and row.label == label):
+            row, line = self.rows.get(number), labels.get(number)
+            known = {"label": Label(line.label), "author": line.author} if line else {"label": None, "author": None}
+            if number in self.broken or (row is not None and (row.label, row.author) == (known["label"], known["author"])):
                 continue
             if row is not None:
-                self.rows[number] = row.model_copy(update={"label": Label(label) if label else None})
+                self.rows[number] = row.model_copy(update=known)
                 continue
             try:
                 facts = self.store.episode(number).facts
@@ -197,7 +204,7 @@ class Watch:
             self.rows[number] = EpisodeRow(
                 number=number,
                 phase=facts.phase,
-                label=label,
+                **known,
                 steps=facts.steps,
                 seconds=facts.robot_s,
                 stop=facts.stop_reason[:60],

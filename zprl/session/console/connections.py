@@ -1,0 +1,205 @@
+"""The server's connections: how many there may be, how long a request may take to arrive, whose is closed first.
+
+uvicorn waits for ever for the first request of a connection and takes as many as there are; here a
+stranger's connection is closed when its request does not arrive in time or others need the place,
+and one that has shown a login never is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import socket
+import time
+from functools import partial
+from itertools import islice
+from typing import Any
+
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from zprl.session.console.limits import QuietLog, group, open_files
+
+MOST, SHARE = 4096, 0.75
+"""Connections at most, and which share of the files that may be open."""
+BATCH = 64
+"""Connections that are accepted at once: less than there is place for, so that each gets its turn before others take its place."""
+CLOSED = 20
+"""Late connections that are closed at once: a thousand that come back at one moment would hold up everybody."""
+PACE_S = 0.1
+"""Pause after each answer to a stranger."""
+REQUEST_S, ANSWER_S = 5.0, 10.0
+"""How long a stranger's request may take to arrive, and to be read, answered and taken."""
+KEEP_ALIVE_S = 75
+"""How long an unused connection of somebody who has logged in is kept: his e-stop need not wait for a new one."""
+DEAD_MS = 5000
+"""Silence after which the kernel gives up a peer that has vanished: his page counts as open no longer."""
+QUEUE = 2048
+"""Connections that wait in the kernel."""
+
+
+class Connections:
+    """All connections of a server.
+
+    Args:
+        most: How many there may be.
+    """
+
+    def __init__(self, most: int | None = None) -> None:
+        self.most = most or max(BATCH, min(MOST, int(SHARE * open_files()) - BATCH))
+        self._strangers: dict[str, dict[Connection, None]] = {}
+        self._trusted: dict[Connection, None] = {}
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def add(self, connection: Connection) -> None:
+        """Take in a new connection; where there is no place, the oldest of the sender with the most is closed."""
+        self._strangers.setdefault(connection.sender, {})[connection] = None
+        self._count += 1
+        if self._count > self.most:
+            self._close_one()
+
+    def remove(self, connection: Connection) -> None:
+        """Forget a connection; harmless when it is forgotten already."""
+        mine = self._trusted if connection.trusted else self._strangers.get(connection.sender, {})
+        if connection in mine:
+            del mine[connection]
+            self._count -= 1
+            if not connection.trusted and not mine:
+                del self._strangers[connection.sender]
+
+    def trust(self, connection: Connection) -> None:
+        """Keep a connection, whatever strangers do: it has shown a login."""
+        if connection.trusted or connection not in self._strangers.get(connection.sender, {}):
+            return
+        self.remove(connection)
+        connection.trusted = True
+        self._trusted[connection] = None
+        self._count += 1
+
+    def _close_one(self) -> None:
+        if self._strangers:
+            crowd = max(self._strangers.values(), key=len)
+            oldest = next(iter(crowd))
+        else:
+            oldest = next((c for c in self._trusted if not c.busy), next(iter(self._trusted)))
+        oldest.abort()
+
+    def sweep(self, now: float) -> None:
+        """Close strangers' connections whose request or answer takes too long."""
+        late = (c for crowd in self._strangers.values() for c in crowd if c.late(now))
+        for connection in list(islice(late, CLOSED)):
+            connection.abort()
+
+    def close(self) -> None:
+        """Close all."""
+        for connection in [*self._trusted, *(c for crowd in self._strangers.values() for c in crowd)]:
+            connection.abort()
+
+
+class Connection(H11Protocol):
+    """One connection, known to the application as ``request.state.connection``."""
+
+    def __init__(self, connections: Connections, **given: Any) -> None:
+        super().__init__(**given)
+        self._all = connections
+        self.trusted = False
+        self.sender = ""
+        self._judged: Any = None
+        self._since = time.monotonic()
+        self.app_state = {**self.app_state, "connection": self}
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        super().connection_made(transport)
+        self.sender = group(self.client[0]) if self.client else ""
+        connected = transport.get_extra_info("socket")
+        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # else an answer waits 40 ms for the one before
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, DEAD_MS)
+        self._all.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._all.remove(self)
+        super().connection_lost(exc)
+
+    @property
+    def busy(self) -> bool:
+        """True while a request is being answered."""
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def on_response_complete(self) -> None:
+        self._since = time.monotonic()
+        if not self.trusted and self.conn.trailing_data[0]:  # the next request already: no browser does that
+            self.abort()
+        super().on_response_complete()
+        if not (self.trusted or self.transport.is_closing()):
+            self.flow.pause_reading()
+            pause = PACE_S * random.uniform(0.5, 1.5)  # noqa: S311 (a hundred must not go on at one moment)
+            self.loop.call_later(pause, self.flow.resume_reading)
+
+    def late(self, now: float) -> bool:
+        """Return whether a request has been awaited, or is being answered, for too long.  To be asked again and again."""
+        if self.busy and self.cycle is not self._judged:
+            self._judged, self._since = self.cycle, now
+        return now - self._since > (ANSWER_S if self.busy else REQUEST_S)
+
+    def trust(self) -> None:
+        """Keep this connection: see :meth:`Connections.trust`."""
+        self._all.trust(self)
+
+    def abort(self) -> None:
+        """Close it at once."""
+        self._all.remove(self)
+        self.transport.abort()
+
+    def _should_upgrade(self) -> bool:
+        return False  # the application refuses such a request, without a line in the log
+
+
+class Server(uvicorn.Server):
+    """uvicorn with :class:`Connections`.
+
+    Args:
+        app: The application.
+        log: Receives lines about what should not happen.
+    """
+
+    def __init__(self, app: ASGIApp, log: QuietLog) -> None:
+        self.connections, self._log = Connections(), log
+        config = uvicorn.Config(
+            app,
+            http=partial(Connection, self.connections),  # type: ignore[arg-type]
+            ws="none",
+            backlog=BATCH,
+            timeout_keep_alive=KEEP_ALIVE_S,
+            log_level="error",  # a warning per broken request would fill the disk
+            access_log=False,
+            server_header=False,
+            date_header=False,
+            proxy_headers=False,  # nobody may say that he is somebody else
+            lifespan="off",
+            timeout_graceful_shutdown=1,
+        )
+        super().__init__(config)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        asyncio.get_running_loop().set_exception_handler(self._failed)
+        await super().startup(sockets)
+        for listening in sockets or ():
+            listening.listen(QUEUE)
+
+    async def on_tick(self, counter: int) -> bool:
+        self.connections.sweep(time.monotonic())
+        return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self.connections.close()  # streams never end by themselves
+        await asyncio.sleep(0)
+        await super().shutdown(sockets)
+
+    def _failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Tell what went wrong in the loop: in one line, and not a million times when there are no files left."""
+        self._log(f"{context.get('message', '')} {context.get('exception') or ''}")
