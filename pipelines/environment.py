@@ -9,6 +9,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+from zprl import children
 from zprl.errors import ZprlError
 
 UI_FILE = Path(".prefect/ui.json")
@@ -38,6 +39,7 @@ def running_prefect() -> str | None:
 def prepare() -> None:
     """Set the variables; call it before Prefect or MLflow is imported."""
     defaults = {
+        **children.SAFE_PATH,
         "PREFECT_HOME": str(Path(".prefect").resolve()),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",  # else an error in the log when offline
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",  # 7 s on a quiet machine, 87 s seen on a loaded one

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 from pipelines import environment
 from pipelines.processes import sigterm_like_ctrl_c, stop_group
-from zprl import durable
+from zprl import children, durable
 from zprl.errors import EnvironmentProblem
 from zprl.tracking.mlflow_tracker import ARTIFACT_FOLDER, tracking_uri
 
@@ -31,15 +30,15 @@ def _port_free(port: int) -> bool:
 
 def _commands(mlflow_port: int, prefect_port: int) -> dict[str, tuple[list[str], str, str]]:
     """Command, health address and page of each server; a remote one is only named."""
-    python = sys.executable
     wanted: dict[str, tuple[list[str], str, str]] = {}
     uri = tracking_uri()
     if not uri.startswith(("http://", "https://")):
-        command = [python, "-m", "mlflow", "server", "--host", HOST, "--port", str(mlflow_port), "--workers", "1"]
+        command = children.python("-m", "mlflow", "server", "--host", HOST, "--port", str(mlflow_port), "--workers", "1")
+        command += ["--uvicorn-opts", f"--app-dir={os.devnull}"]  # it would be the working folder, first on the server's path
         command += ["--backend-store-uri", uri, "--artifacts-destination", ARTIFACT_FOLDER]
         wanted["MLflow"] = (command, f"http://{HOST}:{mlflow_port}/health", f"http://{HOST}:{mlflow_port}")
     if not os.environ.get("PREFECT_API_URL"):
-        command = [python, "-m", "prefect", "server", "start", "--host", HOST, "--port", str(prefect_port)]
+        command = children.python("-m", "prefect", "server", "start", "--host", HOST, "--port", str(prefect_port))
         wanted["Prefect"] = (command, f"http://{HOST}:{prefect_port}/api/health", f"http://{HOST}:{prefect_port}")
     return wanted
 

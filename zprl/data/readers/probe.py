@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from zprl import durable
+from zprl import children, durable
 from zprl.data.readers.handed import Handed, hand_over
 
 MEMORY_BYTES = 8 * 2**30
@@ -149,7 +149,7 @@ class Probe:
             self._files, theirs = socket.socketpair()
             with theirs:
                 number = theirs.fileno()
-                command = [sys.executable, "-m", __name__, str(number)]
+                command = children.python("-m", __name__, str(number))
                 self._child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, pass_fds=[number])
             if self._answer(START_S) is None:
                 self.close()

@@ -85,7 +85,7 @@ def interpreter() -> str:
     path = os.environ.get(PYTHON_VARIABLE)
     if not path:
         raise EnvironmentProblem(f"Isaac Gym needs a Python of its own, and {PYTHON_VARIABLE} is not set", remedy=_REMEDY)
-    ask = [path, "-c", "import json, sys; print(json.dumps(sys.version_info[:2]))"]
+    ask = [path, "-I", "-c", "import json, sys; print(json.dumps(sys.version_info[:2]))"]  # -I: Python 3.8 has no -P
     try:
         said = subprocess.run(ask, capture_output=True, text=True, timeout=60, check=True, env=_variables(path)).stdout
         version = tuple(json.loads(said))
@@ -227,7 +227,7 @@ class _Worker:
         self._end, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
-                [python, wire.__file__, str(theirs.fileno())],
+                [python, wire.__file__, str(theirs.fileno())],  # a script: its own folder is on the path, the working folder is not
                 stdin=subprocess.DEVNULL,
                 stdout=self._words,
                 stderr=self._words,

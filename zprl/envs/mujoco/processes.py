@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self
 import numpy as np
 import torch
 
-from zprl import errors
+from zprl import children, errors
 from zprl.envs.base import StepResult, TaskSpec, check_action
 from zprl.errors import ConfigError, EnvironmentProblem
 
@@ -229,7 +229,7 @@ class _Worker:
         self._name = f"the process of worlds {first} to {first + count - 1}"
         self._words = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the process lives
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "zprl.envs.mujoco.worker"],
+            children.python("-m", "zprl.envs.mujoco.worker"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._words,
