@@ -241,7 +241,8 @@ def version(data: Path) -> None:
 
 def _dvc(*arguments: str) -> str:
     try:
-        done = subprocess.run(children.python("-m", "dvc", *arguments), capture_output=True, text=True, check=False)
+        command, env = children.python("-m", "dvc", *arguments), children.environment()
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
     except OSError as error:
         raise EnvironmentProblem(f"dvc cannot be run: {error}", remedy="`zprl doctor`") from error
     if done.returncode:

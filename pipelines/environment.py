@@ -49,7 +49,7 @@ def prepare() -> None:
         "DO_NOT_TRACK": "1",
         "MPLBACKEND": "Agg",
         "OMP_NUM_THREADS": "1",
-        "WARP_CACHE_PATH": str(Path(".cache/warp").resolve()),
+        "ZPRL_CACHE": str(Path(".cache").resolve()),
     }
     for name, value in defaults.items():
         os.environ.setdefault(name, value)

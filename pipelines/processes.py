@@ -119,7 +119,7 @@ def stream(
     Raises:
         Interrupted: it was stopped.
     """
-    variables = {**os.environ, **children.SAFE_PATH, "PYTHONUNBUFFERED": "1", "ZPRL_PYTHON": sys.executable, **(env or {})}
+    variables = {**children.environment(PYTHONUNBUFFERED="1", ZPRL_PYTHON=sys.executable), **(env or {})}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "errors": "replace"}
     process = subprocess.Popen(command, **pipes, stdin=stdin, start_new_session=True, env=variables, cwd=cwd)
     assert process.stdout is not None

@@ -66,7 +66,9 @@ def serve(*, mlflow_port: int = 5000, prefect_port: int = 4200, wait_s: float = 
     try:
         with open(log, "wb") as sink:
             for name, (command, _, _) in wanted.items():
-                children[name] = subprocess.Popen(command, stdout=sink, stderr=subprocess.STDOUT, start_new_session=True)
+                children[name] = subprocess.Popen(
+                    command, stdout=sink, stderr=subprocess.STDOUT, start_new_session=True, env=children.environment()
+                )
         waiting, end = dict(wanted), time.monotonic() + wait_s
         while True:
             for name, child in children.items():

@@ -248,7 +248,7 @@ def test_a_real_stage_gives_the_same_bytes_inside(project: Path, monkeypatch: py
 @pytest.mark.parametrize("module", ["finetune_sim", "evaluate", "evaluate_base", "stage_in_container"])
 def test_stages_with_a_world_import_no_orchestration(module: str) -> None:
     program = BLOCKED + f"import pipelines.{module}\nassert not {{'prefect', 'dvc', 'mlflow'}} & set(sys.modules)"
-    assert subprocess.run([sys.executable, "-c", program], check=False, cwd=ROOT).returncode == 0
+    assert subprocess.run([sys.executable, "-c", program], check=False, env=children.environment(PYTHONPATH=str(ROOT))).returncode == 0
 
 
 class Store:

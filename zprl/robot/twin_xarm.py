@@ -401,7 +401,11 @@ class XArmTwin:
         arguments = ["--host", self.host, "--folder", str(self.folder), "--parent", str(os.getpid())]
         with open(log, "wb") as file:
             self._process = subprocess.Popen(
-                children.python("-m", "zprl.robot.twin_xarm", *arguments), stdout=file, stderr=file, stdin=subprocess.DEVNULL
+                children.python("-m", "zprl.robot.twin_xarm", *arguments),
+                stdout=file,
+                stderr=file,
+                stdin=subprocess.DEVNULL,
+                env=children.environment(),
             )
         end = time.monotonic() + timeout
         while True:

@@ -183,7 +183,7 @@ class Supervisor:
                 remedy=f"read {self._log(name)}; the same command continues",
             )
         starts.append(now)
-        env = {**os.environ, **children.SAFE_PATH, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+        env = children.environment(OMP_NUM_THREADS="1", PYTHONUNBUFFERED="1")
         with open(self._log(name), "ab") as log:
             process = subprocess.Popen(
                 children.python("-m", *self._command(name)),

@@ -234,7 +234,7 @@ class _Worker:
             stdout=subprocess.PIPE,
             stderr=self._words,
             pass_fds=(memory,),
-            env={**os.environ, "OMP_NUM_THREADS": "1"},  # the processes are the threads
+            env=children.environment(OMP_NUM_THREADS="1"),  # the processes are the threads
             start_new_session=True,  # a Ctrl-C is for the parent, which may want to come to a resume point first
         )
         self.tell(order)

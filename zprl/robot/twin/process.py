@@ -56,7 +56,11 @@ class TwinProcess:
         log = self.folder / "log"
         with open(log, "wb") as file:
             self._process = subprocess.Popen(
-                children.python("-m", "zprl.robot.twin.serve", *self._arguments), stdout=file, stderr=file, stdin=subprocess.DEVNULL
+                children.python("-m", "zprl.robot.twin.serve", *self._arguments),
+                stdout=file,
+                stderr=file,
+                stdin=subprocess.DEVNULL,
+                env=children.environment(),
             )
         end = time.monotonic() + timeout
         with TwinControl(self.folder, timeout=0.5) as control:
