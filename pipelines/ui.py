@@ -62,16 +62,19 @@ def serve(*, mlflow_port: int = 5000, prefect_port: int = 4200, wait_s: float = 
         print(f"Prefect  {os.environ['PREFECT_API_URL'].removesuffix('/api')}  (PREFECT_API_URL)", flush=True)
     log = Path(".cache/ui.log")
     log.parent.mkdir(parents=True, exist_ok=True)
-    children: dict[str, subprocess.Popen[bytes]] = {}
+    home = Path(os.environ["PREFECT_HOME"]).expanduser().absolute()
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    servers: dict[str, subprocess.Popen[bytes]] = {}
     try:
         with open(log, "wb") as sink:
             for name, (command, _, _) in wanted.items():
-                children[name] = subprocess.Popen(
-                    command, stdout=sink, stderr=subprocess.STDOUT, start_new_session=True, env=children.environment()
-                )
+                # Prefect's migrations put the working folder first on its path; MLflow's files lie here.
+                cwd, env = home if name == "Prefect" else None, children.environment(PREFECT_HOME=str(home))
+                options = {"stdout": sink, "stderr": subprocess.STDOUT, "start_new_session": True}
+                servers[name] = subprocess.Popen(command, **options, cwd=cwd, env=env)
         waiting, end = dict(wanted), time.monotonic() + wait_s
         while True:
-            for name, child in children.items():
+            for name, child in servers.items():
                 if child.poll() is not None:
                     raise EnvironmentProblem(f"{name} ended with exit code {child.returncode}", remedy=f"its last words are in {log}")
             for name in [n for n, (_, health, _) in waiting.items() if environment.healthy(health)]:
@@ -88,5 +91,5 @@ def serve(*, mlflow_port: int = 5000, prefect_port: int = 4200, wait_s: float = 
         print("\nstopped", flush=True)
     finally:
         environment.UI_FILE.unlink(missing_ok=True)
-        for child in children.values():
+        for child in servers.values():
             stop_group(child, grace=(15.0, 10.0, 5.0))
