@@ -8,7 +8,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from zprl import durable, terminal
+from zprl import children, durable, terminal
 from zprl.errors import DataError, ZprlError
 
 UI_FILE = Path(".prefect/ui.json")
@@ -38,6 +38,7 @@ def running_prefect() -> str | None:
 def prepare() -> None:
     """Set the variables; call it before Prefect or MLflow is imported."""
     defaults = {
+        **children.SAFE_PATH,
         "PREFECT_HOME": str(Path(".prefect").resolve()),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",  # else an error in the log when offline
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",  # 7 s on a quiet machine, 87 s seen on a loaded one
@@ -47,7 +48,7 @@ def prepare() -> None:
         "DO_NOT_TRACK": "1",
         "MPLBACKEND": "Agg",
         "OMP_NUM_THREADS": "1",
-        "WARP_CACHE_PATH": str(Path(".cache/warp").resolve()),
+        "ZPRL_CACHE": str(Path(".cache").resolve()),
     }
     for name, value in defaults.items():
         os.environ.setdefault(name, value)

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from pipelines.stage import BASE, EPISODES, LEARNER, RUNS, SESSION, STEERING
-from zprl import config, durable, terminal
+from zprl import children, config, durable, terminal
 from zprl.config import Params
 from zprl.errors import ConfigError, DataError, EnvironmentProblem, ZprlError
 
@@ -114,7 +114,8 @@ def set_aside() -> None:
 def version() -> None:
     """Hand the session to DVC."""
     try:
-        done = subprocess.run([sys.executable, "-m", "dvc", "add", "--quiet", str(SESSION)], capture_output=True, text=True, check=False)
+        command, env = children.python("-m", "dvc", "add", "--quiet", str(SESSION)), children.environment()
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
     except OSError as error:
         raise EnvironmentProblem(f"dvc cannot be run: {error}", remedy="`zprl doctor`") from error
     if done.returncode:

@@ -20,7 +20,7 @@ import torch
 import yaml
 
 from tests.session_start import RL, memory
-from zprl import config, durable, seeding
+from zprl import children, config, durable, seeding
 from zprl.config import Real
 from zprl.data.normalizer import Normalizer
 from zprl.models.bundle import save_policy
@@ -119,8 +119,8 @@ class Session:
         (self.work / "settings.json").unlink(missing_ok=True)
         with open(self.work / "session.log", "ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-u", "-m", "tests.session_run", str(self.folder), str(self.work), *self.played],
-                stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=ROOT,
+                children.python("-u", "-m", "tests.session_run", str(self.folder), str(self.work), *self.played),
+                stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=children.environment(PYTHONPATH=str(ROOT)),
             )  # fmt: skip
 
     @property

@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+from zprl import children
 from zprl.cli_demos import demos_app
 from zprl.errors import DataError, EnvironmentProblem, GateRefused, Interrupted, ZprlError
 from zprl.terminal import console, say, say_error, say_json
@@ -440,6 +441,7 @@ def session_export(
 
 def main() -> None:
     """Entry point: expected failures become one sentence, a remedy and an exit code."""
+    os.environ.update(children.SAFE_PATH)
     try:
         app()
     except ZprlError as error:

@@ -34,7 +34,7 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from zprl import durable
+from zprl import children, durable
 from zprl.errors import DataError, EnvironmentProblem
 from zprl.robot import rotation
 
@@ -402,7 +402,11 @@ class XArmTwin:
         arguments = ["--host", self.host, "--folder", str(self.folder), "--parent", str(os.getpid())]
         with open(log, "wb") as file:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "zprl.robot.twin_xarm", *arguments], stdout=file, stderr=file, stdin=subprocess.DEVNULL
+                children.python("-m", "zprl.robot.twin_xarm", *arguments),
+                stdout=file,
+                stderr=file,
+                stdin=subprocess.DEVNULL,
+                env=children.environment(),
             )
         end = time.monotonic() + timeout
         while True:

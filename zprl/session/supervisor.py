@@ -10,7 +10,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections import deque
 from collections.abc import Callable
@@ -18,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from zprl import durable
+from zprl import children, durable
 from zprl.errors import DataError, EnvironmentProblem, Interrupted, ZprlError
 from zprl.robot.base import StopLevel
 from zprl.robot.events import Event, Level
@@ -242,10 +241,10 @@ class Supervisor:
                 remedy=f"read {self._log(name)}; the same command continues",
             )
         starts.append(begun)
-        env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+        env = children.environment(OMP_NUM_THREADS="1", PYTHONUNBUFFERED="1")
         with open(self._log(name), "ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", *self._command(name)],
+                children.python("-m", *self._command(name)),
                 stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=env, start_new_session=True,
             )  # fmt: skip
         self.children[name] = Child(name, process, begun, starts=starts)

@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from zprl import durable
+from zprl import children, durable
 from zprl.data.readers.handed import Handed, hand_over
 
 MEMORY_BYTES = 8 * 2**30
@@ -151,8 +151,9 @@ class Probe:
             self._files, theirs = socket.socketpair()
             with theirs:
                 number = theirs.fileno()
-                command = [sys.executable, "-m", __name__, str(number)]
-                self._child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, pass_fds=[number])
+                command, env = children.python("-m", __name__, str(number)), children.environment()
+                pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+                self._child = subprocess.Popen(command, **pipes, pass_fds=[number], env=env)
             if self._answer(START_S) is None:
                 self.close()
                 raise RuntimeError("the process that tries files first did not start")
