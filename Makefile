@@ -23,7 +23,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # What every process of a run shares: no window, one thread per process, caches inside the project.
 export MPLBACKEND := Agg
 export OMP_NUM_THREADS ?= 1
-export WARP_CACHE_PATH ?= $(CURDIR)/.cache/warp
+export ZPRL_CACHE ?= $(CURDIR)/.cache
 
 # Two workers, a file of tests each, in order: files of few long tests would otherwise come last, and alone.  What measures real time has the
 # machine to itself afterwards.

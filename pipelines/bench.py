@@ -16,13 +16,12 @@ from prefect import flow, task  # noqa: E402
 from prefect.cache_policies import NO_CACHE  # noqa: E402
 from prefect.futures import PrefectFuture  # noqa: E402
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner  # noqa: E402
-from rich.console import Console  # noqa: E402
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: E402
 
 from pipelines.cell import LOG, finished, ready, run, spent, verdict  # noqa: E402
 from pipelines.processes import sigterm_like_ctrl_c  # noqa: E402
 from pipelines.published import Choice, publish, take_over, write_down  # noqa: E402
-from zprl import durable  # noqa: E402
+from zprl import durable, terminal  # noqa: E402
 from zprl.bench import suite  # noqa: E402
 from zprl.bench.suite import Cell  # noqa: E402
 from zprl.errors import EnvironmentProblem, Interrupted, ZprlError  # noqa: E402
@@ -48,7 +47,7 @@ class _Watch:
 
     def __init__(self, cells: Sequence[Cell], jobs: int) -> None:
         self.cells, self.jobs = cells, jobs
-        console = Console(stderr=True)
+        console = terminal.console(stderr=True)
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         self.bar = Progress(*columns, console=console, disable=not console.is_terminal)
         done = sum(finished(cell) is not None for cell in cells)
@@ -75,7 +74,7 @@ class _Watch:
         number = sum(finished(other) is not None for other in self.cells)
         left = self.left()
         self.bar.update(self.task, completed=number, description=f"runs, about {left} left" if left else "runs")
-        print(f"[{number}/{len(self.cells)}] {cell.name}: {text}" + (f"; about {left} left" if left else ""), flush=True)
+        terminal.say(f"[{number}/{len(self.cells)}] {cell.name}: {text}" + (f"; about {left} left" if left else ""))
 
 
 @flow(name="zprl-bench", flow_run_name="{name}", retries=0)

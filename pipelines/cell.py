@@ -17,13 +17,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from pipelines.processes import StageError, stream
-from zprl import durable, provenance
+from zprl import children, durable, names, provenance, strict_yaml
 from zprl.bench import results, suite
 from zprl.bench.suite import Cell
 from zprl.errors import ConfigError, DataError, Interrupted, ZprlError
+from zprl.terminal import say, say_error
 from zprl.tracking import PARENT_VARIABLE, open_pipeline_tracker
 
 DONE = "cell.json"
@@ -62,18 +61,23 @@ def ready(base: Cell) -> bool:
 
 def claimed(cell: Cell) -> bool:
     """Whether what is in the folder comes from the cell's numbers."""
-    return (cell.folder / KEY).exists() and (cell.folder / KEY).read_text() == cell.key
+    return (cell.folder / KEY).exists() and _key(cell.folder) == cell.key
+
+
+def _key(folder: Path) -> str:
+    """What the folder's content comes from, as it says itself."""
+    return durable.read_bytes(folder / KEY, 64).decode(errors="replace")
 
 
 def claim(cell: Cell) -> None:
     """Make the folder the cell's; what was done there with other numbers is set aside, and comes back with them."""
     here = cell.folder
     if (here / KEY).exists() and not claimed(cell):
-        here.rename(here.with_name(f"{here.name}.{(here / KEY).read_text()}"))
+        here.rename(names.inside(here.parent, f"{here.name}.{_key(here)[:16]}"))
     if not here.exists() and (kept := here.with_name(f"{here.name}.{cell.key}")).exists():
         kept.rename(here)
     here.mkdir(parents=True, exist_ok=True)
-    durable.write_text(here / "params.yaml", yaml.safe_dump(cell.params, sort_keys=False))
+    durable.write_text(here / "params.yaml", strict_yaml.dump(cell.params))
     durable.write_text(here / KEY, cell.key)
 
 
@@ -98,7 +102,7 @@ def prepare(cell: Cell) -> None:
 
 def commands(cell: Cell) -> list[list[str]]:
     """What runs in the folder, in order."""
-    stage = [sys.executable, "-m"]
+    stage = children.python("-m")
     if cell.base is not None:
         return [[*stage, "pipelines.finetune_sim", "finetune_sim"], [*stage, "pipelines.evaluate", "latent"]]
     found = [[*stage, f"pipelines.{name}"] for name in ("ingest", "pretrain", "evaluate_base")]
@@ -163,7 +167,7 @@ def run(cell: Cell, name: str, *, parent: str | None = None, stopping: Callable[
                 if code == Interrupted.exit_code:
                     raise Interrupted(f"{name} stopped on request", remedy="run the same command again to continue")
                 if code:
-                    raise StageError(command[2].removeprefix("pipelines."), code)
+                    raise StageError(command[3].removeprefix("pipelines."), code)
         finally:
             durable.write_json(cell.folder / TIME, {"wall_s": round(before + time.monotonic() - started, 1)})
         found = outcome(cell)
@@ -203,7 +207,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for cell in wanted:
         if not (ready(cell) if cell.base is None else finished(cell)):
             run(cell, cell.name)
-    print(f"{found[0].name}: {verdict(found[0])}")
+    say(f"{found[0].name}: {verdict(found[0])}")
 
 
 if __name__ == "__main__":
@@ -213,5 +217,5 @@ if __name__ == "__main__":
     except KeyboardInterrupt:
         sys.exit(Interrupted.exit_code)
     except ZprlError as error:
-        print(error, file=sys.stderr)
+        say_error(error)
         sys.exit(error.exit_code)

@@ -21,6 +21,8 @@ def main() -> int:
         return 5
     from dvc.cli import main as dvc
 
+    # Our stages ask for it themselves (pipelines/python); a project's own may be a script that imports what lies beside it.
+    os.environ.pop("PYTHONSAFEPATH", None)
     return int(dvc(["repro", "--single-item", stage]))
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import urllib.error
 import urllib.request
 from pathlib import Path
 
-from zprl.errors import ZprlError
+from zprl import children, durable, terminal
+from zprl.errors import DataError, ZprlError
 
 UI_FILE = Path(".prefect/ui.json")
 """Written by ``zprl ui``: the address of the Prefect server it started for this project."""
@@ -29,8 +29,8 @@ def healthy(url: str, *, timeout_s: float = 1.0) -> bool:
 def running_prefect() -> str | None:
     """API address of this project's Prefect server, if ``zprl ui`` has one running."""
     try:
-        url = str(json.loads(UI_FILE.read_text())["prefect_api"])
-    except (OSError, ValueError, KeyError, TypeError):
+        url = str(durable.read_json(UI_FILE)["prefect_api"])
+    except (DataError, KeyError, TypeError):
         return None
     return url if healthy(f"{url}/health") else None
 
@@ -38,6 +38,7 @@ def running_prefect() -> str | None:
 def prepare() -> None:
     """Set the variables; call it before Prefect or MLflow is imported."""
     defaults = {
+        **children.SAFE_PATH,
         "PREFECT_HOME": str(Path(".prefect").resolve()),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",  # else an error in the log when offline
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",  # 7 s on a quiet machine, 87 s seen on a loaded one
@@ -47,7 +48,7 @@ def prepare() -> None:
         "DO_NOT_TRACK": "1",
         "MPLBACKEND": "Agg",
         "OMP_NUM_THREADS": "1",
-        "WARP_CACHE_PATH": str(Path(".cache/warp").resolve()),
+        "ZPRL_CACHE": str(Path(".cache").resolve()),
     }
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
@@ -59,6 +60,7 @@ class _OneSentence(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         if record.exc_info and isinstance(record.exc_info[1], ZprlError):
             record.exc_info = None
+        record.msg, record.args = terminal.block(record.getMessage()), ()
         return True
 
 

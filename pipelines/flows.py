@@ -7,7 +7,6 @@ Who owns what: DVC decides what is up to date, Prefect when and where things run
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,7 +27,7 @@ from prefect.runtime import flow_run  # noqa: E402
 
 from pipelines import graph, reconcile, summary  # noqa: E402
 from pipelines.processes import StageError, StageResult, run_stage, stream  # noqa: E402
-from zprl import config, errors  # noqa: E402
+from zprl import children, config, errors  # noqa: E402
 from zprl.tracking import PARENT_VARIABLE, Tracker, open_pipeline_tracker  # noqa: E402
 
 SESSION_STAGE = "finetune_real"
@@ -59,7 +58,7 @@ def run_one(stage: str) -> StageResult:
 @task(task_run_name="robot_session", retries=0, cache_policy=NO_CACHE)
 def live_session() -> None:
     """Live a session with the robot, unless there is one that fits; hand it to DVC."""
-    code, _ = stream([sys.executable, "-m", "pipelines.robot_session"], get_run_logger().info)
+    code, _ = stream(children.python("-m", "pipelines.robot_session"), get_run_logger().info)
     if code == errors.Interrupted.exit_code:
         raise errors.Interrupted("the session stopped on request", remedy="run the same command again to continue")
     if code:

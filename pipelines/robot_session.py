@@ -15,9 +15,9 @@ import time
 from pathlib import Path
 
 from pipelines.stage import BASE, EPISODES, LEARNER, RUNS, SESSION, STEERING
-from zprl import config, durable
+from zprl import children, config, durable, terminal
 from zprl.config import Params
-from zprl.errors import ConfigError, DataError, EnvironmentProblem, Interrupted, ZprlError
+from zprl.errors import ConfigError, DataError, EnvironmentProblem, ZprlError
 
 WORK = RUNS / "session"
 SIMULATED = {"latent": "latent", "action": "action_residual"}
@@ -114,7 +114,8 @@ def set_aside() -> None:
 def version() -> None:
     """Hand the session to DVC."""
     try:
-        done = subprocess.run([sys.executable, "-m", "dvc", "add", "--quiet", str(SESSION)], capture_output=True, text=True, check=False)
+        command, env = children.python("-m", "dvc", "add", "--quiet", str(SESSION)), children.environment()
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
     except OSError as error:
         raise EnvironmentProblem(f"dvc cannot be run: {error}", remedy="`zprl doctor`") from error
     if done.returncode:
@@ -123,7 +124,7 @@ def version() -> None:
 
 def say(text: str) -> None:
     """One line of progress, at once."""
-    print(f"[robot_session] {text}", flush=True)
+    terminal.say(f"[robot_session] {text}")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -139,11 +140,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         live(config.load(), stopping=stopping)
         version()
-    except Interrupted as error:
-        print(f"Interrupted: {error}", file=sys.stderr, flush=True)
-        return error.exit_code
     except ZprlError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+        terminal.say_error(error)
         return error.exit_code
     return 0
 

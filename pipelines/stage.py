@@ -23,7 +23,7 @@ from types import FrameType
 from typing import NoReturn
 
 from pipelines import container
-from zprl import config, durable, provenance
+from zprl import config, durable, provenance, terminal
 from zprl.errors import Interrupted, ZprlError
 from zprl.run_dir import RunDir
 from zprl.tracking import Tracker, open_tracker
@@ -83,7 +83,7 @@ class Stage:
 
     def say(self, text: str) -> None:
         """Print one line of progress, at once, so that it streams through DVC and Prefect."""
-        print(f"[{self.name}] {text}", flush=True)
+        terminal.say(f"[{self.name}] {text}")
 
 
 def _die_with_parent() -> None:
@@ -140,7 +140,7 @@ def main(
             body, folder = container.instead(image), f"{name}-container"
         execute(name, body, sections=sections, inputs=inputs, folder=folder)
     except ZprlError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+        terminal.say_error(error)
         code = error.exit_code
     sys.stdout.flush()
     sys.stderr.flush()

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 from pipelines import environment
 from pipelines.processes import sigterm_like_ctrl_c, stop_group
-from zprl import durable
+from zprl import children, durable
 from zprl.errors import EnvironmentProblem
 from zprl.tracking.mlflow_tracker import ARTIFACT_FOLDER, tracking_uri
 
@@ -31,15 +30,15 @@ def _port_free(port: int) -> bool:
 
 def _commands(mlflow_port: int, prefect_port: int) -> dict[str, tuple[list[str], str, str]]:
     """Command, health address and page of each server; a remote one is only named."""
-    python = sys.executable
     wanted: dict[str, tuple[list[str], str, str]] = {}
     uri = tracking_uri()
     if not uri.startswith(("http://", "https://")):
-        command = [python, "-m", "mlflow", "server", "--host", HOST, "--port", str(mlflow_port), "--workers", "1"]
+        command = children.python("-m", "mlflow", "server", "--host", HOST, "--port", str(mlflow_port), "--workers", "1")
+        command += ["--uvicorn-opts", f"--app-dir={os.devnull}"]  # it would be the working folder, first on the server's path
         command += ["--backend-store-uri", uri, "--artifacts-destination", ARTIFACT_FOLDER]
         wanted["MLflow"] = (command, f"http://{HOST}:{mlflow_port}/health", f"http://{HOST}:{mlflow_port}")
     if not os.environ.get("PREFECT_API_URL"):
-        command = [python, "-m", "prefect", "server", "start", "--host", HOST, "--port", str(prefect_port)]
+        command = children.python("-m", "prefect", "server", "start", "--host", HOST, "--port", str(prefect_port))
         wanted["Prefect"] = (command, f"http://{HOST}:{prefect_port}/api/health", f"http://{HOST}:{prefect_port}")
     return wanted
 
@@ -63,14 +62,19 @@ def serve(*, mlflow_port: int = 5000, prefect_port: int = 4200, wait_s: float = 
         print(f"Prefect  {os.environ['PREFECT_API_URL'].removesuffix('/api')}  (PREFECT_API_URL)", flush=True)
     log = Path(".cache/ui.log")
     log.parent.mkdir(parents=True, exist_ok=True)
-    children: dict[str, subprocess.Popen[bytes]] = {}
+    home = Path(os.environ["PREFECT_HOME"]).expanduser().absolute()
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    servers: dict[str, subprocess.Popen[bytes]] = {}
     try:
         with open(log, "wb") as sink:
             for name, (command, _, _) in wanted.items():
-                children[name] = subprocess.Popen(command, stdout=sink, stderr=subprocess.STDOUT, start_new_session=True)
+                # Prefect's migrations put the working folder first on its path; MLflow's files lie here.
+                cwd, env = home if name == "Prefect" else None, children.environment(PREFECT_HOME=str(home))
+                options = {"stdout": sink, "stderr": subprocess.STDOUT, "start_new_session": True}
+                servers[name] = subprocess.Popen(command, **options, cwd=cwd, env=env)
         waiting, end = dict(wanted), time.monotonic() + wait_s
         while True:
-            for name, child in children.items():
+            for name, child in servers.items():
                 if child.poll() is not None:
                     raise EnvironmentProblem(f"{name} ended with exit code {child.returncode}", remedy=f"its last words are in {log}")
             for name in [n for n, (_, health, _) in waiting.items() if environment.healthy(health)]:
@@ -87,5 +91,5 @@ def serve(*, mlflow_port: int = 5000, prefect_port: int = 4200, wait_s: float = 
         print("\nstopped", flush=True)
     finally:
         environment.UI_FILE.unlink(missing_ok=True)
-        for child in children.values():
+        for child in servers.values():
             stop_group(child, grace=(15.0, 10.0, 5.0))

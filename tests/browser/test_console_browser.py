@@ -16,7 +16,9 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests import console_scene
+from zprl.session import clock
 from zprl.session.console.access import Access, Secrets
+from zprl.session.console.app import Refused
 from zprl.session.console.serve import Console
 from zprl.session.console.state import ConsoleState, EpisodeRow
 from zprl.session.inputs import OperatorInput, this_user
@@ -50,6 +52,7 @@ class Session:
         image = console_scene.picture(0.35)
         while not self._end.wait(0.2):
             if self.alive:
+                self.now = self.now.model_copy(update={"at": clock.now()})
                 self.source.publish(self.now)
                 self.source.publish_frame("front", image)
 
@@ -312,15 +315,22 @@ def test_a_lost_connection_and_a_stop_that_gets_through_in_the_end(context, sess
     assert session.inputs.empty()
 
 
-def test_a_failed_label_is_told(context, session: Session) -> None:
+@pytest.mark.parametrize(
+    ("problem", "told"),
+    [
+        (Refused("it was discarded"), "Refused: success, episode 58. it was discarded"),
+        (RuntimeError("bus closed"), "Not sent: success, episode 58. Press again."),
+    ],
+)
+def test_a_label_that_is_not_taken_is_told(context, session: Session, problem: Exception, told: str) -> None:
     def refuse(found: OperatorInput) -> None:
-        raise RuntimeError("bus closed")
+        raise problem
 
     with Console(session.source, refuse) as console:
         page = context.new_page()
         page.goto(console.link())
         button(page, "success").click()
-        expect(page.locator("#said")).to_contain_text("Refused: success, episode 58. the session did not take it: bus closed")
+        expect(page.locator("#said")).to_have_text(told, timeout=SLOW_MS)
 
 
 def test_texts_are_texts(page, session: Session) -> None:

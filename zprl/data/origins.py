@@ -20,7 +20,7 @@ from zprl.errors import DataError
 
 SOURCES = "sources.json"
 FORMAT_VERSION = 1
-MAX_BYTES = 2**30
+MAX_BYTES = 128 * 2**20
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
@@ -65,11 +65,9 @@ class Origins(_Fixed):
     @classmethod
     def read(cls, path: Path) -> Self:
         """Read the file, or raise :class:`DataError`."""
-        if path.is_file() and path.stat().st_size > MAX_BYTES:
-            raise DataError(f"{path} is larger than {MAX_BYTES} bytes", remedy="run the ingest stage again (dvc repro ingest)")
         try:
-            return cls.model_validate(durable.read_json(path))
-        except (ValidationError, RecursionError) as error:
+            return cls.model_validate(durable.read_json(path, limit=MAX_BYTES))
+        except ValidationError as error:
             first = str(error).splitlines()[0]
             raise DataError(
                 f"{path} does not say where episodes come from: {first}", remedy="run the ingest stage again (dvc repro ingest)"

@@ -34,6 +34,7 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from zprl import children, durable
 from zprl.errors import DataError, EnvironmentProblem
 from zprl.robot import rotation
 
@@ -316,9 +317,10 @@ async def _serve(host: str, folder: Path) -> None:
         with contextlib.suppress(asyncio.LimitOverrunError, OSError, ValueError):
             while line := await reader.readline():
                 try:
-                    answer = box.change(Change.model_validate_json(line)).model_dump_json()
-                except ValidationError as error:
-                    answer = json.dumps({"error": error.errors()[0]["msg"]})
+                    answer = box.change(Change.model_validate(durable.parse_json(line, "a change", limit=MAX_LINE))).model_dump_json()
+                except (DataError, ValidationError) as error:
+                    said = error.message if isinstance(error, DataError) else error.errors()[0]["msg"]
+                    answer = json.dumps({"error": said})
                 writer.write(answer.encode() + b"\n")
                 await writer.drain()
         writer.close()
@@ -400,7 +402,11 @@ class XArmTwin:
         arguments = ["--host", self.host, "--folder", str(self.folder), "--parent", str(os.getpid())]
         with open(log, "wb") as file:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "zprl.robot.twin_xarm", *arguments], stdout=file, stderr=file, stdin=subprocess.DEVNULL
+                children.python("-m", "zprl.robot.twin_xarm", *arguments),
+                stdout=file,
+                stderr=file,
+                stdin=subprocess.DEVNULL,
+                env=children.environment(),
             )
         end = time.monotonic() + timeout
         while True:
@@ -428,7 +434,7 @@ class XArmTwin:
         except OSError as error:
             raise EnvironmentProblem(f"the double at {self.host} does not answer: {error}", remedy="is its process alive?") from error
         try:
-            return BoxState.model_validate_json(line)
+            return BoxState.model_validate(durable.parse_json(line, "the answer", limit=MAX_LINE))
         except ValidationError as error:
             raise DataError(f"the double refused: {line[:300]!r}", remedy="see zprl.robot.twin_xarm.Change") from error
 

@@ -37,6 +37,8 @@ def moment(plan: dict) -> Moment:
         episode=int(plan["next"]) if plan["state"] == State.AWAIT_RESET else number or None,
         label_episode=pending[0] if pending else number if open_ else None,
         paused=bool(plan["paused"]),
+        seq=int(plan["seq"]),
+        at=float(plan["at"]),
     )
 
 

@@ -13,10 +13,14 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from zprl import durable
 from zprl.errors import DataError
 from zprl.session.journal import Appender
 
-MAX_BYTES = 64 * 2**20
+MAX_BYTES = 8 * 2**20
+"""Longest journal: 50,000 labels."""
+MAX_LINE = 8192
+"""Of one label, in bytes: source and nonce have at most 200 letters each."""
 CHECK_DIGITS = 16
 
 
@@ -124,15 +128,14 @@ class LabelJournal:
     def _decode(self, raw: bytes) -> tuple[Label, str]:
         number = len(self._lines) + 1
         try:
-            fields = json.loads(raw)
+            fields = durable.parse_json(raw, "it", limit=MAX_LINE)
             check = fields.pop("check")
             line = Label.model_validate(fields)
             text, wanted = _encode(line, self._check)
-            known = {other.seq for other in self._lines}
-            fits = line.seq == number and (line.supersedes is None or line.supersedes in known)
+            fits = line.seq == number and (line.supersedes is None or line.supersedes < number)
             if text != raw or check != wanted or not fits:
                 raise ValueError("its check does not fit")
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except (DataError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(
                 f"{self.path}, line {number} is damaged: {str(error).splitlines()[0]}",
                 remedy="restore the file from a copy (`dvc checkout`)",

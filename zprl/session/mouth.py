@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from zprl.session.bus import Bus
+from zprl.session.clock import now
 from zprl.session.inputs import OperatorInput
 from zprl.session.signals import Input
 
@@ -67,7 +68,7 @@ class Mouth:
         """
         with self._lock:
             self.bus.publish("beat", more)
-            self._said = [said for said in self._said if said.left > 0]
+            self._said = [said for said in self._said if said.left > 0 and not said.press.refusal(said.press.seq, now())]
             for said in self._said:
                 said.left -= 1
                 self._publish(said.press)

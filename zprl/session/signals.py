@@ -61,6 +61,8 @@ class Input(enum.StrEnum):
     RELEASE = "release"
 
 
+CONFIRM_CELL = "Confirm that the cell is clear and the stop is in your hand"
+"""What a person confirms, by ``clear``, before a real arm moves at the start of every run of a session."""
 LABELS = {Input.SUCCESS: Label.SUCCESS, Input.FAILURE: Label.FAILURE, Input.DISCARD: Label.DISCARD}
 
 

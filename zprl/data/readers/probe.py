@@ -23,10 +23,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from zprl import durable
+from zprl import children, durable
 from zprl.data.readers.handed import Handed, hand_over
 
 MEMORY_BYTES = 8 * 2**30
+MAX_ANSWER = 128 * 2**20
+"""Longest line between the two, in bytes: 100,000 episodes of ten arrays have 60 MB."""
 START_S = 120.0
 """Time for the child to import its modules, on a slow disk too."""
 
@@ -75,7 +77,7 @@ class Probe:
         answer, code = self._request(request, limit_s, file.fileno())
         if answer is None:
             return f"reading it does not end within {limit_s:g} s" if code is None else f"reading it ends the reader with code {code}"
-        said = json.loads(answer)
+        said = durable.parse_json(answer, "what was read", limit=MAX_ANSWER)
         return said if isinstance(said, str) else Handed(file, said)
 
     def read_as(self, reader: Any, path: Path) -> Handed | str:
@@ -86,7 +88,7 @@ class Probe:
     def ask(self, question: str, path: Path, reader: str) -> Any:
         """``owns`` or ``facts`` of a file, or ``None`` where looking at it does not end well."""
         answer, _ = self._request({"ask": question, "path": str(path.absolute()), "obs_keys": None, "reader": reader}, BASE_S)
-        return None if answer is None else json.loads(answer)
+        return None if answer is None else durable.parse_json(answer, "what was read", limit=MAX_ANSWER)
 
     def call(self, function: str, *, limit_s: float, file: BinaryIO | None = None, **arguments: Any) -> Any:
         """What a function of this package, ``module:name``, returns in the child; arguments and answer are plain JSON.
@@ -108,7 +110,7 @@ class Probe:
         if line is None:
             message = f"reading it does not end within {limit_s:g} s" if code is None else f"reading it ends the reader with code {code}"
             raise RefusedError("D01", message, "copy it again from its source, or run `dvc pull`")
-        answer = json.loads(line)
+        answer = durable.parse_json(line, "what was read", limit=MAX_ANSWER)
         if "refused" in answer:
             raise RefusedError(*answer["refused"])
         return answer["value"]
@@ -149,8 +151,9 @@ class Probe:
             self._files, theirs = socket.socketpair()
             with theirs:
                 number = theirs.fileno()
-                command = [sys.executable, "-m", __name__, str(number)]
-                self._child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, pass_fds=[number])
+                command, env = children.python("-m", __name__, str(number)), children.environment()
+                pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+                self._child = subprocess.Popen(command, **pipes, pass_fds=[number], env=env)
             if self._answer(START_S) is None:
                 self.close()
                 raise RuntimeError("the process that tries files first did not start")
@@ -165,10 +168,12 @@ class Probe:
             selector.register(child.stdout, selectors.EVENT_READ)
             if not selector.select(limit_s):
                 return None
-        line = child.stdout.readline()
-        if not line:
+        line = child.stdout.readline(MAX_ANSWER)
+        if not line.endswith("\n"):  # dead, or saying more than it may
+            child.kill()
             child.wait()
-        return line or None
+            return None
+        return line
 
 
 PROBE = Probe()
@@ -191,7 +196,7 @@ def _serve() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     _say("ready")
     for line in sys.stdin:
-        request = json.loads(line)
+        request = durable.parse_json(line, "a request", limit=MAX_ANSWER)
         if "call" in request:
             with _received(files) if request["file"] else contextlib.nullcontext() as file:
                 _say(_called(request["call"], request["arguments"] | ({} if file is None else {"file": file})))

@@ -8,7 +8,6 @@ every step.  A worker that does not answer is ended, and one whose parent ends i
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import socket
@@ -21,11 +20,11 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import torch
 
-from zprl import seeding
+from zprl import durable, seeding
 from zprl.envs import rotation
 from zprl.envs.base import StepResult, TaskSpec, check_action
 from zprl.envs.isaacgym import worker as wire
-from zprl.errors import ConfigError, EnvironmentProblem
+from zprl.errors import ConfigError, DataError, EnvironmentProblem
 
 if TYPE_CHECKING:
     from zprl.config import Task
@@ -85,11 +84,11 @@ def interpreter() -> str:
     path = os.environ.get(PYTHON_VARIABLE)
     if not path:
         raise EnvironmentProblem(f"Isaac Gym needs a Python of its own, and {PYTHON_VARIABLE} is not set", remedy=_REMEDY)
-    ask = [path, "-c", "import json, sys; print(json.dumps(sys.version_info[:2]))"]
+    ask = [path, "-I", "-c", "import json, sys; print(json.dumps(sys.version_info[:2]))"]  # -I: Python 3.8 has no -P
     try:
         said = subprocess.run(ask, capture_output=True, text=True, timeout=60, check=True, env=_variables(path)).stdout
-        version = tuple(json.loads(said))
-    except (OSError, subprocess.SubprocessError, ValueError) as error:
+        version = tuple(durable.parse_json(said, "its version"))
+    except (DataError, OSError, subprocess.SubprocessError, TypeError, ValueError) as error:
         raise EnvironmentProblem(f"{PYTHON_VARIABLE}: {path} does not run as Python ({type(error).__name__})", remedy=_REMEDY) from error
     if version != VERSION and not os.environ.get(ANY_PYTHON_VARIABLE):
         spoken = ".".join(map(str, version))
@@ -123,7 +122,8 @@ class IsaacGymWorlds:
         self._worker = _Worker(interpreter(), task.name)
         self._seed, self._tables, self._started = 0, dict[int, torch.Tensor](), False
         self._episode = torch.zeros(num_envs, dtype=torch.long)
-        order = {"file": str(file), "assets": os.environ.get(ASSETS_VARIABLE, ""), "num_envs": num_envs}
+        assets = os.environ.get(ASSETS_VARIABLE)
+        order = {"file": str(file), "assets": str(Path(assets).absolute()) if assets else "", "num_envs": num_envs}
         order |= {"episode_steps": task.episode_steps, "device": device}
         try:
             about, arrays = self._worker.ask(order, {}, START_S)
@@ -227,12 +227,13 @@ class _Worker:
         self._end, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
-                [python, wire.__file__, str(theirs.fileno())],
+                [str(Path(python).absolute()), str(Path(wire.__file__).absolute()), str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
                 stdout=self._words,
                 stderr=self._words,
                 pass_fds=(theirs.fileno(),),
                 env=_variables(python),
+                cwd="/",  # Python 3.8 knows no safe path, and nothing in the working folder is the worker's
                 start_new_session=True,  # a Ctrl-C is for the parent, which may want to come to a resume point first
             )
 

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self
 import numpy as np
 import torch
 
-from zprl import errors
+from zprl import children, durable, errors
 from zprl.envs.base import StepResult, TaskSpec, check_action
 from zprl.errors import ConfigError, EnvironmentProblem
 
@@ -229,12 +229,12 @@ class _Worker:
         self._name = f"the process of worlds {first} to {first + count - 1}"
         self._words = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the process lives
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "zprl.envs.mujoco.worker"],
+            children.python("-m", "zprl.envs.mujoco.worker"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._words,
             pass_fds=(memory,),
-            env={**os.environ, "OMP_NUM_THREADS": "1"},  # the processes are the threads
+            env=children.environment(OMP_NUM_THREADS="1"),  # the processes are the threads
             start_new_session=True,  # a Ctrl-C is for the parent, which may want to come to a resume point first
         )
         self.tell(order)
@@ -258,7 +258,7 @@ class _Worker:
             raise EnvironmentProblem(
                 f"{self._name} ended{self._fate()}", remedy="if memory ran out (SIGKILL), take fewer environments or task.workers"
             )
-        return dict(json.loads(line))
+        return dict(durable.parse_json(line, f"the answer of {self._name}"))
 
     def dismiss(self) -> None:
         """Tell it to end."""

@@ -10,6 +10,7 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
+from zprl import durable
 from zprl.robot.twin.control import ControlServer, Inject, Look, Place, Reset, Tracker, TwinState
 from zprl.robot.twin.franka_server import FrankaServer, Pace
 from zprl.robot.twin.gap import Gap
@@ -41,7 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
     running = [True]
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: running.clear())
-    gap = Gap.model_validate_json(options.gap)
+    gap = Gap.model_validate(durable.parse_json(options.gap, "--gap"))
     options.folder.mkdir(parents=True, exist_ok=True)
     world = World(gap)
     server = FrankaServer(world, options.host, patience=options.patience, seed=options.seed)

@@ -18,12 +18,13 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from zprl.session.clock import now
 from zprl.session.console.access import COOKIE_S, Access
 from zprl.session.console.limits import Bucket
 from zprl.session.console.security import Guard, no, peer
 from zprl.session.console.state import NAME, ConsoleState
 from zprl.session.console.streams import Streams
-from zprl.session.inputs import CONSOLE, Author, EpisodeNumber, Nonce, OperatorInput
+from zprl.session.inputs import CONSOLE, Author, EpisodeNumber, Nonce, OperatorInput, Seq, Stamp
 from zprl.session.signals import LABELS, Input
 
 REMEMBERED = 4096
@@ -39,8 +40,16 @@ PROBLEMS = {
     "too many": "Too many attempts. Wait a few seconds.",
 }
 
+
+class Refused(Exception):
+    """The session took the press in and refused it; the text says why."""
+
+
 SendInput = Callable[[OperatorInput], Awaitable[str | None] | str | None]
-"""Hands an input to the session: must not block; may tell in a sentence what became of it; raises when nobody takes it."""
+"""Hands an input to the session: must not block; may tell in a sentence what became of it.
+
+Raises :class:`Refused` when the session refuses it, anything else when nobody takes it.
+"""
 
 
 class Press(BaseModel):
@@ -52,6 +61,8 @@ class Press(BaseModel):
     episode: EpisodeNumber | None = None
     nonce: Nonce = Field(min_length=8)
     confirmed: bool = Field(False, description="`clear` lets a stopped arm move: the page asks twice.")
+    seq: Seq | None = Field(None, description="Of the snapshot that it answers; the e-stop needs none.")
+    at: Stamp | None = Field(None, description="Of the same snapshot.")
 
     @model_validator(mode="after")
     def _whole(self) -> Press:
@@ -59,6 +70,8 @@ class Press(BaseModel):
             raise ValueError("a label names its episode")
         if self.kind is Input.CLEAR and not self.confirmed:
             raise ValueError("clear is confirmed")
+        if self.kind is not Input.ESTOP and (self.seq is None or self.at is None):
+            raise ValueError("a press names the state that it answers")
         return self
 
 
@@ -74,10 +87,11 @@ class Presses:
 
     Args:
         send: See :data:`SendInput`.
+        seq: Returns the number of the present situation; ``None`` before the first snapshot.
     """
 
-    def __init__(self, send: SendInput) -> None:
-        self._send = send
+    def __init__(self, send: SendInput, seq: Callable[[], int | None] = lambda: None) -> None:
+        self._send, self._seq = send, seq
         self._known: OrderedDict[str, tuple[OperatorInput, asyncio.Task[str | None]]] = OrderedDict()
         self._bucket = Bucket(*PRESSES)
         self._last_stop = ""
@@ -89,13 +103,16 @@ class Presses:
             press: What was pressed.
             author: Who has logged in; ``None``: nobody, which only the e-stop allows.
         """
-        found = OperatorInput(kind=press.kind, episode=press.episode, nonce=press.nonce, source=CONSOLE, author=author)
+        fields = press.model_dump(include={"kind", "episode", "nonce", "seq", "at"})
+        found = OperatorInput(**fields, source=CONSOLE, author=author)
         if found.kind is Input.ESTOP:
             return await self._stop(found)
         before = self._known.get(found.nonce)
         if before and before[0] != found:
             return 409, Outcome(status="refused", text="this press was something else before")
         repeated = before is not None
+        if not repeated and (refusal := found.refusal(self._seq(), now())):
+            return 409, Outcome(status="refused", text=refusal)
         if not (repeated or self._bucket.take()):
             return 429, Outcome(status="refused", text="too many presses; wait a moment")
         if not repeated:
@@ -107,6 +124,8 @@ class Presses:
             task = before[1]
         try:
             text = await asyncio.shield(task)
+        except Refused as refused:
+            return 409, Outcome(status="refused", text=str(refused)[:500])
         except Exception as error:
             if self._known.get(found.nonce, (None, None))[1] is task:
                 del self._known[found.nonce]  # it never arrived, so the same press may be tried again
@@ -158,7 +177,8 @@ def make_app(
         names: Further host names under which the page is reached (a TLS proxy's).
         any_address: Whether the page may be reached under any address of this machine.
     """
-    presses, streams = Presses(send), streams or Streams()
+    presses = Presses(send, lambda: source.snapshot and source.snapshot.seq)
+    streams = streams or Streams()
 
     async def login_page(request: Request) -> Response:
         return _login_page()

@@ -8,6 +8,9 @@ const DOUBLE_MS = 300; // two presses of one button within this time are one
 const CONFIRM_MS = 5000;
 const STOP_CONFIRM_MS = 2000; // the session tells that it has stopped within this time, or somebody must look
 const FRAME_MS = 100;
+const PRESS_S = 2; // age at which the session takes a press no more
+const ANSWER_MS = 3000;
+const SETTLE_MS = 10000;
 
 const WORDS = {
   IDLE: "Idle", HOMING: "Homing", AWAIT_RESET: "Your turn: reset", RUNNING: "Running", INTERVENTION: "You have the arm", STOPPING: "Stopping",
@@ -83,13 +86,14 @@ function say(words, bad = false) {
 }
 
 async function press(kind, episode = null, extra = {}) {
-  const body = { kind, episode, nonce: nonce(), ...extra };
+  const body = { kind, episode, nonce: nonce(), seq: now.seq, at: now.at, ...extra };
   const what = kind.replace("_", " ") + (episode === null ? "" : `, episode ${episode}`);
   try {
-    const outcome = await post(body, 4000);
+    const outcome = await post(body, ANSWER_MS);
+    if (outcome.status === "failed") return settle(body, what);
     say(outcome.ok ? outcome.text || `Sent: ${what}` : `Refused: ${what}. ${outcome.text}`, !outcome.ok);
   } catch {
-    say(`Not sent: ${what}. Press again.`, true);
+    await settle(body, what);
   }
 }
 
@@ -114,7 +118,19 @@ async function estop() {
   if (!stopping) say("E-stop sent, but not confirmed. Use the robot's own stop.", true);
 }
 
+/** No answer came.  The stream tells what became of the press; once it is too old, the session cannot take it any more. */
+async function settle(body, what) {
+  say(`No answer yet: ${what}`, true);
+  for (const end = performance.now() + SETTLE_MS; performance.now() < end; await new Promise((resolve) => setTimeout(resolve, 100))) {
+    const answer = now.answers.find((known) => known.nonce === body.nonce);
+    if (answer) return say(answer.refusal ? `Refused: ${what}. ${answer.refusal}` : `Sent: ${what}`, Boolean(answer.refusal));
+    if (live() && now.at > body.at + PRESS_S) return say(`Not sent: ${what}. Press again.`, true);
+  }
+  say(`No answer: ${what}. It may have been sent. Look at the arm before you press again.`, true);
+}
+
 let asked = 0;
+let askedSeq = null;
 
 /** `clear` lets a stopped arm move again, so it is asked twice. */
 function clearStop() {
@@ -124,6 +140,7 @@ function clearStop() {
     press("clear", null, { confirmed: true });
   } else {
     button.classList.add("sure");
+    askedSeq = now.seq;
     button.firstChild.textContent = "All clear? Press again";
     asked = setTimeout(unask, CONFIRM_MS);
   }
@@ -197,7 +214,7 @@ function showButtons() {
     const kind = button.dataset.kind === "pause" && now?.paused ? "resume" : button.dataset.kind;
     button.disabled = !can(kind);
     if (button.dataset.kind === "pause") button.firstChild.textContent = kind === "resume" ? "Resume" : "Pause";
-    if (kind === "clear" && button.disabled) unask();
+    if (kind === "clear" && (button.disabled || now?.seq !== askedSeq)) unask();
     if (LABELS.includes(kind) && now?.label_episode) button.querySelector(".which").textContent = `episode ${now.label_episode}`;
   }
   for (const button of document.querySelectorAll(".rows .mini")) button.disabled = !live();
