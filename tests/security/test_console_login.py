@@ -13,6 +13,7 @@ from starlette.testclient import TestClient
 from tests import console_scene
 from zprl.errors import ConfigError, EnvironmentProblem
 from zprl.session.console import access as access_module
+from zprl.session.console import app as console_app
 from zprl.session.console import limits
 from zprl.session.console.access import FILE, PROGRAM, TOKEN, Access, Secrets, granted, page_link
 from zprl.session.console.app import make_app
@@ -26,10 +27,17 @@ from zprl.session.signals import Input
 BASE = "http://127.0.0.1:8000"
 WORD = "correct horse battery"
 ORIGIN = {"Origin": BASE}
+NOW = 1000.0
+"""Where the session's clock stands still, so that no press grows old [s]."""
+
+
+@pytest.fixture(autouse=True)
+def _clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(console_app, "now", lambda: NOW)
 
 
 def press(kind: str, **more: object) -> dict[str, object]:
-    return {"kind": kind, "nonce": f"nonce-{kind}", **more}
+    return {"kind": kind, "nonce": f"nonce-{kind}", "seq": 412, "at": NOW, **more}
 
 
 PRESSES = [
