@@ -74,9 +74,11 @@ def lock_hashes(path: Path | str = "dvc.lock") -> list[dict[str, str]]:
     path = Path(path)
     if not path.exists():
         return []
-    stages = (strict_yaml.load(path, limit=MAX_LOCK, remedy=REMEDY) or {}).get("stages", {})
+    found = strict_yaml.load(path, limit=MAX_LOCK, remedy=REMEDY)
+    if not isinstance(found, dict) or not isinstance(found.get("stages", {}), dict):
+        return []
     return [
         {"stage": name, "output": str(out["path"]), "md5": str(out.get("md5", ""))}
-        for name, stage in stages.items()
+        for name, stage in found.get("stages", {}).items()
         for out in stage.get("outs", [])
     ]

@@ -18,7 +18,10 @@ def data_digest(path: Path | str = "data.dvc") -> str | None:
     path = Path(path)
     if not path.exists():
         return None
-    return str((strict_yaml.load(path) or {}).get("outs", [{}])[0].get("md5", "")) or None
+    try:
+        return str(strict_yaml.load(path)["outs"][0]["md5"])
+    except (LookupError, TypeError):
+        return None
 
 
 def success_rows(folder: Path | str = "metrics") -> list[dict[str, Any]]:

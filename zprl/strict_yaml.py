@@ -18,8 +18,8 @@ from zprl.errors import ConfigError, DataError
 
 MAX_BYTES = 200_000
 """Longest document unless a caller says otherwise: ours have at most 30 kB."""
-MAX_PARTS = 10_000
-"""Keys, values and lists, aliases written out: each costs some microseconds and half a kilobyte."""
+BYTES_PER_PART = 50
+"""A document may have one key, value or list, aliases written out, for so many bytes of its limit: each costs half a kilobyte."""
 MAX_DEPTH = 20
 MAX_DIGITS = 40
 """Of a whole number: longer ones take quadratic time, and Python does not even print them."""
@@ -57,10 +57,14 @@ def parse(text: str | bytes, source: str, *, limit: int = MAX_BYTES, aliases: bo
         raise ConfigError(f"{source} is longer than {limit} bytes", remedy=remedy)
     try:
         text = text if isinstance(text, str) else text.decode()
-        judge = _Judge(aliases)
+        judge = _Judge(aliases, limit // BYTES_PER_PART)
         for event in yaml.parse(text, Loader=_Loader):  # of which none is kept
             judge.take(event)
-        return yaml.load(text, _Loader)  # noqa: S506 - a safe loader
+        loader = _Loader(text)
+        try:
+            return loader.get_single_data()
+        finally:
+            loader.dispose()
     except yaml.MarkedYAMLError as error:
         line = "" if error.problem_mark is None else f", line {error.problem_mark.line + 1}"
         said = ", ".join(part for part in (error.context, error.problem) if part)
@@ -108,6 +112,7 @@ class _Judge:
     """Goes through the events of a document before anything is built of it."""
 
     aliases: bool
+    most: int
     parts: int = 0
     open: list[_Open] = field(default_factory=list)
     sizes: dict[str, tuple[int, int]] = field(default_factory=dict)
@@ -137,8 +142,8 @@ class _Judge:
             elif isinstance(event, yaml.ScalarEvent) and event.anchor is not None:
                 self.sizes[event.anchor] = (1, 0)
             self.parts += parts
-            if self.parts > MAX_PARTS:
-                raise _refusal(f"more than {MAX_PARTS} keys, values and lists", event)
+            if self.parts > self.most:
+                raise _refusal(f"more than {self.most} keys, values and lists", event)
 
     def _allowed(self, event: yaml.NodeEvent) -> None:
         if event.anchor is not None and not self.aliases:

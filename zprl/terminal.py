@@ -48,7 +48,7 @@ def say_error(error: BaseException, *, trace: bool = False) -> None:
     """
     if trace:
         for line in "".join(traceback.format_exception(error)).splitlines():
-            say(line, err=True)
+            say(f"| {line}", err=True)
     expected = isinstance(error, ZprlError)
     message, remedy = (error.message, error.remedy) if expected else (str(error), "run `zprl -v ...` for the traceback and report it")
     kind = type(error).__name__

@@ -20,7 +20,7 @@ from zprl.errors import DataError
 
 SOURCES = "sources.json"
 FORMAT_VERSION = 1
-MAX_BYTES = 128 * 2**20
+MAX_BYTES = 64 * 2**20
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
@@ -66,9 +66,13 @@ class Origins(_Fixed):
     def read(cls, path: Path) -> Self:
         """Read the file, or raise :class:`DataError`."""
         try:
-            return cls.model_validate(durable.read_json(path, limit=MAX_BYTES))
+            found = durable.read_json(path, limit=MAX_BYTES)
+            strange = len(found.keys() - cls.model_fields.keys()) if isinstance(found, dict) else 0
+            if strange:  # said before each of them becomes a mistake of its own
+                raise DataError(f"{path} has {strange} unknown keys", remedy="run the ingest stage again (dvc repro ingest)")
+            return cls.model_validate(found)
         except ValidationError as error:
-            first = str(error).splitlines()[0]
+            first = f"{error.error_count()} mistakes"  # the text of all may be long
             raise DataError(
                 f"{path} does not say where episodes come from: {first}", remedy="run the ingest stage again (dvc repro ingest)"
             ) from error
