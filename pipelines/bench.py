@@ -19,6 +19,7 @@ from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: E402
 
+from pipelines import servers  # noqa: E402
 from pipelines.cell import LOG, finished, ready, run, spent, verdict  # noqa: E402
 from pipelines.processes import sigterm_like_ctrl_c  # noqa: E402
 from pipelines.published import Choice, publish, take_over, write_down  # noqa: E402
@@ -28,6 +29,8 @@ from zprl.bench.suite import Cell  # noqa: E402
 from zprl.errors import EnvironmentProblem, Interrupted, ZprlError  # noqa: E402
 from zprl.tracking import PARENT_VARIABLE, open_pipeline_tracker  # noqa: E402
 from zprl.tracking.mlflow_tracker import ARTIFACT_FOLDER, tracking_uri  # noqa: E402
+
+servers.embed()
 
 STOP = "STOP"
 """In a suite's folder while its cells are asked to stop: no signal reaches a thread."""

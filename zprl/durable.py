@@ -48,14 +48,21 @@ def _explain(error: OSError, path: Path) -> EnvironmentProblem:
 
 
 @contextmanager
-def replacing(path: Path | str) -> Iterator[BinaryIO]:
-    """Write the new content of ``path`` piece by piece: it takes its place, all or nothing, when the ``with`` block ends without error."""
+def replacing(path: Path | str, *, private: bool = False) -> Iterator[BinaryIO]:
+    """Write the new content of ``path`` piece by piece: it takes its place, all or nothing, when the ``with`` block ends without error.
+
+    Args:
+        path: The file.
+        private: Only its owner may read it.
+    """
     path = Path(path)
     temp = path.with_name(f"{path.name}.{os.getpid()}{PARTIAL}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         operation("write", path)
         with open(temp, "wb") as file:
+            if private:
+                os.fchmod(file.fileno(), 0o600)
             yield file
             file.flush()
             operation("fsync", path)
@@ -89,20 +96,20 @@ def explained(path: Path | str) -> Iterator[None]:
         raise _explain(error, Path(path)) from error
 
 
-def write_bytes(path: Path | str, data: bytes) -> None:
+def write_bytes(path: Path | str, data: bytes, *, private: bool = False) -> None:
     """Replace ``path`` with ``data``, all or nothing."""
-    with replacing(path) as file:
+    with replacing(path, private=private) as file:
         file.write(data)
 
 
-def write_text(path: Path | str, text: str) -> None:
+def write_text(path: Path | str, text: str, *, private: bool = False) -> None:
     """Replace ``path`` with UTF-8 ``text``, all or nothing."""
-    write_bytes(path, text.encode())
+    write_bytes(path, text.encode(), private=private)
 
 
-def write_json(path: Path | str, value: Any) -> None:
+def write_json(path: Path | str, value: Any, *, private: bool = False) -> None:
     """Replace ``path`` with indented JSON; NaN and infinity are refused because JSON has neither."""
-    write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
+    write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n", private=private)
 
 
 def read_json(path: Path | str) -> Any:

@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 FLOORS = [
-    {"errors", "seeding", "durable", "config", "run_dir", "provenance", "plugins"},
+    {"errors", "seeding", "durable", "config", "run_dir", "provenance", "plugins", "parent", "local_servers"},
     {"data", "models"},
     {"envs", "robot"},
     {"offline", "rl", "evaluation"},
