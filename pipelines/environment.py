@@ -9,14 +9,19 @@ import select
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
 
 from zprl import local_servers
-from zprl.errors import ZprlError
+from zprl.errors import Interrupted, ZprlError
 from zprl.local_servers import LocalServer
 
 UI_FILE = local_servers.FILE
 """Written by ``zprl ui``: the servers that it started for this project, and their logins."""
+STAGES_S = 90.0
+"""Longest that stages take to stop."""
+TIDY_S = 5.0
+"""Then the tracking store is told, and locks are given back."""
 
 
 def running_prefect() -> LocalServer | None:
@@ -72,10 +77,16 @@ def _end_with(server: LocalServer) -> None:
     end.register(process, select.POLLIN)
 
     def watch() -> None:
+        import psutil
+
         end.poll()
         text = "the Prefect server of `zprl ui` has ended: stopping"
         print(text, file=sys.stderr, flush=True)
         os.kill(os.getpid(), signal.SIGTERM)
+        # Stages stop at their next resume point.  Prefect would go on asking for its server.
+        psutil.wait_procs(psutil.Process().children(recursive=True), timeout=STAGES_S)
+        time.sleep(TIDY_S)
+        os._exit(Interrupted.exit_code)
 
     threading.Thread(target=watch, name="end with the server", daemon=True).start()
 
