@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -165,6 +166,8 @@ def _runner(jobs: int, ray: str | None) -> TaskRunner[PrefectFuture[Any]]:
         raise EnvironmentProblem("Ray is not installed", remedy="install the extra that has it: zprl[ray]") from error
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if ray == "local":
+        # Ray runs whatever it is sent; with a token, only what comes from this run.
+        os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_urlsafe(32))
         return RayTaskRunner(init_kwargs={"num_cpus": jobs, "include_dashboard": False, "_node_ip_address": "127.0.0.1"})
     return RayTaskRunner(address=ray)
 
