@@ -55,7 +55,7 @@ def show_links() -> None:
         text = "`zprl ui` is not open in this folder"
         raise EnvironmentProblem(text, remedy="open it: `zprl ui`")
     for name, server in found.items():
-        print(f"{name:8} {_link(server)}", flush=True)
+        print(f"{name:8} {link_to(server)}", flush=True)
 
 
 @contextmanager
@@ -106,7 +106,7 @@ def _watch(children: list[servers.Child], wait_s: float) -> None:
                 continue
             up[child.name] = child.server
             local_servers.write(up)
-            print(f"{child.name:8} {_link(child.server)}", flush=True)
+            print(f"{child.name:8} {link_to(child.server)}", flush=True)
             if len(up) == len(children):
                 print("a link opens its page once; `zprl ui --link` prints new ones", flush=True)
                 print("Ctrl-C stops both", flush=True)
@@ -117,7 +117,7 @@ def _watch(children: list[servers.Child], wait_s: float) -> None:
         time.sleep(0.3)
 
 
-def _link(server: LocalServer) -> str:
+def link_to(server: LocalServer) -> str:
     """Return a link that logs a browser in, once."""
     answer: Mapping[str, str] = local_servers.request(server, "POST", guard.TICKET)
     return f"{server.url}{guard.LOGIN}#{answer['ticket']}"

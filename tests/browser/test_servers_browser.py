@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
+from pipelines.ui import link_to
 from tests.pipeline.conftest import Opened, make_project
+from tests.stranger import Stranger
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 expect = sync_api.expect
@@ -70,12 +73,26 @@ def test_a_page_without_a_link_says_how_to_get_one(page, ui: Opened) -> None:
     expect(page.locator("body")).to_contain_text("zprl ui --link")
 
 
-def test_another_page_on_this_machine_reaches_neither(page, ui: Opened) -> None:
-    """Logged in at MLflow, at a page of another port, which browsers take for the same site."""
-    page.goto(ui.servers["Prefect"].url + "/zprl/login")
-    ask = """async ([url, mode]) => {
-        try { return (await fetch(url, {mode, credentials: "include"})).status } catch { return "refused" }
+def test_another_user_s_page_may_not_use_a_login(page, ui: Opened) -> None:
+    """A page on another port is the same site to a browser: MLflow's cookie goes with what it asks for."""
+    mlflow = ui.servers["MLflow"]
+    page.goto(link_to(mlflow))
+    expect(page.get_by_text(PAGES["MLflow"]).first).to_be_visible(timeout=SLOW_MS)
+    create = f"{mlflow.url}/api/2.0/mlflow/registered-models/create"
+    post = """async ([url, mode, name]) => {
+        const body = JSON.stringify({name});
+        const headers = mode === "no-cors" ? {} : {"Content-Type": "application/json"};
+        try { return (await fetch(url, {method: "POST", mode, headers, credentials: "include", body})).status } catch { return "refused" }
     }"""
-    for server in (ui.servers["MLflow"].url,):
-        for mode in ("cors", "no-cors"):
-            assert page.evaluate(ask, [f"{server}/api/2.0/mlflow/experiments/search", mode]) in ("refused", 0)
+    assert page.evaluate(post, [create, "cors", "ours"]) == 200  # from its own page
+
+    stranger = Stranger()
+    page.goto(stranger.url)
+    for mode in ("cors", "no-cors"):
+        assert page.evaluate(post, [create, mode, "theirs"]) in ("refused", 0)
+    stranger.close()
+    assert set(page.refused) == {create}
+    client = httpx.Client(headers={"Authorization": f"Bearer {mlflow.login}"}, timeout=60)
+    found = client.get(f"{mlflow.url}/api/2.0/mlflow/registered-models/search").text
+    assert "ours" in found
+    assert "theirs" not in found
