@@ -329,7 +329,7 @@ def _main(folder: Path, work: Path, played: tuple[str, ...]) -> int:
 
 if __name__ == "__main__":
     if sys.argv[1] == "idle":
-        from zprl.session.child import die_with_parent
+        from zprl.parent import die_with_parent
 
         die_with_parent()
         signal.pause()

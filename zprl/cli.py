@@ -92,11 +92,23 @@ def run(
 def ui(
     mlflow_port: Annotated[int, typer.Option(min=1, max=65535)] = 5000,
     prefect_port: Annotated[int, typer.Option(min=1, max=65535)] = 4200,
+    link: Annotated[bool, typer.Option("--link", help="Only print new links to the pages of the `zprl ui` that is open here.")] = False,
 ) -> None:
-    """Open MLflow and Prefect, on this machine only, until Ctrl-C."""
-    from pipelines.ui import serve
+    """Open MLflow and Prefect, on this machine only, until Ctrl-C.  Each page is opened by the link that is printed, once."""
+    from pipelines.ui import serve, show_links
 
-    serve(mlflow_port=mlflow_port, prefect_port=prefect_port)
+    if link:
+        show_links()
+    else:
+        serve(mlflow_port=mlflow_port, prefect_port=prefect_port)
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, add_help_option=False)
+def prefect(context: typer.Context) -> None:
+    """Run Prefect's own command line with this folder's server and login, e.g. `zprl prefect work-pool ls`."""
+    from pipelines.prefect_cli import main
+
+    main(context.args)
 
 
 @app.command()

@@ -54,18 +54,19 @@ def _explain(error: OSError, path: Path) -> EnvironmentProblem:
 
 
 @contextmanager
-def replacing(path: Path | str, *, mode: int = 0o666) -> Iterator[BinaryIO]:
+def replacing(path: Path | str, *, private: bool = False) -> Iterator[BinaryIO]:
     """Write the new content of ``path`` piece by piece: it takes its place, all or nothing, when the ``with`` block ends without error.
 
     Args:
         path: The file.
-        mode: Its permissions, of which the process's umask takes some away.
+        private: Only its owner may read it.
     """
     path = Path(path)
     temp = path.with_name(f"{path.name}.{os.getpid()}{PARTIAL}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         operation("write", path)
+        mode = 0o600 if private else 0o666
         with open(temp, "wb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
             yield file
             file.flush()
@@ -100,26 +101,20 @@ def explained(path: Path | str) -> Iterator[None]:
         raise _explain(error, Path(path)) from error
 
 
-def write_bytes(path: Path | str, data: bytes) -> None:
+def write_bytes(path: Path | str, data: bytes, *, private: bool = False) -> None:
     """Replace ``path`` with ``data``, all or nothing."""
-    with replacing(path) as file:
+    with replacing(path, private=private) as file:
         file.write(data)
 
 
-def write_text(path: Path | str, text: str) -> None:
+def write_text(path: Path | str, text: str, *, private: bool = False) -> None:
     """Replace ``path`` with UTF-8 ``text``, all or nothing."""
-    write_bytes(path, text.encode())
+    write_bytes(path, text.encode(), private=private)
 
 
-def write_private(path: Path | str, text: str) -> None:
-    """Replace ``path`` with UTF-8 ``text`` that only this user can read, all or nothing."""
-    with replacing(path, mode=0o600) as file:
-        file.write(text.encode())
-
-
-def write_json(path: Path | str, value: Any) -> None:
+def write_json(path: Path | str, value: Any, *, private: bool = False) -> None:
     """Replace ``path`` with indented JSON; NaN and infinity are refused because JSON has neither."""
-    write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
+    write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n", private=private)
 
 
 def read_bytes(path: Path | str, limit: int) -> bytes:

@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import ctypes
 import json
 import math
 import os
@@ -36,6 +35,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from zprl import children, durable
 from zprl.errors import DataError, EnvironmentProblem
+from zprl.parent import die_with_parent
 from zprl.robot import rotation
 
 COMMAND_PORTS = (502, 503)
@@ -361,10 +361,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if not options.host.startswith("127."):
         parser.error("a double listens on loopback addresses only")
-    if options.parent and sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
-        if os.getppid() != options.parent:
-            return 0
+    if options.parent:
+        die_with_parent(options.parent)
     options.folder.mkdir(parents=True, exist_ok=True)
     (options.folder / "control").unlink(missing_ok=True)
     asyncio.run(_serve(options.host, options.folder))

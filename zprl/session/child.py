@@ -6,7 +6,6 @@ its parent, ends at SIGTERM, and reports a failure as one sentence on the bus an
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import sys
@@ -21,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from zprl import durable
 from zprl.config import Real
 from zprl.errors import ZprlError
+from zprl.parent import die_with_parent
 from zprl.session import conditions
 from zprl.session.conditions import Conditions
 from zprl.terminal import say_error
@@ -66,18 +66,6 @@ class Stopping:
 
     def __bool__(self) -> bool:
         return self._asked
-
-
-def die_with_parent(parent: int | None = None) -> None:
-    """Ask the kernel for SIGTERM when the parent dies, so that no orphan keeps moving a robot (Linux only).
-
-    Args:
-        parent: Its process id, where known: it may be dead already, because a child imports for seconds before it can ask.
-    """
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
-    if parent is not None and os.getppid() != parent:
-        os._exit(1)
 
 
 def main(body: Callable[[Settings, Stopping], None]) -> NoReturn:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import ctypes
 import importlib
 import json
 import os
@@ -25,6 +24,7 @@ from typing import Any, BinaryIO
 
 from zprl import children, durable
 from zprl.data.readers.handed import Handed, hand_over
+from zprl.parent import die_with_parent
 
 MEMORY_BYTES = 8 * 2**30
 MAX_ANSWER = 128 * 2**20
@@ -190,8 +190,7 @@ def _serve() -> None:
 
     files = socket.socket(fileno=int(sys.argv[1]))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent to handle; it ends the child
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: a looping child must not outlive its parent
+    die_with_parent(number=signal.SIGKILL)  # a looping child must not outlive its parent
     with contextlib.suppress(ValueError, OSError):  # not every system has this limit
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     _say("ready")

@@ -86,7 +86,7 @@ def granted(work: Path, environ: MutableMapping[str, str] = os.environ) -> Itera
     made = Secrets.make(environ.pop(TOKEN, None) or None)
     held = lease(work)
     try:
-        durable.write_private(work / FILE, made.model_dump_json())
+        durable.write_text(work / FILE, made.model_dump_json(), private=True)
         yield
     finally:
         (work / FILE).unlink(missing_ok=True)
