@@ -21,7 +21,7 @@ pytest.importorskip("franky_sim", reason="the double needs franky-sim")
 from tests.session_run import Stage, make_session
 from zprl import durable
 from zprl.session.console.access import FILE, TOKEN
-from zprl.session.inputs import this_user
+from zprl.session.inputs import PRESS_S, this_user
 from zprl.session.store import SessionStore
 
 pytestmark = pytest.mark.realtime
@@ -61,6 +61,22 @@ class Browser:
 
     def log_in(self, **fields: str) -> int:
         return self.ask("POST", "/login", urlencode(fields), "application/x-www-form-urlencoded").status
+
+    def hold_up(self, pid: int, kind: str, **more: object) -> int:
+        """Press while the page's process stands still, as when it is swapped out; return the status that it gives afterwards."""
+        self.stage.pump()
+        situation = {name: self.stage.plan[name] for name in ("seq", "at")}
+        headers = {"Origin": f"http://{self.address}", "Content-Type": "application/json", "Cookie": self.cookie}
+        connection = http.client.HTTPConnection(self.address, timeout=10)
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            connection.request("POST", "/input", json.dumps({"kind": kind, "nonce": f"held-{kind}-1", **situation, **more}), headers)
+            time.sleep(PRESS_S + 0.5)
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        status = connection.getresponse().status
+        connection.close()
+        return status
 
     def press(self, kind: str, episode: int | None = None, **more: object) -> int:
         self.stage.pump()
@@ -111,6 +127,21 @@ def test_a_stranger_may_stop_the_arm_and_nothing_else(stage: Stage) -> None:
     stage.running(after=number)
 
 
+def test_a_press_to_a_page_that_stood_still_is_never_carried_out(stage: Stage) -> None:
+    number = stage.running()
+    operator = Browser(stage, links(stage)[-1])
+    assert operator.log_in(token=WORD) == 303
+    assert operator.press("estop") == 200
+    stage.until_state("ESTOP")
+    stage.mark()
+    assert operator.hold_up(stage.pids()["process"], "clear", confirmed=True) == 409
+    end = time.monotonic() + 1.5
+    stage.until(lambda: time.monotonic() > end)
+    assert {plan["state"] for plan in stage.of("plan")} == {"ESTOP"}
+    assert operator.press("clear", confirmed=True) == 200
+    stage.running(after=number)
+
+
 def test_labels_name_who_gave_them_and_a_restarted_page_knows_its_people(stage: Stage) -> None:
     stage.running()
     anna = Browser(stage, links(stage)[-1])
@@ -126,6 +157,7 @@ def test_labels_name_who_gave_them_and_a_restarted_page_knows_its_people(stage: 
     again = stage.running(after=number)
     stage.say("failure", again)  # not from the page
     stage.until(lambda: stage.of("labelled", episode=again), what="the label")
+    stage.running(after=again)  # a press for a state that has passed is refused
     link = links(stage)[-1]
     starter = Browser(stage, link)
     assert starter.log_in(ticket=urlsplit(link).fragment) == 303
