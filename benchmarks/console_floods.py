@@ -91,7 +91,7 @@ async def hold(port: int, first: bytes) -> None:
 def whole(port: int, name: str, word: str) -> bytes:
     """Return a request of a flood that sends whole ones; ``word`` is another one each time."""
     match name:
-        case "estops":
+        case "estops" | "new lines":
             return stop(port, word)
         case "logins":
             return request(port, "/login", f"token={word}", kind="application/x-www-form-urlencoded")
@@ -109,6 +109,9 @@ async def repeat(port: int, name: str, number: int) -> None:
             while True:
                 writer.write(whole(port, name, f"flood-{number}-{next(count)}"))
                 await answer(reader)
+                if name == "new lines":
+                    writer.close()
+                    break
         except (OSError, asyncio.IncompleteReadError):
             await asyncio.sleep(0.01)
 
@@ -172,7 +175,7 @@ def measure(name: str, presses: int) -> None:
         print(f"{'':18} log {size} bytes, memory {int(memory) // 1024} MB", flush=True)
 
 
-FLOODS = ("nothing", "idle connections", "half headers", "half bodies", "streams", "estops", "logins", "bearers")
+FLOODS = ("nothing", "idle connections", "half headers", "half bodies", "streams", "estops", "new lines", "logins", "bearers")
 
 
 def main() -> None:

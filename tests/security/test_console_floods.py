@@ -196,7 +196,7 @@ def test_the_oldest_of_the_largest_crowd_is_closed_first() -> None:
             everybody.remove(self)
 
     gone: list[Line] = []
-    everybody = Connections(most=5)
+    everybody = Connections(lambda data: False, most=5)
     operator, login, crowd = Line("10.0.0.1"), Line("10.0.0.2"), [Line("10.0.0.9") for _ in range(50)]
     for line in (login, operator):
         everybody.add(line)

@@ -11,6 +11,7 @@ import asyncio
 import random
 import socket
 import time
+from collections.abc import Callable
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -23,18 +24,20 @@ from zprl.session.console.limits import QuietLog, group, open_files
 
 MOST, SHARE = 4096, 0.75
 """Connections at most, and which share of the files that may be open."""
-BATCH = 64
+BATCH = 16
 """Connections that are accepted at once: less than there is place for, so that each gets its turn before others take its place."""
 CLOSED = 20
 """Late connections that are closed at once: a thousand that come back at one moment would hold up everybody."""
-PACE_S = 0.1
-"""Pause after each answer to a stranger."""
+PACE_S, MOST_PACE_S, STRANGERS = 0.1, 2.0, 200
+"""Pause after each answer to a stranger, longer the more of them there are: together they get so many answers per second."""
 REQUEST_S, ANSWER_S = 5.0, 10.0
 """How long a stranger's request may take to arrive, and to be read, answered and taken."""
 KEEP_ALIVE_S = 75
 """How long an unused connection of somebody who has logged in is kept: his e-stop need not wait for a new one."""
 DEAD_MS = 5000
 """Silence after which the kernel gives up a peer that has vanished: his page counts as open no longer."""
+MOST_WAITING = 32 * 1024
+"""Bytes of a stranger that are kept until his turn comes."""
 QUEUE = 2048
 """Connections that wait in the kernel."""
 
@@ -43,13 +46,16 @@ class Connections:
     """All connections of a server.
 
     Args:
+        known: Returns whether the beginning of a request shows a login.
         most: How many there may be.
     """
 
-    def __init__(self, most: int | None = None) -> None:
+    def __init__(self, known: Callable[[bytes], bool], most: int | None = None) -> None:
+        self.known = known
         self.most = most or max(BATCH, min(MOST, int(SHARE * open_files()) - BATCH))
         self._strangers: dict[str, dict[Connection, None]] = {}
         self._trusted: dict[Connection, None] = {}
+        self._queue: dict[Connection, None] = {}
         self._count = 0
 
     def __len__(self) -> int:
@@ -88,6 +94,27 @@ class Connections:
             oldest = next((c for c in self._trusted if not c.busy), next(iter(self._trusted)))
         oldest.abort()
 
+    def queue(self, connection: Connection) -> None:
+        """Serve a stranger in turn: one each time the loop goes round, in which it serves all who have logged in."""
+        self._queue[connection] = None
+        if len(self._queue) == 1:
+            connection.loop.call_soon(self._serve_one)
+
+    def _serve_one(self) -> None:
+        connection = next(iter(self._queue))
+        try:
+            connection.take()
+        finally:
+            del self._queue[connection]
+            if self._queue:
+                connection.loop.call_soon(self._serve_one)
+
+    def pause(self) -> float:
+        """Return how long a stranger waits for his next answer [s]."""
+        strangers = self._count - len(self._trusted)
+        pace = min(MOST_PACE_S, max(PACE_S, strangers / STRANGERS))
+        return pace * random.uniform(0.5, 1.5)  # noqa: S311 (a hundred must not go on at one moment)
+
     def sweep(self, now: float) -> None:
         """Close strangers' connections whose request or answer takes too long."""
         late = (c for crowd in self._strangers.values() for c in crowd if c.late(now))
@@ -108,6 +135,7 @@ class Connection(H11Protocol):
         self._all = connections
         self.trusted = False
         self.sender = ""
+        self._received, self._ended, self._rests = bytearray(), False, False
         self._judged: Any = None
         self._since = time.monotonic()
         self.app_state = {**self.app_state, "connection": self}
@@ -125,6 +153,28 @@ class Connection(H11Protocol):
         self._all.remove(self)
         super().connection_lost(exc)
 
+    def data_received(self, data: bytes) -> None:
+        if not self.trusted and self._all.known(data):
+            self.trust()
+        if self.trusted and not self._received:
+            super().data_received(data)
+            return
+        self._received += data
+        if len(self._received) > MOST_WAITING:
+            self.abort()
+        elif not self._rests:
+            self._all.queue(self)
+
+    def take(self) -> None:
+        """Take in what has been received: a stranger's turn has come."""
+        received, self._received = bytes(self._received), bytearray()
+        if received and not self.transport.is_closing():
+            super().data_received(received)
+
+    def eof_received(self) -> bool:
+        self._ended = True
+        return self.busy or bool(self._received)  # what was sent counts, even if its sender does not wait
+
     @property
     def busy(self) -> bool:
         """True while a request is being answered."""
@@ -132,13 +182,17 @@ class Connection(H11Protocol):
 
     def on_response_complete(self) -> None:
         self._since = time.monotonic()
-        if not self.trusted and self.conn.trailing_data[0]:  # the next request already: no browser does that
-            self.abort()
+        if self._ended or (not self.trusted and self.conn.trailing_data[0]):  # two requests at once: no browser does that
+            self.transport.close()
         super().on_response_complete()
         if not (self.trusted or self.transport.is_closing()):
-            self.flow.pause_reading()
-            pause = PACE_S * random.uniform(0.5, 1.5)  # noqa: S311 (a hundred must not go on at one moment)
-            self.loop.call_later(pause, self.flow.resume_reading)
+            self._rests = True
+            self.loop.call_later(self._all.pause(), self._go_on)
+
+    def _go_on(self) -> None:
+        self._rests = False
+        if self._received and not self.transport.is_closing():
+            self._all.queue(self)
 
     def late(self, now: float) -> bool:
         """Return whether a request has been awaited, or is being answered, for too long.  To be asked again and again."""
@@ -164,11 +218,12 @@ class Server(uvicorn.Server):
 
     Args:
         app: The application.
+        known: See :class:`Connections`.
         log: Receives lines about what should not happen.
     """
 
-    def __init__(self, app: ASGIApp, log: QuietLog) -> None:
-        self.connections, self._log = Connections(), log
+    def __init__(self, app: ASGIApp, known: Callable[[bytes], bool], log: QuietLog) -> None:
+        self.connections, self._log = Connections(known), log
         config = uvicorn.Config(
             app,
             http=partial(Connection, self.connections),  # type: ignore[arg-type]

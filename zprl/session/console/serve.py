@@ -62,7 +62,7 @@ class Console:
             ) from error
         number = self._socket.getsockname()[1]
         self.url = f"http://[{host}]:{number}/" if version == 6 else f"http://{host}:{number}/"
-        self._server = Server(app, QuietLog(lambda line: print(line, flush=True)))
+        self._server = Server(app, self.access.known, QuietLog(lambda line: print(line, flush=True)))
         self._thread: threading.Thread | None = None
 
     @property
