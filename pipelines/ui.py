@@ -11,7 +11,7 @@ from pipelines import environment
 from pipelines.processes import sigterm_like_ctrl_c, stop_group
 from zprl import children, durable
 from zprl.errors import EnvironmentProblem
-from zprl.tracking.mlflow_tracker import ARTIFACT_FOLDER, tracking_uri
+from zprl.tracking.mlflow_tracker import ARTIFACT_FOLDER, make_private, tracking_uri
 
 HOST = "127.0.0.1"
 
@@ -63,7 +63,9 @@ def serve(*, mlflow_port: int = 5000, prefect_port: int = 4200, wait_s: float = 
     log = Path(".cache/ui.log")
     log.parent.mkdir(parents=True, exist_ok=True)
     home = Path(os.environ["PREFECT_HOME"]).expanduser().absolute()
-    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    durable.private_folder(home)
+    if "MLflow" in wanted:
+        make_private()
     servers: dict[str, subprocess.Popen[bytes]] = {}
     try:
         with open(log, "wb") as sink:
