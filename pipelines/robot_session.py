@@ -104,7 +104,7 @@ def set_aside() -> None:
 
     name = SessionStore.open(SESSION).header.id
     target = RUNS / "sessions" / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    target.parent.mkdir(parents=True, exist_ok=True)
+    durable.private_folder(target.parent)
     SESSION.rename(target)
     if WORK.exists():
         WORK.rename(target.with_name(f"{target.name}.work"))

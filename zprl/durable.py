@@ -6,6 +6,7 @@ files end in ``.partial``; :func:`sweep` removes what a killed process left.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import hashlib
@@ -81,6 +82,22 @@ def replacing(path: Path | str, *, private: bool = False) -> Iterator[BinaryIO]:
     except BaseException:
         temp.unlink(missing_ok=True)
         raise
+
+
+def private_folder(path: Path | str) -> Path:
+    """Make a folder that no other user may enter, and what is missing above it likewise; one that is there stays as it is."""
+    path = Path(path)
+    with explained(path):
+        for each in (*reversed(path.parents), path):
+            if not each.exists():
+                each.mkdir(mode=0o700, exist_ok=True)
+    return path
+
+
+def private_file(path: Path | str) -> None:
+    """Make an empty file that no other user may read; one that is there stays as it is."""
+    with explained(path), contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
 
 
 def scratch(folder: Path | str | None = None) -> BinaryIO:

@@ -46,7 +46,7 @@ def create(
         config=config,
         world=world(robot),
     )
-    gathered = work / "start"
+    gathered = durable.private_folder(work) / "start"
     begin.gather(gathered, base=base, steering=steering, learner=learner, episodes=episodes, config=config, agent=agent, seed=seed)
     try:
         store = SessionStore.create(
@@ -81,7 +81,7 @@ def run(
     """
     header = SessionStore.open(folder).header
     task = RealTask.load(folder / "task.yaml")
-    work.mkdir(parents=True, exist_ok=True)
+    durable.private_folder(work)
     durable.sweep(work)
     sockets = bus.make_folder()
     try:

@@ -100,6 +100,7 @@ class SessionStore:
             raise DataError(f"{start} does not exist", remedy="gather what the session starts with first")
 
         def fill(folder: Path) -> None:
+            folder.chmod(0o700)
             durable.write_text(folder / TASK, task_yaml)
             durable.write_text(folder / LIMITS, limits_yaml)
             shutil.copytree(start, folder / START, ignore=shutil.ignore_patterns(f"*{durable.PARTIAL}"))
