@@ -72,13 +72,6 @@ def standing(params: Params) -> Standing:
     return Standing.DONE if complete else Standing.UNFINISHED
 
 
-def simulated(params: Params) -> bool:
-    """Whether the task's robot is a double: then nobody need be asked."""
-    from zprl.session.task import RealTask
-
-    return RealTask.load(params.finetune_real.task).make_robot().simulated
-
-
 def live(params: Params, *, stopping: list[bool]) -> None:
     """Live a session to its end."""
     from zprl.session import run
