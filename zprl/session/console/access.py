@@ -1,4 +1,4 @@
-"""Decide who may do more than press the e-stop: a token per run of a session, one-time links, cookies.
+"""Decide who may do more than press the e-stop: a token per run, one-time links, cookies.
 
 Each run makes a random token (or takes ``ZPRL_CONSOLE_TOKEN``) and keeps it in a file that only this
 user can read.  Whoever can read the file can make a one-time link; opening it sets a cookie.  Links
@@ -79,7 +79,9 @@ class Secrets(BaseModel):
 
 @contextlib.contextmanager
 def granted(work: Path, environ: MutableMapping[str, str] = os.environ) -> Iterator[None]:
-    """Keep the secrets of a run in ``work`` while it lasts; the variable leaves the environment, so that no child inherits it.
+    """Keep the secrets of a run in ``work`` while it lasts.
+
+    The token leaves the environment, so that no child inherits it.
 
     Raises:
         ConfigError: a token that could be guessed.
@@ -149,7 +151,7 @@ class Access:
         self._begun = clock()
         self._used: dict[str, float] = {}
         self.guesses = Guesses(QuietLog(lambda line: print(line, flush=True)))
-        # Browsers send cookies to every port of a host: two sessions must not overwrite each other's.
+        # Browsers share cookies between the ports of a host: each run has a name of its own.
         self.cookie = "zprl_" + hashlib.sha256(f"cookie {made.run}".encode()).hexdigest()[:12]
 
     @property
@@ -162,7 +164,7 @@ class Access:
         return hmac.compare_digest(token.encode("utf-8", "surrogatepass"), self._token)
 
     def link(self, url: str) -> str:
-        """Return an address that logs one browser in; behind ``#``, which neither servers nor logs nor referrers see."""
+        """Return an address that logs one browser in; no server, log or referrer sees its ``#``."""
         return f"{url}login#{self._sign('link', self.user)}"
 
     def redeem(self, ticket: str) -> str | None:
@@ -186,17 +188,17 @@ class Access:
         return Login(opened.author, opened.mac) if opened else None
 
     def known(self, begun: bytes) -> bool:
-        """Return whether the beginning of a request, as it came, shows a login: to serve it before those of strangers."""
+        """Return whether the beginning of a request, as it came, shows a login."""
         found = re.search(self.cookie.encode() + rb"=([A-Za-z0-9_.-]+)", begun[:MOST_BEGUN])
         return found is not None and self._open("cookie", found[1].decode(), COOKIE_S) is not None
 
     def by_header(self, headers: Headers) -> bool:
-        """Return whether a program brought the token: no page of somebody else's can make a browser do that."""
+        """Return whether a program brought the token: no foreign page makes a browser do that."""
         kind, _, token = headers.get("authorization", "").partition(" ")
         return kind.lower() == "bearer" and self.knows(token.strip())
 
     def refusal(self, headers: Headers, address: str) -> tuple[int, str]:
-        """Return status and reason for somebody who is not logged in; a wrong token or cookie counts as a guess."""
+        """Return status and reason for a stranger; a wrong token or cookie counts as a guess."""
         guessed = "authorization" in headers or bool(self._cookie(headers))
         if guessed and not self.guesses.wrong(address):
             return 429, "too many attempts; wait a few seconds"
@@ -209,7 +211,7 @@ class Access:
             return ""
         return found.value if found else ""
 
-    # -- signed texts --------------------------------------------------------------------------------
+    # -- signed texts ----------------------------------------------------------------------------
 
     def _mac(self, text: str) -> str:
         return hmac.new(self._key, text.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()

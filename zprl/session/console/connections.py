@@ -1,4 +1,4 @@
-"""The server's connections: how many there may be, how long a request may take to arrive, whose is closed first.
+"""The server's connections: how many, for how long, and whose is closed first.
 
 uvicorn waits for ever for the first request of a connection and takes as many as there are; here a
 stranger's connection is closed when its request does not arrive in time or others need the place,
@@ -25,17 +25,17 @@ from zprl.session.console.limits import QuietLog, group, open_files
 MOST, SHARE = 4096, 0.75
 """Connections at most, and which share of the files that may be open."""
 BATCH = 16
-"""Connections that are accepted at once: less than there is place for, so that each gets its turn before others take its place."""
+"""Connections that are accepted at once: fewer than there is place for, so that each gets its turn."""
 CLOSED = 20
-"""Late connections that are closed at once: a thousand that come back at one moment would hold up everybody."""
+"""Late connections that are closed at once: a thousand that come back together hold everybody up."""
 PACE_S, MOST_PACE_S, STRANGERS = 0.1, 2.0, 200
-"""Pause after each answer to a stranger, longer the more of them there are: together they get so many answers per second."""
+"""Pause after each answer to a stranger, so long that all of them get so many answers per second."""
 REQUEST_S, ANSWER_S = 5.0, 10.0
 """How long a stranger's request may take to arrive, and to be read, answered and taken."""
 KEEP_ALIVE_S = 75
-"""How long an unused connection of somebody who has logged in is kept: his e-stop need not wait for a new one."""
+"""How long an unused connection of a login is kept: its e-stop need not wait for a new one."""
 DEAD_MS = 5000
-"""Silence after which the kernel gives up a peer that has vanished: his page counts as open no longer."""
+"""Silence after which the kernel gives up a peer that has vanished, and its page is not open."""
 MOST_WAITING = 32 * 1024
 """Bytes of a stranger that are kept until his turn comes."""
 QUEUE = 2048
@@ -62,7 +62,7 @@ class Connections:
         return self._count
 
     def add(self, connection: Connection) -> None:
-        """Take in a new connection; where there is no place, the oldest of the sender with the most is closed."""
+        """Take in a new connection; when there are too many, the oldest of the largest sender goes."""
         self._strangers.setdefault(connection.sender, {})[connection] = None
         self._count += 1
         if self._count > self.most:
@@ -95,7 +95,7 @@ class Connections:
         oldest.abort()
 
     def queue(self, connection: Connection) -> None:
-        """Serve a stranger in turn: one each time the loop goes round, in which it serves all who have logged in."""
+        """Serve a stranger in turn: one whenever the loop has served all who have logged in."""
         self._queue[connection] = None
         if len(self._queue) == 1:
             connection.loop.call_soon(self._serve_one)
@@ -127,6 +127,40 @@ class Connections:
             connection.abort()
 
 
+class OneWrite:
+    """A transport that sends at once what is written in one turn of the loop.
+
+    uvicorn writes an answer in two parts; each would wake its reader.
+
+    Args:
+        transport: The real one.
+        loop: Of the server.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport, self._loop = transport, loop
+        self._parts: list[bytes] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        """Send it when the loop goes round."""
+        if not self._parts:
+            self._loop.call_soon(self._flush)
+        self._parts.append(data)
+
+    def close(self) -> None:
+        """Send what is left, then close."""
+        self._flush()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        parts, self._parts = self._parts, []
+        if parts:
+            self._transport.write(b"".join(parts))
+
+
 class Connection(H11Protocol):
     """One connection, known to the application as ``request.state.connection``."""
 
@@ -141,7 +175,7 @@ class Connection(H11Protocol):
         self.app_state = {**self.app_state, "connection": self}
 
     def connection_made(self, transport: asyncio.Transport) -> None:
-        super().connection_made(transport)
+        super().connection_made(OneWrite(transport, self.loop))
         self.sender = group(self.client[0]) if self.client else ""
         connected = transport.get_extra_info("socket")
         connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # else an answer waits 40 ms for the one before
@@ -195,7 +229,7 @@ class Connection(H11Protocol):
             self._all.queue(self)
 
     def late(self, now: float) -> bool:
-        """Return whether a request has been awaited, or is being answered, for too long.  To be asked again and again."""
+        """Return whether a request takes too long to arrive or to be answered.  Ask repeatedly."""
         if self.busy and self.cycle is not self._judged:
             self._judged, self._since = self.cycle, now
         return now - self._since > (ANSWER_S if self.busy else REQUEST_S)
@@ -256,5 +290,5 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
     def _failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        """Tell what went wrong in the loop: in one line, and not a million times when there are no files left."""
+        """Log what went wrong in the loop in one line, also when it goes wrong a million times."""
         self._log(f"{context.get('message', '')} {context.get('exception') or ''}")

@@ -41,7 +41,7 @@ class Bucket:
 
 
 def group(address: str) -> str:
-    """Return what counts as one sender: an IPv4 address, or the /64 network that one IPv6 host owns."""
+    """Return what counts as one sender: an IPv4 address, or a /64 network of IPv6."""
     try:
         ip = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
@@ -52,7 +52,7 @@ def group(address: str) -> str:
 
 
 class Guesses:
-    """Count wrong guesses per address.  A right one never comes here, so nobody can use it up for others.
+    """Count wrong guesses per address; a right one never comes here.
 
     Args:
         say: Receives a line when an address has used up its guesses.
