@@ -5,7 +5,6 @@ Each step can be killed: what is not whole is swept away by the next call, and w
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 from collections.abc import Callable, Iterator
@@ -13,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from zprl import children, config, durable
+from zprl import children, config, durable, names
 from zprl.config import Params
 from zprl.data.card import CARD, card
 from zprl.data.checking import Change, Tally, check
@@ -22,12 +21,13 @@ from zprl.data.copying import copy_whole, same, sweep
 from zprl.data.episode import Episode
 from zprl.data.findings import Finding
 from zprl.data.inspection import inspect
-from zprl.data.readers.hdf5_guard import safe_name
 from zprl.data.sources import AUTO, Source, find_sources
 from zprl.data.validate import Limits
 from zprl.errors import ConfigError, DataError, EnvironmentProblem
 
 DEMOS = "demos"
+MAX_ANSWER = 64 * 2**20
+"""Longest answer of DVC, in bytes: it names every file that is new."""
 LEASE = Path(".dvc/tmp/zprl-demos-add.lease")
 MINARI_FILE = "main_data.hdf5"
 """Each of Minari's datasets names its file so, and says beside it what its numbers mean: its folder goes along."""
@@ -143,9 +143,9 @@ def _target(origin: Path, data: Path, name: str | None) -> Path:
     wanted = name or origin.resolve().name
     if origin.is_file() and not wanted.endswith(origin.suffix):
         wanted += origin.suffix  # readers find files by their ending
-    if not safe_name(wanted) or wanted.startswith(".") or wanted.endswith(durable.PARTIAL):
+    if not names.plain(wanted) or wanted.endswith(durable.PARTIAL):
         raise ConfigError(f"{wanted!a} cannot be a name of recordings", remedy="choose a plain one with --name")
-    return data / DEMOS / wanted
+    return names.inside(data / DEMOS, wanted)
 
 
 def _check(
@@ -207,8 +207,8 @@ def _status(data: Path) -> list[str]:
         return [data.as_posix()]
     answer = _dvc("data", "status", "--granular", "--json", str(data))
     try:
-        said = json.loads(answer or "{}")
-    except ValueError as error:
+        said = durable.parse_json(answer or "{}", "its answer", limit=MAX_ANSWER)
+    except DataError as error:
         raise EnvironmentProblem(f"dvc says something else than JSON: {answer[:200]}", remedy="`dvc data status` says more") from error
     # The folder itself is in it when its list of files is not here: then nobody can tell what is missing.
     uncached = [path for path in said.get("not_in_cache", []) if Path(path) == data or not Path(path).exists()]
@@ -254,7 +254,7 @@ def _dvc(*arguments: str) -> str:
 
 def _changed(data: Path) -> tuple[str, ...]:
     """Files that git should be told of."""
-    names = [f"{data.as_posix()}.dvc", Path(f"{data}.dvc").with_name(CARD).as_posix()]
+    files = [f"{data.as_posix()}.dvc", Path(f"{data}.dvc").with_name(CARD).as_posix()]
     ignore = Path(f"{data}.dvc").with_name(".gitignore").as_posix()  # DVC writes the folder into it the first time
     touched = children.git("status", "--porcelain", "--", ignore)
-    return (*names, ignore) if touched else tuple(names)
+    return (*files, ignore) if touched else tuple(files)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -16,18 +17,20 @@ from prefect import flow, task  # noqa: E402
 from prefect.cache_policies import NO_CACHE  # noqa: E402
 from prefect.futures import PrefectFuture  # noqa: E402
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner  # noqa: E402
-from rich.console import Console  # noqa: E402
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: E402
 
+from pipelines import servers  # noqa: E402
 from pipelines.cell import LOG, finished, ready, run, spent, verdict  # noqa: E402
 from pipelines.processes import sigterm_like_ctrl_c  # noqa: E402
 from pipelines.published import Choice, publish, take_over, write_down  # noqa: E402
-from zprl import durable  # noqa: E402
+from zprl import durable, terminal  # noqa: E402
 from zprl.bench import suite  # noqa: E402
 from zprl.bench.suite import Cell  # noqa: E402
 from zprl.errors import EnvironmentProblem, Interrupted, ZprlError  # noqa: E402
 from zprl.tracking import PARENT_VARIABLE, open_pipeline_tracker  # noqa: E402
 from zprl.tracking.mlflow_tracker import ARTIFACT_FOLDER, tracking_uri  # noqa: E402
+
+servers.embed()
 
 STOP = "STOP"
 """In a suite's folder while its cells are asked to stop: no signal reaches a thread."""
@@ -48,7 +51,7 @@ class _Watch:
 
     def __init__(self, cells: Sequence[Cell], jobs: int) -> None:
         self.cells, self.jobs = cells, jobs
-        console = Console(stderr=True)
+        console = terminal.console(stderr=True)
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         self.bar = Progress(*columns, console=console, disable=not console.is_terminal)
         done = sum(finished(cell) is not None for cell in cells)
@@ -75,7 +78,7 @@ class _Watch:
         number = sum(finished(other) is not None for other in self.cells)
         left = self.left()
         self.bar.update(self.task, completed=number, description=f"runs, about {left} left" if left else "runs")
-        print(f"[{number}/{len(self.cells)}] {cell.name}: {text}" + (f"; about {left} left" if left else ""), flush=True)
+        terminal.say(f"[{number}/{len(self.cells)}] {cell.name}: {text}" + (f"; about {left} left" if left else ""))
 
 
 @flow(name="zprl-bench", flow_run_name="{name}", retries=0)
@@ -162,6 +165,8 @@ def _runner(jobs: int, ray: str | None) -> TaskRunner[PrefectFuture[Any]]:
         raise EnvironmentProblem("Ray is not installed", remedy="install the extra that has it: zprl[ray]") from error
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if ray == "local":
+        # Ray runs whatever it is sent; with a token, only what comes from this run.
+        os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_urlsafe(32))
         return RayTaskRunner(init_kwargs={"num_cpus": jobs, "include_dashboard": False, "_node_ip_address": "127.0.0.1"})
     return RayTaskRunner(address=ray)
 

@@ -17,13 +17,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from pipelines.processes import StageError, stream
-from zprl import children, durable, provenance
+from zprl import children, durable, names, provenance, strict_yaml
 from zprl.bench import results, suite
 from zprl.bench.suite import Cell
 from zprl.errors import ConfigError, DataError, Interrupted, ZprlError
+from zprl.terminal import say, say_error
 from zprl.tracking import PARENT_VARIABLE, open_pipeline_tracker
 
 DONE = "cell.json"
@@ -62,18 +61,23 @@ def ready(base: Cell) -> bool:
 
 def claimed(cell: Cell) -> bool:
     """Whether what is in the folder comes from the cell's numbers."""
-    return (cell.folder / KEY).exists() and (cell.folder / KEY).read_text() == cell.key
+    return (cell.folder / KEY).exists() and _key(cell.folder) == cell.key
+
+
+def _key(folder: Path) -> str:
+    """What the folder's content comes from, as it says itself."""
+    return durable.read_bytes(folder / KEY, 64).decode(errors="replace")
 
 
 def claim(cell: Cell) -> None:
     """Make the folder the cell's; what was done there with other numbers is set aside, and comes back with them."""
     here = cell.folder
     if (here / KEY).exists() and not claimed(cell):
-        here.rename(here.with_name(f"{here.name}.{(here / KEY).read_text()}"))
+        here.rename(names.inside(here.parent, f"{here.name}.{_key(here)[:16]}"))
     if not here.exists() and (kept := here.with_name(f"{here.name}.{cell.key}")).exists():
         kept.rename(here)
     here.mkdir(parents=True, exist_ok=True)
-    durable.write_text(here / "params.yaml", yaml.safe_dump(cell.params, sort_keys=False))
+    durable.write_text(here / "params.yaml", strict_yaml.dump(cell.params))
     durable.write_text(here / KEY, cell.key)
 
 
@@ -203,7 +207,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for cell in wanted:
         if not (ready(cell) if cell.base is None else finished(cell)):
             run(cell, cell.name)
-    print(f"{found[0].name}: {verdict(found[0])}")
+    say(f"{found[0].name}: {verdict(found[0])}")
 
 
 if __name__ == "__main__":
@@ -213,5 +217,5 @@ if __name__ == "__main__":
     except KeyboardInterrupt:
         sys.exit(Interrupted.exit_code)
     except ZprlError as error:
-        print(error, file=sys.stderr)
+        say_error(error)
         sys.exit(error.exit_code)

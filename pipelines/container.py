@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines.processes import StageError, stream
-from zprl import children, durable
+from zprl import children, durable, terminal
 from zprl.errors import ConfigError, EnvironmentProblem, Interrupted
 from zprl.tracking import SWITCH_VARIABLE, file_tracker
 
@@ -98,7 +98,7 @@ def instead(name: str) -> Callable[[Stage], None]:
         replay = file_tracker.Replay(record, stage.tracker)
 
         def say(text: str) -> None:
-            print(text, flush=True)
+            terminal.say(text)
             replay.forward()
 
         input_end, our_end = os.pipe()  # ours closes with this process, however it ends, and the stage notices

@@ -8,10 +8,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from zprl import strict_yaml
 from zprl.errors import ConfigError, DataError
 
+MAX_LOCK = 10**6
+"""Longest `dvc.lock`, in bytes: ours has 30 kB."""
 REMEDY = "run in the project's root folder; `dvc status` says more"
 
 
@@ -73,9 +74,11 @@ def lock_hashes(path: Path | str = "dvc.lock") -> list[dict[str, str]]:
     path = Path(path)
     if not path.exists():
         return []
-    stages = (yaml.safe_load(path.read_text()) or {}).get("stages", {})
+    found = strict_yaml.load(path, limit=MAX_LOCK, remedy=REMEDY)
+    if not isinstance(found, dict) or not isinstance(found.get("stages", {}), dict):
+        return []
     return [
         {"stage": name, "output": str(out["path"]), "md5": str(out.get("md5", ""))}
-        for name, stage in stages.items()
+        for name, stage in found.get("stages", {}).items()
         for out in stage.get("outs", [])
     ]

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from zprl import children
 from zprl.errors import EnvironmentProblem, Interrupted, ZprlError
+from zprl.terminal import plain
 
 Say = Callable[[str], None]
 
@@ -127,7 +128,7 @@ def stream(
 
     def drain() -> None:
         for line in process.stdout or ():
-            text = line.rstrip()
+            text = plain(line.rstrip())
             if _EXITED.search(text) or _BUSY.search(text) or _SKIPPED.search(text):
                 marks.append(text)
             if text:

@@ -15,9 +15,9 @@ import time
 from pathlib import Path
 
 from pipelines.stage import BASE, EPISODES, LEARNER, RUNS, SESSION, STEERING
-from zprl import children, config, durable
+from zprl import children, config, durable, terminal
 from zprl.config import Params
-from zprl.errors import ConfigError, DataError, EnvironmentProblem, Interrupted, ZprlError
+from zprl.errors import ConfigError, DataError, EnvironmentProblem, ZprlError
 
 WORK = RUNS / "session"
 SIMULATED = {"latent": "latent", "action": "action_residual"}
@@ -72,13 +72,6 @@ def standing(params: Params) -> Standing:
     return Standing.DONE if complete else Standing.UNFINISHED
 
 
-def simulated(params: Params) -> bool:
-    """Whether the task's robot is a double: then nobody need be asked."""
-    from zprl.session.task import RealTask
-
-    return RealTask.load(params.finetune_real.task).make_robot().simulated
-
-
 def live(params: Params, *, stopping: list[bool]) -> None:
     """Live a session to its end."""
     from zprl.session import run
@@ -124,7 +117,7 @@ def version() -> None:
 
 def say(text: str) -> None:
     """One line of progress, at once."""
-    print(f"[robot_session] {text}", flush=True)
+    terminal.say(f"[robot_session] {text}")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -140,11 +133,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         live(config.load(), stopping=stopping)
         version()
-    except Interrupted as error:
-        print(f"Interrupted: {error}", file=sys.stderr, flush=True)
-        return error.exit_code
     except ZprlError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+        terminal.say_error(error)
         return error.exit_code
     return 0
 

@@ -12,7 +12,6 @@ and runs alike under ``dvc repro``, under Prefect and by hand (``python -m pipel
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import sys
@@ -23,8 +22,9 @@ from types import FrameType
 from typing import NoReturn
 
 from pipelines import container
-from zprl import config, durable, provenance
+from zprl import config, durable, provenance, terminal
 from zprl.errors import Interrupted, ZprlError
+from zprl.parent import die_with_parent
 from zprl.run_dir import RunDir
 from zprl.tracking import Tracker, open_tracker
 
@@ -83,13 +83,7 @@ class Stage:
 
     def say(self, text: str) -> None:
         """Print one line of progress, at once, so that it streams through DVC and Prefect."""
-        print(f"[{self.name}] {text}", flush=True)
-
-
-def _die_with_parent() -> None:
-    """Ask the kernel for SIGTERM when the parent (dvc) dies, so that no orphan keeps working (Linux only)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+        terminal.say(f"[{self.name}] {text}")
 
 
 def execute(
@@ -131,7 +125,7 @@ def main(
         inputs: Files and folders that it reads.
         world: Whether it steps a world, and may so run in an image (:mod:`pipelines.container`).
     """
-    _die_with_parent()
+    die_with_parent()  # dvc's
     code = 0
     folder = None
     try:
@@ -140,7 +134,7 @@ def main(
             body, folder = container.instead(image), f"{name}-container"
         execute(name, body, sections=sections, inputs=inputs, folder=folder)
     except ZprlError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+        terminal.say_error(error)
         code = error.exit_code
     sys.stdout.flush()
     sys.stderr.flush()

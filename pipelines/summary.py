@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from pipelines.processes import StageResult
+from zprl import durable, strict_yaml
 
 POLICIES = {"base": "base", "sim": "latent residual", "action_residual": "action residual"}
 COLUMNS = ("success_rate", "ci_low", "ci_high", "episodes", "episode_length", "jerk_rms", "env_steps", "wall_s")
@@ -20,7 +18,10 @@ def data_digest(path: Path | str = "data.dvc") -> str | None:
     path = Path(path)
     if not path.exists():
         return None
-    return str((yaml.safe_load(path.read_text()) or {}).get("outs", [{}])[0].get("md5", "")) or None
+    try:
+        return str(strict_yaml.load(path)["outs"][0]["md5"])
+    except (LookupError, TypeError):
+        return None
 
 
 def success_rows(folder: Path | str = "metrics") -> list[dict[str, Any]]:
@@ -29,7 +30,7 @@ def success_rows(folder: Path | str = "metrics") -> list[dict[str, Any]]:
     for name in POLICIES:
         file = Path(folder) / f"{name}.json"
         if file.exists():
-            values = json.loads(file.read_text())
+            values = durable.read_json(file)
             rows.append({"policy": name, **{column: values[column] for column in COLUMNS if column in values}})
     return rows
 

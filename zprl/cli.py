@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-import traceback
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +16,7 @@ import typer
 from zprl import children
 from zprl.cli_demos import demos_app
 from zprl.errors import DataError, EnvironmentProblem, GateRefused, Interrupted, ZprlError
+from zprl.terminal import console, say, say_error, say_json
 
 app = typer.Typer(
     help="Robot demonstrations into policies that keep improving.",
@@ -43,7 +43,7 @@ def _show_version(wanted: bool) -> None:
     if wanted:
         from importlib.metadata import version
 
-        typer.echo(f"zprl {version('zprl')}")
+        say(f"zprl {version('zprl')}")
         raise typer.Exit
 
 
@@ -70,9 +70,9 @@ def run(
     environment.prepare()
     stages = graph.stage_order(None if stage == "all" else stage)
     if not force_flow and not graph.out_of_date(stages):
-        typer.echo("Everything is up to date.")
+        say("Everything is up to date.")
         return
-    typer.echo("starting the pipeline: " + " → ".join(stages))
+    say("starting the pipeline: " + " → ".join(stages))
     from pipelines.flows import pipeline
     from pipelines.processes import sigterm_like_ctrl_c
 
@@ -84,19 +84,31 @@ def run(
     report = Path("artifacts/report")
     pages = sorted(report.glob("*.html")) if report.is_dir() else []
     if pages and stage in {"all", "report"}:
-        typer.echo(f"report: {pages[0]}")
-    typer.echo("`zprl ui` opens MLflow and Prefect")
+        say(f"report: {pages[0]}")
+    say("`zprl ui` opens MLflow and Prefect")
 
 
 @app.command()
 def ui(
     mlflow_port: Annotated[int, typer.Option(min=1, max=65535)] = 5000,
     prefect_port: Annotated[int, typer.Option(min=1, max=65535)] = 4200,
+    link: Annotated[bool, typer.Option("--link", help="Only print new links to the pages of the `zprl ui` that is open here.")] = False,
 ) -> None:
-    """Open MLflow and Prefect, on this machine only, until Ctrl-C."""
-    from pipelines.ui import serve
+    """Open MLflow and Prefect, on this machine only, until Ctrl-C.  Each page is opened by the link that is printed, once."""
+    from pipelines.ui import serve, show_links
 
-    serve(mlflow_port=mlflow_port, prefect_port=prefect_port)
+    if link:
+        show_links()
+    else:
+        serve(mlflow_port=mlflow_port, prefect_port=prefect_port)
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, add_help_option=False)
+def prefect(context: typer.Context) -> None:
+    """Run Prefect's own command line with this folder's server and login, e.g. `zprl prefect work-pool ls`."""
+    from pipelines.prefect_cli import main
+
+    main(context.args)
 
 
 @app.command()
@@ -124,7 +136,7 @@ def bench(
         for name in suites.names():
             found = suites.load(name)
             runs = len(found.tasks) * len(found.chosen()) * len(found.seeds)
-            typer.echo(f"{name:20} {runs:4} runs  {found.title}")
+            say(f"{name:20} {runs:4} runs  {found.title}")
         return
     from pipelines import published
     from pipelines.cell import finished
@@ -135,10 +147,10 @@ def bench(
         chosen = choice.of(suites.cells(suites.load(suite), place))
         published.take_over(chosen, results)
         for cell in chosen:
-            typer.echo(f"{'done' if finished(cell) else 'open':6}{cell.name}")
+            say(f"{'done' if finished(cell) else 'open':6}{cell.name}")
         return
     if policies:
-        typer.echo(f"policies: {published.keep_policies(suite, place, results)}")
+        say(f"policies: {published.keep_policies(suite, place, results)}")
         return
     command = "zprl " + shlex.join(sys.argv[1:])
     if page:
@@ -147,7 +159,7 @@ def bench(
         from pipelines.bench import bench as run_suite
 
         written = run_suite(suite, folder=folder, target=results, choice=choice, jobs=jobs, command=command, ray=ray)
-    typer.echo(f"page: {written}")
+    say(f"page: {written}")
 
 
 @app.command()
@@ -165,9 +177,9 @@ def promote(
     if not check:
         run(stage="promote", force_flow=False)
     decision = durable.read_json("artifacts/promotion.json")
-    typer.echo("accepted" if decision["accept"] else "refused")
+    say("accepted" if decision["accept"] else "refused")
     for reason in decision["reasons"]:
-        typer.echo(f"  {reason}")
+        say(f"  {reason}")
     if not decision["accept"] and (check or strict):
         raise GateRefused("the gate refused the candidate", remedy="train longer or better; the reasons stand above")
 
@@ -180,14 +192,12 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Machine-readabl
     checks = examine()
     missing = [check.name for check in checks if check.state == "missing"]
     if as_json:
-        import json
-
-        typer.echo(json.dumps({"ok": not missing, "checks": [check.as_dict() for check in checks]}, indent=2))
+        say_json({"ok": not missing, "checks": [check.as_dict() for check in checks]})
     else:
         for item in checks:
-            typer.echo(f"{item.state:8} {item.name:14} {item.text}")
+            say(f"{item.state:8} {item.name:14} {item.text}")
             if item.remedy:
-                typer.echo(f"{'':23} remedy: {item.remedy}")
+                say(f"{'':23} remedy: {item.remedy}")
     if missing:
         raise EnvironmentProblem(f"missing: {', '.join(missing)}", remedy="see the lines above" if not as_json else None)
 
@@ -214,17 +224,13 @@ def lineage(
     why = "--local" if only_local else tracked.missing()
     node, records = targets.trace(target, tracked.records if why is None else lambda more: local.records(more, why=why))
     if as_json:
-        import json
-
-        typer.echo(json.dumps({"store": records.store, **node.as_json()}, indent=2))
+        say_json({"store": records.store, **node.as_json()})
         return
-    from rich.console import Console
-
     from zprl.lineage.view import show
 
-    typer.echo(f"from {records.store}")
+    say(f"from {records.store}")
     wide = None if sys.stdout.isatty() else 200  # in a file nothing needs to fit a window
-    show(node, Console(width=wide), episodes=episodes, params=params)
+    show(node, console(width=wide), episodes=episodes, params=params)
 
 
 # -- nouns -----------------------------------------------------------------------------------------------------
@@ -236,7 +242,8 @@ def config_explain(section: Annotated[str | None, typer.Argument(help="A section
     from zprl import presets
 
     for key, kind, default, text in presets.explain(section):
-        typer.echo(f"{key}  ({kind}, default {default})\n    {text}")
+        say(f"{key}  ({kind}, default {default})")
+        say(f"    {text}")
 
 
 @config_app.command("check")
@@ -245,7 +252,7 @@ def config_check(path: Annotated[Path, typer.Argument()] = Path("params.yaml")) 
     from zprl import config
 
     config.load(path)
-    typer.echo(f"{path} is valid")
+    say(f"{path} is valid")
 
 
 @config_app.command("use")
@@ -258,8 +265,8 @@ def config_use(
 
     changes = presets.use(preset, path)
     for key, old, new in changes:
-        typer.echo(f"{key}: {old} → {new}")
-    typer.echo(f"{len(changes)} value(s) changed in {path}")
+        say(f"{key}: {old} → {new}")
+    say(f"{len(changes)} value(s) changed in {path}")
 
 
 @env_app.command("list")
@@ -268,7 +275,7 @@ def env_list() -> None:
     from zprl import plugins
 
     for name in plugins.names("tasks"):
-        typer.echo(name)
+        say(name)
 
 
 @env_app.command("check")
@@ -289,13 +296,12 @@ def env_check(
     given = {"name": name, "episode_steps": episode_steps, "physics": physics, "assets": assets, "file": file, "cameras": camera or []}
     task = config.parse({"task": given}).task
     check_env(lambda: envs.make(task, num_envs=num_envs, device=device))
-    typer.echo(f"{name} keeps the contract")
+    say(f"{name} keeps the contract")
 
 
 @env_app.command("assets")
 def env_assets(root: Annotated[Path, typer.Argument(help="A folder of assets, as NVIDIA publishes them: it holds `Isaac/`.")]) -> None:
     """Compare the authored USD assets with others: joints, limits, masses, inertias."""
-    from rich.console import Console
     from rich.table import Table
 
     from zprl.envs.isaac import launch
@@ -307,7 +313,7 @@ def env_assets(root: Annotated[Path, typer.Argument(help="A folder of assets, as
     rows = Table("thing", "what", "authored here", str(root), title=f"{len(found)} differences that matter to physics")
     for difference in found:
         rows.add_row(*difference)
-    Console().print(rows)
+    console().print(rows)
 
 
 @robot_app.command("list")
@@ -316,7 +322,7 @@ def robot_list() -> None:
     from zprl import plugins
 
     for name in plugins.names("robots"):
-        typer.echo(name)
+        say(name)
 
 
 @robot_app.command("check")
@@ -335,7 +341,7 @@ def robot_check(
     with with_double(found):
         for prefix in found.prefixes:
             check_robot(found.make_robot, prefix=prefix)
-    typer.echo(f"the robot of '{found.name}' keeps the contract")
+    say(f"the robot of '{found.name}' keeps the contract")
 
 
 @session_app.command("tasks")
@@ -345,7 +351,7 @@ def session_tasks() -> None:
 
     for name in built_in():
         task = RealTask.load(name)
-        typer.echo(f"{name:14} {', '.join(arm.driver for arm in task.arms.values()):14} {task.rate_hz:g} Hz  {task.description}")
+        say(f"{name:14} {', '.join(arm.driver for arm in task.arms.values()):14} {task.rate_hz:g} Hz  {task.description}")
 
 
 @session_app.command("run")
@@ -358,20 +364,30 @@ def session_run() -> None:
         raise typer.Exit(code)
 
 
+@session_app.command("page")
+def session_page() -> None:
+    """Print a link that opens the operator's page of the session running in this folder; it works once."""
+    from pipelines.robot_session import WORK
+    from zprl.session.console.access import page_link
+
+    typer.echo(page_link(WORK))
+
+
 @session_app.command("show")
 def session_show(path: Annotated[Path, typer.Argument(help="A session's folder.")] = Path("session")) -> None:
     """List the episodes of a session."""
     from zprl.session.store import SessionStore
 
     store = SessionStore.open(path)
-    labels = store.labels.current()
-    typer.echo(f"{store.header.id}: task {store.header.task}, interface {store.header.interface}, seed {store.header.seed}")
+    labels = {line.episode: line for line in store.labels.in_order()}
+    say(f"{store.header.id}: task {store.header.task}, interface {store.header.interface}, seed {store.header.seed}")
     for episode in store.episodes():
-        facts = episode.facts
-        typer.echo(
-            f"{episode.number:5}  {episode.phase:16} start {episode.start_number:3}  {labels.get(episode.number, 'no label'):8}  "
-            f"{episode.steps:4} steps  "
-            f"{episode.robot_s:6.2f} s  clipped {facts.clip_share:4.0%}  weights {','.join(map(str, episode.versions))}"
+        facts, line = episode.facts, labels.get(episode.number)
+        author = f"  by {line.author}" if line and line.author else ""
+        say(
+            f"{episode.number:5}  {episode.phase:16} start {episode.start_number:3}  {line.label if line else 'no label':8}  "
+            f"{episode.steps:4} steps  {episode.robot_s:6.2f} s  clipped {facts.clip_share:4.0%}  "
+            f"weights {','.join(map(str, episode.versions))}{author}"
         )
 
 
@@ -382,10 +398,10 @@ def session_verify(path: Annotated[Path, typer.Argument(help="A session's folder
 
     damaged = verify(path)
     for item in damaged:
-        typer.echo(str(item))
+        say(str(item))
     if damaged:
         raise DataError(f"{len(damaged)} part(s) of {path} are damaged", remedy="`dvc checkout session.dvc` restores what was versioned")
-    typer.echo(f"{path} is whole")
+    say(f"{path} is whole")
 
 
 @session_app.command("label")
@@ -397,11 +413,26 @@ def session_label(
     """Give an episode a label, or correct it; the old line stays in the journal."""
     from uuid import uuid4
 
+    from zprl.session.inputs import this_user
     from zprl.session.store import SessionStore
 
     with SessionStore.open(path, write=True) as store:
-        line = store.label(episode, label, source="command line", nonce=uuid4().hex)
-    typer.echo(f"line {line.seq}: episode {episode} is a {label}")
+        line = store.label(episode, label, source="command line", nonce=uuid4().hex, author=this_user())
+    say(f"line {line.seq}: episode {episode} is a {label}")
+
+
+@session_app.command("tighten")
+def session_tighten(
+    assignments: Annotated[list[str], typer.Argument(metavar="NAME=VALUE...", help="E.g. translation.speed=0.2 force=15")],
+    arm: Annotated[str | None, typer.Option(help="Prefix of the arm, such as 'left.'; not needed where there is one.")] = None,
+    path: Annotated[Path, typer.Option(help="The session's folder.")] = Path("session"),
+) -> None:
+    """Tighten limits of a session, also while it runs: the arm stops, then goes on under the new ones. Nothing is ever loosened."""
+    from zprl.session import conditions
+
+    before = conditions.load(path)
+    after = conditions.tighten(path, conditions.change_of(before.limits, assignments, arm))
+    say(f"in force for the rest of the session: {', '.join(assignments)} (limits {after.digests['limits'][:16]})")
 
 
 @session_app.command("export")
@@ -417,7 +448,7 @@ def session_export(
 
     store = SessionStore.open(path)
     export = export_robomimic if target.suffix in {".hdf5", ".h5"} else export_lerobot
-    typer.echo(f"{export(store, target, overwrite=overwrite)} episodes in {target}")
+    say(f"{export(store, target, overwrite=overwrite)} episodes in {target}")
 
 
 def main() -> None:
@@ -426,16 +457,10 @@ def main() -> None:
     try:
         app()
     except ZprlError as error:
-        if _verbose:
-            traceback.print_exc()
-        typer.echo(f"{type(error).__name__}: {error}", err=True)
+        say_error(error, trace=_verbose)
         sys.exit(error.exit_code)
     except Exception as error:  # the last line of defence: a bug, exit code 1
-        if _verbose:
-            traceback.print_exc()
-        typer.echo(
-            f"internal error: {type(error).__name__}: {error}\n  remedy: run `zprl -v ...` for the traceback and report it", err=True
-        )
+        say_error(error, trace=_verbose)
         sys.exit(1)
 
 

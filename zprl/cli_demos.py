@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from zprl.errors import ConfigError, DataError
+from zprl.terminal import console, say, say_json
 
 if TYPE_CHECKING:
     from zprl.data.sources import Source
@@ -42,8 +43,6 @@ def demos_check(
 
     Example:  zprl demos check recordings/ --strict
     """
-    import json
-
     from zprl.data import printing
     from zprl.data.checking import Tally, check, safe_source
     from zprl.data.findings import Finding
@@ -62,7 +61,7 @@ def demos_check(
             told.append(finding.as_json()) if as_json else screen.print(printing.finding_line(finding), soft_wrap=True)
     if as_json:
         names = [source.path.as_posix() for source in sources]
-        typer.echo(json.dumps({"format": 1, "sources": names, **tally.as_json(), "list": told}, indent=2))
+        say_json({"format": 1, "sources": names, **tally.as_json(), "list": told})
     else:
         screen.print(printing.tally_table(tally, len(sources)))
     wrong = tally.severities["error"] + (tally.severities["warning"] if strict else 0)
@@ -89,8 +88,6 @@ def demos_inspect(
 
     Example:  zprl demos inspect data/demos --card
     """
-    import json
-
     from zprl import durable
     from zprl.data import printing
     from zprl.data.card import CARD
@@ -101,7 +98,7 @@ def demos_inspect(
     with _progress(len(sources)) as step:
         found = inspect(sources, limits=_limits(), sample=None if everything else sample, watch=lambda some: _counted(some, step))
     if as_json:
-        typer.echo(json.dumps(found.as_json(), indent=2))
+        say_json(found.as_json())
     else:
         screen = printing.console()
         for part in printing.inspection_tables(found):
@@ -109,7 +106,7 @@ def demos_inspect(
     if card or card_file:
         target = card_file or path.resolve().with_name(CARD)
         durable.write_text(target, write(found, title=f"Demonstrations in {path.name or path.resolve().name}"))
-        typer.echo(f"card: {target}", err=as_json)
+        say(f"card: {target}", err=as_json)
 
 
 @demos_app.command("plot")
@@ -136,7 +133,7 @@ def demos_plot(
     if not chosen:
         raise DataError(f"{path} has no episode to plot", remedy="`zprl demos check` says what is wrong with it")
     durable.write_bytes(output, plot(chosen))
-    typer.echo(f"{output}: {', '.join(episode.name for episode in chosen)}")
+    say(f"{output}: {', '.join(episode.name for episode in chosen)}")
 
 
 @demos_app.command("play")
@@ -154,14 +151,15 @@ def demos_play(
     from zprl.data import film
     from zprl.data.inspection import picture_sizes
     from zprl.data.picking import pick
+    from zprl.names import made_plain
 
     sources = _sources(path, reader, obs_keys)
     if not obs_keys:
         keys = {source.path: [*picture_sizes(source)] or None for source in sources}
         sources = [again for source in sources for again in _sources(source.path, source.reader.name, keys[source.path])]
     (chosen,) = pick(sources, [episode])
-    output = output or Path(f"{chosen.name.replace('/', '.')}.gif")
-    typer.echo(f"{output}: {film.save(chosen, output)} of {chosen.length} frames of {chosen.name}")
+    output = output or Path(f"{made_plain(chosen.name)}.gif")
+    say(f"{output}: {film.save(chosen, output)} of {chosen.length} frames of {chosen.name}")
 
 
 @demos_app.command("add")
@@ -194,16 +192,16 @@ def demos_add(
         strict=strict,
         dry_run=dry_run,
         tell=lambda finding: screen.print(printing.finding_line(finding), soft_wrap=True),
-        say=typer.echo,
+        say=say,
     )
     if dry_run:
-        typer.echo(f"{done.episodes} episodes would come to {done.target}; nothing was written")
+        say(f"{done.episodes} episodes would come to {done.target}; nothing was written")
         return
     files = shlex.join(done.commit)
     message = shlex.quote(f"Add {done.episodes} demonstrations: {done.target.name}")
-    typer.echo(f"{done.episodes} episodes added.  Commit them, and send them to where others fetch them:")
-    typer.echo(f"  git add {files} && git commit -m {message} && dvc push {done.commit[0]}")
-    typer.echo("`zprl run` trains with them now; the next scheduled run (nightly in prefect.yaml) picks them up by itself.")
+    say(f"{done.episodes} episodes added.  Commit them, and send them to where others fetch them:")
+    say(f"  git add {files} && git commit -m {message} && dvc push {done.commit[0]}")
+    say("`zprl run` trains with them now; the next scheduled run (nightly in prefect.yaml) picks them up by itself.")
 
 
 @demos_app.command("convert")
@@ -238,7 +236,7 @@ def demos_convert(
     for finding in done.findings:
         screen.print(printing.finding_line(finding), soft_wrap=True)
     rate = "unknown rate" if done.rate_hz is None else f"{done.rate_hz:g} Hz"
-    typer.echo(f"{done.path}: {done.episodes} episodes, {done.frames} frames, {rate}; {len(done.left_out)} left out")
+    say(f"{done.path}: {done.episodes} episodes, {done.frames} frames, {rate}; {len(done.left_out)} left out")
 
 
 @demos_app.command("record")
@@ -260,8 +258,8 @@ def demos_record(
         task = task.model_copy(update={"name": name})
     seen = record(output, episodes=episodes, seed=seed, settings=RecordSettings(task=task))
     for grade, tried in sorted(seen.tried.items()):
-        typer.echo(f"{grade}: {seen.succeeded.get(grade, 0)} of {tried} tries succeeded, {seen.kept.get(grade, 0)} kept")
-    typer.echo(f"{output} is written: {seen.episodes} episodes, {seen.frames} frames; `zprl demos add {output}` versions it")
+        say(f"{grade}: {seen.succeeded.get(grade, 0)} of {tried} tries succeeded, {seen.kept.get(grade, 0)} kept")
+    say(f"{output} is written: {seen.episodes} episodes, {seen.frames} frames; `zprl demos add {output}` versions it")
 
 
 def _sources(path: Path, reader: str, obs_keys: list[str] | None) -> list[Source]:
@@ -295,11 +293,10 @@ def _counted(sources: Any, step: Any) -> Iterator[Any]:
 @contextmanager
 def _progress(sources: int) -> Iterator[Any]:
     """Yield ``step(sources done, episodes seen or None)``; a bar on a terminal, silent elsewhere."""
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (TextColumn("reading"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[episodes]}"), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as bar:
+    with Progress(*columns, console=console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as bar:
         task = bar.add_task("reading", total=sources, episodes="")
 
         def step(done: int, episodes: int | None) -> None:

@@ -11,8 +11,8 @@ import difflib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Discriminator,
@@ -25,9 +25,28 @@ from pydantic import (
     model_validator,
 )
 
+from zprl import names, strict_yaml
 from zprl.errors import ConfigError
 
 PARAMS_FILE = "params.yaml"
+MAX_TOLD = 10
+"""Mistakes of one file that are listed; the others are counted."""
+
+
+MAX_WIDTH, MAX_LAYERS = 2**16, 16
+"""Of a network: more was never useful here, and a stranger's bundle states them before anything else is known of it."""
+Width = Annotated[int, Field(ge=1, le=MAX_WIDTH)]
+Steps = Annotated[int, Field(ge=1, le=10_000)]
+
+
+def _widths(layers: tuple[int, ...]) -> tuple[int, ...]:
+    """Refuse a layer that is none, or too wide."""
+    if not all(1 <= width <= MAX_WIDTH for width in layers):
+        raise ValueError(f"layers are 1 to {MAX_WIDTH} wide")
+    return layers
+
+
+Layers = Annotated[tuple[int, ...], Field(max_length=MAX_LAYERS), AfterValidator(_widths)]
 
 
 class Section(BaseModel):
@@ -237,17 +256,17 @@ class Ingest(Section):
 class Policy(Section):
     """The frozen base: observation encoder and chunked flow-matching generator."""
 
-    obs_steps: int = Field(1, ge=1, description="Observation frames seen (paper: 1 in simulation).")
-    horizon: int = Field(8, ge=1, description="Length of the predicted action sequence.")
-    chunk_steps: int = Field(8, ge=1, description="Executed actions per prediction; one chunk is one RL step.")
-    embedding_dim: int = Field(128, ge=1, description="Width of the observation embedding e.")
-    encoder_hidden: tuple[int, ...] = Field((256,), description="Hidden layers of the state encoder (ours).")
+    obs_steps: Steps = Field(1, description="Observation frames seen (paper: 1 in simulation).")
+    horizon: Steps = Field(8, description="Length of the predicted action sequence.")
+    chunk_steps: Steps = Field(8, description="Executed actions per prediction; one chunk is one RL step.")
+    embedding_dim: Width = Field(128, description="Width of the observation embedding e.")
+    encoder_hidden: Layers = Field((256,), description="Hidden layers of the state encoder (ours).")
     velocity_net: Literal["mlp", "unet"] = Field("mlp", description="mlp: small and fast on a CPU; unet: the paper's 1-D UNet.")
-    mlp_hidden: tuple[int, ...] = Field((256, 256, 256), description="Hidden layers of the MLP velocity network (ours).")
-    unet_channels: tuple[int, ...] = Field((128, 256, 512), description="Channels of the UNet levels (official code).")
-    unet_kernel: int = Field(5, ge=1, description="Kernel of the UNet convolutions (official code).")
-    unet_groups: int = Field(8, ge=1, description="Groups of the UNet's group normalisation (official code).")
-    time_embedding_dim: int = Field(64, ge=2, multiple_of=2, description="Width of the sinusoidal flow-time embedding.")
+    mlp_hidden: Layers = Field((256, 256, 256), description="Hidden layers of the MLP velocity network (ours).")
+    unet_channels: Layers = Field((128, 256, 512), description="Channels of the UNet levels (official code).")
+    unet_kernel: int = Field(5, ge=1, le=99, description="Kernel of the UNet convolutions (official code).")
+    unet_groups: Width = Field(8, description="Groups of the UNet's group normalisation (official code).")
+    time_embedding_dim: int = Field(64, ge=2, le=4096, multiple_of=2, description="Width of the sinusoidal flow-time embedding.")
     flow_steps: int = Field(5, ge=1, le=1000, description="Euler steps of the sampler (official code: 2 robomimic, 5 elsewhere).")
     time_grid: Literal["uniform", "diffusers"] = Field(
         "uniform", description="uniform: 1, .8, ... 0; diffusers: spaced from 1 to .01, then 0, as the released code's scheduler has it."
@@ -264,8 +283,8 @@ class Vib(Section):
     """The variational information bottleneck on the embedding."""
 
     enabled: bool = Field(True, description="False trains the bare base policy; its weights are bit-identical either way.")
-    latent_dim: int = Field(8, ge=1, description="Width of the latent z (official code: 16 robomimic, 8 Adroit and MetaWorld).")
-    hidden: tuple[int, ...] = Field((256, 256, 256), description="Hidden layers of encoder and decoder (official code).")
+    latent_dim: Width = Field(8, description="Width of the latent z (official code: 16 robomimic, 8 Adroit and MetaWorld).")
+    hidden: Layers = Field((256, 256, 256), description="Hidden layers of encoder and decoder (official code).")
     kl_weight: float = Field(2e-4, ge=0, description="beta; weighs the KL averaged over latent dimensions (official code).")
     reconstruction_weight: float = Field(0.01, ge=0, description="rho; weighs the reconstruction of the embedding (official code).")
 
@@ -348,9 +367,9 @@ class Rl(Budget):
         ge=0,
         description="Subtracted from every chunk's reward; with 1 it is -1 until success (Policy Decorator, DSRL); not for bounded Q.",
     )
-    critics: int = Field(2, ge=1, description="Critics in the ensemble (official code: 2; later 10).")
+    critics: int = Field(2, ge=1, le=100, description="Critics in the ensemble (official code: 2; later 10).")
     target_subset: int = Field(2, ge=1, description="Random critics whose minimum is the target (official code: 2).")
-    hidden: tuple[int, ...] = Field((256, 256, 256), description="Hidden layers of actor and critics (official code).")
+    hidden: Layers = Field((256, 256, 256), description="Hidden layers of actor and critics (official code).")
     activation: Literal["gelu", "relu", "tanh"] = Field("gelu", description="Hidden activation (official code: gelu).")
     critic_layer_norm: bool = Field(False, description="LayerNorm in the critics' hidden layers (peers; official code: off).")
     bounded_q: bool = Field(True, description="Squash Q to [0, 1], which fits the sparse reward (official code).")
@@ -378,7 +397,7 @@ class Rl(Budget):
     value_warmup_updates: int = Field(0, ge=0, description="Critic-only updates before the actor learns (peers; official code: 0).")
     trust_weight: float = Field(0.0, ge=0, description="Weight of mean(dz^2) in the actor loss: a trust region (peers; official: 0).")
     progressive_chunks: int = Field(0, ge=0, description="Chunk transitions over which residuals are phased in (Policy Decorator).")
-    best_of: int = Field(1, ge=1, description="Residuals per decision of which the critics choose one (DICE-RL: 16).")
+    best_of: int = Field(1, ge=1, le=10_000, description="Residuals per decision of which the critics choose one (DICE-RL: 16).")
 
     @model_validator(mode="after")
     def _fits(self) -> Rl:
@@ -486,7 +505,9 @@ class Real(Section):
 class Promote(Section):
     """The gate between a candidate and the registry's champion."""
 
-    model_name: str = Field("zprl-lift-cube", description="Name in the MLflow model registry.")
+    model_name: str = Field(
+        "zprl-lift-cube", pattern=names.PATTERN, max_length=names.MAX_NAME, description="Name in the MLflow model registry."
+    )
     min_episodes: int = Field(200, ge=1, description="Fewer evaluation episodes than this are no evidence.")
     max_jerk_ratio: float = Field(1.5, gt=0, description="The candidate's jerk may be at most so many times the incumbent's.")
 
@@ -542,23 +563,29 @@ def parse(value: Any, *, source: str = PARAMS_FILE) -> Params:
         return Params.model_validate(value or {})
     except ValidationError as error:
         lines = []
-        for item in error.errors():
+        found = error.errors(include_url=False, include_context=False)
+        for item in found[:MAX_TOLD]:
             loc = tuple(part for part in item["loc"] if part not in ALGORITHMS)
-            where = ".".join(str(part) for part in loc) or "(root)"
+            where = ".".join(str(part)[:60] for part in loc) or "(root)"
             if item["type"] == "extra_forbidden":
-                near = difflib.get_close_matches(str(loc[-1]), _known(Params, item["loc"]), n=1)
+                near = difflib.get_close_matches(str(loc[-1])[:60], _known(Params, item["loc"]), n=1)
                 lines.append(f"{where}: unknown key" + (f", did you mean '{near[0]}'?" if near else ""))
             else:
-                lines.append(f"{where}: {item['msg']} (got {item['input']!r})" if item["loc"] else item["msg"])
+                lines.append(f"{where}: {item['msg']} (got {_short(item['input'])})" if item["loc"] else item["msg"])
+        lines += [f"and {len(found) - MAX_TOLD} more"] if len(found) > MAX_TOLD else []
         raise ConfigError(f"{source}: " + "; ".join(lines), remedy="`zprl config explain` lists every key") from error
+
+
+def _short(value: Any, width: int = 80) -> str:
+    """A value as text that fits a line."""
+    text = repr(value)
+    return text if len(text) <= width else f"{text[:width]}..."
 
 
 def load(path: Path | str = PARAMS_FILE) -> Params:
     """Read and check ``params.yaml``."""
     try:
-        value = yaml.safe_load(Path(path).read_text())
+        value = strict_yaml.load(path)
     except FileNotFoundError as error:
         raise ConfigError(f"{path} does not exist", remedy="run in the project's root folder") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}", remedy="check the indentation and the quotes") from error
     return parse(value, source=str(path))

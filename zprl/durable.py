@@ -25,6 +25,12 @@ if TYPE_CHECKING:
     import torch
 
 PARTIAL = ".partial"
+MAX_JSON = 4 * 2**20
+"""Longest JSON document, in bytes, unless a caller knows that its own may be longer."""
+BYTES_PER_VALUE = 8
+"""A document may hold one value for so many bytes of its limit: an empty list takes 3 bytes of text and 72 of memory."""
+MAX_TENSOR_HEADER = 16 * 2**20
+"""Longest header of a safetensors file, in bytes: some 100,000 tensors."""
 ON_DISK = Path("/var/tmp")  # noqa: S108 (what is written there has no name)
 """Where large temporary files go: ``/tmp`` may be memory."""
 
@@ -49,14 +55,20 @@ def _explain(error: OSError, path: Path) -> EnvironmentProblem:
 
 
 @contextmanager
-def replacing(path: Path | str) -> Iterator[BinaryIO]:
-    """Write the new content of ``path`` piece by piece: it takes its place, all or nothing, when the ``with`` block ends without error."""
+def replacing(path: Path | str, *, private: bool = False) -> Iterator[BinaryIO]:
+    """Write the new content of ``path`` piece by piece: it takes its place, all or nothing, when the ``with`` block ends without error.
+
+    Args:
+        path: The file.
+        private: Only its owner may read it.
+    """
     path = Path(path)
     temp = path.with_name(f"{path.name}.{os.getpid()}{PARTIAL}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         operation("write", path)
-        with open(temp, "wb") as file:
+        mode = 0o600 if private else 0o666
+        with open(temp, "wb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
             yield file
             file.flush()
             operation("fsync", path)
@@ -106,30 +118,76 @@ def explained(path: Path | str) -> Iterator[None]:
         raise _explain(error, Path(path)) from error
 
 
-def write_bytes(path: Path | str, data: bytes) -> None:
+def write_bytes(path: Path | str, data: bytes, *, private: bool = False) -> None:
     """Replace ``path`` with ``data``, all or nothing."""
-    with replacing(path) as file:
+    with replacing(path, private=private) as file:
         file.write(data)
 
 
-def write_text(path: Path | str, text: str) -> None:
+def write_text(path: Path | str, text: str, *, private: bool = False) -> None:
     """Replace ``path`` with UTF-8 ``text``, all or nothing."""
-    write_bytes(path, text.encode())
+    write_bytes(path, text.encode(), private=private)
 
 
-def write_json(path: Path | str, value: Any) -> None:
+def write_json(path: Path | str, value: Any, *, private: bool = False) -> None:
     """Replace ``path`` with indented JSON; NaN and infinity are refused because JSON has neither."""
-    write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
+    write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n", private=private)
 
 
-def read_json(path: Path | str) -> Any:
-    """Read JSON, or raise :class:`DataError` naming the file."""
+def read_bytes(path: Path | str, limit: int) -> bytes:
+    """Read a regular file of at most ``limit`` bytes; neither a pipe nor a device is opened.
+
+    Raises:
+        FileNotFoundError: nothing is there.
+        DataError: it is longer, no file, or cannot be read.
+    """
+    path = Path(path)
     try:
-        return json.loads(Path(path).read_text())
+        if path.exists() and not path.is_file():
+            raise DataError(f"{path} is not a regular file", remedy="give the path of a file")
+        with path.open("rb") as file:
+            data = file.read(limit + 1)
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError) as error:  # ValueError: a path with a null byte
+        raise DataError(f"{path} cannot be read: {error}", remedy="check its permissions and the disk") from error
+    if len(data) > limit:
+        raise DataError(f"{path} is longer than {limit} bytes", remedy="get it from its maker again; zprl writes none so long")
+    return data
+
+
+def parse_json(text: bytes | str, what: str, *, limit: int = MAX_JSON, remedy: str = "get it from its maker again") -> Any:
+    """Parse JSON that anybody may have written; every reader of JSON comes here.
+
+    Time and memory are bounded by ``limit``: a longer text, and one with more than a value for every :data:`BYTES_PER_VALUE` bytes of
+    it, is refused before it is parsed.
+
+    Args:
+        text: The document.
+        what: How the message names it.
+        limit: Longest text, in bytes.
+        remedy: Of the error.
+
+    Raises:
+        DataError: too long, not UTF-8, not JSON, nested too deeply, or with an integer of thousands of digits.
+    """
+    size = len(text)
+    commas, lists, objects = (",", "[", "{") if isinstance(text, str) else (b",", b"[", b"{")
+    if size > limit or (size > limit // BYTES_PER_VALUE and sum(map(text.count, (commas, lists, objects))) > limit // BYTES_PER_VALUE):
+        raise DataError(f"{what} is longer than {limit} bytes, or holds too many values", remedy=remedy)
+    try:
+        return json.loads(text if isinstance(text, str) else text.decode())
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{what} is not valid JSON: {str(error)[:200]}", remedy=remedy) from error
+
+
+def read_json(path: Path | str, *, limit: int = MAX_JSON) -> Any:
+    """Read a JSON file as :func:`parse_json` does, or raise :class:`DataError` naming it."""
+    try:
+        data = read_bytes(path, limit)
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist", remedy="run the stage that makes it (dvc repro)") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} is not valid JSON: {error}", remedy="delete it and run its stage again") from error
+    return parse_json(data, str(path), limit=limit, remedy="delete it and run its stage again")
 
 
 def write_tensors(path: Path | str, tensors: Mapping[str, torch.Tensor]) -> None:
@@ -145,7 +203,12 @@ def read_tensors(path: Path | str) -> dict[str, torch.Tensor]:
     from safetensors.torch import load
 
     try:
-        return load(Path(path).read_bytes())
+        with Path(path).open("rb") as file:
+            header = int.from_bytes(file.read(8), "little")
+            if header > MAX_TENSOR_HEADER:  # the library parses whatever is there, up to 100 MB of JSON
+                raise DataError(f"{path} says that its header has {header} bytes", remedy="restore or rebuild it")
+            file.seek(0)
+            return load(file.read())
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist", remedy="run the stage that makes it (dvc repro)") from error
     except SafetensorError as error:
@@ -242,7 +305,8 @@ def digest(path: Path | str) -> str:
     """SHA-256 of a file, or of a folder's names and contents; independent of dates, modes and the folder's own name."""
     path = Path(path)
     if path.is_file():
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
     if not path.is_dir():
         raise DataError(f"{path} does not exist", remedy="run the stage that makes it (dvc repro)")
     total = hashlib.sha256()

@@ -21,13 +21,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zprl import durable
+from zprl import durable, names
 from zprl.errors import DataError
 
 if TYPE_CHECKING:
     import torch
 
 KEEP = 2
+MAX_STATE = 64 * 2**20
+"""Longest state of a generation, in bytes: it may hold one row per judged episode."""
 
 
 @dataclass(frozen=True)
@@ -98,11 +100,11 @@ class RunDir:
         for folder in self._folders():
             try:
                 sums = durable.read_json(folder / "COMMIT")
-                if any(durable.digest(folder / name) != value for name, value in sums.items()):
+                if not all(map(names.plain, sums)) or any(durable.digest(folder / name) != value for name, value in sums.items()):
                     continue
                 tensors = {n.removesuffix(".safetensors"): durable.read_tensors(folder / n) for n in sums if n != "state.json"}
-                return Generation(int(folder.name[4:]), durable.read_json(folder / "state.json"), tensors)
-            except DataError:
+                return Generation(int(folder.name[4:]), durable.read_json(folder / "state.json", limit=MAX_STATE), tensors)
+            except (AttributeError, DataError, TypeError, ValueError):
                 continue
         return None
 

@@ -23,6 +23,7 @@ from tests.real_demos import record
 from zprl import config, presets
 from zprl.data.store import EpisodeStore
 from zprl.models.bundle import load_policy
+from zprl.robot.limits import MOST_RECOVERIES
 from zprl.session.store import SessionStore
 from zprl.session.task import BUILT_IN, RealTask
 
@@ -34,7 +35,7 @@ pytestmark = pytest.mark.realtime
 DEMOS, CHUNKS = 5, 3
 PATIENT = {
     "state_age_s": 0.5, "sense_age_s": 1.0, "command_age_s": 2.0, "heartbeat_s": {"operator": 30.0},
-    "recoveries": {"count": 1000, "window_s": 600.0},
+    "recoveries": {"count": MOST_RECOVERIES, "window_s": 600.0},
 }  # fmt: skip
 """A busy machine is no fault here: what late pictures and chunks lead to is seen in the session's contract."""
 HANGS_S = 300.0

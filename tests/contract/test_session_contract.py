@@ -20,6 +20,7 @@ pytest.importorskip("franky", reason="the Franka needs franky-control")
 pytest.importorskip("franky_sim", reason="the double needs franky-sim")
 
 from tests.session_run import HOME, Stage, hold, make_session
+from zprl.robot.limits import MOST_RECOVERIES
 from zprl.robot.twin.control import TwinControl
 from zprl.robot.twin.faults import BadGripper, Freeze, LoseStates, Push, Reflex, RefuseRecovery, UserStop
 from zprl.session.bus import Bus
@@ -31,7 +32,7 @@ LOW, HIGH = np.array([0.25, -0.30, 0.012]), np.array([0.62, 0.30, 0.50])
 """The task's workspace."""
 COMMAND_AGE_S, STATE_AGE_S = 0.5, 0.3
 """The state's age is the file's times three: a busy machine that stalls for a tenth of a second is not what is tested here."""
-LIMITS = {"recoveries": {"count": 1000, "window_s": 600.0}, "state_age_s": STATE_AGE_S, "sense_age_s": 0.5}
+LIMITS = {"recoveries": {"count": MOST_RECOVERIES, "window_s": 600.0}, "state_age_s": STATE_AGE_S, "sense_age_s": 0.5}
 
 
 @pytest.fixture(scope="module")
@@ -84,11 +85,12 @@ def goes_on(stage: Stage, number: int) -> int:
 # -- what a policy may say ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("broken", ["nan", "shape", "empty", "no_rotation"])
+@pytest.mark.parametrize("broken", ["nan", "shape", "empty", "no_rotation", "far", "long"])
 def test_a_broken_chunk_stops_the_arm_and_the_session_goes_on(played: Stage, control: TwinControl, broken: str) -> None:
     chunks = {"nan": hold(), "shape": np.zeros((4, 7), np.float32), "empty": np.zeros((0, 10), np.float32), "no_rotation": hold()}
     chunks["nan"][1, 0] = np.nan
     chunks["no_rotation"][:, 3:9] = 0.0
+    chunks |= {"far": hold((3e38, 0.0, 0.3)), "long": np.repeat(hold(), 10_000, axis=0)}
     number = played.running()
     driver = played.pids()["driver"]
     played.mark()

@@ -20,6 +20,7 @@ if __name__ == "__main__":
 
 from tests.session_run import Session, make_session
 from zprl import durable, seeding
+from zprl.robot.limits import MOST_RECOVERIES
 from zprl.session.replay import differing, fold
 from zprl.session.store import SessionStore
 from zprl.session.verify import verify
@@ -28,7 +29,7 @@ pytestmark = pytest.mark.realtime
 
 VICTIMS = ("driver", "actor", "learner", "recorder", "scripted", "supervisor")
 HOST = "127.0.11.3"
-MANY = {"count": 10_000, "window_s": 600.0}
+MANY = {"count": MOST_RECOVERIES, "window_s": 600.0}
 WINDOW_S = 12.0
 """Kills of one process come no faster: a supervisor gives up a process that ends six times within a minute."""
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from zprl.envs import rotation as batched
 from zprl.robot import rotation
 from zprl.robot.base import GRIPPER, POSE, Ranges
-from zprl.session.layout import ActionLayout, ActionSpec, ObsLayout
+from zprl.session.layout import MAX_NUMBER, REACHES, ActionLayout, ActionSpec, ObsLayout
 
 RANGES = Ranges(speed=1, acceleration=1, jerk=1, gripper_width=0.08, reach=1)
 coordinate = st.floats(-1, 1)
@@ -125,3 +125,30 @@ def test_the_observation_of_a_pose_is_the_pose(target):
     quat = [target[key] for key in POSE[3:]]
     for found in (rotation.unit(obs["pose"][3:]), rotation.from_rotvec(obs["turn"]), rotation.from_6d(obs["six"])):
         assert angle(found, quat) < 2e-6
+
+
+KINDS = ("absolute_6d", "absolute_quat", "absolute_rotvec", "relative_rotvec")
+anything = st.one_of(st.floats(-2, 2), st.floats(), st.sampled_from([3e38, -1e308, math.inf, math.nan, 10.0, 101.0]))
+
+
+@given(st.sampled_from(KINDS), st.integers(0, 12), st.data())
+def test_a_chunk_is_played_when_all_of_it_is_within_reach_and_else_names_what_is_not(kind, rows, data):
+    layout = ActionLayout(ActionSpec(arms={"": {"kind": kind}}), RANGES)
+    numbers = st.lists(anything, min_size=rows * layout.width, max_size=rows * layout.width)
+    chunk = np.array(data.draw(numbers)).reshape(rows, layout.width)
+    far = np.abs(chunk[:, :3]) > REACHES * RANGES.reach
+    good = 0 < rows <= 8 and np.isfinite(chunk).all() and not far.any() and (np.abs(chunk[:, 3:]) <= MAX_NUMBER).all()
+    assert (layout.fault(chunk, 8) == "") == good
+
+
+@given(st.lists(st.sampled_from([0, 1, 3, 4, 10]), max_size=4), st.sampled_from([np.float32, np.float64, np.uint8, np.int64, bool]))
+def test_a_chunk_of_any_shape_and_type_gets_an_answer(shape, dtype):
+    layout = ActionLayout(ActionSpec(arms={"": {"kind": "absolute_6d"}}), RANGES)
+    fits = len(shape) == 2 and 0 < shape[0] <= 3 and shape[1] == layout.width
+    assert (layout.fault(np.zeros(shape, dtype), 3) == "") == fits
+
+
+@given(targets())
+def test_where_an_arm_can_be_is_never_broken(target):
+    layout = ActionLayout(ActionSpec(arms={"": {"kind": "absolute_6d"}}), RANGES)
+    assert layout.fault(layout.encode(target)[None], 1) == ""

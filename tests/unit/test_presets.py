@@ -71,3 +71,14 @@ def test_every_tunable_stands_in_params_yaml() -> None:
     value = yaml.safe_load((ROOT / "params.yaml").read_text())
     for name, section in dict(config.Params()).items():
         assert set(value[name]) == set(type(section).model_fields), name
+
+
+@pytest.mark.parametrize(
+    "text", ["", "- 1\n", "run: 5\n", "pretrain: [1]\n", "run: {seed: 1}\nrun: {seed: 2}\n", "pretrain: &a {steps: 1}\n"]
+)
+def test_a_file_without_sections_is_refused_and_left_alone(tmp_path, text):
+    path = tmp_path / "params.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError):
+        presets.use("smoke", path)
+    assert path.read_text() == text

@@ -23,10 +23,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from zprl import config, plugins, presets
+from zprl import config, plugins, presets, strict_yaml
+from zprl import names as plain_names
 from zprl.errors import ConfigError
 
 FOLDER = Path(__file__).parent
@@ -123,7 +123,7 @@ class Cell:
 
 def methods() -> dict[str, Method]:
     """Methods shipped with the package, from ``methods.yaml``."""
-    return {name: Method(**entry) for name, entry in yaml.safe_load((FOLDER / "methods.yaml").read_text()).items()}
+    return {name: Method(**entry) for name, entry in strict_yaml.load(FOLDER / "methods.yaml").items()}
 
 
 def names() -> list[str]:
@@ -141,9 +141,11 @@ def load(name: str) -> Suite:
     if not path.is_file():
         raise ConfigError(f"no suite is named '{name}'", remedy=f"suites: {', '.join(names())}, or a path")
     try:
-        suite = Suite.model_validate(yaml.safe_load(path.read_text()))
-    except (yaml.YAMLError, ValidationError) as error:
-        raise ConfigError(f"{path} is not a suite: {error}", remedy="see the ones that ship with the package") from error
+        suite = Suite.model_validate(strict_yaml.load(path, aliases=True))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part)[:60] for part in first["loc"]) or "the whole"
+        raise ConfigError(f"{path} is not a suite: {where}: {first['msg']}", remedy="see the ones that ship with the package") from error
     suite.chosen()
     return suite
 
@@ -152,24 +154,26 @@ def cells(suite: Suite, folder: Path) -> list[Cell]:
     """All cells below ``folder``, every base before the methods on top of it.
 
     Raises:
-        ConfigError: a preset or number that does not fit.
+        ConfigError: a preset or number that does not fit, or a name that cannot be a folder's.
     """
     found: list[Cell] = []
+    if taken := [name for name in suite.chosen() if name == BASE or name.startswith(f"{BASE}-")]:
+        raise ConfigError(f"a method is named '{taken[0]}', as the folders of base policies are", remedy="rename it")
     for task, entry in suite.tasks.items():
         plugins.load("tasks", task)  # what is missing is better said now than after the first hour
         for seed in suite.seeds:
-            here = folder / task.replace("/", "-") / f"seed-{seed}"
+            here = plain_names.inside(folder, task.replace("/", "-"), f"seed-{seed}")
             common = [presets.read(entry.preset), {"task": {"name": task}, "run": {"seed": seed}}, suite.params]
             bases: dict[str, Cell] = {}
             for name, method in suite.chosen().items():
                 own = {section: values for section, values in method.params.items() if section not in OF_THE_METHOD}
                 base_params = _params(*common, own)
-                base = Cell(task, BASE, seed, here / (f"{BASE}-{name}" if own else BASE), base_params, entry.demos)
+                base = Cell(task, BASE, seed, plain_names.inside(here, f"{BASE}-{name}" if own else BASE), base_params, entry.demos)
                 if base.key not in bases:
                     bases[base.key] = base
                     found.append(base)
                 params = _params(*common, presets.read(method.preset), suite.params, own, method.params)
-                found.append(Cell(task, name, seed, here / name, params, base=bases[base.key]))
+                found.append(Cell(task, name, seed, plain_names.inside(here, name), params, base=bases[base.key]))
     return found
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from zprl import terminal
 from zprl.data.checking import Change, Tally, check, safe_source
 from zprl.data.episode import QUALITIES, Episode
 from zprl.data.findings import Finding
@@ -145,7 +146,6 @@ def _share(episodes: Sequence[_Outline]) -> float:
 
 
 def _progress(sources: Sequence[Source]) -> Iterator[Source]:
-    from rich.console import Console
     from rich.progress import track
 
-    yield from track(sources, "reading", console=Console(stderr=True), disable=len(sources) < 2 or not sys.stderr.isatty())
+    yield from track(sources, "reading", console=terminal.console(stderr=True), disable=len(sources) < 2 or not sys.stderr.isatty())

@@ -20,7 +20,7 @@ from zprl.errors import DataError
 
 SOURCES = "sources.json"
 FORMAT_VERSION = 1
-MAX_BYTES = 2**30
+MAX_BYTES = 64 * 2**20
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
@@ -65,12 +65,14 @@ class Origins(_Fixed):
     @classmethod
     def read(cls, path: Path) -> Self:
         """Read the file, or raise :class:`DataError`."""
-        if path.is_file() and path.stat().st_size > MAX_BYTES:
-            raise DataError(f"{path} is larger than {MAX_BYTES} bytes", remedy="run the ingest stage again (dvc repro ingest)")
         try:
-            return cls.model_validate(durable.read_json(path))
-        except (ValidationError, RecursionError) as error:
-            first = str(error).splitlines()[0]
+            found = durable.read_json(path, limit=MAX_BYTES)
+            strange = len(found.keys() - cls.model_fields.keys()) if isinstance(found, dict) else 0
+            if strange:  # said before each of them becomes a mistake of its own
+                raise DataError(f"{path} has {strange} unknown keys", remedy="run the ingest stage again (dvc repro ingest)")
+            return cls.model_validate(found)
+        except ValidationError as error:
+            first = f"{error.error_count()} mistakes"  # the text of all may be long
             raise DataError(
                 f"{path} does not say where episodes come from: {first}", remedy="run the ingest stage again (dvc repro ingest)"
             ) from error

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from zprl import terminal
 from zprl.data.card import LISTED, rates
 from zprl.data.checking import Tally
 from zprl.data.episode import QUALITIES
@@ -16,6 +17,7 @@ from zprl.data.findings import CODES, Finding
 from zprl.data.inspection import Inspection
 from zprl.data.moments import Moments
 from zprl.data.outliers import LIMIT
+from zprl.terminal import plain
 
 COLOURS = {"error": "bold red", "warning": "yellow", "note": "dim"}
 PIPE_WIDTH = 160
@@ -26,7 +28,7 @@ WIDE = 6
 
 def console() -> Console:
     """Standard output; wide where nobody looks at it."""
-    found = Console(highlight=False, markup=False, emoji=False)
+    found = terminal.console(highlight=False, markup=False, emoji=False)
     if not found.is_terminal:
         found.width = PIPE_WIDTH
     return found
@@ -38,11 +40,6 @@ def finding_line(finding: Finding) -> Text:
     line.append(f"{finding.code} ", style="bold")
     line.append(plain(f"{finding.where}: {finding.message}; {finding.remedy}"), style="")
     return line
-
-
-def plain(text: str) -> str:
-    """Without control characters."""
-    return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
 def tally_table(tally: Tally, sources: int) -> Table:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from pydantic import Field
 
-from zprl import plugins, seeding
+from zprl import plugins, seeding, terminal
 from zprl.config import Section, Task
 from zprl.data.episode import Episode
 from zprl.data.robomimic_writer import RobomimicWriter
@@ -165,10 +165,9 @@ def _bar(total: int, progress: Callable[[int], None] | None) -> Iterator[Callabl
     if progress is not None:
         yield progress
         return
-    from rich.console import Console
     from rich.progress import Progress
 
-    console = Console(stderr=True)
+    console = terminal.console(stderr=True)
     with Progress(console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("recording", total=total)
         yield lambda done: bar.update(task, completed=done)

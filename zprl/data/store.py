@@ -29,6 +29,8 @@ from zprl.data.stacks import Stack, write_npy, write_safetensors
 from zprl.errors import DataError
 
 FORMAT_VERSION = 1
+MAX_INDEX = 64 * 2**20
+"""Longest index, in bytes: 100,000 episodes have 10 MB."""
 IMAGES = "images"
 
 
@@ -53,7 +55,7 @@ class EpisodeStore:
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
-        index = durable.read_json(self.path / "index.json")
+        index = durable.read_json(self.path / "index.json", limit=MAX_INDEX)
         try:
             if index["format_version"] != FORMAT_VERSION:
                 raise DataError(

@@ -9,9 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from zprl import children, durable
+from zprl import children, durable, strict_yaml
 from zprl.data.origins import SOURCES, Origins
 from zprl.errors import DataError, ZprlError
 from zprl.lineage.records import HERE, Records, Run
@@ -20,7 +18,7 @@ from zprl.lineage.walk import INGEST
 EPISODES, DATA_REPORT, BASE = Path("artifacts/episodes"), Path("artifacts/data_report"), Path("artifacts/base")
 STEERING, START, DATA_DVC = Path("artifacts/steering"), Path("session/start"), Path("data.dvc")
 DOCUMENT = "bundle.json"
-MAX_TEXT = 4 * 2**20
+MAX_TEXT, MAX_INDEX = 4 * 2**20, 64 * 2**20
 
 
 def is_bundle(path: Path) -> bool:
@@ -41,9 +39,7 @@ def of_bundle(path: Path) -> Run:
     Raises:
         DataError: it cannot be read.
     """
-    if (path / DOCUMENT).stat().st_size > MAX_TEXT:
-        raise _damaged(path)
-    document = durable.read_json(path / DOCUMENT)
+    document = durable.read_json(path / DOCUMENT, limit=MAX_TEXT)
     if not isinstance(document, dict):
         raise _damaged(path)
     said = document.get("provenance")
@@ -89,7 +85,7 @@ def records(more: Sequence[Path] = (), *, why: str) -> Records:
 
 def _belong_together() -> bool:
     """Whether report and store are of one run of ingest."""
-    index = durable.read_json(EPISODES / "index.json")
+    index = durable.read_json(EPISODES / "index.json", limit=MAX_INDEX)
     return isinstance(index, dict) and index.get("names") == [episode.name for episode in Origins.read(DATA_REPORT / SOURCES).episodes]
 
 
@@ -134,7 +130,7 @@ def data_md5(commit: str) -> str | None:
     elif DATA_DVC.is_file():
         text = DATA_DVC.read_text(errors="replace")
     try:
-        document = yaml.safe_load(text) if text else None
+        document = strict_yaml.parse(text, DATA_DVC.as_posix()) if text else None
         return str(document["outs"][0]["md5"])
-    except (yaml.YAMLError, KeyError, IndexError, TypeError):
+    except (ZprlError, KeyError, IndexError, TypeError):
         return None

@@ -69,7 +69,7 @@ def read_bundle(path: Path | str, kind: str) -> tuple[dict[str, Any], dict[str, 
     if DOCUMENT not in sums:
         raise DataError(f"{path / SUMS} does not list {DOCUMENT}", remedy="restore the bundle (dvc checkout) or make it again")
     _verify(path, DOCUMENT, sums, MAX_TEXT_BYTES)
-    document = durable.read_json(path / DOCUMENT)
+    document = durable.read_json(path / DOCUMENT, limit=MAX_TEXT_BYTES)
     if not isinstance(document, dict):
         raise DataError(f"{path / DOCUMENT} is not a JSON object", remedy="restore the bundle or make it again")
     version = document.get("format_version")

@@ -35,8 +35,10 @@ class PolicySpec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    obs_dims: dict[str, int] = Field(min_length=1, description="Width of each observation key, in the order the encoder concatenates.")
-    action_dim: int = Field(ge=1, description="Width A of an action in physical units.")
+    obs_dims: dict[str, config.Width] = Field(
+        min_length=1, max_length=1000, description="Width of each observation key, in the order the encoder concatenates."
+    )
+    action_dim: config.Width = Field(description="Width A of an action in physical units.")
     policy: config.Policy
     vib: config.Vib
     images: tuple[ImageSpec, ...] = Field((), max_length=16, description="Cameras, in order; none: a policy on states alone.")

@@ -13,9 +13,7 @@ from collections.abc import Iterator, Mapping, MutableMapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from zprl import config, durable
+from zprl import config, durable, strict_yaml
 from zprl.errors import ConfigError
 from zprl.session.task import RealTask, built_in
 
@@ -38,7 +36,7 @@ def read(name: str) -> dict[str, Any]:
         ConfigError: no such preset; the nearest one is named.
     """
     if (file := _files().get(name)) is not None:
-        return dict(yaml.safe_load(file.read_text()))
+        return dict(strict_yaml.load(file))
     if name not in names():
         near = difflib.get_close_matches(name, names(), n=1)
         hint = f"; did you mean '{near[0]}'?" if near else ""
@@ -64,7 +62,9 @@ def switch(target: MutableMapping[str, Any], values: Mapping[str, Any]) -> None:
 def _merge(target: MutableMapping[str, Any], values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
     for key, value in values.items():
         if isinstance(value, Mapping):
-            switch(target.setdefault(key, {}), value)
+            if not isinstance(target.setdefault(key, {}), MutableMapping):
+                raise ConfigError(f"{prefix}{key} is no section", remedy="write its keys below it, indented")
+            switch(target[key], value)
             yield from _merge(target[key], value, f"{prefix}{key}.")
             continue
         old = target.get(key)
@@ -88,7 +88,7 @@ def use(name: str, path: Path | str = config.PARAMS_FILE) -> list[tuple[str, Any
     Raises:
         ConfigError: unknown preset, or the result would not be valid; the file is then untouched.
     """
-    from ruamel.yaml import YAML, YAMLError
+    from ruamel.yaml import YAML
 
     path = Path(path)
     ruamel = YAML()  # the round-trip loader constructs plain values only
@@ -96,15 +96,16 @@ def use(name: str, path: Path | str = config.PARAMS_FILE) -> list[tuple[str, Any
     ruamel.preserve_quotes = True
     ruamel.representer.add_representer(type(None), lambda r, _: r.represent_scalar("tag:yaml.org,2002:null", "null"))
     try:
-        document = ruamel.load(path.read_text())
+        before = strict_yaml.load(path)  # refuses what would keep the other library busy
     except FileNotFoundError as error:
         raise ConfigError(f"{path} does not exist", remedy="run in the project's root folder") from error
-    except YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML", remedy="check the indentation and the quotes") from error
+    if not isinstance(before, Mapping):
+        raise ConfigError(f"{path} has no sections", remedy="restore it (`git checkout params.yaml`)")
+    document = ruamel.load(path.read_text(encoding="utf-8"))
     changes = list(_merge(document, read(name)))
     text = io.StringIO()
     ruamel.dump(document, text)
-    config.parse(yaml.safe_load(text.getvalue()), source=f"preset '{name}' in {path}")
+    config.parse(strict_yaml.parse(text.getvalue(), str(path)), source=f"preset '{name}' in {path}")
     durable.write_text(path, text.getvalue())
     return changes
 

@@ -37,7 +37,7 @@ class Champion:
 
 
 def _facts(text: str) -> Facts:
-    value = json.loads(text)
+    value = durable.parse_json(text, "the facts")
     return Facts(**{key: float("nan") if item is None else item for key, item in value.items()})
 
 
@@ -57,7 +57,7 @@ def champion(client: MlflowClient, name: str) -> Champion | None:
         raise
     try:
         return Champion(str(version.version), _facts(version.tags["zprl.facts"]), _facts(version.tags["zprl.incumbent"]))
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, DataError, KeyError, TypeError, ValueError) as error:
         raise DataError(
             f"the champion of '{name}', version {version.version}, has no facts of its evaluation",
             remedy="remove the alias 'champion' in MLflow, or choose another promote.model_name",

@@ -14,7 +14,7 @@ from zprl.errors import ConfigError, DataError, ZprlError
 from zprl.models.bundle import load_policy, read_bundle, write_bundle
 from zprl.models.policy import FlowPolicy
 from zprl.rl.interfaces import Interface
-from zprl.rl.networks import EnsembleMLP
+from zprl.rl.networks import EnsembleMLP, parameters
 from zprl.rl.sac import Actor
 from zprl.rl.steered import SteeredPolicy
 
@@ -93,11 +93,13 @@ def load_steered(path: Path | str, base_path: Path | str, device: str = "cpu") -
         scale, state_dim = tensors["scale"].to(device), int(document["state_dim"])
         if scale.dim() != 1 or state_dim != policy.spec.policy.embedding_dim + len(scale):
             raise ValueError(f"state of width {state_dim} and {len(scale)} residual dimensions do not fit the base policy")
+        _fits(tensors["actor"], parameters((state_dim, *config.hidden, 2 * len(scale))))
         actor = Actor(state_dim, len(scale), config, None, device)
         actor.net.flat.copy_(tensors["actor"])
         critics = None
         if config.best_of > 1:
             sizes = (state_dim + len(scale), *config.hidden, 1)
+            _fits(tensors["critics"], parameters(sizes, config.critics))
             critics = EnsembleMLP(sizes, config.critics, activation=config.activation, layer_norm=config.critic_layer_norm, device=device)
             critics.flat.copy_(tensors["critics"])
     except ZprlError:
@@ -107,3 +109,9 @@ def load_steered(path: Path | str, base_path: Path | str, device: str = "cpu") -
             f"{path} does not make a steering policy: {error}", remedy="make the bundle again (dvc repro finetune_sim)"
         ) from error
     return SteeredPolicy(policy, interface, actor, scale, critics, config.best_of)
+
+
+def _fits(weights: Tensor, count: int) -> None:
+    """Refuse weights of another number before a network of that size is made: copying would repeat a single one."""
+    if weights.shape != (count,):
+        raise ValueError(f"weights of shape {tuple(weights.shape)} where its configuration asks for {count}")

@@ -50,6 +50,11 @@ class _Layer:
 Trace = list[_Layer]
 
 
+def parameters(sizes: Sequence[int], members: int = 1) -> int:
+    """Numbers in the flat weights of an :class:`EnsembleMLP`."""
+    return members * sum((i + 1) * o for i, o in itertools.pairwise(sizes))
+
+
 class EnsembleMLP:
     """K equal multilayer perceptrons evaluated together.
 
@@ -82,7 +87,7 @@ class EnsembleMLP:
         self.activation = activation
         self.layer_norm = layer_norm
         shapes = [shape for i, o in itertools.pairwise(sizes) for shape in ((members, i, o), (members, 1, o))]
-        self.flat = torch.zeros(sum(math.prod(shape) for shape in shapes))
+        self.flat = torch.zeros(parameters(sizes, members))
         if generator is not None:
             weights = self._views(self.flat, shapes)
             for n, (weight, bias) in enumerate(weights):

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from zprl import strict_yaml
 from zprl.errors import ConfigError
 from zprl.robot.base import Ranges
 
@@ -40,6 +40,20 @@ LOWER, HIGHER, MORE, SET, FIXED = Tighter.LOWER, Tighter.HIGHER, Tighter.MORE, T
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Vector = tuple[Finite, Finite, Finite]
+Watched = Literal["policy", "operator", "camera"]
+"""Who can be watched for silence; another name would watch nobody."""
+
+# A limit beyond these bounds is none: a misprint, or a way to switch a watch off without saying so.
+MOST_SPEED, MOST_ACCELERATION, MOST_JERK = 20.0, 500.0, 1e5
+"""Per second, of metres or radians; several times what the fastest arms do.  Each robot's own ranges bound it further."""
+MOST_STEP, MOST_CLIP = 1.0, 0.3
+"""[m]; with a stiffness of 800 N/m the clip's is a push of 240 N."""
+MOST_LOAD = 1000.0
+"""[N] and [Nm]; a person is hurt long before."""
+MOST_AGE_S, MOST_SILENCE_S = 5.0, 60.0
+"""Age of a state, reading or command, and silence of somebody; beyond a minute nobody stands beside the stop."""
+MOST_RECOVERIES, RECOVERY_S = 100, 5.0
+"""Automatic recoveries in a window, and seconds of window for each: a robot that needs more of them needs a person."""
 
 
 class Section(BaseModel):
@@ -93,9 +107,9 @@ class Motion(Section):
     A lower acceleration or jerk is gentler, and stops later.
     """
 
-    speed: Annotated[Positive, LOWER] = Field(description="[m/s] or [rad/s].")
-    acceleration: Annotated[Positive, LOWER] = Field(description="[m/s^2] or [rad/s^2].")
-    jerk: Annotated[Positive, LOWER] = Field(description="[m/s^3] or [rad/s^3].")
+    speed: Annotated[Positive, LOWER] = Field(le=MOST_SPEED, description="[m/s] or [rad/s].")
+    acceleration: Annotated[Positive, LOWER] = Field(le=MOST_ACCELERATION, description="[m/s^2] or [rad/s^2].")
+    jerk: Annotated[Positive, LOWER] = Field(le=MOST_JERK, description="[m/s^3] or [rad/s^3].")
 
 
 class Width(Section):
@@ -118,26 +132,42 @@ class ArmLimits(Section):
     keep_out: Annotated[tuple[Box, ...], MORE] = Field((), max_length=32, description="Boxes it may not be told to enter.")
     planes: Annotated[tuple[Plane, ...], MORE] = Field((), max_length=32, description="Half-spaces it must stay in.")
     cone: Annotated[Cone | None, SET] = Field(None, description="Where the tool may point; null: anywhere.")
-    max_step: Annotated[Positive, LOWER] = Field(description="Largest change of the target position per action [m].")
-    max_rotation_step: Annotated[Positive, LOWER] = Field(description="Largest change of the target orientation per action [rad].")
+    max_step: Annotated[Positive, LOWER] = Field(le=MOST_STEP, description="Largest change of the target position per action [m].")
+    max_rotation_step: Annotated[Positive, LOWER] = Field(
+        le=math.pi, description="Largest change of the target orientation per action [rad]."
+    )
     translation: Motion
     rotation: Motion
     tracking_clip: Annotated[Positive, LOWER] = Field(
-        description="Largest distance of what is sent from what is measured [m]; with a stiffness K the arm pushes with K times it at most."
+        le=MOST_CLIP,
+        description="Largest distance of what is sent from what is measured [m]; with a stiffness K the arm pushes with K times it at "
+        "most.",
     )
     tracking_clip_rotation: Annotated[Positive, LOWER] = Field(le=3.0, description="The same for the orientation [rad], and for torque.")
-    force: Annotated[Positive | None, LOWER] = Field(None, description="External force at which the arm stops [N]; null: not watched.")
-    torque: Annotated[Positive | None, LOWER] = Field(None, description="External torque at which the arm stops [Nm]; null: not watched.")
-    debounce_ticks: Annotated[int, LOWER] = Field(3, ge=1, le=1000, description="States in a row over a threshold before the arm stops.")
-    measured_speed: Annotated[Positive, LOWER] = Field(description="Measured speed of the tool at which the arm stops [m/s].")
+    force: Annotated[Positive | None, LOWER] = Field(
+        None, le=MOST_LOAD, description="External force at which the arm stops [N]; null: not watched."
+    )
+    torque: Annotated[Positive | None, LOWER] = Field(
+        None, le=MOST_LOAD, description="External torque at which the arm stops [Nm]; null: not watched."
+    )
+    debounce_ticks: Annotated[int, LOWER] = Field(3, ge=1, le=100, description="States in a row over a threshold before the arm stops.")
+    measured_speed: Annotated[Positive, LOWER] = Field(
+        le=MOST_SPEED, description="Measured speed of the tool at which the arm stops [m/s]."
+    )
     gripper: Width
 
 
 class Recoveries(Section):
     """How often a robot may be recovered without asking a person."""
 
-    count: Annotated[int, LOWER] = Field(3, ge=0, description="At most so many ...")
+    count: Annotated[int, LOWER] = Field(3, ge=0, le=MOST_RECOVERIES, description="At most so many ...")
     window_s: Annotated[Positive, HIGHER] = Field(600.0, description="... within so many seconds.")
+
+    @model_validator(mode="after")
+    def _rare(self) -> Recoveries:
+        if self.window_s < RECOVERY_S * self.count:
+            raise ValueError(f"{self.count} recoveries want a window of at least {RECOVERY_S * self.count:g} s")
+        return self
 
 
 class Limits(Section):
@@ -145,18 +175,27 @@ class Limits(Section):
 
     format_version: Annotated[Literal[1], FIXED] = 1
     arms: dict[str, ArmLimits] = Field(min_length=1, description='Arm prefix ("" for a single arm) to its limits.')
-    state_age_s: Annotated[Positive, LOWER] = Field(0.05, description="Host seconds for which the robot's stamp may stand still.")
-    sense_age_s: Annotated[Positive, LOWER] = Field(0.15, description="Age at which a camera or tracker reading is refused.")
-    command_age_s: Annotated[Positive, LOWER] = Field(
-        0.5, description="The arm holds while the next chunk is late, and stops after this long."
+    state_age_s: Annotated[Positive, LOWER] = Field(
+        0.05, le=MOST_AGE_S, description="Host seconds for which the robot's stamp may stand still."
     )
-    heartbeat_s: dict[str, Annotated[Positive, LOWER]] = Field(
-        default_factory=dict, description="Silence after which the arm stops, by who is silent: policy, operator, camera."
+    sense_age_s: Annotated[Positive, LOWER] = Field(0.15, le=MOST_AGE_S, description="Age at which a camera or tracker reading is refused.")
+    command_age_s: Annotated[Positive, LOWER] = Field(
+        0.5, le=MOST_AGE_S, description="The arm holds while the next chunk is late, and stops after this long."
+    )
+    heartbeat_s: dict[Watched, Annotated[Positive, LOWER, Field(le=MOST_SILENCE_S)]] = Field(
+        {"operator": 5.0},
+        description="Silence after which the arm stops, by who is silent: policy, operator, camera; the operator is always watched.",
     )
     recoveries: Recoveries = Recoveries()
     altered_chunk_fraction: Annotated[Finite, LOWER] = Field(
         0.25, ge=0, le=1, description="A chunk is flagged when more than this share of its steps was changed."
     )
+
+    @model_validator(mode="after")
+    def _watched(self) -> Limits:
+        if "operator" not in self.heartbeat_s:
+            raise ValueError("heartbeat_s names no operator: whoever can stop the arm is always watched")
+        return self
 
     @classmethod
     def load(cls, path: Path | str) -> Limits:
@@ -166,9 +205,9 @@ class Limits(Section):
             ConfigError: no such file, or something in it is unknown or impossible.
         """
         try:
-            found = yaml.safe_load(Path(path).read_text())
-        except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
-            raise ConfigError(f"{path} cannot be read as limits: {error}", remedy="give a YAML file, e.g. a task's own") from error
+            found = strict_yaml.load(path)
+        except FileNotFoundError as error:
+            raise ConfigError(f"the limits file {path} does not exist", remedy="give a YAML file, e.g. a task's own") from error
         return cls._read(found, str(path))
 
     @classmethod

@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import ctypes
 import json
 import math
 import os
@@ -34,8 +33,9 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from zprl import children
+from zprl import children, durable
 from zprl.errors import DataError, EnvironmentProblem
+from zprl.parent import die_with_parent
 from zprl.robot import rotation
 
 COMMAND_PORTS = (502, 503)
@@ -317,9 +317,10 @@ async def _serve(host: str, folder: Path) -> None:
         with contextlib.suppress(asyncio.LimitOverrunError, OSError, ValueError):
             while line := await reader.readline():
                 try:
-                    answer = box.change(Change.model_validate_json(line)).model_dump_json()
-                except ValidationError as error:
-                    answer = json.dumps({"error": error.errors()[0]["msg"]})
+                    answer = box.change(Change.model_validate(durable.parse_json(line, "a change", limit=MAX_LINE))).model_dump_json()
+                except (DataError, ValidationError) as error:
+                    said = error.message if isinstance(error, DataError) else error.errors()[0]["msg"]
+                    answer = json.dumps({"error": said})
                 writer.write(answer.encode() + b"\n")
                 await writer.drain()
         writer.close()
@@ -360,10 +361,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if not options.host.startswith("127."):
         parser.error("a double listens on loopback addresses only")
-    if options.parent and sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
-        if os.getppid() != options.parent:
-            return 0
+    if options.parent:
+        die_with_parent(options.parent)
     options.folder.mkdir(parents=True, exist_ok=True)
     (options.folder / "control").unlink(missing_ok=True)
     asyncio.run(_serve(options.host, options.folder))
@@ -433,7 +432,7 @@ class XArmTwin:
         except OSError as error:
             raise EnvironmentProblem(f"the double at {self.host} does not answer: {error}", remedy="is its process alive?") from error
         try:
-            return BoxState.model_validate_json(line)
+            return BoxState.model_validate(durable.parse_json(line, "the answer", limit=MAX_LINE))
         except ValidationError as error:
             raise DataError(f"the double refused: {line[:300]!r}", remedy="see zprl.robot.twin_xarm.Change") from error
 

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import zmq
 
+from zprl import durable
 from zprl.errors import DataError, EnvironmentProblem
 
 DTYPES = {"float32", "float64", "int64", "uint8", "bool"}
@@ -53,7 +54,7 @@ def decode(frames: list[bytes]) -> Message:
     try:
         if not 2 <= len(frames) <= MAX_PARTS or sum(map(len, frames)) > MAX_BYTES:
             raise ValueError("too many or too long parts")
-        header = json.loads(frames[1])
+        header = durable.parse_json(frames[1], "its header")
         specs = header["arrays"]
         if len(specs) != len(frames) - 2 or not isinstance(header["body"], dict):
             raise ValueError("arrays do not fit the header")
@@ -66,8 +67,8 @@ def decode(frames: list[bytes]) -> Message:
                 raise ValueError(f"array {name!r} has {len(raw)} bytes")
             arrays[str(name)] = np.frombuffer(raw, kind).reshape(shape)
         return Message(str(header["from"]), frames[0].decode(), header["body"], arrays)
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
-        raise DataError(f"a malformed message: {error}", remedy="stop other programs that write to the session's sockets") from error
+    except (DataError, KeyError, TypeError, ValueError, OverflowError) as error:
+        raise DataError(f"a malformed message: {str(error)[:200]}", remedy="stop others that write to the session's sockets") from error
 
 
 def make_folder() -> Path:

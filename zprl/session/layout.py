@@ -49,6 +49,10 @@ _ROTATIONS: dict[str, tuple[int, Callable[[Sequence[float]], rotation.Floats]]] 
     "rot6d": (6, rotation.to_6d),
 }
 DONE_THRESHOLD = 0.5
+REACHES = 3.0
+"""A position so many reaches from an arm's base, or a step of that length, is no target: two places of one arm are two reaches apart."""
+MAX_NUMBER = 100.0
+"""The largest of an action's other numbers: those of rotations, grippers and flags are near one."""
 
 
 class _Section(BaseModel):
@@ -191,11 +195,35 @@ class ActionLayout:
     def __init__(self, spec: ActionSpec, ranges: Ranges | Mapping[str, Ranges]) -> None:
         self.spec = spec
         self.width = sum(arm.width for arm in spec.arms.values()) + spec.done
-        self._opening = {p: (ranges if isinstance(ranges, Ranges) else ranges[p]).gripper_width for p in spec.arms}
+        found = {p: ranges if isinstance(ranges, Ranges) else ranges[p] for p in spec.arms}
+        self._opening = {p: found[p].gripper_width for p in spec.arms}
         starts = np.cumsum([0, *(arm.width for arm in spec.arms.values())]).tolist()
         self._start = dict(zip(spec.arms, starts, strict=False))
+        self._most = np.full(self.width, MAX_NUMBER)
+        for p in spec.arms:
+            self._most[self._start[p] : self._start[p] + 3] = REACHES * found[p].reach
         self._history: list[Values] = []
         self._last: Values = {}
+
+    def fault(self, chunk: np.ndarray, most: int) -> str:
+        """Why a policy that says this chunk is broken, in a sentence; empty for a chunk that may be played.
+
+        A target somewhat outside the workspace is the safety filter's to clip.  One beyond any place that the arm could have meant tells
+        that the policy has lost its way, and following it to the workspace's edge helps nobody.
+
+        Args:
+            chunk: What arrived, of any shape and type.
+            most: Longest chunk, in actions.
+        """
+        if chunk.ndim != 2 or not 0 < len(chunk) <= most or chunk.shape[1] != self.width:
+            return f"a chunk of shape {chunk.shape}, expected are up to {most} actions of {self.width} numbers"
+        if not np.isfinite(chunk).all():
+            return "a chunk that is not finite"
+        beyond = np.abs(np.asarray(chunk, np.float64)) > self._most
+        if beyond.any():
+            step, number = np.argwhere(beyond)[0].tolist()
+            return f"number {number} of action {step} is {float(chunk[step, number]):.3g}, beyond {self._most[number]:.3g}"
+        return ""
 
     def features(self, action: np.ndarray, previous_target: Mapping[str, float]) -> Values:
         """The target for the robot that an action asks for.

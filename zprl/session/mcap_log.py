@@ -111,7 +111,7 @@ def recover_mcap(path: Path | str) -> list[Entry]:
     from zstandard import ZstdError
 
     # How the library meets a cut or damaged bytes: each means that there are no more messages.
-    ends = (McapError, ZstdError, struct.error, ValueError, KeyError, MemoryError)
+    ends = (McapError, ZstdError, struct.error, ValueError, KeyError, MemoryError, DataError)
     found: list[Entry] = []
     topics: dict[int, str] = {}
     with open(path, "rb") as file:
@@ -120,7 +120,8 @@ def recover_mcap(path: Path | str) -> list[Entry]:
                 if isinstance(record, Channel):
                     topics[record.id] = record.topic
                 elif isinstance(record, Message):
-                    found.append(Entry(topics[record.channel_id], record.log_time / 1e9, json.loads(record.data)))
+                    body = durable.parse_json(record.data, "a message", limit=MAX_RECORD_BYTES)
+                    found.append(Entry(topics[record.channel_id], record.log_time / 1e9, body))
         except InvalidMagic as error:
             raise DataError(f"{path} is not an MCAP file", remedy="make it again from the episode") from error
         except ends:

@@ -14,6 +14,7 @@ from zprl.errors import ConfigError
 from zprl.robot.base import Robot
 from zprl.session import begin, bus, hand
 from zprl.session.child import Settings
+from zprl.session.console import access
 from zprl.session.store import SessionHeader, SessionStore
 from zprl.session.supervisor import Supervisor
 from zprl.session.task import RealTask
@@ -84,7 +85,7 @@ def run(
     durable.sweep(work)
     sockets = bus.make_folder()
     try:
-        with with_double(task, speed=header.config.speed, seed=header.seed, gap=header.world.get("gap")) as twin:
+        with access.granted(work), with_double(task, speed=header.config.speed, seed=header.seed, gap=header.world.get("gap")) as twin:
             settings = Settings(
                 session=folder.absolute(),
                 sockets=sockets,

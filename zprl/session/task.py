@@ -13,10 +13,9 @@ import typing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
-from zprl import config, plugins
+from zprl import config, names, plugins, strict_yaml
 from zprl.errors import ConfigError, ZprlError
 from zprl.robot.base import GRIPPER, POSE, Pose, Ranges, Robot
 from zprl.robot.limits import Limits
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
 BUILT_IN = Path(__file__).parent / "tasks"
 SESSION_LIMITS = "limits.yaml"
 """What a session calls its copy of the limits."""
-MAX_BYTES = 200_000
 GRIPPER_COMMAND = "gripper.command"
 """The last commanded gripper state of an arm, +1 open, -1 closed: known to the session, not to the robot."""
 UNIT_TOLERANCE = 1e-3
@@ -133,7 +131,7 @@ class RealTask(Section):
     observation: Terms = Field(description="Policy key to terms; see zprl.session.layout.")
     action: ActionSpec
     home_tolerance: float = Field(0.01, gt=0, le=0.2, description="How near to its home pose an arm has to come [m].")
-    limits: str = Field(pattern=r"^[\w.-]+$", description="Limits file beside this one.")
+    limits: str = Field(pattern=names.PATTERN, max_length=names.MAX_NAME, description="Limits file beside this one.")
     label: Label
     reset: str = Field(min_length=1, description="What the operator does between two episodes.")
     recipe: dict[str, Any] = Field(default_factory=dict, description="Overrides of params.yaml, by section.")
@@ -154,13 +152,9 @@ class RealTask(Section):
         """
         path = _locate(task)
         try:
-            if path.stat().st_size > MAX_BYTES:
-                raise ConfigError(f"{path} is no task file: it is longer than {MAX_BYTES} bytes", remedy="give a task file")
-            found = yaml.safe_load(path.read_text())
-        except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
-            raise ConfigError(
-                f"{path} cannot be read as a task: {error}", remedy="give a YAML file; `zprl session tasks` lists ours"
-            ) from error
+            found = strict_yaml.load(path)
+        except FileNotFoundError as error:
+            raise ConfigError(f"the task file {path} does not exist", remedy="`zprl session tasks` lists ours") from error
         try:
             self = cls.model_validate(found)
         except ValidationError as error:
@@ -328,13 +322,15 @@ def _locate(task: str | Path) -> Path:
 def _explain(error: ValidationError) -> str:
     """All mistakes in one line, unknown keys with the nearest known one."""
     lines = []
-    for item in error.errors():
-        where = ".".join(str(part) for part in item["loc"]) or "the whole"
+    found = error.errors(include_url=False, include_context=False)
+    for item in found[: config.MAX_TOLD]:
+        where = ".".join(str(part)[:60] for part in item["loc"]) or "the whole"
         if item["type"] == "extra_forbidden":
-            near = difflib.get_close_matches(str(item["loc"][-1]), _known(RealTask, item["loc"][:-1]), n=1)
+            near = difflib.get_close_matches(str(item["loc"][-1])[:60], _known(RealTask, item["loc"][:-1]), n=1)
             lines.append(f"{where}: unknown key" + (f", did you mean '{near[0]}'?" if near else ""))
         else:
             lines.append(f"{where}: {item['msg']}")
+    lines += [f"and {len(found) - config.MAX_TOLD} more"] if len(found) > config.MAX_TOLD else []
     return "; ".join(lines)
 
 

@@ -8,7 +8,6 @@ printed, points are kept (up to a limit) and sending is tried again later.
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,6 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from zprl.errors import Interrupted, ZprlError
+from zprl.terminal import say
 
 if TYPE_CHECKING:
     from zprl.run_dir import RunDir
@@ -133,7 +133,7 @@ class Tracker:
             if not self._warned:
                 self._warned = True
                 first = f"{type(error).__name__}: {error}".splitlines()[0][:200]
-                print(f"warning: tracking failed, the stage goes on: {first}", file=sys.stderr, flush=True)
+                say(f"warning: tracking failed, the stage goes on: {first}", err=True)
             return False
         return True
 

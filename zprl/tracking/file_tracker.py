@@ -11,6 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zprl import durable
+from zprl.errors import DataError
+
 if TYPE_CHECKING:
     from zprl.tracking import Point, Tracker
 
@@ -74,8 +77,8 @@ class Replay:
         lines = whole.splitlines()
         for line in lines:
             try:
-                self._tell(json.loads(line))
-            except (ValueError, TypeError, KeyError, AttributeError):
+                self._tell(durable.parse_json(line, "a line", limit=LONGEST))
+            except (DataError, ValueError, TypeError, KeyError, AttributeError, OverflowError):
                 continue
         return len(lines)
 

@@ -110,7 +110,7 @@ def test_runs_come_back_and_take_another_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("{", "Invalid JSON"),
+        ("{", "not valid JSON"),
         ('[{"key": "x"}]', "stood_on"),
         ('"success_rate": 9', "not within"),
         ('"policy": "digest"', "neither made nor improved, or both"),

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from zprl.envs.isaac.foreign_terms import BUILT_IN, MAX_BYTES, ForeignTerms, RewardAbove
+from zprl.envs.isaac.foreign_terms import BUILT_IN, ForeignTerms, RewardAbove
 from zprl.errors import ConfigError
+from zprl.strict_yaml import MAX_BYTES
 
 GOOD = "observations: {state: [a, b]}\naction_dim: 2\ncontrol_hz: 50\nsuccess: done\n"
 
@@ -34,10 +35,10 @@ def test_what_is_written_is_what_is_read(tmp_path: Path) -> None:
         (GOOD.replace("action_dim: 2", "action_dim: 0"), "action_dim"),
         (GOOD.replace("{state: [a, b]}", "{}"), "observations"),
         (GOOD + "hold: [1]\n", "hold has 1 numbers, action_dim is 2"),
-        (GOOD + "hold: [.nan\n", "no YAML"),
-        (b"\xff\xfe\x00", "no YAML"),
+        (GOOD + "hold: [.nan\n", "not valid YAML"),
+        (b"\xff\xfe\x00", "not valid YAML"),
         ("- 1\n", "dictionary|ForeignTerms"),
-        (b"#" * (MAX_BYTES + 1), "larger than"),
+        (b"#" * (MAX_BYTES + 1), "longer than"),
     ],
     ids=["unknown-key", "no-action", "no-observation", "hold-too-short", "no-yaml", "no-text", "a-list", "too-large"],
 )

@@ -220,3 +220,63 @@ def test_recoveries_are_counted_in_a_sliding_window():
     assert budget.may_recover(10.0)  # the one at 0 has left the window
     budget.spend(10.0)
     assert not budget.may_recover(15.9)
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({"heartbeat_s": {}}, "operator"),
+        ({"heartbeat_s": {"camera": 1.0}}, "operator"),
+        ({"heartbeat_s": {"operater": 5.0}}, "heartbeat_s"),
+        ({"heartbeat_s": {"operator": 3600.0}}, "heartbeat_s.operator"),
+        ({"recoveries": {"count": 10**9}}, "recoveries.count"),
+        ({"recoveries": {"count": 3, "window_s": 0.001}}, "recoveries"),
+        ({"state_age_s": 1e9}, "state_age_s"),
+        ({"sense_age_s": 1e9}, "sense_age_s"),
+        ({"command_age_s": 1e9}, "command_age_s"),
+        (arm(force=1e9), "force"),
+        (arm(torque=1e9), "torque"),
+        (arm(debounce_ticks=1000), "debounce_ticks"),
+        (arm(max_step=50.0), "max_step"),
+        (arm(max_rotation_step=7.0), "max_rotation_step"),
+        (arm(tracking_clip=5.0), "tracking_clip"),
+        (arm(measured_speed=1e9), "measured_speed"),
+        (arm(rotation={"speed": 1e9, "acceleration": 12.0, "jerk": 300.0}), "rotation.speed"),
+    ],
+)
+def test_a_limit_that_limits_nothing_is_refused_by_name(tmp_path, changes, name):
+    found = yaml.safe_load(TEXT)
+    found["arms"][""] |= changes.get("arms", {}).get("", {})
+    found |= {key: value for key, value in changes.items() if key != "arms"}
+    (tmp_path / "limits.yaml").write_text(yaml.safe_dump(found))
+    with pytest.raises(ConfigError, match=name.replace(".", r"\.")):
+        Limits.load(tmp_path / "limits.yaml")
+
+
+def test_whoever_can_stop_the_arm_is_watched_where_the_file_says_nothing(tmp_path):
+    path = tmp_path / "limits.yaml"
+    path.write_text(TEXT.replace("heartbeat_s: {operator: 5.0}\n", ""))
+    assert Limits.load(path).heartbeat_s == {"operator": 5.0}
+
+
+@pytest.mark.parametrize("key", ["force: 40.0", "max_step: 0.075"])
+def test_a_limit_given_twice_is_refused_with_its_line(tmp_path, key):
+    path = tmp_path / "limits.yaml"
+    path.write_text(TEXT.replace(f"    {key}\n", f"    {key}\n    {key.split(':')[0]}: 0.5\n"))
+    line = next(n for n, text in enumerate(path.read_text().splitlines(), 1) if text.endswith(": 0.5"))
+    with pytest.raises(ConfigError, match=rf"line {line} .*'{key.split(':')[0]}' is given twice"):
+        Limits.load(path)
+
+
+DIGESTS = {
+    "flip_egg": "3e42977631b702c4d65c8824b3382ebfc46346034239a5340aafbf335448931b",
+    "insert_bills": "63a0eff8a2364b29eaa9a225f4c7e381d57246be9a309e7eeb97f25de0c9791c",
+    "lift_cube": "aece096eefe32417acadc94e2d266d2864ab58c089154823f3864eb18b0533cd",
+    "open_box": "28cd19cf4c4f18d9c54fde6295707e7630a1309a67f37c99aefcde5823aefc50",
+    "place_orange": "00f545bba1db836e9f598b1ef3450018a4beb675cd486ccbd195e09987fb53c7",
+}
+
+
+@pytest.mark.parametrize("name", DIGESTS)
+def test_the_limits_that_ship_keep_the_digests_that_sessions_have_stored(name):
+    assert Limits.load(FILE.with_name(f"{name}.limits.yaml")).digest() == DIGESTS[name]

@@ -369,7 +369,7 @@ def test_the_estop_stays_until_it_is_released():
 
 
 def test_heartbeats():
-    monitor = Monitor(limits(heartbeat_s={"camera": 0.2}))
+    monitor = Monitor(limits(heartbeat_s={"operator": 5.0, "camera": 0.2}))
     monitor.beat("camera/wrist", 0.0)
     monitor.beat("policy", 0.0)  # nobody watches it
     assert monitor.check(state(), 0.01, 0.2) == []

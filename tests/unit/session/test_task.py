@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from zprl import plugins
+from zprl import plugins, strict_yaml
 from zprl.errors import ConfigError
 from zprl.robot.base import GRIPPER, POSE, Ranges
 from zprl.session import task as module
@@ -55,12 +55,12 @@ def edited(tmp_path):
         value = yaml.safe_load((BUILT_IN / "lift_cube.yaml").read_text())
         change(value)
         path = tmp_path / "task.yaml"
-        path.write_text(yaml.safe_dump(value, sort_keys=False))
+        path.write_text(strict_yaml.dump(value))
         if limits:
             file = tmp_path / "lift_cube.limits.yaml"
             found = yaml.safe_load(file.read_text())
             limits(found)
-            file.write_text(yaml.safe_dump(found))
+            file.write_text(strict_yaml.dump(found))
         return path
 
     return write
@@ -96,7 +96,7 @@ def test_five_tasks_come_along():
 def test_an_unknown_name_gets_a_suggestion():
     with pytest.raises(ConfigError, match="did you mean 'lift_cube'"):
         RealTask.load("lift_cup")
-    with pytest.raises(ConfigError, match="cannot be read"):
+    with pytest.raises(ConfigError, match="does not exist"):
         RealTask.load("./lift_cube.yaml")
 
 
@@ -131,7 +131,7 @@ def test_limits_have_to_be_there_and_to_fit(edited, tmp_path):
     path = edited(limits=lambda found: found.update(arms={"left.": found["arms"][""]}))
     assert "has limits for the arms ['left.']" in refused(path)
     (tmp_path / "lift_cube.limits.yaml").unlink()
-    assert "cannot be read as limits" in refused(path)
+    assert "does not exist" in refused(path)
 
 
 def test_a_session_calls_its_copy_of_the_limits_limits_yaml(edited, tmp_path):

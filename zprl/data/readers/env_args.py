@@ -6,14 +6,15 @@ robots) with ``control_delta``; since robosuite 1.5 it is a composite one, whose
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import h5py
 
+from zprl import durable
 from zprl.data.readers.hdf5_guard import RefusedError, attribute
+from zprl.errors import DataError
 
 MAX_TEXT = 2**20
 MAX_SAID = 100
@@ -113,11 +114,11 @@ def _controllers(config: Any, depth: int = 0) -> Iterator[tuple[str, bool | None
 
 def _json(node: h5py.Group, name: str) -> Any:
     text = _plain(node, name)
-    if not isinstance(text, str) or len(text) > MAX_TEXT:
+    if not isinstance(text, str):
         return None
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
+        return durable.parse_json(text, name, limit=MAX_TEXT)
+    except DataError:
         return None
 
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -28,7 +28,10 @@ from zprl.data.readers.hdf5_guard import RefusedError
 from zprl.data.readers.hdf5_reader import short
 from zprl.data.readers.lerobot_episode import OffBeatError, read_episode, split_rows
 from zprl.data.readers.lerobot_keys import Parts, camera_of, columns_of, picture_keys, state_parts, success_source, wanted
-from zprl.data.readers.lerobot_meta import INFO, EpisodeRow, Info, inside, read_episodes, read_info, read_tasks
+from zprl.data.readers.lerobot_meta import INFO, WHOLE, EpisodeRow, Info, inside, read_episodes, read_info, read_tasks
+
+MANY = 100
+"""Findings of one kind that are told one by one: a stranger may list any number of episodes that are not there."""
 
 
 class LeRobotReader:
@@ -105,8 +108,12 @@ class LeRobotReader:
         files: dict[str, list[EpisodeRow]] = defaultdict(list)
         for row in rows:
             files[row.data].append(row)
+        missing = [file for file in files if not (path / file).is_file()]
+        lost = [row for file in missing[MANY:] for row in files.pop(file)]
         for file, some in files.items():
             yield from self._read_file(path, info, file, some, (keys, parts, columns))
+        if lost:
+            yield _finding(path, "D02", f"the data files of {len(lost)} more episodes are missing, e.g. {lost[0].data}", WHOLE)
 
     def _read_file(
         self, path: Path, info: Info, file: str, rows: Sequence[EpisodeRow], what: tuple[list[str], Parts, list[str]]
@@ -128,15 +135,24 @@ class LeRobotReader:
                     found = _refusal(path, error, row)
                 yield found
         except Exception as error:
-            for row in left.values():
-                yield _refusal(path, error, row, place=file)
+            why = error
+            yield from _of_each(left.values(), lambda row: _refusal(path, why, row, place=file))
             return
-        for row in left.values():
-            text = f"meta/episodes lists {row.length} frames in {file}, which has none of them"
-            yield _finding(path, "D03", text, "check that data and metadata are of one set", row)
+        text, remedy = f"{file} has none of the frames that meta/episodes lists there", "check that data and metadata are of one set"
+        yield from _of_each(left.values(), lambda row: _finding(path, "D03", text, remedy, row))
         if strangers:
             text = f"{file} has frames of {len(strangers)} episodes that meta/episodes does not list there, e.g. {min(strangers)}"
             yield _finding(path, "D03", text, "check that data and metadata are of one set", severity="warning")
+
+
+def _of_each(rows: Collection[EpisodeRow], tell: Callable[[EpisodeRow], Finding]) -> Iterator[Finding]:
+    """A finding for each of some rows; of many for the first ones, and how many more there are."""
+    for number, row in enumerate(rows):
+        if number == MANY:
+            found = tell(row)
+            yield replace(found, episode=None, message=f"{len(rows) - MANY} more episodes: {found.message}")
+            return
+        yield tell(row)
 
 
 def _count(path: Path, info: Info, rows: Sequence[EpisodeRow]) -> Iterator[Finding]:

@@ -1,11 +1,12 @@
 """What a LeRobot dataset says of itself (``meta/``): features, where each episode lies, tasks; formats v2.1 and v3.0.
 
 Everything is checked before it is used: versions, sizes, names, and that every path a template or a link makes stays in the folder.
+Lists of episodes and tasks, which may have any length, are read in the child of :mod:`zprl.data.readers.probe`; rows alone come back.
 """
 
 from __future__ import annotations
 
-import json
+import itertools
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,17 +14,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from zprl import durable
 from zprl.data.episode import QUALITIES
+from zprl.data.readers import probe
 from zprl.data.readers.hdf5_guard import RefusedError, safe_name
-from zprl.data.readers.parquet_guard import column_names, read_batches
+from zprl.data.readers.parquet_guard import footer_names, read_here
+from zprl.errors import DataError
 
 INFO = "meta/info.json"
 VERSIONS = ("v2.1", "v3.0")
 PICTURES = ("image", "video")
 NUMBERS = re.compile(r"(float|u?int)\d+|bool")
-MAX_INFO = 2**24
+MAX_INFO = 4 * 2**20
 MAX_META = 2**28
-MAX_EPISODES = 10**6
+MAX_LISTED, MAX_LINE = 2**26, 2**18
+"""Bytes of a list of v2.1, and of one of its lines."""
+MAX_EPISODES = 100_000
+"""The largest public set, DROID, has 95,600."""
+MAX_TASK = 200
+"""Letters of a task that are told."""
 MAX_FRAMES = 10**7
 MAX_RATE = 10_000
 PLACE = re.compile(r"\{(\w+)(?::0?(\d))?d?\}")
@@ -82,7 +91,7 @@ class Info:
         return [name for name, feature in self.features.items() if feature.dtype in PICTURES and not feature.depth]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class EpisodeRow:
     """Where an episode lies and how it was labelled.
 
@@ -109,7 +118,7 @@ def read_info(root: Path) -> Info:
     Raises:
         RefusedError: D01, D02, D05, D16, D17, D18 or D20.
     """
-    said = _json(inside(root, INFO, limit=MAX_INFO).read_text(encoding="utf-8"), INFO)
+    said = _object(INFO, inside(root, INFO, limit=MAX_INFO).read_bytes(), MAX_INFO)
     version = said.get("codebase_version")
     if version not in VERSIONS:
         remedy = "convert it with LeRobot's own converters (lerobot.datasets.v30.convert_dataset_v21_to_v30 and its forerunners)"
@@ -143,6 +152,14 @@ def read_episodes(info: Info, cameras: Sequence[str] = ()) -> tuple[list[Episode
     Raises:
         RefusedError: D01, D02, D05, D16, D17 or D18.
     """
+    asked = {"root": str(info.root.absolute()), "cameras": list(cameras)}
+    found, labelled = probe.PROBE.call(f"{__name__}:list_episodes", limit_s=probe.BASE_S, **asked)
+    return [EpisodeRow(*row, {name: (file, start) for name, file, start in videos}) for *row, videos in found], labelled
+
+
+def list_episodes(root: str, cameras: Sequence[str]) -> tuple[list[list[Any]], bool]:
+    """What :func:`read_episodes` tells, as plain JSON: in the child."""
+    info = read_info(Path(root))
     films = [name for name in cameras if info.features[name].dtype == "video"]
     rows: dict[int, EpisodeRow] = {}
     labelled = False
@@ -156,24 +173,26 @@ def read_episodes(info: Info, cameras: Sequence[str] = ()) -> tuple[list[Episode
         rows[row.index] = row
     if not rows:
         raise RefusedError("D02", "the dataset lists no episodes", "record some, or take the folder out of the data")
-    return [rows[index] for index in sorted(rows)], labelled
+    return [_plain(rows[index]) for index in sorted(rows)], labelled
 
 
 def read_tasks(info: Info, most: int = 3) -> list[str]:
     """The first sentences that say what was to be done; an error where they cannot be read."""
-    found: list[str] = []
+    asked = {"root": str(info.root.absolute()), "most": most}
+    return [str(task) for task in probe.PROBE.call(f"{__name__}:list_tasks", limit_s=probe.BASE_S, **asked)]
+
+
+def list_tasks(root: str, most: int) -> list[str]:
+    """What :func:`read_tasks` tells: in the child."""
+    info = read_info(Path(root))
     if info.version == "v2.1":
         rows: Iterator[dict[str, Any]] = _lines(info, "meta/tasks.jsonl")
     else:
         path = inside(info.root, "meta/tasks.parquet", limit=MAX_META)
-        names = column_names(path)
+        names = footer_names(str(path))
         column = next(name for name in ("task", "__index_level_0__") if name in names)
-        rows = ({"task": row[column]} for batch in read_batches(path, [column]) for row in batch.to_pylist())
-    for row in rows:
-        found.append(str(row.get("task")))
-        if len(found) == most:
-            break
-    return found
+        rows = ({"task": row[column]} for batch in read_here(path, [column]) for row in batch.to_pylist())
+    return [str(row.get("task"))[:MAX_TASK] for row in itertools.islice(rows, most)]
 
 
 def inside(root: Path, relative: str, *, limit: int | None = None) -> Path:
@@ -245,9 +264,9 @@ def _rows_v30(info: Info, films: Sequence[str]) -> Iterator[dict[str, Any]]:
         place = file.relative_to(info.root).as_posix()
         path = inside(info.root, place, limit=MAX_META)
         try:
-            names = column_names(path)
+            names = footer_names(str(path))
             optional = [name for name in ("success", "quality") if name in names]
-            for batch in read_batches(path, wanted + optional):
+            for batch in read_here(path, wanted + optional):
                 yield from batch.select(wanted + optional).to_pylist()
         except RefusedError as error:
             raise RefusedError(error.code, f"{place}: {error}", error.remedy) from error
@@ -292,18 +311,33 @@ def _count(said: Mapping[str, Any], name: str, place: str, *, least: int = 0, mo
     return value
 
 
+def _plain(row: EpisodeRow) -> list[Any]:
+    videos = [[name, file, start] for name, (file, start) in row.videos.items()]
+    return [row.index, row.length, row.success, row.quality, row.data, videos]
+
+
 def _lines(info: Info, name: str) -> Iterator[dict[str, Any]]:
-    with inside(info.root, name, limit=MAX_META).open(encoding="utf-8") as file:
-        for number, line in enumerate(file, 1):
+    path = inside(info.root, name, limit=MAX_LISTED)
+    with path.open("rb") as file:
+        lines = sum(block.count(b"\n") for block in iter(lambda: file.read(2**20), b""))
+    if lines > MAX_EPISODES:
+        raise RefusedError("D17", f"{name} has {lines} lines, the limit is {MAX_EPISODES}", "split the dataset")
+    with path.open("rb") as file:
+        for number in itertools.count(1):
+            line = file.readline(MAX_LINE + 1)
+            if not line:
+                return
+            if len(line) > MAX_LINE:
+                raise RefusedError("D17", f"{name}, line {number} is longer than {MAX_LINE} bytes", "split the dataset")
             if line.strip():
-                yield _json(line, f"{name}, line {number}")
+                yield _object(f"{name}, line {number}", line, MAX_LINE)
 
 
-def _json(text: str, place: str) -> dict[str, Any]:
+def _object(place: str, text: bytes, limit: int) -> dict[str, Any]:
     try:
-        said = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise RefusedError("D01", f"{place} is not readable JSON: {str(error)[:100]}", WHOLE) from error
+        said = durable.parse_json(text, place, limit=limit)
+    except DataError as error:
+        raise RefusedError("D01", error.message, WHOLE) from error
     if not isinstance(said, dict):
         raise RefusedError("D01", f"{place} is not a JSON object", WHOLE)
     return said

@@ -14,18 +14,19 @@ Written against Minari 0.5.4.  Pictures that it has encoded as JPEG are refused.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import h5py
 import numpy as np
 
+from zprl import durable
 from zprl.data.benchmarks import layout
 from zprl.data.episode import Episode
 from zprl.data.findings import Finding
 from zprl.data.readers.hdf5_guard import RefusedError, attribute, check_dataset, group, member, member_names
 from zprl.data.readers.hdf5_reader import Hdf5Reader, natural, numbers, pictures
+from zprl.errors import DataError
 
 MAIN = "main_data"
 PREFIX = "episode_"
@@ -33,7 +34,6 @@ FLAT = "observation"
 """Key of a flat observation of an environment that is not known here."""
 SUCCESS = ("success", "is_success")
 MAX_DEPTH = 4
-MAX_METADATA = 2**24
 
 
 class MinariReader(Hdf5Reader):
@@ -154,14 +154,14 @@ def _environment(file: h5py.File, path: Path) -> str:
     """Id of the environment, empty where it is not said; before Minari 0.5 the file itself says it."""
     text = attribute(file["/"], "env_spec")
     beside = path.with_name("metadata.json")
-    if text is None and beside.is_file() and beside.stat().st_size <= MAX_METADATA:
+    if text is None and beside.is_file():
         try:
-            said = json.loads(beside.read_text())
-        except (ValueError, OSError) as error:
-            raise RefusedError("D01", f"{beside.name} beside it cannot be read: {error}", "copy it again from its source") from error
+            said = durable.read_json(beside)
+        except DataError as error:
+            raise RefusedError("D01", f"{beside.name} beside it: {error.message}", "copy it again from its source") from error
         text = said.get("env_spec") if isinstance(said, dict) else None
     try:
-        spec = json.loads(text) if isinstance(text, str) else None
-    except ValueError:
+        spec = durable.parse_json(text, "env_spec") if isinstance(text, str) else None
+    except DataError:
         spec = None
     return str(spec.get("id", "")) if isinstance(spec, dict) else ""

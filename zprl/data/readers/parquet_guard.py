@@ -61,7 +61,7 @@ def read_batches(path: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]
     """
     limit_s = min(MAX_S, probe.BASE_S + round(probe.S_PER_BYTE * path.stat().st_size))
     probe.PROBE.call(f"{__name__}:first_look", limit_s=limit_s, path=str(path), columns=list(columns))
-    yield from _batches(path, columns)
+    yield from read_here(path, columns)
 
 
 def footer_names(path: str) -> list[str]:
@@ -72,7 +72,7 @@ def footer_names(path: str) -> list[str]:
 
 def first_look(path: str, columns: Sequence[str]) -> None:
     """Read everything and throw it away, in the child."""
-    for batch in _batches(Path(path), columns):
+    for batch in read_here(Path(path), columns):
         batch.validate(full=True)
 
 
@@ -98,7 +98,8 @@ def check_footer(metadata: pq.FileMetaData, size: int) -> None:
                 raise RefusedError("D01", f"{column.path_in_schema[:100]} lies outside the file of {size} bytes", DAMAGED)
 
 
-def _batches(path: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+def read_here(path: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """As :func:`read_batches`, in this process: for the child."""
     with _open(path) as file:
         missing = [name for name in columns if name not in file.schema_arrow.names]
         if missing:
@@ -106,6 +107,8 @@ def _batches(path: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         rows = 0
         for batch in file.iter_batches(BATCH_ROWS, columns=list(columns), use_threads=False):
             rows += batch.num_rows
+            if batch.nbytes > MAX_BYTES:  # a text that is stored once may stand in every row
+                raise RefusedError("D17", f"{batch.num_rows} rows take {batch.nbytes} bytes, the limit is {MAX_BYTES}", UNTRUSTED)
             yield batch
         if rows != file.metadata.num_rows:  # Arrow says nothing
             raise RefusedError("D01", f"it declares {file.metadata.num_rows} rows and holds {rows}", DAMAGED)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import ctypes
 import importlib
 import json
 import os
@@ -25,8 +24,11 @@ from typing import Any, BinaryIO
 
 from zprl import children, durable
 from zprl.data.readers.handed import Handed, hand_over
+from zprl.parent import die_with_parent
 
 MEMORY_BYTES = 8 * 2**30
+MAX_ANSWER = 128 * 2**20
+"""Longest line between the two, in bytes: 100,000 episodes of ten arrays have 60 MB."""
 START_S = 120.0
 """Time for the child to import its modules, on a slow disk too."""
 
@@ -75,7 +77,7 @@ class Probe:
         answer, code = self._request(request, limit_s, file.fileno())
         if answer is None:
             return f"reading it does not end within {limit_s:g} s" if code is None else f"reading it ends the reader with code {code}"
-        said = json.loads(answer)
+        said = durable.parse_json(answer, "what was read", limit=MAX_ANSWER)
         return said if isinstance(said, str) else Handed(file, said)
 
     def read_as(self, reader: Any, path: Path) -> Handed | str:
@@ -86,7 +88,7 @@ class Probe:
     def ask(self, question: str, path: Path, reader: str) -> Any:
         """``owns`` or ``facts`` of a file, or ``None`` where looking at it does not end well."""
         answer, _ = self._request({"ask": question, "path": str(path.absolute()), "obs_keys": None, "reader": reader}, BASE_S)
-        return None if answer is None else json.loads(answer)
+        return None if answer is None else durable.parse_json(answer, "what was read", limit=MAX_ANSWER)
 
     def call(self, function: str, *, limit_s: float, file: BinaryIO | None = None, **arguments: Any) -> Any:
         """What a function of this package, ``module:name``, returns in the child; arguments and answer are plain JSON.
@@ -108,7 +110,7 @@ class Probe:
         if line is None:
             message = f"reading it does not end within {limit_s:g} s" if code is None else f"reading it ends the reader with code {code}"
             raise RefusedError("D01", message, "copy it again from its source, or run `dvc pull`")
-        answer = json.loads(line)
+        answer = durable.parse_json(line, "what was read", limit=MAX_ANSWER)
         if "refused" in answer:
             raise RefusedError(*answer["refused"])
         return answer["value"]
@@ -166,10 +168,12 @@ class Probe:
             selector.register(child.stdout, selectors.EVENT_READ)
             if not selector.select(limit_s):
                 return None
-        line = child.stdout.readline()
-        if not line:
+        line = child.stdout.readline(MAX_ANSWER)
+        if not line.endswith("\n"):  # dead, or saying more than it may
+            child.kill()
             child.wait()
-        return line or None
+            return None
+        return line
 
 
 PROBE = Probe()
@@ -186,13 +190,12 @@ def _serve() -> None:
 
     files = socket.socket(fileno=int(sys.argv[1]))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent to handle; it ends the child
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: a looping child must not outlive its parent
+    die_with_parent(number=signal.SIGKILL)  # a looping child must not outlive its parent
     with contextlib.suppress(ValueError, OSError):  # not every system has this limit
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     _say("ready")
     for line in sys.stdin:
-        request = json.loads(line)
+        request = durable.parse_json(line, "a request", limit=MAX_ANSWER)
         if "call" in request:
             with _received(files) if request["file"] else contextlib.nullcontext() as file:
                 _say(_called(request["call"], request["arguments"] | ({} if file is None else {"file": file})))

@@ -14,16 +14,15 @@ Built-in ones stand in ``zprl/envs/isaac/terms``.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import yaml
 from pydantic import Field, ValidationError
 
+from zprl import names, strict_yaml
 from zprl.config import Section
 from zprl.errors import ConfigError
 
 BUILT_IN = Path(__file__).parent / "terms"
-MAX_BYTES = 100_000
 
 
 class RewardAbove(Section):
@@ -53,19 +52,14 @@ class ForeignTerms(Section):
         Raises:
             ConfigError: there is none, or it is not such a file.
         """
-        path = Path(file) if file else BUILT_IN / f"{task_id.split(':')[-1]}.yaml"
+        path = Path(file) if file else names.inside(BUILT_IN, f"{task_id.split(':')[-1]}.yaml")
         if not path.is_file():
             raise ConfigError(
                 f"{path} does not exist" if file else f"nothing says what the terms of {task_id} mean here",
                 remedy=f"write a file like those in {BUILT_IN} and name it as task.file",
             )
-        if path.stat().st_size > MAX_BYTES:
-            raise ConfigError(f"{path} is larger than {MAX_BYTES} bytes", remedy="name the file of terms, not some other one")
         try:
-            found: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-            made = cls.model_validate(found)
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path} is no YAML: {str(error).splitlines()[0]}", remedy="see the built-in files for the form") from error
+            made = cls.model_validate(strict_yaml.load(path))
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])

@@ -8,7 +8,6 @@ every step.  A worker that does not answer is ended, and one whose parent ends i
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import socket
@@ -21,11 +20,11 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import torch
 
-from zprl import seeding
+from zprl import durable, seeding
 from zprl.envs import rotation
 from zprl.envs.base import StepResult, TaskSpec, check_action
 from zprl.envs.isaacgym import worker as wire
-from zprl.errors import ConfigError, EnvironmentProblem
+from zprl.errors import ConfigError, DataError, EnvironmentProblem
 
 if TYPE_CHECKING:
     from zprl.config import Task
@@ -88,8 +87,8 @@ def interpreter() -> str:
     ask = [path, "-I", "-c", "import json, sys; print(json.dumps(sys.version_info[:2]))"]  # -I: Python 3.8 has no -P
     try:
         said = subprocess.run(ask, capture_output=True, text=True, timeout=60, check=True, env=_variables(path)).stdout
-        version = tuple(json.loads(said))
-    except (OSError, subprocess.SubprocessError, ValueError) as error:
+        version = tuple(durable.parse_json(said, "its version"))
+    except (DataError, OSError, subprocess.SubprocessError, TypeError, ValueError) as error:
         raise EnvironmentProblem(f"{PYTHON_VARIABLE}: {path} does not run as Python ({type(error).__name__})", remedy=_REMEDY) from error
     if version != VERSION and not os.environ.get(ANY_PYTHON_VARIABLE):
         spoken = ".".join(map(str, version))

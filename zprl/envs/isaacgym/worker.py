@@ -75,7 +75,7 @@ def receive(end: socket.socket) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     try:
         header = json.loads(_exactly(end, header_size).decode())
         shapes = [(str(name), tuple(shape)) for name, shape in header.pop("arrays")]
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise BadMessage(f"the header cannot be read: {error}") from error
     counts = []
     for name, shape in shapes:

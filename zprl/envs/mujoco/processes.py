@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self
 import numpy as np
 import torch
 
-from zprl import children, errors
+from zprl import children, durable, errors
 from zprl.envs.base import StepResult, TaskSpec, check_action
 from zprl.errors import ConfigError, EnvironmentProblem
 
@@ -258,7 +258,7 @@ class _Worker:
             raise EnvironmentProblem(
                 f"{self._name} ended{self._fate()}", remedy="if memory ran out (SIGKILL), take fewer environments or task.workers"
             )
-        return dict(json.loads(line))
+        return dict(durable.parse_json(line, f"the answer of {self._name}"))
 
     def dismiss(self) -> None:
         """Tell it to end."""

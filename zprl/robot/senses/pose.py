@@ -13,6 +13,8 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from zprl import durable
+from zprl.errors import DataError
 from zprl.robot import rotation
 from zprl.robot.senses.base import Reading, SenseConfig, SenseError, parse
 
@@ -91,11 +93,11 @@ class PoseStream:
             return None
         data = self._socket.recv()
         try:
-            message = PoseMessage.model_validate_json(data)
+            message = PoseMessage.model_validate(durable.parse_json(data, "a pose", limit=MAX_MESSAGE))
             if message.name != self.config.body:
                 return None
             value = pose_array(message.pose)
-        except (ValidationError, ValueError):
+        except (DataError, ValidationError, ValueError):
             self.malformed += 1
             return None
         return Reading(value, message.stamp, time.monotonic(), message.seq)

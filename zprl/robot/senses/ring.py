@@ -20,7 +20,6 @@ import mmap
 import os
 import re
 import signal
-import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -31,6 +30,7 @@ import numpy as np
 from pydantic import Field
 
 from zprl.robot.senses.base import Reading, Sense, SenseConfig, SenseError, make_sense, parse, readings
+from zprl.terminal import say
 
 MAGIC = 0x3130474E49525A50  # "PZRING01"
 DTYPES = ("uint8", "float64")
@@ -234,7 +234,7 @@ def publish(sense: Sense, ring: str, stopping: threading.Event) -> None:
     writer: RingWriter | None = None
 
     def failed(error: Exception) -> None:
-        print(f"{sense.name}: {error}", file=sys.stderr, flush=True)
+        say(f"{sense.name}: {error}", err=True)
 
     try:
         for reading in readings(sense, stopping, failed):

@@ -8,6 +8,7 @@ A tracker message is ``{"name": "cube", "seq": n, "stamp": seconds of the robot'
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections import deque
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Annotated, Any, Literal, Self
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from zprl import seeding
+from zprl import durable, seeding
 from zprl.errors import DataError, EnvironmentProblem
 from zprl.robot.twin.faults import Clear, Fault
 from zprl.robot.twin.gap import Gap
@@ -86,10 +87,8 @@ def decode(data: bytes) -> Request:
     Raises:
         DataError: too long, not JSON, or not a request.
     """
-    if len(data) > MAX_MESSAGE:
-        raise DataError(f"a request of {len(data)} bytes is too long", remedy=f"at most {MAX_MESSAGE}")
     try:
-        return REQUEST.validate_json(data)
+        return REQUEST.validate_python(durable.parse_json(data, "a request", limit=MAX_MESSAGE))
     except ValidationError as error:
         raise DataError(f"not a request: {error.errors()[0]['msg']}", remedy="kinds are reset, place, state, inject") from error
 
@@ -243,7 +242,7 @@ class TwinControl:
             self._socket = None
             raise EnvironmentProblem(f"the double at {self._address} does not answer", remedy="is its process alive?")
         try:
-            answer = json.loads(self._socket.recv())
+            answer = durable.parse_json(self._socket.recv(), "the answer", limit=MAX_MESSAGE)
             if answer["ok"]:
                 return TwinState.model_validate(answer["state"])
         except (ValueError, KeyError, TypeError) as error:
@@ -275,12 +274,14 @@ class TrackerFeed:
             return False
         while True:
             try:
-                message = json.loads(self._socket.recv(self._zmq.NOBLOCK))
+                data = self._socket.recv(self._zmq.NOBLOCK)
             except self._zmq.Again:
                 return True
-            pose = np.array(message["pose"], np.float64)
-            if pose.shape == (7,) and np.isfinite(pose).all():
-                self.stamp, self.seq, self.pose = float(message["stamp"]), int(message["seq"]), pose
+            with contextlib.suppress(DataError, KeyError, TypeError, ValueError, OverflowError):  # what is no message is passed over
+                message = durable.parse_json(data, "a pose", limit=MAX_MESSAGE)
+                pose = np.array(message["pose"], np.float64)
+                if pose.shape == (7,) and np.isfinite(pose).all():
+                    self.stamp, self.seq, self.pose = float(message["stamp"]), int(message["seq"]), pose
 
     def close(self) -> None:
         """Let go of the socket."""

@@ -1,0 +1,75 @@
+"""What is printed: text from strangers' files reaches a terminal as letters alone, whatever escapes it holds.
+
+Everything that the command line prints goes through here, tables and errors too.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import traceback
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from zprl.errors import ZprlError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+INDENT = "\n    "
+
+
+def plain(text: str) -> str:
+    """Return a text without control, format and unassigned characters: each becomes a space, ends of lines too."""
+    return text if text.isprintable() else "".join(letter if letter.isprintable() else " " for letter in text)
+
+
+def block(text: str) -> str:
+    """Return :func:`plain` lines; those after the first are indented, so that none of them looks like a line of our own."""
+    return INDENT.join(plain(line) for line in text.splitlines())
+
+
+def say(line: str = "", *, err: bool = False) -> None:
+    """Print one line at once, :func:`plain`."""
+    print(plain(line), file=sys.stderr if err else sys.stdout, flush=True)
+
+
+def say_json(value: Any) -> None:
+    """Print indented JSON, in which control characters are escaped."""
+    print(json.dumps(value, indent=2), flush=True)
+
+
+def say_error(error: BaseException, *, trace: bool = False) -> None:
+    """Print what went wrong to standard error: the kind, one sentence and what to do about it.
+
+    Args:
+        error: An expected failure, or a bug.
+        trace: Print the traceback first.
+    """
+    if trace:
+        for line in "".join(traceback.format_exception(error)).splitlines():
+            say(f"| {line}", err=True)
+    expected = isinstance(error, ZprlError)
+    message, remedy = (error.message, error.remedy) if expected else (str(error), "run `zprl -v ...` for the traceback and report it")
+    kind = type(error).__name__
+    print(f"{kind if expected else f'internal error: {kind}'}: {block(message)}", file=sys.stderr, flush=True)
+    if remedy is not None:
+        print(f"  remedy: {block(remedy)}", file=sys.stderr, flush=True)
+
+
+def console(**options: Any) -> Console:
+    """Return a console of ``rich`` whose every text is :func:`plain`; its own colours and bars stay.
+
+    Args:
+        **options: Of :class:`rich.console.Console`.
+    """
+    from rich.console import Console
+    from rich.segment import Segment
+
+    class Plain(Console):
+        def render(self, *arguments: Any, **named: Any) -> Iterable[Segment]:
+            for segment in super().render(*arguments, **named):
+                lines = segment.text.split("\n")
+                yield segment if segment.control else Segment("\n".join(map(plain, lines)), segment.style)
+
+    return Plain(**options)
