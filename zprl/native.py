@@ -11,9 +11,11 @@ import contextlib
 import ctypes
 import sys
 from importlib.abc import MetaPathFinder
+from importlib.machinery import PathFinder
 from pathlib import Path
 
 LIBRARY = "nvidia/cusparselt/lib/libcusparseLt.so.0"
+"""Where torch finds it: beside its own folder."""
 
 
 class _BeforeTorch(MetaPathFinder):
@@ -26,12 +28,11 @@ class _BeforeTorch(MetaPathFinder):
 
 
 def _load() -> None:
-    for folder in sys.path:
-        library = Path(folder).absolute() / LIBRARY
-        if library.is_file():
-            with contextlib.suppress(OSError), contextlib.chdir("/"):  # torch itself says better why it does not load
-                ctypes.CDLL(str(library))
-            return
+    torch = PathFinder.find_spec("torch")
+    library = Path(torch.origin).absolute().parents[1] / LIBRARY if torch and torch.origin else Path()
+    if library.is_file():
+        with contextlib.suppress(OSError), contextlib.chdir("/"):  # torch itself says better why it does not load
+            ctypes.CDLL(str(library))
 
 
 def guard() -> None:
