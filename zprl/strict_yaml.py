@@ -18,7 +18,7 @@ from zprl.errors import ConfigError, DataError
 
 MAX_BYTES = 200_000
 """Longest document unless a caller says otherwise: ours have at most 30 kB."""
-BYTES_PER_PART = 50
+BYTES_PER_PART = 80
 """A document may have one key, value or list, aliases written out, for so many bytes of its limit: each costs half a kilobyte."""
 MAX_DEPTH = 20
 MAX_DIGITS = 40
