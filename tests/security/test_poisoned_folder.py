@@ -68,6 +68,7 @@ def fresh(tmp_path: Path) -> Folder:
 COMMANDS = {
     "run": ("", 0),
     "ui": ("--mlflow-port 0", 2),
+    "prefect": ("version", 0),
     "bench": ("", 0),
     "promote": ("--check", 0),
     "doctor": ("", 4),
@@ -97,7 +98,7 @@ COMMANDS = {
     "demos record": ("recorded.hdf5", 3),
 }
 """Command to arguments, with which it reaches its children where that is quick, and its exit code."""
-SLOW = {"run", "doctor", "env check", "robot check", "session run", "session export", "demos plot", "demos add", "demos convert"}
+SLOW = {"run", "prefect", "doctor", "env check", "robot check", "session run", "session export", "demos plot", "demos add", "demos convert"}
 """What takes more than three seconds on a quiet machine; the others reach every kind of child that a recording meets."""
 WORLDS = {
     "env check": ("isaac/lift-cube --num-envs 1", 0),
@@ -141,6 +142,12 @@ def test_nor_does_a_slow_one(folder: Folder, command: str) -> None:
 @pytest.mark.parametrize("command", WORLDS)
 def test_nor_does_a_world(folder: Folder, command: str) -> None:
     check(folder, command, *WORLDS[command])
+
+
+@pytest.mark.services
+@pytest.mark.exhaustive
+def test_nor_does_the_embedded_server(folder: Folder) -> None:
+    check(folder, "prefect", "work-pool ls", 0)
 
 
 @pytest.mark.services
