@@ -2,7 +2,6 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
 
-UV_VERSION := 0.13.9
 PYTHON_VERSION := $(shell cat .python-version)
 PYTHON ?= python3
 ARGS ?=
@@ -20,10 +19,15 @@ endif
 # Where images and build machines forbid compiled modules, each of a run's many processes would compile all that it imports anew: seconds of each.
 unexport PYTHONDONTWRITEBYTECODE
 
+# Versions with the digests of their files, and no names of hosts.
+COMPILE = $(UV) pip compile --quiet --generate-hashes --python-version $(PYTHON_VERSION) \
+  --no-header --no-annotate --no-emit-index-url --no-emit-find-links
+BUILD := --build-constraint infra/pins/build.txt
+
 # What every process of a run shares: no window, one thread per process, caches inside the project.
 export MPLBACKEND := Agg
 export OMP_NUM_THREADS ?= 1
-export WARP_CACHE_PATH ?= $(CURDIR)/.cache/warp
+export ZPRL_CACHE ?= $(CURDIR)/.cache
 
 # Two workers, a file of tests each, in order: files of few long tests would otherwise come last, and alone.  What measures real time has the
 # machine to itself afterwards.
@@ -58,30 +62,30 @@ setup: .venv/.ready ## make the environment (Isaac Lab, kit-less)
 
 setup-mujoco: .venv-mujoco/.ready ## make a second environment for the MuJoCo worlds, which cannot share Isaac's
 
-.venv/.ready: infra/pins/isaac.txt pyproject.toml .python-version | $(UV)
-.venv-mujoco/.ready: infra/pins/mujoco.txt pyproject.toml .python-version | $(UV)
+.venv/.ready: infra/pins/isaac.txt infra/pins/build.txt pyproject.toml .python-version | $(UV)
+.venv-mujoco/.ready: infra/pins/mujoco.txt infra/pins/build.txt pyproject.toml .python-version | $(UV)
 
 .venv/.ready .venv-mujoco/.ready:
 	@test -x $(@D)/bin/python || $(UV) venv --quiet --python $(PYTHON_VERSION) $(@D) || { \
 	  echo "Python $(PYTHON_VERSION) was neither found nor could it be fetched."; \
 	  echo "  remedy: install it (e.g. 'apt install python$(PYTHON_VERSION)', 'pyenv install $(PYTHON_VERSION)') and run make again"; exit 4; }
 	@echo "installing $< into $(@D) (once, some minutes with a cold cache)"
-	@$(UV) pip install --quiet --python $(@D)/bin/python -r $< || { \
+	@$(UV) pip install --quiet --python $(@D)/bin/python --require-hashes $(BUILD) -r $< || { \
 	  echo "The pinned packages could not be installed."; \
 	  echo "  remedy: check the network and about 12 GB of free disk; behind an own index set UV_DEFAULT_INDEX"; exit 4; }
-	@$(UV) pip install --quiet --python $(@D)/bin/python --no-deps -e .
+	@$(UV) pip install --quiet --python $(@D)/bin/python --no-deps $(BUILD) -e .
 	@touch $@
 
-.uv/bin/uv:
-	@$(PYTHON) -m venv .uv && .uv/bin/python -m pip install --quiet uv==$(UV_VERSION) || { \
+.uv/bin/uv: infra/pins/uv.txt
+	@$(PYTHON) -m venv .uv && .uv/bin/python -m pip install --quiet --require-hashes -r $< && touch $@ || { \
 	  echo "uv, the installer, could not be set up with $(PYTHON)."; \
 	  echo "  remedy: install Python's venv module (Debian: apt install python3-venv) or uv itself"; rm -rf .uv; exit 4; }
 
 pins: | $(UV) ## compile infra/pins/*.txt anew from pyproject.toml
-	$(UV) pip compile --quiet --python-version $(PYTHON_VERSION) --no-header --no-annotate --no-emit-index-url --no-emit-find-links \
-	  --extra isaac --extra robot --extra realsense --extra twin --extra s3 --group dev pyproject.toml -o infra/pins/isaac.txt
-	$(UV) pip compile --quiet --python-version $(PYTHON_VERSION) --no-header --no-annotate --no-emit-index-url --no-emit-find-links \
-	  --extra mujoco --extra ray --extra s3 --group dev pyproject.toml -o infra/pins/mujoco.txt
+	$(COMPILE) --extra isaac --extra robot --extra realsense --extra twin --extra s3 --group dev pyproject.toml -o infra/pins/isaac.txt
+	$(COMPILE) --extra mujoco --extra ray --extra s3 --group dev pyproject.toml -o infra/pins/mujoco.txt
+	@for name in uv build; do $(COMPILE) infra/pins/$$name.in -o infra/pins/$$name.txt; done
+	@for name in mlflow prefect; do $(COMPILE) --constraints infra/pins/isaac.txt infra/pins/$$name.in -o infra/pins/$$name.txt; done
 
 lint: setup ## ruff
 	@.venv/bin/python -m ruff check . && .venv/bin/python -m ruff format --check .

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import csv
 import os
-import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,7 +24,7 @@ from matplotlib.ticker import PercentFormatter
 
 from pipelines.robot_session import sources
 from pipelines.stage import EPISODES
-from zprl import config
+from zprl import children, config
 from zprl.evaluation.intervals import wilson
 from zprl.report import tables
 from zprl.session import judge, run
@@ -146,7 +145,7 @@ def main() -> int:
         writer.writeheader()
         writer.writerows(rows)
     draw(rows, curves, RESULTS / "robot_sessions.png")
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
+    commit = (children.git("rev-parse", "--short", "HEAD") or "").strip()
     (RESULTS / "robot_sessions.md").write_text(page(rows, " ".join(["python", *sys.argv]), commit))
     return 0
 

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from zprl import config, durable, names
+from zprl import children, config, durable, names
 from zprl.config import Params
 from zprl.data.card import CARD, card
 from zprl.data.checking import Change, Tally, check
@@ -242,7 +241,8 @@ def version(data: Path) -> None:
 
 def _dvc(*arguments: str) -> str:
     try:
-        done = subprocess.run([sys.executable, "-m", "dvc", *arguments], capture_output=True, text=True, check=False)
+        command, env = children.python("-m", "dvc", *arguments), children.environment()
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
     except OSError as error:
         raise EnvironmentProblem(f"dvc cannot be run: {error}", remedy="`zprl doctor`") from error
     if done.returncode:
@@ -256,9 +256,5 @@ def _changed(data: Path) -> tuple[str, ...]:
     """Files that git should be told of."""
     files = [f"{data.as_posix()}.dvc", Path(f"{data}.dvc").with_name(CARD).as_posix()]
     ignore = Path(f"{data}.dvc").with_name(".gitignore").as_posix()  # DVC writes the folder into it the first time
-    try:
-        command = ["git", "status", "--porcelain", "--", ignore]
-        touched = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
-    except OSError:
-        touched = ""
+    touched = children.git("status", "--porcelain", "--", ignore)
     return (*files, ignore) if touched else tuple(files)

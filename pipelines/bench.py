@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -18,6 +19,7 @@ from prefect.futures import PrefectFuture  # noqa: E402
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner  # noqa: E402
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: E402
 
+from pipelines import servers  # noqa: E402
 from pipelines.cell import LOG, finished, ready, run, spent, verdict  # noqa: E402
 from pipelines.processes import sigterm_like_ctrl_c  # noqa: E402
 from pipelines.published import Choice, publish, take_over, write_down  # noqa: E402
@@ -27,6 +29,8 @@ from zprl.bench.suite import Cell  # noqa: E402
 from zprl.errors import EnvironmentProblem, Interrupted, ZprlError  # noqa: E402
 from zprl.tracking import PARENT_VARIABLE, open_pipeline_tracker  # noqa: E402
 from zprl.tracking.mlflow_tracker import ARTIFACT_FOLDER, tracking_uri  # noqa: E402
+
+servers.embed()
 
 STOP = "STOP"
 """In a suite's folder while its cells are asked to stop: no signal reaches a thread."""
@@ -161,6 +165,8 @@ def _runner(jobs: int, ray: str | None) -> TaskRunner[PrefectFuture[Any]]:
         raise EnvironmentProblem("Ray is not installed", remedy="install the extra that has it: zprl[ray]") from error
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if ray == "local":
+        # Ray runs whatever it is sent; with a token, only what comes from this run.
+        os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_urlsafe(32))
         return RayTaskRunner(init_kwargs={"num_cpus": jobs, "include_dashboard": False, "_node_ip_address": "127.0.0.1"})
     return RayTaskRunner(address=ray)
 

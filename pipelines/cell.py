@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.processes import StageError, stream
-from zprl import durable, names, provenance, strict_yaml
+from zprl import children, durable, names, provenance, strict_yaml
 from zprl.bench import results, suite
 from zprl.bench.suite import Cell
 from zprl.errors import ConfigError, DataError, Interrupted, ZprlError
@@ -102,7 +102,7 @@ def prepare(cell: Cell) -> None:
 
 def commands(cell: Cell) -> list[list[str]]:
     """What runs in the folder, in order."""
-    stage = [sys.executable, "-m"]
+    stage = children.python("-m")
     if cell.base is not None:
         return [[*stage, "pipelines.finetune_sim", "finetune_sim"], [*stage, "pipelines.evaluate", "latent"]]
     found = [[*stage, f"pipelines.{name}"] for name in ("ingest", "pretrain", "evaluate_base")]
@@ -167,7 +167,7 @@ def run(cell: Cell, name: str, *, parent: str | None = None, stopping: Callable[
                 if code == Interrupted.exit_code:
                     raise Interrupted(f"{name} stopped on request", remedy="run the same command again to continue")
                 if code:
-                    raise StageError(command[2].removeprefix("pipelines."), code)
+                    raise StageError(command[3].removeprefix("pipelines."), code)
         finally:
             durable.write_json(cell.folder / TIME, {"wall_s": round(before + time.monotonic() - started, 1)})
         found = outcome(cell)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines.processes import StageError, stream
-from zprl import durable, terminal
+from zprl import children, durable, terminal
 from zprl.errors import ConfigError, EnvironmentProblem, Interrupted
 from zprl.tracking import SWITCH_VARIABLE, file_tracker
 
@@ -59,6 +59,7 @@ def command(
     variables = {
         "HOME": str(project / HOME),
         "PYTHONPATH": str(code),
+        **children.SAFE_PATH,
         "PYTHONUNBUFFERED": "1",
         SWITCH_VARIABLE: f"{file_tracker.PREFIX}{record}",
     }
@@ -69,7 +70,7 @@ def command(
     found += [word for mount in mounts for word in ("--volume", mount)]
     found += [word for key, value in variables.items() for word in ("--env", f"{key}={value}")]
     found += [word for key in HANDED_IN for word in ("--env", key)]
-    return [*found, *shlex.split(options), name, "python", "-m", "pipelines.stage_in_container", *stage]
+    return [*found, *shlex.split(options), name, "python", "-P", "-m", "pipelines.stage_in_container", *stage]
 
 
 def instead(name: str) -> Callable[[Stage], None]:

@@ -2,42 +2,37 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
-import urllib.error
-import urllib.request
+import select
+import signal
+import sys
+import threading
+import time
 from pathlib import Path
 
-from zprl import durable, terminal
-from zprl.errors import DataError, ZprlError
+from zprl import children, local_servers, terminal
+from zprl.errors import Interrupted, ZprlError
+from zprl.local_servers import LocalServer
 
-UI_FILE = Path(".prefect/ui.json")
-"""Written by ``zprl ui``: the address of the Prefect server it started for this project."""
-
-
-def healthy(url: str, *, timeout_s: float = 1.0) -> bool:
-    """Whether a server answers ``url`` with 200."""
-    if not url.startswith(("http://", "https://")):
-        return False
-    try:
-        with urllib.request.urlopen(url, timeout=timeout_s) as answer:  # noqa: S310 - scheme checked above
-            return bool(answer.status == 200)
-    except (OSError, urllib.error.URLError, ValueError):
-        return False
+UI_FILE = local_servers.FILE
+"""Written by ``zprl ui``: the servers that it started for this project, and their logins."""
+STAGES_S = 90.0
+"""Longest that stages take to stop."""
+TIDY_S = 5.0
+"""Then the tracking store is told, and locks are given back."""
 
 
-def running_prefect() -> str | None:
-    """API address of this project's Prefect server, if ``zprl ui`` has one running."""
-    try:
-        url = str(durable.read_json(UI_FILE)["prefect_api"])
-    except (DataError, KeyError, TypeError):
-        return None
-    return url if healthy(f"{url}/health") else None
+def running_prefect() -> LocalServer | None:
+    """Return this project's Prefect server, if ``zprl ui`` has one running."""
+    return local_servers.read().get("Prefect")
 
 
 def prepare() -> None:
     """Set the variables; call it before Prefect or MLflow is imported."""
     defaults = {
+        **children.SAFE_PATH,
         "PREFECT_HOME": str(Path(".prefect").resolve()),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",  # else an error in the log when offline
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",  # 7 s on a quiet machine, 87 s seen on a loaded one
@@ -47,12 +42,54 @@ def prepare() -> None:
         "DO_NOT_TRACK": "1",
         "MPLBACKEND": "Agg",
         "OMP_NUM_THREADS": "1",
-        "WARP_CACHE_PATH": str(Path(".cache/warp").resolve()),
+        "ZPRL_CACHE": str(Path(".cache").resolve()),
     }
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
-    if not os.environ.get("PREFECT_API_URL") and (url := running_prefect()) is not None:
-        os.environ["PREFECT_API_URL"] = url
+    _find_prefect()
+
+
+def _find_prefect() -> None:
+    """Set which Prefect server this process and its children use, and with which login."""
+    wanted = os.environ.get("PREFECT_API_URL", "").rstrip("/")
+    wanted = wanted.replace("//localhost:", "//127.0.0.1:")
+    server = running_prefect()
+    if server is not None and wanted in ("", f"{server.url}/api"):
+        os.environ["PREFECT_API_URL"] = f"{server.url}/api"
+        os.environ["PREFECT_API_AUTH_STRING"] = server.login
+        _end_with(server)
+    elif not wanted:  # a server of our own (`servers.embed`)
+        os.environ["PREFECT_API_AUTH_STRING"] = _own_login()
+
+
+_own_login = functools.cache(local_servers.new_login)
+
+
+@functools.cache
+def _end_with(server: LocalServer) -> None:
+    """End this process with the server it uses: a stranger may take the port, and be obeyed."""
+    if sys.platform != "linux":
+        return
+    try:
+        process = os.pidfd_open(server.pid)
+    except OSError:
+        return
+    end = select.poll()
+    end.register(process, select.POLLIN)
+
+    def watch() -> None:
+        import psutil
+
+        end.poll()
+        text = "the Prefect server of `zprl ui` has ended: stopping"
+        print(text, file=sys.stderr, flush=True)
+        os.kill(os.getpid(), signal.SIGTERM)
+        # Stages stop at their next resume point.  Prefect would go on asking for its server.
+        psutil.wait_procs(psutil.Process().children(recursive=True), timeout=STAGES_S)
+        time.sleep(TIDY_S)
+        os._exit(Interrupted.exit_code)
+
+    threading.Thread(target=watch, name="end with the server", daemon=True).start()
 
 
 class _OneSentence(logging.Filter):

@@ -7,7 +7,6 @@ Who owns what: DVC decides what is up to date, Prefect when and where things run
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,14 +20,12 @@ from prefect import flow, task  # noqa: E402
 from prefect.artifacts import create_markdown_artifact, create_table_artifact  # noqa: E402
 from prefect.cache_policies import NO_CACHE  # noqa: E402
 from prefect.client.orchestration import get_client  # noqa: E402
-from prefect.flow_runs import pause_flow_run  # noqa: E402
-from prefect.input import RunInput  # noqa: E402
 from prefect.logging import get_run_logger  # noqa: E402
 from prefect.runtime import flow_run  # noqa: E402
 
-from pipelines import graph, reconcile, summary  # noqa: E402
+from pipelines import graph, reconcile, servers, summary  # noqa: E402
 from pipelines.processes import StageError, StageResult, run_stage, stream  # noqa: E402
-from zprl import config, errors  # noqa: E402
+from zprl import children, config, errors  # noqa: E402
 from zprl.tracking import PARENT_VARIABLE, Tracker, open_pipeline_tracker  # noqa: E402
 
 SESSION_STAGE = "finetune_real"
@@ -36,12 +33,7 @@ SESSION_STAGE = "finetune_real"
 PERMANENT = (2, 3, 4, 5, 6)
 """Exit codes that another try would only repeat, or that somebody asked for."""
 
-
-class Clear(RunInput):
-    """What the person beside the robot confirms before it moves."""
-
-    cell_is_clear: bool = False
-    stop_is_in_my_hand: bool = False
+servers.embed()
 
 
 def _worth_retrying(_task: Any, _run: Any, state: Any) -> bool:
@@ -59,7 +51,7 @@ def run_one(stage: str) -> StageResult:
 @task(task_run_name="robot_session", retries=0, cache_policy=NO_CACHE)
 def live_session() -> None:
     """Live a session with the robot, unless there is one that fits; hand it to DVC."""
-    code, _ = stream([sys.executable, "-m", "pipelines.robot_session"], get_run_logger().info)
+    code, _ = stream(children.python("-m", "pipelines.robot_session"), get_run_logger().info)
     if code == errors.Interrupted.exit_code:
         raise errors.Interrupted("the session stopped on request", remedy="run the same command again to continue")
     if code:
@@ -120,28 +112,36 @@ def _publish(parent: Tracker, results: list[StageResult]) -> None:
 
 
 def _session() -> None:
-    """Have a session: on a double at once, on hardware when a person beside the robot says so."""
+    """Run a session with the robot, unless there is one that fits."""
     from pipelines import robot_session
 
-    params = config.load()
-    if robot_session.standing(params) is robot_session.Standing.DONE:
+    if robot_session.standing(config.load()) is robot_session.Standing.DONE:
         return
-    if not robot_session.simulated(params):
-        said = pause_flow_run(wait_for_input=Clear, timeout=24 * 3600)
-        if not (said.cell_is_clear and said.stop_is_in_my_hand):
-            raise errors.Interrupted("nobody confirmed that the cell is clear", remedy="run again when it is")
+    _demand_login()
     live_session()
+
+
+def _demand_login() -> None:
+    """Refuse to move a robot for a server that takes orders from strangers."""
+    with get_client(sync_client=True) as client:
+        servers.demand_login(str(client.api_url))
 
 
 @flow(name="zprl-robot-session", validate_parameters=True, retries=0)
 def session(target: str = "promote_real") -> list[StageResult]:
-    """Live a session with the robot and make its policy, on the workstation beside it.
+    """Run a session with the robot and make its policy, on the workstation beside it.
 
-    On hardware the flow waits for a person: who resumes it (in Prefect's page) says that the cell is clear and the stop at hand.
+    On hardware the session waits on the operator's page, or for the pedal, until a person there
+    confirms that the cell is clear.  Nothing in Prefect confirms it.
 
     Args:
         target: The stage to go on to.
+
+    Raises:
+        EnvironmentProblem: the Prefect server demands no login.
+        ZprlError: as :func:`pipeline`.
     """
+    _demand_login()
     return pipeline(target)
 
 
@@ -176,6 +176,3 @@ def pipeline(target: str = "all") -> list[StageResult]:
 
 
 __all__ = ["StageError", "pipeline"]
-
-if __name__ == "__main__":
-    pipeline()

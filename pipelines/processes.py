@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from zprl import children
 from zprl.errors import EnvironmentProblem, Interrupted, ZprlError
 from zprl.terminal import plain
 
@@ -119,7 +120,7 @@ def stream(
     Raises:
         Interrupted: it was stopped.
     """
-    variables = {**os.environ, "PYTHONUNBUFFERED": "1", "ZPRL_PYTHON": sys.executable, **(env or {})}
+    variables = {**children.environment(PYTHONUNBUFFERED="1", ZPRL_PYTHON=sys.executable), **(env or {})}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "errors": "replace"}
     process = subprocess.Popen(command, **pipes, stdin=stdin, start_new_session=True, env=variables, cwd=cwd)
     assert process.stdout is not None
@@ -163,7 +164,7 @@ def run_stage(stage: str, say: Say, *, lock_wait_s: float = LOCK_WAIT_S, poll_s:
     """
     started = time.monotonic()
     while True:
-        code, marks = stream([sys.executable, "-m", "pipelines.child", stage, str(os.getpid())], say)
+        code, marks = stream(children.python("-m", "pipelines.child", stage, str(os.getpid())), say)
         if code == 0:
             return StageResult(stage, any(_SKIPPED.search(m) for m in marks), time.monotonic() - started)
         exited = next((m for text in marks if (m := _EXITED.search(text))), None)

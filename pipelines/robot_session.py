@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from pipelines.stage import BASE, EPISODES, LEARNER, RUNS, SESSION, STEERING
-from zprl import config, durable, terminal
+from zprl import children, config, durable, terminal
 from zprl.config import Params
 from zprl.errors import ConfigError, DataError, EnvironmentProblem, ZprlError
 
@@ -72,13 +72,6 @@ def standing(params: Params) -> Standing:
     return Standing.DONE if complete else Standing.UNFINISHED
 
 
-def simulated(params: Params) -> bool:
-    """Whether the task's robot is a double: then nobody need be asked."""
-    from zprl.session.task import RealTask
-
-    return RealTask.load(params.finetune_real.task).make_robot().simulated
-
-
 def live(params: Params, *, stopping: list[bool]) -> None:
     """Live a session to its end."""
     from zprl.session import run
@@ -104,7 +97,7 @@ def set_aside() -> None:
 
     name = SessionStore.open(SESSION).header.id
     target = RUNS / "sessions" / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    target.parent.mkdir(parents=True, exist_ok=True)
+    durable.private_folder(target.parent)
     SESSION.rename(target)
     if WORK.exists():
         WORK.rename(target.with_name(f"{target.name}.work"))
@@ -114,7 +107,8 @@ def set_aside() -> None:
 def version() -> None:
     """Hand the session to DVC."""
     try:
-        done = subprocess.run([sys.executable, "-m", "dvc", "add", "--quiet", str(SESSION)], capture_output=True, text=True, check=False)
+        command, env = children.python("-m", "dvc", "add", "--quiet", str(SESSION)), children.environment()
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
     except OSError as error:
         raise EnvironmentProblem(f"dvc cannot be run: {error}", remedy="`zprl doctor`") from error
     if done.returncode:

@@ -12,7 +12,6 @@ and runs alike under ``dvc repro``, under Prefect and by hand (``python -m pipel
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import sys
@@ -25,6 +24,7 @@ from typing import NoReturn
 from pipelines import container
 from zprl import config, durable, provenance, terminal
 from zprl.errors import Interrupted, ZprlError
+from zprl.parent import die_with_parent
 from zprl.run_dir import RunDir
 from zprl.tracking import Tracker, open_tracker
 
@@ -86,12 +86,6 @@ class Stage:
         terminal.say(f"[{self.name}] {text}")
 
 
-def _die_with_parent() -> None:
-    """Ask the kernel for SIGTERM when the parent (dvc) dies, so that no orphan keeps working (Linux only)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
-
-
 def execute(
     name: str, body: Callable[[Stage], None], *, sections: Sequence[str], inputs: Sequence[Path], folder: str | None = None
 ) -> None:
@@ -131,7 +125,7 @@ def main(
         inputs: Files and folders that it reads.
         world: Whether it steps a world, and may so run in an image (:mod:`pipelines.container`).
     """
-    _die_with_parent()
+    die_with_parent()  # dvc's
     code = 0
     folder = None
     try:

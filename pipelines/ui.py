@@ -1,91 +1,124 @@
-"""``zprl ui``: MLflow and Prefect on loopback, as children that end together."""
+"""``zprl ui``: MLflow and Prefect on loopback, opened by links that log a browser in."""
 
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import IO, Any
 
-from pipelines import environment
-from pipelines.processes import sigterm_like_ctrl_c, stop_group
-from zprl import durable
+from pipelines import environment, guard, servers
+from pipelines.processes import sigterm_like_ctrl_c
+from zprl import durable, local_servers
 from zprl.errors import EnvironmentProblem
-from zprl.tracking.mlflow_tracker import ARTIFACT_FOLDER, tracking_uri
+from zprl.local_servers import LocalServer
+from zprl.tracking.mlflow_tracker import ARTIFACT_FOLDER, make_private, tracking_uri
 
-HOST = "127.0.0.1"
-
-
-def _port_free(port: int) -> bool:
-    import socket
-
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except OSError:
-            return False
-    return True
-
-
-def _commands(mlflow_port: int, prefect_port: int) -> dict[str, tuple[list[str], str, str]]:
-    """Command, health address and page of each server; a remote one is only named."""
-    python = sys.executable
-    wanted: dict[str, tuple[list[str], str, str]] = {}
-    uri = tracking_uri()
-    if not uri.startswith(("http://", "https://")):
-        command = [python, "-m", "mlflow", "server", "--host", HOST, "--port", str(mlflow_port), "--workers", "1"]
-        command += ["--backend-store-uri", uri, "--artifacts-destination", ARTIFACT_FOLDER]
-        wanted["MLflow"] = (command, f"http://{HOST}:{mlflow_port}/health", f"http://{HOST}:{mlflow_port}")
-    if not os.environ.get("PREFECT_API_URL"):
-        command = [python, "-m", "prefect", "server", "start", "--host", HOST, "--port", str(prefect_port)]
-        wanted["Prefect"] = (command, f"http://{HOST}:{prefect_port}/api/health", f"http://{HOST}:{prefect_port}")
-    return wanted
+LOG = Path(".cache/ui.log")
 
 
 @sigterm_like_ctrl_c()
-def serve(*, mlflow_port: int = 5000, prefect_port: int = 4200, wait_s: float = 180.0) -> None:
-    """Start both servers, print where they are, and end both on Ctrl-C, on SIGTERM or when one of them dies.
+def serve(
+    *,
+    mlflow_port: int = 5000,
+    prefect_port: int = 4200,
+    wait_s: float = servers.START_S,
+) -> None:
+    """Start both servers, print links to them, and end both on Ctrl-C, on SIGTERM or when one dies.
 
     Raises:
-        EnvironmentProblem: a port is taken, or a server did not come up.
+        EnvironmentProblem: a port is taken, a server did not come up, or another ``zprl ui`` is
+            open here.
     """
-    environment.prepare()
-    os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # 7.6 s instead of 28 s to start, a quarter of the memory
-    wanted = _commands(mlflow_port, prefect_port)
-    for name, port in (("MLflow", mlflow_port), ("Prefect", prefect_port)):
-        if name in wanted and not _port_free(port):
-            raise EnvironmentProblem(f"port {port} for {name} is taken", remedy=f"stop what uses it, or pass --{name.lower()}-port")
-    if "MLflow" not in wanted:
-        print(f"MLflow   {tracking_uri()}  (MLFLOW_TRACKING_URI)", flush=True)
-    if "Prefect" not in wanted:
-        print(f"Prefect  {os.environ['PREFECT_API_URL'].removesuffix('/api')}  (PREFECT_API_URL)", flush=True)
-    log = Path(".cache/ui.log")
-    log.parent.mkdir(parents=True, exist_ok=True)
-    children: dict[str, subprocess.Popen[bytes]] = {}
+    LOG.parent.mkdir(parents=True, exist_ok=True)
+    with _only_one(), open(LOG, "wb") as log, ExitStack() as children:
+        environment.prepare()
+        ports = {"MLflow": mlflow_port, "Prefect": prefect_port}
+        try:
+            _watch(_start(children, log, ports), wait_s)
+        except KeyboardInterrupt:
+            print("\nstopped", flush=True)
+        finally:
+            environment.UI_FILE.unlink(missing_ok=True)
+
+
+def show_links() -> None:
+    """Print new links to the servers of the ``zprl ui`` that is open here.
+
+    Raises:
+        EnvironmentProblem: none is.
+    """
+    found = local_servers.read()
+    if not found:
+        text = "`zprl ui` is not open in this folder"
+        raise EnvironmentProblem(text, remedy="open it: `zprl ui`")
+    for name, server in found.items():
+        print(f"{name:8} {link_to(server)}", flush=True)
+
+
+@contextmanager
+def _only_one() -> Iterator[None]:
+    local_servers.make_private(local_servers.LEASE.parent)
     try:
-        with open(log, "wb") as sink:
-            for name, (command, _, _) in wanted.items():
-                children[name] = subprocess.Popen(command, stdout=sink, stderr=subprocess.STDOUT, start_new_session=True)
-        waiting, end = dict(wanted), time.monotonic() + wait_s
-        while True:
-            for name, child in children.items():
-                if child.poll() is not None:
-                    raise EnvironmentProblem(f"{name} ended with exit code {child.returncode}", remedy=f"its last words are in {log}")
-            for name in [n for n, (_, health, _) in waiting.items() if environment.healthy(health)]:
-                page = waiting.pop(name)[2]
-                print(f"{name:8} {page}", flush=True)
-                if name == "Prefect":
-                    durable.write_json(environment.UI_FILE, {"prefect_api": f"{page}/api"})
-                if not waiting:
-                    print("Ctrl-C stops both", flush=True)
-            if waiting and time.monotonic() > end:
-                raise EnvironmentProblem(f"{', '.join(waiting)} did not come up in {wait_s:.0f} s", remedy=f"see {log}")
-            time.sleep(0.3)
-    except KeyboardInterrupt:
-        print("\nstopped", flush=True)
+        lease = durable.lease(local_servers.LEASE)
+    except EnvironmentProblem as error:
+        raise EnvironmentProblem(
+            "`zprl ui` is open in this folder already",
+            remedy="`zprl ui --link` prints links to its pages",
+        ) from error
+    try:
+        yield
     finally:
-        environment.UI_FILE.unlink(missing_ok=True)
-        for child in children.values():
-            stop_group(child, grace=(15.0, 10.0, 5.0))
+        os.close(lease)
+
+
+def _start(children: ExitStack, log: IO[bytes], ports: Mapping[str, int]) -> list[servers.Child]:
+    """Start what this folder has no server for; a remote one is only named."""
+    uri, api = tracking_uri(), os.environ.get("PREFECT_API_URL")
+    wanted: dict[str, dict[str, Any]] = {}
+    if uri.startswith(("http://", "https://")):
+        print(f"MLflow   {uri}  (MLFLOW_TRACKING_URI)", flush=True)
+    else:
+        make_private()
+        wanted["MLflow"] = {"store": uri, "artifacts": str(Path(ARTIFACT_FOLDER).resolve())}
+    if api:
+        print(f"Prefect  {api.removesuffix('/api')}  (PREFECT_API_URL)", flush=True)
+    else:
+        wanted["Prefect"] = {"ui": True}
+
+    started = []
+    for name, more in wanted.items():
+        child = servers.start(name, port=ports[name], log=log, log_level="warning", **more)
+        children.callback(child.stop)
+        started.append(child)
+    return started
+
+
+def _watch(children: list[servers.Child], wait_s: float) -> None:
+    """Print a link to each server that comes up, until one of them ends."""
+    up: dict[str, LocalServer] = {}
+    end = time.monotonic() + wait_s
+    while True:
+        for child in children:
+            child.alive()
+            if child.name in up or not child.ready():
+                continue
+            up[child.name] = child.server
+            local_servers.write(up)
+            print(f"{child.name:8} {link_to(child.server)}", flush=True)
+            if len(up) == len(children):
+                print("a link opens its page once; `zprl ui --link` prints new ones", flush=True)
+                print("Ctrl-C stops both", flush=True)
+
+        if time.monotonic() > end and (late := [c.name for c in children if c.name not in up]):
+            text = f"{', '.join(late)} did not come up in {wait_s:.0f} s"
+            raise EnvironmentProblem(text, remedy=f"see {LOG}")
+        time.sleep(0.3)
+
+
+def link_to(server: LocalServer) -> str:
+    """Return a link that logs a browser in, once."""
+    answer: Mapping[str, str] = local_servers.request(server, "POST", guard.TICKET)
+    return f"{server.url}{guard.LOGIN}#{answer['ticket']}"

@@ -6,6 +6,7 @@ import io
 import math
 import random
 
+from zprl.session import clock
 from zprl.session.console.state import (
     ArmHealth,
     Curve,
@@ -55,6 +56,8 @@ def snapshot(**changes: object) -> Snapshot:
         "task": "lift cube",
         "simulated": True,
         "mode": "async",
+        "seq": 412,
+        "at": clock.now(),
         "state": State.RUNNING,
         "episode": 58,
         "phase": PhaseKind.TRAIN,

@@ -20,7 +20,7 @@ import torch
 import yaml
 
 from tests.session_start import RL, memory
-from zprl import config, durable, seeding
+from zprl import children, config, durable, seeding
 from zprl.config import Real
 from zprl.data.normalizer import Normalizer
 from zprl.models.bundle import save_policy
@@ -119,8 +119,8 @@ class Session:
         (self.work / "settings.json").unlink(missing_ok=True)
         with open(self.work / "session.log", "ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-u", "-m", "tests.session_run", str(self.folder), str(self.work), *self.played],
-                stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=ROOT,
+                children.python("-u", "-m", "tests.session_run", str(self.folder), str(self.work), *self.played),
+                stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=children.environment(PYTHONPATH=str(ROOT)),
             )  # fmt: skip
 
     @property
@@ -225,7 +225,8 @@ class Stage(Session):
                 self.say(self.label, number, nonce=f"{self.label}-{number}")
 
     def _act(self, wish: dict[str, Any]) -> None:
-        facts = {"number": wish["number"], "decision": wish["decision"], "version": 0, "digest": "0" * 64}
+        limits = self.plan["digests"]["limits"]
+        facts = {"number": wish["number"], "decision": wish["decision"], "version": 0, "digest": "0" * 64, "limits": limits}
         if wish["final"]:
             self.feed.put("actor", "final", facts, {"final_embedding": np.zeros(EMBEDDING), "final_anchor": np.zeros(LATENT)})
             return
@@ -239,7 +240,8 @@ class Stage(Session):
     def say(self, kind: str, episode: int | None = None, *, nonce: str | None = None) -> None:
         """Be the operator."""
         nonce = nonce or f"{kind}-{time.monotonic_ns()}"
-        self.bus.publish("input", {"kind": kind, "episode": episode, "nonce": nonce, "source": "test"})
+        answers = {"seq": self.plan.get("seq"), "at": self.plan.get("at")}
+        self.bus.publish("input", {"kind": kind, "episode": episode, "nonce": nonce, "source": "test"} | answers)
 
     def until(self, holds: Callable[[], Any], seconds: float = 20.0, what: str = "it") -> float:
         """Pump until something holds; returns how long that took [s]."""
@@ -327,7 +329,7 @@ def _main(folder: Path, work: Path, played: tuple[str, ...]) -> int:
 
 if __name__ == "__main__":
     if sys.argv[1] == "idle":
-        from zprl.session.child import die_with_parent
+        from zprl.parent import die_with_parent
 
         die_with_parent()
         signal.pause()

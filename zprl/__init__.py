@@ -1,1 +1,5 @@
+from zprl import native
+
 __version__ = "0.1.0"
+
+native.guard()

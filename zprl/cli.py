@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+from zprl import children
 from zprl.cli_demos import demos_app
 from zprl.errors import DataError, EnvironmentProblem, GateRefused, Interrupted, ZprlError
 from zprl.terminal import console, say, say_error, say_json
@@ -91,11 +92,23 @@ def run(
 def ui(
     mlflow_port: Annotated[int, typer.Option(min=1, max=65535)] = 5000,
     prefect_port: Annotated[int, typer.Option(min=1, max=65535)] = 4200,
+    link: Annotated[bool, typer.Option("--link", help="Only print new links to the pages of the `zprl ui` that is open here.")] = False,
 ) -> None:
-    """Open MLflow and Prefect, on this machine only, until Ctrl-C."""
-    from pipelines.ui import serve
+    """Open MLflow and Prefect, on this machine only, until Ctrl-C.  Each page is opened by the link that is printed, once."""
+    from pipelines.ui import serve, show_links
 
-    serve(mlflow_port=mlflow_port, prefect_port=prefect_port)
+    if link:
+        show_links()
+    else:
+        serve(mlflow_port=mlflow_port, prefect_port=prefect_port)
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, add_help_option=False)
+def prefect(context: typer.Context) -> None:
+    """Run Prefect's own command line with this folder's server and login, e.g. `zprl prefect work-pool ls`."""
+    from pipelines.prefect_cli import main
+
+    main(context.args)
 
 
 @app.command()
@@ -351,20 +364,30 @@ def session_run() -> None:
         raise typer.Exit(code)
 
 
+@session_app.command("page")
+def session_page() -> None:
+    """Print a link that opens the operator's page of the session running in this folder; it works once."""
+    from pipelines.robot_session import WORK
+    from zprl.session.console.access import page_link
+
+    typer.echo(page_link(WORK))
+
+
 @session_app.command("show")
 def session_show(path: Annotated[Path, typer.Argument(help="A session's folder.")] = Path("session")) -> None:
     """List the episodes of a session."""
     from zprl.session.store import SessionStore
 
     store = SessionStore.open(path)
-    labels = store.labels.current()
+    labels = {line.episode: line for line in store.labels.in_order()}
     say(f"{store.header.id}: task {store.header.task}, interface {store.header.interface}, seed {store.header.seed}")
     for episode in store.episodes():
-        facts = episode.facts
+        facts, line = episode.facts, labels.get(episode.number)
+        author = f"  by {line.author}" if line and line.author else ""
         say(
-            f"{episode.number:5}  {episode.phase:16} start {episode.start_number:3}  {labels.get(episode.number, 'no label'):8}  "
-            f"{episode.steps:4} steps  "
-            f"{episode.robot_s:6.2f} s  clipped {facts.clip_share:4.0%}  weights {','.join(map(str, episode.versions))}"
+            f"{episode.number:5}  {episode.phase:16} start {episode.start_number:3}  {line.label if line else 'no label':8}  "
+            f"{episode.steps:4} steps  {episode.robot_s:6.2f} s  clipped {facts.clip_share:4.0%}  "
+            f"weights {','.join(map(str, episode.versions))}{author}"
         )
 
 
@@ -390,11 +413,26 @@ def session_label(
     """Give an episode a label, or correct it; the old line stays in the journal."""
     from uuid import uuid4
 
+    from zprl.session.inputs import this_user
     from zprl.session.store import SessionStore
 
     with SessionStore.open(path, write=True) as store:
-        line = store.label(episode, label, source="command line", nonce=uuid4().hex)
+        line = store.label(episode, label, source="command line", nonce=uuid4().hex, author=this_user())
     say(f"line {line.seq}: episode {episode} is a {label}")
+
+
+@session_app.command("tighten")
+def session_tighten(
+    assignments: Annotated[list[str], typer.Argument(metavar="NAME=VALUE...", help="E.g. translation.speed=0.2 force=15")],
+    arm: Annotated[str | None, typer.Option(help="Prefix of the arm, such as 'left.'; not needed where there is one.")] = None,
+    path: Annotated[Path, typer.Option(help="The session's folder.")] = Path("session"),
+) -> None:
+    """Tighten limits of a session, also while it runs: the arm stops, then goes on under the new ones. Nothing is ever loosened."""
+    from zprl.session import conditions
+
+    before = conditions.load(path)
+    after = conditions.tighten(path, conditions.change_of(before.limits, assignments, arm))
+    say(f"in force for the rest of the session: {', '.join(assignments)} (limits {after.digests['limits'][:16]})")
 
 
 @session_app.command("export")
@@ -415,6 +453,7 @@ def session_export(
 
 def main() -> None:
     """Entry point: expected failures become one sentence, a remedy and an exit code."""
+    os.environ.update(children.SAFE_PATH)
     try:
         app()
     except ZprlError as error:

@@ -6,6 +6,7 @@ files end in ``.partial``; :func:`sweep` removes what a killed process left.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import hashlib
@@ -54,14 +55,20 @@ def _explain(error: OSError, path: Path) -> EnvironmentProblem:
 
 
 @contextmanager
-def replacing(path: Path | str) -> Iterator[BinaryIO]:
-    """Write the new content of ``path`` piece by piece: it takes its place, all or nothing, when the ``with`` block ends without error."""
+def replacing(path: Path | str, *, private: bool = False) -> Iterator[BinaryIO]:
+    """Write the new content of ``path`` piece by piece: it takes its place, all or nothing, when the ``with`` block ends without error.
+
+    Args:
+        path: The file.
+        private: Only its owner may read it.
+    """
     path = Path(path)
     temp = path.with_name(f"{path.name}.{os.getpid()}{PARTIAL}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         operation("write", path)
-        with open(temp, "wb") as file:
+        mode = 0o600 if private else 0o666
+        with open(temp, "wb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
             yield file
             file.flush()
             operation("fsync", path)
@@ -75,6 +82,22 @@ def replacing(path: Path | str) -> Iterator[BinaryIO]:
     except BaseException:
         temp.unlink(missing_ok=True)
         raise
+
+
+def private_folder(path: Path | str) -> Path:
+    """Make a folder that no other user may enter, and what is missing above it likewise; one that is there stays as it is."""
+    path = Path(path)
+    with explained(path):
+        for each in (*reversed(path.parents), path):
+            if not each.exists():
+                each.mkdir(mode=0o700, exist_ok=True)
+    return path
+
+
+def private_file(path: Path | str) -> None:
+    """Make an empty file that no other user may read; one that is there stays as it is."""
+    with explained(path), contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
 
 
 def scratch(folder: Path | str | None = None) -> BinaryIO:
@@ -95,20 +118,20 @@ def explained(path: Path | str) -> Iterator[None]:
         raise _explain(error, Path(path)) from error
 
 
-def write_bytes(path: Path | str, data: bytes) -> None:
+def write_bytes(path: Path | str, data: bytes, *, private: bool = False) -> None:
     """Replace ``path`` with ``data``, all or nothing."""
-    with replacing(path) as file:
+    with replacing(path, private=private) as file:
         file.write(data)
 
 
-def write_text(path: Path | str, text: str) -> None:
+def write_text(path: Path | str, text: str, *, private: bool = False) -> None:
     """Replace ``path`` with UTF-8 ``text``, all or nothing."""
-    write_bytes(path, text.encode())
+    write_bytes(path, text.encode(), private=private)
 
 
-def write_json(path: Path | str, value: Any) -> None:
+def write_json(path: Path | str, value: Any, *, private: bool = False) -> None:
     """Replace ``path`` with indented JSON; NaN and infinity are refused because JSON has neither."""
-    write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
+    write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n", private=private)
 
 
 def read_bytes(path: Path | str, limit: int) -> bytes:

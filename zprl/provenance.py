@@ -7,22 +7,18 @@ import hashlib
 import os
 import platform
 import re
-import subprocess
 from importlib import metadata
 from pathlib import Path
+
+from zprl import children
 
 PACKAGES = ("torch", "numpy", "lightning", "isaaclab", "ovphysx", "mujoco", "mlflow", "prefect", "dvc")
 
 
 def git_commit() -> str | None:
     """Commit of the working tree, with ``-dirty`` when it has changes; ``None`` outside a repository."""
-    try:
-        out = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"], capture_output=True, text=True, check=True, timeout=20
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return out.stdout.strip() or None
+    described = children.git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+    return (described or "").strip() or None
 
 
 def versions() -> dict[str, str]:

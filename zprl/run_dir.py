@@ -57,7 +57,7 @@ class RunDir:
         self._lease: int | None = None
 
     def __enter__(self) -> RunDir:
-        self.path.mkdir(parents=True, exist_ok=True)
+        durable.private_folder(self.path)
         self._lease = durable.lease(self.path / "LEASE")
         durable.sweep(self.path)
         durable.write_json(self.path / "KEY.json", self.key)

@@ -4,6 +4,7 @@
 #
 #   docker build -f infra/docker/isaacsim.Dockerfile --build-arg ISAACLAB=<NVIDIA's image of Isaac Lab 3.0> -t zprl-isaacsim .
 #
+# Name the base by digest (image@sha256:...) where it must not change under you.
 # Neither Prefect nor DVC nor MLflow is in it.  The code that runs is the project's own, mounted; what is installed here is what it needs,
 # and the names of its tasks (entry points): build anew after adding one.
 ARG ISAACLAB

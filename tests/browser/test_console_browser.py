@@ -16,10 +16,12 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests import console_scene
-from zprl.session.console import security
+from zprl.session import clock
+from zprl.session.console.access import Access, Secrets
+from zprl.session.console.app import Refused
 from zprl.session.console.serve import Console
 from zprl.session.console.state import ConsoleState, EpisodeRow
-from zprl.session.inputs import OperatorInput
+from zprl.session.inputs import OperatorInput, this_user
 from zprl.session.signals import Input, Label, PhaseKind, State
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -50,6 +52,7 @@ class Session:
         image = console_scene.picture(0.35)
         while not self._end.wait(0.2):
             if self.alive:
+                self.now = self.now.model_copy(update={"at": clock.now()})
                 self.source.publish(self.now)
                 self.source.publish_frame("front", image)
 
@@ -80,7 +83,7 @@ def session() -> Iterator[Session]:
 
 @pytest.fixture
 def console(session: Session) -> Iterator[Console]:
-    with Console(session.source, session.inputs.put, environ={}) as console:
+    with Console(session.source, session.inputs.put) as console:
         yield console
 
 
@@ -107,7 +110,7 @@ def context(browser) -> Iterator:
 def page(console: Console, context):
     page = context.new_page()
     page.watch = Watch(page)
-    page.goto(console.url)
+    page.goto(console.link())
     expect(page.locator("body")).to_have_attribute("data-link", "live", timeout=SLOW_MS)
     return page
 
@@ -154,7 +157,7 @@ def test_every_button_and_its_key_arrive_once(page, session: Session, changes: d
     expect(button(page, kind)).to_be_enabled()
     button(page, kind).dblclick()
     found = session.next()
-    assert (found.kind, found.episode, found.source) == (arrives, episode, "console")
+    assert (found.kind, found.episode, found.source, found.author) == (arrives, episode, "console", this_user())
     expect(page.locator("#said")).to_contain_text("Sent")
     page.wait_for_timeout(350)  # a later press of the same kind is another press
     page.keyboard.press(key)
@@ -214,10 +217,10 @@ def test_a_double_click_does_not_take_back_what_it_did(context, session: Session
         session.inputs.put(found)
         session.show(state=State.PAUSED, paused=found.kind is Input.PAUSE)
 
-    with Console(session.source, take, environ={}) as console:
+    with Console(session.source, take) as console:
         page = context.new_page()
         page.clock.install(time=0)
-        page.goto(console.url)
+        page.goto(console.link())
         expect(page.locator("body")).to_have_attribute("data-link", "live")
         page.clock.pause_at(60_000)  # the page's clock stands: the second click comes at once, however slow this machine is
         expect(button(page, "pause")).to_be_enabled()
@@ -268,7 +271,7 @@ def test_a_label_is_corrected_later(page, session: Session) -> None:
 def test_the_stop_works_while_the_stream_stands_still(context, console: Console, session: Session) -> None:
     page = context.new_page()
     page.route("**/stream", lambda route: None)  # asked for, never answered
-    page.goto(console.url)
+    page.goto(console.link())
     expect(page.locator("#lost")).to_be_visible()
     expect(button(page, "success")).to_be_disabled()
     expect(page.locator("#estop")).to_be_enabled()
@@ -291,10 +294,10 @@ def test_a_silent_session_is_not_believed(page, session: Session) -> None:
 
 
 def test_a_lost_connection_and_a_stop_that_gets_through_in_the_end(context, session: Session) -> None:
-    with Console(session.source, session.inputs.put, environ={}) as first:
+    with Console(session.source, session.inputs.put) as first:
         port = int(first.url.rsplit(":", 1)[1].strip("/"))
         page = context.new_page()
-        page.goto(first.url)
+        page.goto(first.link())
         expect(page.locator("body")).to_have_attribute("data-link", "live")
     expect(page.locator("#lost")).to_contain_text("Connection lost")
     for kind in ("success", "failure", "discard", "pause"):
@@ -304,7 +307,7 @@ def test_a_lost_connection_and_a_stop_that_gets_through_in_the_end(context, sess
     expect(page.locator("#said")).to_contain_text("does not get through")
     expect(page.locator("#estop")).to_be_enabled()
     assert session.inputs.empty()
-    with Console(session.source, session.inputs.put, port=port, environ={}):
+    with Console(session.source, session.inputs.put, port=port, access=first.access):
         assert session.next().kind is Input.ESTOP
         expect(page.locator("body")).to_have_attribute("data-link", "live")
         expect(page.locator("#said")).to_contain_text("E-stop sent")
@@ -312,15 +315,22 @@ def test_a_lost_connection_and_a_stop_that_gets_through_in_the_end(context, sess
     assert session.inputs.empty()
 
 
-def test_a_failed_label_is_told(context, session: Session) -> None:
+@pytest.mark.parametrize(
+    ("problem", "told"),
+    [
+        (Refused("it was discarded"), "Refused: success, episode 58. it was discarded"),
+        (RuntimeError("bus closed"), "Not sent: success, episode 58. Press again."),
+    ],
+)
+def test_a_label_that_is_not_taken_is_told(context, session: Session, problem: Exception, told: str) -> None:
     def refuse(found: OperatorInput) -> None:
-        raise RuntimeError("bus closed")
+        raise problem
 
-    with Console(session.source, refuse, environ={}) as console:
+    with Console(session.source, refuse) as console:
         page = context.new_page()
-        page.goto(console.url)
+        page.goto(console.link())
         button(page, "success").click()
-        expect(page.locator("#said")).to_contain_text("Refused: success, episode 58. the session did not take it: bus closed")
+        expect(page.locator("#said")).to_have_text(told, timeout=SLOW_MS)
 
 
 def test_texts_are_texts(page, session: Session) -> None:
@@ -330,21 +340,84 @@ def test_texts_are_texts(page, session: Session) -> None:
     assert page.watch.complaints == []
 
 
-def test_logging_in(context, session: Session) -> None:
-    with Console(session.source, session.inputs.put, environ={security.TOKEN: TOKEN}) as console:
+def test_one_click_on_the_printed_link_opens_the_page(browser, console: Console, context, session: Session) -> None:
+    link = console.link()
+    page = context.new_page()
+    page.watch = Watch(page)
+    page.goto(link)
+    expect(page.locator("#state")).to_have_text("Running")
+    assert page.url == console.url
+    button(page, "success").click()
+    assert session.next().author == this_user()
+    assert page.evaluate("document.cookie") == ""
+    secret = urlsplit(link).fragment
+    assert not any(secret in url for url in page.watch.requests)
+    assert page.watch.complaints == []
+    page.go_back()  # the link is not in the history
+    assert secret not in page.url
+
+    other = browser.new_context()
+    stranger = other.new_page()
+    stranger.goto(link)
+    expect(stranger.locator(".problem")).to_contain_text("used before")
+    assert secret not in stranger.url
+    other.close()
+
+
+@pytest.mark.parametrize("how", ["button", "double", "Escape", "Enter"])
+def test_the_locked_page_has_a_stop_that_works(console: Console, context, session: Session, how: str) -> None:
+    page = context.new_page()
+    page.watch = Watch(page)
+    page.goto(console.url)
+    assert page.url.endswith("/login")
+    for width in (390, 1280):
+        page.set_viewport_size({"width": width, "height": 700})
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        stop, log_in = page.locator("#estop").bounding_box(), page.locator(".go").bounding_box()
+        assert stop["x"] >= 0 and stop["x"] + stop["width"] <= width
+        assert log_in["y"] + log_in["height"] <= stop["y"]
+    match how:
+        case "button":
+            page.locator("#estop").click()
+        case "double":
+            page.locator("#estop").dblclick()
+        case "Enter":
+            page.locator("#estop").focus()
+            page.keyboard.press("Enter")
+        case key:
+            page.keyboard.press(key)
+    found = session.next()
+    assert (found.kind, found.author) == (Input.ESTOP, None)
+    expect(page.locator("#said")).to_contain_text("E-stop sent")
+    assert page.watch.complaints == []
+    assert session.source.snapshot.task not in page.content()
+
+
+def test_logging_in_by_token_with_a_name(context, session: Session) -> None:
+    with Console(session.source, session.inputs.put, access=Access(Secrets.make(TOKEN))) as console:
         page = context.new_page()
         page.goto(console.url)
         assert page.url.endswith("/login")
         page.locator("#token").fill("something else entirely")
-        page.get_by_role("button").click()
+        page.get_by_role("button", name="Log in").click()
         expect(page.locator(".problem")).to_have_text("That is not the token.")
         page.locator("#token").fill(TOKEN)
-        page.get_by_role("button").click()
+        page.locator("#author").fill("Zoë")
+        page.get_by_role("button", name="Log in").click()
         expect(page.locator("#state")).to_have_text("Running")
         assert TOKEN not in page.url
+        button(page, "success").click()
+        assert session.next().author == "Zoë"
         page.keyboard.press("Escape")
         assert session.next().kind is Input.ESTOP
         assert page.evaluate("document.cookie") == ""
+
+
+def test_a_label_says_whose_it_is(page, session: Session) -> None:
+    rows = [EpisodeRow(number=1, phase=PhaseKind.TRAIN, label=Label.FAILURE, author="<b>anna</b>")]
+    session.show(episodes=rows, label_episode=None)
+    expect(page.locator("#episodes .chip")).to_have_count(1)
+    expect(page.locator("#episodes .chip")).to_have_attribute("title", "by <b>anna</b>")
 
 
 def test_a_tablet_sees_what_matters_without_scrolling(page) -> None:
@@ -403,7 +476,7 @@ def test_buttons_and_states_can_be_read(page, session: Session, scheme: str) -> 
 @pytest.mark.skipif(os.environ.get("ZPRL_SCREENSHOT") != "1", reason="set ZPRL_SCREENSHOT=1 to write docs/console.png")
 def test_screenshot(browser, console: Console) -> None:
     page = browser.new_page(viewport={"width": 1440, "height": 1560}, device_scale_factor=1)
-    page.goto(console.url)
+    page.goto(console.link())
     expect(page.locator("body")).to_have_attribute("data-link", "live")
     page.wait_for_function("document.querySelector('figure img').naturalWidth === 960")
     page.screenshot(path=ROOT / "docs/console.png")

@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from zprl import seeding
+from zprl import children, seeding
 
 ROOT = Path(__file__).parents[2]
 
 
 def play(folder: Path, plan: list[dict]) -> list[dict]:
     done = subprocess.run(
-        [sys.executable, "-m", "tests.faults.toy_stage", str(folder), json.dumps(plan)],
+        children.python("-m", "tests.faults.toy_stage", str(folder), json.dumps(plan)),
         capture_output=True,
         text=True,
-        cwd=ROOT,
         timeout=300,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env=children.environment(PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1"),
     )
     assert done.returncode == 0, done.stderr[-2000:]
     return json.loads(done.stdout.split("RESULT ")[-1])

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.factories import write_demo_file
-from zprl import durable
+from zprl import children, durable
 
 ROOT = Path(__file__).parents[2]
 STAGES = {
@@ -41,9 +39,9 @@ action_residual: {<<: *rl, interface: action}
 
 def run(folder: Path, strike: int, command: list[str]) -> int:
     done = subprocess.run(
-        [sys.executable, "-m", "tests.faults.strike_module", str(strike), *command],
+        children.python("-m", "tests.faults.strike_module", str(strike), *command),
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "ZPRL_TRACKING": "off", "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"},
+        env=children.environment(PYTHONPATH=str(ROOT), ZPRL_TRACKING="off", OMP_NUM_THREADS="1", MPLBACKEND="Agg"),
         capture_output=True,
         text=True,
         timeout=300,

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+from pathlib import Path
 
 import pytest
 import torch
 
+from tests.poisoned import Folder
 from zprl import envs
 from zprl.config import Task
 from zprl.envs.mujoco.processes import SpreadWorlds
@@ -91,3 +93,15 @@ def test_errors_of_a_process_are_those_of_one() -> None:
         assert env.reset(0)["object"].shape == (1, 14), "a refused order harms nothing"
         with pytest.raises(ConfigError, match="operator"):
             env.operator(0, {})
+
+
+def test_a_process_runs_nothing_of_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = Folder(tmp_path)
+    folder.poison()
+    for name, value in folder.environment().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
+    monkeypatch.chdir(folder.path)
+    with envs.make(task(workers=2), num_envs=N) as env:
+        env.reset(7)
+    assert folder.sprung() == []

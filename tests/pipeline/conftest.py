@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -18,8 +20,8 @@ from typing import Any
 import httpx
 import pytest
 
-from pipelines import environment
-from pipelines.processes import stop_group
+from pipelines import servers
+from zprl.local_servers import FILE, LocalServer
 
 ROOT = Path(__file__).parents[2]
 
@@ -95,6 +97,20 @@ class Project:
         self.started.append(process)
         return process
 
+    def open_ui(self) -> Opened:
+        """Start ``zprl ui`` on free ports and wait until both servers are up."""
+        ports = {"MLflow": free_port(), "Prefect": free_port()}
+        log = self.path / "log"
+        before = log.stat().st_size if log.exists() else 0
+        process = self.start("ui", *(word for name, port in ports.items() for word in (f"--{name.lower()}-port", str(port))))
+        self.wait_for(lambda: "Ctrl-C stops both" in log.read_text()[before:] or process.poll() is not None)
+        text = log.read_text()[before:]
+        assert process.poll() is None, text
+        named = json.loads((self.path / FILE).read_text())
+        return Opened(
+            process, {name: LocalServer(**facts) for name, facts in named.items()}, dict(re.findall(r"(\w+) +(http\S+#\S+)", text))
+        )
+
     def clean(self) -> None:
         """End what a failed test left; the stages below notice by themselves."""
         for process in self.started:
@@ -114,6 +130,15 @@ class Project:
         while not condition():
             assert time.monotonic() < end, (self.path / "log").read_text()[-3000:] if (self.path / "log").exists() else "timeout"
             time.sleep(0.1)
+
+
+@dataclass
+class Opened:
+    """A running ``zprl ui``: its process, its servers and the links that it printed, by server."""
+
+    process: subprocess.Popen[bytes]
+    servers: dict[str, LocalServer]
+    links: dict[str, str]
 
 
 def make_project(path: Path, env: dict[str, str]) -> Project:
@@ -145,10 +170,11 @@ def make_project(path: Path, env: dict[str, str]) -> Project:
     return project
 
 
-def ask(method: str, url: str, **arguments: Any) -> Any:
+def ask(project: Project, method: str, path: str, **arguments: Any) -> Any:
     """Call the Prefect API; its SQLite database answers 503 while busy, which Prefect's own client tries again too."""
+    url, login = project.env["PREFECT_API_URL"] + path, project.env["PREFECT_API_AUTH_STRING"]
     for _ in range(20):
-        answer = httpx.request(method, url, timeout=60, **arguments)
+        answer = httpx.request(method, url, auth=tuple(login.split(":")), timeout=60, **arguments)
         if answer.status_code != 503:
             break
         time.sleep(1)
@@ -165,24 +191,23 @@ def free_port() -> int:
 def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """Environment of a running Prefect server; started once, because a start takes ten seconds."""
     home = tmp_path_factory.mktemp("prefect")
-    port = free_port()
-    env = {
-        "PREFECT_HOME": str(home),
-        "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "DO_NOT_TRACK": "1",
-    }
-    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-    with open(home / "server.log", "w") as log:
-        server = subprocess.Popen(command, env={**os.environ, **env}, cwd=home, stdout=log, stderr=log, text=True, start_new_session=True)
+    with open(home / "server.log", "w") as log, pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("PREFECT_")]:
+            patch.delenv(name)
+        patch.setenv("PREFECT_HOME", str(home))
+        patch.setenv("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+        server = servers.start("Prefect", log=log, ui=True)
     try:
-        end = time.monotonic() + 180
-        while not environment.healthy(f"{env['PREFECT_API_URL']}/health"):
-            assert server.poll() is None and time.monotonic() < end, (home / "server.log").read_text()[-3000:]
-            time.sleep(0.3)
-        yield env
+        server.wait_until_ready()
+        yield {
+            "PREFECT_HOME": str(home),
+            "PREFECT_API_URL": f"{server.server.url}/api",
+            "PREFECT_API_AUTH_STRING": server.server.login,
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "DO_NOT_TRACK": "1",
+        }
     finally:
-        stop_group(server, grace=(10.0, 5.0, 5.0))
+        server.stop()
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,7 @@ from pipelines import container
 from pipelines import stage as stages
 from pipelines.processes import StageError
 from tests.toy_world import toy_policy
-from zprl import durable
+from zprl import children, durable
 from zprl.errors import EnvironmentProblem, Interrupted
 from zprl.models.bundle import save_policy
 from zprl.tracking import Tracker
@@ -52,7 +52,7 @@ while arguments[0].startswith("-"):
     elif word == "--workdir":
         os.chdir(value)
 assert arguments.pop(0) == "lab/kit" and arguments.pop(0) == "python"
-env["PYTHONPATH"] += os.pathsep + {blocked!r}
+env["PYTHONPATH"] += os.pathsep + {blocked!r} + os.pathsep + {installed!r}
 os.execve({python!r}, [{python!r}, *arguments], env)
 """
 TOY = """
@@ -87,19 +87,20 @@ main("toy", body, sections=("run", "task"), world=True)
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with a toy stage, and a docker that knows one image, in which there is neither prefect nor dvc nor mlflow."""
+    """A folder and an installed toy stage, and a docker that knows one image, in which there is neither prefect nor dvc nor mlflow."""
     here = tmp_path / "project"
-    for folder in (here, tmp_path / "bin", tmp_path / "blocked"):
+    for folder in (here, tmp_path / "bin", tmp_path / "blocked", tmp_path / "installed"):
         folder.mkdir()
     (tmp_path / "blocked/sitecustomize.py").write_text(BLOCKED)
-    names = {"log": tmp_path / "docker.log", "broken": tmp_path / "broken", "blocked": tmp_path / "blocked", "python": sys.executable}
+    names = {name: tmp_path / name for name in ("broken", "blocked", "installed")}
+    names |= {"log": tmp_path / "docker.log", "python": Path(sys.executable)}
     docker = tmp_path / "bin/docker"
     docker.write_text(DOCKER.format(**{key: str(path) for key, path in names.items()}))
     docker.chmod(docker.stat().st_mode | stat.S_IXUSR)
-    (here / "toy.py").write_text(TOY)
+    (tmp_path / "installed/toy.py").write_text(TOY)
     (here / "params.yaml").write_text("run: {seed: 4}\n")
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT}{os.pathsep}{tmp_path / 'installed'}")
     monkeypatch.setenv("ZPRL_CONTAINER", "lab/kit")
     monkeypatch.setenv("ZPRL_TRACKING", f"file:{tmp_path / 'outside.jsonl'}")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
@@ -110,7 +111,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run(*command: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True, timeout=300, check=False)
+    return subprocess.run(children.python("-m", *command), capture_output=True, text=True, timeout=300, check=False)
 
 
 def tracked(project: Path) -> list[dict]:
@@ -135,10 +136,10 @@ def test_the_command_line() -> None:
     assert " ".join(found) == (
         "docker run --rm --init --interactive --user 1000:100 --workdir /team/project "
         "--volume /team/project:/team/project --volume /opt/zprl:/opt/zprl:ro "
-        "--env HOME=/team/project/.cache/container --env PYTHONPATH=/opt/zprl --env PYTHONUNBUFFERED=1 "
+        "--env HOME=/team/project/.cache/container --env PYTHONPATH=/opt/zprl --env PYTHONSAFEPATH=1 --env PYTHONUNBUFFERED=1 "
         "--env ZPRL_TRACKING=file:/team/project/runs/x/tracked.jsonl "
         "--env ACCEPT_EULA --env PRIVACY_CONSENT --env OMNI_KIT_ACCEPT_EULA --env ISAACSIM_ASSET_ROOT --env OMP_NUM_THREADS "
-        "--gpus device=1 --network none lab/kit:6.2 python -m pipelines.stage_in_container pipelines.finetune_sim finetune_sim"
+        "--gpus device=1 --network none lab/kit:6.2 python -P -m pipelines.stage_in_container pipelines.finetune_sim finetune_sim"
     )
     same = container.command("i", ["m"], project=Path("/p"), code=Path("/p"), record=Path("/p/r"), user=(0, 0))
     assert [same[i + 1] for i, word in enumerate(same) if word == "--volume"] == [
@@ -166,7 +167,7 @@ def test_a_stage_runs_inside_and_all_comes_back(project: Path) -> None:
 def test_it_stops_at_a_resume_point_and_goes_on(project: Path, stop: str) -> None:
     """Asked by SIGTERM, or because the process outside was killed and nobody could tell it."""
     (project / "mode").write_text("slow")
-    process = subprocess.Popen([sys.executable, "-m", "toy", "hello"], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(children.python("-m", "toy", "hello"), stdout=subprocess.PIPE, text=True)
     while not (project / "waiting").exists():
         assert process.poll() is None
         time.sleep(0.05)
@@ -223,10 +224,11 @@ def make(task, *, num_envs, device="cpu"):
 
 def test_a_real_stage_gives_the_same_bytes_inside(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """``evaluate_base`` on a lab's own world, found by its entry point, with prefect, dvc and mlflow out of reach."""
-    (project / "lab_world.py").write_text(WORLD)
-    (project / "lab_world-1.dist-info").mkdir()
-    (project / "lab_world-1.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: lab-world\nVersion: 1\n")
-    (project / "lab_world-1.dist-info/entry_points.txt").write_text("[zprl.tasks]\nlab/reach = lab_world:make\n")
+    installed = project.parent / "installed"
+    (installed / "lab_world.py").write_text(WORLD)
+    (installed / "lab_world-1.dist-info").mkdir()
+    (installed / "lab_world-1.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: lab-world\nVersion: 1\n")
+    (installed / "lab_world-1.dist-info/entry_points.txt").write_text("[zprl.tasks]\nlab/reach = lab_world:make\n")
     evaluate = {"episodes": 4, "seed": 11, "film_episodes": 1}
     params = {"run": {"seed": 4}, "task": {"name": "lab/reach", "episode_steps": 24}, "evaluate": evaluate}
     (project / "params.yaml").write_text(yaml.safe_dump(params))
@@ -246,7 +248,7 @@ def test_a_real_stage_gives_the_same_bytes_inside(project: Path, monkeypatch: py
 @pytest.mark.parametrize("module", ["finetune_sim", "evaluate", "evaluate_base", "stage_in_container"])
 def test_stages_with_a_world_import_no_orchestration(module: str) -> None:
     program = BLOCKED + f"import pipelines.{module}\nassert not {{'prefect', 'dvc', 'mlflow'}} & set(sys.modules)"
-    assert subprocess.run([sys.executable, "-c", program], check=False, cwd=ROOT).returncode == 0
+    assert subprocess.run([sys.executable, "-c", program], check=False, env=children.environment(PYTHONPATH=str(ROOT))).returncode == 0
 
 
 class Store:

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.services
 
 def flow_runs(project: Project) -> dict[str, dict]:
     """Prefect's view: flow runs by id."""
-    found = ask("POST", f"{project.env['PREFECT_API_URL']}/flow_runs/filter", json={"sort": "START_TIME_DESC"})
+    found = ask(project, "POST", "/flow_runs/filter", json={"sort": "START_TIME_DESC"})
     return {run["id"]: run for run in found}
 
 
@@ -72,14 +72,14 @@ def test_a_crash_is_tried_again(served: Project) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_polite_stop_leaves_no_orphan_and_is_resumable(number: signal.Signals, request: pytest.FixtureRequest) -> None:
-    """SIGTERM with the temporary server that Prefect starts where none runs: it is a child like the others."""
+    """SIGTERM with the server that a run starts where none runs: it is a child like the others."""
     project: Project = request.getfixturevalue("served" if number == signal.SIGINT else "project")
     project.mode("middle", "slow")
     running = project.start("run")
     project.wait_for((project.path / "waiting").exists)
     stage = psutil.Process(project.attempts("middle")[0])
     family = [*psutil.Process(running.pid).children(recursive=True), stage]
-    servers = [process for process in family if "uvicorn" in process.cmdline()]
+    servers = [process for process in family if "pipelines.served" in process.cmdline()]
     running.send_signal(number)
     code = running.wait(timeout=120)
     log = (project.path / "log").read_text()

@@ -66,6 +66,14 @@ def test_a_busy_workspace_is_waited_for(here: Project) -> None:
         processes.stop_group(other, grace=(0.0, 0.0, 5.0))
 
 
+def test_a_stage_that_is_a_script_finds_what_lies_beside_it(here: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As under ``dvc repro`` alone: the safe path is for what zprl starts itself."""
+    monkeypatch.setenv("PYTHONSAFEPATH", "1")
+    (here.path / "beside.py").touch()
+    (here.path / "toy.py").write_text("import beside\n" + (here.path / "toy.py").read_text())
+    assert not run_stage("first", print).skipped
+
+
 def test_stopping_a_group_leaves_nobody(tmp_path: Path) -> None:
     code = "import os, signal, sys, time\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\nos.write(1, b'%d\\n' % os.fork())\ntime.sleep(60)\n"
     child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, start_new_session=True)

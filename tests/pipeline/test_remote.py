@@ -45,8 +45,10 @@ def s3(tmp_path: Path) -> Iterator[str]:
     port = free_port()
     log = tmp_path / "moto.log"
     with open(log, "w") as sink:
+        code = "import signal, sys; from zprl.parent import die_with_parent; from moto.server import main; "
+        code += "die_with_parent(int(sys.argv[1]), signal.SIGKILL); main(sys.argv[2:])"
         server = subprocess.Popen(
-            [str(Path(sys.executable).with_name("moto_server")), "-H", "127.0.0.1", "-p", str(port)],
+            [sys.executable, "-c", code, str(os.getpid()), "-H", "127.0.0.1", "-p", str(port)],
             stdout=sink,
             stderr=sink,
             start_new_session=True,

@@ -17,7 +17,6 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_the_nightly_deployment_fires_and_runs_one_at_a_time(served: Project) -> None:
-    api = served.env["PREFECT_API_URL"]
     wanted = yaml.safe_load((ROOT / "prefect.yaml").read_text())
     nightly = wanted["deployments"][0]
     assert nightly["concurrency_limit"] == {"limit": 1, "collision_strategy": "CANCEL_NEW"}
@@ -30,16 +29,16 @@ def test_the_nightly_deployment_fires_and_runs_one_at_a_time(served: Project) ->
     (served.path / "prefect.yaml").write_text(yaml.safe_dump(wanted))
     served.mode("middle", "slow")
 
-    prefect = (sys.executable, "-m", "prefect", "--no-prompt")
+    prefect = (sys.executable, "-m", "zprl.cli", "prefect", "--no-prompt")
     pools = [("work-pool", "create", each["work_pool"]["name"], "--type", "process") for each in wanted["deployments"]]
     for command in (*pools, ("deploy", "--all")):
         done = served.run(*prefect, *command)
         assert done.returncode == 0, done.stdout + done.stderr
-    deployment = ask("GET", f"{api}/deployments/name/zprl-pipeline/nightly")
+    deployment = ask(served, "GET", "/deployments/name/zprl-pipeline/nightly")
 
     def runs() -> dict[str, dict]:
         query = {"flow_runs": {"deployment_id": {"any_": [deployment["id"]]}}}
-        return {run["id"]: run for run in ask("POST", f"{api}/flow_runs/filter", json=query)}
+        return {run["id"]: run for run in ask(served, "POST", "/flow_runs/filter", json=query)}
 
     with open(served.path / "log", "w") as log:
         worker = subprocess.Popen(
@@ -57,14 +56,14 @@ def test_the_nightly_deployment_fires_and_runs_one_at_a_time(served: Project) ->
         assert len(fired) == 1
         assert fired[0]["auto_scheduled"]
 
-        second = ask("POST", f"{api}/deployments/{deployment['id']}/create_flow_run", json={})
+        second = ask(served, "POST", f"/deployments/{deployment['id']}/create_flow_run", json={})
         served.wait_for(lambda: runs()[second["id"]]["state_type"] == "CANCELLED")
         assert "concurrency limit" in runs()[second["id"]]["state"]["message"]
 
-        ask("PATCH", f"{api}/deployments/{deployment['id']}", json={"paused": True})
+        ask(served, "PATCH", f"/deployments/{deployment['id']}", json={"paused": True})
         served.mode("middle", "")
         served.wait_for(lambda: runs()[fired[0]["id"]]["state_type"] == "COMPLETED")
         assert (served.path / "last.txt").read_text() == "lastmiddlefirst"
     finally:
         stop_group(worker, grace=(20.0, 10.0, 5.0))
-        ask("DELETE", f"{api}/deployments/{deployment['id']}")
+        ask(served, "DELETE", f"/deployments/{deployment['id']}")

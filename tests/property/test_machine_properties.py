@@ -72,12 +72,14 @@ class World:
 
     def tell(self, event):
         before = self.machine.state
-        known = dict(self.machine.episodes)
+        known, number = dict(self.machine.episodes), self.machine.seq
         actions = self.machine.handle(event)
+        assert self.machine.seq - number in (0, 1)
+        assert self.machine.seq > number or self.machine.state is before  # a press for another state can be told
         estop = isinstance(event, EStop) or (isinstance(event, OperatorInput) and event.kind is Input.ESTOP)
         clear = isinstance(event, OperatorInput) and event.kind is Input.CLEAR
         if estop:
-            assert actions[0] == Stop(StopLevel.HARD)
+            assert before is State.ESTOP or actions[0] == Stop(StopLevel.HARD)
             assert self.machine.state is State.ESTOP
         if before is State.ESTOP and not clear:
             assert self.machine.state is State.ESTOP
@@ -96,6 +98,8 @@ class World:
 
     def note(self, action, event):
         if isinstance(action, StartEpisode):
+            assert isinstance(event, OperatorInput)  # an arm moves because of a press of now, never of one of long ago
+            assert event.kind is Input.RESET_DONE
             assert not self.machine.paused
             assert action.number > max(self.started, default=0)
             self.started.append(action.number)
@@ -138,8 +142,8 @@ class World:
                 event = Labelled(label.episode, label.nonce, self.journal.index(label.nonce) + 1)
             self.tell(event)
         elif self.machine.state is State.AWAIT_RESET:
-            self.press(Input.RESET_DONE, self.machine.number)
             self.tell(VersionAvailable(len(self.journal)))
+            self.press(Input.RESET_DONE, self.machine.number)
 
     def press(self, word, episode=None):
         self.presses += 1

@@ -9,7 +9,22 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 FLOORS = [
-    {"errors", "seeding", "durable", "strict_yaml", "names", "terminal", "config", "run_dir", "provenance", "plugins"},
+    {
+        "errors",
+        "seeding",
+        "durable",
+        "config",
+        "run_dir",
+        "provenance",
+        "plugins",
+        "children",
+        "native",
+        "names",
+        "strict_yaml",
+        "terminal",
+        "parent",
+        "local_servers",
+    },
     {"data", "models"},
     {"envs", "robot"},
     {"offline", "rl", "evaluation"},

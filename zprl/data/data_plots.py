@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import matplotlib as mpl
 import numpy as np
+from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -36,7 +36,8 @@ def draw(episodes: Sequence[Episode]) -> list[Plot]:
     """All pictures these episodes have the keys for; none for no episodes."""
     if not episodes:
         return []
-    with mpl.rc_context({"axes.spines.top": False, "axes.spines.right": False, "font.size": 9}):
+    # after_reset: no matplotlibrc, of this user or of the working folder, changes the image.
+    with style.context({"axes.spines.top": False, "axes.spines.right": False, "font.size": 9}, after_reset=True):
         return list(_draw(episodes))
 
 

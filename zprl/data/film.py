@@ -7,8 +7,8 @@ import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
+from matplotlib import style
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
@@ -107,7 +107,8 @@ def _drawings(episode: Episode, key: str, at: Sequence[int]) -> Iterator[Image.I
     track = episode.obs[key].astype(float)
     name, gripper = _gripper(episode)
     middle, reach = (track.max(0) + track.min(0)) / 2, max(float(np.ptp(track, axis=0).max()) / 2, 1e-3)
-    with mpl.rc_context({"font.size": 7}):
+    # after_reset: no matplotlibrc, of this user or of the working folder, changes the image.
+    with style.context({"font.size": 7}, after_reset=True):
         figure = Figure(figsize=(4.6, 3.6), dpi=100)
         canvas = FigureCanvasAgg(figure)
         axes = figure.add_axes((0.0, 0.02, 0.76, 0.9), projection="3d")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 
-import matplotlib as mpl
 import numpy as np
+from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -32,7 +32,8 @@ def plot(episodes: Sequence[Episode]) -> bytes:
         raise ValueError("no episode to plot")
     keys = list(dict.fromkeys(key for episode in episodes for key, value in episode.obs.items() if not is_image(value)))
     names = ["actions", *keys[:ROWS]]
-    with mpl.rc_context({"axes.spines.top": False, "axes.spines.right": False, "font.size": 8}):
+    # after_reset: no matplotlibrc, of this user or of the working folder, changes the image.
+    with style.context({"axes.spines.top": False, "axes.spines.right": False, "font.size": 8}, after_reset=True):
         figure = Figure(figsize=(1.5 + 4.2 * len(episodes), 0.8 + 1.7 * len(names)), layout="constrained")
         grid = figure.subplots(len(names), len(episodes), squeeze=False, sharey="row", sharex="col")
         for column, episode in enumerate(episodes):

@@ -5,12 +5,11 @@ Enough to go back from a bundle to its demonstrations without any tracking store
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from zprl import durable, strict_yaml
+from zprl import children, durable, strict_yaml
 from zprl.data.origins import SOURCES, Origins
 from zprl.errors import DataError, ZprlError
 from zprl.lineage.records import HERE, Records, Run
@@ -127,8 +126,7 @@ def data_md5(commit: str) -> str | None:
     text = None
     plain = commit.removesuffix("-dirty")
     if plain and plain.isalnum():
-        done = subprocess.run(["git", "show", f"{plain}:./{DATA_DVC}"], capture_output=True, text=True, check=False)
-        text = done.stdout if done.returncode == 0 else None
+        text = children.git("show", f"{plain}:./{DATA_DVC}")
     elif DATA_DVC.is_file():
         text = DATA_DVC.read_text(errors="replace")
     try:

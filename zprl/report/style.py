@@ -6,7 +6,7 @@ import io
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import matplotlib as mpl
+from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -112,7 +112,8 @@ def _png(size: tuple[float, float], draw: Callable[[Figure, Theme], None], theme
         "figure.facecolor": theme.paper,
         "savefig.facecolor": theme.paper,
     }
-    with mpl.rc_context(settings):
+    # after_reset: no matplotlibrc, of this user or of the working folder, changes the image.
+    with style.context(settings, after_reset=True):
         # A bare Figure draws with Agg: no window system, no global state.
         figure = Figure(figsize=size, dpi=DPI, layout="constrained")
         draw(figure, theme)

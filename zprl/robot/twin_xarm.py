@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import ctypes
 import json
 import math
 import os
@@ -34,8 +33,9 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from zprl import durable
+from zprl import children, durable
 from zprl.errors import DataError, EnvironmentProblem
+from zprl.parent import die_with_parent
 from zprl.robot import rotation
 
 COMMAND_PORTS = (502, 503)
@@ -361,10 +361,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if not options.host.startswith("127."):
         parser.error("a double listens on loopback addresses only")
-    if options.parent and sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
-        if os.getppid() != options.parent:
-            return 0
+    if options.parent:
+        die_with_parent(options.parent)
     options.folder.mkdir(parents=True, exist_ok=True)
     (options.folder / "control").unlink(missing_ok=True)
     asyncio.run(_serve(options.host, options.folder))
@@ -402,7 +400,11 @@ class XArmTwin:
         arguments = ["--host", self.host, "--folder", str(self.folder), "--parent", str(os.getpid())]
         with open(log, "wb") as file:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "zprl.robot.twin_xarm", *arguments], stdout=file, stderr=file, stdin=subprocess.DEVNULL
+                children.python("-m", "zprl.robot.twin_xarm", *arguments),
+                stdout=file,
+                stderr=file,
+                stdin=subprocess.DEVNULL,
+                env=children.environment(),
             )
         end = time.monotonic() + timeout
         while True:

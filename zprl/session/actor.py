@@ -14,13 +14,11 @@ import torch
 from zprl import durable
 from zprl.errors import DataError
 from zprl.robot.events import Event, Level
-from zprl.robot.limits import Limits
 from zprl.robot.senses.base import StaleSense
 from zprl.session.bus import Bus, Feed, Message
 from zprl.session.child import Settings, Stopping, main
 from zprl.session.chooser import AS_SIMULATED, Chooser, Request
 from zprl.session.eyes import Eyes
-from zprl.session.task import RealTask
 
 BEAT_S = 0.2
 
@@ -46,13 +44,14 @@ class Weights:
 def run(settings: Settings, stopping: Stopping) -> None:
     """Serve until asked to stop."""
     torch.set_num_threads(1)
-    task = RealTask.load(settings.session / "task.yaml")
+    under = settings.conditions()
+    task = under.task
     topics = ["wish", "state"] if task.images else ["wish"]
     bus = Bus(settings.sockets, "actor", {"driver": topics, "learner": ["weights", "beat"]})
     feed = Feed(settings.sockets, "recorder", reader=False)
     chooser = Chooser(settings.session / "start", settings.config, seed=settings.seed)
     chooser.warm_up()
-    eyes = Eyes(task, settings.rings, Limits.load(settings.session / "limits.yaml").sense_age_s)
+    eyes = Eyes(task, settings.rings, under.limits.sense_age_s)
     eyes.start()
     weights = Weights(settings)
     beat = 0.0
@@ -67,7 +66,8 @@ def run(settings: Settings, stopping: Stopping) -> None:
                 _look(eyes, bus, message)
         if wishes:
             _look(eyes, bus, wishes[-1])
-            answer(chooser, weights, eyes, wishes[-1], bus, feed)  # an older wish is of no use to anybody
+            # An older wish is of no use to anybody.
+            answer(chooser, weights, eyes, wishes[-1], bus, feed, limits=under.digests["limits"])
         if time.monotonic() - beat > BEAT_S:
             beat = time.monotonic()
             bus.publish("beat", {"version": weights.version})
@@ -86,8 +86,8 @@ def _look(eyes: Eyes, bus: Bus, message: Message) -> None:
         bus.publish("event", Event("sense_stale", Level.SOFT_STOP, error.message[:500], recoverable=True).as_dict())
 
 
-def answer(chooser: Chooser, weights: Weights, eyes: Eyes, wish: Message, bus: Bus, feed: Feed) -> None:
-    """Make the chunk that is wished for, or look at an episode's last observation."""
+def answer(chooser: Chooser, weights: Weights, eyes: Eyes, wish: Message, bus: Bus, feed: Feed, *, limits: str) -> None:
+    """Make the chunk that is wished for, or look at an episode's last observation; ``limits``: digest of those in force."""
     body = wish.body
     request = Request(
         int(body["number"]), int(body["start_number"]), int(body["decision"]), bool(body["evaluation"]), bool(body["explore"])
@@ -100,7 +100,7 @@ def answer(chooser: Chooser, weights: Weights, eyes: Eyes, wish: Message, bus: B
         return  # not heard of yet; the driver asks again
     else:
         chooser.use(weights.version, weights.value)
-    facts = {"number": request.number, "decision": request.decision, "version": chooser.version, "digest": chooser.digest}
+    facts = {"number": request.number, "decision": request.decision, "version": chooser.version, "digest": chooser.digest, "limits": limits}
     if body["final"]:
         feed.put("actor", "final", facts, chooser.see(obs, request))
         return

@@ -6,7 +6,6 @@ its parent, ends at SIGTERM, and reports a failure as one sentence on the bus an
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import sys
@@ -21,6 +20,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from zprl import durable
 from zprl.config import Real
 from zprl.errors import ZprlError
+from zprl.parent import die_with_parent
+from zprl.session import conditions
+from zprl.session.conditions import Conditions
 from zprl.terminal import say_error
 
 
@@ -34,10 +36,21 @@ class Settings(BaseModel):
     work: Path = Field(description="Folder of weights, checkpoints and logs: never data.")
     config: Real
     seed: int
+    digests: dict[str, str] = Field(default_factory=dict, description="Of task and limits, as the supervisor has them in force.")
     rings: str = Field("zprl", description="Prefix of the cameras' shared memory.")
     console_host: str = "127.0.0.1"
     console_port: int = 0
     twin: Path | None = Field(None, description="Folder of the double's control sockets, where the robot is one.")
+
+    def conditions(self) -> Conditions:
+        """Load the task and the limits that the session runs under.
+
+        Raises:
+            DataError: they are not what the supervisor has in force.
+        """
+        under = conditions.load(self.session)
+        under.check(self.digests)
+        return under
 
 
 class Stopping:
@@ -55,24 +68,14 @@ class Stopping:
         return self._asked
 
 
-def die_with_parent(parent: int | None = None) -> None:
-    """Ask the kernel for SIGTERM when the parent dies, so that no orphan keeps moving a robot (Linux only).
-
-    Args:
-        parent: Its process id, where known: it may be dead already, because a child imports for seconds before it can ask.
-    """
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
-    if parent is not None and os.getppid() != parent:
-        os._exit(1)
-
-
 def main(body: Callable[[Settings, Stopping], None]) -> NoReturn:
     """Run a child to its end."""
     die_with_parent(int(sys.argv[2]) if len(sys.argv) > 2 else None)
     code = 0
     try:
-        body(Settings.model_validate(durable.read_json(sys.argv[1])), Stopping())
+        settings = Settings.model_validate(durable.read_json(sys.argv[1]))
+        settings.conditions()
+        body(settings, Stopping())
     except ZprlError as error:
         say_error(error)
         code = error.exit_code

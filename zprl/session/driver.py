@@ -18,22 +18,26 @@ from typing import Any
 
 import numpy as np
 
-from zprl.errors import DataError
+from zprl.errors import DataError, EnvironmentProblem
 from zprl.robot.base import GRIPPER, POSE, WRENCH, Health, Mode, Pose, Robot, RobotError, StopLevel, Values
 from zprl.robot.events import MAX_TEXT, Event, Level
-from zprl.robot.limits import Limits
 from zprl.robot.safety import Monitor, SafetyFilter
 from zprl.robot.senses.base import LatestReader, StaleSense
+from zprl.session import clock
 from zprl.session.bus import Bus, Feed, Message
 from zprl.session.child import Settings, Stopping, main
+from zprl.session.conditions import Conditions
+from zprl.session.inputs import PRESS_S, OperatorInput
 from zprl.session.layout import ActionLayout, ObsLayout
-from zprl.session.spacemouse import REST, STALE_S, Feel, Intervention, InterventionCommand, MouseState
-from zprl.session.task import RealTask
+from zprl.session.signals import Input
+from zprl.session.spacemouse import REST, STALE_S, Feel, Intervention, InterventionCommand, MouseState, SpaceMouse
 
 GRIPPER_COMMAND = "gripper.command"
 """The last commanded gripper state as an observation: +1 open, -1 closed, as the policies were trained with."""
 PLAN_AGE_S = 1.0
-"""Host seconds without a plan from the supervisor after which the arm comes to rest."""
+"""Age at which the supervisor's newest plan counts no more: the arm comes to rest."""
+HAND_S = 0.2
+"""Host seconds after which the supervisor is told again that a person has the arm, or has it no more."""
 POLL_S = 0.0002
 BEAT_S = 0.2
 WISH_S, FINAL_WISH_S = 0.1, 1.0
@@ -117,16 +121,16 @@ class Driver:
     """Plays chunks on one robot, tick by tick; see the module.
 
     Args:
-        task: What is done with which robot.
+        under: The task and the limits that the session runs under.
         robot: The robot, connected.
         senses: Latest readings beside the robot's own state, by name.
-        limits: The session's limits.
         bus: To tell the others.
         feed: To the recorder.
     """
 
-    def __init__(self, task: RealTask, robot: Robot, senses: Mapping[str, LatestReader], limits: Limits, bus: Bus, feed: Feed) -> None:
-        self.task, self.robot, self.senses, self.limits, self.bus, self.feed = task, robot, senses, limits, bus, feed
+    def __init__(self, under: Conditions, robot: Robot, senses: Mapping[str, LatestReader], bus: Bus, feed: Feed) -> None:
+        self.robot, self.senses, self.bus, self.feed = robot, senses, bus, feed
+        self.task, self.limits, self.digests = (task := under.task), (limits := under.limits), under.digests
         self.obs_layout, self.action_layout = ObsLayout(task.observation), ActionLayout(task.action, task.ranges(robot))
         self.period = 1 / task.tick_hz
         self.ticks_per_step = round(task.tick_hz / task.rate_hz)
@@ -136,8 +140,8 @@ class Driver:
         self.clock = Clock(robot, self.period, limits.state_age_s)
         self.filters = {p: SafetyFilter(limits.arms[p], self.period, self.ticks_per_step) for p in self.prefixes}
         self.plan: dict[str, Any] = {"state": "IDLE", "number": 0}
-        self.plan_seen = time.monotonic()
-        self.recover_seq, self.stop_seq = 0, -1
+        self.plan_at = clock.now()
+        self.recover_seq, self.stop_seq = -1, -1
         self.homing_since: float | None = None
         self.stopped = 0
         self.pressed = False
@@ -151,6 +155,7 @@ class Driver:
         """The arm that a person's hand leads; of two, the first."""
         self.hand = Intervention(Feel.within(limits.arms[self.led], task.rate_hz))
         self.felt, self.felt_at = REST, -math.inf
+        self.hand_told = -math.inf
         self.history: deque[dict[str, np.ndarray]] = deque(maxlen=max(task.obs_steps, 1))
         self._reset_filters(self._features(senses=False))
         self._begin(0)
@@ -202,7 +207,9 @@ class Driver:
             self._stop(StopLevel.HARD)
         if time.monotonic() - self.beat > BEAT_S:
             self.beat = time.monotonic()
-            self.bus.publish("beat", {"stopped": bool(self.stopped)})
+            self.bus.publish("beat", {"stopped": bool(self.stopped), "digests": self.digests})
+            if self.pressed:
+                self._tell_estop()
         if self.stopped:
             return
         try:
@@ -237,7 +244,7 @@ class Driver:
         events = self.monitor.check(features, self.robot.state_stamp(), time.monotonic(), self.robot.health())
         if not math.isfinite(sum(features.values())):
             events.append(Event("state_not_finite", Level.SOFT_STOP, "the robot's state is not finite", stamp=self.clock.now))
-        if (silence := time.monotonic() - self.plan_seen) > PLAN_AGE_S:
+        if (silence := clock.now() - self.plan_at) > PLAN_AGE_S:
             reason = f"no plan from the supervisor for {silence:.1f} s"
             events.append(Event("supervisor_silent", Level.SOFT_STOP, reason, silence, PLAN_AGE_S, self.clock.now, recoverable=True))
         self._react(events)
@@ -293,13 +300,21 @@ class Driver:
         """What a person's hand wants in this step; taking over and giving back are told to the supervisor."""
         fresh = time.monotonic() - self.felt_at < STALE_S
         command = self.hand.step(self.felt if fresh else replace(self.felt, twist=REST.twist))
-        if (found := command.input(self.number)) is not None:
-            self.bus.publish("input", found.model_dump(mode="json"))
-            if command.engaged:  # from where the arm is told to be, not from where the policy wanted it
-                self.target = dict(self.sent)
-                self.playing, self.coming, self.late_since = Playing(), None, None
-                self.decision = self.wished + 1  # an answer under way is to what was seen before
+        if command.edge is Input.INTERVENE:  # from where the arm is told to be, not from where the policy wanted it
+            self.target = dict(self.sent)
+            self.playing, self.coming, self.late_since = Playing(), None, None
+            self.decision = self.wished + 1  # an answer under way is to what was seen before
+        self._tell_hand(command.engaged)
         return command
+
+    def _tell_hand(self, engaged: bool) -> None:
+        """Tell the supervisor who has the arm until its plan says the same: a press for a state that has changed is lost."""
+        if self.plan["state"] != ("RUNNING" if engaged else "INTERVENTION") or time.monotonic() - self.hand_told < HAND_S:
+            return
+        self.hand_told = time.monotonic()
+        kind = Input.INTERVENE if engaged else Input.RELEASE
+        press = OperatorInput(kind=kind, episode=self.number, source=SpaceMouse.name, seq=self.plan["seq"], at=self.plan["at"])
+        self.bus.publish("input", press.model_dump(mode="json"))
 
     def _led(self, command: InterventionCommand, features: Values, obs: dict[str, np.ndarray]) -> None:
         """One control step as a person leads the arm; the recording says so, and no chunk is played."""
@@ -345,11 +360,12 @@ class Driver:
         arrays = {f"obs/{key}": value for key, value in obs.items()}
         arrays |= self._rows(features) | {"commanded": np.asarray(self.action, np.float32), "sent": _array(self.sent)}
         body = {"number": self.number, "step": self.step, "decision": decision, "clipped": self.clipped, **self._stamps(),
-                "intervention": led}  # fmt: skip
+                "intervention": led, "limits": self.digests["limits"]}  # fmt: skip
         self.clipped = False
         if not self.feed.put("driver", "frame", body, arrays):
             self._fault("recorder_full", "the recorder does not keep up")
-        self.bus.publish("state", {**body, "left": self.playing.left, "health": _health(self.robot.health()), "features": features})
+        more = {"left": self.playing.left, "health": _health(self.robot.health()), "features": features}
+        self.bus.publish("state", {**body, **more, "digests": self.digests})
 
     def _finish(self, features: Values, obs: dict[str, np.ndarray]) -> None:
         """The episode's last observation."""
@@ -359,6 +375,7 @@ class Driver:
         arrays = {f"obs/{key}": value for key, value in obs.items()} | self._rows(features)
         names = {"features": sorted(features), "sent": list(self.sent)}
         body = {"number": self.number, "step": self.step, **names, **self._stamps(), **self.timing()}
+        body["limits"] = self.digests["limits"]
         self.feed.put("driver", "frame_final", body, arrays)
         self.bus.publish("event", {"kind": "episode_ended", "level": "note", "number": self.number, "reason": "", "steps": self.step})
 
@@ -424,6 +441,24 @@ class Driver:
         """Stop here and now, then tell the supervisor, who decides how to go on."""
         self._react([Event(kind, Level.SOFT_STOP, reason[:MAX_TEXT], stamp=self.clock.now, recoverable=True)])
 
+    def _answer_recover(self, age: float, *, first: bool) -> None:
+        """Take control again, unless the e-stop was pressed since, or it is too long since that was asked for.
+
+        Args:
+            age: Since it was asked for [s].
+            first: Whether this is the first plan heard: an old request in it was to this driver's predecessor.
+        """
+        if self.pressed:
+            return
+        if age <= PRESS_S:
+            self._recover()
+        elif not first:
+            self._tell_recovered("the driver was busy when it was asked to go on")
+
+    def _tell_recovered(self, refusal: str) -> None:
+        kind = "recovery_refused" if refusal else "recovered"
+        self.bus.publish("event", {"kind": kind, "level": "note", "reason": refusal[:MAX_TEXT], "number": self.number})
+
     def _recover(self) -> None:
         """Try once to take control again."""
         ok, reason = True, ""
@@ -435,8 +470,7 @@ class Driver:
             if not ok and not reason:
                 health = self.robot.health()
                 reason = f"the robot is in mode '{health.mode}' {', '.join(health.errors)} {health.detail}".rstrip()
-        kind = "recovered" if ok else "recovery_refused"
-        self.bus.publish("event", {"kind": kind, "level": "note", "reason": reason[:MAX_TEXT], "number": self.number})
+        self._tell_recovered("" if ok else reason)
 
     def _take_control(self) -> bool:
         """From a stop back to holding the pose, once nothing pushes the arm beyond its limits any more.
@@ -455,7 +489,7 @@ class Driver:
         self.clock.restart()
         self._reset_filters(features)
         self.monitor.restart()
-        self.plan_seen = time.monotonic()  # the time this took is nobody's silence
+        self.plan_at = clock.now()  # the time this took is nobody's silence
         self.stopped = 0
         return True
 
@@ -475,30 +509,40 @@ class Driver:
         elif message.topic == "chunk":
             self._take(message)
         elif message.topic == "beat":
-            self.monitor.beat("operator", time.monotonic())
+            if self.robot.simulated or message.sender == "hand" or message.body.get("pages"):
+                self.monitor.beat("operator", time.monotonic())  # a person's; a page that nobody has open watches nothing
         elif message.topic == "twist":
             twist, buttons = tuple(map(float, message.body["twist"])), int(message.body["buttons"])
             if len(twist) != 6 or not math.isfinite(sum(twist)) or max(map(abs, twist)) > 1:
                 raise DataError(f"a twist of {twist}", remedy="six numbers from -1 to 1")
             self.felt, self.felt_at = MouseState(twist, buttons), time.monotonic()
         elif message.topic == "input" and message.body.get("kind") == "estop":
-            self.pressed = True
             self._stop(StopLevel.HARD)  # not by way of the supervisor: nothing may stand between
-            self.bus.publish("event", {"kind": "estop", "level": "hard_stop", "reason": "e-stop pressed", "number": self.number})
+            if not self.pressed and self.plan["state"] != "ESTOP":
+                self.pressed = True
+                self._tell_estop()
+
+    def _tell_estop(self) -> None:
+        self.bus.publish("event", {"kind": "estop", "level": "hard_stop", "reason": "e-stop pressed", "number": self.number})
 
     def _follow(self, plan: dict[str, Any]) -> None:
-        """Do what the plan says once; it is repeated."""
+        """Do what the plan says once; it is repeated.  Of an old plan, only the stop counts."""
         before = self.plan["state"]
         number, stop, recover, state = int(plan["number"]), int(plan["stop"]), int(plan["recover"]), str(plan["state"])
-        self.plan, self.plan_seen = plan, time.monotonic()
-        self.pressed = self.pressed and state != "ESTOP"
         if stop > self.stop_seq >= 0:
             self._stop(StopLevel(plan["stop_level"]))
         self.stop_seq = stop
+        if clock.now() - plan["at"] > PLAN_AGE_S:
+            return
+        if plan["digests"] != self.digests:
+            self._stop(StopLevel.SOFT)
+            raise EnvironmentProblem("task or limits are not those of the supervisor", remedy="the driver starts again with its own")
+
+        self.plan, self.plan_at = plan, float(plan["at"])
+        self.pressed = self.pressed and state != "ESTOP"
         if recover > self.recover_seq:
-            self.recover_seq = recover
-            if not self.pressed:  # asked for before the e-stop was pressed
-                self._recover()
+            first, self.recover_seq = self.recover_seq < 0, recover
+            self._answer_recover(clock.now() - plan["recover_at"], first=first)
         if state == "RUNNING" and (number != self.number or before not in ("RUNNING", "INTERVENTION")):
             self._begin(number)
 
@@ -564,10 +608,10 @@ def normal_scheduling() -> None:
 
 def run(settings: Settings, stopping: Stopping) -> None:
     """Connect first, before any other thread exists; then tick until asked to stop."""
-    task = RealTask.load(settings.session / "task.yaml")
-    limits = Limits.load(settings.session / "limits.yaml")
+    under = settings.conditions()
+    task = under.task
     robot = task.make_robot()
-    task.check_robot(robot, limits)
+    task.check_robot(robot, under.limits)
     _connect(robot, stopping)
     listen = {"supervisor": ["plan"], "actor": ["chunk"], "console": ["input", "beat"], "hand": ["input", "beat", "twist"],
               "scripted": ["input", "beat"]}  # fmt: skip
@@ -577,7 +621,7 @@ def run(settings: Settings, stopping: Stopping) -> None:
         for reader in senses.values():
             reader.start()
         _await(senses)
-        driver = Driver(task, robot, senses, limits, bus, feed)
+        driver = Driver(under, robot, senses, bus, feed)
         bus.publish("event", {"kind": "ready", "level": "note", "reason": "", "number": 0})
         count = 0
         while not stopping:

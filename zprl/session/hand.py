@@ -14,7 +14,7 @@ import time
 from zprl.errors import EnvironmentProblem
 from zprl.session.bus import Bus
 from zprl.session.child import Settings, Stopping, main
-from zprl.session.inputs import Moment, OperatorInput, Pedal, open_device
+from zprl.session.inputs import Moment, OperatorInput, Pedal, open_device, this_user
 from zprl.session.mouth import Mouth
 from zprl.session.signals import State
 from zprl.session.spacemouse import REST, MouseState, SpaceMouse
@@ -37,6 +37,8 @@ def moment(plan: dict) -> Moment:
         episode=int(plan["next"]) if plan["state"] == State.AWAIT_RESET else number or None,
         label_episode=pending[0] if pending else number if open_ else None,
         paused=bool(plan["paused"]),
+        seq=int(plan["seq"]),
+        at=float(plan["at"]),
     )
 
 
@@ -74,7 +76,8 @@ def run(settings: Settings, stopping: Stopping) -> None:
                 plan = message.body
                 now[0] = moment(plan)
             while not presses.empty():
-                mouth.say(presses.get())
+                mouth.say(presses.get().model_copy(update={"author": this_user()}))
+            mouth.flush()
             if mouse is not None:
                 felt.tell(mouse.read())
             if not lost.empty():

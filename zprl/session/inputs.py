@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import getpass
+import math
 import os
 import select
 import stat
@@ -15,18 +17,39 @@ import struct
 import threading
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from zprl.errors import EnvironmentProblem
 from zprl.session import signals
+from zprl.session.clock import now
 from zprl.session.signals import Input
 
 Nonce = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
 EpisodeNumber = Annotated[int, Field(ge=1, lt=1_000_000)]
+Seq = Annotated[int, Field(ge=0, lt=2**53)]
+Stamp = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+PRESS_S = 2.0
+"""Seconds after which a press counts no more, however it was held up; the e-stop always counts."""
+PEDAL = "pedal"
+CONFIRM_S = 5.0
+"""Seconds within which the second press of `clear` must follow the first."""
+Author = Annotated[str, Field(max_length=60, pattern=r"^[\p{L}\p{N}_][\p{L}\p{M}\p{N}_ .'@+-]*$")]
+"""Name of a person; no invisible characters, so that two names that look alike are one."""
+CONSOLE = "console"
+"""Source of what is pressed on the operator's page."""
+
+
+def this_user() -> str:
+    """Return the name of the user who runs this process, as the author of what is pressed beside it."""
+    try:
+        return TypeAdapter(Author).validate_python(getpass.getuser())
+    except (OSError, KeyError, ValidationError):  # no such account, as in some containers
+        return f"uid {os.getuid()}"
 
 
 class OperatorInput(BaseModel):
@@ -38,10 +61,34 @@ class OperatorInput(BaseModel):
     episode: EpisodeNumber | None = Field(None, description="Which episode a label or `reset_done` is about.")
     nonce: Nonce = Field(default_factory=lambda: uuid.uuid4().hex)
     source: str = Field(pattern=r"^[a-z][a-z0-9_-]{0,31}$", description="pedal, console, spacemouse, scripted.")
+    seq: Seq | None = Field(None, description="Number of the situation that it answers (`Machine.seq`); null: of none, for the e-stop.")
+    at: Stamp | None = Field(None, description="When that situation was last known to stand (`clock.now`) [s].")
+    author: Author | None = Field(None, description="Who pressed it; null: a program, or a stranger's e-stop.")
+
+    @model_validator(mode="after")
+    def _authored(self) -> Self:
+        if self.source == CONSOLE and self.author is None and self.kind is not Input.ESTOP:
+            raise ValueError("what is pressed on the page names its author")
+        return self
+
+    def refusal(self, seq: int | None, at: float) -> str:
+        """Return why this press has no effect; empty when it has one.
+
+        Args:
+            seq: Number of the present situation; ``None`` where that is not known.
+            at: The present moment on :func:`zprl.session.clock.now` [s].
+        """
+        if self.kind is Input.ESTOP:
+            return ""
+        if self.seq is None or self.at is None or not 0 <= at - self.at <= PRESS_S:
+            return "it came too late: look at the present state and press again"
+        if seq is not None and self.seq != seq:
+            return "the state has changed meanwhile: look at it and press again"
+        return ""
 
     def as_event(self) -> signals.OperatorInput:
         """As the state machine takes it."""
-        return signals.OperatorInput(self.kind, self.nonce, self.source, self.episode)
+        return signals.OperatorInput(self.kind, self.nonce, self.source, self.episode, self.author)
 
 
 Emit = Callable[[OperatorInput], None]
@@ -55,11 +102,15 @@ class Moment:
         episode: The open episode, or the next one.
         label_episode: The one that a label pressed now is about; ``None``: there is none to label.
         paused: Whether the session is paused, so that one key can pause and resume.
+        seq: Number of the situation, which a press names.
+        at: When the session last told of it (:func:`zprl.session.clock.now`) [s].
     """
 
     episode: int | None = None
     label_episode: int | None = None
     paused: bool = False
+    seq: int | None = None
+    at: float | None = None
 
 
 # -- keys ------------------------------------------------------------------------------------------------------------
@@ -72,9 +123,10 @@ KEYS = {
     "p": Input.PAUSE,
     " ": Input.ESTOP,
     "\x1b": Input.ESTOP,
+    "\r": Input.CLEAR,
 }
-"""Shared by pedal and page.  ``p`` resumes a paused session."""
-CODES = {2: "1", 11: "0", 32: "d", 19: "r", 25: "p", 57: " ", 1: "\x1b"}
+"""Shared by pedal and page, but for Enter, which is the pedal's alone.  ``p`` resumes a paused session."""
+CODES = {2: "1", 11: "0", 32: "d", 19: "r", 25: "p", 57: " ", 1: "\x1b", 28: "\r"}
 """Linux key codes (input-event-codes.h) of a pedal that was set to send our own keys."""
 PEDALS = CODES | {30: "0", 48: " ", 46: "1"}
 """... and of a triple foot switch as delivered (a, b, c): left failure, middle e-stop, right success."""
@@ -87,9 +139,12 @@ def press(key: str, moment: Moment, source: str) -> OperatorInput | None:
         return None
     if kind is Input.PAUSE and moment.paused:
         kind = Input.RESUME
+    episode = moment.episode if kind is Input.RESET_DONE else None
     if kind in signals.LABELS:
-        return OperatorInput(kind=kind, episode=moment.label_episode, source=source) if moment.label_episode else None
-    return OperatorInput(kind=kind, episode=moment.episode if kind is Input.RESET_DONE else None, source=source)
+        if not moment.label_episode:
+            return None
+        episode = moment.label_episode
+    return OperatorInput(kind=kind, episode=episode, source=source, seq=moment.seq, at=moment.at)
 
 
 # -- readers ---------------------------------------------------------------------------------------------------------
@@ -161,11 +216,12 @@ class Pedal(Reader):
         on_lost: See :class:`Reader`.
     """
 
-    name = "pedal"
+    name = PEDAL
     event = struct.Struct("@llHHi")
     """``struct input_event``: seconds, microseconds, type, code, value."""
     EV_SYN, SYN_DROPPED, EV_KEY, PRESSED = 0, 3, 1, 1
-    EVIOCGRAB = 0x40044590
+    EVIOCGRAB, EVIOCSCLOCKID = 0x40044590, 0x400445A0
+    CLOCK_BOOTTIME = 7
 
     def __init__(
         self,
@@ -180,21 +236,45 @@ class Pedal(Reader):
         self.emit, self.moment, self.keys = emit, moment, keys
         self.chunk = 64 * self.event.size
         self._rest = b""
+        self._first_clear = -math.inf
+        self.stamped = False
+        """Whether the kernel stamps the keys on the session's clock: what was pressed while this process stood still is old."""
         if stat.S_ISCHR(os.fstat(fd).st_mode):  # ours alone: a pedal must not type into terminals and pages as well
             with contextlib.suppress(OSError):
                 fcntl.ioctl(fd, self.EVIOCGRAB, 1)
+            with contextlib.suppress(OSError):
+                fcntl.ioctl(fd, self.EVIOCSCLOCKID, struct.pack("i", self.CLOCK_BOOTTIME))
+                self.stamped = True
 
     def take(self, data: bytes) -> None:
         data = self._rest + data
         whole = len(data) - len(data) % self.event.size
         self._rest = data[whole:]
-        for _, _, kind, code, value in self.event.iter_unpack(data[:whole]):
+        for seconds, microseconds, kind, code, value in self.event.iter_unpack(data[:whole]):
             if kind == self.EV_KEY and value == self.PRESSED and code in self.keys:  # neither a release nor a repetition
-                if found := press(self.keys[code], self.moment(), self.name):
-                    self.emit(found)
+                at = seconds + 1e-6 * microseconds if self.stamped else now()
+                self._pressed(self.keys[code], at)
             elif kind == self.EV_SYN and code == self.SYN_DROPPED:
                 # The kernel threw presses away because nobody read them; one of them may have been a stop.
                 self.emit(OperatorInput(kind=Input.ESTOP, source=self.name))
+
+    def _pressed(self, key: str, at: float) -> None:
+        """Emit what a key means; `clear` lets a stopped arm move, so it takes two presses in a row.
+
+        Args:
+            key: Of :data:`KEYS`.
+            at: When it was pressed, on the session's clock [s].
+        """
+        moment = self.moment()
+        known = moment if moment.at is None else replace(moment, at=min(moment.at, at))
+        made = press(key, known, self.name)
+        before, self._first_clear = self._first_clear, -math.inf
+        if made is None:
+            return
+        if made.kind is Input.CLEAR and at - before > CONFIRM_S:
+            self._first_clear = at
+            return
+        self.emit(made)
 
 
 def open_device(path: Path | str) -> int:

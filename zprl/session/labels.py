@@ -34,6 +34,7 @@ class Label(BaseModel):
     label: Literal["success", "failure", "discard"]
     source: str = Field(max_length=200, description="Who said it: keyboard, console, time-out.")
     nonce: str = Field(min_length=1, max_length=200, description="The same nonce twice is one input.")
+    author: str | None = Field(None, max_length=60, description="Who gave it; lines of programs, and older ones, have no such key.")
     supersedes: int | None = Field(None, ge=1, description="The line that this one corrects.")
 
 
@@ -71,7 +72,7 @@ class LabelJournal:
         """The line that an input has become."""
         return next((line for line in self.in_order() if line.nonce == nonce), None)
 
-    def append(self, episode: int, label: str, *, source: str, nonce: str) -> Label:
+    def append(self, episode: int, label: str, *, source: str, nonce: str, author: str | None = None) -> Label:
         """Append a label and wait until it is on the disk; the same nonce twice gives the first line again.
 
         Raises:
@@ -84,7 +85,7 @@ class LabelJournal:
         if known is not None:
             return known
         before = [line.seq for line in self._lines if line.episode == episode]
-        fields = {"seq": len(self._lines) + 1, "episode": episode, "label": label, "source": source, "nonce": nonce}
+        fields = {"seq": len(self._lines) + 1, "episode": episode, "label": label, "source": source, "nonce": nonce, "author": author}
         try:
             line = Label.model_validate({**fields, "supersedes": before[-1] if before else None})
         except ValidationError as error:
@@ -161,7 +162,7 @@ class LabelJournal:
 
 
 def _encode(line: Label, check_before: str) -> tuple[bytes, str]:
-    fields = line.model_dump()
+    fields = line.model_dump(exclude={"author"} if line.author is None else None)
     text = json.dumps(fields, sort_keys=True)
     check = hashlib.sha256(f"{check_before}{text}".encode()).hexdigest()[:CHECK_DIGITS]
     return (json.dumps(fields | {"check": check}, sort_keys=True) + "\n").encode(), check

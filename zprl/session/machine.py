@@ -15,6 +15,7 @@ Choices that are not obvious:
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -66,6 +67,8 @@ from zprl.session.signals import (
 
 BYSTANDERS = frozenset({"learner", "console"})
 """Processes whose death stops no episode."""
+REMEMBERED = 4096
+"""Newest presses whose nonce is remembered: presses expire long before so many others have come."""
 
 
 @dataclass
@@ -101,6 +104,7 @@ class Machine:
         mode: ``async``: the session goes on while the learner and the labels catch up; ``sync``: it waits for both (the authors' loop).
         interrupted: What becomes of an episode that a fault, an e-stop or a dead process interrupts.
         recoveries: How many times a robot may be recovered without asking a person.
+        confirm: What a person must confirm, by ``clear``, before anything moves; empty: nothing.
 
     Raises:
         ConfigError: an impossible plan.
@@ -114,6 +118,7 @@ class Machine:
         mode: Literal["async", "sync"] = "async",
         interrupted: Literal["discard", "label"] = "discard",
         recoveries: Recoveries | None = None,
+        confirm: str = "",
     ) -> None:
         kinds = [phase.kind for phase in plan]
         if not plan or any(phase.episodes < 0 for phase in plan) or kinds != [kind for kind in PhaseKind if kind in kinds]:
@@ -125,13 +130,18 @@ class Machine:
         self.open: _Open | None = None
         self.paused = False
         self.estopped: str | None = "the last run" if progress.estopped else None
-        self.fault: _Fault | None = None
+        self.fault: _Fault | None = _Fault(confirm, person=True) if confirm else None
+        self.refused = ""
+        """Why the last press had no effect; empty when it had one."""
+        self.seq = 0
+        """Number of the present situation: a press answers exactly one."""
         self.dead: set[str] = set()
         self.now = 0.0
         self._budget = RecoveryBudget(recoveries or Recoveries())
         self._last_number = max([progress.last_number, *self.episodes])
         self._training_labels = progress.training_labels
-        self._nonces = set(progress.nonces)
+        self._journaled = progress.nonces
+        self._nonces: OrderedDict[str, None] = OrderedDict()
         self._in_flight: dict[str, StoreLabel] = {}  # labels the recorder has not confirmed
         self._asked: set[int] = set()
         self._ready = self._reset_done = False
@@ -140,6 +150,7 @@ class Machine:
         self._final = progress.final
         self._asked_reset: AskReset | None = None
         self._actions: list[Action] = []
+        self._situation: tuple[object, ...] = ()
 
     # -- what others may want to know --------------------------------------------------------------------------------
 
@@ -182,6 +193,19 @@ class Machine:
             return None
         return self._final if phase.kind is PhaseKind.EVALUATE_AFTER and self._final is not None else self._training_labels
 
+    @property
+    def behind(self) -> bool:
+        """True while the learner has not caught up with the labels that the next episode's weights must know."""
+        wanted = self.wanted
+        return wanted is not None and (bool(self._in_flight) or self._version < wanted)
+
+    @property
+    def reason(self) -> str:
+        """Why nothing moves; empty when nothing is in the way."""
+        if self.estopped is not None:
+            return f"e-stop pressed ({self.estopped})"
+        return self.fault.reason if self.fault is not None else ""
+
     def _count(self, phase: Phase, *, pending: bool) -> int:
         good = (Label.SUCCESS, Label.FAILURE, None) if pending else (Label.SUCCESS, Label.FAILURE)
         return sum(known.kind is phase.kind and known.label in good for known in self.episodes.values())
@@ -190,7 +214,7 @@ class Machine:
 
     def handle(self, event: Happening) -> list[Action]:
         """Take in one event; returns what to do about it, in order."""
-        self._actions = []
+        self._actions, self.refused = [], ""
         match event:
             case Tick(now):
                 self.now = max(self.now, now)
@@ -225,7 +249,16 @@ class Machine:
             case Restarted(process):
                 self._restarted(process)
         self._advance()
+        self._number_situation()
         return self._actions
+
+    def _number_situation(self) -> None:
+        """Count one on when anything that a press could be an answer to has changed."""
+        person = self.fault is not None and self.fault.person
+        situation = (self.state, self.number, self.paused, *self.pending, self.behind, self.reason, person)
+        if situation != self._situation:
+            self._situation = situation
+            self.seq += 1
 
     def _is_open(self, episode: int | None) -> bool:
         return self.open is not None and self.open.number == episode
@@ -240,22 +273,35 @@ class Machine:
     def _say(self, text: str) -> None:
         self._actions.append(Say(text))
 
+    def _refuse(self, text: str) -> None:
+        self.refused = text
+        self._say(text)
+
     # -- the operator ------------------------------------------------------------------------------------------------
 
     def _input(self, event: OperatorInput) -> None:
         if event.kind is Input.ESTOP:  # before anything else: a stop is never taken for a repetition
             self._estop(event.source)
-            self._nonces.add(event.nonce)
             return
-        if event.nonce in self._nonces:
+        if event.nonce in self._nonces or event.nonce in self._journaled:
             return
-        self._nonces.add(event.nonce)
+
+        self._nonces[event.nonce] = None
+        if len(self._nonces) > REMEMBERED:
+            self._nonces.popitem(last=False)
+
         if event.kind in LABELS:
             self._label(event)
-            return
+        else:
+            self._request(event)
+
+    def _request(self, event: OperatorInput) -> None:
+        """Take in a press that is no label."""
         match event.kind:
             case Input.RESET_DONE if self.state is not State.AWAIT_RESET or event.episode not in (None, self.number):
-                self._say(f"reset_done is not awaited now (state {self.state}, episode {self.number})")
+                self._refuse(f"reset_done is not awaited now (state {self.state}, episode {self.number})")
+            case Input.RESET_DONE if self.behind:  # the arm moves when this is pressed, not minutes later
+                self._refuse("the learner is still busy: press again when it is ready")
             case Input.RESET_DONE:
                 self._reset_done = True
             case Input.PAUSE:
@@ -269,13 +315,13 @@ class Machine:
             case Input.CLEAR:
                 self._clear()
             case _:
-                self._say(f"{event.kind} means nothing in state {self.state}")
+                self._refuse(f"{event.kind} means nothing in state {self.state}")
 
     def _label(self, event: OperatorInput) -> None:
         if event.episode is None:
-            self._say(f"{event.kind}: no episode is named")
+            self._refuse(f"{event.kind}: no episode is named")
             return
-        line = StoreLabel(event.episode, LABELS[event.kind], event.source, event.nonce)
+        line = StoreLabel(event.episode, LABELS[event.kind], event.source, event.nonce, event.author)
         if self._is_open(event.episode):
             if self.open.committing:
                 self.open.later.append(line)
@@ -287,7 +333,7 @@ class Machine:
             self._correct(line)
         else:
             known = "was discarded" if 0 < event.episode <= self._last_number else "does not exist"
-            self._say(f"{event.kind} is refused: episode {event.episode} {known}")
+            self._refuse(f"{event.kind} is refused: episode {event.episode} {known}")
 
     def _correct(self, line: StoreLabel) -> None:
         """A label for a committed episode: its first, or one that supersedes."""
@@ -309,14 +355,13 @@ class Machine:
 
     def _clear(self) -> None:
         if self.dead - BYSTANDERS or not self._ready:
-            self._say(f"cannot clear: waiting for {', '.join(sorted(self.dead - BYSTANDERS)) or 'driver'} to come back")
+            self._refuse(f"cannot clear: waiting for {', '.join(sorted(self.dead - BYSTANDERS)) or 'driver'} to come back")
         elif self.estopped is not None or self.fault is not None:
-            reason = f"e-stop pressed ({self.estopped})" if self.estopped is not None else self.fault.reason
+            self.fault = _Fault(self.reason, person=True, recovering=True)
             self.estopped = None
-            self.fault = _Fault(reason, person=True, recovering=True)
             self._to(State.FAULT, Recover())
         else:
-            self._say("there is nothing to clear")
+            self._refuse("there is nothing to clear")
 
     # -- stops -------------------------------------------------------------------------------------------------------
 
@@ -341,6 +386,8 @@ class Machine:
             self.state = State.IDLE
 
     def _estop(self, source: str) -> None:
+        if self.estopped is not None and self.state is State.ESTOP:  # latched already
+            return
         self._actions.append(Stop(StopLevel.HARD))
         self._interrupt()
         self.estopped, self.fault = source, None
@@ -484,13 +531,13 @@ class Machine:
             self._forget_reset()
             self._asked_reset = asked = AskReset(self.number, phase.kind, next(n for n in range(len(taken) + 1) if n not in taken))
             self._actions.append(asked)
-        if not self._reset_done:
-            return
         wanted = self.wanted
-        if wanted is not None and (self._in_flight or self._version < wanted):
+        if self.behind:
             if self._waiting != wanted:
                 self._waiting = wanted
                 self._actions.append(WaitForWeights(wanted))
+            return
+        if not self._reset_done:
             return
         if phase.kind is PhaseKind.EVALUATE_AFTER:
             self._final = wanted

@@ -26,6 +26,7 @@ class Open:
     """An episode that is not on disk yet."""
 
     writer: EpisodeWriter
+    limits: str
     facts: dict[str, Any] = field(default_factory=dict)
     weights: dict[int, str] = field(default_factory=dict)
     events: list[dict[str, Any]] = field(default_factory=list)
@@ -52,11 +53,13 @@ class Recorder:
     def take(self, message: Message) -> None:
         """Take in what the driver or the actor lived."""
         body, arrays = message.body, message.arrays
-        episode = self._open(int(body["number"]))
+        episode = self._open(int(body["number"]), str(body["limits"]))
         if episode is None:
             return
         try:
             match message.topic:
+                case _ if body["limits"] != episode.limits:
+                    raise DataError(f"'{message.topic}' under other limits than the episode's", remedy="look who changed the limits")
                 case "frame":
                     flags = {name: bool(body[name]) for name in ("intervention", "clipped")}
                     episode.writer.add_frame(step=int(body["step"]), chunk=int(body["decision"]), **_seen(message), **flags,
@@ -83,11 +86,17 @@ class Recorder:
         except (DataError, KeyError, TypeError) as error:
             self._lose(int(body["number"]), str(error))
 
-    def _open(self, number: int) -> Open | None:
+    def _open(self, number: int, limits: str) -> Open | None:
+        """Return an episode's recording, begun if need be; ``None`` where nothing of it is wanted any more.
+
+        Args:
+            number: Of the episode.
+            limits: Digest of the limits that whoever tells of it runs under.
+        """
         if number < 1 or number in self.gone or number in self.committed:
             return None
         if number not in self.open:
-            self.open[number] = Open(self.store.open_episode(number))
+            self.open[number] = Open(self.store.open_episode(number, limits_digest=limits), limits)
         return self.open[number]
 
     def _lose(self, number: int, reason: str) -> None:
@@ -110,7 +119,7 @@ class Recorder:
                 episode.events = [*episode.events, message.body][-KEPT_EVENTS:]
             return
         plan = message.body
-        episode = self._open(int(plan["number"]))
+        episode = self._open(int(plan["number"]), plan["digests"]["limits"])
         if episode is not None and "phase" not in episode.facts:
             evaluation = bool(plan["evaluation"])
             seed = self.settings.config.evaluation_seed if evaluation else self.settings.seed
@@ -125,7 +134,8 @@ class Recorder:
                 self._label(label)
 
     def _label(self, label: dict[str, Any]) -> None:
-        line = self.store.label(label["episode"], label["label"], source=label["source"], nonce=label["nonce"])
+        origin = {name: label[name] for name in ("source", "nonce", "author")}
+        line = self.store.label(label["episode"], label["label"], **origin)
         self.bus.publish("labelled", {"episode": line.episode, "nonce": line.nonce, "seq": line.seq, "label": line.label})
 
     def _commit(self, number: int, label: dict[str, Any] | None) -> None:

@@ -14,6 +14,7 @@ from zprl.errors import ConfigError
 from zprl.robot.base import Robot
 from zprl.session import begin, bus, hand
 from zprl.session.child import Settings
+from zprl.session.console import access
 from zprl.session.store import SessionHeader, SessionStore
 from zprl.session.supervisor import Supervisor
 from zprl.session.task import RealTask
@@ -45,7 +46,7 @@ def create(
         config=config,
         world=world(robot),
     )
-    gathered = work / "start"
+    gathered = durable.private_folder(work) / "start"
     begin.gather(gathered, base=base, steering=steering, learner=learner, episodes=episodes, config=config, agent=agent, seed=seed)
     try:
         store = SessionStore.create(
@@ -80,11 +81,11 @@ def run(
     """
     header = SessionStore.open(folder).header
     task = RealTask.load(folder / "task.yaml")
-    work.mkdir(parents=True, exist_ok=True)
+    durable.private_folder(work)
     durable.sweep(work)
     sockets = bus.make_folder()
     try:
-        with with_double(task, speed=header.config.speed, seed=header.seed, gap=header.world.get("gap")) as twin:
+        with access.granted(work), with_double(task, speed=header.config.speed, seed=header.seed, gap=header.world.get("gap")) as twin:
             settings = Settings(
                 session=folder.absolute(),
                 sockets=sockets,

@@ -15,7 +15,7 @@ from zprl.robot.base import Pose
 from zprl.robot.twin.control import TwinControl
 from zprl.session.bus import Bus
 from zprl.session.child import Settings, Stopping, main
-from zprl.session.task import Reach, RealTask
+from zprl.session.task import Reach
 
 BEAT_S = 0.2
 LOOK_S = 0.01
@@ -80,14 +80,15 @@ class Operator:
 
     def _say(self, kind: str, number: int, more: str = "") -> None:
         """The nonce names what is said, so that saying it again is harmless."""
-        self.bus.publish("input", {"kind": kind, "episode": number, "nonce": f"{kind}-{number}{more}", "source": "scripted"})
+        press = {"kind": kind, "episode": number, "nonce": f"{kind}-{number}{more}", "source": "scripted"}
+        self.bus.publish("input", press | {"seq": self.plan["seq"], "at": self.plan["at"]})
 
 
 def run(settings: Settings, stopping: Stopping) -> None:
     """Operate until asked to stop."""
     if settings.twin is None:
         raise EnvironmentProblem("a scripted operator needs a double", remedy="leave it out where the robot is real")
-    rule = RealTask.load(settings.session / "task.yaml").label.double
+    rule = settings.conditions().task.label.double
     place = rule if isinstance(rule, Reach) else None
     bus = Bus(settings.sockets, "scripted", {"supervisor": ["plan"]} | ({"driver": ["state"]} if place else {}))
     with contextlib.ExitStack() as stack:

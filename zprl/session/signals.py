@@ -61,6 +61,8 @@ class Input(enum.StrEnum):
     RELEASE = "release"
 
 
+CONFIRM_CELL = "Confirm that the cell is clear and the stop is in your hand"
+"""What a person confirms, by ``clear``, before a real arm moves at the start of every run of a session."""
 LABELS = {Input.SUCCESS: Label.SUCCESS, Input.FAILURE: Label.FAILURE, Input.DISCARD: Label.DISCARD}
 
 
@@ -130,6 +132,7 @@ class OperatorInput:
     nonce: str
     source: str
     episode: int | None = None
+    author: str | None = None
 
 
 @dataclass(frozen=True)
@@ -297,6 +300,7 @@ class StoreLabel:
     label: Label
     source: str
     nonce: str
+    author: str | None = None
 
 
 @dataclass(frozen=True)

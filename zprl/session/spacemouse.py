@@ -24,7 +24,7 @@ from zprl.errors import EnvironmentProblem
 from zprl.robot import rotation
 from zprl.robot.base import Pose
 from zprl.robot.limits import ArmLimits
-from zprl.session.inputs import OperatorInput, Reader
+from zprl.session.inputs import OperatorInput, Reader, this_user
 from zprl.session.signals import Input
 
 BEHIND = -math.pi / 2
@@ -173,7 +173,7 @@ class InterventionCommand:
 
     def input(self, episode: int | None) -> OperatorInput | None:
         """The operator input of the edge, if there is one."""
-        return OperatorInput(kind=self.edge, episode=episode, source=SpaceMouse.name) if self.edge else None
+        return OperatorInput(kind=self.edge, episode=episode, source=SpaceMouse.name, author=this_user()) if self.edge else None
 
     def target(self, pose: Pose) -> Pose:
         """The target pose, one step on."""

@@ -17,7 +17,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -71,9 +71,7 @@ class SessionStore:
     def __init__(self, path: Path, *, write: bool) -> None:
         self.path = path
         self.header, self.digests = read_header(path)
-        for name in (TASK, LIMITS):  # small, and an arm moves by them
-            if durable.digest(path / name) != self.digests[name]:
-                raise DataError(f"{path / name} is not the one the session began with", remedy="restore it, or begin a new session")
+        check_files(path, self.digests)
         self._lease = lease(path) if write else -1
         self._episodes = path / EPISODES
         self.write = write
@@ -102,6 +100,7 @@ class SessionStore:
             raise DataError(f"{start} does not exist", remedy="gather what the session starts with first")
 
         def fill(folder: Path) -> None:
+            folder.chmod(0o700)
             durable.write_text(folder / TASK, task_yaml)
             durable.write_text(folder / LIMITS, limits_yaml)
             shutil.copytree(start, folder / START, ignore=shutil.ignore_patterns(f"*{durable.PARTIAL}"))
@@ -171,8 +170,12 @@ class SessionStore:
         """One more than the highest number in use."""
         return max([0, *self.numbers(), *self.open_numbers()]) + 1
 
-    def open_episode(self, number: int) -> EpisodeWriter:
+    def open_episode(self, number: int, *, limits_digest: str | None = None) -> EpisodeWriter:
         """Begin an episode.
+
+        Args:
+            number: Of the episode.
+            limits_digest: SHA-256 of the limits that the driver runs with; by default of the session's file.
 
         Raises:
             DataError: the number is in use.
@@ -180,7 +183,7 @@ class SessionStore:
         self._writer_only()
         if not 1 <= number <= 999_999 or number in self or number in self.open_numbers():
             raise DataError(f"{self.path}: episode {number} cannot be begun: the number is in use", remedy="take next_number()")
-        return EpisodeWriter(self._episodes, number, limits_digest=self.digests[LIMITS])
+        return EpisodeWriter(self._episodes, number, limits_digest=limits_digest or self.digests[LIMITS])
 
     def resume_episode(self, number: int) -> EpisodeWriter:
         """Go on with an episode whose writer was killed: every row that it had appended is there.
@@ -200,7 +203,7 @@ class SessionStore:
 
     # -- labels --------------------------------------------------------------------------------------------------------
 
-    def label(self, episode: int, label: str, *, source: str, nonce: str) -> Label:
+    def label(self, episode: int, label: str, *, source: str, nonce: str, author: str | None = None) -> Label:
         """Append a label for a committed episode; the same nonce twice gives the first line again, another label corrects.
 
         Raises:
@@ -210,7 +213,7 @@ class SessionStore:
         self._writer_only()
         if episode not in self:
             raise DataError(f"{self.path}: there is no episode {episode} to label", remedy="commit it first")
-        return self.labels.append(episode, label, source=source, nonce=nonce)
+        return self.labels.append(episode, label, source=source, nonce=nonce, author=author)
 
     # -- tidying up ----------------------------------------------------------------------------------------------------
 
@@ -230,6 +233,21 @@ class SessionStore:
     def _writer_only(self) -> None:
         if not self.write:
             raise RuntimeError("this session was opened for reading")
+
+
+def check_files(path: Path, digests: Mapping[str, str]) -> None:
+    """Refuse a session whose task or limits have changed since it began: small files, and an arm moves by them.
+
+    Args:
+        path: The session's folder.
+        digests: Of the header.
+
+    Raises:
+        DataError: one of them has changed.
+    """
+    for name in (TASK, LIMITS):
+        if durable.digest(path / name) != digests[name]:
+            raise DataError(f"{path / name} is not the one the session began with", remedy="restore it, or begin a new session")
 
 
 def read_header(path: Path) -> tuple[SessionHeader, dict[str, str]]:

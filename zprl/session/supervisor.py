@@ -10,7 +10,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections import deque
 from collections.abc import Callable
@@ -18,18 +17,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from zprl import durable
-from zprl.errors import EnvironmentProblem, Interrupted, ZprlError
+from zprl import children, durable
+from zprl.errors import DataError, EnvironmentProblem, Interrupted, ZprlError
 from zprl.robot.base import StopLevel
 from zprl.robot.events import Event, Level
-from zprl.robot.limits import Limits
+from zprl.session import conditions
 from zprl.session import machine as m
 from zprl.session.bus import Bus, Message
 from zprl.session.child import Settings
 from zprl.session.chooser import AS_SIMULATED
+from zprl.session.clock import now
+from zprl.session.console.access import page_link
 from zprl.session.eyes import ring_name
-from zprl.session.store import SessionStore
-from zprl.session.task import RealTask
+from zprl.session.inputs import PEDAL, OperatorInput
+from zprl.session.signals import CONFIRM_CELL
+from zprl.session.store import LIMITS, SessionStore
 
 PLAN_S = 0.1
 FROZEN_S = 20.0
@@ -49,8 +51,8 @@ TOPICS = {
 }
 PROGRESS, EVENTS = "progress.json", "events.jsonl"
 ACTING = (m.State.RUNNING, m.State.INTERVENTION, m.State.STOPPING)
-MAX_NONCE = 200
-"""Longest nonce and source of an input, as the journal takes them."""
+ANSWERS, ANSWER_S = 32, 5.0
+"""How many presses are answered in the plan, and for how long [s]."""
 LAST = "driver"
 CAMERA = "camera-"
 
@@ -84,14 +86,19 @@ class Supervisor:
         say: Callable[[str], None] = print,
         stopping: Callable[[], bool] = lambda: False,
     ) -> None:
-        self.settings, self.say, self.stopping = settings, say, stopping
-        self.task = RealTask.load(settings.session / "task.yaml")
+        self.conditions = conditions.load(settings.session)
+        self.settings = settings.model_copy(update={"digests": self.conditions.digests})
+        self.say, self.stopping, self.task = say, stopping, self.conditions.task
         self.names = (*names, *(CAMERA + camera for camera in self.task.images))
-        limits = Limits.load(settings.session / "limits.yaml")
         self.store = SessionStore.open(settings.session)
+        self._check_last_episode()
         self.machine = m.Machine(
-            plan_of(settings), self._progress(), mode=settings.config.mode, recoveries=limits.recoveries
-        )  # fmt: skip
+            plan_of(settings),
+            self._progress(),
+            mode=settings.config.mode,
+            recoveries=self.conditions.limits.recoveries,
+            confirm="" if settings.twin is not None else CONFIRM_CELL,
+        )
         self.bus = Bus(settings.sockets, "supervisor", {name: TOPICS[name] for name in names if name in TOPICS})
         self.children: dict[str, Child] = {}
         self.counter = {"recover": 0, "stop": 0}
@@ -108,9 +115,26 @@ class Supervisor:
         self.commits: dict[int, m.StoreLabel | None] = {}
         self.labels: dict[str, m.StoreLabel] = {}
         self.discards: deque[int] = deque(maxlen=50)
+        self.answers: deque[dict[str, Any]] = deque(maxlen=ANSWERS)
+        self.recover_at = 0.0
+        self.tightened_at = self._tightened_at()
         self.prompt = ""
         self.finished = False
         self._sent = 0.0
+
+    def _check_last_episode(self) -> None:
+        """Refuse to go on under limits that are looser than those of the last episode.
+
+        Raises:
+            DataError: the list of changes has lost some.
+        """
+        episodes = list(self.store.episodes())
+        known = {self.store.digests[LIMITS], *self.conditions.history}
+        if episodes and episodes[-1].facts.limits_digest not in known:
+            raise DataError(
+                f"the last episode was recorded under limits that {conditions.TIGHTENED} does not know",
+                remedy=f"restore {self.settings.session / conditions.TIGHTENED} from a copy",
+            )
 
     def _progress(self) -> m.Progress:
         """What is on disk of this session."""
@@ -154,7 +178,7 @@ class Supervisor:
             Interrupted: asked to stop; running again continues.
             EnvironmentProblem: a process does not stay alive.
         """
-        durable.write_json(self.settings.work / "settings.json", self.settings.model_dump(mode="json"))
+        self._write_settings()
         try:
             # The driver comes last: a robot that is in control takes processor time at the highest priority.
             for name in self.names:
@@ -166,6 +190,7 @@ class Supervisor:
                 for message in self.bus.poll(0.01):
                     self._hear(message)
                 self._watch()
+                self._watch_limits()
                 self._do(self.machine.handle(m.Tick(time.monotonic())))
                 if time.monotonic() - self._sent > PLAN_S:
                     self._publish()
@@ -174,23 +199,55 @@ class Supervisor:
         finally:
             self._end()
 
+    def _write_settings(self) -> None:
+        durable.write_json(self.settings.work / "settings.json", self.settings.model_dump(mode="json"))
+
+    def _tightened_at(self) -> int:
+        try:
+            return (self.settings.session / conditions.TIGHTENED).stat().st_mtime_ns
+        except OSError:
+            return 0
+
+    def _watch_limits(self) -> None:
+        """Take limits that were tightened meanwhile into force; whatever else became of the files changes nothing."""
+        if (at := self._tightened_at()) == self.tightened_at:
+            return
+        self.tightened_at = at
+        try:
+            new = conditions.load(self.settings.session)
+            self.conditions.limits.tightened(new.limits.model_dump())
+        except ZprlError as error:
+            self.say(f"changed limits are refused: {error}")
+            return
+        if new.digests == self.conditions.digests:
+            return
+
+        self.conditions = new
+        self.settings = self.settings.model_copy(update={"digests": new.digests})
+        self._write_settings()
+        self.say("the limits were tightened: driver and actor start again with them")
+        self._publish()
+        for name in ("driver", "actor"):
+            if name in self.children:
+                self.children[name].process.terminate()
+
     def _spawn(self, name: str) -> None:
-        now = time.monotonic()
+        begun = time.monotonic()
         child = self.children.get(name)
         starts = child.starts if child else deque(maxlen=RESTARTS)
-        if len(starts) == RESTARTS and now - starts[0] < RESTART_WINDOW_S:
+        if len(starts) == RESTARTS and begun - starts[0] < RESTART_WINDOW_S:
             raise EnvironmentProblem(
                 f"process '{name}' ended {RESTARTS} times within {RESTART_WINDOW_S:.0f} s: {self._last_words(name)}",
                 remedy=f"read {self._log(name)}; the same command continues",
             )
-        starts.append(now)
-        env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+        starts.append(begun)
+        env = children.environment(OMP_NUM_THREADS="1", PYTHONUNBUFFERED="1")
         with open(self._log(name), "ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", *self._command(name)],
+                children.python("-m", *self._command(name)),
                 stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=env, start_new_session=True,
             )  # fmt: skip
-        self.children[name] = Child(name, process, now, starts=starts)
+        self.children[name] = Child(name, process, begun, starts=starts)
 
     def _command(self, name: str) -> list[str]:
         """Module and arguments of a process."""
@@ -251,7 +308,7 @@ class Supervisor:
         if not child.back:
             child.back = True
             if child.name == "console":
-                self.say(f"operator's page: {durable.read_json(self.settings.work / 'console.json')['url']}")
+                self._say_page()
             if len(child.starts) > 1:
                 self._do(self.machine.handle(m.Restarted(child.name)))
         try:
@@ -261,12 +318,21 @@ class Supervisor:
             return
         if event is not None:
             self._do(self.machine.handle(event))
+        if isinstance(event, m.OperatorInput) and event.kind is not m.Input.ESTOP:
+            self._answer(event.nonce, self.machine.refused)
+            self._publish()
+
+    def _say_page(self) -> None:
+        try:
+            self.say(f"operator's page: {page_link(self.settings.work)}")
+        except ZprlError as error:  # the session can go on without it
+            self.say(f"operator's page: {error}")
 
     def _event(self, message: Message) -> m.Happening | None:
         body = message.body
         match message.topic:
             case "input":
-                return _input(body)
+                return self._press(body)
             case "committed":
                 label = self.commits.pop(int(body["number"]), None)
                 if label is not None:
@@ -285,6 +351,23 @@ class Supervisor:
             case "event":
                 return self._told(message.sender, body)
         return None
+
+    def _press(self, body: dict[str, Any]) -> m.Happening | None:
+        """Return the press, or ``None`` where it is refused because it answers what is no more."""
+        press = OperatorInput.model_validate(body)
+        refusal = press.refusal(self.machine.seq, now())
+        if not refusal:
+            return press.as_event()
+        if press.source == PEDAL:  # who presses there sees no answer
+            self.say(f"{press.kind} of the pedal is refused: {refusal}")
+        self._answer(press.nonce, refusal)
+        return None
+
+    def _answer(self, nonce: str, refusal: str = "") -> None:
+        """Tell in the plan what became of a press; of one that came twice, what became of it first."""
+        if any(answer["nonce"] == nonce and not answer["refusal"] for answer in self.answers):
+            return
+        self.answers.append({"nonce": nonce, "refusal": refusal, "at": now()})
 
     def _beat(self, message: Message) -> m.Happening | None:
         """What a heartbeat says besides: it is repeated, so nothing depends on one message arriving."""
@@ -346,6 +429,7 @@ class Supervisor:
                     self.stop_level = int(level)
                 case m.Recover():
                     self.counter["recover"] += 1
+                    self.recover_at = now()
                 case m.StoreLabel():
                     self.labels[action.nonce] = action
                 case m.CommitEpisode(number, label):
@@ -368,6 +452,13 @@ class Supervisor:
         """Tell everybody where the session is."""
         self._sent = time.monotonic()
         plan = {
+            "seq": self.machine.seq,
+            "at": now(),
+            "digests": self.conditions.digests,
+            "reason": self.machine.reason,
+            "answers": [answer for answer in self.answers if now() - answer["at"] < ANSWER_S],
+            "recover_at": self.recover_at,
+            "behind": self.machine.behind,
             "state": str(self.machine.state),
             "mode": self.settings.config.mode,
             **self.current,
@@ -385,18 +476,10 @@ class Supervisor:
         self.bus.publish("plan", plan)
 
 
-def _input(body: dict[str, Any]) -> m.OperatorInput:
-    """What an operator said, or ``ValueError``."""
-    kind, nonce, source, episode = m.Input(body["kind"]), body["nonce"], body["source"], body.get("episode")
-    if not all(isinstance(text, str) and 0 < len(text) <= MAX_NONCE for text in (nonce, source)):
-        raise ValueError(f"nonce and source are texts of 1 to {MAX_NONCE} characters")
-    if episode is not None and type(episode) is not int:
-        raise ValueError("an episode is a whole number")
-    return m.OperatorInput(kind, nonce, source, episode)
-
-
 def _line(label: m.StoreLabel) -> dict[str, Any]:
-    return {"episode": label.episode, "label": str(label.label), "source": label.source, "nonce": label.nonce}
+    return {
+        "episode": label.episode, "label": str(label.label), "source": label.source, "nonce": label.nonce, "author": label.author,
+    }  # fmt: skip
 
 
 def plan_of(settings: Settings) -> tuple[m.Phase, ...]:

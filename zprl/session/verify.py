@@ -12,6 +12,8 @@ from pathlib import Path
 
 from zprl import durable
 from zprl.errors import ZprlError
+from zprl.session import conditions
+from zprl.session.conditions import TIGHTENED
 from zprl.session.episode import CHUNKS, FACTS, FRAMES, RecordedEpisode
 from zprl.session.labels import LabelJournal
 from zprl.session.store import COMMITTED, EPISODES, HEADER, LABELS, LIMITS, LIVED_WITH, read_header
@@ -41,10 +43,15 @@ def verify(path: Path | str) -> list[Damage]:
     except ZprlError as error:
         return [Damage(HEADER, error.message)]
     found = [Damage(name, "was changed after the session began") for name in LIVED_WITH if _digest(path / name) != digests[name]]
+    limits = {digests[LIMITS]}
+    try:
+        limits |= set(conditions.load(path).history)
+    except ZprlError as error:
+        found += [Damage(TIGHTENED, error.message)] if (path / TIGHTENED).exists() else []
     numbers: set[int] = set()
     for folder in _folders(path / EPISODES):
         try:
-            numbers.add(_episode(folder, digests[LIMITS]))
+            numbers.add(_episode(folder, limits))
         except ZprlError as error:
             found.append(Damage(f"{EPISODES}/{folder.name}", error.message))
             if COMMITTED.fullmatch(folder.name):
@@ -57,8 +64,13 @@ def _folders(path: Path) -> list[Path]:
     return sorted(p for p in entries if not p.name.endswith(durable.PARTIAL))
 
 
-def _episode(folder: Path, limits_digest: str) -> int:
-    """Read all of an episode; returns its number."""
+def _episode(folder: Path, limits: set[str]) -> int:
+    """Read all of an episode; returns its number.
+
+    Args:
+        folder: Of the episode.
+        limits: Digests of the limits that were ever in force.
+    """
     if not folder.is_dir():
         raise ZprlError("is no episode")
     episode = RecordedEpisode(folder)
@@ -66,8 +78,8 @@ def _episode(folder: Path, limits_digest: str) -> int:
     strange = {p.name for p in folder.iterdir()} - {FACTS, FRAMES, CHUNKS}
     if strange:
         raise ZprlError(f"holds {', '.join(sorted(strange))}, which nobody recorded")
-    if episode.facts.limits_digest != limits_digest:
-        raise ZprlError("was lived with other limits than the session's")
+    if episode.facts.limits_digest not in limits:
+        raise ZprlError("was recorded under other limits than the session's")
     return episode.number
 
 

@@ -15,7 +15,7 @@ from zprl.errors import EnvironmentProblem, ZprlError
 from zprl.lineage import local
 from zprl.lineage.records import HERE, Records, Run, Version
 from zprl.tracking import SWITCH_VARIABLE
-from zprl.tracking.mlflow_tracker import EXPERIMENT, connect, tracking_uri
+from zprl.tracking.mlflow_tracker import EXPERIMENT, SQLITE, connect, tracking_uri
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 INPUT, OUTPUT = "zprl.input.", "zprl.output."
 NOTES = ("zprl.promotion", "zprl.error")
 PAGE = 1000
-SQLITE = "sqlite:///"
 CREDENTIALS = re.compile(r"/{1,2}[^/@\s]*@")
 """Of an address; some error messages leave out its scheme."""
 

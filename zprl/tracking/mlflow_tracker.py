@@ -16,14 +16,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zprl import provenance
+from zprl import durable, local_servers, provenance
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
     from zprl.tracking import Point
 
-DEFAULT_URI = "sqlite:///mlflow.db"
+SQLITE = "sqlite:///"
+DEFAULT_URI = f"{SQLITE}mlflow.db"
 ARTIFACT_FOLDER = "mlartifacts"
 EXPERIMENT = "zprl"
 BATCH = 1000  # MLflow's limit of metrics per call
@@ -36,13 +37,24 @@ def tracking_uri() -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
 
 
+def make_private() -> None:
+    """Make a local store's database, where it is missing, readable for this user alone."""
+    uri = tracking_uri()
+    database = uri.removeprefix(SQLITE).partition("?")[0]
+    if uri.startswith(SQLITE) and database not in ("", ":memory:"):
+        durable.private_file(database)
+
+
 def connect() -> MlflowClient:
     """Return a client with telemetry off and short time-outs (MLflow's own are minutes long)."""
+    make_private()
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("DO_NOT_TRACK", "true")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    if (login := local_servers.login_for(tracking_uri())) is not None:
+        os.environ["MLFLOW_TRACKING_TOKEN"] = login
     for name in ("alembic", "mlflow.store.db.utils"):
         logging.getLogger(name).setLevel(logging.WARNING)
     from mlflow import MlflowClient
@@ -59,7 +71,9 @@ def experiment_id(client: MlflowClient) -> str:
         if (found := client.get_experiment_by_name(name)) is not None:
             return str(found.experiment_id)
         local = not tracking_uri().startswith(("http://", "https://", "databricks"))
-        location = os.environ.get("ZPRL_ARTIFACT_LOCATION") or (Path(ARTIFACT_FOLDER).resolve().as_uri() if local else None)
+        location = os.environ.get("ZPRL_ARTIFACT_LOCATION") or (
+            durable.private_folder(ARTIFACT_FOLDER).resolve().as_uri() if local else None
+        )
         try:
             return str(client.create_experiment(name, artifact_location=location))
         except MlflowException:  # another process was faster: look again

@@ -287,7 +287,9 @@ with LeRobotWriter(sys.argv[1], rate_hz=20, task="", robot="", overwrite=True) a
 def test_a_killed_writer_leaves_the_old_dataset(tmp_path: Path) -> None:
     path = write(tmp_path / "set", make_episodes(1))
     before = durable.digest(path)
-    done = subprocess.run([sys.executable, "-c", KILLED, str(path)], env={**os.environ, "PYTHONPATH": "."}, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, str(path)], env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}, check=False
+    )
     assert done.returncode == -signal.SIGKILL
     assert durable.digest(path) == before
     assert len(list(tmp_path.iterdir())) == 2  # what it left ends in .partial, and the next writer removes it

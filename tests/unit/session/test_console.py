@@ -6,19 +6,32 @@ import asyncio
 import json
 
 import pytest
-from fastapi.testclient import TestClient
 from pydantic import ValidationError
+from starlette.testclient import TestClient
 
 from tests import console_scene
 from zprl.errors import DataError
+from zprl.session import clock
 from zprl.session.console import app as console_app
+from zprl.session.console.access import Access, Secrets
 from zprl.session.console.app import Press, Presses, make_app
 from zprl.session.console.state import ConsoleState, EpisodeRow, Snapshot, running_success
+from zprl.session.console.streams import Streams
 from zprl.session.inputs import Moment, OperatorInput
 from zprl.session.signals import Input, Label, PhaseKind, State
 
 BASE = "http://127.0.0.1:8000"
 JPEG = b"\xff\xd8\xff\xe0 picture"
+AT = {"seq": 412, "at": clock.now()}
+"""The situation that these presses answer; :func:`_clock` keeps it young."""
+
+
+@pytest.fixture(autouse=True)
+def _clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The session's clock, which stands still until a test moves it."""
+    moment = [AT["at"]]
+    monkeypatch.setattr(console_app, "now", lambda: moment[0])
+    return moment
 
 
 class Session:
@@ -48,11 +61,13 @@ def source() -> ConsoleState:
 
 @pytest.fixture
 def client(source: ConsoleState, session: Session) -> TestClient:
-    return TestClient(make_app(source, session), base_url=BASE, headers={"Origin": BASE})
+    access = Access(Secrets.make())
+    cookies = {access.cookie: access.cookie_for("anna")}
+    return TestClient(make_app(source, session, access), base_url=BASE, headers={"Origin": BASE}, cookies=cookies)
 
 
 def press(client: TestClient, kind: str, **more: object):
-    return client.post("/input", json={"kind": kind, "nonce": "n-12345678", **more})
+    return client.post("/input", json={"kind": kind, "nonce": "n-12345678", **AT, **more})
 
 
 # -- presses ---------------------------------------------------------------------------------------------------------
@@ -62,7 +77,7 @@ def test_a_press_arrives_as_an_operator_input(client: TestClient, session: Sessi
     session.answer = "label of episode 7 noted"
     answer = press(client, "success", episode=7)
     assert (answer.status_code, answer.json()) == (200, {"status": "sent", "text": "label of episode 7 noted"})
-    assert session.inputs == [OperatorInput(kind="success", episode=7, nonce="n-12345678", source="console")]
+    assert session.inputs == [OperatorInput(kind="success", episode=7, nonce="n-12345678", source="console", author="anna", **AT)]
 
 
 def test_the_same_nonce_is_one_press(client: TestClient, session: Session) -> None:
@@ -93,11 +108,14 @@ def test_a_press_that_did_not_arrive_may_be_tried_again(client: TestClient, sess
 @pytest.mark.parametrize(
     "body",
     [
-        {"kind": "success", "nonce": "n-12345678"},  # a label of no episode
-        {"kind": "success", "episode": 0, "nonce": "n-12345678"},
-        {"kind": "success", "episode": "7; drop", "nonce": "n-12345678"},
-        {"kind": "clear", "nonce": "n-12345678"},  # not confirmed
-        {"kind": "fly", "nonce": "n-12345678"},
+        {"kind": "success", "nonce": "n-12345678", **AT},  # a label of no episode
+        {"kind": "success", "episode": 0, "nonce": "n-12345678", **AT},
+        {"kind": "success", "episode": "7; drop", "nonce": "n-12345678", **AT},
+        {"kind": "clear", "nonce": "n-12345678", **AT},  # not confirmed
+        {"kind": "clear", "nonce": "n-12345678", "confirmed": True},  # an answer to nothing
+        {"kind": "clear", "nonce": "n-12345678", "confirmed": True, "seq": -1, "at": 0.0},
+        {"kind": "clear", "nonce": "n-12345678", "confirmed": True, "seq": 412, "at": "NaN"},
+        {"kind": "fly", "nonce": "n-12345678", **AT},
         {"kind": "estop", "nonce": "short"},
         {"kind": "estop", "nonce": "<script>alert(1)</script>"},
         {"kind": "estop"},
@@ -114,6 +132,26 @@ def test_malformed_presses_are_refused(client: TestClient, session: Session, bod
     assert not session.inputs
 
 
+@pytest.mark.parametrize("kind", ["clear", "resume", "reset_done", "success", "pause"])
+@pytest.mark.parametrize("change", [{"at": AT["at"] - 2.01}, {"at": AT["at"] + 0.1}, {"seq": 411}, {"seq": 413}])
+def test_a_press_for_another_moment_is_refused_and_never_handed_over(
+    client: TestClient, source: ConsoleState, session: Session, kind: str, change: dict
+) -> None:
+    source.publish(console_scene.snapshot())
+    more = {"episode": 58} if kind == "success" else {"confirmed": True} if kind == "clear" else {}
+    answer = press(client, kind, **more, **change)
+    assert (answer.status_code, answer.json()["status"]) == (409, "refused")
+    assert not session.inputs
+    assert press(client, kind, **more).status_code == 200  # the same press again, for what is now
+    assert press(client, "estop", nonce="n-87654321", **change).status_code == 200
+
+
+def test_what_the_session_refuses_is_told_as_refused(client: TestClient, session: Session) -> None:
+    session.fault = console_app.Refused("there is nothing to clear")
+    answer = press(client, "clear", confirmed=True)
+    assert (answer.status_code, answer.json()) == (409, {"status": "refused", "text": "there is nothing to clear"})
+
+
 def test_clear_is_confirmed(client: TestClient, session: Session) -> None:
     assert press(client, "clear", confirmed=True).status_code == 200
     assert session.inputs[0].kind is Input.CLEAR
@@ -122,7 +160,7 @@ def test_clear_is_confirmed(client: TestClient, session: Session) -> None:
 def test_too_many_presses_are_refused_but_never_the_stop(session: Session) -> None:
     async def flood() -> tuple[list[int], list[int]]:
         presses = Presses(session)
-        pauses = [(await presses.take(Press(kind="pause", nonce=f"pause-{n:04}")))[0] for n in range(200)]
+        pauses = [(await presses.take(Press(kind="pause", nonce=f"pause-{n:04}", **AT), "anna"))[0] for n in range(200)]
         stops = [(await presses.take(Press(kind="estop", nonce=f"estop-{n:04}")))[0] for n in range(200)]
         return pauses, stops
 
@@ -150,8 +188,8 @@ def test_a_hanging_label_does_not_hold_up_the_stop() -> None:
                 await free.wait()
 
         presses = Presses(send)
-        label = asyncio.ensure_future(presses.take(Press(kind="success", episode=1, nonce="label-0001")))
-        twice = asyncio.ensure_future(presses.take(Press(kind="success", episode=1, nonce="label-0001")))
+        label = asyncio.ensure_future(presses.take(Press(kind="success", episode=1, nonce="label-0001", **AT), "anna"))
+        twice = asyncio.ensure_future(presses.take(Press(kind="success", episode=1, nonce="label-0001", **AT), "anna"))
         stop = await asyncio.wait_for(presses.take(Press(kind="estop", nonce="estop-0001")), 5)
         waiting = not label.done()
         free.set()
@@ -171,7 +209,7 @@ def test_a_session_that_never_answers_is_told_as_failed(monkeypatch: pytest.Monk
     async def never(found: OperatorInput) -> None:
         await asyncio.Event().wait()
 
-    status, outcome = asyncio.run(Presses(never).take(Press(kind="pause", nonce="pause-0001")))
+    status, outcome = asyncio.run(Presses(never).take(Press(kind="pause", nonce="pause-0001", **AT), "anna"))
     assert (status, outcome.status) == (503, "failed")
 
 
@@ -230,14 +268,17 @@ def test_the_stream_sends_a_snapshot_once_and_ages_always() -> None:
     assert "snapshot" not in json.loads(source.message(seq)[1])
 
 
-def test_events_are_server_sent_events_and_watchers_are_counted() -> None:
-    source = ConsoleState()
+def test_events_are_server_sent_events_and_open_pages_are_counted() -> None:
+    source, clock = ConsoleState(), [0.0]
     source.publish(console_scene.snapshot())
+    streams = Streams(clock=lambda: clock[0])
 
     async def first() -> str:
-        stream = console_app._events(source)
+        stream = streams.events(source, "anna", lambda: None)
         text = await anext(stream)
-        assert source.watchers == 1
+        assert streams.alive == 1
+        clock[0] = 2.5  # the page does not take what it is sent
+        assert streams.alive == 0
         await stream.aclose()
         return text
 
@@ -245,16 +286,21 @@ def test_events_are_server_sent_events_and_watchers_are_counted() -> None:
     assert text.startswith("data: {")
     assert text.endswith("}\n\n")
     assert text.count("\n") == 2
-    assert source.watchers == 0
+    clock[0] = 0.0
+    assert streams.alive == 0
 
 
-def test_streams_are_bounded(client: TestClient, source: ConsoleState) -> None:
+def test_the_newest_page_takes_the_place_of_the_oldest_of_its_login() -> None:
     from contextlib import ExitStack
 
+    closed: list[str] = []
+    streams = Streams(most=3)
     with ExitStack() as stack:
-        for _ in range(16):
-            stack.enter_context(source.watching())
-        assert client.get("/stream").status_code == 503
+        for name in ("ben 1", "anna 1", "anna 2", "anna 3", "carl 1"):
+            stack.enter_context(streams.opened(name.split()[0], lambda name=name: closed.append(name)))
+        assert streams.alive == 3
+    assert closed == ["anna 1", "ben 1"]  # who has none of his own takes the oldest of all
+    assert streams.alive == 0
 
 
 # -- the contract ----------------------------------------------------------------------------------------------------
@@ -290,6 +336,7 @@ def test_phases_are_never_mixed() -> None:
     [
         ({"state": State.RUNNING}, {"estop", "success", "failure", "discard", "pause"}),
         ({"state": State.AWAIT_RESET, "label_episode": None}, {"estop", "reset_done", "pause"}),
+        ({"state": State.AWAIT_RESET, "label_episode": None, "behind": True}, {"estop", "pause"}),
         ({"state": State.PAUSED, "paused": True, "label_episode": None}, {"estop", "resume"}),
         ({"state": State.ESTOP, "label_episode": None}, {"estop", "clear"}),
         ({"state": State.FAULT, "label_episode": 57}, {"estop", "clear", "success", "failure", "discard"}),
@@ -305,9 +352,9 @@ def test_every_state_allows_the_stop() -> None:
 
 
 def test_success_by_phase_and_the_moment_of_a_key() -> None:
-    shown = console_scene.snapshot(episodes=rows("ssf"), episode=4, label_episode=3, paused=True)
+    shown = console_scene.snapshot(episodes=rows("ssf"), episode=4, label_episode=3, paused=True, at=1.0)
     assert (shown.by_phase[PhaseKind.TRAIN].successes, shown.by_phase[PhaseKind.TRAIN].episodes) == (2, 3)
-    assert shown.moment == Moment(episode=4, label_episode=3, paused=True)
+    assert shown.moment == Moment(episode=4, label_episode=3, paused=True, seq=412, at=1.0)
     assert console_scene.snapshot(episodes=()).recent is None
 
 

@@ -6,7 +6,7 @@ from zprl.session.hand import Felt, moment
 from zprl.session.inputs import Moment
 from zprl.session.spacemouse import REST, MouseState
 
-PLAN = {"state": "RUNNING", "number": 4, "next": 5, "pending": [], "paused": False}
+PLAN = {"state": "RUNNING", "number": 4, "next": 5, "pending": [], "paused": False, "seq": 7, "at": 1.5}
 
 
 class Ear:
@@ -29,7 +29,7 @@ def test_a_push_is_told_all_the_time_and_its_end_once():
 
 
 def test_a_label_is_about_the_episode_that_runs_or_waits_longest():
-    assert moment(PLAN) == Moment(episode=4, label_episode=4)
+    assert moment(PLAN) == Moment(episode=4, label_episode=4, seq=7, at=1.5)
     assert moment(PLAN | {"pending": [2, 3]}).label_episode == 2
     assert moment(PLAN | {"state": "HOMING"}).label_episode is None
-    assert moment(PLAN | {"state": "AWAIT_RESET", "paused": True}) == Moment(episode=5, label_episode=None, paused=True)
+    assert moment(PLAN | {"state": "AWAIT_RESET", "paused": True}) == Moment(episode=5, label_episode=None, paused=True, seq=7, at=1.5)

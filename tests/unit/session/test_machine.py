@@ -70,11 +70,14 @@ class Walk:
         self.presses += 1
         return self(OperatorInput(Input(kind), nonce or f"n{self.presses}", "test", episode))
 
-    def to_running(self):
+    def to_reset(self):
         if self.state is State.IDLE:
             self(Ready())
         assert self.state is State.HOMING
-        self(Homed())
+        return self(Homed())
+
+    def to_running(self):
+        self.to_reset()
         return self.press("reset_done", self.machine.number)
 
     def store(self, actions):
@@ -127,10 +130,11 @@ def test_a_plan_to_its_end():
     walk.live("failure")
     walk.live("success")
     walk.live("failure")
-    assert of(WaitForWeights, walk.to_running()) == [WaitForWeights(3)]  # the third line of the journal is the last of training
+    assert of(WaitForWeights, walk.to_reset()) == [WaitForWeights(3)]  # the third line of the journal is the last of training
     assert walk.state is State.AWAIT_RESET
     assert walk(VersionAvailable(2)) == []
-    assert walk(VersionAvailable(3)) == [StartEpisode(4, PLAN[2], 0, 3)]
+    assert walk(VersionAvailable(3)) == []
+    assert walk.press("reset_done", 4) == [StartEpisode(4, PLAN[2], 0, 3)]
     walk.press("success", 4)
     assert of(Finish, walk.store(walk(Stopped(4)))) == [Finish()]
     assert walk.state is State.DONE
@@ -142,8 +146,11 @@ def test_sync_waits_for_the_learner_before_the_next_training_episode():
     walk = Walk(mode="sync")
     walk(Ready())
     walk.live()
-    assert of(WaitForWeights, walk.to_running()) == [WaitForWeights(1)]
-    assert of(StartEpisode, walk(VersionAvailable(1))) == [StartEpisode(2, TRAINING[0], 1, 1)]
+    assert of(WaitForWeights, walk.to_reset()) == [WaitForWeights(1)]
+    assert not of(StartEpisode, walk.press("reset_done", 2))
+    assert "learner" in walk.machine.refused
+    assert not of(StartEpisode, walk(VersionAvailable(1)))  # nothing moves because of a press of long ago
+    assert of(StartEpisode, walk.press("reset_done", 2)) == [StartEpisode(2, TRAINING[0], 1, 1)]
 
 
 def test_async_does_not_wait():
@@ -315,17 +322,55 @@ def test_estop_is_latched_and_discards():
         walk(event)
         assert walk.state is State.ESTOP
     walk.press("resume")
-    assert walk.press("estop", nonce="e")[0] == Stop(StopLevel.HARD)  # a stop is never a repetition
+    assert walk.press("estop", nonce="e") == []  # latched: the plan says so again and again
     assert walk.press("clear") == [Recover()]
     assert walk.state is State.FAULT
     assert walk(Recovered(True)) == [GoHome()]
+    assert walk.press("estop", nonce="e")[0] == Stop(StopLevel.HARD)  # a stop is never a repetition
+
+
+def test_ten_thousand_stops_leave_nothing_behind():
+    walk = Walk()
+    walk.to_running()
+    walk.press("estop")
+    seq = walk.machine.seq
+    assert not any(walk.press("estop") for _ in range(10_000))
+    assert walk.machine.seq == seq
+    assert len(walk.machine._nonces) < 10
+
+
+def test_nothing_moves_before_a_person_has_confirmed_the_cell():
+    walk = Walk(confirm="confirm that the cell is clear")
+    assert walk(Ready()) == []
+    assert walk.state is State.FAULT
+    assert walk.machine.reason == "confirm that the cell is clear"
+    for event in (Tick(1e9), Homed(), Recovered(True)):
+        assert walk(event) == []
+    walk.press("resume")
+    walk.press("reset_done", 1)
+    assert walk.state is State.FAULT
+    assert walk.press("clear") == [Recover()]
+    assert walk(Recovered(True)) == [GoHome()]
+
+
+def test_every_situation_has_a_number_of_its_own():
+    walk = Walk()
+    seen = [walk.machine.seq]
+    for event in (Ready(), Homed(), OperatorInput(Input.RESET_DONE, "a", "test", 1), TimeUp(1), Stopped(1), Committed(1)):
+        walk(event)
+        assert walk.machine.seq > seen[-1]
+        seen.append(walk.machine.seq)
+    walk(Tick(5.0))
+    assert walk.machine.seq == seen[-1]
+    walk.press("pause")
+    assert walk.machine.seq > seen[-1]
 
 
 def test_after_a_stop_the_scene_is_put_in_order_again():
     walk = Walk(mode="sync")
     walk(Ready())
     walk.live()
-    assert of(WaitForWeights, walk.to_running())  # the scene is in order, the weights are missing
+    assert of(WaitForWeights, walk.to_reset())  # the weights are missing
     walk.press("estop")
     walk.press("clear")
     walk(Recovered(True))

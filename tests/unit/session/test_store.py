@@ -381,3 +381,28 @@ def test_tensors_are_checked_when_they_are_read(tmp_path: Path) -> None:
         durable.write_json(folder / "episode.json", sealed.seal(facts))
         with pytest.raises(DataError, match=says):
             _ = SessionStore.open(path).episode(2).frames
+
+
+def test_the_command_line_names_the_author_of_a_label(tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from zprl.cli import app
+    from zprl.session.inputs import this_user
+
+    folder = made.write_session(tmp_path / "session")
+    runner = CliRunner()
+    before = runner.invoke(app, ["session", "show", str(folder)])
+    assert " by " not in before.output
+    done = runner.invoke(app, ["session", "label", "1", "success", "--path", str(folder)])
+    assert done.exit_code == 0, done.output
+    assert f"by {this_user()}" in runner.invoke(app, ["session", "show", str(folder)]).output
+    assert runner.invoke(app, ["session", "verify", str(folder)]).exit_code == 0
+
+
+def test_no_link_where_no_session_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from typer.testing import CliRunner
+
+    from zprl.cli import app
+
+    monkeypatch.chdir(tmp_path)
+    assert "no session is running" in str(CliRunner().invoke(app, ["session", "page"]).exception)

@@ -73,7 +73,7 @@ def test_something_nobody_recorded_is_noticed(session: Path) -> None:
 
 
 def test_an_episode_of_another_session_is_noticed(session: Path, tmp_path: Path) -> None:
-    """Its digests are in order, but it was lived with other limits."""
+    """Its digests are in order, but it was recorded under other limits."""
     limits = (made.TASKS / "lift_cube.limits.yaml").read_text() + "# stricter\n"
     start = made.make_toy_start(tmp_path / "start")
     task = (made.TASKS / "lift_cube.yaml").read_text()
@@ -81,7 +81,7 @@ def test_an_episode_of_another_session_is_noticed(session: Path, tmp_path: Path)
         made.add_episode(other, 1, phase="evaluate_before", steps=9)
     shutil.rmtree(session / "episodes/000001")
     shutil.copytree(tmp_path / "other/episodes/000001", session / "episodes/000001")
-    assert [str(d) for d in verify(session)] == ["episodes/000001: was lived with other limits than the session's"]
+    assert [str(d) for d in verify(session)] == ["episodes/000001: was recorded under other limits than the session's"]
 
 
 def test_a_torn_label_is_told_and_mended_by_the_writer(session: Path) -> None:

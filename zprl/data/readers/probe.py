@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import ctypes
 import importlib
 import json
 import os
@@ -23,8 +22,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from zprl import durable
+from zprl import children, durable
 from zprl.data.readers.handed import Handed, hand_over
+from zprl.parent import die_with_parent
 
 MEMORY_BYTES = 8 * 2**30
 MAX_ANSWER = 128 * 2**20
@@ -151,8 +151,9 @@ class Probe:
             self._files, theirs = socket.socketpair()
             with theirs:
                 number = theirs.fileno()
-                command = [sys.executable, "-m", __name__, str(number)]
-                self._child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, pass_fds=[number])
+                command, env = children.python("-m", __name__, str(number)), children.environment()
+                pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+                self._child = subprocess.Popen(command, **pipes, pass_fds=[number], env=env)
             if self._answer(START_S) is None:
                 self.close()
                 raise RuntimeError("the process that tries files first did not start")
@@ -189,8 +190,7 @@ def _serve() -> None:
 
     files = socket.socket(fileno=int(sys.argv[1]))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent to handle; it ends the child
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: a looping child must not outlive its parent
+    die_with_parent(number=signal.SIGKILL)  # a looping child must not outlive its parent
     with contextlib.suppress(ValueError, OSError):  # not every system has this limit
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     _say("ready")

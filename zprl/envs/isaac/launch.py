@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from zprl.config import Assets
 
 CACHE_VARIABLE = "ZPRL_CACHE"
-"""Environment variable with the folder for authored assets and compiled kernels; default ``.cache``."""
+"""Environment variable with the folder for authored assets and compiled kernels; default: ``zprl`` in the user's folder of caches.
+
+Never the working folder: a kernel that is found there would be run."""
 _ROOT_VARIABLE = "ISAACSIM_ASSET_ROOT"
 _INSTALL = "install the extra: pip install 'zprl[isaac]' (Python 3.12, Linux)"
 _SHOWN = 4000  # characters of the start's output that a failure shows
@@ -37,7 +39,9 @@ _ALLOCATORS = ("zeros", "empty", "full", "ones", "zeros_like", "empty_like", "cl
 
 
 def _cache() -> Path:
-    return Path(os.environ.get(CACHE_VARIABLE, ".cache")).absolute()
+    if own := os.environ.get(CACHE_VARIABLE):
+        return Path(own).absolute()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute() / "zprl"
 
 
 def authored() -> Path:

@@ -84,7 +84,7 @@ def interpreter() -> str:
     path = os.environ.get(PYTHON_VARIABLE)
     if not path:
         raise EnvironmentProblem(f"Isaac Gym needs a Python of its own, and {PYTHON_VARIABLE} is not set", remedy=_REMEDY)
-    ask = [path, "-c", "import json, sys; print(json.dumps(sys.version_info[:2]))"]
+    ask = [path, "-I", "-c", "import json, sys; print(json.dumps(sys.version_info[:2]))"]  # -I: Python 3.8 has no -P
     try:
         said = subprocess.run(ask, capture_output=True, text=True, timeout=60, check=True, env=_variables(path)).stdout
         version = tuple(durable.parse_json(said, "its version"))
@@ -122,7 +122,8 @@ class IsaacGymWorlds:
         self._worker = _Worker(interpreter(), task.name)
         self._seed, self._tables, self._started = 0, dict[int, torch.Tensor](), False
         self._episode = torch.zeros(num_envs, dtype=torch.long)
-        order = {"file": str(file), "assets": os.environ.get(ASSETS_VARIABLE, ""), "num_envs": num_envs}
+        assets = os.environ.get(ASSETS_VARIABLE)
+        order = {"file": str(file), "assets": str(Path(assets).absolute()) if assets else "", "num_envs": num_envs}
         order |= {"episode_steps": task.episode_steps, "device": device}
         try:
             about, arrays = self._worker.ask(order, {}, START_S)
@@ -226,12 +227,13 @@ class _Worker:
         self._end, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
-                [python, wire.__file__, str(theirs.fileno())],
+                [str(Path(python).absolute()), str(Path(wire.__file__).absolute()), str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
                 stdout=self._words,
                 stderr=self._words,
                 pass_fds=(theirs.fileno(),),
                 env=_variables(python),
+                cwd="/",  # Python 3.8 knows no safe path, and nothing in the working folder is the worker's
                 start_new_session=True,  # a Ctrl-C is for the parent, which may want to come to a resume point first
             )
 

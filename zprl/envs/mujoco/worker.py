@@ -6,7 +6,6 @@ one on the standard output, which says what is wrong, if anything is; what is no
 
 from __future__ import annotations
 
-import ctypes
 import dataclasses
 import json
 import os
@@ -14,6 +13,8 @@ import signal
 import sys
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TextIO
+
+from zprl.parent import die_with_parent
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,8 +26,7 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """Obey until the pipe ends."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: there is nothing to save
+    die_with_parent(number=signal.SIGKILL)  # there is nothing to save
     orders = map(json.loads, iter(sys.stdin.readline, ""))
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # what a benchmark prints must not stand among the answers

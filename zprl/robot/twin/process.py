@@ -6,12 +6,12 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Self
 
+from zprl import children
 from zprl.errors import EnvironmentProblem
 from zprl.robot.twin.control import TrackerFeed, TwinControl
 from zprl.robot.twin.gap import Gap
@@ -56,7 +56,11 @@ class TwinProcess:
         log = self.folder / "log"
         with open(log, "wb") as file:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "zprl.robot.twin.serve", *self._arguments], stdout=file, stderr=file, stdin=subprocess.DEVNULL
+                children.python("-m", "zprl.robot.twin.serve", *self._arguments),
+                stdout=file,
+                stderr=file,
+                stdin=subprocess.DEVNULL,
+                env=children.environment(),
             )
         end = time.monotonic() + timeout
         with TwinControl(self.folder, timeout=0.5) as control:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import ctypes
 import os
 import signal
 import time
@@ -11,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from zprl import durable
+from zprl.parent import die_with_parent
 from zprl.robot.twin.control import ControlServer, Inject, Look, Place, Reset, Tracker, TwinState
 from zprl.robot.twin.franka_server import FrankaServer, Pace
 from zprl.robot.twin.gap import Gap
@@ -18,7 +18,6 @@ from zprl.robot.twin.scene import World, cube_start
 
 _CONTROL_PERIOD = 10
 """Steps between looks at the operator's channel."""
-_PR_SET_PDEATHSIG = 1
 _IDLE_SPEED = 1.0
 
 
@@ -36,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
     if not options.host.startswith("127."):
         parser.error("a double listens on loopback addresses only")
     if options.parent:
-        _die_with(options.parent)
+        die_with_parent(options.parent, signal.SIGKILL)
     # A parent that talks to a Franka may hand down the real-time policy that libfranka gave to it.
     os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
     running = [True]
@@ -98,12 +97,6 @@ def _state(world: World, server: FrankaServer, *, bodies: bool) -> TwinState:
         counters={**asdict(server.counters), "gripper_commands": server.gripper.commands},
         bodies={name: tuple(pose) for name, pose in world.bodies().items()} if bodies else None,
     )
-
-
-def _die_with(parent: int) -> None:
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it was gone before we could ask
-        os._exit(1)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,16 @@
 // The operator's page.  It shows the newest snapshot and sends presses; it decides nothing.
 
+import { bindStop, nonce, send, sendStop } from "/stop.js";
+
 const LOST_MS = 2000; // silence after which nothing on the page may be believed
 const OLD_FRAME_S = 1;
 const DOUBLE_MS = 300; // two presses of one button within this time are one
 const CONFIRM_MS = 5000;
-const STOP_RETRY_MS = 300;
 const STOP_CONFIRM_MS = 2000; // the session tells that it has stopped within this time, or somebody must look
 const FRAME_MS = 100;
+const PRESS_S = 2; // age at which the session takes a press no more
+const ANSWER_MS = 3000;
+const SETTLE_MS = 10000;
 
 const WORDS = {
   IDLE: "Idle", HOMING: "Homing", AWAIT_RESET: "Your turn: reset", RUNNING: "Running", INTERVENTION: "You have the arm", STOPPING: "Stopping",
@@ -61,9 +65,6 @@ function part(name, value, redraw) {
 
 // -- presses ----------------------------------------------------------------------------------------------------------
 
-/** One per press.  Not `randomUUID`, which browsers lack where the page comes from another machine without TLS. */
-const nonce = () => Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
-
 const pressed = new Map();
 /** The second of a double click is no press: it must neither resume what the first has paused nor confirm what it has asked. */
 function twice(button) {
@@ -74,10 +75,7 @@ function twice(button) {
 }
 
 async function post(body, timeout) {
-  const answer = await fetch("/input", {
-    method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body), keepalive: true,
-    signal: AbortSignal.timeout(timeout),
-  });
+  const answer = await send(body, timeout);
   if (answer.status === 401) location.assign("/login");
   return { ok: answer.ok, ...(await answer.json()) };
 }
@@ -88,32 +86,27 @@ function say(words, bad = false) {
 }
 
 async function press(kind, episode = null, extra = {}) {
-  const body = { kind, episode, nonce: nonce(), ...extra };
+  const body = { kind, episode, nonce: nonce(), seq: now.seq, at: now.at, ...extra };
   const what = kind.replace("_", " ") + (episode === null ? "" : `, episode ${episode}`);
   try {
-    const outcome = await post(body, 4000);
+    const outcome = await post(body, ANSWER_MS);
+    if (outcome.status === "failed") return settle(body, what);
     say(outcome.ok ? outcome.text || `Sent: ${what}` : `Refused: ${what}. ${outcome.text}`, !outcome.ok);
   } catch {
-    say(`Not sent: ${what}. Press again.`, true);
+    await settle(body, what);
   }
 }
 
 let stopping = false;
 
-/** The e-stop goes on until somebody has taken it; all tries carry one nonce. */
 async function estop() {
   if (stopping) return;
   stopping = true;
-  const body = { kind: "estop", episode: null, nonce: nonce() };
   $("estop").classList.add("sending");
-  for (let tries = 1; ; tries++) {
+  await sendStop((tries) => {
     text("estop-note", tries === 1 ? "sending" : `sending, try ${tries}`);
-    try {
-      if ((await post(body, 1500)).ok) break;
-    } catch { /* try again */ }
     if (tries === 2) say("The e-stop does not get through. Use the robot's own stop.", true);
-    await new Promise((resolve) => setTimeout(resolve, STOP_RETRY_MS));
-  }
+  });
   stopping = false;
   $("estop").classList.remove("sending");
   text("estop-note", "Space or Escape");
@@ -125,7 +118,19 @@ async function estop() {
   if (!stopping) say("E-stop sent, but not confirmed. Use the robot's own stop.", true);
 }
 
+/** No answer came.  The stream tells what became of the press; once it is too old, the session cannot take it any more. */
+async function settle(body, what) {
+  say(`No answer yet: ${what}`, true);
+  for (const end = performance.now() + SETTLE_MS; performance.now() < end; await new Promise((resolve) => setTimeout(resolve, 100))) {
+    const answer = now.answers.find((known) => known.nonce === body.nonce);
+    if (answer) return say(answer.refusal ? `Refused: ${what}. ${answer.refusal}` : `Sent: ${what}`, Boolean(answer.refusal));
+    if (live() && now.at > body.at + PRESS_S) return say(`Not sent: ${what}. Press again.`, true);
+  }
+  say(`No answer: ${what}. It may have been sent. Look at the arm before you press again.`, true);
+}
+
 let asked = 0;
+let askedSeq = null;
 
 /** `clear` lets a stopped arm move again, so it is asked twice. */
 function clearStop() {
@@ -135,6 +140,7 @@ function clearStop() {
     press("clear", null, { confirmed: true });
   } else {
     button.classList.add("sure");
+    askedSeq = now.seq;
     button.firstChild.textContent = "All clear? Press again";
     asked = setTimeout(unask, CONFIRM_MS);
   }
@@ -162,8 +168,7 @@ function act(kind) {
 }
 
 for (const button of document.querySelectorAll("[data-kind]")) button.addEventListener("click", () => act(button.dataset.kind));
-$("estop").addEventListener("pointerdown", estop); // at the touch, not when the finger leaves
-$("estop").addEventListener("click", (event) => event.detail === 0 && estop()); // by Enter
+bindStop($("estop"), estop);
 
 addEventListener("keydown", (event) => {
   const kind = KEYS[event.key.length === 1 ? event.key.toLowerCase() : event.key];
@@ -209,7 +214,7 @@ function showButtons() {
     const kind = button.dataset.kind === "pause" && now?.paused ? "resume" : button.dataset.kind;
     button.disabled = !can(kind);
     if (button.dataset.kind === "pause") button.firstChild.textContent = kind === "resume" ? "Resume" : "Pause";
-    if (kind === "clear" && button.disabled) unask();
+    if (kind === "clear" && (button.disabled || now?.seq !== askedSeq)) unask();
     if (LABELS.includes(kind) && now?.label_episode) button.querySelector(".which").textContent = `episode ${now.label_episode}`;
   }
   for (const button of document.querySelectorAll(".rows .mini")) button.disabled = !live();
@@ -352,7 +357,7 @@ function showEpisodes() {
   const rows = now.episodes.toReversed().flatMap((row) => {
     const open = correcting === row.number;
     const line = make("tr", {}, make("td", { textContent: row.number }), make("td", { textContent: PHASES[row.phase] }),
-      make("td", {}, make("span", { className: `chip ${row.label ?? "none"}`, textContent: row.label ?? "no label" })),
+      make("td", {}, make("span", { className: `chip ${row.label ?? "none"}`, textContent: row.label ?? "no label", title: row.author ? `by ${row.author}` : "" })),
       make("td", { textContent: row.steps }), make("td", { textContent: row.stop + (row.intervened ? ", intervened" : "") }),
       make("td", { textContent: row.version === null ? "start" : `v${row.version}` }), make("td", { textContent: row.clips || "" }),
       make("td", { className: "right" }, make("button", {

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -10,26 +13,81 @@ from zprl import durable
 from zprl.errors import DataError, EnvironmentProblem
 from zprl.session.bus import Bus
 from zprl.session.child import Settings, Stopping, main
-from zprl.session.console.app import SendInput
+from zprl.session.console.access import ADDRESS, Access, Secrets
+from zprl.session.console.app import Refused, SendInput
+from zprl.session.console.limits import raise_open_files
 from zprl.session.console.serve import Console
-from zprl.session.console.state import ConsoleState
+from zprl.session.console.state import Answer, ConsoleState
 from zprl.session.console.watch import TOPICS, Watch
 from zprl.session.eyes import Eyes
+from zprl.session.inputs import PRESS_S, OperatorInput
 from zprl.session.mouth import Mouth
-from zprl.session.signals import State
+from zprl.session.signals import Input, State
 
 POLL_S, BEAT_S, SHOW_S, CAMERA_S = 0.02, 0.2, 0.2, 0.2
-ADDRESS = "console.json"
+ANSWER_S = PRESS_S + 0.5
+"""Seconds to wait for what became of a press: past its age the session refuses it."""
+SWITCH_S = 0.0005
+"""A tenth of Python's own: the server's thread must not wait for the one that makes a snapshot."""
+
+
+class Handover:
+    """Hands presses to the session and tells what became of them.
+
+    Args:
+        mouth: Publishes them.
+    """
+
+    def __init__(self, mouth: Mouth) -> None:
+        self.mouth = mouth
+        self._waiting: dict[str, tuple[asyncio.AbstractEventLoop, asyncio.Future[str]]] = {}
+
+    async def send(self, press: OperatorInput) -> None:
+        """Publish a press and wait for the session's answer; nobody waits for an e-stop's.
+
+        Raises:
+            Refused: by the session.
+            EnvironmentProblem: it did not answer while the press counted.
+        """
+        if press.kind is Input.ESTOP:
+            self.mouth.say(press)
+            return
+        loop = asyncio.get_running_loop()
+        future = loop.create_future()
+        self._waiting[press.nonce] = loop, future
+        try:
+            self.mouth.say(press)
+            async with asyncio.timeout(ANSWER_S):
+                refusal = await future
+        except TimeoutError as error:
+            raise EnvironmentProblem("the session did not answer in time", remedy="look at its state, then press again") from error
+        finally:
+            del self._waiting[press.nonce]
+        if refusal:
+            raise Refused(refusal)
+
+    def take(self, answers: Iterable[Answer]) -> None:
+        """Take in what the plan tells of presses; called in another thread than :meth:`send`."""
+        for answer in answers:
+            loop, future = self._waiting.get(answer.nonce, (None, None))
+            if loop is not None:
+                loop.call_soon_threadsafe(_settle, future, answer.refusal)
+
+
+def _settle(future: asyncio.Future[str], refusal: str) -> None:
+    if not future.done():
+        future.set_result(refusal)
 
 
 def serve(settings: Settings, shown: ConsoleState, send: SendInput) -> Console:
     """The page's server, at the port it had before if that is free: who has the page open finds it again after a restart."""
+    access = Access(Secrets.load(settings.work))
     if not settings.console_port and (before := _port(settings.work / ADDRESS)):
         try:
-            return Console(shown, send, host=settings.console_host, port=before)
+            return Console(shown, send, access=access, host=settings.console_host, port=before)
         except EnvironmentProblem:  # taken by now
             pass
-    return Console(shown, send, host=settings.console_host, port=settings.console_port)
+    return Console(shown, send, access=access, host=settings.console_host, port=settings.console_port)
 
 
 def _port(path: Path) -> int | None:
@@ -41,24 +99,28 @@ def _port(path: Path) -> int | None:
 
 def run(settings: Settings, stopping: Stopping) -> None:
     """Serve the page until asked to stop."""
+    raise_open_files()
+    sys.setswitchinterval(SWITCH_S)
     watch, shown = Watch(settings), ConsoleState()
     bus = Bus(settings.sockets, "console", TOPICS)
     mouth = Mouth(bus)
+    handover = Handover(mouth)
     eyes = Eyes(watch.task, settings.rings, max_age_s=1.0)
     eyes.start()
     beat = show = look = 0.0
-    with serve(settings, shown, mouth.say) as console:
+    with serve(settings, shown, handover.send) as console:
         durable.write_json(settings.work / ADDRESS, {"url": console.url})
-        print(f"operator's page: {console.url}", flush=True)
         while not stopping:
             for message in bus.poll(POLL_S):
                 watch.take(message)
+            handover.take(watch.plan.get("answers", ()))
+            mouth.flush()
             now = time.monotonic()
             if now - beat > BEAT_S:
                 beat = now
                 if not console.alive:  # no page, no beat: an operator who cannot stop the arm is not there
                     raise EnvironmentProblem("the operator's page has ended", remedy="the supervisor starts it again; look into its log")
-                mouth.beat(stopped=watch.plan.get("state") is State.ESTOP)
+                mouth.beat(stopped=watch.plan.get("state") is State.ESTOP, pages=console.pages)
             if now - show > SHOW_S:
                 show = now
                 watch.look()

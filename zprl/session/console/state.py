@@ -6,8 +6,7 @@ import re
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -15,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, computed_field
 
 from zprl.errors import DataError
 from zprl.evaluation.intervals import wilson
-from zprl.session.inputs import EpisodeNumber, Moment
+from zprl.session.inputs import EpisodeNumber, Moment, Nonce, Seq, Stamp
 from zprl.session.signals import LABELS, Input, Label, PhaseKind, State
 
 WINDOW = 40
@@ -83,6 +82,7 @@ class EpisodeRow(Part):
     number: EpisodeNumber
     phase: PhaseKind
     label: Label | None = Field(None, description="Null: nobody has said yet.")
+    author: Word | None = Field(None, description="Who gave the label; null: a program, or it is not known.")
     steps: Count = 0
     seconds: Amount = 0.0
     stop: Word = Field("", description="Why it ended.")
@@ -97,6 +97,13 @@ class Curve(Part):
     name: Word
     x: Word = Field(description="What runs along x.")
     points: tuple[tuple[Finite, Finite], ...] = Field((), max_length=2000)
+
+
+class Answer(Part):
+    """What became of a press."""
+
+    nonce: Nonce
+    refusal: Line = Field("", description="Why it had no effect; empty when it had one.")
 
 
 class LimitRow(Part):
@@ -131,6 +138,9 @@ class Snapshot(Part):
     task: Word
     simulated: bool = Field(description="True for a double: nothing can be hurt.")
     mode: Literal["async", "sync"]
+    seq: Seq = Field(description="Number of the present situation, which a press names.")
+    at: Stamp = Field(description="When the session told of it, on the session's clock [s]; a press names it, too.")
+    answers: tuple[Answer, ...] = Field((), max_length=64, description="What became of the newest presses.")
     state: State
     episode: EpisodeNumber = Field(description="The open one, or the next.")
     phase: PhaseKind | None = Field(description="Of that episode; null: the plan is done.")
@@ -144,6 +154,7 @@ class Snapshot(Part):
         description="What a label pressed now is about: the open episode, else the oldest without label."
     )
     paused: bool = False
+    behind: bool = Field(False, description="Whether the next episode waits for the learner.")
     weights: Count | None = Field(None, description="Version of the weights in use; null: the start policy.")
     clips: Count = Field(0, description="Of the running episode.")
     arms: tuple[ArmHealth, ...] = Field((), max_length=8)
@@ -162,7 +173,7 @@ class Snapshot(Part):
         stopped = self.state in (State.ESTOP, State.FAULT)
         found = [Input.ESTOP]
         found += [kind for kind in LABELS if self.label_episode is not None]
-        found += [Input.RESET_DONE] if self.state is State.AWAIT_RESET else []
+        found += [Input.RESET_DONE] if self.state is State.AWAIT_RESET and not self.behind else []
         found += [Input.RESUME if self.paused else Input.PAUSE] if not stopped and self.state is not State.DONE else []
         found += [Input.CLEAR] if stopped else []
         return tuple(found)
@@ -194,7 +205,7 @@ class Snapshot(Part):
     @property
     def moment(self) -> Moment:
         """What a key or a pedal needs to know."""
-        return Moment(self.episode, self.label_episode, self.paused)
+        return Moment(self.episode, self.label_episode, self.paused, self.seq, self.at)
 
 
 def _success(labels: Collection[Label | None]) -> Success:
@@ -241,7 +252,6 @@ class ConsoleState:
         self._stamp = -float("inf")
         self._seq = 0
         self._frames: dict[str, Frame] = {}
-        self._watchers = 0
 
     # -- the session's side ------------------------------------------------------------------------------------------
 
@@ -267,11 +277,6 @@ class ConsoleState:
                 raise DataError(f"more than {MAX_CAMERAS} cameras", remedy="show fewer")
             self._frames[camera] = Frame(jpeg, self._clock())
 
-    @property
-    def watchers(self) -> int:
-        """Pages that are open now: whether anybody is there."""
-        return self._watchers
-
     # -- the page's side ---------------------------------------------------------------------------------------------
 
     @property
@@ -295,14 +300,3 @@ class ConsoleState:
             frames = ",".join(f'"{name}":{now - frame.stamp:.3f}' for name, frame in self._frames.items())
             body = f',"snapshot":{self._json}' if self._seq != known else ""
             return self._seq, f'{{"seq":{self._seq},"age_s":{age},"frames":{{{frames}}}{body}}}'
-
-    @contextmanager
-    def watching(self) -> Iterator[None]:
-        """Count a page while its stream is open."""
-        with self._lock:
-            self._watchers += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._watchers -= 1

@@ -16,12 +16,12 @@ from zprl.errors import DataError
 from zprl.robot.base import Mode
 from zprl.robot.events import Event, Level
 from zprl.robot.limits import Limits
+from zprl.session import conditions
 from zprl.session.bus import Message
 from zprl.session.child import Settings
-from zprl.session.console.state import ArmHealth, Curve, EpisodeRow, EventRow, Gauge, Heartbeat, LimitRow, Snapshot
-from zprl.session.signals import Label, PhaseKind, State
+from zprl.session.console.state import Answer, ArmHealth, Curve, EpisodeRow, EventRow, Gauge, Heartbeat, LimitRow, Snapshot
+from zprl.session.signals import CONFIRM_CELL, Label, PhaseKind, State
 from zprl.session.store import SessionStore
-from zprl.session.task import RealTask
 
 SILENT_S = 2.0
 """From here on a process, or what it last said, counts as silent."""
@@ -56,10 +56,12 @@ class Watch:
 
     def __init__(self, settings: Settings, *, clock: Callable[[], float] = time.monotonic, wall: Callable[[], float] = time.time) -> None:
         self.settings, self.clock, self.wall = settings, clock, wall
-        self.task = RealTask.load(settings.session / "task.yaml")
+        self.conditions = settings.conditions()
+        self.task = self.conditions.task
         self.store = SessionStore.open(settings.session)
-        limits = Limits.load(settings.session / "limits.yaml")
-        self.arm_limits, self.digest, self.limits = limits.arms, limits.digest(), tuple(_limit_rows(limits))
+        self.limits = tuple(_limit_rows(self.conditions.limits))
+        self.in_force: dict[str, str] = {}
+        """Digests of the task and the limits that the driver runs with."""
         self.rows: dict[int, EpisodeRow] = {}
         self.broken: set[int] = set()
         self.plan: dict[str, Any] = {}
@@ -106,6 +108,7 @@ class Watch:
                 self.weights = int(body["version"]) if int(body["version"]) >= 0 else None
             case "beat" if message.sender == "driver":
                 self.stopped = bool(body["stopped"])
+                self.in_force = {str(name): str(digest) for name, digest in body["digests"].items()}
 
     def _follow(self, body: dict[str, Any]) -> None:
         reset = body["reset"] or {}
@@ -117,10 +120,23 @@ class Watch:
             "pending": [int(number) for number in body["pending"]],
             "prompt": str(body["prompt"]),
             "paused": bool(body["paused"]),
+            "behind": bool(body["behind"]),
+            "reason": str(body["reason"]),
+            "seq": int(body["seq"]),
+            "at": float(body["at"]),
+            "answers": tuple(Answer(nonce=answer["nonce"], refusal=answer["refusal"][:500]) for answer in body["answers"]),
             "start": int(reset["start_number"]) if reset.get("evaluation") else None,
         }
         if self.plan["state"] not in STOPPED:
             self.fault = ""
+        if body["digests"] != self.conditions.digests:
+            self._tightened(body["digests"])
+
+    def _tightened(self, digests: dict[str, str]) -> None:
+        """Show the limits that the supervisor has put in force."""
+        new = conditions.load(self.settings.session)
+        new.check(digests)
+        self.conditions, self.limits = new, tuple(_limit_rows(new.limits))
 
     def _state(self, body: dict[str, Any]) -> None:
         health, before = body["health"], self.state
@@ -161,16 +177,23 @@ class Watch:
     def look(self) -> None:
         """Episodes and labels, as they are on the disk: no lost message can make the page wrong about them."""
         try:
-            labels = self.store.labels.current()
-        except DataError as error:  # told, and no reason to take the e-stop away
+            self._read_disk()
+        except OSError as error:  # no file can be opened, say: no reason to take the e-stop away
+            self._note(Event("disk_not_read", Level.NOTE, str(error)[:500]), self.wall())
+
+    def _read_disk(self) -> None:
+        try:
+            labels = {line.episode: line for line in self.store.labels.in_order()}
+        except DataError as error:
             self._note(Event("labels_damaged", Level.NOTE, error.message[:500]), self.wall())
             return
         for number in self.store.numbers():
-            row, label = self.rows.get(number), labels.get(number)
-            if number in self.broken or (row is not None and row.label == label):
+            row, line = self.rows.get(number), labels.get(number)
+            known = {"label": Label(line.label), "author": line.author} if line else {"label": None, "author": None}
+            if number in self.broken or (row is not None and (row.label, row.author) == (known["label"], known["author"])):
                 continue
             if row is not None:
-                self.rows[number] = row.model_copy(update={"label": Label(label) if label else None})
+                self.rows[number] = row.model_copy(update=known)
                 continue
             try:
                 facts = self.store.episode(number).facts
@@ -181,7 +204,7 @@ class Watch:
             self.rows[number] = EpisodeRow(
                 number=number,
                 phase=facts.phase,
-                label=label,
+                **known,
                 steps=facts.steps,
                 seconds=facts.robot_s,
                 stop=facts.stop_reason[:60],
@@ -235,6 +258,10 @@ class Watch:
             task=self.store.header.task[:60],
             simulated=self.settings.twin is not None,
             mode=config.mode,
+            seq=plan["seq"],
+            at=plan["at"],
+            answers=plan["answers"],
+            behind=plan["behind"],
             state=state,
             episode=plan["next"],
             phase=None if state is State.DONE else kind,
@@ -259,7 +286,7 @@ class Watch:
             curves=tuple(self._curves()),
             cameras=tuple(self.task.images),
             limits=self.limits,
-            limits_digest=self.digest,
+            limits_digest=self.in_force.get("limits", ""),
         )
 
     def _phase(self, rows: tuple[EpisodeRow, ...]) -> PhaseKind:
@@ -279,8 +306,10 @@ class Watch:
         match state:
             case State.ESTOP:
                 return "The e-stop is pressed. Make the scene safe, then clear the stop."
+            case State.FAULT if self.plan["reason"] == CONFIRM_CELL:
+                return f"{CONFIRM_CELL}, then clear the stop."
             case State.FAULT:
-                why = f"Stopped: {self.fault}." if self.fault else "Stopped."
+                why = f"Stopped: {self.fault or self.plan['reason']}."
                 return f"{why} If it does not go on by itself, make the scene safe, then clear the stop."
             case State.HOMING:
                 return "The arm moves to its home pose. Keep clear."
@@ -291,7 +320,8 @@ class Watch:
             case State.DONE:
                 return "All episodes of the plan are done."
             case State.AWAIT_RESET:
-                return self.task.reset + (f" Start position {self.plan['start']}." if self.plan["start"] is not None else "")
+                place = f" Start position {self.plan['start']}." if self.plan["start"] is not None else ""
+                return self.task.reset + place + (" Then wait for the learner." if self.plan["behind"] else "")
             case State.AWAIT_LABEL:
                 return f"What was episode {self._to_label()} worth? {self.task.label.rule}"
             case State.IDLE:
@@ -303,7 +333,7 @@ class Watch:
     def _arm(self, prefix: str, *, acting: bool) -> ArmHealth:
         """One arm.  The driver tells its state while the policy acts only; older numbers are not shown as if they were new."""
         fresh = acting and self._lately("driver", "state")
-        features, limits = self.state["features"] if fresh else {}, self.arm_limits[prefix]
+        features, limits = self.state["features"] if fresh else {}, self.conditions.limits.arms[prefix]
         gauges = []
         for name, letter, limit, unit in (("force", "f", limits.force, "N"), ("torque", "t", limits.torque, "Nm")):
             parts = [features.get(f"{prefix}ee.{letter}{axis}") for axis in "xyz"]

@@ -1,0 +1,227 @@
+"""The guard before every server that zprl starts (ASGI): Host, Origin, and a login by link.
+
+MLflow has no login, so the guard demands one: a cookie, or ``Authorization: Bearer``.  Prefect
+checks a login itself; its page keeps it in the browser's storage, and the guard puts it there.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import secrets
+import time
+from collections.abc import Mapping
+from http.cookies import CookieError, SimpleCookie
+from importlib.resources import files
+from typing import TYPE_CHECKING
+
+from zprl.local_servers import HOST
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+LOGIN, SCRIPT, TICKET = "/zprl/login", "/zprl/login.js", "/zprl/ticket"
+"""Paths of the guard's own, on every server."""
+TICKET_S = 3600.0
+BODY_BYTES = 2000
+POLICY = ("default-src 'none'", "script-src 'self'", "connect-src 'self'", "frame-ancestors 'none'")
+HEADERS = {
+    "content-security-policy": "; ".join(POLICY),
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cache-control": "no-store",
+}
+HELP = "Run `zprl ui --link` in the project's folder: it prints links that open its pages."
+_HEALTH = "/health"
+_FILES = {LOGIN: ("login.html", "text/html"), SCRIPT: ("login.js", "text/javascript")}
+
+
+class Guard:
+    """Passes on what comes from this machine's own pages and clients.
+
+    Args:
+        app: The server.
+        port: Where it listens; another Host or Origin is refused.
+        login: The secret of this start.
+        storage: What a browser that logs in keeps in its local storage.  ``None`` gives it a cookie,
+            which is then demanded.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        port: int,
+        login: str,
+        storage: Mapping[str, str] | None = None,
+    ) -> None:
+        self._app = app
+        self._hosts = (f"{HOST}:{port}", f"localhost:{port}")
+        self._login = login
+        self._storage = storage
+        self._cookie_name = f"zprl-{port}"  # browsers send a cookie to all ports of a host
+        self._cookie = secrets.token_urlsafe(32)
+        self._tickets: dict[str, float] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+
+        headers, path = _Headers(scope), scope["path"]
+        if (problem := self._foreign(scope, headers)) is not None:
+            await _refuse(scope, send, *problem)
+        elif path in (LOGIN, SCRIPT, TICKET) and scope["type"] == "http":
+            await self._own_page(scope, headers, receive, send)
+        elif self._storage is None and path != _HEALTH and not self._logged_in(headers):
+            text = f"This page needs a login.  {HELP}"
+            await _refuse(scope, send, 401, text, {"www-authenticate": "Bearer"})
+        else:
+            await self._app(scope, receive, _unframed(send))
+
+    # -- who asks ----------------------------------------------------------------------------------
+
+    def _foreign(self, scope: Scope, headers: _Headers) -> tuple[int, str] | None:
+        """Return status and reason where a request is not this server's, or another site's."""
+        host = headers.only("host")
+        if host not in self._hosts:
+            return 421, f"This server is http://{self._hosts[0]}."
+
+        other = 403, "Another site's page may not use this server."
+        if headers.only("origin") not in (None, f"http://{host}"):
+            return other
+        # Browsers send no Origin with images, scripts and links.  Only a link that a person follows
+        # may lead here from elsewhere.
+        if headers.only("sec-fetch-site") in ("cross-site", "same-site"):
+            asked = (headers.only("sec-fetch-mode"), headers.only("sec-fetch-dest"))
+            link = scope.get("method") == "GET" and asked == ("navigate", "document")
+            return None if link else other
+        return None
+
+    def _logged_in(self, headers: _Headers) -> bool:
+        if self._bears(headers):
+            return True
+        try:
+            cookie = SimpleCookie(headers.only("cookie") or "").get(self._cookie_name)
+        except CookieError:
+            return False
+        return cookie is not None and _same(cookie.value, self._cookie)
+
+    def _bears(self, headers: _Headers) -> bool:
+        scheme, _, given = (headers.only("authorization") or "").partition(" ")
+        return scheme == "Bearer" and _same(given, self._login)
+
+    # -- logging in --------------------------------------------------------------------------------
+
+    async def _own_page(
+        self,
+        scope: Scope,
+        headers: _Headers,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        method, path = scope["method"], scope["path"]
+        if method == "GET" and path in _FILES:
+            name, kind = _FILES[path]
+            await _answer(send, 200, files("pipelines").joinpath(name).read_bytes(), kind)
+        elif method == "POST" and path == LOGIN and headers.only("origin") is not None:
+            await self._redeem(await _body(receive), send)
+        elif method == "POST" and path == TICKET and self._bears(headers):
+            await _answer_json(send, 200, {"ticket": self._new_ticket()})
+        else:
+            await _refuse(scope, send, 403, f"This needs a link that works once.  {HELP}")
+
+    def _new_ticket(self) -> str:
+        now = time.monotonic()
+        self._tickets = {ticket: end for ticket, end in self._tickets.items() if end > now}
+        ticket = secrets.token_urlsafe(32)
+        self._tickets[ticket] = now + TICKET_S
+        return ticket
+
+    async def _redeem(self, body: bytes, send: Send) -> None:
+        """Log a browser in, once for each ticket."""
+        try:
+            end = self._tickets.pop(str(json.loads(body)["ticket"]), 0.0)
+        except (ValueError, KeyError, TypeError, RecursionError):
+            end = 0.0
+
+        if end <= time.monotonic():
+            await _answer_json(send, 403, {})
+        elif self._storage is not None:
+            await _answer_json(send, 200, {"storage": self._storage})
+        else:
+            cookie = f"{self._cookie_name}={self._cookie}; Path=/; HttpOnly; SameSite=Strict"
+            await _answer_json(send, 200, {"storage": {}}, {"set-cookie": cookie})
+
+
+class _Headers:
+    """Headers of a request; one that is given twice is worth nothing."""
+
+    def __init__(self, scope: Scope) -> None:
+        self._pairs: list[tuple[bytes, bytes]] = scope["headers"]
+
+    def only(self, name: str) -> str | None:
+        """Return a header's value, ``None`` where there is none, empty where there are several."""
+        found = [value.decode("latin-1") for key, value in self._pairs if key == name.encode()]
+        return (found[0] if len(found) == 1 else "") if found else None
+
+
+def _same(given: str, known: str) -> bool:
+    return hmac.compare_digest(given.encode(errors="replace"), known.encode())
+
+
+async def _body(receive: Receive) -> bytes:
+    data, more = b"", True
+    while more and len(data) <= BODY_BYTES:
+        message = await receive()
+        data += message.get("body", b"")
+        more = bool(message.get("more_body", False))
+    return data
+
+
+def _unframed(send: Send) -> Send:
+    """Add to every answer that no other site may show it in a frame."""
+
+    async def wrapped(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            policy = (b"content-security-policy", b"frame-ancestors 'self'")
+            message["headers"] = [*message.get("headers", []), policy]
+        await send(message)
+
+    return wrapped
+
+
+async def _refuse(
+    scope: Scope,
+    send: Send,
+    status: int,
+    text: str,
+    headers: Mapping[str, str] | None = None,
+) -> None:
+    if scope["type"] == "websocket":
+        await send({"type": "websocket.close", "code": 1008})
+    else:
+        await _answer(send, status, f"{text}\n".encode(), "text/plain", headers)
+
+
+async def _answer_json(
+    send: Send,
+    status: int,
+    value: object,
+    headers: Mapping[str, str] | None = None,
+) -> None:
+    await _answer(send, status, json.dumps(value).encode(), "application/json", headers)
+
+
+async def _answer(
+    send: Send,
+    status: int,
+    body: bytes,
+    kind: str,
+    headers: Mapping[str, str] | None = None,
+) -> None:
+    facts = {"content-type": f"{kind}; charset=utf-8", "content-length": str(len(body))}
+    pairs = {**HEADERS, **facts, **(headers or {})}.items()
+    encoded = [(key.encode(), value.encode()) for key, value in pairs]
+    await send({"type": "http.response.start", "status": status, "headers": encoded})
+    await send({"type": "http.response.body", "body": body})

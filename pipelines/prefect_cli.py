@@ -1,0 +1,38 @@
+"""``zprl prefect ARGUMENTS``: Prefect's command line with this folder's server and login."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from pipelines import environment
+
+ROBOT_POOL = "robot"
+"""The work pool whose worker stands beside a robot (prefect.yaml)."""
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run a command of Prefect's, in this process.
+
+    Raises:
+        EnvironmentProblem: the command is about the robot's pool, and the server demands no login.
+        SystemExit: with the command's exit code.
+    """
+    environment.prepare()
+    from prefect.cli import app
+    from prefect.settings import PREFECT_API_URL
+
+    from pipelines import servers
+
+    servers.embed()
+    api = PREFECT_API_URL.value()
+    if api and about_the_robot(arguments):
+        servers.demand_login(api)
+    sys.argv = ["prefect", *arguments]
+    app()
+
+
+def about_the_robot(arguments: Sequence[str]) -> bool:
+    """Return whether a command makes, changes or serves the pool of the robot."""
+    named = any(word.rpartition("=")[2] == ROBOT_POOL for word in arguments)
+    return named and any(noun in arguments for noun in ("work-pool", "worker"))

@@ -1,0 +1,358 @@
+"""Strangers who flood the operator's page: a real server, real sockets, few files.  The e-stop must go through."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import selectors
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from zprl.robot.events import Level
+from zprl.session.console import limits
+from zprl.session.console.access import Access, Secrets
+from zprl.session.console.connections import Connections
+from zprl.session.inputs import OperatorInput
+from zprl.session.mouth import STOP_GAP_S, STOP_REPEATS, Mouth
+from zprl.session.signals import Input
+
+ROOT = Path(__file__).parents[2]
+FILES = 1024
+SERVE = """
+import contextlib, os, resource, sys, time
+from zprl.session.console.access import Access, Secrets
+from zprl.session.console.serve import Console
+from zprl.session.console.state import ConsoleState
+resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv[2]),) * 2)
+taken = []
+with Console(ConsoleState(), taken.append, access=Access(Secrets.model_validate_json(sys.argv[1]))) as console:
+    print(console.url, flush=True)
+    os.dup2(2, 1)
+    while console.alive:
+        time.sleep(0.2)
+        with contextlib.suppress(OSError), open("pages", "w") as file:
+            file.write(str(console.pages))
+"""
+
+
+class Page:
+    """A page in a process of its own."""
+
+    def __init__(self, folder: Path, files: int) -> None:
+        self.log, self.folder = folder / "log", folder
+        self.secrets = Secrets.make()
+        self.access = Access(self.secrets)
+        environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+        with open(self.log, "wb") as log:
+            command = [sys.executable, "-c", SERVE, self.secrets.model_dump_json(), str(files)]
+            self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, cwd=folder, env=environ)
+        self.port = int(self.process.stdout.readline().rsplit(b":", 1)[1].strip(b"/\n"))
+
+    def request(self, path: str, body: str = "", more: str = "") -> bytes:
+        origin = f"127.0.0.1:{self.port}"
+        head = f"{'POST' if body else 'GET'} {path} HTTP/1.1\r\nHost: {origin}\r\nOrigin: http://{origin}\r\n{more}"
+        return f"{head}Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
+
+    def stop(self, nonce: str = "n-12345678") -> bytes:
+        return self.request("/input", json.dumps({"kind": "estop", "nonce": nonce}))
+
+    @property
+    def cookie(self) -> str:
+        return f"Cookie: {self.access.cookie}={self.access.cookie_for('anna')}\r\n"
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), 10)
+
+    def ask(self, data: bytes, line: socket.socket | None = None) -> int:
+        """Send a request and return the status."""
+        connection = line or self.connect()
+        connection.sendall(data)
+        answer, length = b"", 0
+        while b"\r\n\r\n" not in answer or len(answer.partition(b"\r\n\r\n")[2]) < length:
+            got = connection.recv(65536)
+            assert got, answer
+            answer += got
+            length = int(answer.partition(b"content-length: ")[2].split(b"\r\n")[0] or 0)
+        if line is None:
+            connection.close()
+        return int(answer.split()[1])
+
+    def size(self) -> int:
+        return self.log.stat().st_size
+
+
+@pytest.fixture
+def page(tmp_path: Path) -> Iterator[Page]:
+    page = Page(tmp_path, FILES)
+    yield page
+    page.process.kill()
+    page.process.wait()
+    page.process.stdout.close()
+
+
+@pytest.fixture
+def many_files() -> Iterator[None]:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if before[1] < 4096:
+        pytest.skip("this test opens 1,300 connections")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (4096, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def closed(connections: list[socket.socket], seconds: float) -> int:
+    """How many the server closes within so many seconds."""
+    found, end = 0, time.monotonic() + seconds
+    with selectors.DefaultSelector() as waiting:
+        for connection in connections:
+            waiting.register(connection, selectors.EVENT_READ)
+        while found < len(connections) and time.monotonic() < end:
+            for key, _ in waiting.select(0.2):
+                try:
+                    ended = not key.fileobj.recv(65536)
+                except OSError:
+                    ended = True
+                if ended:
+                    waiting.unregister(key.fileobj)
+                    found += 1
+    return found
+
+
+# -- connections -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("begun", ["", "POST /input HTTP/1.1\r\nHost: 127", "body"], ids=["idle", "half headers", "half bodies"])
+def test_more_connections_than_files_do_not_shut_the_stop_out(page: Page, many_files: None, begun: str) -> None:
+    first = page.stop()[:-4] if begun == "body" else begun.encode()
+    with ExitStack() as stack:
+        logged_in = stack.enter_context(page.connect())
+        assert page.ask(page.request("/nothing", more=page.cookie), logged_in) == 404
+        held = []
+        for _ in range(1300):
+            held.append(stack.enter_context(page.connect()))
+            held[-1].sendall(first)
+        for number in range(5):
+            began = time.monotonic()
+            assert page.ask(page.stop(f"stop-{number:05}")) == 200
+            assert time.monotonic() - began < 2
+        assert page.ask(page.request("/nothing", more=page.cookie), logged_in) == 404  # it was never closed
+        assert closed(held, 30) == len(held)
+        assert page.ask(page.request("/nothing", more=page.cookie), logged_in) == 404
+    assert page.process.poll() is None
+    assert page.size() < 10_000
+
+
+def test_a_server_without_files_goes_on_and_says_so_in_a_line(tmp_path: Path) -> None:
+    page = Page(tmp_path, 64)  # fewer than its smallest number of connections
+    try:
+        with ExitStack() as stack:
+            for _ in range(150):
+                stack.enter_context(page.connect())
+            time.sleep(3)
+        end = time.monotonic() + 20
+        while True:
+            try:
+                assert page.ask(page.stop()) == 200
+                break
+            except (OSError, AssertionError):
+                assert time.monotonic() < end
+                time.sleep(0.2)
+        assert page.process.poll() is None
+        assert page.size() < 10_000
+    finally:
+        page.process.kill()
+        page.process.wait()
+        page.process.stdout.close()
+
+
+def test_garbage_and_websockets_leave_no_trace_in_the_log(page: Page) -> None:
+    upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: x\r\nSec-WebSocket-Version: 13\r\n"
+    for number in range(100):
+        assert page.ask(page.request("/", more=upgrade)) == 403
+        assert page.ask(b"\x16\x03\x01 garbage\r\n\r\n") == 400
+        with page.connect() as connection:  # two requests at once, and gone
+            connection.sendall(page.stop(f"first-{number:04}") + page.stop(f"other-{number:04}"))
+    assert page.ask(page.stop()) == 200
+    assert page.size() == 0
+
+
+def test_the_oldest_of_the_largest_crowd_is_closed_first() -> None:
+    class Line:
+        busy = trusted = False
+
+        def __init__(self, sender: str) -> None:
+            self.sender = sender
+
+        def abort(self) -> None:
+            gone.append(self)
+            everybody.remove(self)
+
+    gone: list[Line] = []
+    everybody = Connections(lambda data: False, most=5)
+    operator, login, crowd = Line("10.0.0.1"), Line("10.0.0.2"), [Line("10.0.0.9") for _ in range(50)]
+    for line in (login, operator):
+        everybody.add(line)
+    everybody.trust(login)
+    for line in crowd:
+        everybody.add(line)
+    assert gone == crowd[:-3]
+    assert len(everybody) == 5
+    for sender in range(50):  # many addresses with one connection each
+        everybody.add(Line(f"10.1.0.{sender}"))
+    assert login not in gone
+    assert len(everybody) == 5
+
+
+def test_pages_are_counted_while_somebody_has_them_open(page: Page) -> None:
+    def pages(wanted: str) -> bool:
+        end = time.monotonic() + 20
+        while (found := (page.folder / "pages").read_text() if (page.folder / "pages").exists() else "") != wanted:
+            if time.monotonic() > end:
+                return False
+            time.sleep(0.1)
+        return found == wanted
+
+    assert pages("0")
+    assert page.ask(page.request("/stream")) == 401
+    with page.connect() as stream:
+        assert page.ask(page.request("/stream", more=page.cookie), stream) == 200
+        assert pages("1")
+    assert pages("0")
+
+
+def test_the_newest_page_of_a_login_closes_its_oldest(page: Page) -> None:
+    cookie = page.cookie
+    with ExitStack() as stack:
+        lines = [stack.enter_context(page.connect()) for _ in range(20)]
+        for line in lines:
+            assert page.ask(page.request("/stream", more=cookie), line) == 200
+        assert closed(lines[:4], 10) == 4
+        assert closed(lines[4:], 1) == 0
+    assert page.size() == 0
+
+
+# -- a flood of stops ------------------------------------------------------------------------------------------------
+
+
+class Bus:
+    def __init__(self) -> None:
+        self.inputs: list[dict] = []
+        self.beats: list[dict] = []
+
+    def publish(self, topic: str, body: dict) -> None:
+        {"input": self.inputs, "beat": self.beats}[topic].append(body)
+
+
+def stop(number: int) -> OperatorInput:
+    return OperatorInput(kind=Input.ESTOP, nonce=f"stop-{number}", source="console")
+
+
+@pytest.fixture
+def mouth() -> tuple[Mouth, Bus, list[float]]:
+    bus, clock = Bus(), [0.0]
+    return Mouth(bus, lambda: clock[0]), bus, clock
+
+
+def test_a_flood_of_stops_is_few_messages_of_one_press(mouth: tuple[Mouth, Bus, list[float]]) -> None:
+    speaker, bus, clock = mouth
+    for number in range(5000):  # five seconds, confirmed after half a second
+        clock[0] = number / 1000
+        speaker.say(stop(number))
+        if number % 20 == 0:
+            speaker.flush()
+        if number % 200 == 0:
+            speaker.beat(stopped=number > 500, pages=1)
+    assert len(bus.inputs) <= 5 / STOP_GAP_S + 10
+    assert {body["nonce"] for body in bus.inputs} == {"stop-0"}
+    assert len(speaker._said) == 0
+    assert bus.beats[0] == {"pages": 1}
+
+
+def test_the_first_stop_is_said_at_once_and_the_last_is_never_lost(mouth: tuple[Mouth, Bus, list[float]]) -> None:
+    speaker, bus, clock = mouth
+    speaker.say(stop(1))
+    assert len(bus.inputs) == 1
+    clock[0] = 0.01
+    speaker.say(stop(2))
+    speaker.flush()
+    assert len(bus.inputs) == 1
+    clock[0] = STOP_GAP_S
+    speaker.flush()
+    assert len(bus.inputs) == 2
+
+
+def test_a_stop_after_the_clearing_of_another_is_a_new_one(mouth: tuple[Mouth, Bus, list[float]]) -> None:
+    speaker, bus, clock = mouth
+    speaker.say(stop(1))
+    speaker.beat(stopped=True)
+    speaker.beat(stopped=False)
+    clock[0] = 10.0
+    speaker.say(stop(2))
+    assert bus.inputs[-1]["nonce"] == "stop-2"
+    speaker.beat(stopped=True)
+    clock[0] = 20.0
+    speaker.say(stop(3))  # between the clearing and the beat that notices it
+    before = len(bus.inputs)
+    for _ in range(STOP_REPEATS + 10):
+        speaker.beat(stopped=False)
+    assert len(bus.inputs) == before + STOP_REPEATS  # until it is confirmed, or for half a minute
+
+
+def test_thousands_of_stops_leave_memory_and_log_as_they_were(page: Page) -> None:
+    def memory() -> int:
+        return int(Path(f"/proc/{page.process.pid}/status").read_text().split("VmRSS:")[1].split()[0])
+
+    def press(number: int) -> None:
+        assert page.ask(page.request("/input", json.dumps({"kind": "estop", "nonce": f"stop-{number:06}"}), page.cookie), line) == 200
+
+    with page.connect() as line:
+        for number in range(500):
+            press(number)
+        before = memory()
+        for number in range(500, 4000):
+            press(number)
+        assert memory() - before < 10_000  # kB; the test's own list of presses is in there
+    assert page.size() == 0
+
+
+# -- the disk --------------------------------------------------------------------------------------------------------
+
+
+def test_a_disk_that_cannot_be_read_is_told_and_the_page_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    from zprl.session.console.watch import Watch
+
+    class Broken:
+        def in_order(self) -> list:
+            raise OSError(24, "Too many open files")
+
+    watch = Watch.__new__(Watch)
+    watch.store = type("Store", (), {"labels": Broken()})()
+    watch.events, watch.wall = __import__("collections").deque(maxlen=5), lambda: 0.0
+    watch.look()
+    assert [(row.kind, row.level) for row in watch.events] == [("disk_not_read", Level.NOTE.name.lower())]
+
+
+def test_a_process_may_open_as_many_files_as_the_system_allows() -> None:
+    command = "import resource; from zprl.session.console.limits import *; raise_open_files(); print(open_files())"
+
+    def few() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (256, 2000))
+
+    found = subprocess.run(
+        [sys.executable, "-c", command],
+        preexec_fn=few,
+        capture_output=True,
+        cwd=ROOT,
+        check=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert int(found.stdout) == 2000
+    assert limits.open_files() > 0

@@ -1,0 +1,119 @@
+"""Task and limits of a session: whatever is edited whenever, nothing is loosened."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests import session_factories as made
+from zprl.errors import ConfigError, DataError, ZprlError
+from zprl.robot.limits import Limits, _loosened
+from zprl.session import conditions
+from zprl.session.store import SessionStore
+from zprl.session.task import RealTask
+from zprl.session.verify import verify
+
+
+def make_session(folder: Path) -> Path:
+    path = folder / "session"
+    return made.write_session(path, labels=("failure", "success", "success"))
+
+
+@pytest.fixture
+def session(tmp_path: Path) -> Path:
+    return make_session(tmp_path)
+
+
+def test_the_digests_are_of_what_was_loaded(session: Path) -> None:
+    under = conditions.load(session)
+    assert under.digests["limits"] == under.limits.digest()
+    assert under.history == (under.limits.digest(),)
+    under.check(under.digests)
+    for wrong in ({}, under.digests | {"task": "0" * 64}, under.digests | {"limits": "0" * 64}):
+        with pytest.raises(DataError, match="not those of the running session"):
+            under.check(wrong)
+
+
+@pytest.mark.parametrize("name", ["limits.yaml", "task.yaml"])
+def test_an_edited_file_is_refused(session: Path, name: str) -> None:
+    path = session / name
+    path.write_text(path.read_text() + "\n# nothing but a comment\n")
+    with pytest.raises(DataError, match="not the one the session began with"):
+        conditions.load(session)
+
+
+def test_tightening_is_kept_and_named(session: Path) -> None:
+    before = conditions.load(session)
+    change = conditions.change_of(before.limits, ["translation.speed=0.1", "recoveries.count=1"])
+    assert change == {"arms": {"": {"translation": {"speed": 0.1}}}, "recoveries": {"count": 1}}
+    after = conditions.tighten(session, change)
+    assert after.limits.arms[""].translation.speed == 0.1
+    assert after.history == (before.limits.digest(), after.limits.digest())
+    assert conditions.load(session).digests == after.digests != before.digests
+    assert verify(session) == []
+
+
+@pytest.mark.parametrize(
+    "words", ["translation.speed=9.9", "force=null", "workspace.high=[9,9,9]", "nonsense=1", "force", "force=[", "heartbeat_s={}", "="]
+)
+def test_what_would_loosen_or_is_no_limit_is_refused(session: Path, words: str) -> None:
+    before = conditions.load(session)
+    with pytest.raises(ConfigError):
+        conditions.tighten(session, conditions.change_of(before.limits, [words]))
+    assert conditions.load(session).digests == before.digests
+
+
+def test_two_arms_need_a_name() -> None:
+    limits = Limits.load(RealTask.load("insert_bills").limits_path)
+    with pytest.raises(ConfigError, match="which arm"):
+        conditions.change_of(limits, ["force=5"])
+    assert conditions.change_of(limits, ["force=5"], "left.") == {"arms": {"left.": {"force": 5}}}
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["{}", "[1]", "[[]]", '[{"arms": {"": {"force": 1e9}}}]', '[{"format_version": 2}]', "[" * 100_000, "", "null", "[{}", '"x"'],
+    ids=range(10),
+)
+def test_an_edited_list_of_changes_never_loosens(session: Path, text: str) -> None:
+    before = conditions.load(session)
+    (session / conditions.TIGHTENED).write_text(text)
+    try:
+        after = conditions.load(session)
+    except ZprlError:
+        return
+    assert not list(_loosened(before.limits, after.limits))
+
+
+def test_an_episode_under_limits_that_nobody_put_in_force_is_damage(session: Path) -> None:
+    conditions.tighten(session, {"arms": {"": {"force": 5.0}}})
+    digest = conditions.load(session).digests["limits"]
+    with SessionStore.open(session, write=True) as store:
+        writer = store.open_episode(4, limits_digest=digest)
+        made.Rows(4).write(writer)
+        writer.commit(made.facts("evaluate_after"))
+    assert verify(session) == []
+    (session / conditions.TIGHTENED).unlink()
+    assert "other limits" in str(verify(session)[0])
+
+
+VALUES = st.one_of(st.none(), st.booleans(), st.floats(allow_nan=False), st.integers(), st.lists(st.floats(-2, 2), max_size=3))
+NAMES = st.sampled_from(
+    ["force", "torque", "max_step", "tracking_clip", "measured_speed", "translation", "workspace", "keep_out", "debounce_ticks"]
+)
+
+
+LIMITS = Limits.load(RealTask.load("lift_cube").limits_path)
+
+
+@settings(max_examples=300, deadline=None)
+@given(made=st.lists(st.dictionaries(NAMES, st.one_of(VALUES, st.dictionaries(st.sampled_from(["speed", "high"]), VALUES)))))
+def test_no_list_of_changes_loosens_anything(made: list) -> None:
+    try:
+        after = conditions.applied(LIMITS, [{"arms": {"": change}} for change in made])[-1]
+    except ConfigError:
+        return
+    assert not list(_loosened(LIMITS, after))

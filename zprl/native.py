@@ -1,0 +1,41 @@
+"""Keeps torch from running native code that lies in the working folder.
+
+NVIDIA's cuSPARSELt, which torch loads, ends its library path (RUNPATH ``$ORIGIN:``) with an empty entry.  That is the working folder, and
+``libcuda.so.1`` is looked for there: beside downloaded recordings, a file of that name would be run by every command that imports torch.
+So the library is loaded before torch asks for it, while the working folder is ``/``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import sys
+from importlib.abc import MetaPathFinder
+from importlib.machinery import PathFinder
+from pathlib import Path
+
+LIBRARY = "nvidia/cusparselt/lib/libcusparseLt.so.0"
+"""Where torch finds it: beside its own folder."""
+
+
+class _BeforeTorch(MetaPathFinder):
+    """Finds no module; it notices when torch is about to be imported."""
+
+    def find_spec(self, fullname: str, path: object = None, target: object = None) -> None:
+        if fullname == "torch":
+            sys.meta_path.remove(self)
+            _load()
+
+
+def _load() -> None:
+    torch = PathFinder.find_spec("torch")
+    library = Path(torch.origin).absolute().parents[1] / LIBRARY if torch and torch.origin else Path()
+    if library.is_file():
+        with contextlib.suppress(OSError), contextlib.chdir("/"):  # torch itself says better why it does not load
+            ctypes.CDLL(str(library))
+
+
+def guard() -> None:
+    """Have the library loaded when torch is; at once is too early for commands that never need it."""
+    if sys.platform == "linux" and "torch" not in sys.modules:
+        sys.meta_path.insert(0, _BeforeTorch())

@@ -1,0 +1,115 @@
+"""Bound what strangers cost: rates, wrong guesses per address, lines in the log, open files."""
+
+from __future__ import annotations
+
+import ipaddress
+import resource
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+
+GUESSES = (0.2, 5)
+"""Wrong guesses of one address: per second, and at once."""
+ADDRESSES = 1024
+"""Addresses whose guesses are counted; the one that was quiet longest is forgotten first."""
+QUIET_S = 10.0
+"""Between two lines of one kind in the log."""
+
+
+class Bucket:
+    """A rate limit: ``rate`` per second, ``burst`` at once.
+
+    Args:
+        rate: [1/s].
+        burst: How many at once after a rest.
+        clock: Monotonic [s].
+    """
+
+    def __init__(self, rate: float, burst: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self.rate, self.burst, self.clock = rate, burst, clock
+        self._left, self._at = float(burst), clock()
+
+    def take(self) -> bool:
+        """Return whether one more is allowed now."""
+        now = self.clock()
+        self._left = min(self.burst, self._left + (now - self._at) * self.rate)
+        self._at = now
+        if self._left < 1:
+            return False
+        self._left -= 1
+        return True
+
+
+def group(address: str) -> str:
+    """Return what counts as one sender: an IPv4 address, or a /64 network of IPv6."""
+    try:
+        ip = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if isinstance(ip, ipaddress.IPv6Address) and not ip.is_loopback:
+        return str(ip.ipv4_mapped or ipaddress.ip_network((int(ip) >> 64 << 64, 64)))
+    return str(ip)
+
+
+class Guesses:
+    """Count wrong guesses per address; a right one never comes here.
+
+    Args:
+        say: Receives a line when an address has used up its guesses.
+        clock: Monotonic [s].
+    """
+
+    def __init__(self, say: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
+        self._say, self._clock = say, clock
+        self._buckets: OrderedDict[str, Bucket] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._buckets)
+
+    def wrong(self, address: str) -> bool:
+        """Count one; returns whether the address is still within its limit."""
+        sender = group(address)
+        bucket = self._buckets.get(sender) or Bucket(*GUESSES, self._clock)
+        self._buckets[sender] = bucket
+        self._buckets.move_to_end(sender)
+        if len(self._buckets) > ADDRESSES:
+            self._buckets.popitem(last=False)
+
+        within = bucket.take()
+        if not within:
+            self._say(f"wrong logins from {sender}")
+        return within
+
+
+class QuietLog:
+    """Print one line of a kind every :data:`QUIET_S` seconds at most, and how many it stands for.
+
+    Args:
+        write: Receives the lines.
+        clock: Monotonic [s].
+    """
+
+    def __init__(self, write: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
+        self._write, self._clock = write, clock
+        self._at, self._skipped = -QUIET_S, 0
+
+    def __call__(self, line: str) -> None:
+        now = self._clock()
+        if now - self._at < QUIET_S:
+            self._skipped += 1
+            return
+        more = f" ({self._skipped} like it since the last such line)" if self._skipped else ""
+        self._at, self._skipped = now, 0
+        self._write(f"console: {line[:300]}{more}")
+
+
+def raise_open_files() -> None:
+    """Let this process open as many files as the system allows it."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def open_files() -> int:
+    """Return how many files this process may have open."""
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return 2**20 if most == resource.RLIM_INFINITY else most
