@@ -82,7 +82,7 @@ def _end_with(server: LocalServer) -> None:
 
         end.poll()
         text = "the Prefect server of `zprl ui` has ended: stopping"
-        print(text, file=sys.stderr, flush=True)
+        terminal.say(text, err=True)
         os.kill(os.getpid(), signal.SIGTERM)
         # Stages stop at their next resume point.  Prefect would go on asking for its server.
         psutil.wait_procs(psutil.Process().children(recursive=True), timeout=STAGES_S)

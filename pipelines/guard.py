@@ -15,6 +15,8 @@ from http.cookies import CookieError, SimpleCookie
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
+from zprl import durable
+from zprl.errors import DataError
 from zprl.local_servers import HOST
 
 if TYPE_CHECKING:
@@ -141,8 +143,8 @@ class Guard:
     async def _redeem(self, body: bytes, send: Send) -> None:
         """Log a browser in, once for each ticket."""
         try:
-            end = self._tickets.pop(str(json.loads(body)["ticket"]), 0.0)
-        except (ValueError, KeyError, TypeError, RecursionError):
+            end = self._tickets.pop(str(durable.parse_json(body, "a ticket")["ticket"]), 0.0)
+        except (DataError, KeyError, TypeError):
             end = 0.0
 
         if end <= time.monotonic():

@@ -6,13 +6,13 @@ Its settings come as a line of JSON on standard input, so that the login is on n
 from __future__ import annotations
 
 import base64
-import json
 import os
 import signal
 import socket
 import sys
 from typing import TYPE_CHECKING, Any
 
+from zprl import durable
 from zprl.local_servers import HOST
 from zprl.parent import die_with_parent
 
@@ -78,7 +78,7 @@ def main() -> int:
     """Serve until SIGTERM, SIGINT, or the parent's end."""
     # Databases survive a SIGKILL, and it waits for no open page.
     die_with_parent(int(sys.argv[1]), signal.SIGKILL)
-    settings: dict[str, Any] = json.loads(sys.stdin.readline())
+    settings: dict[str, Any] = durable.parse_json(sys.stdin.readline(), "the settings")
     listener = socket.socket(fileno=settings["fd"])
     app = APPS[settings["name"]](settings["port"], settings["login"], **settings["more"])
 

@@ -370,7 +370,7 @@ def session_page() -> None:
     from pipelines.robot_session import WORK
     from zprl.session.console.access import page_link
 
-    typer.echo(page_link(WORK))
+    say(page_link(WORK))
 
 
 @session_app.command("show")

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from zprl.errors import DataError
 from zprl.session.bus import Message, decode, encode
+from zprl.session.console.access import Access, Secrets
 from zprl.session.console.app import Press, make_app
 from zprl.session.console.state import ConsoleState
 from zprl.session.inputs import OperatorInput
@@ -117,11 +118,11 @@ def bodies(chance: random.Random) -> bytes:
     """The body of a press, mutated."""
     kinds = ["estop", "clear", "success", "failure", "pause", "resume", "reset_done", "x", "", None, 1, ["estop"], {"a": 1}]
     values = [None, 0, 1, -1, 2**63, 10**30, 1.5, True, "1", [], {}, "x" * 5000, "\ud800", "\u202e", "a\nb"]
-    body = {"kind": chance.choice(kinds), "nonce": f"n-{chance.randrange(10**9):09}", "episode": chance.choice(values)}
+    body = {"kind": chance.choice(kinds), "nonce": f"n-{chance.randrange(10**9):09}", "episode": chance.choice(values), "seq": 1, "at": 1.0}
     if chance.random() < 0.3:  # a press as the page makes it
-        body |= {"kind": chance.choice(["estop", "pause", "reset_done", "success"]), "episode": 3}
+        body |= {"kind": chance.choice(["estop", "pause", "reset_done", "success"]), "episode": 3, "seq": 1, "at": 1.0}
         return json.dumps(body).encode()
-    for key in chance.sample(["confirmed", "seq", "nonce", "kind", "source", "__class__"], chance.randint(0, 3)):
+    for key in chance.sample(["confirmed", "seq", "at", "nonce", "kind", "source", "__class__"], chance.randint(0, 3)):
         body[key] = chance.choice(values)
     text = json.dumps(body).encode()
     return mutated(text, chance) if chance.random() < 0.5 else text
@@ -130,8 +131,10 @@ def bodies(chance: random.Random) -> bytes:
 @pytest.mark.filterwarnings("ignore")
 def test_a_mutated_request_is_answered_and_none_but_a_press_is_handed_over() -> None:
     session = Session()
-    # Whatever the page demands of whoever presses: a fault of the application is an exception here, and an answer of 500 elsewhere.
-    client = TestClient(make_app(ConsoleState(), session), base_url=BASE, headers={"Origin": BASE}, raise_server_exceptions=False)
+    access = Access(Secrets.make())
+    cookies = {access.cookie: access.cookie_for("anna")}
+    app = make_app(ConsoleState(), session, access)
+    client = TestClient(app, base_url=BASE, headers={"Origin": BASE}, cookies=cookies, raise_server_exceptions=False)
     chance = random.Random(21)
     paths = ["/input", "/input", "/input", "/login", "/", "/camera/x.jpg", "/camera/..%2f..%2fx.jpg", "/page.js", "/nowhere"]
     for number in range(REQUESTS):
@@ -156,7 +159,7 @@ def test_a_mutated_request_is_answered_and_none_but_a_press_is_handed_over() -> 
 
 
 def valid(body: bytes) -> Press | None:
-    """The press that a body is, if it is one."""
+    """The press that a body is, if it is one: by another parser than the application's."""
     try:
         return Press.model_validate_json(body)
     except ValidationError:

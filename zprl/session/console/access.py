@@ -30,6 +30,7 @@ from zprl.session.clock import now
 from zprl.session.console.limits import Guesses, QuietLog
 from zprl.session.inputs import Author, this_user
 from zprl.session.journal import lease
+from zprl.terminal import say
 
 TOKEN = "ZPRL_CONSOLE_TOKEN"  # noqa: S105 (the variable's name)
 MIN_TOKEN, MIN_DIFFERENT = 16, 6
@@ -150,7 +151,7 @@ class Access:
         self._key = hashlib.sha256(f"{made.run} {made.token}".encode()).digest()
         self._begun = clock()
         self._used: dict[str, float] = {}
-        self.guesses = Guesses(QuietLog(lambda line: print(line, flush=True)))
+        self.guesses = Guesses(QuietLog(say))
         # Browsers share cookies between the ports of a host: each run has a name of its own.
         self.cookie = "zprl_" + hashlib.sha256(f"cookie {made.run}".encode()).hexdigest()[:12]
 

@@ -18,6 +18,8 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from zprl import durable
+from zprl.errors import DataError
 from zprl.session.clock import now
 from zprl.session.console.access import COOKIE_S, Access
 from zprl.session.console.limits import Bucket
@@ -199,7 +201,9 @@ def make_app(
 
     async def press(request: Request) -> Response:
         try:
-            body = Press.model_validate_json(await request.body())
+            body = Press.model_validate(durable.parse_json(await request.body(), "a press"))
+        except DataError as error:
+            return no(422, error.message)
         except ValidationError as error:  # its message, not the input: what was sent is not echoed
             return no(422, str(error.errors()[0]["msg"])[:200])
         login = request.state.login

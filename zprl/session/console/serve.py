@@ -14,6 +14,7 @@ from zprl.session.console.limits import QuietLog
 from zprl.session.console.security import is_loopback
 from zprl.session.console.state import ConsoleState
 from zprl.session.console.streams import Streams
+from zprl.terminal import say
 
 LOOPBACK = "127.0.0.1"
 STOP_S = 5.0
@@ -62,7 +63,7 @@ class Console:
             ) from error
         number = self._socket.getsockname()[1]
         self.url = f"http://[{host}]:{number}/" if version == 6 else f"http://{host}:{number}/"
-        self._server = Server(app, self.access.known, QuietLog(lambda line: print(line, flush=True)))
+        self._server = Server(app, self.access.known, QuietLog(say))
         self._thread: threading.Thread | None = None
 
     @property
