@@ -426,12 +426,17 @@ def session_tighten(
     assignments: Annotated[list[str], typer.Argument(metavar="NAME=VALUE...", help="E.g. translation.speed=0.2 force=15")],
     arm: Annotated[str | None, typer.Option(help="Prefix of the arm, such as 'left.'; not needed where there is one.")] = None,
     path: Annotated[Path, typer.Option(help="The session's folder.")] = Path("session"),
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
     """Tighten limits of a session, also while it runs: the arm stops, then goes on under the new ones. Nothing is ever loosened."""
     from zprl.session import conditions
 
     before = conditions.load(path)
-    after = conditions.tighten(path, conditions.change_of(before.limits, assignments, arm))
+    change = conditions.change_of(before.limits, assignments, arm)
+    before.limits.tightened(change)
+    if not yes:
+        typer.confirm(f"{', '.join(assignments)}: no command takes this back for this session. Go on?", abort=True)
+    after = conditions.tighten(path, change)
     say(f"in force for the rest of the session: {', '.join(assignments)} (limits {after.digests['limits'][:16]})")
 
 

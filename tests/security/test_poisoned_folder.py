@@ -87,7 +87,7 @@ COMMANDS = {
     "session verify": ("", 0),
     "session label": ("1 success", 0),
     "session page": ("", 4),
-    "session tighten": ("force=1", 0),
+    "session tighten": ("--yes force=1", 0),
     "session export": ("exported", 0),
     "demos check": ("recorded.hdf5", 0),
     "demos inspect": ("lerobot", 0),

@@ -9,9 +9,11 @@ publishes its digests; a driver that has loaded anything else does not move.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -49,6 +51,18 @@ class Conditions:
             "task": hashlib.sha256(text.encode()).hexdigest(),
             "limits": self.limits.digest(),
         }
+
+    def check_tighter(self, new: Conditions) -> None:
+        """Refuse conditions that are not these with further changes.
+
+        Raises:
+            DataError: a change has gone or is another one now.
+        """
+        if new.history[: len(self.history)] != self.history or new.task != self.task:
+            raise DataError(
+                f"{TIGHTENED} has lost changes that are in force: the limits would be loosened",
+                remedy="restore it from a copy",
+            )
 
     def check(self, expected: Mapping[str, str]) -> None:
         """Refuse to go on under anything but what the supervisor has in force.
@@ -126,11 +140,25 @@ def tighten(session: Path, change: Mapping[str, Any]) -> Conditions:
     Raises:
         ConfigError: something is unknown or would be loosened; the limits stay as they were.
     """
+    with _locked(session):
+        return _tighten(session, change)
+
+
+def _tighten(session: Path, change: Mapping[str, Any]) -> Conditions:
     before = load(session)
     if before.limits.tightened(change).digest() == before.limits.digest():
         raise ConfigError("these limits are in force already", remedy="give tighter ones")
+    before.task.check_home(before.limits.tightened(change))
     durable.write_json(session / TIGHTENED, [*changes(session), dict(change)])
     return load(session)
+
+
+@contextmanager
+def _locked(session: Path) -> Iterator[None]:
+    """Let one process at a time change the limits; the file that is locked never changes."""
+    with (session / LIMITS).open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def change_of(limits: Limits, assignments: Sequence[str], arm: str | None = None) -> dict[str, Any]:
@@ -160,6 +188,8 @@ def change_of(limits: Limits, assignments: Sequence[str], arm: str | None = None
         *path, last = _path(limits, name.split("."), arm)
         for part in path:
             section = section.setdefault(part, {})
+            if not isinstance(section, dict):
+                raise ConfigError(f"'{name}' is given twice", remedy="name each limit once")
         section[last] = value
     return change
 

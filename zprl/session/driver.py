@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from zprl.errors import DataError, EnvironmentProblem
+from zprl.errors import DataError, EnvironmentProblem, Interrupted
 from zprl.robot.base import GRIPPER, POSE, WRENCH, Health, Mode, Pose, Robot, RobotError, StopLevel, Values
 from zprl.robot.events import MAX_TEXT, Event, Level
 from zprl.robot.safety import Monitor, SafetyFilter
@@ -42,7 +42,9 @@ POLL_S = 0.0002
 BEAT_S = 0.2
 WISH_S, FINAL_WISH_S = 0.1, 1.0
 """Host seconds after which a wish is repeated: for a chunk, and for a look at an episode's last observation."""
-CONNECT_S, RETRY_S = 20.0, 1.0
+APART_S = 0.5
+"""An e-stop this shortly before a request to go on, or after it, is newer than what the person saw who made the request."""
+CONNECT_S, RETRY_S = 15.0, 1.0
 """Longest time to try to connect, and the pause between two attempts [s]."""
 CALM_S, RETRY_PUSH_S = 3.0, 0.1
 """Longest wait, and pause between two looks, for the end of what pushes the arm: control taken under a push gives way to it."""
@@ -126,9 +128,12 @@ class Driver:
         senses: Latest readings beside the robot's own state, by name.
         bus: To tell the others.
         feed: To the recorder.
+        plan: That allowed to take control of the robot.
     """
 
-    def __init__(self, under: Conditions, robot: Robot, senses: Mapping[str, LatestReader], bus: Bus, feed: Feed) -> None:
+    def __init__(
+        self, under: Conditions, robot: Robot, senses: Mapping[str, LatestReader], bus: Bus, feed: Feed, plan: Mapping[str, Any]
+    ) -> None:
         self.robot, self.senses, self.bus, self.feed = robot, senses, bus, feed
         self.task, self.limits, self.digests = (task := under.task), (limits := under.limits), under.digests
         self.obs_layout, self.action_layout = ObsLayout(task.observation), ActionLayout(task.action, task.ranges(robot))
@@ -141,11 +146,11 @@ class Driver:
         self.filters = {p: SafetyFilter(limits.arms[p], self.period, self.ticks_per_step) for p in self.prefixes}
         self.plan: dict[str, Any] = {"state": "IDLE", "number": 0}
         self.plan_at = clock.now()
-        self.recover_seq, self.stop_seq = -1, -1
+        self.recover_seq, self.stop_seq = int(plan["recover"]), int(plan["stop"])
         self.homing_since: float | None = None
         self.stopped = 0
-        self.pressed = False
-        """Whether the e-stop was pressed and the supervisor does not know of it yet."""
+        self.pressed, self.pressed_at = False, -math.inf
+        """Whether the e-stop was pressed and the supervisor does not know of it yet, and when it was pressed last."""
         self.beat = 0.0
         self.target: Values = {}
         self.sent: Values = {}
@@ -190,6 +195,13 @@ class Driver:
         self.clock.intervals.clear()
         self.action = np.zeros(self.action_layout.width, np.float32)
 
+    def begin(self) -> None:
+        """Tell the supervisor that the arm is in control: what the first plan asked for is done."""
+        self.bus.publish("event", {"kind": "ready", "level": "note", "reason": "", "number": 0})
+        self._tell_recovered("")
+        if not self.robot.simulated:
+            self.monitor.beat("operator", time.monotonic())  # from now on a person is watched for
+
     # -- one tick --------------------------------------------------------------------------------------------------
 
     def tick(self, count: int) -> None:
@@ -198,7 +210,7 @@ class Driver:
         Args:
             count: Ticks so far; every ``tick_hz / rate_hz``-th is a control step.
         """
-        for message in self.bus.poll():
+        for message in sorted(self.bus.poll(), key=_is_plan):  # what else has come decides whether a plan still holds
             try:
                 self._hear(message)
             except (DataError, KeyError, TypeError, ValueError) as error:
@@ -298,7 +310,7 @@ class Driver:
 
     def _hand_step(self) -> InterventionCommand:
         """What a person's hand wants in this step; taking over and giving back are told to the supervisor."""
-        fresh = time.monotonic() - self.felt_at < STALE_S
+        fresh = clock.now() - self.felt_at < STALE_S
         command = self.hand.step(self.felt if fresh else replace(self.felt, twist=REST.twist))
         if command.edge is Input.INTERVENE:  # from where the arm is told to be, not from where the policy wanted it
             self.target = dict(self.sent)
@@ -441,23 +453,23 @@ class Driver:
         """Stop here and now, then tell the supervisor, who decides how to go on."""
         self._react([Event(kind, Level.SOFT_STOP, reason[:MAX_TEXT], stamp=self.clock.now, recoverable=True)])
 
-    def _answer_recover(self, age: float, *, first: bool) -> None:
-        """Take control again, unless the e-stop was pressed since, or it is too long since that was asked for.
+    def _answer_recover(self, asked_at: float) -> None:
+        """Take control again, unless the e-stop was pressed meanwhile, or it is too long since that was asked for.
 
         Args:
-            age: Since it was asked for [s].
-            first: Whether this is the first plan heard: an old request in it was to this driver's predecessor.
+            asked_at: On the session's clock [s].
         """
-        if self.pressed:
-            return
-        if age <= PRESS_S:
-            self._recover()
-        elif not first:
+        if self.pressed_at > asked_at - APART_S:
+            self._tell_recovered("the e-stop was pressed")
+        elif clock.now() - asked_at > PRESS_S:
             self._tell_recovered("the driver was busy when it was asked to go on")
+        else:
+            self._recover()
 
     def _tell_recovered(self, refusal: str) -> None:
         kind = "recovery_refused" if refusal else "recovered"
-        self.bus.publish("event", {"kind": kind, "level": "note", "reason": refusal[:MAX_TEXT], "number": self.number})
+        body = {"kind": kind, "level": "note", "reason": refusal[:MAX_TEXT], "number": self.number, "recover": self.recover_seq}
+        self.bus.publish("event", body)
 
     def _recover(self) -> None:
         """Try once to take control again."""
@@ -515,9 +527,10 @@ class Driver:
             twist, buttons = tuple(map(float, message.body["twist"])), int(message.body["buttons"])
             if len(twist) != 6 or not math.isfinite(sum(twist)) or max(map(abs, twist)) > 1:
                 raise DataError(f"a twist of {twist}", remedy="six numbers from -1 to 1")
-            self.felt, self.felt_at = MouseState(twist, buttons), time.monotonic()
+            self.felt, self.felt_at = MouseState(twist, buttons), min(float(message.body["at"]), clock.now())
         elif message.topic == "input" and message.body.get("kind") == "estop":
             self._stop(StopLevel.HARD)  # not by way of the supervisor: nothing may stand between
+            self.pressed_at = clock.now()
             if not self.pressed and self.plan["state"] != "ESTOP":
                 self.pressed = True
                 self._tell_estop()
@@ -529,20 +542,22 @@ class Driver:
         """Do what the plan says once; it is repeated.  Of an old plan, only the stop counts."""
         before = self.plan["state"]
         number, stop, recover, state = int(plan["number"]), int(plan["stop"]), int(plan["recover"]), str(plan["state"])
-        if stop > self.stop_seq >= 0:
+        if stop > self.stop_seq:
             self._stop(StopLevel(plan["stop_level"]))
         self.stop_seq = stop
         if clock.now() - plan["at"] > PLAN_AGE_S:
             return
-        if plan["digests"] != self.digests:
+        try:
+            _check_digests(plan, self.digests)
+        except EnvironmentProblem:
             self._stop(StopLevel.SOFT)
-            raise EnvironmentProblem("task or limits are not those of the supervisor", remedy="the driver starts again with its own")
+            raise
 
         self.plan, self.plan_at = plan, float(plan["at"])
         self.pressed = self.pressed and state != "ESTOP"
         if recover > self.recover_seq:
-            first, self.recover_seq = self.recover_seq < 0, recover
-            self._answer_recover(clock.now() - plan["recover_at"], first=first)
+            self.recover_seq = recover
+            self._answer_recover(float(plan["recover_at"]))
         if state == "RUNNING" and (number != self.number or before not in ("RUNNING", "INTERVENTION")):
             self._begin(number)
 
@@ -606,23 +621,62 @@ def normal_scheduling() -> None:
         os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
 
 
+def _is_plan(message: Message) -> bool:
+    return message.topic == "plan"
+
+
+def _await_permission(bus: Bus, under: Conditions, stopping: Stopping) -> dict[str, Any]:
+    """Return the first plan under which an arm may be in control: not one that only a person can let go on.
+
+    Connecting takes control, and control alone can make an arm jump, for example under a wrong load.
+
+    Raises:
+        Interrupted: asked to stop.
+        EnvironmentProblem: the supervisor runs under other conditions.
+    """
+    beat = -math.inf
+    while not stopping:
+        for message in bus.poll(0.02):
+            plan = message.body
+            if message.topic != "plan" or clock.now() - plan["at"] > PLAN_AGE_S:
+                continue
+            _check_digests(plan, under.digests)
+            if not plan["held"]:
+                return plan
+        if time.monotonic() - beat > BEAT_S:
+            beat = time.monotonic()
+            bus.publish("beat", {"stopped": True, "digests": under.digests})
+    raise Interrupted("asked to stop before it was in control", remedy="run the same command again to continue")
+
+
+def _check_digests(plan: Mapping[str, Any], own: Mapping[str, str]) -> None:
+    """Refuse a plan of a supervisor that has another task or other limits in force.
+
+    Raises:
+        EnvironmentProblem: it has.
+    """
+    if plan["digests"] != own:
+        raise EnvironmentProblem("task or limits are not those of the supervisor", remedy="the driver starts again with its own")
+
+
 def run(settings: Settings, stopping: Stopping) -> None:
-    """Connect first, before any other thread exists; then tick until asked to stop."""
+    """Wait until the arm may be in control, connect, then tick until asked to stop."""
     under = settings.conditions()
     task = under.task
     robot = task.make_robot()
     task.check_robot(robot, under.limits)
-    _connect(robot, stopping)
     listen = {"supervisor": ["plan"], "actor": ["chunk"], "console": ["input", "beat"], "hand": ["input", "beat", "twist"],
               "scripted": ["input", "beat"]}  # fmt: skip
     bus, feed = Bus(settings.sockets, "driver", listen), Feed(settings.sockets, "recorder", reader=False)
+    plan = _await_permission(bus, under, stopping)
+    _connect(robot, stopping)
     senses = {name: LatestReader(sense) for name, sense in task.make_senses(settings.twin).items()}
     try:
         for reader in senses.values():
             reader.start()
         _await(senses)
-        driver = Driver(under, robot, senses, bus, feed)
-        bus.publish("event", {"kind": "ready", "level": "note", "reason": "", "number": 0})
+        driver = Driver(under, robot, senses, bus, feed, plan)
+        driver.begin()
         count = 0
         while not stopping:
             if not driver.clock.wait() and not driver.stopped:

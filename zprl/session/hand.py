@@ -12,6 +12,7 @@ import queue
 import time
 
 from zprl.errors import EnvironmentProblem
+from zprl.session import clock
 from zprl.session.bus import Bus
 from zprl.session.child import Settings, Stopping, main
 from zprl.session.inputs import Moment, OperatorInput, Pedal, open_device, this_user
@@ -56,7 +57,7 @@ class Felt:
     def tell(self, state: MouseState) -> None:
         """Tell the state of this moment."""
         if state != REST or self._last != REST:
-            self.bus.publish("twist", {"twist": list(state.twist), "buttons": state.buttons})
+            self.bus.publish("twist", {"twist": list(state.twist), "buttons": state.buttons, "at": clock.now()})
         self._last = state
 
 

@@ -236,7 +236,7 @@ class Pedal(Reader):
         self.emit, self.moment, self.keys = emit, moment, keys
         self.chunk = 64 * self.event.size
         self._rest = b""
-        self._first_clear = -math.inf
+        self._first_clear: tuple[float, int | None] = (-math.inf, None)
         self.stamped = False
         """Whether the kernel stamps the keys on the session's clock: what was pressed while this process stood still is old."""
         if stat.S_ISCHR(os.fstat(fd).st_mode):  # ours alone: a pedal must not type into terminals and pages as well
@@ -268,11 +268,11 @@ class Pedal(Reader):
         moment = self.moment()
         known = moment if moment.at is None else replace(moment, at=min(moment.at, at))
         made = press(key, known, self.name)
-        before, self._first_clear = self._first_clear, -math.inf
+        (before, seq), self._first_clear = self._first_clear, (-math.inf, None)
         if made is None:
             return
-        if made.kind is Input.CLEAR and at - before > CONFIRM_S:
-            self._first_clear = at
+        if made.kind is Input.CLEAR and (at - before > CONFIRM_S or seq != known.seq):  # the first, or for another situation
+            self._first_clear = at, known.seq
             return
         self.emit(made)
 

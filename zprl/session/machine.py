@@ -151,6 +151,7 @@ class Machine:
         self._asked_reset: AskReset | None = None
         self._actions: list[Action] = []
         self._situation: tuple[object, ...] = ()
+        self._stops = 0
 
     # -- what others may want to know --------------------------------------------------------------------------------
 
@@ -200,11 +201,20 @@ class Machine:
         return wanted is not None and (bool(self._in_flight) or self._version < wanted)
 
     @property
+    def held(self) -> bool:
+        """True while only a person can let the arm go on: nobody takes control of it before."""
+        return self.estopped is not None or (self.fault is not None and self.fault.person and not self.fault.recovering)
+
+    @property
     def reason(self) -> str:
-        """Why nothing moves; empty when nothing is in the way."""
+        """Return what blocks motion; empty where nothing does."""
         if self.estopped is not None:
             return f"e-stop pressed ({self.estopped})"
         return self.fault.reason if self.fault is not None else ""
+
+    def tighten(self, recoveries: Recoveries) -> None:
+        """Put a tighter budget of automatic recoveries in force; what was spent stays spent."""
+        self._budget.recoveries = recoveries
 
     def _count(self, phase: Phase, *, pending: bool) -> int:
         good = (Label.SUCCESS, Label.FAILURE, None) if pending else (Label.SUCCESS, Label.FAILURE)
@@ -253,9 +263,9 @@ class Machine:
         return self._actions
 
     def _number_situation(self) -> None:
-        """Count one on when anything that a press could be an answer to has changed."""
+        """Increment ``seq`` when anything has changed that a press could answer."""
         person = self.fault is not None and self.fault.person
-        situation = (self.state, self.number, self.paused, *self.pending, self.behind, self.reason, person)
+        situation = (self.state, self.number, self.paused, *self.pending, self.behind, self.reason, person, self._stops)
         if situation != self._situation:
             self._situation = situation
             self.seq += 1
@@ -294,6 +304,8 @@ class Machine:
             self._label(event)
         else:
             self._request(event)
+        if self.refused:  # it has had no effect, so it may be pressed again
+            del self._nonces[event.nonce]
 
     def _request(self, event: OperatorInput) -> None:
         """Take in a press that is no label."""
@@ -386,6 +398,7 @@ class Machine:
             self.state = State.IDLE
 
     def _estop(self, source: str) -> None:
+        self._stops += 1  # also of one that is latched: a `clear` for the situation before it is refused
         if self.estopped is not None and self.state is State.ESTOP:  # latched already
             return
         self._actions.append(Stop(StopLevel.HARD))

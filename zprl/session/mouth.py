@@ -68,7 +68,7 @@ class Mouth:
         """
         with self._lock:
             self.bus.publish("beat", more)
-            self._said = [said for said in self._said if said.left > 0 and not said.press.refusal(said.press.seq, now())]
+            self._said = [said for said in self._said if said.left > 0 and not said.press.refusal(None, now())]
             for said in self._said:
                 said.left -= 1
                 self._publish(said.press)

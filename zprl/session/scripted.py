@@ -17,7 +17,7 @@ from zprl.session.bus import Bus
 from zprl.session.child import Settings, Stopping, main
 from zprl.session.task import Reach
 
-BEAT_S = 0.2
+BEAT_S, REPEAT_S = 0.2, 0.2
 LOOK_S = 0.01
 """Wall seconds between looks at the double while the policy acts."""
 
@@ -37,6 +37,7 @@ class Operator:
         self.there = False
         self.plan: dict = {"state": "IDLE"}
         self.placed: tuple[int, int, int] | None = None
+        self.told, self.told_at = ("", 0), 0.0
         self.asked = ""
         """Names the present wait for a reset: the same episode is asked for again after a fault."""
 
@@ -51,7 +52,7 @@ class Operator:
                 self.there = False  # the arm is at home; what it says next is of the new episode
             self.plan = message.body
         match self.plan["state"]:
-            case "AWAIT_RESET" if self.plan.get("reset"):
+            case "AWAIT_RESET" if self.plan.get("reset") and not self.plan["behind"]:
                 self._reset(self.plan["reset"])
             case "RUNNING" | "STOPPING":
                 self._watch(int(self.plan["number"]))
@@ -81,6 +82,9 @@ class Operator:
     def _say(self, kind: str, number: int, more: str = "") -> None:
         """The nonce names what is said, so that saying it again is harmless."""
         press = {"kind": kind, "episode": number, "nonce": f"{kind}-{number}{more}", "source": "scripted"}
+        if self.told == (press["nonce"], self.plan["seq"]) and time.monotonic() - self.told_at < REPEAT_S:
+            return
+        self.told, self.told_at = (press["nonce"], self.plan["seq"]), time.monotonic()
         self.bus.publish("input", press | {"seq": self.plan["seq"], "at": self.plan["at"]})
 
 

@@ -51,8 +51,8 @@ TOPICS = {
 }
 PROGRESS, EVENTS = "progress.json", "events.jsonl"
 ACTING = (m.State.RUNNING, m.State.INTERVENTION, m.State.STOPPING)
-ANSWERS, ANSWER_S = 32, 5.0
-"""How many presses are answered in the plan, and for how long [s]."""
+ANSWERS, ANSWER_S = 100, 5.0
+"""How many presses are answered in the plan, and for how long [s]: 30 at once and 10 a second from each page at most."""
 LAST = "driver"
 CAMERA = "camera-"
 
@@ -86,6 +86,7 @@ class Supervisor:
         say: Callable[[str], None] = print,
         stopping: Callable[[], bool] = lambda: False,
     ) -> None:
+        self.tightened_at = _changed_at(settings.session / conditions.TIGHTENED)
         self.conditions = conditions.load(settings.session)
         self.settings = settings.model_copy(update={"digests": self.conditions.digests})
         self.say, self.stopping, self.task = say, stopping, self.conditions.task
@@ -117,7 +118,6 @@ class Supervisor:
         self.discards: deque[int] = deque(maxlen=50)
         self.answers: deque[dict[str, Any]] = deque(maxlen=ANSWERS)
         self.recover_at = 0.0
-        self.tightened_at = self._tightened_at()
         self.prompt = ""
         self.finished = False
         self._sent = 0.0
@@ -128,9 +128,9 @@ class Supervisor:
         Raises:
             DataError: the list of changes has lost some.
         """
-        episodes = list(self.store.episodes())
+        numbers = self.store.numbers()
         known = {self.store.digests[LIMITS], *self.conditions.history}
-        if episodes and episodes[-1].facts.limits_digest not in known:
+        if numbers and self.store.episode(numbers[-1]).facts.limits_digest not in known:
             raise DataError(
                 f"the last episode was recorded under limits that {conditions.TIGHTENED} does not know",
                 remedy=f"restore {self.settings.session / conditions.TIGHTENED} from a copy",
@@ -202,20 +202,14 @@ class Supervisor:
     def _write_settings(self) -> None:
         durable.write_json(self.settings.work / "settings.json", self.settings.model_dump(mode="json"))
 
-    def _tightened_at(self) -> int:
-        try:
-            return (self.settings.session / conditions.TIGHTENED).stat().st_mtime_ns
-        except OSError:
-            return 0
-
     def _watch_limits(self) -> None:
         """Take limits that were tightened meanwhile into force; whatever else became of the files changes nothing."""
-        if (at := self._tightened_at()) == self.tightened_at:
+        if (at := _changed_at(self.settings.session / conditions.TIGHTENED)) == self.tightened_at:
             return
         self.tightened_at = at
         try:
             new = conditions.load(self.settings.session)
-            self.conditions.limits.tightened(new.limits.model_dump())
+            self.conditions.check_tighter(new)
         except ZprlError as error:
             self.say(f"changed limits are refused: {error}")
             return
@@ -223,12 +217,14 @@ class Supervisor:
             return
 
         self.conditions = new
+        self.machine.tighten(new.limits.recoveries)
         self.settings = self.settings.model_copy(update={"digests": new.digests})
         self._write_settings()
         self.say("the limits were tightened: driver and actor start again with them")
         self._publish()
         for name in ("driver", "actor"):
             if name in self.children:
+                self.children[name].starts.clear()  # it has not failed
                 self.children[name].process.terminate()
 
     def _spawn(self, name: str) -> None:
@@ -318,8 +314,8 @@ class Supervisor:
             return
         if event is not None:
             self._do(self.machine.handle(event))
-        if isinstance(event, m.OperatorInput) and event.kind is not m.Input.ESTOP:
-            self._answer(event.nonce, self.machine.refused)
+        answered = isinstance(event, m.OperatorInput) and event.kind is not m.Input.ESTOP
+        if answered and self._answer(event.nonce, self.machine.refused):
             self._publish()
 
     def _say_page(self) -> None:
@@ -363,11 +359,12 @@ class Supervisor:
         self._answer(press.nonce, refusal)
         return None
 
-    def _answer(self, nonce: str, refusal: str = "") -> None:
-        """Tell in the plan what became of a press; of one that came twice, what became of it first."""
-        if any(answer["nonce"] == nonce and not answer["refusal"] for answer in self.answers):
-            return
+    def _answer(self, nonce: str, refusal: str = "") -> bool:
+        """Answer a press in the plan; return False for one that was answered already."""
+        if any(answer["nonce"] == nonce for answer in self.answers):
+            return False
         self.answers.append({"nonce": nonce, "refusal": refusal, "at": now()})
+        return True
 
     def _beat(self, message: Message) -> m.Happening | None:
         """What a heartbeat says besides: it is repeated, so nothing depends on one message arriving."""
@@ -389,6 +386,8 @@ class Supervisor:
                 return m.TimeUp(number)
             case "episode_ended":
                 return m.Stopped(number)
+            case "recovered" | "recovery_refused" if int(body["recover"]) != self.counter["recover"]:
+                return None  # the answer to an older request
             case "recovered" | "recovery_refused":
                 return m.Recovered(body["kind"] == "recovered", str(body["reason"]))
             case "estop":
@@ -459,6 +458,7 @@ class Supervisor:
             "answers": [answer for answer in self.answers if now() - answer["at"] < ANSWER_S],
             "recover_at": self.recover_at,
             "behind": self.machine.behind,
+            "held": self.machine.held,
             "state": str(self.machine.state),
             "mode": self.settings.config.mode,
             **self.current,
@@ -474,6 +474,14 @@ class Supervisor:
             "paused": self.machine.paused,
         }
         self.bus.publish("plan", plan)
+
+
+def _changed_at(path: Path) -> int:
+    """Return when a file was written last [ns]; 0 where there is none."""
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def _line(label: m.StoreLabel) -> dict[str, Any]:

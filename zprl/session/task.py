@@ -298,10 +298,19 @@ class RealTask(Section):
         require(tuple(sorted(limits.arms)) == tuple(sorted(self.arms)),
                 f"{self.limits_path.name} has limits for the arms {sorted(limits.arms)}, the task has {sorted(self.arms)}",
                 "name the same arms")  # fmt: skip
+        self.check_home(limits)
+
+    def check_home(self, limits: Limits) -> None:
+        """Refuse limits whose workspace an arm's home lies outside: no episode could start.
+
+        Raises:
+            ConfigError: it does.
+        """
         for prefix, arm in self.arms.items():
             box = limits.arms[prefix].workspace
-            inside = all(low <= v <= high for low, v, high in zip(box.low, arm.home.position, box.high, strict=True))
-            require(inside, f"the home position of the arm '{prefix}' lies outside its workspace", "move it, or widen the limits")
+            if not all(low <= v <= high for low, v, high in zip(box.low, arm.home.position, box.high, strict=True)):
+                where = f"the home position of the arm '{prefix}' lies outside its workspace"
+                raise ConfigError(where, remedy="move it, or widen the limits")
 
 
 def built_in() -> list[str]:

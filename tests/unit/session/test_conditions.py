@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -86,6 +88,40 @@ def test_an_edited_list_of_changes_never_loosens(session: Path, text: str) -> No
     except ZprlError:
         return
     assert not list(_loosened(before.limits, after.limits))
+
+
+def test_changes_that_have_gone_are_no_tightening(session: Path) -> None:
+    conditions.tighten(session, {"heartbeat_s": {"policy": 5.0}})
+    before = conditions.load(session)
+    conditions.tighten(session, {"arms": {"": {"force": 5.0}}})
+    before.check_tighter(conditions.load(session))
+    (session / conditions.TIGHTENED).write_text('[{"arms": {"": {"force": 5.0}}}]')
+    with pytest.raises(DataError, match="would be loosened"):
+        before.check_tighter(conditions.load(session))
+
+
+def test_a_home_outside_the_workspace_is_refused_before_it_counts(session: Path) -> None:
+    with pytest.raises(ConfigError, match="home position"):
+        conditions.tighten(session, {"arms": {"": {"workspace": {"high": [0.3, 0.2, 0.5]}}}})
+    assert not (session / conditions.TIGHTENED).exists()
+
+
+def test_two_who_tighten_at_once_lose_nothing(session: Path) -> None:
+    bounds = [20.0 - n / 10 for n in range(40)]
+
+    def lower(force: float) -> None:
+        with contextlib.suppress(ConfigError):  # a lower one was first
+            conditions.tighten(session, {"arms": {"": {"force": force}}})
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lower, bounds))
+    assert conditions.load(session).limits.arms[""].force == min(bounds)
+
+
+def test_a_name_given_twice_is_no_crash(session: Path) -> None:
+    limits = conditions.load(session).limits
+    with pytest.raises(ConfigError, match="given twice"):
+        conditions.change_of(limits, ["translation=1", "translation.speed=0.2"])
 
 
 def test_an_episode_under_limits_that_nobody_put_in_force_is_damage(session: Path) -> None:

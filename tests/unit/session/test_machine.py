@@ -333,10 +333,51 @@ def test_ten_thousand_stops_leave_nothing_behind():
     walk = Walk()
     walk.to_running()
     walk.press("estop")
-    seq = walk.machine.seq
     assert not any(walk.press("estop") for _ in range(10_000))
-    assert walk.machine.seq == seq
     assert len(walk.machine._nonces) < 10
+
+
+def test_a_stop_that_is_pressed_again_makes_a_clear_for_the_first_one_old():
+    walk = Walk()
+    walk.to_running()
+    walk.press("estop")
+    seq = walk.machine.seq
+    walk.press("estop")
+    assert walk.machine.seq > seq
+    assert walk.state is State.ESTOP
+
+
+def test_a_refused_press_may_be_pressed_again():
+    walk = Walk(mode="sync")
+    walk(Ready())
+    walk.live()
+    walk.to_reset()
+    assert not of(StartEpisode, walk.press("reset_done", 2, "same"))
+    walk(VersionAvailable(1))
+    assert of(StartEpisode, walk.press("reset_done", 2, "same"))
+
+
+def test_only_a_person_may_let_a_held_arm_go_on():
+    walk = Walk(confirm="confirm that the cell is clear")
+    walk(Ready())
+    assert walk.machine.held
+    walk.press("clear")
+    assert not walk.machine.held
+    walk(Recovered(True))
+    walk(Fault(StopLevel.SOFT, "a push", recoverable=True))
+    assert not walk.machine.held
+    walk.press("estop")
+    assert walk.machine.held
+
+
+def test_a_tighter_budget_of_recoveries_holds_at_once():
+    walk = Walk(recoveries=Recoveries(count=3, window_s=600.0))
+    walk(Ready())
+    walk(Fault(StopLevel.SOFT, "a push", recoverable=True))
+    walk(Recovered(True))
+    walk.machine.tighten(Recoveries(count=1, window_s=600.0))
+    assert not of(Recover, walk(Fault(StopLevel.SOFT, "a push", recoverable=True)))
+    assert walk.machine.held
 
 
 def test_nothing_moves_before_a_person_has_confirmed_the_cell():

@@ -140,7 +140,7 @@ class Snapshot(Part):
     mode: Literal["async", "sync"]
     seq: Seq = Field(description="Number of the present situation, which a press names.")
     at: Stamp = Field(description="When the session told of it, on the session's clock [s]; a press names it, too.")
-    answers: tuple[Answer, ...] = Field((), max_length=64, description="What became of the newest presses.")
+    answers: tuple[Answer, ...] = Field((), max_length=128, description="What became of the newest presses.")
     state: State
     episode: EpisodeNumber = Field(description="The open one, or the next.")
     phase: PhaseKind | None = Field(description="Of that episode; null: the plan is done.")

@@ -12,7 +12,7 @@ from itertools import islice
 from typing import Any
 
 from zprl import durable
-from zprl.errors import DataError
+from zprl.errors import DataError, ZprlError
 from zprl.robot.base import Mode
 from zprl.robot.events import Event, Level
 from zprl.robot.limits import Limits
@@ -84,7 +84,7 @@ class Watch:
         """Take in a message; one that is not understood is told and changes nothing else."""
         try:
             self._take(message)
-        except (DataError, AttributeError, KeyError, TypeError, ValueError) as error:
+        except (ZprlError, AttributeError, KeyError, TypeError, ValueError) as error:
             reason = f"'{message.topic}' of '{message.sender}' was not understood: {error!r}"
             self._note(Event("message_broken", Level.NOTE, reason[:500]), self.wall())
             return
@@ -134,8 +134,12 @@ class Watch:
 
     def _tightened(self, digests: dict[str, str]) -> None:
         """Show the limits that the supervisor has put in force."""
-        new = conditions.load(self.settings.session)
-        new.check(digests)
+        try:
+            new = conditions.load(self.settings.session)
+            new.check(digests)
+        except ZprlError as error:  # the page goes on; the driver judges for itself
+            self._note(Event("limits_unknown", Level.NOTE, error.message[:500]), self.wall())
+            return
         self.conditions, self.limits = new, tuple(_limit_rows(new.limits))
 
     def _state(self, body: dict[str, Any]) -> None:
