@@ -243,6 +243,12 @@ class Stage(Session):
         answers = {"seq": self.plan.get("seq"), "at": self.plan.get("at")}
         self.bus.publish("input", {"kind": kind, "episode": episode, "nonce": nonce, "source": "test"} | answers)
 
+    def clear(self) -> None:
+        """Clear a stop as a person does, who has seen it: a clear at the very moment of an e-stop does not count."""
+        end = time.monotonic() + 0.7
+        self.until(lambda: time.monotonic() > end, what="a moment")
+        self.say("clear")
+
     def until(self, holds: Callable[[], Any], seconds: float = 20.0, what: str = "it") -> float:
         """Pump until something holds; returns how long that took [s]."""
         begin = time.monotonic()

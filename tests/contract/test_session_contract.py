@@ -155,14 +155,14 @@ def test_a_user_stop_waits_for_the_person(played: Stage, control: TwinControl) -
     control.inject(UserStop(pressed=True))
     played.until_state("FAULT")
     assert not played.of("event", kind="recovered")
-    played.say("clear")  # while it is still pressed
+    played.clear()  # while it is still pressed
     played.until(lambda: played.of("event", kind="recovery_refused"), what="the refusal")
     assert "user_stopped" in played.of("event", kind="recovery_refused")[0]["reason"]
     control.inject(UserStop(pressed=False))
     end = time.monotonic() + 0.5
     played.until(lambda: time.monotonic() > end)
     assert played.plan["state"] == "FAULT"
-    played.say("clear")
+    played.clear()
     goes_on(played, number)
 
 
@@ -178,7 +178,7 @@ def test_a_refused_recovery_waits_for_the_person(played: Stage, control: TwinCon
     end = time.monotonic() + 0.5
     played.until(lambda: time.monotonic() > end)
     assert (played.plan["state"], played.plan["recover"]) == ("FAULT", recoveries)
-    played.say("clear")
+    played.clear()
     goes_on(played, number)
 
 
@@ -209,7 +209,7 @@ def test_a_frozen_robot_is_noticed_at_once_and_connected_to_anew(played: Stage, 
     for _ in range(20):  # it may still hang when the person presses
         if played.of("event", kind="recovered"):
             break
-        played.say("clear")
+        played.clear()
         with contextlib.suppress(AssertionError):
             played.until(lambda: played.of("event", kind="recovered"), 1)
     goes_on(played, number)
@@ -299,7 +299,7 @@ def test_the_stop_button_needs_no_supervisor(played: Stage, control: TwinControl
     end = time.monotonic() + 1.0
     played.until(lambda: time.monotonic() > end)
     assert played.plan["state"] == "ESTOP" and control.state().mode != "move"
-    played.say("clear")
+    played.clear()
     goes_on(played, number)
 
 

@@ -38,8 +38,10 @@ def test_a_session(tmp_path: Path) -> None:
 
 def test_the_tracking_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for name in (SWITCH_VARIABLE, "MLFLOW_TRACKING_URI", "ZPRL_ARTIFACT_LOCATION"):
+    for name in (SWITCH_VARIABLE, "ZPRL_ARTIFACT_LOCATION"):
         monkeypatch.delenv(name, raising=False)
+    # MLflow keeps the store of a process by its address: a relative one would be another test's.
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     (tmp_path / "note.txt").write_text("a")
     with open_pipeline_tracker("made", params={}, inputs={}) as tracker:
         tracker.log_file("note.txt")

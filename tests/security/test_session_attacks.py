@@ -235,7 +235,7 @@ def test_a_press_for_a_state_that_has_changed_is_refused(stage: Stage) -> None:
     stage.bus.publish("input", press | {"nonce": "future", "seq": stage.plan["seq"], "at": stage.plan["at"] + 1000.0})
     stage.until(lambda: {"no-state", "future"} <= refusals(stage).keys(), what="the answers")
     assert stage.plan["state"] == "ESTOP"
-    stage.say("clear")
+    stage.clear()
     stage.running(after=number, seconds=60)
 
 
@@ -246,7 +246,7 @@ def test_a_driver_that_stood_still_does_not_recover_later(stage: Stage) -> None:
     driver = stage.pids()["driver"]
     os.kill(driver, signal.SIGSTOP)
     try:
-        stage.say("clear")
+        stage.clear()
         stage.until_state("FAULT")
         wait(stage, PRESS_S + 0.5)
         stage.mark()
@@ -255,7 +255,7 @@ def test_a_driver_that_stood_still_does_not_recover_later(stage: Stage) -> None:
     stage.until(lambda: stage.of("event", kind="recovery_refused"), what="the refusal")
     wait(stage, 1.0)
     assert {plan["state"] for plan in stage.of("plan")} == {"FAULT"}
-    stage.say("clear")
+    stage.clear()
     stage.running(after=number, seconds=60)
 
 
@@ -271,5 +271,5 @@ def test_a_flood_of_stops_costs_nothing(stage: Stage) -> None:
     assert sum(path.stat().st_size for path in stage.work.glob("*.log")) - logs < 10_000
     assert len(stage.of("event", kind="estop")) < 30
     assert len(stage.of("plan")) < 15 * (time.monotonic() - begin) + 30  # as many as without
-    stage.say("clear")
+    stage.clear()
     stage.running(after=number, seconds=60)

@@ -65,6 +65,8 @@ class Child:
     process: subprocess.Popen[bytes]
     heard: float
     back: bool = False
+    replaces: bool = False
+    """Whether another of its name ran before it."""
     starts: deque[float] = field(default_factory=deque)
 
 
@@ -243,7 +245,7 @@ class Supervisor:
                 children.python("-m", *self._command(name)),
                 stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=env, start_new_session=True,
             )  # fmt: skip
-        self.children[name] = Child(name, process, begun, starts=starts)
+        self.children[name] = Child(name, process, begun, replaces=child is not None, starts=starts)
 
     def _command(self, name: str) -> list[str]:
         """Module and arguments of a process."""
@@ -305,7 +307,7 @@ class Supervisor:
             child.back = True
             if child.name == "console":
                 self._say_page()
-            if len(child.starts) > 1:
+            if child.replaces:
                 self._do(self.machine.handle(m.Restarted(child.name)))
         try:
             event = self._event(message)
