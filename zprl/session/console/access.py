@@ -108,7 +108,10 @@ def page_link(work: Path) -> str:
     problem = EnvironmentProblem("no session is running here", remedy="`zprl session run` starts one")
     if not (work / FILE).exists() or not (work / ADDRESS).exists() or not _held(work):
         raise problem
-    url = str(durable.read_json(work / ADDRESS)["url"])
+    try:
+        url = str(durable.read_json(work / ADDRESS)["url"])
+    except (KeyError, TypeError) as error:
+        raise DataError(f"{work / ADDRESS} is damaged", remedy="start the session again") from error
     return Access(Secrets.load(work)).link(url)
 
 
