@@ -15,6 +15,7 @@ import math
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,6 +33,8 @@ BYTES_PER_VALUE = 8
 """A document may hold one value for so many bytes of its limit: an empty list takes 3 bytes of text and 72 of memory."""
 MAX_TENSOR_HEADER = 16 * 2**20
 """Longest header of a safetensors file, in bytes: some 100,000 tensors."""
+LOOK_S = 0.5
+"""Longest that somebody who looks whether a file is locked is waited for."""
 ON_DISK = Path("/var/tmp")  # noqa: S108 (what is written there has no name)
 """Where large temporary files go: ``/tmp`` may be memory."""
 
@@ -306,6 +309,22 @@ def sweep(folder: Path | str) -> None:
             path.unlink(missing_ok=True)
 
 
+def lock(fd: int) -> None:
+    """Lock an open file or folder; who only looks whether it is locked holds it for an instant, so that is waited for.
+
+    Raises:
+        BlockingIOError: another process keeps it.
+    """
+    end = time.monotonic() + LOOK_S
+    while True:
+        try:
+            return fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.01)
+
+
 def lease(file: Path) -> int:
     """Take the lease that ``file`` stands for: work in its folder is one process's at a time.
 
@@ -319,7 +338,7 @@ def lease(file: Path) -> int:
     """
     fd = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock(fd)
     except BlockingIOError as error:
         holder = os.pread(fd, 100, 0).decode(errors="replace").strip()
         os.close(fd)
