@@ -18,6 +18,7 @@ from zprl.local_servers import LocalServer
 
 UI_FILE = local_servers.FILE
 """Written by ``zprl ui``: the servers that it started for this project, and their logins."""
+LOGIN = "PREFECT_API_AUTH_STRING"
 STAGES_S = 90.0
 """Longest that stages take to stop."""
 TIDY_S = 5.0
@@ -51,29 +52,55 @@ def prepare() -> None:
 
 def _find_prefect() -> None:
     """Set which Prefect server this process and its children use, and with which login."""
-    wanted = os.environ.get("PREFECT_API_URL", "").rstrip("/")
-    wanted = wanted.replace("//localhost:", "//127.0.0.1:")
+    wanted = local_servers.normalised(os.environ.get("PREFECT_API_URL", ""))
     server = running_prefect()
-    if server is not None and wanted in ("", f"{server.url}/api"):
+    if server is not None and wanted in ("", f"{server.url}/api") and _end_with(server):
         os.environ["PREFECT_API_URL"] = f"{server.url}/api"
-        os.environ["PREFECT_API_AUTH_STRING"] = server.login
-        _end_with(server)
-    elif not wanted:  # a server of our own (`servers.embed`)
-        os.environ["PREFECT_API_AUTH_STRING"] = _own_login()
+        os.environ[LOGIN] = server.login
+    elif not (wanted or os.environ.get(LOGIN)):  # a server of our own (`servers.embed`)
+        os.environ[LOGIN] = _own_login()
 
 
 _own_login = functools.cache(local_servers.new_login)
 
 
+def follow_profile() -> bool:
+    """Use the server that a profile or a file of Prefect's names, with the login that stands there; returns whether one does.
+
+    Only Prefect can say, once it is imported; a login of our own is not for that server.
+    """
+    from prefect.context import refresh_global_settings_context
+    from prefect.settings import get_current_settings
+
+    if not (url := get_current_settings().api.url):
+        return False
+    if os.environ.get(LOGIN) == _own_login():
+        del os.environ[LOGIN]
+        refresh_global_settings_context()
+    os.environ["PREFECT_API_URL"] = url
+    if (secret := get_current_settings().api.auth_string) is not None:
+        os.environ[LOGIN] = secret.get_secret_value()
+    return True
+
+
 @functools.cache
-def _end_with(server: LocalServer) -> None:
-    """End this process with the server it uses: a stranger may take the port, and be obeyed."""
+def _end_with(server: LocalServer) -> bool:
+    """End this process with the server it uses: a stranger may take the port, and be obeyed.
+
+    Returns:
+        False where the server has just ended.
+    """
     if sys.platform != "linux":
-        return
+        return True
     try:
         process = os.pidfd_open(server.pid)
-    except OSError:
-        return
+    except ProcessLookupError:
+        return False
+    except OSError:  # a kernel that cannot tell
+        return True
+    if not local_servers.same(server.pid, server.started):  # another process has its number by now
+        os.close(process)
+        return False
     end = select.poll()
     end.register(process, select.POLLIN)
 
@@ -90,13 +117,18 @@ def _end_with(server: LocalServer) -> None:
         os._exit(Interrupted.exit_code)
 
     threading.Thread(target=watch, name="end with the server", daemon=True).start()
+    return True
 
 
 class _OneSentence(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         if record.exc_info and isinstance(record.exc_info[1], ZprlError):
             record.exc_info = None
-        record.msg, record.args = terminal.block(record.getMessage()), ()
+        try:
+            text = record.getMessage()
+        except Exception:  # raised here, it would end the caller
+            text = record.msg if isinstance(record.msg, str) else f"an object of {type(record.msg).__name__}"
+        record.msg, record.args = terminal.block(text), ()
         return True
 
 

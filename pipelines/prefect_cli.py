@@ -9,13 +9,14 @@ from pipelines import environment
 
 ROBOT_POOL = "robot"
 """The work pool whose worker stands beside a robot (prefect.yaml)."""
+ROBOT_DEPLOYMENT = "robot-session"
 
 
 def main(arguments: Sequence[str]) -> None:
     """Run a command of Prefect's, in this process.
 
     Raises:
-        EnvironmentProblem: the command is about the robot's pool, and the server demands no login.
+        EnvironmentProblem: the command is about the robot, and the server demands no login.
         SystemExit: with the command's exit code.
     """
     environment.prepare()
@@ -33,6 +34,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def about_the_robot(arguments: Sequence[str]) -> bool:
-    """Return whether a command makes, changes or serves the pool of the robot."""
-    named = any(word.rpartition("=")[2] == ROBOT_POOL for word in arguments)
-    return named and any(noun in arguments for noun in ("work-pool", "worker"))
+    """Return whether a command makes, changes or serves the pool of the robot, or deploys what runs there."""
+    words = {word.rpartition("=")[2] for word in arguments}
+    pool = ROBOT_POOL in words and not words.isdisjoint({"work-pool", "worker", "deploy"})
+    return pool or ("deploy" in words and not words.isdisjoint({"--all", ROBOT_DEPLOYMENT}))

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from pipelines import environment
 from pipelines.processes import stop_group
 from zprl import children, local_servers
 from zprl.errors import EnvironmentProblem
@@ -176,6 +177,8 @@ def embed() -> None:
     """
     if os.environ.get("PREFECT_API_URL"):
         return
+    if environment.follow_profile():
+        return
     from prefect.server.api import server as theirs
     from prefect.settings import get_current_settings
 
@@ -219,8 +222,14 @@ def demand_login(api: str) -> None:
             f"the Prefect server {api} does not answer: {error}",
             remedy="start it, or unset PREFECT_API_URL",
         ) from error
-    if answer.status_code not in (401, 403):
+    if answer.status_code in (401, 403):
+        return
+    if answer.is_success:
         raise EnvironmentProblem(
             f"the Prefect server {api} demands no login: whoever reaches it could move the robot",
             remedy="set PREFECT_SERVER_API_AUTH_STRING on it, or use the server of `zprl ui`",
         )
+    raise EnvironmentProblem(
+        f"the Prefect server {api} does not say whether it demands a login: status {answer.status_code}",
+        remedy="check its address and its log, or use the server of `zprl ui`",
+    )

@@ -15,13 +15,13 @@ LOGIN = "zprl:correct-horse-battery-staple-of-43-characters"
 class Stranger:
     """Something else that listens and says yes to everything, as another user's server would."""
 
-    def __init__(self) -> None:
+    def __init__(self, status: int = 200) -> None:
         asked = self.asked = []
 
         class Yes(BaseHTTPRequestHandler):
             def answer(self) -> None:
                 asked.append((self.path, self.headers.get("Authorization")))
-                self.send_response(200)
+                self.send_response(status)
                 self.send_header("Content-Length", "2")
                 self.end_headers()
                 self.wfile.write(b"[]")

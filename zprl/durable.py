@@ -11,9 +11,11 @@ import errno
 import fcntl
 import hashlib
 import json
+import math
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +33,8 @@ BYTES_PER_VALUE = 8
 """A document may hold one value for so many bytes of its limit: an empty list takes 3 bytes of text and 72 of memory."""
 MAX_TENSOR_HEADER = 16 * 2**20
 """Longest header of a safetensors file, in bytes: some 100,000 tensors."""
+LOOK_S = 0.5
+"""Longest that somebody who looks whether a file is locked is waited for."""
 ON_DISK = Path("/var/tmp")  # noqa: S108 (what is written there has no name)
 """Where large temporary files go: ``/tmp`` may be memory."""
 
@@ -156,7 +160,34 @@ def read_bytes(path: Path | str, limit: int) -> bytes:
     return data
 
 
-def parse_json(text: bytes | str, what: str, *, limit: int = MAX_JSON, remedy: str = "get it from its maker again") -> Any:
+def byte_length(text: bytes | str) -> int:
+    """Return how many bytes a text has in UTF-8."""
+    if isinstance(text, str) and not text.isascii():
+        return len(text.encode("utf-8", "surrogatepass"))
+    return len(text)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make an object of its pairs; of a key given twice the last value would win silently."""
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        raise ValueError("a key is given twice")
+    return made
+
+
+def _finite(text: str) -> float:
+    if math.isfinite(value := float(text)):
+        return value
+    raise ValueError(f"{text[:20]} is not a finite number")
+
+
+_STRICT = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_finite, parse_float=_finite)
+_WITH_NAN = json.JSONDecoder(object_pairs_hook=_unique)
+
+
+def parse_json(
+    text: bytes | str, what: str, *, limit: int = MAX_JSON, allow_nan: bool = False, remedy: str = "get it from its maker again"
+) -> Any:
     """Parse JSON that anybody may have written; every reader of JSON comes here.
 
     Time and memory are bounded by ``limit``: a longer text, and one with more than a value for every :data:`BYTES_PER_VALUE` bytes of
@@ -166,28 +197,30 @@ def parse_json(text: bytes | str, what: str, *, limit: int = MAX_JSON, remedy: s
         text: The document.
         what: How the message names it.
         limit: Longest text, in bytes.
+        allow_nan: Whether NaN and infinity are read: other programs, and our records of measurements, write them.
         remedy: Of the error.
 
     Raises:
-        DataError: too long, not UTF-8, not JSON, nested too deeply, or with an integer of thousands of digits.
+        DataError: too long, not UTF-8, not JSON, nested too deeply, with a key given twice or an integer of thousands of digits.
     """
-    size = len(text)
+    size = byte_length(text)
     commas, lists, objects = (",", "[", "{") if isinstance(text, str) else (b",", b"[", b"{")
     if size > limit or (size > limit // BYTES_PER_VALUE and sum(map(text.count, (commas, lists, objects))) > limit // BYTES_PER_VALUE):
         raise DataError(f"{what} is longer than {limit} bytes, or holds too many values", remedy=remedy)
+    decoder = _WITH_NAN if allow_nan else _STRICT
     try:
-        return json.loads(text if isinstance(text, str) else text.decode())
+        return decoder.decode(text if isinstance(text, str) else text.decode())
     except (ValueError, RecursionError) as error:
         raise DataError(f"{what} is not valid JSON: {str(error)[:200]}", remedy=remedy) from error
 
 
-def read_json(path: Path | str, *, limit: int = MAX_JSON) -> Any:
+def read_json(path: Path | str, *, limit: int = MAX_JSON, allow_nan: bool = False) -> Any:
     """Read a JSON file as :func:`parse_json` does, or raise :class:`DataError` naming it."""
     try:
         data = read_bytes(path, limit)
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist", remedy="run the stage that makes it (dvc repro)") from error
-    return parse_json(data, str(path), limit=limit, remedy="delete it and run its stage again")
+    return parse_json(data, str(path), limit=limit, allow_nan=allow_nan, remedy="delete it and run its stage again")
 
 
 def write_tensors(path: Path | str, tensors: Mapping[str, torch.Tensor]) -> None:
@@ -276,6 +309,22 @@ def sweep(folder: Path | str) -> None:
             path.unlink(missing_ok=True)
 
 
+def lock(fd: int) -> None:
+    """Lock an open file or folder; who only looks whether it is locked holds it for an instant, so that is waited for.
+
+    Raises:
+        BlockingIOError: another process keeps it.
+    """
+    end = time.monotonic() + LOOK_S
+    while True:
+        try:
+            return fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.01)
+
+
 def lease(file: Path) -> int:
     """Take the lease that ``file`` stands for: work in its folder is one process's at a time.
 
@@ -289,7 +338,7 @@ def lease(file: Path) -> int:
     """
     fd = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock(fd)
     except BlockingIOError as error:
         holder = os.pread(fd, 100, 0).decode(errors="replace").strip()
         os.close(fd)

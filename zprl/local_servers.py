@@ -70,8 +70,13 @@ def read(file: Path = FILE) -> dict[str, LocalServer]:
 
 def login_for(url: str) -> str | None:
     """Return the login of the running server with this address, ``None`` for any other address."""
-    wanted = url.rstrip("/").replace("//localhost:", f"//{HOST}:")
+    wanted = normalised(url)
     return next((server.login for server in read().values() if server.url == wanted), None)
+
+
+def normalised(url: str) -> str:
+    """Return an address as :class:`LocalServer` spells it: ``localhost`` by its number, without a slash at the end."""
+    return url.rstrip("/").replace("//localhost:", f"//{HOST}:")
 
 
 def write(servers: Mapping[str, LocalServer], file: Path = FILE) -> None:
@@ -89,6 +94,11 @@ def started(pid: int) -> float:
         return float(psutil.Process(pid).create_time())
     except psutil.Error:
         return 0.0
+
+
+def same(pid: int, since: float) -> bool:
+    """Return whether a process id still belongs to the process that started at that time."""
+    return abs(started(pid) - since) <= _CLOCK_S
 
 
 def make_private(folder: Path) -> None:

@@ -2,14 +2,16 @@
 
 NVIDIA's cuSPARSELt, which torch loads, ends its library path (RUNPATH ``$ORIGIN:``) with an empty entry.  That is the working folder, and
 ``libcuda.so.1`` is looked for there: beside downloaded recordings, a file of that name would be run by every command that imports torch.
-So the library is loaded before torch asks for it, while the working folder is ``/``.
+So the library is loaded before torch asks for it, by a thread whose own working folder is ``/``.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
 import sys
+import threading
 from importlib.abc import MetaPathFinder
 from importlib.machinery import PathFinder
 from pathlib import Path
@@ -31,8 +33,21 @@ def _load() -> None:
     torch = PathFinder.find_spec("torch")
     library = Path(torch.origin).absolute().parents[1] / LIBRARY if torch and torch.origin else Path()
     if library.is_file():
-        with contextlib.suppress(OSError), contextlib.chdir("/"):  # torch itself says better why it does not load
-            ctypes.CDLL(str(library))
+        thread = threading.Thread(target=_load_at_root, args=(str(library),))
+        thread.start()
+        thread.join()
+
+
+def _load_at_root(library: str) -> None:
+    """Load a library while the working folder of this thread, and of no other, is ``/``."""
+    before: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+    try:
+        os.unshare(os.CLONE_FS)
+        os.chdir("/")
+    except OSError:  # a container may forbid it: then for an instant it is the folder of all threads
+        before = contextlib.chdir("/")
+    with contextlib.suppress(OSError), before:  # torch itself says better why it does not load
+        ctypes.CDLL(library)
 
 
 def guard() -> None:

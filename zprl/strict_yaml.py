@@ -1,7 +1,8 @@
 """YAML that anybody may have written, as plain values and in bounded time and memory; every reader of YAML comes here.
 
-Refused are explicit tags, keys given twice, and documents that are longer, deeper or of more parts than any of ours.  Anchors and aliases,
-a few lines of which can stand for gigabytes, are refused too unless a caller wants them; then what they stand for is counted.
+Refused are explicit tags, keys given twice or that YAML reads as a number, a truth value, a date or nothing, and documents that
+are longer, deeper or of more parts than any of ours.  Anchors and aliases, a few lines of which can stand for gigabytes, are
+refused too unless a caller wants them; then what they stand for is counted.
 Whoever reads a file with another library checks it here first.
 """
 
@@ -24,6 +25,8 @@ MAX_DEPTH = 20
 MAX_DIGITS = 40
 """Of a whole number: longer ones take quadratic time, and Python does not even print them."""
 MERGE = "<<"
+TEXT = "tag:yaml.org,2002:str"
+RESOLVER = yaml.resolver.Resolver()
 REMEDY = "write plain lists and mappings, each key once; check the indentation and the quotes"
 
 
@@ -53,7 +56,7 @@ def parse(text: str | bytes, source: str, *, limit: int = MAX_BYTES, aliases: bo
     Raises:
         ConfigError: it is none, or more than the module allows; the line is named.
     """
-    if len(text) > limit:
+    if durable.byte_length(text) > limit:
         raise ConfigError(f"{source} is longer than {limit} bytes", remedy=remedy)
     try:
         text = text if isinstance(text, str) else text.decode()
@@ -161,6 +164,8 @@ class _Judge:
                 raise _refusal("a key is not plain text", event)
             if event.value == MERGE and not self.aliases:
                 raise _refusal("merge keys are not read here", event)
+            if event.value != MERGE and RESOLVER.resolve(yaml.ScalarNode, event.value, event.implicit) != TEXT:
+                raise _refusal(f"the key {event.value[:60]} is read as another value than text: quote it", event)
             if event.value in where.keys:
                 raise _refusal(f"the key '{event.value[:60]}' is given twice", event)
             where.keys.add(event.value)

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -209,6 +209,29 @@ def test_the_oldest_of_the_largest_crowd_is_closed_first() -> None:
         everybody.add(Line(f"10.1.0.{sender}"))
     assert login not in gone
     assert len(everybody) == 5
+
+
+def test_a_stranger_who_is_queued_twice_is_served_once() -> None:
+    turns: list[Callable[[], None]] = []
+
+    class Loop:
+        call_soon = staticmethod(turns.append)
+
+    class Line:
+        loop, taken = Loop, 0
+
+        def take(self) -> None:
+            self.taken += 1
+
+    everybody, line = Connections(lambda data: False, most=5), Line()
+    for _ in range(3):
+        everybody.queue(line)
+    while turns:
+        turns.pop(0)()
+    assert line.taken == 1
+    everybody.queue(line)
+    turns.pop(0)()
+    assert (line.taken, turns) == (2, [])
 
 
 def test_pages_are_counted_while_somebody_has_them_open(page: Page) -> None:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import fcntl
 import json
 import os
 import stat
+import threading
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from starlette.datastructures import Headers
 from starlette.testclient import TestClient
 
 from tests import console_scene
-from zprl.errors import ConfigError, EnvironmentProblem
+from zprl.errors import ConfigError, DataError, EnvironmentProblem
 from zprl.session.console import access as access_module
 from zprl.session.console import app as console_app
 from zprl.session.console import limits
@@ -19,6 +24,7 @@ from zprl.session.console.access import FILE, PROGRAM, TOKEN, Access, Secrets, g
 from zprl.session.console.app import make_app
 from zprl.session.console.limits import Bucket, Guesses, QuietLog, group
 from zprl.session.console.state import ConsoleState
+from zprl.session.console.streams import Streams
 from zprl.session.inputs import OperatorInput, this_user
 from zprl.session.journal import lease
 from zprl.session.labels import LabelJournal
@@ -350,3 +356,54 @@ def test_a_link_for_the_running_session_and_none_for_a_dead_one(tmp_path: Path) 
         with pytest.raises(EnvironmentProblem, match="no session is running"):
             page_link(tmp_path)
     os.close(lease(tmp_path))
+
+
+def test_an_expired_login_leads_to_the_login_page_however_often_cameras_ask(page: Page) -> None:
+    browser = page.browser()
+    browser.post("/login", data={"ticket": page.ticket()})
+    assert browser.get("/").status_code == 200
+    page.time[0] += access_module.COOKIE_S + 1
+    assert {browser.get("/camera/front.jpg").status_code for _ in range(20)} == {401}
+    answer = browser.get("/")
+    assert (answer.status_code, answer.headers["location"]) == (303, "/login")
+    forger = page.browser("10.0.0.9")
+    forger.cookies.set(page.access.cookie, "forged.0123")
+    assert [forger.get("/camera/front.jpg").status_code for _ in range(20)].count(429) >= 10
+
+
+def test_a_stream_ends_with_its_login(page: Page) -> None:
+    headers = Headers({"cookie": f"{page.access.cookie}={page.access.cookie_for('anna')}"})
+    login = page.access.login(headers)
+    assert login is not None
+
+    async def receive(hours: float) -> int:
+        events = Streams().events(ConsoleState(), login.id, lambda: None, lasts=lambda: page.access.lasts(login))
+        await anext(events)
+        page.time[0] += hours * 3600
+        return len([event async for event in islice(events, 2)])
+
+    async def islice(events: AsyncIterator[str], most: int) -> AsyncIterator[str]:
+        async for event in events:
+            yield event
+            most -= 1
+            if not most:
+                return
+
+    assert asyncio.run(receive(1)) == 2
+    assert asyncio.run(receive(12)) == 0
+
+
+def test_who_looks_whether_a_session_runs_does_not_keep_one_from_starting(tmp_path: Path) -> None:
+    looking = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(looking, fcntl.LOCK_SH)
+    threading.Timer(0.1, os.close, [looking]).start()
+    with granted(tmp_path, {}):
+        assert (tmp_path / FILE).exists()
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", "1", '"x"', "null"])
+def test_a_damaged_address_is_told_in_a_sentence(tmp_path: Path, text: str) -> None:
+    with granted(tmp_path, {}):
+        (tmp_path / access_module.ADDRESS).write_text(text)
+        with pytest.raises(DataError, match="is damaged"):
+            page_link(tmp_path)

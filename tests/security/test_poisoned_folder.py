@@ -259,6 +259,24 @@ def test_a_repository_runs_nothing(fresh: Folder, monkeypatch: pytest.MonkeyPatc
     assert {"monitor", "fetcher"} <= set(fresh.sprung()), "what git does by itself"
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="folders of threads are Linux's")
+def test_no_other_thread_stands_elsewhere_while_the_guard_loads(tmp_path: Path) -> None:
+    """A path without a beginning that another thread opens meanwhile is meant for its own folder."""
+    said = """
+import ctypes, os
+from zprl import native
+folders = []
+def load(library):
+    folders.append((os.readlink("/proc/thread-self/cwd"), os.readlink(f"/proc/{os.getpid()}/cwd")))
+ctypes.CDLL = load
+native.LIBRARY = "torch/__init__.py"
+native._load()
+print(folders, os.getcwd())
+"""
+    done = subprocess.run(children.python("-c", said), cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == f"[('/', '{tmp_path}')] {tmp_path}"
+
+
 # -- the traps themselves ----------------------------------------------------------------------------------------------
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
+import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,17 +15,22 @@ import pytest
 
 from pipelines import environment, servers
 from tests.stranger import LOGIN, Stranger
-from zprl import local_servers
+from zprl import durable, local_servers
 from zprl.local_servers import LocalServer
+
+END_WITH = environment._end_with
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    before = dict(os.environ)
     monkeypatch.chdir(tmp_path)
     for name in [name for name in os.environ if name.startswith(("PREFECT_", "MLFLOW_"))]:
         monkeypatch.delenv(name)
-    monkeypatch.setattr(environment, "_end_with", lambda server: None)  # the tests are no client that must end
-    return tmp_path
+    monkeypatch.setattr(environment, "_end_with", lambda server: True)  # the tests are no client that must end
+    yield tmp_path
+    os.environ.clear()  # the tests after these must not ask our strangers
+    os.environ.update(before)
 
 
 @pytest.fixture
@@ -158,3 +166,60 @@ def test_every_start_has_a_login_of_its_own() -> None:
     logins = {local_servers.new_login() for _ in range(100)}
     assert len(logins) == 100
     assert min(map(len, logins)) >= servers.MIN_LOGIN
+
+
+def test_a_server_that_ends_before_it_can_be_watched_is_not_used(here: Path, sleeper: LocalServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = LocalServer("http://127.0.0.1:4999", 2**22 + 1, 1.0, LOGIN)
+    reused = LocalServer("http://127.0.0.1:4998", sleeper.pid, sleeper.started - 100, LOGIN)
+    monkeypatch.setattr(environment, "_end_with", END_WITH)
+    for server in (gone, reused):
+        monkeypatch.setattr(environment, "running_prefect", lambda server=server: server)
+        environment.prepare()
+        assert "PREFECT_API_URL" not in os.environ
+        assert os.environ["PREFECT_API_AUTH_STRING"] != LOGIN
+
+
+def test_a_login_that_the_user_has_set_for_a_profile_stays(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFECT_API_AUTH_STRING", "team:secret")
+    environment.prepare()
+    assert os.environ["PREFECT_API_AUTH_STRING"] == "team:secret"
+
+
+@pytest.mark.parametrize("login", ["", 'PREFECT_API_AUTH_STRING = "team:secret"\n'], ids=["none", "its own"])
+def test_the_server_of_a_profile_gets_no_login_of_ours(here: Path, login: str) -> None:
+    (here / ".prefect").mkdir()
+    (here / ".prefect/profiles.toml").write_text(
+        f'active = "lab"\n[profiles.lab]\nPREFECT_API_URL = "http://prefect.lab:4200/api"\n{login}'
+    )
+    said = """
+import os
+from pipelines import environment, servers
+environment.prepare()
+servers.embed()
+import prefect
+from prefect.settings import get_current_settings
+secret = get_current_settings().api.auth_string
+print(get_current_settings().api.url, secret and secret.get_secret_value(), os.environ.get("PREFECT_API_AUTH_STRING"))
+"""
+    done = subprocess.run([sys.executable, "-c", said], capture_output=True, text=True, check=True, timeout=180)
+    theirs = "team:secret" if login else "None"
+    assert done.stdout.split() == ["http://prefect.lab:4200/api", theirs, theirs]
+
+
+def test_a_log_line_that_does_not_fit_its_arguments_harms_nobody(capsys: pytest.CaptureFixture[str]) -> None:
+    class Broken:
+        def __str__(self) -> str:
+            raise ValueError("no text")
+
+    environment.say_failures_in_one_sentence()
+    log = logging.getLogger("prefect.flow_runs")
+    log.warning("%d of %d", "none")
+    log.warning(Broken())
+    log.warning("%s", Broken())
+
+
+def test_who_looks_for_a_stale_file_does_not_keep_the_ui_from_starting(here: Path) -> None:
+    local_servers.LEASE.parent.mkdir()
+    looking = durable.lease(local_servers.LEASE)
+    threading.Timer(0.1, os.close, [looking]).start()
+    os.close(durable.lease(local_servers.LEASE))

@@ -34,6 +34,13 @@ def test_a_server_that_answers_strangers_moves_no_robot() -> None:
         servers.demand_login("http://127.0.0.1:1/api")
 
 
+@pytest.mark.parametrize("status", [500, 404, 307])
+def test_an_answer_that_tells_nothing_about_a_login_is_told_as_such(status: int) -> None:
+    with contextlib.closing(Stranger(status)) as stranger, pytest.raises(EnvironmentProblem, match=f"status {status}") as refused:
+        servers.demand_login(f"{stranger.url}/api")
+    assert "demands no login" not in str(refused.value)
+
+
 @pytest.mark.parametrize(
     ("command", "about"),
     [
@@ -45,7 +52,11 @@ def test_a_server_that_answers_strangers_moves_no_robot() -> None:
         ("worker start -p robot", True),
         ("worker start --pool zprl", False),
         ("work-pool create zprl", False),
-        ("deploy --all", False),
+        ("deploy --all", True),
+        ("--no-prompt deploy --all", True),
+        ("deploy --name nightly", False),
+        ("deploy --name robot-session", True),
+        ("deploy pipelines/flows.py:session -n mine --pool robot", True),
     ],
 )
 def test_commands_about_the_robot_s_pool(command: str, about: bool) -> None:

@@ -40,6 +40,7 @@ class Settings(BaseModel):
     rings: str = Field("zprl", description="Prefix of the cameras' shared memory.")
     console_host: str = "127.0.0.1"
     console_port: int = 0
+    console_fd: int | None = Field(None, description="Socket of the page that the supervisor holds open and hands down.")
     twin: Path | None = Field(None, description="Folder of the double's control sockets, where the robot is one.")
 
     def conditions(self) -> Conditions:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -98,7 +97,7 @@ def lease(folder: Path) -> int:
     with _explained(folder):
         fd = os.open(folder, os.O_RDONLY)
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            durable.lock(fd)
         except BlockingIOError as error:
             os.close(fd)
             raise EnvironmentProblem(f"another process writes {folder}", remedy="wait for it or stop it, then run again") from error

@@ -12,7 +12,7 @@ from zprl import durable
 from zprl.errors import DataError
 
 DIGEST = "digest"
-MAX_BYTES = 16 * 2**20
+MAX_BYTES = 3 * 2**20
 """Longest document: an episode of an hour at 50 Hz, with an event a second, has 1 MB."""
 
 

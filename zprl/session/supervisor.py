@@ -27,6 +27,7 @@ from zprl.session.bus import Bus, Message
 from zprl.session.child import Settings
 from zprl.session.chooser import AS_SIMULATED
 from zprl.session.clock import now
+from zprl.session.console import listen
 from zprl.session.console.access import page_link
 from zprl.session.eyes import ring_name
 from zprl.session.inputs import PEDAL, OperatorInput
@@ -180,6 +181,8 @@ class Supervisor:
             Interrupted: asked to stop; running again continues.
             EnvironmentProblem: a process does not stay alive.
         """
+        page = listen.open_for(self.settings) if "console" in self.names else None  # held to the end: the port is never free
+        self.settings = self.settings.model_copy(update={"console_fd": page and page.fileno()})
         self._write_settings()
         try:
             # The driver comes last: a robot that is in control takes processor time at the highest priority.
@@ -200,6 +203,8 @@ class Supervisor:
                     raise Interrupted("the session stopped on request", remedy="run the same command again to continue")
         finally:
             self._end()
+            if page is not None:
+                page.close()
 
     def _write_settings(self) -> None:
         durable.write_json(self.settings.work / "settings.json", self.settings.model_dump(mode="json"))
@@ -244,6 +249,7 @@ class Supervisor:
             process = subprocess.Popen(
                 children.python("-m", *self._command(name)),
                 stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=env, start_new_session=True,
+                pass_fds=[self.settings.console_fd] if name == "console" else [],
             )  # fmt: skip
         self.children[name] = Child(name, process, begun, replaces=child is not None, starts=starts)
 

@@ -77,7 +77,7 @@ class Replay:
         lines = whole.splitlines()
         for line in lines:
             try:
-                self._tell(durable.parse_json(line, "a line", limit=LONGEST))
+                self._tell(durable.parse_json(line, "a line", limit=LONGEST, allow_nan=True))
             except (DataError, ValueError, TypeError, KeyError, AttributeError, OverflowError):
                 continue
         return len(lines)

@@ -117,7 +117,7 @@ def _json(node: h5py.Group, name: str) -> Any:
     if not isinstance(text, str):
         return None
     try:
-        return durable.parse_json(text, name, limit=MAX_TEXT)
+        return durable.parse_json(text, name, limit=MAX_TEXT, allow_nan=True)
     except DataError:
         return None
 

@@ -335,7 +335,7 @@ def _lines(info: Info, name: str) -> Iterator[dict[str, Any]]:
 
 def _object(place: str, text: bytes, limit: int) -> dict[str, Any]:
     try:
-        said = durable.parse_json(text, place, limit=limit)
+        said = durable.parse_json(text, place, limit=limit, allow_nan=True)
     except DataError as error:
         raise RefusedError("D01", error.message, WHOLE) from error
     if not isinstance(said, dict):

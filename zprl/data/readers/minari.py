@@ -156,12 +156,12 @@ def _environment(file: h5py.File, path: Path) -> str:
     beside = path.with_name("metadata.json")
     if text is None and beside.is_file():
         try:
-            said = durable.read_json(beside)
+            said = durable.read_json(beside, allow_nan=True)
         except DataError as error:
             raise RefusedError("D01", f"{beside.name} beside it: {error.message}", "copy it again from its source") from error
         text = said.get("env_spec") if isinstance(said, dict) else None
     try:
-        spec = durable.parse_json(text, "env_spec") if isinstance(text, str) else None
+        spec = durable.parse_json(text, "env_spec", allow_nan=True) if isinstance(text, str) else None
     except DataError:
         spec = None
     return str(spec.get("id", "")) if isinstance(spec, dict) else ""

@@ -77,7 +77,7 @@ class Probe:
         answer, code = self._request(request, limit_s, file.fileno())
         if answer is None:
             return f"reading it does not end within {limit_s:g} s" if code is None else f"reading it ends the reader with code {code}"
-        said = durable.parse_json(answer, "what was read", limit=MAX_ANSWER)
+        said = durable.parse_json(answer, "what was read", limit=MAX_ANSWER, allow_nan=True)
         return said if isinstance(said, str) else Handed(file, said)
 
     def read_as(self, reader: Any, path: Path) -> Handed | str:
@@ -88,7 +88,7 @@ class Probe:
     def ask(self, question: str, path: Path, reader: str) -> Any:
         """``owns`` or ``facts`` of a file, or ``None`` where looking at it does not end well."""
         answer, _ = self._request({"ask": question, "path": str(path.absolute()), "obs_keys": None, "reader": reader}, BASE_S)
-        return None if answer is None else durable.parse_json(answer, "what was read", limit=MAX_ANSWER)
+        return None if answer is None else durable.parse_json(answer, "what was read", limit=MAX_ANSWER, allow_nan=True)
 
     def call(self, function: str, *, limit_s: float, file: BinaryIO | None = None, **arguments: Any) -> Any:
         """What a function of this package, ``module:name``, returns in the child; arguments and answer are plain JSON.
@@ -110,7 +110,7 @@ class Probe:
         if line is None:
             message = f"reading it does not end within {limit_s:g} s" if code is None else f"reading it ends the reader with code {code}"
             raise RefusedError("D01", message, "copy it again from its source, or run `dvc pull`")
-        answer = durable.parse_json(line, "what was read", limit=MAX_ANSWER)
+        answer = durable.parse_json(line, "what was read", limit=MAX_ANSWER, allow_nan=True)
         if "refused" in answer:
             raise RefusedError(*answer["refused"])
         return answer["value"]
@@ -195,7 +195,7 @@ def _serve() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     _say("ready")
     for line in sys.stdin:
-        request = durable.parse_json(line, "a request", limit=MAX_ANSWER)
+        request = durable.parse_json(line, "a request", limit=MAX_ANSWER, allow_nan=True)
         if "call" in request:
             with _received(files) if request["file"] else contextlib.nullcontext() as file:
                 _say(_called(request["call"], request["arguments"] | ({} if file is None else {"file": file})))

@@ -258,7 +258,7 @@ class _Worker:
             raise EnvironmentProblem(
                 f"{self._name} ended{self._fate()}", remedy="if memory ran out (SIGKILL), take fewer environments or task.workers"
             )
-        return dict(durable.parse_json(line, f"the answer of {self._name}"))
+        return dict(durable.parse_json(line, f"the answer of {self._name}", allow_nan=True))
 
     def dismiss(self) -> None:
         """Tell it to end."""

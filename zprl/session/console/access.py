@@ -12,6 +12,7 @@ import contextlib
 import fcntl
 import hashlib
 import hmac
+import math
 import os
 import re
 import secrets
@@ -108,7 +109,10 @@ def page_link(work: Path) -> str:
     problem = EnvironmentProblem("no session is running here", remedy="`zprl session run` starts one")
     if not (work / FILE).exists() or not (work / ADDRESS).exists() or not _held(work):
         raise problem
-    url = str(durable.read_json(work / ADDRESS)["url"])
+    try:
+        url = str(durable.read_json(work / ADDRESS)["url"])
+    except (KeyError, TypeError) as error:
+        raise DataError(f"{work / ADDRESS} is damaged", remedy="start the session again") from error
     return Access(Secrets.load(work)).link(url)
 
 
@@ -131,10 +135,12 @@ class Login:
     Attributes:
         author: Named by every label pressed under this login.
         id: Of this login.
+        until: When it ends, by the session's clock [s].
     """
 
     author: str
     id: str
+    until: float = math.inf
 
 
 class Access:
@@ -186,7 +192,11 @@ class Access:
         if self.by_header(headers):
             return Login(PROGRAM, PROGRAM)
         opened = self._open("cookie", self._cookie(headers), COOKIE_S)
-        return Login(opened.author, opened.mac) if opened else None
+        return Login(opened.author, opened.mac, opened.at + COOKIE_S) if opened else None
+
+    def lasts(self, login: Login) -> bool:
+        """Return whether a login has not ended yet."""
+        return self._clock() <= login.until
 
     def known(self, begun: bytes) -> bool:
         """Return whether the beginning of a request, as it came, shows a login."""
@@ -199,8 +209,9 @@ class Access:
         return kind.lower() == "bearer" and self.knows(token.strip())
 
     def refusal(self, headers: Headers, address: str) -> tuple[int, str]:
-        """Return status and reason for a stranger; a wrong token or cookie counts as a guess."""
-        guessed = "authorization" in headers or bool(self._cookie(headers))
+        """Return status and reason for a stranger; a wrong token or a forged cookie counts as a guess."""
+        cookie = self._cookie(headers)
+        guessed = "authorization" in headers or (bool(cookie) and not self._signed(cookie))
         if guessed and not self.guesses.wrong(address):
             return 429, "too many attempts; wait a few seconds"
         return 401, "log in first"
@@ -222,10 +233,15 @@ class Access:
         text = base64.urlsafe_b64encode("|".join(fields).encode()).decode().rstrip("=")
         return f"{text}.{self._mac(text)}"
 
-    def _open(self, purpose: str, value: str, most_s: float) -> _Opened | None:
+    def _signed(self, value: str) -> bool:
+        """Return whether a text was signed by this run, however long ago."""
         text, _, mac = value.rpartition(".")
-        if not hmac.compare_digest(mac.encode("utf-8", "surrogatepass"), self._mac(text).encode()):
+        return hmac.compare_digest(mac.encode("utf-8", "surrogatepass"), self._mac(text).encode())
+
+    def _open(self, purpose: str, value: str, most_s: float) -> _Opened | None:
+        if not self._signed(value):
             return None
+        text, _, mac = value.rpartition(".")
         known, at, _, author = base64.urlsafe_b64decode(text + "==").decode().split("|")
         fresh = 0 <= self._clock() - float(at) <= most_s
         return _Opened(author, float(at), mac) if known == purpose and fresh else None

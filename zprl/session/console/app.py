@@ -191,7 +191,8 @@ def make_app(
     async def stream(request: Request) -> Response:
         connection = getattr(request.state, "connection", None)
         close = connection.abort if connection else lambda: None
-        events = streams.events(source, request.state.login.id, close)
+        person = request.state.login
+        events = streams.events(source, person.id, close, lasts=lambda: access.lasts(person))
         return StreamingResponse(events, media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
 
     async def camera(request: Request) -> Response:

@@ -96,8 +96,9 @@ class Connections:
 
     def queue(self, connection: Connection) -> None:
         """Serve a stranger in turn: one whenever the loop has served all who have logged in."""
+        idle = not self._queue
         self._queue[connection] = None
-        if len(self._queue) == 1:
+        if idle:
             connection.loop.call_soon(self._serve_one)
 
     def _serve_one(self) -> None:

@@ -6,13 +6,12 @@ import asyncio
 import sys
 import time
 from collections.abc import Iterable
-from pathlib import Path
-from urllib.parse import urlsplit
 
 from zprl import durable
-from zprl.errors import DataError, EnvironmentProblem
+from zprl.errors import EnvironmentProblem
 from zprl.session.bus import Bus
 from zprl.session.child import Settings, Stopping, main
+from zprl.session.console import listen
 from zprl.session.console.access import ADDRESS, Access, Secrets
 from zprl.session.console.app import Refused, SendInput
 from zprl.session.console.limits import raise_open_files
@@ -80,21 +79,9 @@ def _settle(future: asyncio.Future[str], refusal: str) -> None:
 
 
 def serve(settings: Settings, shown: ConsoleState, send: SendInput) -> Console:
-    """The page's server, at the port it had before if that is free: who has the page open finds it again after a restart."""
+    """Return the page's server, at the socket that the supervisor has handed down."""
     access = Access(Secrets.load(settings.work))
-    if not settings.console_port and (before := _port(settings.work / ADDRESS)):
-        try:
-            return Console(shown, send, access=access, host=settings.console_host, port=before)
-        except EnvironmentProblem:  # taken by now
-            pass
-    return Console(shown, send, access=access, host=settings.console_host, port=settings.console_port)
-
-
-def _port(path: Path) -> int | None:
-    try:
-        return urlsplit(durable.read_json(path)["url"]).port
-    except (DataError, KeyError, TypeError, ValueError, AttributeError):
-        return None
+    return Console(shown, send, access=access, host=settings.console_host, listening=listen.handed_down(settings))
 
 
 def run(settings: Settings, stopping: Stopping) -> None:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import ipaddress
 import socket
 import threading
 from typing import Self
 
-from zprl.errors import ConfigError, EnvironmentProblem
 from zprl.session.console.access import Access, Secrets
 from zprl.session.console.app import SendInput, make_app
 from zprl.session.console.limits import QuietLog
+from zprl.session.console.listen import listen
 from zprl.session.console.security import is_loopback
 from zprl.session.console.state import ConsoleState
 from zprl.session.console.streams import Streams
@@ -30,6 +29,7 @@ class Console:
         host: Address to bind.
         port: 0: any free one; see :attr:`url`.
         names: Further host names under which the page is reached.
+        listening: Socket to serve instead of one at ``host`` and ``port``; closed with this console.
 
     Raises:
         ConfigError: not an address.
@@ -45,24 +45,16 @@ class Console:
         host: str = LOOPBACK,
         port: int = 0,
         names: tuple[str, ...] = (),
+        listening: socket.socket | None = None,
     ) -> None:
         from zprl.session.console.connections import Server
 
         host = LOOPBACK if host == "localhost" else host
-        try:
-            version = ipaddress.ip_address(host).version
-        except ValueError as error:
-            raise ConfigError(f"the console's host {host!r} is not an address", remedy="give one, such as 127.0.0.1") from error
+        self._socket = listening or listen(host, port)
         self.access, self._streams = access or Access(Secrets.make()), Streams()
         app = make_app(source, send, self.access, streams=self._streams, names=names, any_address=not is_loopback(host))
-        try:
-            self._socket = socket.create_server((host, port), family=socket.AF_INET6 if version == 6 else socket.AF_INET)
-        except OSError as error:
-            raise EnvironmentProblem(
-                f"the console cannot be served at {host}:{port}: {error.strerror}", remedy="give another port"
-            ) from error
         number = self._socket.getsockname()[1]
-        self.url = f"http://[{host}]:{number}/" if version == 6 else f"http://{host}:{number}/"
+        self.url = f"http://[{host}]:{number}/" if self._socket.family == socket.AF_INET6 else f"http://{host}:{number}/"
         self._server = Server(app, self.access.known, QuietLog(say))
         self._thread: threading.Thread | None = None
 

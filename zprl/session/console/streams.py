@@ -64,11 +64,13 @@ class Streams:
         finally:
             self._open.pop(stream, None)
 
-    async def events(self, source: ConsoleState, login: str, close: Callable[[], None]) -> AsyncIterator[str]:
-        """Yield the newest snapshot once, and ages, five times a second."""
+    async def events(
+        self, source: ConsoleState, login: str, close: Callable[[], None], lasts: Callable[[], bool] = lambda: True
+    ) -> AsyncIterator[str]:
+        """Yield the newest snapshot once, and ages, five times a second, as long as the login lasts."""
         known = -1
         with self.opened(login, close) as taken:
-            while True:
+            while lasts():
                 known, message = source.message(known)
                 yield f"data: {message}\n\n"
                 taken()
