@@ -77,6 +77,29 @@ def page() -> Page:
     return Page()
 
 
+def test_a_form_of_many_fields_is_a_wrong_guess(page: Page) -> None:
+    body = "a=1&b=2&c=3&d=4&e=5"
+    answer = page.browser().post("/login", content=body, headers={"Content-Type": "application/x-www-form-urlencoded"})
+    assert answer.status_code == 401
+
+
+@pytest.mark.parametrize("name", ["\u3164", "anna\u034f", "\u115fa", "a\ufe0f", "\uffa0b", "a\U000e0100"])
+def test_a_name_that_hides_something_is_refused(page: Page, name: str) -> None:
+    answer = page.browser().post("/login", data={"token": WORD, "author": name})
+    assert answer.status_code == 422
+
+
+def test_two_spellings_of_a_name_are_one(page: Page) -> None:
+    names = []
+    for name in ("Jos\u00e9", "Jose\u0301", " Jos\u00e9 "):
+        browser = page.browser()
+        assert browser.post("/login", data={"token": WORD, "author": name}).status_code == 303
+        answer = browser.post("/input", json=press("pause", nonce=f"nonce-spelling-{len(names)}"))
+        assert answer.status_code == 200, answer.text
+        names.append(page.arrived[-1].author)
+    assert set(names) == {"Jos\u00e9"}
+
+
 # -- without a login -------------------------------------------------------------------------------------------------
 
 

@@ -148,6 +148,9 @@ class Driver:
         self.plan_at = clock.now()
         self.recover_seq, self.stop_seq = int(plan["recover"]), int(plan["stop"])
         self.homing_since: float | None = None
+        self.recovery_end: float | None = None
+        """When to give up taking control again; ``None``: nobody has asked for it."""
+        self.next_attempt = 0.0
         self.stopped = 0
         self.pressed, self.pressed_at = False, -math.inf
         """Whether the e-stop was pressed and the supervisor does not know of it yet, and when it was pressed last."""
@@ -210,13 +213,11 @@ class Driver:
         Args:
             count: Ticks so far; every ``tick_hz / rate_hz``-th is a control step.
         """
-        for message in sorted(self.bus.poll(), key=_is_plan):  # what else has come decides whether a plan still holds
-            try:
-                self._hear(message)
-            except (DataError, KeyError, TypeError, ValueError) as error:
-                self._fault("message_broken", f"'{message.topic}' of '{message.sender}': {error}")
+        self._listen()
         if self.plan["state"] == "ESTOP":
             self._stop(StopLevel.HARD)
+        if self.recovery_end is not None:
+            self._attempt()
         if time.monotonic() - self.beat > BEAT_S:
             self.beat = time.monotonic()
             self.bus.publish("beat", {"stopped": bool(self.stopped), "digests": self.digests})
@@ -232,6 +233,14 @@ class Driver:
             self._fault("refused", error.message)
         except RobotError as error:
             self._fault("robot", error.message)
+
+    def _listen(self) -> None:
+        """Take in what has arrived; a press that stops the arm comes before any plan that lets it go on."""
+        for message in sorted(self.bus.poll(), key=_is_plan):
+            try:
+                self._hear(message)
+            except (DataError, KeyError, TypeError, ValueError) as error:
+                self._fault("message_broken", f"'{message.topic}' of '{message.sender}': {error}")
 
     def _move(self, count: int) -> None:
         state = self.plan["state"]
@@ -448,6 +457,8 @@ class Driver:
         if not self.stopped or level > self.stopped:
             self.robot.stop(level)
             self.stopped = int(level)
+        if self.recovery_end is not None:
+            self._end_recovery("the arm was stopped meanwhile")
 
     def _fault(self, kind: str, reason: str) -> None:
         """Stop here and now, then tell the supervisor, who decides how to go on."""
@@ -472,38 +483,51 @@ class Driver:
         self.bus.publish("event", body)
 
     def _recover(self) -> None:
-        """Try once to take control again."""
-        ok, reason = True, ""
-        if self.stopped:
-            try:
-                ok = self._take_control()
-            except RobotError as error:
-                ok, reason = False, error.message
-            if not ok and not reason:
-                health = self.robot.health()
-                reason = f"the robot is in mode '{health.mode}' {', '.join(health.errors)} {health.detail}".rstrip()
-        self._tell_recovered("" if ok else reason)
+        """Begin to take control again, attempt by attempt, so that a stop is heard between two of them."""
+        if not self.stopped:
+            self._tell_recovered("")
+        elif self.recovery_end is None:
+            self.recovery_end, self.next_attempt = time.monotonic() + CALM_S, 0.0
 
-    def _take_control(self) -> bool:
-        """From a stop back to holding the pose, once nothing pushes the arm beyond its limits any more.
+    def _attempt(self) -> None:
+        """Try once to take control; from a stop back to holding the pose, once nothing pushes the arm beyond its limits."""
+        if time.monotonic() < self.next_attempt:
+            return
+        try:
+            taken = self._recover_robot()
+            features = self._features(senses=False) if taken else {}
+        except RobotError as error:
+            self._end_recovery(error.message)
+            return
+        if not taken:
+            health = self.robot.health()
+            self._end_recovery(f"the robot is in mode '{health.mode}' {', '.join(health.errors)} {health.detail}".rstrip())
+            return
 
-        Raises:
-            RobotError: The push does not end.
-        """
-        end = time.monotonic() + CALM_S
-        while (ok := self._recover_robot()) and not self.monitor.calm(features := self._features(senses=False)):
+        self._listen()  # whoever pressed a stop while the robot was busy is heard before it holds
+        if self.recovery_end is None:
             self.robot.stop(StopLevel.HARD)
-            if time.monotonic() > end:
-                raise RobotError("something pushes the arm harder than its limits allow", remedy="look at what touches it")
-            time.sleep(RETRY_PUSH_S)
-        if not ok:
-            return False
+        elif self.monitor.calm(features):
+            self._hold(features)
+        elif time.monotonic() > self.recovery_end:
+            self.robot.stop(StopLevel.HARD)
+            self._end_recovery("something pushes the arm harder than its limits allow: look at what touches it")
+        else:
+            self.robot.stop(StopLevel.HARD)
+            self.next_attempt = time.monotonic() + RETRY_PUSH_S
+
+    def _hold(self, features: Values) -> None:
+        """Go on from where the arm is now."""
         self.clock.restart()
         self._reset_filters(features)
         self.monitor.restart()
         self.plan_at = clock.now()  # the time this took is nobody's silence
         self.stopped = 0
-        return True
+        self._end_recovery("")
+
+    def _end_recovery(self, refusal: str) -> None:
+        self.recovery_end = None
+        self._tell_recovered(refusal)
 
     def _recover_robot(self) -> bool:
         """Let the robot recover; a connection that is lost is made anew."""

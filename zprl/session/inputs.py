@@ -11,17 +11,19 @@ import fcntl
 import getpass
 import math
 import os
+import re
 import select
 import stat
 import struct
 import threading
+import unicodedata
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from zprl.errors import EnvironmentProblem
 from zprl.session import signals
@@ -36,10 +38,24 @@ Stamp = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 PRESS_S = 2.0
 """Seconds after which a press counts no more, however it was held up; the e-stop always counts."""
 PEDAL = "pedal"
+BOUNCE_S = 0.3
+"""Seconds in which a second press is a contact that bounces, or a foot that slips."""
 CONFIRM_S = 5.0
 """Seconds within which the second press of `clear` must follow the first."""
-Author = Annotated[str, Field(max_length=60, pattern=r"^[\p{L}\p{N}_][\p{L}\p{M}\p{N}_ .'@+-]*$")]
-"""Name of a person; no invisible characters, so that two names that look alike are one."""
+
+
+def _visible(name: str) -> str:
+    """Return a name in its composed form; refuse what cannot be seen."""
+    name = unicodedata.normalize("NFC", name).strip()
+    if INVISIBLE.search(name):
+        raise ValueError("a name has no invisible characters")
+    return name
+
+
+INVISIBLE = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\uffa0\ufe00-\ufe0f\U000e0000-\U000e0fff]")
+"""Letters and marks that Unicode lists as ignorable (Default_Ignorable_Code_Point)."""
+Author = Annotated[str, BeforeValidator(_visible), Field(max_length=60, pattern=r"^[\p{L}\p{N}_][\p{L}\p{M}\p{N}_ .'@+-]*$")]
+"""Name of a person: composed, without what cannot be seen."""
 CONSOLE = "console"
 """Source of what is pressed on the operator's page."""
 
@@ -270,6 +286,9 @@ class Pedal(Reader):
         made = press(key, known, self.name)
         (before, seq), self._first_clear = self._first_clear, (-math.inf, None)
         if made is None:
+            return
+        if made.kind is Input.CLEAR and at - before < BOUNCE_S:
+            self._first_clear = before, seq
             return
         if made.kind is Input.CLEAR and (at - before > CONFIRM_S or seq != known.seq):  # the first, or for another situation
             self._first_clear = at, known.seq

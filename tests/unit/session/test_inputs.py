@@ -13,7 +13,7 @@ import pytest
 from pydantic import ValidationError
 
 from zprl.errors import EnvironmentProblem
-from zprl.session import signals
+from zprl.session import inputs, signals
 from zprl.session.inputs import PEDALS, Moment, OperatorInput, Pedal, open_device, press
 from zprl.session.signals import Input
 
@@ -70,7 +70,7 @@ def test_an_input_as_the_state_machine_takes_it() -> None:
 
 # -- pedal -----------------------------------------------------------------------------------------------------------
 
-KEY_A, KEY_B, KEY_C, KEY_D, KEY_P = 30, 48, 46, 32, 25
+KEY_A, KEY_B, KEY_C, KEY_D, KEY_P, ENTER = 30, 48, 46, 32, 25, 28
 
 
 def event(kind: int, code: int, value: int) -> bytes:
@@ -119,7 +119,39 @@ def test_own_pedal_keys_and_unknown_ones(pipe: tuple[int, int]) -> None:
     pedal = Pedal(pipe[0], found.append, lambda: MOMENT, keys={100: "r"})
     pedal.take(event(1, 100, 1) + event(1, KEY_A, 1) + event(2, 100, 1))
     assert [one.kind for one in found] == [Input.RESET_DONE]
-    assert {"c", "y"}.isdisjoint(PEDALS.values())  # no foot clears a stop
+    assert {"c", "y"}.isdisjoint(PEDALS.values())  # no key that a foot switch sends as delivered clears a stop
+
+
+@pytest.mark.parametrize(
+    ("presses", "cleared"),
+    [
+        ([(0.0, 7), (1.0, 7)], True),
+        ([(0.0, 7)], False),
+        ([(0.0, 7), (0.01, 7)], False),  # a contact that bounces
+        ([(0.0, 7), (0.01, 7), (1.0, 7)], True),
+        ([(0.0, 7), (6.0, 7)], False),  # too late for a second press
+        ([(0.0, 7), (1.0, 9)], False),  # the stop that was looked at is not the one that stands now
+        ([(0.0, 7), (1.0, 9), (2.0, 9)], True),
+    ],
+)
+def test_enter_clears_when_it_is_pressed_twice_for_one_situation(
+    pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch, presses: list[tuple[float, int]], cleared: bool
+) -> None:
+    now, seq, made = [0.0], [0], []
+    monkeypatch.setattr(inputs, "now", lambda: 1000.0 + now[0])
+    pedal = Pedal(pipe[0], made.append, lambda: Moment(seq=seq[0], at=1000.0 + now[0]))
+    for now[0], seq[0] in presses:
+        pedal.take(event(1, ENTER, 1) + event(1, ENTER, 0))
+    assert [one.kind for one in made] == [Input.CLEAR] * cleared
+
+
+def test_a_key_that_was_pressed_while_nobody_read_is_old(pipe: tuple[int, int]) -> None:
+    """The kernel stamps keys; a process that stood still must not take an old one for a new one."""
+    made: list[OperatorInput] = []
+    pedal = Pedal(pipe[0], made.append, lambda: Moment(episode=3, label_episode=3, seq=7, at=1000.0))
+    pedal.stamped = True
+    pedal.take(struct.pack("@llHHi", 990, 0, 1, KEY_C, 1) + struct.pack("@llHHi", 999, 900_000, 1, KEY_C, 1))
+    assert ["too late" in one.refusal(7, 1000.1) for one in made] == [True, False]
 
 
 def test_a_pedal_that_is_pulled_out_is_told(pipe: tuple[int, int]) -> None:

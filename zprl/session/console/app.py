@@ -248,7 +248,10 @@ def _login_page(problem: str = "", status: int = 200) -> HTMLResponse:
 
 def _log_in(request: Request, body: bytes, access: Access) -> Response:
     """Answer the login form: a one-time link's ticket, or the token and a name."""
-    fields = parse_qs(body.decode("utf-8", "replace"), max_num_fields=4)
+    try:
+        fields = parse_qs(body.decode("utf-8", "replace"), max_num_fields=4)
+    except ValueError:  # more fields than the form has
+        fields = {}
     ticket, token, name = (fields.get(key, [""])[0].strip() for key in ("ticket", "token", "author"))
     author = access.redeem(ticket) if ticket else (name or access.user)
     if author is None or not (ticket or access.knows(token)):
