@@ -22,7 +22,7 @@ from typing import IO, Any
 
 from pipelines import environment
 from pipelines.processes import stop_group
-from zprl import children, local_servers
+from zprl import children, durable, local_servers
 from zprl.errors import EnvironmentProblem
 from zprl.local_servers import HOST, LocalServer
 
@@ -143,8 +143,7 @@ def start(
 def _home() -> Path:
     """Return Prefect's folder, which nobody else can enter."""
     home = Path(os.environ.get("PREFECT_HOME", local_servers.FILE.parent)).expanduser().absolute()
-    local_servers.make_private(home)
-    return home
+    return durable.private_folder(home, close=True)
 
 
 def _spawn(command: list[str], **options: Any) -> subprocess.Popen[bytes]:

@@ -14,7 +14,7 @@ from pipelines.processes import sigterm_like_ctrl_c
 from zprl import durable, local_servers
 from zprl.errors import EnvironmentProblem
 from zprl.local_servers import LocalServer
-from zprl.tracking.mlflow_tracker import ARTIFACT_FOLDER, make_private, tracking_uri
+from zprl.tracking.mlflow_tracker import ARTIFACT_FOLDER, make_database, tracking_uri
 
 LOG = Path(".cache/ui.log")
 
@@ -60,7 +60,7 @@ def show_links() -> None:
 
 @contextmanager
 def _only_one() -> Iterator[None]:
-    local_servers.make_private(local_servers.LEASE.parent)
+    durable.private_folder(local_servers.LEASE.parent, close=True)
     try:
         lease = durable.lease(local_servers.LEASE)
     except EnvironmentProblem as error:
@@ -81,7 +81,7 @@ def _start(children: ExitStack, log: IO[bytes], ports: Mapping[str, int]) -> lis
     if uri.startswith(("http://", "https://")):
         print(f"MLflow   {uri}  (MLFLOW_TRACKING_URI)", flush=True)
     else:
-        make_private()
+        make_database()
         wanted["MLflow"] = {"store": uri, "artifacts": str(Path(ARTIFACT_FOLDER).resolve())}
     if api:
         print(f"Prefect  {api.removesuffix('/api')}  (PREFECT_API_URL)", flush=True)

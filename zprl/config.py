@@ -8,6 +8,8 @@ Every tunable number of the pipeline stands in ``params.yaml``; DVC sees each of
 from __future__ import annotations
 
 import difflib
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -562,18 +564,29 @@ def parse(value: Any, *, source: str = PARAMS_FILE) -> Params:
     try:
         return Params.model_validate(value or {})
     except ValidationError as error:
-        lines = []
-        found = error.errors(include_url=False, include_context=False)
-        for item in found[:MAX_TOLD]:
-            loc = tuple(part for part in item["loc"] if part not in ALGORITHMS)
-            where = ".".join(str(part)[:60] for part in loc) or "(root)"
-            if item["type"] == "extra_forbidden":
-                near = difflib.get_close_matches(str(loc[-1])[:60], _known(Params, item["loc"]), n=1)
-                lines.append(f"{where}: unknown key" + (f", did you mean '{near[0]}'?" if near else ""))
-            else:
-                lines.append(f"{where}: {item['msg']} (got {_short(item['input'])})" if item["loc"] else item["msg"])
-        lines += [f"and {len(found) - MAX_TOLD} more"] if len(found) > MAX_TOLD else []
-        raise ConfigError(f"{source}: " + "; ".join(lines), remedy="`zprl config explain` lists every key") from error
+        said = mistakes(error, partial(_known, Params))
+        raise ConfigError(f"{source}: {said}", remedy="`zprl config explain` lists every key") from error
+
+
+def mistakes(error: ValidationError, known: Callable[[tuple[int | str, ...]], list[str]]) -> str:
+    """List the mistakes of a document in one line, unknown keys with the nearest known one.
+
+    Args:
+        error: What pydantic found.
+        known: Returns the keys that are known where the last part of a path stands.
+    """
+    lines = []
+    found = error.errors(include_url=False, include_context=False)
+    for item in found[:MAX_TOLD]:
+        loc = tuple(part for part in item["loc"] if part not in ALGORITHMS)
+        where = ".".join(str(part)[:60] for part in loc)
+        if item["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(str(loc[-1])[:60], known(item["loc"]), n=1)
+            lines.append(f"{where}: unknown key" + (f", did you mean '{near[0]}'?" if near else ""))
+        else:
+            lines.append(f"{where}: {item['msg']} (got {_short(item['input'])})" if loc else item["msg"])
+    lines += [f"and {len(found) - MAX_TOLD} more"] if len(found) > MAX_TOLD else []
+    return "; ".join(lines)
 
 
 def _short(value: Any, width: int = 80) -> str:

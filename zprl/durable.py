@@ -88,13 +88,20 @@ def replacing(path: Path | str, *, private: bool = False) -> Iterator[BinaryIO]:
         raise
 
 
-def private_folder(path: Path | str) -> Path:
-    """Make a folder that no other user may enter, and what is missing above it likewise; one that is there stays as it is."""
+def private_folder(path: Path | str, *, close: bool = False) -> Path:
+    """Make a folder that no other user may enter, and what is missing above it likewise.
+
+    Args:
+        path: The folder.
+        close: Close one that is there already, too; by default it stays as it is, because people may share it.
+    """
     path = Path(path)
     with explained(path):
         for each in (*reversed(path.parents), path):
             if not each.exists():
                 each.mkdir(mode=0o700, exist_ok=True)
+        if close:
+            path.chmod(0o700)
     return path
 
 

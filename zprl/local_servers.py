@@ -81,7 +81,7 @@ def normalised(url: str) -> str:
 
 def write(servers: Mapping[str, LocalServer], file: Path = FILE) -> None:
     """Replace the file, readable by this user alone."""
-    make_private(file.parent)
+    durable.private_folder(file.parent, close=True)
     named = {name: asdict(server) for name, server in servers.items()}
     durable.write_json(file, named, private=True)
 
@@ -99,13 +99,6 @@ def started(pid: int) -> float:
 def same(pid: int, since: float) -> bool:
     """Return whether a process id still belongs to the process that started at that time."""
     return abs(started(pid) - since) <= _CLOCK_S
-
-
-def make_private(folder: Path) -> None:
-    """Make a folder that nobody but its owner can enter."""
-    with durable.explained(folder):
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        folder.chmod(0o700)
 
 
 def request(server: LocalServer, method: str, path: str, *, timeout_s: float = 10.0) -> Any:

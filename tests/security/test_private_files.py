@@ -62,6 +62,13 @@ def test_what_is_there_stays_as_it_is(tmp_path: Path) -> None:
     assert (tmp_path / "file").read_text() == "kept"
 
 
+def test_a_folder_of_secrets_is_closed_even_if_it_is_there(tmp_path: Path) -> None:
+    (tmp_path / "open").mkdir(mode=0o755)
+    assert mode(durable.private_folder(tmp_path / "open", close=True)) == 0o700
+    assert mode(durable.private_folder(tmp_path / "new/inner", close=True)) == 0o700
+    assert mode(tmp_path / "new") == 0o700
+
+
 def test_results_are_shared(tmp_path: Path) -> None:
     durable.write_dir(tmp_path / "artifacts/base", lambda folder: durable.write_text(folder / "bundle.json", "{}"))
     assert (mode(tmp_path / "artifacts/base"), mode(tmp_path / "artifacts/base/bundle.json")) == (0o755, 0o644)

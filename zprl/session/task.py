@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import types
 import typing
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
@@ -158,7 +159,9 @@ class RealTask(Section):
         try:
             self = cls.model_validate(found)
         except ValidationError as error:
-            raise ConfigError(f"{path}: {_explain(error)}", remedy="zprl/session/task.py says what each key means") from error
+            raise ConfigError(
+                f"{path}: {config.mistakes(error, partial(_known, cls))}", remedy="zprl/session/task.py says what each key means"
+            ) from error
         self._path = path
         try:
             self._check()
@@ -328,24 +331,9 @@ def _locate(task: str | Path) -> Path:
     raise ConfigError(f"no task is named '{task}'{hint}", remedy=f"built in: {', '.join(built_in())}; or give the path of a file")
 
 
-def _explain(error: ValidationError) -> str:
-    """All mistakes in one line, unknown keys with the nearest known one."""
-    lines = []
-    found = error.errors(include_url=False, include_context=False)
-    for item in found[: config.MAX_TOLD]:
-        where = ".".join(str(part)[:60] for part in item["loc"]) or "the whole"
-        if item["type"] == "extra_forbidden":
-            near = difflib.get_close_matches(str(item["loc"][-1])[:60], _known(RealTask, item["loc"][:-1]), n=1)
-            lines.append(f"{where}: unknown key" + (f", did you mean '{near[0]}'?" if near else ""))
-        else:
-            lines.append(f"{where}: {item['msg']}")
-    lines += [f"and {len(found) - config.MAX_TOLD} more"] if len(found) > config.MAX_TOLD else []
-    return "; ".join(lines)
-
-
 def _known(kind: Any, path: tuple[int | str, ...]) -> list[str]:
-    """Keys known at a place of the file."""
-    for part in path:
+    """Names of the fields at the level where an unknown key was found."""
+    for part in path[:-1]:
         fields = getattr(kind, "model_fields", {})
         kind = fields[part].annotation if part in fields else kind
         if typing.get_origin(kind) in (typing.Union, types.UnionType):

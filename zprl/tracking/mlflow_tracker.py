@@ -37,8 +37,8 @@ def tracking_uri() -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
 
 
-def make_private() -> None:
-    """Make a local store's database, where it is missing, readable for this user alone."""
+def make_database() -> None:
+    """Make the file of a local store's database, where it is missing, readable for this user alone."""
     uri = tracking_uri()
     database = uri.removeprefix(SQLITE).partition("?")[0]
     if uri.startswith(SQLITE) and database not in ("", ":memory:"):
@@ -47,7 +47,7 @@ def make_private() -> None:
 
 def connect() -> MlflowClient:
     """Return a client with telemetry off and short time-outs (MLflow's own are minutes long)."""
-    make_private()
+    make_database()
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("DO_NOT_TRACK", "true")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")
