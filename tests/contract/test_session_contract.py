@@ -216,26 +216,6 @@ def test_a_frozen_robot_is_noticed_at_once_and_connected_to_anew(played: Stage, 
     assert played.pids()["driver"] == driver
 
 
-def test_an_e_stop_is_heard_while_the_driver_tries_to_take_control_again(played: Stage, control: TwinControl) -> None:
-    """Somebody who is pushed by the arm presses the stop: the driver must not be busy with recovering."""
-    number = played.running()
-    played.mark()
-    control.inject(Push(force=(0.0, 95.0, 0.0), ramp=0.1, seconds=6.0))
-    played.until_state("FAULT")
-    began = time.monotonic()
-    played.until(lambda: time.monotonic() > began + 0.5, what="some attempts")
-    pressed = time.monotonic()
-    played.say("estop")
-    played.until(lambda: played.of("event", "driver", kind="estop"), 5, "the driver's answer")
-    assert time.monotonic() - pressed < 0.5
-    beats = [at for at, message in played.heard if message.topic == "beat" and message.sender == "driver"]
-    assert max(np.diff(beats), default=0.0) < 1.5
-    control.clear()
-    played.until_state("ESTOP")
-    played.clear()
-    goes_on(played, number)
-
-
 def test_a_push_stops_the_arm_and_the_peak_is_kept(played: Stage, control: TwinControl) -> None:
     number = played.running()
     played.mark()

@@ -1,0 +1,160 @@
+"""The driver takes control again after a stop, attempt by attempt, and hears a stop before, between and after them."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from zprl.robot.base import Health, Mode, StopLevel
+from zprl.session import clock, driver
+from zprl.session.bus import Message
+from zprl.session.driver import CALM_S, Driver
+
+DIGESTS = {"task": "t", "limits": "l"}
+ESTOP = Message("console", "input", {"kind": "estop"})
+
+
+class Robot:
+    """Recovers at once; remembers what it was told."""
+
+    simulated = True
+
+    def __init__(self) -> None:
+        self.told: list[Any] = []
+        self.while_busy: list[Message] = []
+        self.bus: Bus | None = None
+
+    def recover(self) -> bool:
+        self.told.append("recover")
+        self.bus.coming += self.while_busy  # pressed while the robot is busy
+        return True
+
+    def stop(self, level: StopLevel) -> None:
+        self.told.append(level)
+
+    def health(self) -> Health:
+        return Health(Mode.IDLE)
+
+
+class Bus:
+    """Gives what is coming, keeps what is published."""
+
+    def __init__(self) -> None:
+        self.coming: list[Message] = []
+        self.events: list[dict[str, Any]] = []
+
+    def poll(self, timeout_s: float = 0.0) -> list[Message]:
+        coming, self.coming = self.coming, []
+        return coming
+
+    def publish(self, topic: str, body: dict[str, Any]) -> None:
+        if topic == "event":
+            self.events.append(body)
+
+    def kinds(self) -> list[str]:
+        return [event["kind"] for event in self.events]
+
+
+class Stopped:
+    """A driver whose arm is stopped, and whose supervisor asks it to go on."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, pushed: bool) -> None:
+        self.time, self.robot, self.bus, self.pushed = 100.0, Robot(), Bus(), pushed
+        self.robot.bus = self.bus
+        monkeypatch.setattr(driver.time, "monotonic", lambda: self.time)
+        monkeypatch.setattr(clock, "now", lambda: self.time)
+        made = self.driver = Driver.__new__(Driver)
+        made.robot, made.bus, made.digests = self.robot, self.bus, DIGESTS
+        made.clock = SimpleNamespace(restart=lambda: None, now=0.0)
+        made.monitor = SimpleNamespace(calm=lambda features: not self.pushed, restart=lambda: None)
+        made._features = lambda senses: {}
+        made._reset_filters = lambda features: None
+        made.plan, made.number, made.beat = self.plan(recover=0), 3, 1e9
+        made.stopped, made.stop_seq, made.recover_seq = int(StopLevel.SOFT), 0, 0
+        made.pressed, made.pressed_at = False, -1.0
+        made.recovery_end, made.next_attempt = None, 0.0
+
+    def plan(self, recover: int, state: str = "FAULT") -> dict[str, Any]:
+        facts = {"recover": recover, "recover_at": self.time, "at": self.time, "digests": DIGESTS}
+        return facts | {"state": state, "number": 3, "stop": 0, "stop_level": 0}
+
+    def tick(self, *messages: Message) -> None:
+        self.bus.coming += messages
+        self.time += 0.02
+        self.driver.tick(0)
+
+    def ask(self, recover: int) -> None:
+        self.tick(Message("supervisor", "plan", self.plan(recover)))
+
+
+@pytest.fixture(autouse=True)
+def _nothing_to_move(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Driver, "_move", lambda self, count: None)
+
+
+def test_a_calm_arm_goes_on_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    arm = Stopped(monkeypatch, pushed=False)
+    arm.ask(1)
+    assert arm.robot.told == ["recover"]
+    assert arm.driver.stopped == 0
+    assert [(e["kind"], e["recover"]) for e in arm.bus.events] == [("recovered", 1)]
+
+
+def test_a_pushed_arm_is_given_up_and_stays_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    arm = Stopped(monkeypatch, pushed=True)
+    arm.ask(1)
+    while arm.driver.recovery_end is not None:
+        arm.tick()
+        assert arm.time < 100 + CALM_S + 1
+    assert arm.bus.kinds() == ["recovery_refused"]
+    assert arm.driver.stopped
+    assert arm.robot.told[-1] is StopLevel.HARD
+    assert 10 < arm.robot.told.count("recover") < 40
+
+
+def test_a_stop_between_two_attempts_ends_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    arm = Stopped(monkeypatch, pushed=True)
+    arm.ask(1)
+    attempts = arm.robot.told.count("recover")
+    arm.tick(ESTOP)
+    assert arm.bus.kinds() == ["recovery_refused", "estop"]
+    for _ in range(20):
+        arm.tick()
+    assert arm.robot.told.count("recover") == attempts
+    assert arm.driver.stopped == int(StopLevel.HARD)
+
+
+def test_a_stop_while_the_robot_is_busy_with_recovering_stops_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    arm = Stopped(monkeypatch, pushed=False)
+    arm.robot.while_busy = [ESTOP]
+    arm.ask(1)
+    assert arm.robot.told[-1] is StopLevel.HARD
+    assert arm.driver.stopped == int(StopLevel.HARD)
+    assert "recovered" not in arm.bus.kinds()
+
+
+@pytest.mark.parametrize("pressed", [-0.3, 0.0, 0.3])
+def test_a_request_at_the_moment_of_a_stop_does_not_count(monkeypatch: pytest.MonkeyPatch, pressed: float) -> None:
+    arm = Stopped(monkeypatch, pushed=False)
+    arm.driver.pressed_at = arm.time + pressed
+    arm.ask(1)
+    assert arm.robot.told == []
+    assert arm.bus.kinds() == ["recovery_refused"]
+
+
+def test_a_stop_is_heard_before_the_plan_that_came_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    arm = Stopped(monkeypatch, pushed=False)
+    arm.tick(Message("supervisor", "plan", arm.plan(1)), ESTOP)
+    assert arm.robot.told == [StopLevel.HARD]
+    assert arm.bus.kinds() == ["estop", "recovery_refused"]
+
+
+def test_an_old_request_and_an_old_plan_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    arm = Stopped(monkeypatch, pushed=False)
+    arm.tick(Message("supervisor", "plan", arm.plan(1) | {"at": arm.time - 1.5, "recover_at": arm.time - 1.5}))
+    assert arm.robot.told == []
+    arm.tick(Message("supervisor", "plan", arm.plan(1) | {"recover_at": arm.time - 2.5}))
+    assert arm.robot.told == []
+    assert arm.bus.kinds() == ["recovery_refused"]
