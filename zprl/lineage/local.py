@@ -126,7 +126,7 @@ def data_md5(commit: str) -> str | None:
     text = None
     plain = commit.removesuffix("-dirty")
     if plain and plain.isalnum():
-        text = children.git("show", f"{plain}:./{DATA_DVC}")
+        text = children.git("cat-file", "blob", f"{plain}:./{DATA_DVC}")
     elif DATA_DVC.is_file():
         text = DATA_DVC.read_text(errors="replace")
     try:
