@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import sqlite3
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -11,10 +17,14 @@ import pytest
 from tests.poisoned import Folder
 from tests.small_policy import small_policy
 from zprl import durable
+from zprl.errors import EnvironmentProblem
 from zprl.lineage import local
+from zprl.lineage.records import Run
 from zprl.models.bundle import save_policy
+from zprl.tracking import SWITCH_VARIABLE, lineage, mlflow_tracker
 
 ZEROS = "0" * 64
+ZPRL = str(Path(sys.executable).with_name("zprl"))
 
 
 @pytest.fixture
@@ -75,10 +85,124 @@ def test_a_file_of_the_kernel_has_no_bytes(project: Path) -> None:
 
 def test_a_bundle_that_names_such_paths_is_told(tmp_path: Path) -> None:
     folder = Folder(tmp_path)
-    save_policy(folder.path / "bundle", small_policy(), {"inputs": {"/proc/kmsg": "1" * 64, "/etc/passwd": "2" * 64, "/root": ZEROS}})
-    done = folder.run("timeout", "60", "zprl", "lineage", "--local", "--json", "bundle")
+    elsewhere = ("/proc/kmsg", "/etc/passwd", "/root")
+    save_policy(folder.path / "bundle", small_policy(), {"inputs": dict.fromkeys(elsewhere, ZEROS) | {elsewhere[0]: "1" * 64}})
+    done = folder.run("timeout", "60", ZPRL, "lineage", "--local", "--json", "bundle")
     assert done.returncode == 0, done.stderr
     (bundle,) = json.loads(done.stdout)["below"]
-    assert {each["name"]: each["here"] for each in bundle["below"]} == dict.fromkeys(
-        ("/proc/kmsg", "/etc/passwd", "/root"), "not looked at"
+    assert {each["here"] for each in bundle["below"] if "here" in each} == {"not looked at"}
+
+
+# -- where a store says that artifacts lie -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def sink() -> Iterator[tuple[str, list[str]]]:
+    """A stranger's server, and what it was sent."""
+    sent: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            sent.append(f"{self.path}\n{self.headers}")
+            self.send_error(404)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"127.0.0.1:{server.server_port}", sent
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Run]:
+    """Make a downloaded store with one run of ingest, whose artifacts lie at an address, and return the run as lineage has it."""
+    monkeypatch.chdir(tmp_path)
+    for name in (SWITCH_VARIABLE, "MLFLOW_EXPERIMENT_NAME", "ZPRL_ARTIFACT_LOCATION"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "sesame")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+
+    def make(address: str) -> Run:
+        client = mlflow_tracker.connect()
+        made = client.create_experiment(mlflow_tracker.EXPERIMENT, artifact_location="file:///tmp/none")
+        client.create_run(made, run_name="ingest")
+        with contextlib.closing(sqlite3.connect("mlflow.db")) as database:
+            database.execute("update runs set artifact_uri = ?", (address,))
+            database.commit()
+        found = lineage.records()
+        (run,) = (each for each in found.runs if each.stage == "ingest")
+        run.params["episodes"] = str(len(origins.episodes)) if (origins := found.origins(run)) else "none"
+        return run
+
+    return make
+
+
+def write_origins(folder: Path) -> None:
+    durable.write_json(folder / "data_report/sources.json", {"format_version": 1, "sources": {}, "episodes": []})
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "http://HOST/api/2.0/mlflow-artifacts/artifacts/x",
+        "mlflow-artifacts://HOST/x",
+        "mlflow-artifacts:/../elsewhere",
+        "file:elsewhere",
+        "elsewhere",
+        "mlartifacts/../elsewhere",
+        "mlartifacts/%2e%2e/elsewhere",
+        "file://HOST/mlartifacts",
+        "mlartifacts/linked",
+        "ftp://HOST/x",
+    ],
+)
+def test_no_other_place_is_asked(store: Callable[[str], Run], sink: tuple[str, list[str]], tmp_path: Path, address: str) -> None:
+    host, sent = sink
+    write_origins(tmp_path / "elsewhere")
+    (tmp_path / "mlartifacts").mkdir()
+    (tmp_path / "mlartifacts/linked").symlink_to(tmp_path / "elsewhere")
+    run = store(address.replace("HOST", host))
+    assert sent == []
+    assert run.params["episodes"] == "none"
+    assert "not looked at" in run.note
+
+
+@pytest.mark.parametrize("address", ["mlartifacts/1", "mlflow-artifacts:/1", "FOLDER/mlartifacts/1", "file://FOLDER/mlartifacts/1"])
+def test_the_project_s_own_folder_is_read(store: Callable[[str], Run], tmp_path: Path, address: str) -> None:
+    write_origins(tmp_path / "mlartifacts/1")
+    run = store(address.replace("FOLDER", str(tmp_path)))
+    assert (run.params["episodes"], run.note) == ("0", "")
+
+
+def test_a_place_that_the_user_named_gets_no_login(
+    store: Callable[[str], Run], sink: tuple[str, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host, sent = sink
+    place = f"http://{host}/api/2.0/mlflow-artifacts/artifacts"
+    monkeypatch.setenv("ZPRL_ARTIFACT_LOCATION", place)
+    with contextlib.suppress(EnvironmentProblem):
+        store(f"{place}/1")
+    assert sent and not any("sesame" in each or "Authorization" in each for each in sent)
+    assert os.environ["MLFLOW_TRACKING_TOKEN"] == "sesame"
+
+
+def test_a_server_s_login_goes_to_no_other_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://mlflow.example:8443/")
+    assert (
+        lineage._followed("https://mlflow.example:8443/api/x")
+        and lineage._followed("mlflow-artifacts:/1")
+        and lineage._followed("s3://b/1")
     )
+    for address in (
+        "http://mlflow.example:8443/x",
+        "https://mlflow.example/x",
+        "https://a@mlflow.example:8443@evil/",
+        "mlflow-artifacts://evil/1",
+    ):
+        assert not lineage._followed(address)

@@ -174,13 +174,13 @@ def digest(path: Path) -> str:
 
 def data_md5(commit: str) -> str | None:
     """DVC's hash of the folder of demonstrations, as ``data.dvc`` had it at a commit; now, where there is none; ``None``: unknown."""
-    text = None
     plain = commit.removesuffix("-dirty")
-    if plain and plain.isalnum():
-        text = children.git("cat-file", "blob", f"{plain}:./{DATA_DVC}")
-    elif DATA_DVC.is_file():
-        text = durable.read_bytes(DATA_DVC, MAX_TEXT).decode(errors="replace") if DATA_DVC.stat().st_size else ""
     try:
+        text = None
+        if plain and plain.isalnum():
+            text = children.git("cat-file", "blob", f"{plain}:./{DATA_DVC}")
+        elif DATA_DVC.is_file() and DATA_DVC.stat().st_size:
+            text = durable.read_bytes(DATA_DVC, MAX_TEXT).decode(errors="replace")
         document = strict_yaml.parse(text, DATA_DVC.as_posix()) if text else None
         return str(document["outs"][0]["md5"])
     except (ZprlError, KeyError, IndexError, TypeError):
