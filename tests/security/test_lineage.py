@@ -118,21 +118,30 @@ def sink() -> Iterator[tuple[str, list[str]]]:
     server.server_close()
 
 
+@pytest.fixture(scope="module")
+def downloaded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with one run of ingest; MLflow takes seconds to make it."""
+    file = tmp_path_factory.mktemp("downloaded") / "mlflow.db"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{file}")
+        patch.delenv("MLFLOW_EXPERIMENT_NAME", raising=False)
+        client = mlflow_tracker.connect()
+        client.create_run(client.create_experiment(mlflow_tracker.EXPERIMENT, artifact_location="file:///none"), run_name="ingest")
+    return file
+
+
 @pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Run]:
-    """Make a downloaded store with one run of ingest, whose artifacts lie at an address, and return the run as lineage has it."""
+def store(downloaded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Run]:
+    """Say where the artifacts of its run lie, and return the run as lineage has it."""
     monkeypatch.chdir(tmp_path)
     for name in (SWITCH_VARIABLE, "MLFLOW_EXPERIMENT_NAME", "ZPRL_ARTIFACT_LOCATION"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{downloaded}")
     monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "sesame")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
 
-    def make(address: str) -> Run:
-        client = mlflow_tracker.connect()
-        made = client.create_experiment(mlflow_tracker.EXPERIMENT, artifact_location="file:///tmp/none")
-        client.create_run(made, run_name="ingest")
-        with contextlib.closing(sqlite3.connect("mlflow.db")) as database:
+    def place(address: str) -> Run:
+        with contextlib.closing(sqlite3.connect(downloaded)) as database:
             database.execute("update runs set artifact_uri = ?", (address,))
             database.commit()
         found = lineage.records()
@@ -140,7 +149,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Ru
         run.params["episodes"] = str(len(origins.episodes)) if (origins := found.origins(run)) else "none"
         return run
 
-    return make
+    return place
 
 
 def write_origins(folder: Path) -> None:
