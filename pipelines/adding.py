@@ -256,5 +256,5 @@ def _changed(data: Path) -> tuple[str, ...]:
     """Files that git should be told of."""
     files = [f"{data.as_posix()}.dvc", Path(f"{data}.dvc").with_name(CARD).as_posix()]
     ignore = Path(f"{data}.dvc").with_name(".gitignore").as_posix()  # DVC writes the folder into it the first time
-    touched = children.git("status", "--porcelain", "--", ignore)
+    touched = children.git(*children.GIT_STATUS, "--", ignore)
     return (*files, ignore) if touched else tuple(files)

@@ -17,8 +17,11 @@ PACKAGES = ("torch", "numpy", "lightning", "isaaclab", "ovphysx", "mujoco", "mlf
 
 def git_commit() -> str | None:
     """Commit of the working tree, with ``-dirty`` when it has changes; ``None`` outside a repository."""
-    described = children.git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
-    return (described or "").strip() or None
+    commit = (children.git("rev-parse", "--verify", "HEAD") or "").strip()
+    changes = children.git(*children.GIT_STATUS, "--untracked-files=no") if commit else None
+    if changes is None:
+        return None
+    return f"{commit}-dirty" if changes else commit
 
 
 def versions() -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import subprocess
@@ -257,6 +258,63 @@ def test_a_repository_runs_nothing(fresh: Folder, monkeypatch: pytest.MonkeyPatc
     git("describe", "--always", "--dirty")
     git("show", f"{commit}:./data.dvc")
     assert {"monitor", "fetcher"} <= set(fresh.sprung()), "what git does by itself"
+
+
+@pytest.fixture
+def hostile(fresh: Folder, monkeypatch: pytest.MonkeyPatch) -> Folder:
+    """A repository with filters of every kind, a textconv, a submodule with a filter of its own, and ``data.dvc`` as a gitlink."""
+    here, sub = fresh.path, fresh.path / "sub"
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(here.parent))
+    monkeypatch.chdir(here)
+    for place in (sub, here):
+        durable.write_text(place / "a.txt", "one\n")
+        durable.write_text(place / ".gitattributes", "*.txt filter=evil=x diff=evil\n*.bin filter=other\n")
+        durable.write_text(place / "b.bin", "one\n")
+        git_in(place, "init", "-q")
+        git_in(place, "add", ".")
+        git_in(place, "-c", "user.name=a", "-c", "user.email=a@b", "commit", "-q", "-m", "first")
+    gitlink = git_in(here, "rev-parse", "HEAD")  # a commit that git has, and so shows with its changes
+    git_in(here, "update-index", "--add", "--cacheinfo", f"160000,{gitlink},data.dvc")
+    git_in(here, "-c", "user.name=a", "-c", "user.email=a@b", "commit", "-q", "-m", "second")
+
+    for place, name in ((sub, "submodule"), (here, "filter")):
+        for key in ("filter.evil=x.clean", "filter.evil=x.smudge"):
+            git_in(place, "config", key, str(fresh.program(name)))
+        git_in(place, "config", "filter.evil=x.required", "true")
+    (here / ".git/more").write_text(f'[filter "other"]\nprocess = {fresh.program("process")}\n')
+    git_in(here, "config", "include.path", "more")
+    git_in(here, "config", "diff.evil.textconv", str(fresh.program("textconv")))
+    for place in (sub, here):  # as long and with another date: git has to compare the contents
+        for name in ("a.txt", "b.bin"):
+            (place / name).write_text("one\n")
+            os.utime(place / name, (1, 1))
+    return fresh
+
+
+def git_in(place: Path, *arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], cwd=place, capture_output=True, text=True, check=False)
+    return done.stdout.strip()
+
+
+def test_filters_textconv_and_submodules_run_nothing(hostile: Folder) -> None:
+    commit = git_in(hostile.path, "rev-parse", "HEAD")
+    assert provenance.git_commit() == commit
+    assert local.data_md5(commit) is None
+    assert children.git(*children.GIT_STATUS) == ""
+    assert hostile.sprung() == []
+
+    (hostile.path / "a.txt").write_text("two\n")
+    assert provenance.git_commit() == f"{commit}-dirty"
+    assert hostile.sprung() == []
+
+
+def test_what_git_runs_by_itself_there(hostile: Folder) -> None:
+    """A test of the traps."""
+    commit = git_in(hostile.path, "rev-parse", "HEAD")
+    git_in(hostile.path, "show", f"{commit}:./data.dvc")
+    git_in(hostile.path, "status")
+    git_in(hostile.path, "-c", "filter.other.process=", "status")  # such a program without an answer ends git
+    assert hostile.sprung() == ["filter", "process", "submodule", "textconv"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="folders of threads are Linux's")

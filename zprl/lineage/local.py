@@ -5,6 +5,7 @@ Enough to go back from a bundle to its demonstrations without any tracking store
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,11 @@ EPISODES, DATA_REPORT, BASE = Path("artifacts/episodes"), Path("artifacts/data_r
 STEERING, START, DATA_DVC = Path("artifacts/steering"), Path("session/start"), Path("data.dvc")
 DOCUMENT = "bundle.json"
 MAX_TEXT, MAX_INDEX = 4 * 2**20, 64 * 2**20
+MAX_READ = 64 * 2**30
+"""Most that is read to compare bytes [B]."""
+FILE_COST = 2**16
+"""Opening a file takes as long as reading so many bytes."""
+NOT_HERE, NOT_LOOKED_AT = "not here", "not looked at"
 
 
 def is_bundle(path: Path) -> bool:
@@ -51,7 +57,7 @@ def of_bundle(path: Path) -> Run:
         inputs[BASE.as_posix()] = document["base_digest"]
     stage = said.get("stage") or (("finetune_real" if "session" in said else "finetune") if steering else "pretrain")
     params = dict(_leaves({key: value for key, value in said.items() if key not in ("inputs", "latent_stats", "stage")}))
-    return Run(path.as_posix(), str(stage), HERE, inputs=inputs, outputs={path.as_posix(): durable.digest(path)}, params=params)
+    return Run(path.as_posix(), str(stage), HERE, inputs=inputs, outputs={path.as_posix(): digest(path)}, params=params)
 
 
 def runs(more: Sequence[Path] = ()) -> list[Run]:
@@ -67,7 +73,7 @@ def runs(more: Sequence[Path] = ()) -> list[Run]:
             continue
     try:
         if (DATA_REPORT / SOURCES).is_file() and _belong_together():
-            found.append(Run(DATA_REPORT.as_posix(), INGEST, HERE, outputs={EPISODES.as_posix(): durable.digest(EPISODES)}))
+            found.append(Run(DATA_REPORT.as_posix(), INGEST, HERE, outputs={EPISODES.as_posix(): digest(EPISODES)}))
     except (ZprlError, OSError):
         pass
     return found
@@ -105,31 +111,76 @@ def _damaged(path: Path) -> DataError:
 
 
 class Bytes:
-    """Compares what lies here with digests; each path is read once."""
+    """Compares what lies in the project with digests; each path is read once.
 
-    def __init__(self) -> None:
-        self._known: dict[str, str | None] = {}
+    Paths come from bundles and stores that anybody may have written, so nothing outside the project is looked at, and not more than
+    :data:`MAX_READ` in all.
+
+    Args:
+        known: Digests by path that are known already.
+    """
+
+    def __init__(self, known: Mapping[str, str] | None = None) -> None:
+        self._known = dict(known or {})
+        self._left = MAX_READ
 
     def state(self, path: str, digest: str) -> str:
-        """``same bytes``, ``other bytes`` or ``not here``."""
+        """Return ``same bytes``, ``other bytes``, ``not here`` or ``not looked at``."""
         if path not in self._known:
             try:
-                self._known[path] = durable.digest(path)
-            except (ZprlError, OSError):
-                self._known[path] = None
+                self._known[path] = self._read(Path(path))
+            except (ZprlError, OSError, RuntimeError, ValueError):  # a loop of links, a null byte
+                self._known[path] = NOT_LOOKED_AT
         found = self._known[path]
-        return "not here" if found is None else "same bytes" if found == digest else "other bytes"
+        if found in (NOT_HERE, NOT_LOOKED_AT):
+            return found
+        return "same bytes" if found == digest else "other bytes"
+
+    def _read(self, path: Path) -> str:
+        project = Path.cwd()
+        if path.is_absolute() or ".." in path.parts or not path.parts or not path.resolve().is_relative_to(project):
+            return NOT_LOOKED_AT
+        if not path.exists():
+            return NOT_HERE
+        self._left -= cost(path, self._left, project)
+        return durable.digest(path)
+
+
+def cost(path: Path, limit: int, inside: Path | None = None) -> int:
+    """Return how many bytes a file has, or the files of a folder have, with :data:`FILE_COST` for each.
+
+    Raises:
+        DataError: more than ``limit``, neither file nor folder, or a link that leads out of ``inside``.
+    """
+    total = 0
+    for each in itertools.chain([path], path.rglob("*")):
+        regular = each.is_file()
+        total += FILE_COST + (each.stat().st_size if regular else 0)
+        strays = inside is not None and each.is_symlink() and not each.resolve().is_relative_to(inside)
+        if total > limit or strays or not (regular or each.is_dir()):
+            raise DataError(f"{path} is too large, or holds other things than files", remedy="get it from its maker again")
+    return total
+
+
+def digest(path: Path) -> str:
+    """Return the digest of what a user named, or of what a stage made here, where it is of bounded size.
+
+    Raises:
+        DataError: it is not.
+    """
+    cost(path, MAX_READ)
+    return durable.digest(path)
 
 
 def data_md5(commit: str) -> str | None:
     """DVC's hash of the folder of demonstrations, as ``data.dvc`` had it at a commit; now, where there is none; ``None``: unknown."""
-    text = None
     plain = commit.removesuffix("-dirty")
-    if plain and plain.isalnum():
-        text = children.git("show", f"{plain}:./{DATA_DVC}")
-    elif DATA_DVC.is_file():
-        text = DATA_DVC.read_text(errors="replace")
     try:
+        text = None
+        if plain and plain.isalnum():
+            text = children.git("cat-file", "blob", f"{plain}:./{DATA_DVC}")
+        elif DATA_DVC.is_file() and DATA_DVC.stat().st_size:
+            text = durable.read_bytes(DATA_DVC, MAX_TEXT).decode(errors="replace")
         document = strict_yaml.parse(text, DATA_DVC.as_posix()) if text else None
         return str(document["outs"][0]["md5"])
     except (ZprlError, KeyError, IndexError, TypeError):

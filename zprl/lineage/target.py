@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from zprl import durable, plugins
+from zprl import plugins
 from zprl.data.episode import Episode
 from zprl.data.origins import EpisodeOrigin, Origins, SourceOrigin
 from zprl.data.sources import find_sources
@@ -39,12 +39,13 @@ def trace(target: str, fetch: Callable[[tuple[Path, ...]], Records]) -> tuple[No
     found = local.bundles(path) if path.is_dir() else []
     records = fetch(tuple(found))
     graph = Graph(records)
-    here = Here(local.Bytes().state, local.data_md5)
+    things = {each.as_posix(): local.digest(each) for each in found}
+    here = Here(local.Bytes(things).state, local.data_md5)
     if found:
-        things = {each.as_posix(): durable.digest(each) for each in found}
         node = back(graph, target, things, here, about=_registered(records, things))
     elif path.is_dir() and (path / "index.json").is_file() and (path / "frames.safetensors").is_file():
-        node = back(graph, target, {path.as_posix(): durable.digest(path)}, here)
+        things = {path.as_posix(): local.digest(path)}
+        node = back(graph, target, things, Here(local.Bytes(things).state, local.data_md5))
     elif path.exists():
         node = _of_path(graph, path)
     elif (run := graph.by_id.get(target)) is not None and run.status != HERE:
@@ -104,7 +105,7 @@ def _all(graph: Graph) -> Iterator[EpisodeOrigin]:
 
 def _of_path(graph: Graph, path: Path) -> Node:
     """A file or folder of demonstrations: what was read from these very bytes, and what has the same content as an episode in it."""
-    digests = {source.path.as_posix(): durable.digest(source.path) for source in find_sources(path)}
+    digests = {source.path.as_posix(): local.digest(source.path) for source in find_sources(path)}
     these = set(digests.values())
     read: dict[Any, set[str]] = {}
 

@@ -54,7 +54,7 @@ def _title(node: Node) -> str:
     if facts.get("told"):
         words.append("[dim](above)[/dim]")
     if "here" in facts:
-        words.append(f"[{STATES.get(facts['here'], 'dim')}]{facts['here'].removesuffix(' here')} here[/]")
+        words.append(f"[{STATES.get(facts['here'], 'dim')}]{facts['here']}{' here' if facts['here'].endswith('bytes') else ''}[/]")
     return "  ".join(word for word in words if word)
 
 

@@ -40,7 +40,7 @@ class Here:
     """What the walk asks of this machine.
 
     Attributes:
-        state: Path and digest to ``same bytes``, ``other bytes`` or ``not here``.
+        state: Path and digest to ``same bytes``, ``other bytes``, ``not here`` or ``not looked at``.
         data_md5: Commit to DVC's hash of the folder of demonstrations, or ``None``.
     """
 

@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
 from zprl import children, durable
 from zprl.errors import DataError, EnvironmentProblem, Interrupted, ZprlError
 from zprl.robot.base import StopLevel
@@ -56,6 +58,16 @@ ANSWERS, ANSWER_S = 100, 5.0
 """How many presses are answered in the plan, and for how long [s]: 30 at once and 10 a second from each page at most."""
 LAST = "driver"
 CAMERA = "camera-"
+
+
+class Kept(BaseModel):
+    """What the supervisor keeps of a session beside its episodes and labels."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    last_number: int = Field(0, ge=0, le=999_999)
+    final: int | None = Field(None, ge=0)
+    estopped: bool = False
 
 
 @dataclass
@@ -141,7 +153,7 @@ class Supervisor:
 
     def _progress(self) -> m.Progress:
         """What is on disk of this session."""
-        kept = self._kept()
+        self.kept = kept = self._kept()
         labels = self.store.labels.current()
         kinds = {e.number: m.PhaseKind(e.phase) for e in self.store.episodes()}
         known = [
@@ -152,25 +164,29 @@ class Supervisor:
         training = [line.seq for line in lines if kinds.get(line.episode) is m.PhaseKind.TRAIN]
         return m.Progress(
             episodes=tuple(known),
-            last_number=int(kept.get("last_number", 0)),
+            last_number=kept.last_number,
             training_labels=max(training, default=0),
             nonces=frozenset(line.nonce for line in lines),
-            final=kept.get("final"),
-            estopped=bool(kept.get("estopped", False)),
+            final=kept.final,
+            estopped=kept.estopped,
         )
 
-    def _kept(self) -> dict[str, Any]:
+    def _kept(self) -> Kept:
+        """Read what the last run kept; a file that nobody can understand may have held a pressed e-stop."""
         path = self.settings.work / PROGRESS
-        return dict(durable.read_json(path)) if path.exists() else {}
+        if not os.path.lexists(path):
+            return Kept()
+        try:
+            return Kept.model_validate(durable.read_json(path))
+        except (DataError, ValidationError):
+            self.say(f"{path} is damaged: the session starts with the e-stop pressed")
+            return Kept(estopped=True)
 
     def _keep(self) -> None:
-        value = {
-            "last_number": self.machine.last_number,
-            "final": self.machine.final,
-            "estopped": self.machine.estopped is not None,
-        }
-        if value != self._kept():
-            durable.write_json(self.settings.work / PROGRESS, value)
+        value = Kept(last_number=self.machine.last_number, final=self.machine.final, estopped=self.machine.estopped is not None)
+        if value != self.kept:
+            durable.write_json(self.settings.work / PROGRESS, value.model_dump())
+            self.kept = value
 
     # -- processes ---------------------------------------------------------------------------------------------------
 

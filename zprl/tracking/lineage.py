@@ -6,16 +6,19 @@ import os
 import re
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
 
 from zprl.data.origins import SOURCES, Origins
 from zprl.errors import EnvironmentProblem, ZprlError
 from zprl.lineage import local
 from zprl.lineage.records import HERE, Records, Run, Version
+from zprl.lineage.walk import INGEST
 from zprl.tracking import SWITCH_VARIABLE
-from zprl.tracking.mlflow_tracker import EXPERIMENT, SQLITE, connect, tracking_uri
+from zprl.tracking.mlflow_tracker import ARTIFACT_FOLDER, EXPERIMENT, SQLITE, connect, is_local, tracking_uri
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -23,6 +26,10 @@ if TYPE_CHECKING:
 INPUT, OUTPUT = "zprl.input.", "zprl.output."
 NOTES = ("zprl.promotion", "zprl.error")
 PAGE = 1000
+REPORT = "data_report"
+SERVED = "mlflow-artifacts"
+ELSEWHERE = "its artifacts lie outside the project's own folder: not looked at"
+LOGIN = ("MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
 CREDENTIALS = re.compile(r"/{1,2}[^/@\s]*@")
 """Of an address; some error messages leave out its scheme."""
 
@@ -48,27 +55,28 @@ def records(more: tuple[Path, ...] = ()) -> Records:
     """
     try:
         client = connect()
-        runs, versions = tuple(_runs(client)), tuple(_versions(client))
+        found, versions = tuple(_runs(client)), tuple(_versions(client))
     except Exception as error:  # MLflow and its database raise anything
         raise _away(error) from error
+    places = {run.info.run_id: str(run.info.artifact_uri or "") for run in found}
     known: dict[str, Origins | None] = {}
 
     def origins(run: Run) -> Origins | None:
         if run.status == HERE:
             return local.origins(run)
         if run.id not in known:
-            known[run.id] = _origins(client, run.id)
+            known[run.id] = _origins(client, run.id, places[run.id])
         return known[run.id]
 
-    return Records(f"MLflow at {_shown(tracking_uri())}", runs + tuple(local.runs(more)), versions, origins)
+    return Records(f"MLflow at {_shown(tracking_uri())}", (*map(_run, found), *local.runs(more)), versions, origins)
 
 
-def _runs(client: MlflowClient) -> Iterator[Run]:
+def _runs(client: MlflowClient) -> Iterator[Any]:
     experiment = client.get_experiment_by_name(os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT)
     token = None
     while experiment is not None:
         page = client.search_runs([experiment.experiment_id], max_results=PAGE, page_token=token)
-        yield from map(_run, page)
+        yield from page
         token = page.token
         if not token:
             return
@@ -78,6 +86,9 @@ def _run(run: Any) -> Run:
     tags: dict[str, str] = run.data.tags
     started = datetime.fromtimestamp(run.info.start_time / 1000, UTC).isoformat(timespec="seconds") if run.info.start_time else ""
     commit = tags.get("zprl.git_commit", "")
+    notes = [tags[name] for name in NOTES if name in tags]
+    if run.info.run_name == INGEST and not _readable(str(run.info.artifact_uri or "")):
+        notes.append(ELSEWHERE)
     return Run(
         run.info.run_id,
         run.info.run_name or "",
@@ -87,7 +98,7 @@ def _run(run: Any) -> Run:
         inputs=_digests(tags, INPUT),
         outputs=_digests(tags, OUTPUT),
         params=dict(run.data.params),
-        note="; ".join(tags[name] for name in NOTES if name in tags),
+        note="; ".join(notes),
     )
 
 
@@ -117,18 +128,72 @@ def _versions(client: MlflowClient) -> Iterator[Version]:
             return
 
 
-def _origins(client: MlflowClient, run_id: str) -> Origins | None:
-    """What a run of ingest attached; ``None`` where it attached none (it failed, or is older than this)."""
-    folder = "data_report"
+# -- where artifacts lie -----------------------------------------------------------------------------------------------
+
+
+def _own_file(address: str) -> Path | None:
+    """Return the list of sources below the project's own folder of artifacts; ``None`` where the address is any other place.
+
+    A store in a file may come from anybody, and so may the addresses in it.
+    """
+    parts = urlsplit(address)
+    path = Path(unquote(parts.path))
+    if parts.netloc or parts.scheme not in ("", "file", SERVED):
+        return None
+    if parts.scheme == SERVED:  # `zprl ui` serves this folder under that name
+        path = Path(ARTIFACT_FOLDER, *path.parts[1:])
+    location = urlsplit(os.environ.get("ZPRL_ARTIFACT_LOCATION", ""))
+    folders = [ARTIFACT_FOLDER, *([unquote(location.path)] if location.path and location.scheme in ("", "file") else [])]
+    file = (path / REPORT / SOURCES).resolve()
+    return file if any(file.is_relative_to(Path(folder).resolve()) for folder in folders) else None
+
+
+def _followed(address: str) -> bool:
+    """Return whether MLflow may be asked for artifacts at an address."""
+    parts = urlsplit(address)
+    if is_local():
+        location = os.environ.get("ZPRL_ARTIFACT_LOCATION", "")
+        named = bool(location) and urlsplit(location).scheme not in ("", "file") and address.startswith(location.rstrip("/") + "/")
+        return named and ".." not in unquote(address)
+    if parts.scheme not in ("http", "https", SERVED) or (parts.scheme == SERVED and not parts.netloc):
+        return True
+    server = urlsplit(tracking_uri())
+    return parts.netloc == server.netloc and parts.scheme in (server.scheme, SERVED)
+
+
+def _readable(address: str) -> bool:
     try:
-        if not any(file.path == f"{folder}/{SOURCES}" for file in client.list_artifacts(run_id, folder)):
-            return None
-        with tempfile.TemporaryDirectory() as temp:
-            return Origins.read(Path(client.download_artifacts(run_id, f"{folder}/{SOURCES}", temp)))
+        return _followed(address) or (is_local() and _own_file(address) is not None)
+    except (OSError, RuntimeError, ValueError):  # no address, a loop of links
+        return False
+
+
+def _origins(client: MlflowClient, run_id: str, address: str) -> Origins | None:
+    """Return what a run of ingest attached; ``None`` where it attached none (it failed, or is older) or it is not looked at."""
+    if not _readable(address):
+        return None
+    if not _followed(address):
+        file = _own_file(address)
+        return Origins.read(file) if file is not None and file.is_file() else None
+    try:
+        with _no_login() if is_local() else nullcontext(), tempfile.TemporaryDirectory() as temp:
+            if not any(file.path == f"{REPORT}/{SOURCES}" for file in client.list_artifacts(run_id, REPORT)):
+                return None
+            return Origins.read(Path(client.download_artifacts(run_id, f"{REPORT}/{SOURCES}", temp)))
     except ZprlError:
         raise
     except Exception as error:
         raise _away(error) from error
+
+
+@contextmanager
+def _no_login() -> Iterator[None]:
+    """Keep the login of a tracking server from whoever else is asked."""
+    kept = {name: os.environ.pop(name) for name in LOGIN if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(kept)
 
 
 def _away(error: Exception) -> EnvironmentProblem:

@@ -37,6 +37,11 @@ def tracking_uri() -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
 
 
+def is_local() -> bool:
+    """Return whether the store is no server: then this process decides where artifacts go."""
+    return not tracking_uri().startswith(("http://", "https://", "databricks"))
+
+
 def make_database() -> None:
     """Make the file of a local store's database, where it is missing, readable for this user alone."""
     uri = tracking_uri()
@@ -70,9 +75,8 @@ def experiment_id(client: MlflowClient) -> str:
     for _ in range(2):
         if (found := client.get_experiment_by_name(name)) is not None:
             return str(found.experiment_id)
-        local = not tracking_uri().startswith(("http://", "https://", "databricks"))
         location = os.environ.get("ZPRL_ARTIFACT_LOCATION") or (
-            durable.private_folder(ARTIFACT_FOLDER).resolve().as_uri() if local else None
+            durable.private_folder(ARTIFACT_FOLDER).resolve().as_uri() if is_local() else None
         )
         try:
             return str(client.create_experiment(name, artifact_location=location))
