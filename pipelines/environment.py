@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
+import json
 import logging
 import os
 import select
@@ -47,7 +49,21 @@ def prepare() -> None:
     }
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
+    os.environ[children.DVC_CACHE] = children.dvc_cache()
+    os.environ.update(_prefect_logging())
     _find_prefect()
+
+
+def _prefect_logging() -> dict[str, str]:
+    """Return variables that have Prefect log as its package says: a folder's own file could name programs to run.
+
+    ``PREFECT_LOGGING`` comes before every name that ``.env``, ``prefect.toml``, ``pyproject.toml`` and profiles have for it.
+    """
+    package = importlib.util.find_spec("prefect")
+    if package is None or package.origin is None:
+        return {}
+    file = str(Path(package.origin).with_name("logging") / "logging.yml")
+    return {"PREFECT_LOGGING": json.dumps({"config_path": file}), "PREFECT_LOGGING_SETTINGS_PATH": file}
 
 
 def _find_prefect() -> None:

@@ -2,12 +2,15 @@
 
 MLflow has no login, so the guard demands one: a cookie, or ``Authorization: Bearer``.  Prefect
 checks a login itself; its page keeps it in the browser's storage, and the guard puts it there.
+It sees no other login than its own, and what a server raises is one line in the log.
 """
 
 from __future__ import annotations
 
+import base64
 import hmac
 import json
+import logging
 import secrets
 import time
 from collections.abc import Mapping
@@ -15,7 +18,7 @@ from http.cookies import CookieError, SimpleCookie
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
-from zprl import durable
+from zprl import durable, terminal
 from zprl.errors import DataError
 from zprl.local_servers import HOST
 
@@ -26,6 +29,8 @@ LOGIN, SCRIPT, TICKET = "/zprl/login", "/zprl/login.js", "/zprl/ticket"
 """Paths of the guard's own, on every server."""
 TICKET_S = 3600.0
 BODY_BYTES = 2000
+LOG_LETTERS = 200
+"""Longest that a failed request is in the log."""
 POLICY = ("default-src 'none'", "script-src 'self'", "connect-src 'self'", "frame-ancestors 'none'")
 HEADERS = {
     "content-security-policy": "; ".join(POLICY),
@@ -78,8 +83,10 @@ class Guard:
         elif self._storage is None and path != _HEALTH and not self._logged_in(headers):
             text = f"This page needs a login.  {HELP}"
             await _refuse(scope, send, 401, text, {"www-authenticate": "Bearer"})
+        elif self._storage is not None and not self._basic(headers):
+            await _refuse(scope, send, 401, f"This is not the login.  {HELP}")
         else:
-            await self._app(scope, receive, _unframed(send))
+            await _in_one_line(self._app, scope, receive, _unframed(send))
 
     # -- who asks ----------------------------------------------------------------------------------
 
@@ -112,6 +119,12 @@ class Guard:
     def _bears(self, headers: _Headers) -> bool:
         scheme, _, given = (headers.only("authorization") or "").partition(" ")
         return scheme == "Bearer" and _same(given, self._login)
+
+    def _basic(self, headers: _Headers) -> bool:
+        """Return whether a request brings Prefect's login or none; Prefect raises at some others."""
+        given = headers.only("authorization")
+        known = base64.b64encode(self._login.encode()).decode()
+        return given is None or _same(given, f"Basic {known}")
 
     # -- logging in --------------------------------------------------------------------------------
 
@@ -179,6 +192,25 @@ async def _body(receive: Receive) -> bytes:
         data += message.get("body", b"")
         more = bool(message.get("more_body", False))
     return data
+
+
+async def _in_one_line(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer a request that the server fails at; a traceback for each would fill the disk."""
+    begun = False
+
+    async def watched(message: Message) -> None:
+        nonlocal begun
+        begun = begun or message["type"] == "http.response.start"
+        await send(message)
+
+    try:
+        await app(scope, receive, watched)
+    except Exception as error:
+        text = f"{scope['type']} {scope['path']!r}: {error!r}"
+        text = terminal.plain(text)[:LOG_LETTERS]
+        logging.getLogger("uvicorn.error").error("failed: %s", text)
+        if not begun:
+            await _refuse(scope, send, 500, "The server failed; its log says more.")
 
 
 def _unframed(send: Send) -> Send:

@@ -122,9 +122,7 @@ def start(
         settings |= {"port": listener.getsockname()[1], "fd": listener.fileno(), "more": more}
         process = _spawn(
             children.python("-m", "pipelines.served", str(os.getpid())),
-            env=children.environment(),
-            # Prefect's migrations put the working folder first on the path; MLflow's files lie here.
-            cwd=_home() if name == "Prefect" else None,
+            **_place(name),
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=log,
@@ -140,10 +138,20 @@ def start(
     return Child(name, process, LocalServer(url, process.pid, started, settings["login"]))
 
 
-def _home() -> Path:
-    """Return Prefect's folder, which nobody else can enter."""
+def _place(name: str) -> dict[str, Any]:
+    """Return working folder and environment of a server.
+
+    Prefect reads settings and modules of the folder that it stands in: it gets one that is empty.
+    MLflow's files lie here.
+    """
+    if name != "Prefect":
+        return {"env": children.environment()}
     home = Path(os.environ.get("PREFECT_HOME", local_servers.FILE.parent)).expanduser().absolute()
-    return durable.private_folder(home, close=True)
+    durable.private_folder(home, close=True)
+    empty = children.private_folder("empty")
+    profiles = str(empty / "profiles.toml")
+    env = children.environment(PREFECT_HOME=str(home), PREFECT_PROFILES_PATH=profiles)
+    return {"cwd": empty, "env": env}
 
 
 def _spawn(command: list[str], **options: Any) -> subprocess.Popen[bytes]:

@@ -17,6 +17,8 @@ from zprl.local_servers import LocalServer
 from zprl.tracking.mlflow_tracker import ARTIFACT_FOLDER, make_database, tracking_uri
 
 LOG = Path(".cache/ui.log")
+LOG_BYTES = 10_000_000
+"""The log begins anew at this length."""
 
 
 @sigterm_like_ctrl_c()
@@ -33,7 +35,8 @@ def serve(
             open here.
     """
     LOG.parent.mkdir(parents=True, exist_ok=True)
-    with _only_one(), open(LOG, "wb") as log, ExitStack() as children:
+    with _only_one(), open(LOG, "ab") as log, ExitStack() as children:
+        log.truncate(0)
         environment.prepare()
         ports = {"MLflow": mlflow_port, "Prefect": prefect_port}
         try:
@@ -112,6 +115,8 @@ def _watch(children: list[servers.Child], wait_s: float) -> None:
                 print("a link opens its page once; `zprl ui --link` prints new ones", flush=True)
                 print("Ctrl-C stops both", flush=True)
 
+        if LOG.stat().st_size > LOG_BYTES:  # the servers append to it
+            os.truncate(LOG, 0)
         if time.monotonic() > end and (late := [c.name for c in children if c.name not in up]):
             text = f"{', '.join(late)} did not come up in {wait_s:.0f} s"
             raise EnvironmentProblem(text, remedy=f"see {LOG}")

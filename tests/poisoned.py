@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -22,6 +23,19 @@ isaac/lift-cube = trap:make
 trap = trap:Provider
 """
 LIBRARY = '#include <stdio.h>\n__attribute__((constructor)) static void trap(void) {{ fclose(fopen("{mark}", "w")); }}\n'
+LOGGING = """version: 1
+formatters: {{standard: {{(): os.system, command: "echo > {mark}"}}}}
+handlers: {{console: {{class: logging.StreamHandler, formatter: standard}}}}
+root: {{handlers: [console]}}
+"""
+"""Prefect takes such a file where a setting names it, and makes a formatter with what that names."""
+PREFECT_FILES = {
+    ".prefect/logging.yml": "{logging}",
+    ".prefect/profiles.toml": 'active = "trap"\n[profiles.trap]\nPREFECT_LOGGING_SETTINGS_PATH = "{file}"\n',
+    ".env": 'PREFECT_LOGGING_SETTINGS_PATH={file}\nPREFECT_LOGGING={{"config_path": "{file}"}}\n',
+    "prefect.toml": '[logging]\nconfig_path = "{file}"\n',
+    "pyproject.toml": '[tool.prefect.logging]\nconfig_path = "{file}"\n',
+}
 COMPILER = shutil.which("cc")
 
 
@@ -50,9 +64,17 @@ class Folder:
         durable.write_text(where / "trap-1.dist-info/METADATA", "Metadata-Version: 2.1\nName: trap\nVersion: 1\n")
         durable.write_text(where / "trap-1.dist-info/entry_points.txt", ENTRY_POINTS)
         (where / "matplotlibrc").write_text("backend: module://trap\ntext.usetex: True\n")
+        self.poison_prefect(where)
         if COMPILER:
             (where / "trap.c").write_text(LIBRARY.format(mark=self.marks / "libcuda.so.1"))
             subprocess.run([COMPILER, "-shared", "-fPIC", "trap.c", "-o", "libcuda.so.1"], cwd=where, check=True)
+
+    def poison_prefect(self, where: Path, names: Iterable[str] = PREFECT_FILES) -> None:
+        """Write files of Prefect's by which it would run a program at its import."""
+        for name in names:
+            file = self.marks.with_name(f"{name.replace('/', '-')}.yml")
+            file.write_text(text := LOGGING.format(mark=self.marks / name.replace("/", "-")))
+            durable.write_text(where / name, PREFECT_FILES[name].format(file=file, logging=text))
 
     def _trap(self, name: str) -> str:
         return f"open({str(self.marks / name)!r}, 'w').close()\n"

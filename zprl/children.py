@@ -6,9 +6,16 @@ Either would let a folder of downloaded recordings run code in the process that 
 
 from __future__ import annotations
 
+import functools
 import os
+import re
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
+
+from zprl import durable
+from zprl.errors import ZprlError
 
 SAFE_PATH = {"PYTHONSAFEPATH": "1"}
 """Has the effect of ``-P`` on every Python that is started further down, such as Prefect's engine or a library's helper."""
@@ -19,6 +26,14 @@ GIT_STATUS = ("status", "--porcelain", "--ignore-submodules=all")
 """Looks into no submodule: git would look with the submodule's own configuration."""
 NO_MATCH = 1
 """What ``git config`` exits with where it knows no such key."""
+DVC_CACHE = "DVC_SITE_CACHE_DIR"
+"""Where DVC keeps pickles of what it knows of files.  By default all users share that folder, and each can replace what lies there."""
+
+_SEARCHED = {
+    "PYTHONPATH": re.compile(rf"(?<![^{os.pathsep}])/[^{os.pathsep}]*"),
+    "LD_LIBRARY_PATH": re.compile(r"(?<![^:;])(?:/|\$ORIGIN|\$\{ORIGIN\})[^:;]*"),
+}
+"""Search paths, and the parts of them that children get: an empty or relative one means the working folder to them."""
 
 
 def python(*arguments: str) -> list[str]:
@@ -28,7 +43,36 @@ def python(*arguments: str) -> list[str]:
 
 def environment(**more: str) -> dict[str, str]:
     """Return the environment of a child: this process's own, and ``more``; Pythons that its libraries start are safe, too."""
-    return {**os.environ, **SAFE_PATH, **more}
+    found = {**os.environ, **SAFE_PATH, DVC_CACHE: dvc_cache(), **more}
+    for name, kept in _SEARCHED.items():
+        if parts := kept.findall(found.pop(name, "")):
+            found[name] = os.pathsep.join(parts)
+    return found
+
+
+def dvc_cache() -> str:
+    """Return the folder for DVC's caches, which no other user can enter, unless this process's environment names another."""
+    if named := os.environ.get(DVC_CACHE):
+        return str(durable.private_folder(Path(named).expanduser().absolute()))
+    return str(private_folder("dvc"))
+
+
+@functools.cache
+def private_folder(name: str) -> Path:
+    """Return a folder below the user's own caches, made for this user alone; one of this process where there can be none."""
+    try:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute()
+        folder = durable.private_folder(base / "zprl" / name)
+        folder.chmod(0o700)
+    except (ZprlError, OSError, RuntimeError):  # nobody's home, or one that is read-only
+        folder = Path(_temporary().name) / name
+        folder.mkdir(mode=0o700, exist_ok=True)
+    return folder
+
+
+@functools.cache
+def _temporary() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="zprl-", ignore_cleanup_errors=True)
 
 
 def git(*arguments: str, timeout_s: float = 20.0) -> str | None:

@@ -16,6 +16,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
+from zprl import children
+
 MIN_DISK_GB = 5.0
 CAPS = {
     "fastapi": ((0, 151), "Prefect 3.8 cannot start a flow with fastapi 0.151 and later"),
@@ -161,6 +163,37 @@ def check_project(folder: Path = Path()) -> Iterator[Check]:
         yield Check("demos", "missing", "no demonstrations", "record some (`zprl demos record`), then `dvc add data`")
 
 
+def check_safety(folder: Path = Path()) -> Iterator[Check]:
+    """What other users of the machine, or files of the working folder, could have us run."""
+    if _version("dvc"):
+        yield _dvc_cache(folder)
+    parts = os.environ.get("PYTHONPATH", "")
+    if parts and not all(map(os.path.isabs, parts.split(os.pathsep))):
+        text = "an empty or relative part means the working folder, and its files are run as modules"
+        yield Check("PYTHONPATH", "warning", text, "name whole paths, without `:` at an end")
+
+
+def _dvc_cache(folder: Path) -> Check:
+    """Check where ``dvc`` keeps its caches if one types it here; below that folder, DVC opens its own to everybody."""
+    from dvc.config import Config
+    from dvc.dirs import site_cache_dir
+    from dvc.exceptions import DvcException
+
+    try:
+        cache = folder / site_cache_dir(Config(dvc_dir=str(folder / ".dvc"))["core"].get("site_cache_dir"))
+        found = cache.stat()
+        if found.st_uid == os.geteuid() and not found.st_mode & 0o077:
+            return Check("dvc cache", "ok", f"{cache}, for you alone")
+    except DvcException as error:
+        return Check("dvc cache", "warning", f"DVC cannot be configured: {error}", "correct .dvc/config")
+    except FileNotFoundError:  # whoever makes it first owns it
+        pass
+    own = "~/.cache/zprl/dvc"
+    text = f"`dvc` that you type keeps pickles in {cache}, which other users may change: they run code as you"
+    remedy = f"`install -d -m 700 {own} && dvc config --global core.site_cache_dir {own}`, and unset {children.DVC_CACHE}"
+    return Check("dvc cache", "warning", text, remedy)
+
+
 def _answers(url: str) -> bool:
     try:
         with urllib.request.urlopen(url, timeout=3) as answer:  # noqa: S310 - http(s) only, see the callers
@@ -210,6 +243,7 @@ CHECKS: tuple[Callable[[], Iterator[Check]], ...] = (
     check_disk,
     check_project,
     check_services,
+    check_safety,
 )
 
 

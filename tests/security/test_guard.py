@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import logging
 
 import httpx
 import pytest
@@ -148,3 +150,53 @@ def test_the_page_that_logs_in_is_closed_to_others() -> None:
         assert "frame-ancestors 'none'" in policy
         assert "unsafe" not in policy
         assert answer.headers["referrer-policy"] == "no-referrer"
+
+
+def basic(login: str) -> str:
+    return "Basic " + base64.b64encode(login.encode()).decode()
+
+
+def test_a_server_with_a_login_of_its_own_sees_no_other() -> None:
+    """Prefect raises at letters beyond ASCII, with a traceback for each request."""
+    client = page(storage={})
+    wrong = [
+        basic("zprl:\u00e4"),
+        basic("zprl:guess"),
+        basic(f"{LOGIN} "),
+        "Basic",
+        "Basic ",
+        f"Basic {LOGIN}",
+        f"Bearer {LOGIN}",
+        "\u00e4",
+        "",
+    ]
+    for given in wrong:
+        answer = client.post("/api/work_pools/filter", headers={"Authorization": given.encode("latin-1")})
+        assert answer.status_code == 401
+        assert answer.text != "inside"
+    twice = [("Authorization", basic(LOGIN)), ("Authorization", basic(LOGIN))]
+    assert client.post("/api/flows", headers=twice).status_code == 401
+    for headers in ({}, {"Authorization": basic(LOGIN)}):
+        assert client.post("/api/flows", headers=headers).text == "inside"
+    with pytest.raises(WebSocketDisconnect), client.websocket_connect("ws://127.0.0.1:4321/", headers={"Authorization": basic("\u00e4")}):
+        pass
+
+
+@pytest.mark.parametrize("begun", [True, False])
+def test_what_a_server_raises_is_one_short_line(caplog: pytest.LogCaptureFixture, begun: bool) -> None:
+    async def broken(scope: dict, receive: object, send: object) -> None:
+        if scope["type"] == "websocket":
+            await receive()
+            await send({"type": "websocket.accept"})
+        elif begun:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        raise TypeError("strings with non-ASCII\n\x1b[31m" + "x" * 100_000)
+
+    client = TestClient(Guard(broken, port=4321, login=LOGIN, storage={}), base_url="http://127.0.0.1:4321")
+    assert client.get("/\n" + "y" * 10_000).status_code == (200 if begun else 500)
+    with client.websocket_connect("ws://127.0.0.1:4321/") as wire, pytest.raises(WebSocketDisconnect):
+        wire.receive_text()
+    lines = [logging.Formatter().format(record) for record in caplog.records if record.name == "uvicorn.error"]
+    assert len(lines) == 2
+    assert all(len(line) < 300 and line.isprintable() for line in lines), lines

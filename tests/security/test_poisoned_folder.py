@@ -19,7 +19,7 @@ from pipelines import processes
 from tests.factories import write_demo_file
 from tests.lerobot_files import write_lerobot
 from tests.pipeline.conftest import free_port
-from tests.poisoned import COMPILER, ROOT, Folder
+from tests.poisoned import COMPILER, PREFECT_FILES, ROOT, Folder
 from tests.session_factories import write_session
 from tests.session_run import Session, make_session
 from tests.small_policy import small_policy
@@ -336,6 +336,18 @@ print(folders, os.getcwd())
 
 
 # -- the traps themselves ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", PREFECT_FILES)
+def test_prefect_alone_runs_what_a_file_of_the_folder_names(fresh: Folder, name: str) -> None:
+    fresh.poison_prefect(fresh.path, [name])
+    code = "import os; {}; import prefect.main"
+    alone = code.format("os.environ.setdefault('PREFECT_HOME', '.prefect')")
+    guarded = code.format("from pipelines import environment; environment.prepare()")
+    fresh.run(sys.executable, "-P", "-c", guarded)
+    assert fresh.sprung() == []
+    done = fresh.run(sys.executable, "-P", "-c", alone)
+    assert fresh.sprung() == [name.replace("/", "-")], done.stderr
 
 
 def test_a_child_without_the_safe_path_is_caught(fresh: Folder) -> None:
