@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,7 @@ import psutil
 import pytest
 
 from pipelines import guard, prefect_cli, servers
+from pipelines import ui as ui_module
 from tests.pipeline.conftest import Opened, Project, make_project
 from tests.stranger import Stranger
 from zprl import local_servers
@@ -186,6 +188,31 @@ def test_a_websocket_needs_the_login(ui: Opened) -> None:
     with connect(address, subprotocols=["prefect"]) as wire:
         wire.send(json.dumps({"type": "auth", "token": server.login}))
         assert json.loads(wire.recv(timeout=60)) == {"type": "auth_success"}
+
+
+@pytest.mark.services
+def test_strangers_fill_no_log(ui: Opened, module_project: Project) -> None:
+    from websockets.exceptions import ConnectionClosed
+    from websockets.sync.client import connect
+
+    server, log = ui.servers["Prefect"], module_project.path / ".cache/ui.log"
+    before, tries = log.stat().st_size, 20
+    for _ in range(tries):
+        answer = httpx.post(f"{server.url}/api/work_pools/filter", json={}, headers={"Authorization": basic("zprl:\u00e4")}, timeout=60)
+        assert answer.status_code == 401
+    for message in [json.dumps({"type": "auth", "token": "\u00e4"}), "[]", "{"] * tries:
+        with connect(f"ws://127.0.0.1:{server.port}/api/events/out", subprotocols=["prefect"]) as wire, pytest.raises(ConnectionClosed):
+            wire.send(message)
+            wire.recv(timeout=60)
+    assert log.stat().st_size - before < 4 * tries * 300
+    assert "Traceback" not in log.read_text()
+
+    with open(log, "ab") as sink:
+        sink.truncate(ui_module.LOG_BYTES + 1)
+    end = time.monotonic() + 60
+    while log.stat().st_size > ui_module.LOG_BYTES:
+        assert time.monotonic() < end
+        time.sleep(0.1)
 
 
 @pytest.mark.services
