@@ -28,8 +28,6 @@ BUILD := --build-constraint infra/pins/build.txt
 export MPLBACKEND := Agg
 export OMP_NUM_THREADS ?= 1
 export ZPRL_CACHE ?= $(CURDIR)/.cache
-# Where DVC keeps pickles.  Its default is a folder of /var/tmp that other users can change; zprl takes this one, too.
-export DVC_SITE_CACHE_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/zprl/dvc
 
 # Two workers, a file of tests each, in order: files of few long tests would otherwise come last, and alone.  What measures real time has the
 # machine to itself afterwards.
@@ -42,6 +40,8 @@ LEFT_OUT := and not exhaustive
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 24
 
+# Where DVC keeps pickles.  Its default is a folder of /var/tmp that other users can change; zprl takes this one, too.
+run: export DVC_SITE_CACHE_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/zprl/dvc
 run: setup ## set up, fetch the demonstrations, run the whole pipeline
 	@(umask 077 && mkdir -p "$$DVC_SITE_CACHE_DIR")
 	@.venv/bin/dvc pull --quiet data.dvc

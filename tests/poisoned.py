@@ -31,7 +31,9 @@ root: {{handlers: [console]}}
 """Prefect takes such a file where a setting names it, and makes a formatter with what that names."""
 PREFECT_FILES = {
     ".prefect/logging.yml": "{logging}",
-    ".prefect/profiles.toml": 'active = "trap"\n[profiles.trap]\nPREFECT_SERVER_ALLOW_EPHEMERAL_MODE = "true"\nPREFECT_LOGGING_SETTINGS_PATH = "{file}"\n',
+    ".prefect/profiles.toml": (
+        'active = "trap"\n[profiles.trap]\nPREFECT_SERVER_ALLOW_EPHEMERAL_MODE = "true"\nPREFECT_LOGGING_SETTINGS_PATH = "{file}"\n'
+    ),
     ".env": 'PREFECT_LOGGING_SETTINGS_PATH={file}\nPREFECT_LOGGING={{"config_path": "{file}"}}\n',
     "prefect.toml": '[logging]\nconfig_path = "{file}"\n',
     "pyproject.toml": '[tool.prefect.logging]\nconfig_path = "{file}"\n',

@@ -52,12 +52,12 @@ def environment(**more: str) -> dict[str, str]:
 
 def dvc_cache() -> str:
     """Return the folder for DVC's caches, which no other user can enter, unless this process's environment names another."""
+    own = private_folder("dvc")
     if named := os.environ.get(DVC_CACHE):
         return str(durable.private_folder(Path(named).expanduser().absolute()))
-    return str(private_folder("dvc"))
+    return str(own)
 
 
-@functools.cache
 def private_folder(name: str) -> Path:
     """Return a folder below the user's own caches, made for this user alone; one of this process where there can be none."""
     try:

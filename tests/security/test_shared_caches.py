@@ -60,9 +60,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
     (tmp_path / "caches").mkdir(mode=0o755)
     monkeypatch.delenv(children.DVC_CACHE, raising=False)
-    children.private_folder.cache_clear()
-    yield here
-    children.private_folder.cache_clear()
+    return here
 
 
 def dvc(here: Path, *arguments: str, **more: str) -> None:
@@ -93,6 +91,9 @@ def test_a_folder_of_ours_that_has_become_open_is_closed(project: Path, tmp_path
     folder.mkdir(parents=True)
     folder.chmod(0o777)
     assert children.environment()[children.DVC_CACHE] == str(folder)
+    assert folder.stat().st_mode & 0o777 == 0o700
+    folder.chmod(0o777)
+    assert children.environment(**{children.DVC_CACHE: str(folder)})[children.DVC_CACHE] == str(folder)
     assert folder.stat().st_mode & 0o777 == 0o700
 
 
