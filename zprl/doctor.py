@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import configparser
+import contextlib
 import importlib.util
 import os
 import re
 import shutil
+import subprocess
 import sys
 import urllib.error
 import urllib.request
@@ -173,21 +175,28 @@ def check_safety(folder: Path = Path()) -> Iterator[Check]:
         yield Check("PYTHONPATH", "warning", text, "name whole paths, without `:` at an end")
 
 
+_SITE_CACHE = """
+import sys
+from dvc.config import Config
+from dvc.dirs import site_cache_dir
+print(site_cache_dir(Config(dvc_dir=sys.argv[1])["core"].get("site_cache_dir")))
+"""
+
+
 def _dvc_cache(folder: Path) -> Check:
     """Check where ``dvc`` keeps its caches if one types it here; below that folder, DVC opens its own to everybody."""
-    from dvc.config import Config
-    from dvc.dirs import site_cache_dir
-    from dvc.exceptions import DvcException
+    # In a child, because no library module knows DVC; in this process's environment, as somebody who types would have it.
+    command, env = children.python("-c", _SITE_CACHE, str(folder / ".dvc")), {**os.environ, **children.SAFE_PATH}
+    asked = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
+    if asked.returncode:
+        problem = asked.stderr.strip().rpartition("\n")[2]
+        return Check("dvc cache", "warning", f"DVC cannot be configured: {problem}", "correct .dvc/config")
 
-    try:
-        cache = folder / site_cache_dir(Config(dvc_dir=str(folder / ".dvc"))["core"].get("site_cache_dir"))
-        found = cache.stat()
-        if found.st_uid == os.geteuid() and not found.st_mode & 0o077:
+    cache = folder / asked.stdout.strip()
+    with contextlib.suppress(FileNotFoundError):  # whoever makes it first owns it
+        facts = cache.stat()
+        if facts.st_uid == os.geteuid() and not facts.st_mode & 0o077:
             return Check("dvc cache", "ok", f"{cache}, for you alone")
-    except DvcException as error:
-        return Check("dvc cache", "warning", f"DVC cannot be configured: {error}", "correct .dvc/config")
-    except FileNotFoundError:  # whoever makes it first owns it
-        pass
     own = "~/.cache/zprl/dvc"
     text = f"`dvc` that you type keeps pickles in {cache}, which other users may change: they run code as you"
     remedy = f"`install -d -m 700 {own} && dvc config --global core.site_cache_dir {own}`, and unset {children.DVC_CACHE}"

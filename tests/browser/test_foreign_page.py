@@ -110,10 +110,11 @@ def context(ui: Opened, console: tuple[str, Access]) -> Iterator:
         browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=options)
         context = browser.new_context()
         context.set_default_timeout(SLOW_MS)
-        page = context.new_page()
         for link in (*map(link_to, ui.servers.values()), console[1].link(console[0])):
-            page.goto(link)
-            page.wait_for_url(lambda url: "#" not in url or "/login" not in url)
+            page = context.new_page()  # one each: a page that goes on by itself would interrupt the next
+            page.goto(link, wait_until="commit")
+            page.wait_for_url(lambda url: "/login" not in url)
+            page.close()
         yield context
         browser.close()
 
