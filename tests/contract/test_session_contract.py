@@ -23,6 +23,7 @@ from tests.session_run import HOME, Stage, hold, make_session
 from zprl.robot.limits import MOST_RECOVERIES
 from zprl.robot.twin.control import TwinControl
 from zprl.robot.twin.faults import BadGripper, Freeze, LoseStates, Push, Reflex, RefuseRecovery, UserStop
+from zprl.session import clock
 from zprl.session.bus import Bus
 from zprl.session.store import SessionStore
 
@@ -255,7 +256,7 @@ def test_a_person_takes_over_and_gives_back(played: Stage, control: TwinControl)
     def push() -> bool:
         if time.monotonic() - said[0] > 0.02:
             said[0] = time.monotonic()
-            hand.publish("twist", {"twist": [0.0, 0.0, 0.6, 0.0, 0.0, 0.0], "buttons": 0})
+            hand.publish("twist", {"twist": [0.0, 0.0, 0.6, 0.0, 0.0, 0.0], "buttons": 0, "at": clock.now()})
         return len(played.of("state", intervention=True)) > 40 and played.plan["state"] == "INTERVENTION"
 
     try:
@@ -275,7 +276,7 @@ def test_a_person_takes_over_and_gives_back(played: Stage, control: TwinControl)
         lived = found.chunks["intervened"].numpy()
         assert lived.any() and not lived.all()  # what the person did is not taken for the policy's doing
         goes_on(played, number)
-        hand.publish("twist", {"twist": [2.0, 0.0, 0.0, 0.0, 0.0, 0.0], "buttons": 0})
+        hand.publish("twist", {"twist": [2.0, 0.0, 0.0, 0.0, 0.0, 0.0], "buttons": 0, "at": clock.now()})
         played.until(lambda: faults(played), what="the refusal of a broken message")
         assert faults(played) == ["message_broken"]
     finally:
