@@ -89,8 +89,12 @@ class Folder:
         return path
 
     def environment(self, **more: str) -> dict[str, str]:
-        """Only where this code lies; nothing that a test's parent may have set."""
-        clean = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "MLFLOW_", "PREFECT_", "ZPRL_"))}
+        """Only where this code lies; nothing that a test's parent may have set.
+
+        ``import cv2`` sets a library path that ends in ``:``, which names the working folder to every program, ``ls`` included.
+        """
+        settings = ("PYTHON", "MLFLOW_", "PREFECT_", "ZPRL_", "LD_LIBRARY_PATH")
+        clean = {key: value for key, value in os.environ.items() if not key.startswith(settings)}
         return {**clean, "PYTHONPATH": str(ROOT), "GIT_CEILING_DIRECTORIES": str(self.path.parent), **more}
 
     def run(self, *command: str, **more: str) -> subprocess.CompletedProcess[str]:
