@@ -22,8 +22,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from zprl.session.console.access import Access, Secrets
-from zprl.session.console.limits import raise_open_files
+from zprl.session.processes.console.access import Access, Secrets
+from zprl.session.processes.console.rate_limits import raise_open_files
 
 HELD, BUSY = 1300, 50
 """Connections of a flood that only holds them, and of one that sends without a pause."""
@@ -37,10 +37,10 @@ def serve(secrets: Secrets) -> None:
     """Serve the page as its process does."""
     from tests import console_scene
     from zprl.session import bus
-    from zprl.session.console.process import SWITCH_S
-    from zprl.session.console.serve import Console
-    from zprl.session.console.state import ConsoleState
-    from zprl.session.mouth import Mouth
+    from zprl.session.input_publisher import Mouth
+    from zprl.session.processes.console.process import SWITCH_S
+    from zprl.session.processes.console.serve import Console
+    from zprl.session.processes.console.snapshot import ConsoleState
 
     raise_open_files()
     sys.setswitchinterval(SWITCH_S)

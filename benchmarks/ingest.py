@@ -32,17 +32,17 @@ import h5py
 import numpy as np
 
 from zprl import plugins
-from zprl.data import data_report
 from zprl.data.episode import Episode
 from zprl.data.ingest import choose, read_all
-from zprl.data.lerobot_writer import LeRobotWriter
-from zprl.data.readers.probe import PROBE
+from zprl.data.inspection import report
 from zprl.data.readers.robomimic import RobomimicReader
-from zprl.data.robomimic_writer import RobomimicWriter
+from zprl.data.readers.sandbox import PROBE
 from zprl.data.sources import find_sources
 from zprl.data.store import EpisodeStore, fit_normalizer
-from zprl.data.validate import Limits
+from zprl.data.validation import Limits
 from zprl.data.windows import ChunkWindows
+from zprl.data.writers.lerobot import LeRobotWriter
+from zprl.data.writers.robomimic import RobomimicWriter
 
 ROUNDS = 5
 WIDTHS = {"robot0_joint_pos": 7, "robot0_joint_vel": 7, "robot0_gripper_qpos": 2, "object": 10}
@@ -239,7 +239,7 @@ def ingest(folder: Path) -> None:
     result = read_all(find_sources(folder / "data", reader="robomimic", obs_keys=keys), limits=Limits())
     used = choose(result.good, exclude_failures=False, max_episodes=None)
     EpisodeStore.write(folder / "episodes", used, fit_normalizer(used))
-    data_report.write(folder / "report", result, used)
+    report.write(folder / "report", result, used)
     wall = time.perf_counter() - start
     peak, child = peak_kib(os.getpid()), peak_kib(PROBE._started().pid)
     print(json.dumps({"episodes": len(used), "idle": idle, "peak": peak, "child": child, "wall": wall}))

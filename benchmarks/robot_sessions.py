@@ -23,12 +23,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from pipelines.robot_session import sources
-from pipelines.stage import EPISODES
-from zprl import children, config
+from pipelines.stages.stage import EPISODES
+from zprl import child_processes, config
+from zprl.evaluation import session_metrics
 from zprl.evaluation.intervals import wilson
+from zprl.recordings.store import SessionStore
 from zprl.report import tables
-from zprl.session import judge, run
-from zprl.session.store import SessionStore
+from zprl.session import run
 
 RESULTS = Path("docs/results")
 RECENT = 40
@@ -56,8 +57,8 @@ def live(folder: Path, params: config.Params, seed: int) -> SessionStore:
 
 def row(store: SessionStore) -> dict[str, Any]:
     """The numbers of one session."""
-    before, after = judge.evaluation(store, "evaluate_before"), judge.evaluation(store, "evaluate_after")
-    found = judge.metrics(store, before, after)
+    before, after = session_metrics.evaluation(store, "evaluate_before"), session_metrics.evaluation(store, "evaluate_after")
+    found = session_metrics.metrics(store, before, after)
     return {**{name: found.get(name) for name in COLUMNS}, "mcnemar_p": tables.compare(before, after).p_value}
 
 
@@ -145,7 +146,7 @@ def main() -> int:
         writer.writeheader()
         writer.writerows(rows)
     draw(rows, curves, RESULTS / "robot_sessions.png")
-    commit = (children.git("rev-parse", "--short", "HEAD") or "").strip()
+    commit = (child_processes.git("rev-parse", "--short", "HEAD") or "").strip()
     (RESULTS / "robot_sessions.md").write_text(page(rows, " ".join(["python", *sys.argv]), commit))
     return 0
 

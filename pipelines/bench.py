@@ -1,4 +1,4 @@
-"""``zprl bench``: a suite as a Prefect flow over :mod:`pipelines.cell`; a cell that is done is never run again."""
+"""``zprl bench``: a suite as a Prefect flow over :mod:`pipelines.bench_cell`; a cell that is done is never run again."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner  # noqa: E402
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: E402
 
 from pipelines import servers  # noqa: E402
-from pipelines.cell import LOG, finished, ready, run, spent, verdict  # noqa: E402
-from pipelines.processes import sigterm_like_ctrl_c  # noqa: E402
-from pipelines.published import Choice, publish, take_over, write_down  # noqa: E402
+from pipelines.bench_cell import LOG, finished, ready, run, spent, verdict  # noqa: E402
+from pipelines.bench_publish import Choice, publish, take_over, write_down  # noqa: E402
+from pipelines.stage_process import sigterm_like_ctrl_c  # noqa: E402
 from zprl import durable, terminal  # noqa: E402
 from zprl.bench import suite  # noqa: E402
 from zprl.bench.suite import Cell  # noqa: E402

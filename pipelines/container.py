@@ -16,13 +16,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipelines.processes import StageError, stream
-from zprl import children, durable, terminal
+from pipelines.stage_process import StageError, stream
+from zprl import child_processes, durable, terminal
 from zprl.errors import ConfigError, EnvironmentProblem, Interrupted
 from zprl.tracking import SWITCH_VARIABLE, file_tracker
 
 if TYPE_CHECKING:
-    from pipelines.stage import Stage
+    from pipelines.stages.stage import Stage
 
 VARIABLE = "ZPRL_CONTAINER"
 """Environment variable with the name of the image; see infra/docker."""
@@ -59,7 +59,7 @@ def command(
     variables = {
         "HOME": str(project / HOME),
         "PYTHONPATH": str(code),
-        **children.SAFE_PATH,
+        **child_processes.SAFE_PATH,
         "PYTHONUNBUFFERED": "1",
         SWITCH_VARIABLE: f"{file_tracker.PREFIX}{record}",
     }

@@ -14,7 +14,7 @@ import threading
 import time
 from pathlib import Path
 
-from zprl import children, local_servers, terminal
+from zprl import child_processes, local_servers, terminal
 from zprl.errors import Interrupted, ZprlError
 from zprl.local_servers import LocalServer
 
@@ -35,7 +35,7 @@ def running_prefect() -> LocalServer | None:
 def prepare() -> None:
     """Set the variables; call it before Prefect or MLflow is imported."""
     defaults = {
-        **children.SAFE_PATH,
+        **child_processes.SAFE_PATH,
         "PREFECT_HOME": str(Path(".prefect").resolve()),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",  # else an error in the log when offline
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",  # 7 s on a quiet machine, 87 s seen on a loaded one
@@ -49,7 +49,7 @@ def prepare() -> None:
     }
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
-    os.environ[children.DVC_CACHE] = children.dvc_cache()
+    os.environ[child_processes.DVC_CACHE] = child_processes.dvc_cache()
     os.environ.update(_prefect_logging())
     _find_prefect()
 

@@ -23,9 +23,9 @@ from prefect.client.orchestration import get_client  # noqa: E402
 from prefect.logging import get_run_logger  # noqa: E402
 from prefect.runtime import flow_run  # noqa: E402
 
-from pipelines import graph, reconcile, servers, summary  # noqa: E402
-from pipelines.processes import StageError, StageResult, run_stage, stream  # noqa: E402
-from zprl import children, config, errors  # noqa: E402
+from pipelines import close_dead_runs, dvc_graph, servers, summary  # noqa: E402
+from pipelines.stage_process import StageError, StageResult, run_stage, stream  # noqa: E402
+from zprl import child_processes, config, errors  # noqa: E402
 from zprl.tracking import PARENT_VARIABLE, Tracker, open_pipeline_tracker  # noqa: E402
 
 SESSION_STAGE = "finetune_real"
@@ -51,7 +51,7 @@ def run_one(stage: str) -> StageResult:
 @task(task_run_name="robot_session", retries=0, cache_policy=NO_CACHE)
 def live_session() -> None:
     """Live a session with the robot, unless there is one that fits; hand it to DVC."""
-    code, _ = stream(children.python("-m", "pipelines.robot_session"), get_run_logger().info)
+    code, _ = stream(child_processes.python("-m", "pipelines.robot_session"), get_run_logger().info)
     if code == errors.Interrupted.exit_code:
         raise errors.Interrupted("the session stopped on request", remedy="run the same command again to continue")
     if code:
@@ -86,14 +86,14 @@ def _reconcile() -> None:
     from uuid import UUID
 
     with get_client(sync_client=True) as client:
-        reconcile.claim(client, UUID(run_id))
-        if closed := reconcile.close_dead_flow_runs(client, but=UUID(run_id)):
+        close_dead_runs.claim(client, UUID(run_id))
+        if closed := close_dead_runs.close_dead_flow_runs(client, but=UUID(run_id)):
             get_run_logger().info("closed %d flow run(s) of killed processes", closed)
 
 
 def _publish(parent: Tracker, results: list[StageResult]) -> None:
     """Tables and links in Prefect, hashes, metrics and report in MLflow."""
-    hashes = graph.lock_hashes()
+    hashes = dvc_graph.lock_hashes()
     for row in hashes:
         parent.tag(**{f"dvc.lock.{row['output']}": row["md5"]})
     rows = summary.success_rows()
@@ -161,7 +161,7 @@ def pipeline(target: str = "all") -> list[StageResult]:
     environment.say_failures_in_one_sentence()
     _reconcile()
     log = get_run_logger()
-    stages = graph.stage_order(None if target == "all" else target)
+    stages = dvc_graph.stage_order(None if target == "all" else target)
     log.info("stages: %s", " → ".join(stages))
     results: list[StageResult] = []
     with _parent_run() as parent:

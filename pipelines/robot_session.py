@@ -14,8 +14,8 @@ import sys
 import time
 from pathlib import Path
 
-from pipelines.stage import BASE, EPISODES, LEARNER, RUNS, SESSION, STEERING
-from zprl import children, config, durable, terminal
+from pipelines.stages.stage import BASE, EPISODES, LEARNER, RUNS, SESSION, STEERING
+from zprl import child_processes, config, durable, terminal
 from zprl.config import Params
 from zprl.errors import ConfigError, DataError, EnvironmentProblem, ZprlError
 
@@ -47,7 +47,7 @@ def sources(params: Params) -> dict[str, Path | None]:
 
 def standing(params: Params) -> Standing:
     """Whether there is a session, and whether it was lived with what the pipeline has now."""
-    from zprl.session.store import SessionStore
+    from zprl.recordings.store import SessionStore
 
     if not SESSION.exists():
         return Standing.ABSENT
@@ -93,7 +93,7 @@ def live(params: Params, *, stopping: list[bool]) -> None:
 
 def set_aside() -> None:
     """Keep a session that does not fit any more, out of the way."""
-    from zprl.session.store import SessionStore
+    from zprl.recordings.store import SessionStore
 
     name = SessionStore.open(SESSION).header.id
     target = RUNS / "sessions" / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
@@ -107,7 +107,7 @@ def set_aside() -> None:
 def version() -> None:
     """Hand the session to DVC."""
     try:
-        command, env = children.python("-m", "dvc", "add", "--quiet", str(SESSION)), children.environment()
+        command, env = child_processes.python("-m", "dvc", "add", "--quiet", str(SESSION)), child_processes.environment()
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
     except OSError as error:
         raise EnvironmentProblem(f"dvc cannot be run: {error}", remedy="`zprl doctor`") from error

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from pipelines import environment
-from pipelines.processes import stop_group
-from zprl import children, durable, local_servers
+from pipelines.stage_process import stop_group
+from zprl import child_processes, durable, local_servers
 from zprl.errors import EnvironmentProblem
 from zprl.local_servers import HOST, LocalServer
 
@@ -105,7 +105,7 @@ def start(
         login: Its secret; a new one by default.
         log: Where its lines go; default: where ours go.
         log_level: What it logs.
-        more: Arguments of its function in :mod:`pipelines.served`.
+        more: Arguments of its function in :mod:`pipelines.server_process`.
 
     Raises:
         EnvironmentProblem: the port is taken.
@@ -121,7 +121,7 @@ def start(
     with listener:
         settings |= {"port": listener.getsockname()[1], "fd": listener.fileno(), "more": more}
         process = _spawn(
-            children.python("-m", "pipelines.served", str(os.getpid())),
+            child_processes.python("-m", "pipelines.server_process", str(os.getpid())),
             **_place(name),
             stdin=subprocess.PIPE,
             stdout=log,
@@ -145,12 +145,12 @@ def _place(name: str) -> dict[str, Any]:
     MLflow's files lie here.
     """
     if name != "Prefect":
-        return {"env": children.environment()}
+        return {"env": child_processes.environment()}
     home = Path(os.environ.get("PREFECT_HOME", local_servers.FILE.parent)).expanduser().absolute()
     durable.private_folder(home, close=True)
-    empty = children.private_folder("empty")
+    empty = child_processes.private_folder("empty")
     profiles = str(empty / "profiles.toml")
-    env = children.environment(PREFECT_HOME=str(home), PREFECT_PROFILES_PATH=profiles)
+    env = child_processes.environment(PREFECT_HOME=str(home), PREFECT_PROFILES_PATH=profiles)
     return {"cwd": empty, "env": env}
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipelines.processes import StageResult
+from pipelines.stage_process import StageResult
 from zprl import durable, strict_yaml
 
 POLICIES = {"base": "base", "sim": "latent residual", "action_residual": "action residual"}

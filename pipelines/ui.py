@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from pipelines import environment, guard, servers
-from pipelines.processes import sigterm_like_ctrl_c
+from pipelines.stage_process import sigterm_like_ctrl_c
 from zprl import durable, local_servers
 from zprl.errors import EnvironmentProblem
 from zprl.local_servers import LocalServer

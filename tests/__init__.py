@@ -1,1 +1,1 @@
-import zprl  # noqa: F401 - its guard (zprl.native) comes before torch, as in every process of its own
+import zprl  # noqa: F401 - its guard (zprl.safe_torch_import) comes before torch, as in every process of its own

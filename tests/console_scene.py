@@ -6,18 +6,10 @@ import io
 import math
 import random
 
+from zprl.recordings.phases import PhaseKind
 from zprl.session import clock
-from zprl.session.console.state import (
-    ArmHealth,
-    Curve,
-    EpisodeRow,
-    EventRow,
-    Gauge,
-    Heartbeat,
-    LimitRow,
-    Snapshot,
-)
-from zprl.session.signals import Label, PhaseKind, State
+from zprl.session.events import Label, State
+from zprl.session.processes.console.snapshot import ArmHealth, Curve, EpisodeRow, EventRow, Gauge, Heartbeat, LimitRow, Snapshot
 
 MORNING = 1_790_000_000.0
 

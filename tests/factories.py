@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from zprl.data.episode import Episode
-from zprl.data.robomimic_writer import RobomimicWriter
 from zprl.data.store import EpisodeStore, fit_normalizer
+from zprl.data.writers.robomimic import RobomimicWriter
 
 OBS_KEYS = ("robot0_eef_pos", "robot0_eef_quat", "robot0_gripper_qpos", "robot0_gripper_command", "object")
 ENV_ARGS = {"env_name": "lift-cube", "env_type": 1, "env_kwargs": {}}

@@ -13,15 +13,15 @@ from pathlib import Path
 import numpy as np
 
 from zprl.data.episode import Episode
-from zprl.data.robomimic_writer import RobomimicWriter
+from zprl.data.writers.robomimic import RobomimicWriter
 from zprl.robot.base import GRIPPER, Pose, Values
+from zprl.robot.feature_mapping import ActionLayout, ObsLayout
 from zprl.robot.limits import Limits
 from zprl.robot.safety import SafetyFilter
-from zprl.robot.senses.synthetic import picture
-from zprl.robot.senses.view import view
-from zprl.session.layout import ActionLayout, ObsLayout
+from zprl.robot.sensors.image_crop import view
+from zprl.robot.sensors.synthetic import picture
+from zprl.robot.task import Reach, RealTask
 from zprl.session.run import with_double
-from zprl.session.task import Reach, RealTask
 
 HOMING_S = 60.0
 SHARE = 0.6

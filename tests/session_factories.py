@@ -9,15 +9,15 @@ import numpy as np
 
 from zprl import durable
 from zprl.config import Real
-from zprl.session.machine import PhaseKind
-from zprl.session.store import EpisodeFacts, EpisodeWriter, SessionHeader, SessionStore
+from zprl.recordings.phases import PhaseKind
+from zprl.recordings.store import EpisodeFacts, EpisodeWriter, SessionHeader, SessionStore
 
 D, R, C, A = 6, 3, 4, 10
 RATE = 50.0
 WIDTHS = {"robot0_eef_pos": 3, "robot0_gripper_qpos": 2, "robot0_gripper_command": 1, "object": 10}
 POSE = ("ee.x", "ee.y", "ee.z", "ee.qx", "ee.qy", "ee.qz", "ee.qw")
 FEATURES = (*POSE, "gripper.pos")
-TASKS = Path(__file__).parents[1] / "zprl/session/tasks"
+TASKS = Path(__file__).parents[1] / "zprl/robot/tasks"
 EVENT = {"kind": "clip", "level": "note", "reason": "workspace", "stamp": 100.1, "step": 3}
 
 

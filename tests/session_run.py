@@ -20,21 +20,21 @@ import torch
 import yaml
 
 from tests.session_start import RL, memory
-from zprl import children, config, durable, seeding
+from zprl import child_processes, config, durable, seeding
 from zprl.config import Real
 from zprl.data.normalizer import Normalizer
 from zprl.models.bundle import save_policy
 from zprl.models.policy import FlowPolicy, PolicySpec
-from zprl.rl import start
-from zprl.rl.bundle import save_steering
-from zprl.rl.interfaces import LatentResidual
+from zprl.recordings.store import SessionHeader, SessionStore
+from zprl.rl import learner_checkpoint
 from zprl.rl.sac import Sac
+from zprl.rl.session_learner import BASE, DEMOS, STEERING
+from zprl.rl.steering_bundle import save_steering
+from zprl.rl.steering_spaces import LatentResidual
 from zprl.session.bus import Bus, Feed, Message
-from zprl.session.learning import BASE, DEMOS, STEERING
-from zprl.session.store import SessionHeader, SessionStore
 
 ROOT = Path(__file__).parents[1]
-TASKS = ROOT / "zprl/session/tasks"
+TASKS = ROOT / "zprl/robot/tasks"
 WIDTHS = {"robot0_eef_pos": 3, "robot0_gripper_qpos": 2, "robot0_gripper_command": 1, "object": 10}
 CHUNK, LATENT, EMBEDDING = 4, 2, 6
 HOME = (0.4633, 0.0, 0.3855)
@@ -67,8 +67,8 @@ def make_start(folder: Path) -> Path:
     save_steering(
         folder / STEERING, agent.actor, agent.scale, interface=LatentResidual(), config=RL, base_digest=digest, provenance={}
     )  # fmt: skip
-    start.save_start(folder / "learner", agent, memory(20, state_dim, 0))
-    for name in (start.AGENT, start.REPLAY):
+    learner_checkpoint.save_start(folder / "learner", agent, memory(20, state_dim, 0))
+    for name in (learner_checkpoint.AGENT, learner_checkpoint.REPLAY):
         (folder / "learner" / name).rename(folder / name)
     (folder / "learner").rmdir()
     durable.write_tensors(folder / DEMOS, memory(12, state_dim, 1).data)
@@ -119,8 +119,8 @@ class Session:
         (self.work / "settings.json").unlink(missing_ok=True)
         with open(self.work / "session.log", "ab") as log:
             self.process = subprocess.Popen(
-                children.python("-u", "-m", "tests.session_run", str(self.folder), str(self.work), *self.played),
-                stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=children.environment(PYTHONPATH=str(ROOT)),
+                child_processes.python("-u", "-m", "tests.session_run", str(self.folder), str(self.work), *self.played),
+                stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=child_processes.environment(PYTHONPATH=str(ROOT)),
             )  # fmt: skip
 
     @property
@@ -335,7 +335,7 @@ def _main(folder: Path, work: Path, played: tuple[str, ...]) -> int:
 
 if __name__ == "__main__":
     if sys.argv[1] == "idle":
-        from zprl.parent import die_with_parent
+        from zprl.parent_death import die_with_parent
 
         die_with_parent()
         signal.pause()

@@ -10,12 +10,13 @@ from torch import Tensor
 from tests.toy_world import toy_policy
 from zprl import config, durable, seeding
 from zprl.models.bundle import save_policy
-from zprl.rl import start
-from zprl.rl.bundle import save_steering
-from zprl.rl.interfaces import LatentResidual
+from zprl.recordings.transitions import EpisodeTransitions
+from zprl.rl import learner_checkpoint
 from zprl.rl.replay import Replay
 from zprl.rl.sac import Sac
-from zprl.session.learning import BASE, DEMOS, STEERING, Lived
+from zprl.rl.session_learner import BASE, DEMOS, STEERING
+from zprl.rl.steering_bundle import save_steering
+from zprl.rl.steering_spaces import LatentResidual
 
 DIM = 2
 RL = config.Rl(hidden=(8,), batch_size=8, critics=2, target_subset=2)
@@ -36,8 +37,8 @@ def make_start(folder: Path, *, seed: int = 0) -> Path:
         base_digest=durable.digest(folder / BASE),
         provenance={},
     )
-    start.save_start(folder / "learner", agent, memory(20, state_dim, seed))
-    for name in (start.AGENT, start.REPLAY):
+    learner_checkpoint.save_start(folder / "learner", agent, memory(20, state_dim, seed))
+    for name in (learner_checkpoint.AGENT, learner_checkpoint.REPLAY):
         (folder / "learner" / name).rename(folder / name)
     (folder / "learner").rmdir()
     durable.write_tensors(folder / DEMOS, memory(12, state_dim, seed + 1).data)
@@ -56,7 +57,9 @@ def memory(rows: int, state_dim: int, seed: int) -> Replay:
     return replay
 
 
-def lived(number: int, chunks: int = 5, *, embedding_dim: int = 8, intervened: tuple[int, ...] = (), last_steps: int = 3) -> Lived:
+def lived(
+    number: int, chunks: int = 5, *, embedding_dim: int = 8, intervened: tuple[int, ...] = (), last_steps: int = 3
+) -> EpisodeTransitions:
     """Random decisions that depend on the episode's number alone."""
     draw = torch.Generator().manual_seed(1000 + number)
 
@@ -67,6 +70,6 @@ def lived(number: int, chunks: int = 5, *, embedding_dim: int = 8, intervened: t
     steps[-1] = last_steps
     marks = torch.zeros(chunks, dtype=torch.bool)
     marks[list(intervened)] = True
-    return Lived(
+    return EpisodeTransitions(
         number, normal(chunks, embedding_dim), normal(chunks, DIM), normal(chunks, DIM), steps, marks, normal(embedding_dim), normal(DIM)
     )

@@ -1,5 +1,5 @@
-from zprl import native
+from zprl import safe_torch_import
 
 __version__ = "0.1.0"
 
-native.guard()
+safe_torch_import.guard()

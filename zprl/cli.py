@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from zprl import children
+from zprl import child_processes
 from zprl.cli_demos import demos_app
 from zprl.errors import DataError, EnvironmentProblem, GateRefused, Interrupted, ZprlError
 from zprl.terminal import console, say, say_error, say_json
@@ -65,16 +65,16 @@ def run(
     force_flow: Annotated[bool, typer.Option("--flow", help="Start a flow run even when everything is up to date.")] = False,
 ) -> None:
     """Bring the whole pipeline up to date, with Prefect and MLflow; an interrupted run continues."""
-    from pipelines import environment, graph
+    from pipelines import dvc_graph, environment
 
     environment.prepare()
-    stages = graph.stage_order(None if stage == "all" else stage)
-    if not force_flow and not graph.out_of_date(stages):
+    stages = dvc_graph.stage_order(None if stage == "all" else stage)
+    if not force_flow and not dvc_graph.out_of_date(stages):
         say("Everything is up to date.")
         return
     say("starting the pipeline: " + " → ".join(stages))
     from pipelines.flows import pipeline
-    from pipelines.processes import sigterm_like_ctrl_c
+    from pipelines.stage_process import sigterm_like_ctrl_c
 
     try:
         with sigterm_like_ctrl_c():
@@ -138,23 +138,23 @@ def bench(
             runs = len(found.tasks) * len(found.chosen()) * len(found.seeds)
             say(f"{name:20} {runs:4} runs  {found.title}")
         return
-    from pipelines import published
-    from pipelines.cell import finished
+    from pipelines import bench_publish
+    from pipelines.bench_cell import finished
 
     place = folder / Path(suite).stem
-    choice = published.Choice(tuple(tasks or ()), tuple(methods or ()), tuple(seeds or ()))
+    choice = bench_publish.Choice(tuple(tasks or ()), tuple(methods or ()), tuple(seeds or ()))
     if show:
         chosen = choice.of(suites.cells(suites.load(suite), place))
-        published.take_over(chosen, results)
+        bench_publish.take_over(chosen, results)
         for cell in chosen:
             say(f"{'done' if finished(cell) else 'open':6}{cell.name}")
         return
     if policies:
-        say(f"policies: {published.keep_policies(suite, place, results)}")
+        say(f"policies: {bench_publish.keep_policies(suite, place, results)}")
         return
     command = "zprl " + shlex.join(sys.argv[1:])
     if page:
-        written = published.publish(suite, place, results, command=command.replace(" --page", ""))
+        written = bench_publish.publish(suite, place, results, command=command.replace(" --page", ""))
     else:
         from pipelines.bench import bench as run_suite
 
@@ -226,7 +226,7 @@ def lineage(
     if as_json:
         say_json({"store": records.store, **node.as_json()})
         return
-    from zprl.lineage.view import show
+    from zprl.lineage.tree_view import show
 
     say(f"from {records.store}")
     wide = None if sys.stdout.isatty() else 200  # in a file nothing needs to fit a window
@@ -332,8 +332,8 @@ def robot_check(
 ) -> None:
     """Run the public checker on a robot.  It connects, holds, and moves by less than a centimetre."""
     from zprl.robot.check import check_robot
+    from zprl.robot.task import RealTask
     from zprl.session.run import with_double
-    from zprl.session.task import RealTask
 
     found = RealTask.load(task)
     if not found.make_robot().simulated and not yes:
@@ -347,7 +347,7 @@ def robot_check(
 @session_app.command("tasks")
 def session_tasks() -> None:
     """List the built-in tasks for robots."""
-    from zprl.session.task import RealTask, built_in
+    from zprl.robot.task import RealTask, built_in
 
     for name in built_in():
         task = RealTask.load(name)
@@ -368,7 +368,7 @@ def session_run() -> None:
 def session_page() -> None:
     """Print a link that opens the operator's page of the session running in this folder; it works once."""
     from pipelines.robot_session import WORK
-    from zprl.session.console.access import page_link
+    from zprl.session.processes.console.access import page_link
 
     say(page_link(WORK))
 
@@ -376,7 +376,7 @@ def session_page() -> None:
 @session_app.command("show")
 def session_show(path: Annotated[Path, typer.Argument(help="A session's folder.")] = Path("session")) -> None:
     """List the episodes of a session."""
-    from zprl.session.store import SessionStore
+    from zprl.recordings.store import SessionStore
 
     store = SessionStore.open(path)
     labels = {line.episode: line for line in store.labels.in_order()}
@@ -394,7 +394,7 @@ def session_show(path: Annotated[Path, typer.Argument(help="A session's folder."
 @session_app.command("verify")
 def session_verify(path: Annotated[Path, typer.Argument(help="A session's folder.")] = Path("session")) -> None:
     """Check every byte of a session against its digests."""
-    from zprl.session.verify import verify
+    from zprl.recordings.verify import verify
 
     damaged = verify(path)
     for item in damaged:
@@ -413,8 +413,8 @@ def session_label(
     """Give an episode a label, or correct it; the old line stays in the journal."""
     from uuid import uuid4
 
+    from zprl.recordings.store import SessionStore
     from zprl.session.inputs import this_user
-    from zprl.session.store import SessionStore
 
     with SessionStore.open(path, write=True) as store:
         line = store.label(episode, label, source="command line", nonce=uuid4().hex, author=this_user())
@@ -429,7 +429,7 @@ def session_tighten(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
     """Tighten limits of a session, also while it runs: the arm stops, then goes on under the new ones. Nothing is ever loosened."""
-    from zprl.session import conditions
+    from zprl.recordings import conditions
 
     before = conditions.load(path)
     change = conditions.change_of(before.limits, assignments, arm)
@@ -447,9 +447,9 @@ def session_export(
     overwrite: Annotated[bool, typer.Option("--overwrite")] = False,
 ) -> None:
     """Export a session's labelled episodes: LeRobot v3 into a folder, robomimic into an .hdf5 file."""
-    from zprl.session.export.lerobot import export_lerobot
-    from zprl.session.export.robomimic import export_robomimic
-    from zprl.session.store import SessionStore
+    from zprl.recordings.export.lerobot import export_lerobot
+    from zprl.recordings.export.robomimic import export_robomimic
+    from zprl.recordings.store import SessionStore
 
     store = SessionStore.open(path)
     export = export_robomimic if target.suffix in {".hdf5", ".h5"} else export_lerobot
@@ -458,7 +458,7 @@ def session_export(
 
 def main() -> None:
     """Entry point: expected failures become one sentence, a remedy and an exit code."""
-    os.environ.update(children.SAFE_PATH)
+    os.environ.update(child_processes.SAFE_PATH)
     try:
         app()
     except ZprlError as error:

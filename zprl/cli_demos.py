@@ -15,7 +15,7 @@ from zprl.terminal import console, say, say_json
 
 if TYPE_CHECKING:
     from zprl.data.sources import Source
-    from zprl.data.validate import Limits
+    from zprl.data.validation import Limits
 
 demos_app = typer.Typer(help="Demonstrations: record, check, look at, convert, add.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -43,27 +43,27 @@ def demos_check(
 
     Example:  zprl demos check recordings/ --strict
     """
-    from zprl.data import printing
-    from zprl.data.checking import Tally, check, safe_source
+    from zprl.data.episode_checks import Tally, check, safe_source
     from zprl.data.findings import Finding
-    from zprl.data.validate import check_versions
+    from zprl.data.inspection import terminal_tables
+    from zprl.data.validation import check_versions
 
     sources = _sources(path, reader, obs_keys)
-    tally, told, screen = Tally(), [], printing.console()
+    tally, told, screen = Tally(), [], terminal_tables.console()
     with _progress(len(sources)) as step:
         for item in check(_counted(sources, step), limits=_limits()):
             tally.add(item)
             step(0, tally.passed + len(tally.bad))
             if isinstance(item[1], Finding):
-                told.append(item[1].as_json()) if as_json else screen.print(printing.finding_line(item[1]), soft_wrap=True)
+                told.append(item[1].as_json()) if as_json else screen.print(terminal_tables.finding_line(item[1]), soft_wrap=True)
         for finding in check_versions({s.path.as_posix(): s.reader.facts(s.path) for s in sources if safe_source(s)}):
             tally.add((None, finding))
-            told.append(finding.as_json()) if as_json else screen.print(printing.finding_line(finding), soft_wrap=True)
+            told.append(finding.as_json()) if as_json else screen.print(terminal_tables.finding_line(finding), soft_wrap=True)
     if as_json:
         names = [source.path.as_posix() for source in sources]
         say_json({"format": 1, "sources": names, **tally.as_json(), "list": told})
     else:
-        screen.print(printing.tally_table(tally, len(sources)))
+        screen.print(terminal_tables.tally_table(tally, len(sources)))
     wrong = tally.severities["error"] + (tally.severities["warning"] if strict else 0)
     if wrong:
         kind = "errors or warnings" if strict else "errors"
@@ -89,10 +89,10 @@ def demos_inspect(
     Example:  zprl demos inspect data/demos --card
     """
     from zprl import durable
-    from zprl.data import printing
-    from zprl.data.card import CARD
-    from zprl.data.card import card as write
-    from zprl.data.inspection import inspect
+    from zprl.data.inspection import terminal_tables
+    from zprl.data.inspection.dataset_card import CARD
+    from zprl.data.inspection.dataset_card import card as write
+    from zprl.data.inspection.inspection import inspect
 
     sources = _sources(path, reader, obs_keys)
     with _progress(len(sources)) as step:
@@ -100,8 +100,8 @@ def demos_inspect(
     if as_json:
         say_json(found.as_json())
     else:
-        screen = printing.console()
-        for part in printing.inspection_tables(found):
+        screen = terminal_tables.console()
+        for part in terminal_tables.inspection_tables(found):
             screen.print(part)
     if card or card_file:
         target = card_file or path.resolve().with_name(CARD)
@@ -122,8 +122,8 @@ def demos_plot(
     Example:  zprl demos plot data/demos/starter.hdf5 demo_3 demo_7 -o demos.png
     """
     from zprl import durable
-    from zprl.data.look import plot
-    from zprl.data.picking import first_episodes, pick
+    from zprl.data.inspection.plot_episode import plot
+    from zprl.data.select_episodes import first_episodes, pick
 
     output = output or Path(f"{path.resolve().stem}.plot.png")
     if output.suffix.lower() != ".png":
@@ -148,10 +148,10 @@ def demos_play(
 
     Example:  zprl demos play data/demos/starter.hdf5 demo_3 -o demo_3.gif
     """
-    from zprl.data import film
-    from zprl.data.inspection import picture_sizes
-    from zprl.data.picking import pick
-    from zprl.names import made_plain
+    from zprl.data.inspection import video
+    from zprl.data.inspection.inspection import picture_sizes
+    from zprl.data.select_episodes import pick
+    from zprl.safe_names import made_plain
 
     sources = _sources(path, reader, obs_keys)
     if not obs_keys:
@@ -159,7 +159,7 @@ def demos_play(
         sources = [again for source in sources for again in _sources(source.path, source.reader.name, keys[source.path])]
     (chosen,) = pick(sources, [episode])
     output = output or Path(f"{made_plain(chosen.name)}.gif")
-    say(f"{output}: {film.save(chosen, output)} of {chosen.length} frames of {chosen.name}")
+    say(f"{output}: {video.save(chosen, output)} of {chosen.length} frames of {chosen.name}")
 
 
 @demos_app.command("add")
@@ -180,10 +180,10 @@ def demos_add(
     """
     import shlex
 
-    from pipelines.adding import add
-    from zprl.data import printing
+    from pipelines.add_demos import add
+    from zprl.data.inspection import terminal_tables
 
-    screen = printing.console()
+    screen = terminal_tables.console()
     done = add(
         source,
         data=to,
@@ -191,7 +191,7 @@ def demos_add(
         reader=reader,
         strict=strict,
         dry_run=dry_run,
-        tell=lambda finding: screen.print(printing.finding_line(finding), soft_wrap=True),
+        tell=lambda finding: screen.print(terminal_tables.finding_line(finding), soft_wrap=True),
         say=say,
     )
     if dry_run:
@@ -223,8 +223,8 @@ def demos_convert(
 
     Example:  zprl demos convert data/demos/starter.hdf5 out/starter --to lerobot --rate 20 --task "Lift the cube"
     """
-    from zprl.data import printing
-    from zprl.data.convert import convert
+    from zprl.data.inspection import terminal_tables
+    from zprl.data.writers.convert import convert
 
     if to not in ("lerobot", "robomimic") or pictures not in ("video", "png"):
         raise ConfigError(f"cannot write '{to}' with pictures as '{pictures}'", remedy="--to lerobot or robomimic, --pictures video or png")
@@ -232,9 +232,9 @@ def demos_convert(
         raise DataError(f"{source} does not exist", remedy="name a recording or a folder of them")
     options = {"reader": reader, "obs_keys": obs_keys or None, "rate_hz": rate_hz, "task": task, "robot": robot, "pictures": pictures}
     done = convert(source, dest, to=to, overwrite=overwrite, **options)
-    screen = printing.console()
+    screen = terminal_tables.console()
     for finding in done.findings:
-        screen.print(printing.finding_line(finding), soft_wrap=True)
+        screen.print(terminal_tables.finding_line(finding), soft_wrap=True)
     rate = "unknown rate" if done.rate_hz is None else f"{done.rate_hz:g} Hz"
     say(f"{done.path}: {done.episodes} episodes, {done.frames} frames, {rate}; {len(done.left_out)} left out")
 
@@ -251,7 +251,7 @@ def demos_record(
     Example:  zprl demos record more.hdf5 --episodes 50 --seed 7 && zprl demos add more.hdf5
     """
     from zprl import config
-    from zprl.data.record import RecordSettings, record
+    from zprl.envs.record_demos import RecordSettings, record
 
     task = config.load().task if Path(config.PARAMS_FILE).exists() else config.Task()
     if name is not None:
@@ -276,7 +276,7 @@ def _sources(path: Path, reader: str, obs_keys: list[str] | None) -> list[Source
 def _limits() -> Limits:
     """Those of the project in this folder, else the package's."""
     from zprl import config
-    from zprl.data.validate import Limits
+    from zprl.data.validation import Limits
 
     if not Path(config.PARAMS_FILE).exists():
         return Limits()

@@ -27,7 +27,7 @@ from pydantic import (
     model_validator,
 )
 
-from zprl import names, strict_yaml
+from zprl import safe_names, strict_yaml
 from zprl.errors import ConfigError
 
 PARAMS_FILE = "params.yaml"
@@ -347,7 +347,7 @@ class Rl(Budget):
         "sac",
         description="sac; noise_aliasing: DSRL's, for interface noise; ppo changes the generator and has other keys (DPPO, ReinFlow).",
     )
-    interface: str = Field("latent", description="latent (ZPRL), action, noise or embedding; see `zprl.rl.interfaces`.")
+    interface: str = Field("latent", description="latent (ZPRL), action, noise or embedding; see `zprl.rl.steering_spaces`.")
     residual_scale: float | Literal["auto"] = Field(
         "auto", description="lambda; auto proposes it so that RMS(lambda dz) is about residual_ratio x RMS(anchor) on the demos."
     )
@@ -508,7 +508,7 @@ class Promote(Section):
     """The gate between a candidate and the registry's champion."""
 
     model_name: str = Field(
-        "zprl-lift-cube", pattern=names.PATTERN, max_length=names.MAX_NAME, description="Name in the MLflow model registry."
+        "zprl-lift-cube", pattern=safe_names.PATTERN, max_length=safe_names.MAX_NAME, description="Name in the MLflow model registry."
     )
     min_episodes: int = Field(200, ge=1, description="Fewer evaluation episodes than this are no evidence.")
     max_jerk_ratio: float = Field(1.5, gt=0, description="The candidate's jerk may be at most so many times the incumbent's.")

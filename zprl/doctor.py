@@ -18,7 +18,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
-from zprl import children
+from zprl import child_processes
 
 MIN_DISK_GB = 5.0
 CAPS = {
@@ -186,7 +186,7 @@ print(site_cache_dir(Config(dvc_dir=sys.argv[1])["core"].get("site_cache_dir")))
 def _dvc_cache(folder: Path) -> Check:
     """Check where ``dvc`` keeps its caches if one types it here; below that folder, DVC opens its own to everybody."""
     # In a child, because no library module knows DVC; in this process's environment, as somebody who types would have it.
-    command, env = children.python("-c", _SITE_CACHE, str(folder / ".dvc")), {**os.environ, **children.SAFE_PATH}
+    command, env = child_processes.python("-c", _SITE_CACHE, str(folder / ".dvc")), {**os.environ, **child_processes.SAFE_PATH}
     asked = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
     if asked.returncode:
         problem = asked.stderr.strip().rpartition("\n")[2]
@@ -199,7 +199,7 @@ def _dvc_cache(folder: Path) -> Check:
             return Check("dvc cache", "ok", f"{cache}, for you alone")
     own = "~/.cache/zprl/dvc"
     text = f"`dvc` that you type keeps pickles in {cache}, which other users may change: they run code as you"
-    remedy = f"`install -d -m 700 {own} && dvc config --global core.site_cache_dir {own}`, and unset {children.DVC_CACHE}"
+    remedy = f"`install -d -m 700 {own} && dvc config --global core.site_cache_dir {own}`, and unset {child_processes.DVC_CACHE}"
     return Check("dvc cache", "warning", text, remedy)
 
 

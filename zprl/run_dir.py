@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zprl import durable, names
+from zprl import durable, safe_names
 from zprl.errors import DataError
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ class RunDir:
         for folder in self._folders():
             try:
                 sums = durable.read_json(folder / "COMMIT")
-                if not all(map(names.plain, sums)) or any(durable.digest(folder / name) != value for name, value in sums.items()):
+                if not all(map(safe_names.plain, sums)) or any(durable.digest(folder / name) != value for name, value in sums.items()):
                     continue
                 tensors = {n.removesuffix(".safetensors"): durable.read_tensors(folder / n) for n in sums if n != "state.json"}
                 return Generation(int(folder.name[4:]), durable.read_json(folder / "state.json", limit=MAX_STATE), tensors)

@@ -16,13 +16,14 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests import console_scene
+from zprl.recordings.phases import PhaseKind
 from zprl.session import clock
-from zprl.session.console.access import Access, Secrets
-from zprl.session.console.app import Refused
-from zprl.session.console.serve import Console
-from zprl.session.console.state import ConsoleState, EpisodeRow
+from zprl.session.events import Input, Label, State
 from zprl.session.inputs import OperatorInput, this_user
-from zprl.session.signals import Input, Label, PhaseKind, State
+from zprl.session.processes.console.access import Access, Secrets
+from zprl.session.processes.console.app import Refused
+from zprl.session.processes.console.serve import Console
+from zprl.session.processes.console.snapshot import ConsoleState, EpisodeRow
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 expect = sync_api.expect

@@ -15,10 +15,10 @@ import pytest
 from pipelines.ui import link_to
 from tests import console_scene
 from tests.pipeline.conftest import Opened, make_project
-from zprl.session.console.access import Access, Secrets
-from zprl.session.console.serve import Console
-from zprl.session.console.state import ConsoleState
 from zprl.session.inputs import OperatorInput
+from zprl.session.processes.console.access import Access, Secrets
+from zprl.session.processes.console.serve import Console
+from zprl.session.processes.console.snapshot import ConsoleState
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 pytestmark = pytest.mark.services

@@ -13,7 +13,7 @@ import torch
 from zprl import plugins
 from zprl.config import Task
 from zprl.envs import make
-from zprl.envs.isaac import foreign, foreign_terms, launch
+from zprl.envs.isaac import isaaclab_task, isaaclab_terms, launch
 from zprl.envs.isaac.cabinet import Cabinet
 from zprl.envs.isaac.cameras import Cameras
 from zprl.envs.isaac.config import build_config
@@ -34,9 +34,9 @@ PHYSX, RTX = "Isaac Sim PhysX", "a Kit-based renderer"
 def configured(name: str, **about: Any) -> Any:
     task = Task(name=name, **about)
     launch.prepare()
-    if name.startswith(foreign.PREFIX):
-        task_id = name.removeprefix(foreign.PREFIX)
-        return foreign.configure(task, task_id, foreign_terms.ForeignTerms.load(task_id, None), num_envs=2, device="cpu")
+    if name.startswith(isaaclab_task.PREFIX):
+        task_id = name.removeprefix(isaaclab_task.PREFIX)
+        return isaaclab_task.configure(task, task_id, isaaclab_terms.ForeignTerms.load(task_id, None), num_envs=2, device="cpu")
     scenario = SCENARIOS[name]()
     terms = Terms(scenario, Randomiser(task.randomise, task.physics, scenario.things, torch.zeros(1, dtype=torch.bool)), Cameras(task))
     return build_config(task, num_envs=2, device="cpu", terms=terms)
@@ -55,7 +55,7 @@ def test_every_registered_task_is_tested() -> None:
 
 @pytest.mark.parametrize("name", [*SCENARIOS, "isaaclab/Isaac-Reach-Franka"])
 def test_the_engine_alone_decides_whether_kit_starts(name: str) -> None:
-    about = {} if name.startswith(foreign.PREFIX) else {"cameras": ("front", "wrist")}
+    about = {} if name.startswith(isaaclab_task.PREFIX) else {"cameras": ("front", "wrist")}
     for engine in ("ovphysx", "newton"):
         assert starts(configured(name, physics=engine, **about)) == ()
     config = configured(name, physics="isaacsim", **about)

@@ -13,7 +13,7 @@ from zprl import plugins, seeding
 from zprl.config import Randomise, Task
 from zprl.envs import make
 from zprl.envs.check import check_env
-from zprl.envs.isaac import cabinet, foreign, foreign_terms, physics, reach, stack, world
+from zprl.envs.isaac import cabinet, isaaclab_task, isaaclab_terms, physics, reach, stack, world
 from zprl.envs.isaac.usd import panda
 from zprl.envs.rotation import DOWN_6D
 from zprl.errors import ConfigError, EnvironmentProblem
@@ -163,7 +163,7 @@ def test_what_cannot_be_made_says_so_in_one_sentence(tmp_path: Path, monkeypatch
         assert "\n" not in caught.value.message
 
     terms = tmp_path / "terms.yaml"
-    text = (foreign_terms.BUILT_IN / "Isaac-Reach-Franka.yaml").read_text()
+    text = (isaaclab_terms.BUILT_IN / "Isaac-Reach-Franka.yaml").read_text()
     terms.write_text(text)
     problem("isaaclab/Isaac-Reach-Frank", EnvironmentProblem, "did you mean 'Isaac-Reach-Franka'", file=str(terms))
     problem("isaaclab/Isaac-Cartpole", EnvironmentProblem, "asset is missing", file=str(_cartpole(tmp_path)))
@@ -176,7 +176,7 @@ def test_what_cannot_be_made_says_so_in_one_sentence(tmp_path: Path, monkeypatch
     ):
         terms.write_text(text.replace(old, new))
         problem(REACH, ConfigError, match, file=str(terms))
-    monkeypatch.setattr(foreign, "configure", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("no engine here\ntrace")))
+    monkeypatch.setattr(isaaclab_task, "configure", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("no engine here\ntrace")))
     problem(REACH, EnvironmentProblem, "does not start: no engine here")
 
 

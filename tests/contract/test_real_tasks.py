@@ -7,9 +7,9 @@ import pytest
 import yaml
 
 from zprl.robot.base import GRIPPER, Pose, Robot
+from zprl.robot.feature_mapping import ActionLayout, ObsLayout
 from zprl.robot.limits import Limits
-from zprl.session.layout import ActionLayout, ObsLayout
-from zprl.session.task import GRIPPER_COMMAND, RealTask, built_in
+from zprl.robot.task import GRIPPER_COMMAND, RealTask, built_in
 
 PAPER = {  # zprl-method.md 6.4: rate, steps, cameras, numbers of the observation, of the action
     "place_orange": (30, 450, {"front": (110, 280)}, 7, 8),

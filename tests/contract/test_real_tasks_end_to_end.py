@@ -18,14 +18,14 @@ import pytest
 import yaml
 
 from pipelines import robot_session
-from pipelines.finetune_real import RIVALS
+from pipelines.stages.finetune_real import RIVALS
 from tests.real_demos import record
 from zprl import config, presets
 from zprl.data.store import EpisodeStore
 from zprl.models.bundle import load_policy
+from zprl.recordings.store import SessionStore
 from zprl.robot.limits import MOST_RECOVERIES
-from zprl.session.store import SessionStore
-from zprl.session.task import BUILT_IN, RealTask
+from zprl.robot.task import BUILT_IN, RealTask
 
 ROOT = Path(__file__).parents[2]
 TASKS = {"place_orange": 61, "flip_egg": 62, "open_box": 63, "insert_bills": 64}
@@ -83,12 +83,12 @@ def stage(module: str) -> None:
 
 def test_from_demonstrations_to_a_policy_that_left_the_robot(project: RealTask) -> None:
     record(project, Path("data/demos.hdf5"), count=DEMOS)
-    stage("pipelines.ingest")
+    stage("pipelines.stages.ingest")
     store = EpisodeStore.open("artifacts/episodes")
     assert len(store) == DEMOS
     assert store.image_sizes == {image.key: image.size for image in project.images.values()}
 
-    stage("pipelines.pretrain")
+    stage("pipelines.stages.pretrain")
     policy = load_policy("artifacts/base")
     assert [image.key for image in policy.spec.images] == list(store.image_sizes)
 
@@ -105,7 +105,7 @@ def test_from_demonstrations_to_a_policy_that_left_the_robot(project: RealTask) 
     assert all(e.steps == project.episode_steps or labels[e.number] == "success" for e in episodes), "a fault cut it short"
     assert episodes[-1].chunks["embedding"].shape[1] == policy.spec.policy.embedding_dim
 
-    stage("pipelines.finetune_real")
+    stage("pipelines.stages.finetune_real")
     found = json.loads(Path("metrics/real.json").read_text())
     assert found["same_as_on_robot"], "the replay came to other weights than acted"
     assert found["session_episodes"] == 2

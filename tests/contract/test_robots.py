@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from tests.contract.doubles import DOUBLES, Double
+from tests.contract.simulated_robots import DOUBLES, Double
 from zprl.robot.base import GRIPPER, POSE, Health, Mode, Ranges, RobotError, StopLevel, Values
 from zprl.robot.check import RULES, RuleError, check_robot
 

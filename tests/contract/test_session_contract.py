@@ -20,12 +20,12 @@ pytest.importorskip("franky", reason="the Franka needs franky-control")
 pytest.importorskip("franky_sim", reason="the double needs franky-sim")
 
 from tests.session_run import HOME, Stage, hold, make_session
+from zprl.recordings.store import SessionStore
 from zprl.robot.limits import MOST_RECOVERIES
-from zprl.robot.twin.control import TwinControl
-from zprl.robot.twin.faults import BadGripper, Freeze, LoseStates, Push, Reflex, RefuseRecovery, UserStop
+from zprl.robot_sim.control import TwinControl
+from zprl.robot_sim.faults import BadGripper, Freeze, LoseStates, Push, Reflex, RefuseRecovery, UserStop
 from zprl.session import clock
 from zprl.session.bus import Bus
-from zprl.session.store import SessionStore
 
 pytestmark = pytest.mark.realtime
 

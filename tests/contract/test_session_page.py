@@ -20,9 +20,9 @@ pytest.importorskip("franky_sim", reason="the double needs franky-sim")
 
 from tests.session_run import Stage, make_session
 from zprl import durable
-from zprl.session.console.access import FILE, TOKEN
+from zprl.recordings.store import SessionStore
 from zprl.session.inputs import PRESS_S, this_user
-from zprl.session.store import SessionStore
+from zprl.session.processes.console.access import FILE, TOKEN
 
 pytestmark = pytest.mark.realtime
 

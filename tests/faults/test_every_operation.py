@@ -8,18 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from zprl import children, seeding
+from zprl import child_processes, seeding
 
 ROOT = Path(__file__).parents[2]
 
 
 def play(folder: Path, plan: list[dict]) -> list[dict]:
     done = subprocess.run(
-        children.python("-m", "tests.faults.toy_stage", str(folder), json.dumps(plan)),
+        child_processes.python("-m", "tests.faults.toy_stage", str(folder), json.dumps(plan)),
         capture_output=True,
         text=True,
         timeout=300,
-        env=children.environment(PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1"),
+        env=child_processes.environment(PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1"),
     )
     assert done.returncode == 0, done.stderr[-2000:]
     return json.loads(done.stdout.split("RESULT ")[-1])

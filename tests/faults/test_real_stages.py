@@ -9,17 +9,17 @@ from pathlib import Path
 import pytest
 
 from tests.factories import write_demo_file
-from zprl import children, durable
+from zprl import child_processes, durable
 
 ROOT = Path(__file__).parents[2]
 STAGES = {
-    "ingest": (["pipelines.ingest"], ["episodes"]),
-    "pretrain": (["pipelines.pretrain"], ["base"]),
-    "evaluate_base": (["pipelines.evaluate_base"], ["evaluation/embedding", "evaluation/base"]),
-    "finetune_sim": (["pipelines.finetune_sim", "finetune_sim"], ["steering/latent"]),
-    "finetune_action_residual": (["pipelines.finetune_sim", "action_residual"], ["steering/action_residual"]),
-    "evaluate": (["pipelines.evaluate"], ["evaluation/latent", "evaluation/action_residual"]),
-    "report": (["pipelines.report"], ["report"]),
+    "ingest": (["pipelines.stages.ingest"], ["episodes"]),
+    "pretrain": (["pipelines.stages.pretrain"], ["base"]),
+    "evaluate_base": (["pipelines.stages.evaluate_base"], ["evaluation/embedding", "evaluation/base"]),
+    "finetune_sim": (["pipelines.stages.finetune_sim", "finetune_sim"], ["steering/latent"]),
+    "finetune_action_residual": (["pipelines.stages.finetune_sim", "action_residual"], ["steering/action_residual"]),
+    "evaluate": (["pipelines.stages.evaluate"], ["evaluation/latent", "evaluation/action_residual"]),
+    "report": (["pipelines.stages.report"], ["report"]),
 }
 STANDING = ("ingest", "finetune_sim")
 """Killed every time; the others work with the same parts."""
@@ -39,9 +39,9 @@ action_residual: {{{RL}, interface: action}}
 
 def run(folder: Path, strike: int, command: list[str]) -> int:
     done = subprocess.run(
-        children.python("-m", "tests.faults.strike_module", str(strike), *command),
+        child_processes.python("-m", "tests.faults.strike_module", str(strike), *command),
         cwd=folder,
-        env=children.environment(PYTHONPATH=str(ROOT), ZPRL_TRACKING="off", OMP_NUM_THREADS="1", MPLBACKEND="Agg"),
+        env=child_processes.environment(PYTHONPATH=str(ROOT), ZPRL_TRACKING="off", OMP_NUM_THREADS="1", MPLBACKEND="Agg"),
         capture_output=True,
         text=True,
         timeout=300,

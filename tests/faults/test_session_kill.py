@@ -20,10 +20,10 @@ if __name__ == "__main__":
 
 from tests.session_run import Session, make_session
 from zprl import durable, seeding
+from zprl.recordings.store import SessionStore
+from zprl.recordings.verify import verify
+from zprl.rl.session_replay import differing, fold
 from zprl.robot.limits import MOST_RECOVERIES
-from zprl.session.replay import differing, fold
-from zprl.session.store import SessionStore
-from zprl.session.verify import verify
 
 pytestmark = pytest.mark.realtime
 

@@ -19,9 +19,9 @@ from pathlib import Path
 from tests import session_factories as made
 from tests.session_factories import Rows
 from zprl import durable, errors
-from zprl.session import journal
-from zprl.session.store import SessionStore
-from zprl.session.verify import verify
+from zprl.recordings import append_file
+from zprl.recordings.store import SessionStore
+from zprl.recordings.verify import verify
 
 SESSION, START, ACK, COUNT = Path("session"), Path("start"), Path("ACK"), Path("COUNT")
 EPISODES, STEPS = 3, 5
@@ -86,7 +86,7 @@ def strike(kind: str, n: int) -> None:
         os.write(fd, data)
 
     if kind == "kill-halfway":
-        journal._write = write
+        append_file._write = write
     else:
         durable.operation = operation
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from pipelines import stage as stages
+from pipelines.stages import stage as stages
 from zprl import durable, errors, seeding
 
 STEPS, EVERY = 6, 2

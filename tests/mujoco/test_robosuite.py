@@ -9,9 +9,9 @@ import torch
 from zprl import envs, plugins
 from zprl.config import Task
 from zprl.data.readers.robomimic import RobomimicReader
-from zprl.data.record import RecordSettings, record
 from zprl.envs.check import check_env
 from zprl.envs.mujoco.world import Worlds
+from zprl.envs.record_demos import RecordSettings, record
 from zprl.errors import ConfigError
 
 pytestmark = pytest.mark.mujoco

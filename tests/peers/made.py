@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from tests.factories import make_episodes
-from zprl.data.convert import convert
 from zprl.data.episode import Episode
-from zprl.data.robomimic_writer import RobomimicWriter
+from zprl.data.writers.convert import convert
+from zprl.data.writers.robomimic import RobomimicWriter
 
 RATE = 20
 TASK = "Lift the cube."

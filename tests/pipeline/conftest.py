@@ -32,7 +32,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 STAGE = """
 import os, sys, time
 from pathlib import Path
-from pipelines.stage import Stage, main
+from pipelines.stages.stage import Stage, main
 from zprl import durable, errors
 
 name, out, inputs = sys.argv[1], Path(sys.argv[2]), [Path(p) for p in sys.argv[3:]]

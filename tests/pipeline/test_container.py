@@ -15,10 +15,10 @@ import pytest
 import yaml
 
 from pipelines import container
-from pipelines import stage as stages
-from pipelines.processes import StageError
+from pipelines.stage_process import StageError
+from pipelines.stages import stage as stages
 from tests.toy_world import toy_policy
-from zprl import children, durable
+from zprl import child_processes, durable
 from zprl.errors import EnvironmentProblem, Interrupted
 from zprl.models.bundle import save_policy
 from zprl.tracking import Tracker
@@ -58,7 +58,7 @@ os.execve({python!r}, [{python!r}, *arguments], env)
 TOY = """
 import os, sys, time
 from pathlib import Path
-from pipelines.stage import Stage, main
+from pipelines.stages.stage import Stage, main
 from zprl import durable, errors
 
 def body(stage: Stage) -> None:
@@ -111,7 +111,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run(*command: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(children.python("-m", *command), capture_output=True, text=True, timeout=300, check=False)
+    return subprocess.run(child_processes.python("-m", *command), capture_output=True, text=True, timeout=300, check=False)
 
 
 def tracked(project: Path) -> list[dict]:
@@ -126,7 +126,7 @@ def points(project: Path) -> list[tuple[str, float, int]]:
 def test_the_command_line() -> None:
     found = container.command(
         "lab/kit:6.2",
-        ["pipelines.finetune_sim", "finetune_sim"],
+        ["pipelines.stages.finetune_sim", "finetune_sim"],
         project=Path("/team/project"),
         code=Path("/opt/zprl"),
         record=Path("/team/project/runs/x/tracked.jsonl"),
@@ -139,7 +139,7 @@ def test_the_command_line() -> None:
         "--env HOME=/team/project/.cache/container --env PYTHONPATH=/opt/zprl --env PYTHONSAFEPATH=1 --env PYTHONUNBUFFERED=1 "
         "--env ZPRL_TRACKING=file:/team/project/runs/x/tracked.jsonl "
         "--env ACCEPT_EULA --env PRIVACY_CONSENT --env OMNI_KIT_ACCEPT_EULA --env ISAACSIM_ASSET_ROOT --env OMP_NUM_THREADS "
-        "--gpus device=1 --network none lab/kit:6.2 python -P -m pipelines.stage_in_container pipelines.finetune_sim finetune_sim"
+        "--gpus device=1 --network none lab/kit:6.2 python -P -m pipelines.stage_in_container pipelines.stages.finetune_sim finetune_sim"
     )
     same = container.command("i", ["m"], project=Path("/p"), code=Path("/p"), record=Path("/p/r"), user=(0, 0))
     assert [same[i + 1] for i, word in enumerate(same) if word == "--volume"] == [
@@ -167,7 +167,7 @@ def test_a_stage_runs_inside_and_all_comes_back(project: Path) -> None:
 def test_it_stops_at_a_resume_point_and_goes_on(project: Path, stop: str) -> None:
     """Asked by SIGTERM, or because the process outside was killed and nobody could tell it."""
     (project / "mode").write_text("slow")
-    process = subprocess.Popen(children.python("-m", "toy", "hello"), stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(child_processes.python("-m", "toy", "hello"), stdout=subprocess.PIPE, text=True)
     while not (project / "waiting").exists():
         assert process.poll() is None
         time.sleep(0.05)
@@ -237,7 +237,7 @@ def test_a_real_stage_gives_the_same_bytes_inside(project: Path, monkeypatch: py
     digests = []
     for where in ("lab/kit", ""):
         monkeypatch.setenv("ZPRL_CONTAINER", where)
-        done = run("pipelines.evaluate_base")
+        done = run("pipelines.stages.evaluate_base")
         assert done.returncode == 0, done.stdout + done.stderr
         digests.append((durable.digest(stages.EVALUATION), durable.read_json(stages.METRICS / "base.json")["success_rate"]))
     assert digests[0] == digests[1]
@@ -248,7 +248,9 @@ def test_a_real_stage_gives_the_same_bytes_inside(project: Path, monkeypatch: py
 @pytest.mark.parametrize("module", ["finetune_sim", "evaluate", "evaluate_base", "stage_in_container"])
 def test_stages_with_a_world_import_no_orchestration(module: str) -> None:
     program = BLOCKED + f"import pipelines.{module}\nassert not {{'prefect', 'dvc', 'mlflow'}} & set(sys.modules)"
-    assert subprocess.run([sys.executable, "-c", program], check=False, env=children.environment(PYTHONPATH=str(ROOT))).returncode == 0
+    assert (
+        subprocess.run([sys.executable, "-c", program], check=False, env=child_processes.environment(PYTHONPATH=str(ROOT))).returncode == 0
+    )
 
 
 class Store:

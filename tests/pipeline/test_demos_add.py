@@ -15,12 +15,12 @@ import yaml
 from tests.factories import ENV_ARGS, make_episode, write_demo_file
 from tests.minari_files import write_minari_file
 from tests.pipeline.conftest import Project
-from zprl.data.robomimic_writer import RobomimicWriter
+from zprl.data.writers.robomimic import RobomimicWriter
 
 KILLED = """
 import os, signal, sys
 from zprl import cli, durable
-import pipelines.adding as adding
+import pipelines.add_demos as adding
 
 at = sys.argv.pop(1)
 

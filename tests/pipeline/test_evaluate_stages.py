@@ -9,10 +9,10 @@ import pytest
 import torch
 import yaml
 
-from pipelines import stage as stages
-from pipelines.evaluate import POLICIES, evaluate
-from pipelines.evaluate_base import evaluate_base
-from pipelines.transfer import POLICY, transfer
+from pipelines.stages import stage as stages
+from pipelines.stages.evaluate import POLICIES, evaluate
+from pipelines.stages.evaluate_base import evaluate_base
+from pipelines.stages.transfer import POLICY, transfer
 from tests.factories import read_json
 from tests.toy_world import ReachWorld, toy_policy
 from zprl import config, durable, envs
@@ -20,9 +20,9 @@ from zprl.errors import DataError, Interrupted
 from zprl.evaluation.intervals import mcnemar
 from zprl.evaluation.result import Evaluation
 from zprl.models.bundle import save_policy
-from zprl.rl.bundle import save_steering
-from zprl.rl.interfaces import ActionResidual, LatentResidual
 from zprl.rl.sac import Actor
+from zprl.rl.steering_bundle import save_steering
+from zprl.rl.steering_spaces import ActionResidual, LatentResidual
 
 EPISODES = 6
 SECTIONS = ("run", "task", "evaluate")

@@ -9,20 +9,20 @@ import pytest
 import torch
 import yaml
 
-from pipelines import explain as stage_module
-from pipelines import stage as stages
-from pipelines.explain import WANDERERS, explain
+from pipelines.stages import explain as stage_module
+from pipelines.stages import stage as stages
+from pipelines.stages.explain import WANDERERS, explain
 from tests.factories import make_episode, read_json
 from tests.toy_world import ReachWorld, toy_policy
 from zprl import config, durable, envs
 from zprl.data.store import EpisodeStore, fit_normalizer
 from zprl.errors import ConfigError
 from zprl.evaluation.result import Evaluation
-from zprl.explain import points
 from zprl.models.bundle import save_policy
-from zprl.rl.bundle import save_steering
-from zprl.rl.interfaces import ActionResidual, LatentResidual
+from zprl.rl import latent_analysis
 from zprl.rl.sac import Actor
+from zprl.rl.steering_bundle import save_steering
+from zprl.rl.steering_spaces import ActionResidual, LatentResidual
 
 
 class World(ReachWorld):
@@ -57,7 +57,7 @@ def steer(policy, interface, dim: int, scale: float) -> None:
 def policy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ZPRL_TRACKING", "off")
-    monkeypatch.setattr(points, "FRAMES", 50)
+    monkeypatch.setattr(latent_analysis, "FRAMES", 50)
     monkeypatch.setattr(stage_module, "EPISODES_EACH", 4)
     params = {"run": {"seed": 4}, "task": {"episode_steps": 24}, "evaluate": {"episodes": 6, "seed": 11}}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
@@ -77,14 +77,14 @@ def run() -> None:
 
 
 def test_what_it_leaves(policy, monkeypatch) -> None:
-    monkeypatch.setattr(points, "flatten", lambda cloud, *, seed: cloud[:, :2].clone())  # the map itself has a test of its own
+    monkeypatch.setattr(latent_analysis, "flatten", lambda cloud, *, seed: cloud[:, :2].clone())  # the map itself has a test of its own
     steer(policy, LatentResidual(), 2, 0.5)
     run()
     found = read_json(stages.EXPLAIN / "explain.json")
     assert found["frames"] == 50
     assert found["departure"].keys() == {"conditions", "actions"}
-    assert len(found["sweep"]) == len(points.SPACES) * len(points.RATIOS)
-    frames = points.draw(policy, EpisodeStore.open(stages.EPISODES), seed=4, count=50)
+    assert len(found["sweep"]) == len(latent_analysis.SPACES) * len(latent_analysis.RATIOS)
+    frames = latent_analysis.draw(policy, EpisodeStore.open(stages.EPISODES), seed=4, count=50)
     mean, _ = policy.posterior(frames.embedding)
     assert found["ratio"] == pytest.approx(0.5 / 3**0.5 / float(mean.square().mean().sqrt()), rel=1e-5)
     maps = durable.read_tensors(stages.EXPLAIN / "maps.safetensors")

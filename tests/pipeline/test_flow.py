@@ -79,7 +79,7 @@ def test_a_polite_stop_leaves_no_orphan_and_is_resumable(number: signal.Signals,
     project.wait_for((project.path / "waiting").exists)
     stage = psutil.Process(project.attempts("middle")[0])
     family = [*psutil.Process(running.pid).children(recursive=True), stage]
-    servers = [process for process in family if "pipelines.served" in process.cmdline()]
+    servers = [process for process in family if "pipelines.server_process" in process.cmdline()]
     running.send_signal(number)
     code = running.wait(timeout=120)
     log = (project.path / "log").read_text()

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipelines import stage as stages
-from pipelines.ingest import DATA, DATA_REPORT, ingest
+from pipelines.stages import stage as stages
+from pipelines.stages.ingest import DATA, DATA_REPORT, ingest
 from tests.factories import ENV_ARGS, make_episode, read_json, write_demo_file
 from zprl import durable
-from zprl.data.robomimic_writer import RobomimicWriter
 from zprl.data.store import EpisodeStore
+from zprl.data.writers.robomimic import RobomimicWriter
 from zprl.errors import DataError
 
 
@@ -98,7 +98,7 @@ def test_no_data_says_dvc_pull(project: Path, folder: bool) -> None:
 def test_module_exits_with_the_contracts_code(project: Path) -> None:
     import subprocess
 
-    done = subprocess.run([sys.executable, "-m", "pipelines.ingest"], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-m", "pipelines.stages.ingest"], capture_output=True, text=True, check=False)
     assert done.returncode == 3
     assert "dvc pull" in done.stderr
     assert "Traceback" not in done.stderr

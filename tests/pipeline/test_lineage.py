@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipelines import promote, stage
-from pipelines.ingest import DATA, DATA_REPORT, ingest
-from pipelines.pretrain import pretrain
+from pipelines.stages import promote, stage
+from pipelines.stages.ingest import DATA, DATA_REPORT, ingest
+from pipelines.stages.pretrain import pretrain
 from tests.factories import write_demo_file
 from zprl import cli, durable
-from zprl.data.origins import SOURCES, Origins
+from zprl.data.episode_sources import SOURCES, Origins
 from zprl.tracking import SWITCH_VARIABLE, mlflow_tracker
 
 PARAMS = {

@@ -13,8 +13,8 @@ import pytest
 import torch
 import yaml
 
-from pipelines import stage as stages
-from pipelines.pretrain import pretrain
+from pipelines.stages import stage as stages
+from pipelines.stages.pretrain import pretrain
 from tests.factories import make_store, read_json
 from zprl import durable
 from zprl.errors import DataError, Interrupted

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import promote, stage
+from pipelines.stages import promote, stage
 from zprl.errors import DataError, EnvironmentProblem
 from zprl.registry.publish import champion
 from zprl.tracking import SWITCH_VARIABLE, mlflow_tracker

@@ -9,18 +9,19 @@ import numpy as np
 import pytest
 import yaml
 
-from pipelines import robot_session, stage
-from pipelines.finetune_real import RIVALS, finetune_real
+from pipelines import robot_session
+from pipelines.stages import stage
+from pipelines.stages.finetune_real import RIVALS, finetune_real
 from tests import session_factories as made
 from tests.session_start import make_start
 from tests.toy_world import toy_policy
 from zprl import config, durable
 from zprl.config import Real
 from zprl.errors import ConfigError, DataError
-from zprl.rl.bundle import load_steered
-from zprl.session.machine import PhaseKind
-from zprl.session.replay import fold
-from zprl.session.store import EpisodeFacts, SessionHeader, SessionStore
+from zprl.recordings.phases import PhaseKind
+from zprl.recordings.store import EpisodeFacts, SessionHeader, SessionStore
+from zprl.rl.session_replay import fold
+from zprl.rl.steering_bundle import load_steered
 
 CONFIG = Real(evaluate_episodes=4, train_episodes=3, updates_per_chunk=2, batch_size=8, critic_episodes=0)
 D, R = toy_policy().spec.policy.embedding_dim, 2
@@ -110,12 +111,12 @@ def test_the_same_bytes_again(here: Path) -> None:
 
 def test_other_weights_than_acted_are_said(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = next(p for p in sorted((here / "session/episodes").iterdir()) if p.name == "000009")
-    from zprl.session import sealed
+    from zprl.recordings import checksummed_json
 
-    document = sealed.read(path / "episode.json")
+    document = checksummed_json.read(path / "episode.json")
     document["weights"] = dict.fromkeys(document["weights"], "0" * 64)
-    document.pop(sealed.DIGEST)
-    durable.write_json(path / "episode.json", sealed.seal(document))
+    document.pop(checksummed_json.DIGEST)
+    durable.write_json(path / "episode.json", checksummed_json.seal(document))
     assert not run()["same_as_on_robot"]
     assert "other weights than acted on the robot" in capsys.readouterr().out
 

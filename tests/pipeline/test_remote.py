@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.processes import stop_group
+from pipelines.stage_process import stop_group
 from tests.pipeline.conftest import Project, free_port, make_project
 
 ROOT = Path(__file__).parents[2]
@@ -45,7 +45,7 @@ def s3(tmp_path: Path) -> Iterator[str]:
     port = free_port()
     log = tmp_path / "moto.log"
     with open(log, "w") as sink:
-        code = "import signal, sys; from zprl.parent import die_with_parent; from moto.server import main; "
+        code = "import signal, sys; from zprl.parent_death import die_with_parent; from moto.server import main; "
         code += "die_with_parent(int(sys.argv[1]), signal.SIGKILL); main(sys.argv[2:])"
         server = subprocess.Popen(
             [sys.executable, "-c", code, str(os.getpid()), "-H", "127.0.0.1", "-p", str(port)],

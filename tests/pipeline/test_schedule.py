@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipelines.processes import stop_group
+from pipelines.stage_process import stop_group
 from tests.pipeline.conftest import Project, ask
 
 pytestmark = pytest.mark.services

@@ -21,7 +21,7 @@ from zprl.data.episode import Episode
 from zprl.data.findings import CODES, Finding
 from zprl.data.ingest import read_all
 from zprl.data.normalizer import Normalizer
-from zprl.data.readers import probe
+from zprl.data.readers import sandbox
 from zprl.data.readers.handed import Handed
 from zprl.data.readers.hdf5_reader import Hdf5Reader
 from zprl.data.readers.lerobot import LeRobotReader
@@ -29,7 +29,7 @@ from zprl.data.readers.minari import MinariReader
 from zprl.data.readers.robomimic import RobomimicReader
 from zprl.data.sources import Source
 from zprl.data.store import EpisodeStore
-from zprl.data.validate import Limits
+from zprl.data.validation import Limits
 from zprl.data.windows import ChunkWindows
 
 FRAMES = hnp.arrays(
@@ -141,7 +141,7 @@ def test_damaged_bytes_never_raise(good_file: tuple[Path, Hdf5Reader], flips: li
         data[position % len(data)] = value
     path.write_bytes(data if cut is None else data[: cut % len(data)])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(probe, "BASE_S", 5.0)
+        patch.setattr(sandbox, "BASE_S", 5.0)
         result = read_all([Source(path, reader)], limits=Limits())
     for item in result.findings:
         assert isinstance(item, Finding)
@@ -179,7 +179,7 @@ def test_damage_in_a_lerobot_set_never_raises(
         data[position % len(data)] = value
     path.write_bytes(data if cut is None else data[: cut % len(data)])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(probe, "BASE_S", 5.0)
+        patch.setattr(sandbox, "BASE_S", 5.0)
         keys = ("grip", "images.film") if path.suffix == ".mp4" else None
         result = read_all([Source(root, LeRobotReader(obs_keys=keys))], limits=Limits())
     assert all(item.code in CODES for item in result.findings)
@@ -192,7 +192,7 @@ def test_damage_in_a_lerobot_set_never_raises(
 def test_a_file_that_hangs_or_kills_the_library_is_a_finding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The child answers late, or dies: either way the parent goes on, and the next file is read by a fresh child."""
     path = write_demo_file(tmp_path / "a.hdf5", 1)
-    own = probe.Probe()
+    own = sandbox.Probe()
     try:
         assert isinstance(own.read(path, None, "robomimic"), Handed)
         os.kill(own._child.pid, signal.SIGSTOP)  # as silent as a loop inside C
@@ -203,7 +203,7 @@ def test_a_file_that_hangs_or_kills_the_library_is_a_finding(tmp_path: Path, mon
         assert isinstance(own.read(path, None, "robomimic"), Handed)
     finally:
         own.close()
-    monkeypatch.setattr(probe.PROBE, "read", lambda *_, **__: "reading it ends the reader with code -11")
+    monkeypatch.setattr(sandbox.PROBE, "read", lambda *_, **__: "reading it ends the reader with code -11")
     (finding,) = RobomimicReader().read(path)
     assert finding.code == "D01"
     assert "code -11" in finding.message
@@ -219,7 +219,7 @@ def test_one_byte_that_makes_hdf5_loop_for_ever(tmp_path: Path, monkeypatch: pyt
     assert data[start + 24] == len("better")
     data[start + 24] = 0  # the text's size
     path.write_bytes(data)
-    monkeypatch.setattr(probe, "BASE_S", 2.0)
+    monkeypatch.setattr(sandbox, "BASE_S", 2.0)
     (finding,) = RobomimicReader().read(path)
     assert finding.code == "D01"
     good = write_demo_file(tmp_path / "b.hdf5", 1)

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from tests import session_factories as made
 from tests.session_factories import Rows
-from zprl.session import rows as written_ahead
-from zprl.session.labels import LabelJournal
-from zprl.session.store import SessionStore
-from zprl.session.verify import verify
+from zprl.recordings import write_ahead_log as written_ahead
+from zprl.recordings.labels import LabelJournal
+from zprl.recordings.store import SessionStore
+from zprl.recordings.verify import verify
 
 QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 

@@ -80,20 +80,20 @@ OF_YAML = {
     "params": _loader("zprl.config:load"),
     "config-use": _loader("zprl.presets:use", "smoke"),
     "limits": _loader("zprl.robot.limits:Limits.load"),
-    "task": _loader("zprl.session.task:RealTask.load"),
+    "task": _loader("zprl.robot.task:RealTask.load"),
     "suite": _loader("zprl.bench.suite:load", of=str),
-    "terms": _loader("zprl.envs.isaac.foreign_terms:ForeignTerms.load", "Some-Task", of=str),
-    "dvc.lock": _loader("pipelines.graph:lock_hashes"),
+    "terms": _loader("zprl.envs.isaac.isaaclab_terms:ForeignTerms.load", "Some-Task", of=str),
+    "dvc.lock": _loader("pipelines.dvc_graph:lock_hashes"),
     "data.dvc": _loader("pipelines.summary:data_digest"),
 }
 OF_JSON = {
     "file": _loader("zprl.durable:read_json"),
-    "session": _loader("zprl.session.sealed:read"),
-    "labels": _loader("zprl.session.labels:LabelJournal"),
+    "session": _loader("zprl.recordings.checksummed_json:read"),
+    "labels": _loader("zprl.recordings.labels:LabelJournal"),
     "runs": _loader("zprl.bench.results:read_runs"),
-    "origins": _loader("zprl.data.origins:Origins.read"),
+    "origins": _loader("zprl.data.episode_sources:Origins.read"),
     "message": _loader("zprl.session.bus:decode", of=lambda path: [b"state", path.read_bytes()]),
-    "pose": _loader("zprl.robot.twin.control:decode", of=lambda path: path.read_bytes()),
+    "pose": _loader("zprl.robot_sim.control:decode", of=lambda path: path.read_bytes()),
 }
 OF_FOLDERS = {
     "store": ("index.json", _loader("zprl.data.store:EpisodeStore.open")),
@@ -110,7 +110,9 @@ READERS["lerobot-episodes"] = lambda: (lambda of: lambda path: of(str(path), [])
 )
 READERS["tensors"] = _loader("zprl.durable:read_tensors")
 READERS["digest"] = _loader("zprl.durable:digest")
-READERS["steering"] = lambda: lambda path: importlib.import_module("zprl.rl.bundle").load_steered(path, path.parent.parent / "base")
+READERS["steering"] = lambda: (
+    lambda path: importlib.import_module("zprl.rl.steering_bundle").load_steered(path, path.parent.parent / "base")
+)
 INFO = {"codebase_version": "v2.1", "fps": 20, "features": {}, "chunks_size": 1000, "data_path": "{episode_index}.parquet"}
 
 
@@ -265,7 +267,7 @@ def test_a_residual_of_one_number_does_not_become_a_network_of_gigabytes(tmp_pat
 
 
 def test_a_journal_of_many_labels_is_read_in_the_time_of_its_length(tmp_path: Path) -> None:
-    from zprl.session.labels import Label, _encode
+    from zprl.recordings.labels import Label, _encode
 
     check, lines = "", []
     for seq in range(1, 20_001):

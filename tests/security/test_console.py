@@ -12,13 +12,13 @@ from starlette.websockets import WebSocketDisconnect
 
 from tests import console_scene
 from zprl.errors import ConfigError, EnvironmentProblem
-from zprl.session.console import security
-from zprl.session.console.access import Access, Secrets
-from zprl.session.console.app import make_app
-from zprl.session.console.security import is_loopback
-from zprl.session.console.serve import Console
-from zprl.session.console.state import ConsoleState
 from zprl.session.inputs import OperatorInput
+from zprl.session.processes.console import request_guard
+from zprl.session.processes.console.access import Access, Secrets
+from zprl.session.processes.console.app import make_app
+from zprl.session.processes.console.request_guard import is_loopback
+from zprl.session.processes.console.serve import Console
+from zprl.session.processes.console.snapshot import ConsoleState
 
 BASE = "http://127.0.0.1:8000"
 STOP = {"kind": "estop", "nonce": "n-12345678"}
@@ -124,7 +124,7 @@ def test_refusals_have_them_too(arrived: list) -> None:
 
 
 def test_the_page_names_no_other_site_and_writes_no_html() -> None:
-    folder = files("zprl.session.console")
+    folder = files("zprl.session.processes.console")
     for name in ("page.html", "page.css", "page.js", "login.html", "login.js", "stop.js"):
         text = (folder / name).read_text()
         assert set(re.findall(r"https?://[^\s\"']+", text)) <= {"http://www.w3.org/2000/svg"}
@@ -146,7 +146,7 @@ def test_a_long_body_is_refused(arrived: list) -> None:
 
 
 def test_a_body_that_never_comes_is_given_up(arrived: list, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(security, "BODY_S", 0.05)
+    monkeypatch.setattr(request_guard, "BODY_S", 0.05)
     sent = []
 
     async def receive() -> dict:

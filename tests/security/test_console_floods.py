@@ -17,20 +17,20 @@ from pathlib import Path
 import pytest
 
 from zprl.robot.events import Level
-from zprl.session.console import limits
-from zprl.session.console.access import Access, Secrets
-from zprl.session.console.connections import Connections
+from zprl.session.events import Input
+from zprl.session.input_publisher import STOP_GAP_S, STOP_REPEATS, Mouth
 from zprl.session.inputs import OperatorInput
-from zprl.session.mouth import STOP_GAP_S, STOP_REPEATS, Mouth
-from zprl.session.signals import Input
+from zprl.session.processes.console import rate_limits
+from zprl.session.processes.console.access import Access, Secrets
+from zprl.session.processes.console.connections import Connections
 
 ROOT = Path(__file__).parents[2]
 FILES = 1024
 SERVE = """
 import contextlib, os, resource, sys, time
-from zprl.session.console.access import Access, Secrets
-from zprl.session.console.serve import Console
-from zprl.session.console.state import ConsoleState
+from zprl.session.processes.console.access import Access, Secrets
+from zprl.session.processes.console.serve import Console
+from zprl.session.processes.console.snapshot import ConsoleState
 resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv[2]),) * 2)
 taken = []
 with Console(ConsoleState(), taken.append, access=Access(Secrets.model_validate_json(sys.argv[1]))) as console:
@@ -350,7 +350,7 @@ def test_thousands_of_stops_leave_memory_and_log_as_they_were(page: Page) -> Non
 
 
 def test_a_disk_that_cannot_be_read_is_told_and_the_page_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    from zprl.session.console.watch import Watch
+    from zprl.session.processes.console.snapshot_builder import Watch
 
     class Broken:
         def in_order(self) -> list:
@@ -364,7 +364,7 @@ def test_a_disk_that_cannot_be_read_is_told_and_the_page_goes_on(monkeypatch: py
 
 
 def test_a_process_may_open_as_many_files_as_the_system_allows() -> None:
-    command = "import resource; from zprl.session.console.limits import *; raise_open_files(); print(open_files())"
+    command = "import resource; from zprl.session.processes.console.rate_limits import *; raise_open_files(); print(open_files())"
 
     def few() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (256, 2000))
@@ -378,4 +378,4 @@ def test_a_process_may_open_as_many_files_as_the_system_allows() -> None:
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     assert int(found.stdout) == 2000
-    assert limits.open_files() > 0
+    assert rate_limits.open_files() > 0

@@ -17,18 +17,18 @@ from starlette.testclient import TestClient
 
 from tests import console_scene
 from zprl.errors import ConfigError, DataError, EnvironmentProblem
-from zprl.session.console import access as access_module
-from zprl.session.console import app as console_app
-from zprl.session.console import limits
-from zprl.session.console.access import FILE, PROGRAM, TOKEN, Access, Secrets, granted, page_link
-from zprl.session.console.app import make_app
-from zprl.session.console.limits import Bucket, Guesses, QuietLog, group
-from zprl.session.console.state import ConsoleState
-from zprl.session.console.streams import Streams
+from zprl.recordings.append_file import lease
+from zprl.recordings.labels import LabelJournal
+from zprl.session.events import Input
 from zprl.session.inputs import OperatorInput, this_user
-from zprl.session.journal import lease
-from zprl.session.labels import LabelJournal
-from zprl.session.signals import Input
+from zprl.session.processes.console import access as access_module
+from zprl.session.processes.console import app as console_app
+from zprl.session.processes.console import rate_limits
+from zprl.session.processes.console.access import FILE, PROGRAM, TOKEN, Access, Secrets, granted, page_link
+from zprl.session.processes.console.app import make_app
+from zprl.session.processes.console.rate_limits import Bucket, Guesses, QuietLog, group
+from zprl.session.processes.console.snapshot import ConsoleState
+from zprl.session.processes.console.streams import Streams
 
 BASE = "http://127.0.0.1:8000"
 WORD = "correct horse battery"
@@ -280,10 +280,10 @@ def test_the_memory_for_guesses_is_bounded_and_the_log_quiet() -> None:
     lines: list[str] = []
     clock = [0.0]
     guesses = Guesses(QuietLog(lines.append, lambda: clock[0]), lambda: clock[0])
-    for number in range(3 * limits.ADDRESSES):
+    for number in range(3 * rate_limits.ADDRESSES):
         for _ in range(7):
             guesses.wrong(f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}")
-    assert len(guesses) == limits.ADDRESSES
+    assert len(guesses) == rate_limits.ADDRESSES
     assert len(lines) == 1
     clock[0] = 11.0
     for _ in range(6):

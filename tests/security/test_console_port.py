@@ -19,8 +19,8 @@ from tests.session_run import REAL, make_session
 from zprl import durable
 from zprl.errors import ConfigError, EnvironmentProblem
 from zprl.session import bus
-from zprl.session.child import Settings
-from zprl.session.console import access, listen
+from zprl.session.process import Settings
+from zprl.session.processes.console import access, listen
 from zprl.session.supervisor import Supervisor
 
 WAIT_S = 90.0

@@ -14,10 +14,10 @@ from pydantic import ValidationError
 
 from zprl.errors import DataError
 from zprl.session.bus import Message, decode, encode
-from zprl.session.console.access import Access, Secrets
-from zprl.session.console.app import Press, make_app
-from zprl.session.console.state import ConsoleState
 from zprl.session.inputs import OperatorInput
+from zprl.session.processes.console.access import Access, Secrets
+from zprl.session.processes.console.app import Press, make_app
+from zprl.session.processes.console.snapshot import ConsoleState
 
 MESSAGES = 100_000
 REQUESTS = 2_000

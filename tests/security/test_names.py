@@ -10,13 +10,13 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines import adding
-from zprl import config, names
+from pipelines import add_demos
+from zprl import config, safe_names
 from zprl.bench import suite
-from zprl.envs.isaac.foreign_terms import ForeignTerms
+from zprl.envs.isaac.isaaclab_terms import ForeignTerms
 from zprl.errors import ConfigError
+from zprl.robot.task import BUILT_IN, RealTask
 from zprl.run_dir import RunDir
-from zprl.session.task import BUILT_IN, RealTask
 
 HOSTILE = [
     "../../x",
@@ -43,26 +43,26 @@ HOSTILE = [
 
 @pytest.mark.parametrize("name", HOSTILE, ids=ascii)
 def test_one_function_refuses_them_all(tmp_path: Path, name: str) -> None:
-    assert not names.plain(name)
+    assert not safe_names.plain(name)
     with pytest.raises(ConfigError, match="cannot be the name") as caught:
-        names.inside(tmp_path, "good", name)
+        safe_names.inside(tmp_path, "good", name)
     assert caught.value.message.isprintable()
-    assert names.plain(names.made_plain(name))
+    assert safe_names.plain(safe_names.made_plain(name))
 
 
 @given(st.text(max_size=120))
 def test_what_is_plain_stays_inside_and_what_is_made_plain_is_plain(text: str) -> None:
-    assert names.plain(names.made_plain(text))
-    if names.plain(text):
-        assert names.inside(Path("/tmp/folder"), text).parent == Path("/tmp/folder")
-        assert names.made_plain(text) == text
+    assert safe_names.plain(safe_names.made_plain(text))
+    if safe_names.plain(text):
+        assert safe_names.inside(Path("/tmp/folder"), text).parent == Path("/tmp/folder")
+        assert safe_names.made_plain(text) == text
 
 
 def test_a_link_out_of_the_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "link").symlink_to("/etc")
     with pytest.raises(ConfigError, match="outside"):
-        names.inside(tmp_path / "folder", "link", "x")
+        safe_names.inside(tmp_path / "folder", "link", "x")
 
 
 @pytest.fixture
@@ -99,7 +99,7 @@ def test_tasks_of_suites(written: Any, tmp_path: Path, monkeypatch: pytest.Monke
 def test_names_of_recordings(tmp_path: Path, name: str) -> None:
     (tmp_path / "in.hdf5").write_bytes(b"")
     with pytest.raises(ConfigError, match="cannot be a name"):
-        adding._target(tmp_path / "in.hdf5", tmp_path / "data", name)
+        add_demos._target(tmp_path / "in.hdf5", tmp_path / "data", name)
 
 
 @pytest.mark.parametrize("name", HOSTILE, ids=ascii)

@@ -14,8 +14,8 @@ import pytest
 import typer
 import yaml
 
-from pipelines import cell as cells
-from pipelines import processes
+from pipelines import bench_cell as cells
+from pipelines import stage_process
 from tests.factories import write_demo_file
 from tests.lerobot_files import write_lerobot
 from tests.pipeline.conftest import free_port
@@ -23,15 +23,15 @@ from tests.poisoned import COMPILER, PREFECT_FILES, ROOT, Folder
 from tests.session_factories import write_session
 from tests.session_run import Session, make_session
 from tests.small_policy import small_policy
-from zprl import children, cli, durable, envs, native, provenance
+from zprl import child_processes, cli, durable, envs, provenance, safe_torch_import
 from zprl.bench.suite import Cell
 from zprl.config import Task
 from zprl.envs.isaacgym import client
 from zprl.lineage import local
 from zprl.models.bundle import save_policy
-from zprl.session.store import SessionStore
+from zprl.recordings.store import SessionStore
 
-TASKS = ROOT / "zprl/session/tasks"
+TASKS = ROOT / "zprl/robot/tasks"
 FAKE_GYM = ROOT / "tests/fake_isaacgym"
 ZPRL = str(Path(sys.executable).with_name("zprl"))
 
@@ -52,7 +52,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Folder:
     shutil.copy(TASKS / "lift_cube.limits.yaml", here)
     shutil.copy(ROOT / "params.yaml", here)
     durable.write_json(here / "artifacts/promotion.json", {"accept": True, "reasons": []})
-    for command in (["git", "init", "-q"], children.python("-m", "dvc", "init", "-q")):
+    for command in (["git", "init", "-q"], child_processes.python("-m", "dvc", "init", "-q")):
         subprocess.run(command, cwd=here, env=found.environment(), check=True)
     found.poison()
     return found
@@ -180,10 +180,10 @@ def test_a_stage_of_a_cell_and_of_the_graph(fresh: Folder) -> None:
     fresh.poison(cell.folder)
     lines: list[str] = []
     env = {"PYTHONPATH": str(ROOT), "ZPRL_TRACKING": "off", "ZPRL_PYTHON": sys.executable}
-    code, _ = processes.stream(cells.commands(cell)[0], lines.append, cwd=cell.folder, env=env)
+    code, _ = stage_process.stream(cells.commands(cell)[0], lines.append, cwd=cell.folder, env=env)
     assert (code, fresh.sprung()) == (0, []), lines
 
-    below = "import subprocess, sys, pipelines.stage; subprocess.run([sys.executable, '-c', 'import ctypes, h5py'], check=True)"
+    below = "import subprocess, sys, pipelines.stages.stage; subprocess.run([sys.executable, '-c', 'import ctypes, h5py'], check=True)"
     command, variables = [str(ROOT / "pipelines/python"), "-c", below], fresh.environment(**env)
     done = subprocess.run(command, cwd=cell.folder, env=variables, capture_output=True, text=True, check=False)
     assert (done.returncode, fresh.sprung()) == (0, []), done.stderr
@@ -300,7 +300,7 @@ def test_filters_textconv_and_submodules_run_nothing(hostile: Folder) -> None:
     commit = git_in(hostile.path, "rev-parse", "HEAD")
     assert provenance.git_commit() == commit
     assert local.data_md5(commit) is None
-    assert children.git(*children.GIT_STATUS) == ""
+    assert child_processes.git(*child_processes.GIT_STATUS) == ""
     assert hostile.sprung() == []
 
     (hostile.path / "a.txt").write_text("two\n")
@@ -331,7 +331,7 @@ native.LIBRARY = "torch/__init__.py"
 native._load()
 print(folders, os.getcwd())
 """
-    done = subprocess.run(children.python("-c", said), cwd=tmp_path, capture_output=True, text=True, check=True)
+    done = subprocess.run(child_processes.python("-c", said), cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == f"[('/', '{tmp_path}')] {tmp_path}"
 
 
@@ -352,7 +352,7 @@ def test_prefect_alone_runs_what_a_file_of_the_folder_names(fresh: Folder, name:
 
 def test_a_child_without_the_safe_path_is_caught(fresh: Folder) -> None:
     fresh.poison()
-    fresh.run(sys.executable, "-m", "zprl.data.readers.probe", "0")
+    fresh.run(sys.executable, "-m", "zprl.data.readers.sandbox", "0")
     assert fresh.sprung()
 
 
@@ -363,4 +363,4 @@ def test_torch_alone_loads_a_library_of_the_folder(fresh: Folder) -> None:
     fresh.run(sys.executable, "-P", "-c", "import zprl, torch")
     assert fresh.sprung() == []
     fresh.run(sys.executable, "-P", "-c", "import torch")
-    assert fresh.sprung() == ["libcuda.so.1"], f"torch loads it no longer: {native.__name__} can go"
+    assert fresh.sprung() == ["libcuda.so.1"], f"torch loads it no longer: {safe_torch_import.__name__} can go"

@@ -283,7 +283,7 @@ def test_a_kill_of_the_ui_leaves_nothing_listening_and_ends_its_clients(ui: Open
     run = project.start("run")
     project.wait_for((project.path / "waiting").exists)
     family = [*psutil.Process(ui.process.pid).children(recursive=True), *psutil.Process(run.pid).children(recursive=True)]
-    assert not any("pipelines.served" in child.cmdline() for child in psutil.Process(run.pid).children(recursive=True))
+    assert not any("pipelines.server_process" in child.cmdline() for child in psutil.Process(run.pid).children(recursive=True))
 
     ui.process.kill()
     ui.process.wait()
@@ -310,7 +310,7 @@ def test_the_server_of_a_run_is_guarded_and_does_not_outlive_it(lone: Project) -
     project.mode("middle", "slow")
     run = project.start("run")
     project.wait_for((project.path / "waiting").exists)
-    (server,) = [child for child in psutil.Process(run.pid).children(recursive=True) if "pipelines.served" in child.cmdline()]
+    (server,) = [child for child in psutil.Process(run.pid).children(recursive=True) if "pipelines.server_process" in child.cmdline()]
     (port,) = {c.laddr.port for c in server.net_connections() if c.status == psutil.CONN_LISTEN}
     assert {c.laddr.ip for c in server.net_connections() if c.status == psutil.CONN_LISTEN} == {"127.0.0.1"}
     attack(f"http://127.0.0.1:{port}")
@@ -328,7 +328,7 @@ def test_the_server_of_a_run_is_guarded_and_does_not_outlive_it(lone: Project) -
 def test_a_server_ends_with_its_parent_and_not_with_the_thread_that_started_it(tmp_path: Path) -> None:
     child_code = """
 import signal, sys, time
-from zprl.parent import die_with_parent
+from zprl.parent_death import die_with_parent
 die_with_parent(int(sys.argv[1]), signal.SIGKILL)
 print(1, flush=True)
 time.sleep(600)

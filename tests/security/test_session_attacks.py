@@ -18,9 +18,9 @@ pytest.importorskip("franky_sim", reason="the simulated Franka needs franky-sim"
 
 from tests.session_run import Stage, hold, make_session
 from zprl import durable
-from zprl.session import conditions, sealed
+from zprl.recordings import checksummed_json, conditions
+from zprl.recordings.store import SessionStore
 from zprl.session.inputs import PRESS_S
-from zprl.session.store import SessionStore
 
 pytestmark = pytest.mark.realtime
 
@@ -122,7 +122,7 @@ def test_even_with_every_digest_forged_the_driver_does_not_move(edited_stage: St
     def forge_header(path: Path) -> None:
         document = {key: value for key, value in durable.read_json(path).items() if key != "digest"}
         document["digests"]["limits.yaml"] = durable.digest(stage.folder / "limits.yaml")
-        durable.write_json(path, sealed.seal(document))
+        durable.write_json(path, checksummed_json.seal(document))
 
     def forge_settings(path: Path) -> None:
         durable.write_json(path, durable.read_json(path) | {"digests": conditions.load(stage.folder).digests})

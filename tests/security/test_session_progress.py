@@ -11,8 +11,8 @@ import pytest
 from tests.session_run import REAL, make_session
 from zprl import durable
 from zprl.session import bus
-from zprl.session import machine as m
-from zprl.session.child import Settings
+from zprl.session import state_machine as m
+from zprl.session.process import Settings
 from zprl.session.supervisor import PROGRESS, Supervisor
 
 DAMAGED = (

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from zprl import children, doctor
+from zprl import child_processes, doctor
 
 ROW = """insert into Cache(key, raw, store_time, access_time, access_count, size, mode, value)
 values(?, 0, 0, 0, 0, 0, 1, 'x')"""
@@ -59,13 +59,13 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (here / "data/a").write_text("a")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
     (tmp_path / "caches").mkdir(mode=0o755)
-    monkeypatch.delenv(children.DVC_CACHE, raising=False)
+    monkeypatch.delenv(child_processes.DVC_CACHE, raising=False)
     return here
 
 
 def dvc(here: Path, *arguments: str, **more: str) -> None:
-    command = children.python("-m", "dvc", *arguments, "-q")
-    subprocess.run(command, cwd=here, env=children.environment(**more), check=False, capture_output=True)
+    command = child_processes.python("-m", "dvc", *arguments, "-q")
+    subprocess.run(command, cwd=here, env=child_processes.environment(**more), check=False, capture_output=True)
 
 
 @pytest.mark.parametrize("shared", [True, False], ids=["the folder that DVC would take", "ours"])
@@ -74,7 +74,7 @@ def test_a_child_that_runs_dvc_reads_nothing_that_another_user_can_swap(project:
     if shared:
         base = tmp_path / "var"
         base.mkdir()
-        more = {children.DVC_CACHE: str(base)}
+        more = {child_processes.DVC_CACHE: str(base)}
     dvc(project, "init", "--no-scm", **more)
     dvc(project, "add", "data", **more)
     assert list(base.glob("repo/*/links/cache.db")), "its caches lie there"
@@ -90,30 +90,30 @@ def test_a_folder_of_ours_that_has_become_open_is_closed(project: Path, tmp_path
     folder = tmp_path / "caches/zprl/dvc"
     folder.mkdir(parents=True)
     folder.chmod(0o777)
-    assert children.environment()[children.DVC_CACHE] == str(folder)
+    assert child_processes.environment()[child_processes.DVC_CACHE] == str(folder)
     assert folder.stat().st_mode & 0o777 == 0o700
     folder.chmod(0o777)
-    assert children.environment(**{children.DVC_CACHE: str(folder)})[children.DVC_CACHE] == str(folder)
+    assert child_processes.environment(**{child_processes.DVC_CACHE: str(folder)})[child_processes.DVC_CACHE] == str(folder)
     assert folder.stat().st_mode & 0o777 == 0o700
 
 
 def test_a_folder_that_the_user_names_is_made_private(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     project.chmod(0o755)
     monkeypatch.chdir(project)
-    monkeypatch.setenv(children.DVC_CACHE, "own/caches")
-    assert children.environment()[children.DVC_CACHE] == str(project / "own/caches")
+    monkeypatch.setenv(child_processes.DVC_CACHE, "own/caches")
+    assert child_processes.environment()[child_processes.DVC_CACHE] == str(project / "own/caches")
     assert (project / "own/caches").stat().st_mode & 0o777 == 0o700
 
 
 def test_without_a_home_there_is_a_private_folder(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", "/proc/none")
-    assert Path(children.dvc_cache()).stat().st_mode & 0o777 == 0o700
+    assert Path(child_processes.dvc_cache()).stat().st_mode & 0o777 == 0o700
 
 
 def test_the_pipeline_s_own_process_takes_the_private_folder(project: Path, tmp_path: Path) -> None:
     said = "import os; from pipelines import environment; environment.prepare(); print(os.environ['DVC_SITE_CACHE_DIR'])"
-    env = {key: value for key, value in children.environment().items() if key != children.DVC_CACHE}
-    done = subprocess.run(children.python("-c", said), cwd=project, env=env, capture_output=True, text=True, check=True)
+    env = {key: value for key, value in child_processes.environment().items() if key != child_processes.DVC_CACHE}
+    done = subprocess.run(child_processes.python("-c", said), cwd=project, env=env, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == str(tmp_path / "caches/zprl/dvc")
 
 
@@ -125,7 +125,7 @@ def test_the_doctor_names_a_folder_that_others_can_change(
     if mode is not None:
         folder.mkdir()
         folder.chmod(mode)
-    monkeypatch.delenv(children.DVC_CACHE, raising=False)
+    monkeypatch.delenv(child_processes.DVC_CACHE, raising=False)
     (tmp_path / ".dvc").mkdir()
     (tmp_path / ".dvc/config").write_text(f"[core]\n    site_cache_dir = {folder}\n")
     found = {check.name: check for check in doctor.check_safety(tmp_path)}
@@ -147,8 +147,8 @@ def test_a_child_searches_no_part_that_means_its_working_folder(
     name: str, given: str, kept: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(name, given)
-    assert children.environment().get(name) == kept
-    assert children.environment(**{name: given}).get(name) == kept
+    assert child_processes.environment().get(name) == kept
+    assert child_processes.environment(**{name: given}).get(name) == kept
 
 
 @pytest.mark.parametrize(("path", "warned"), [("/a:/b", False), ("/a:", True), ("a:/b", True), (":/b", True), ("", False)])

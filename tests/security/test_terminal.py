@@ -106,7 +106,7 @@ def test_a_strangers_recordings(tmp_path: Path) -> None:
 
 
 def test_lines_of_stages(tmp_path: Path) -> None:
-    from pipelines.processes import stream
+    from pipelines.stage_process import stream
 
     (tmp_path / "child.py").write_text(f"print({HOSTILE.replace(chr(0xD800), '')!a})")
     lines: list[str] = []
@@ -131,9 +131,14 @@ def test_the_orchestrators_log() -> None:
 
 
 PRINTERS = {"print", "typer.echo", "click.echo", "typer.secho", "Console", "rich.print"}
-OTHERS = {"zprl/terminal.py", "zprl/session/driver.py", "zprl/session/console/process.py", "zprl/session/console/serve.py"}
+OTHERS = {
+    "zprl/terminal.py",
+    "zprl/session/processes/driver.py",
+    "zprl/session/processes/console/process.py",
+    "zprl/session/processes/console/serve.py",
+}
 """Where they stand for another thing, or print what nobody but this project has written."""
-OTHERS |= {"pipelines/ui.py", "pipelines/cell.py", "zprl/envs/isaacgym/worker.py"}
+OTHERS |= {"pipelines/ui.py", "pipelines/bench_cell.py", "zprl/envs/isaacgym/worker.py"}
 
 
 def test_nothing_else_prints() -> None:

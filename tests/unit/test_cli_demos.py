@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from tests.factories import ENV_ARGS, make_episode, write_demo_file
 from zprl import cli
-from zprl.data.robomimic_writer import RobomimicWriter
+from zprl.data.writers.robomimic import RobomimicWriter
 
 
 def zprl(*arguments: str, monkeypatch: pytest.MonkeyPatch) -> int:

@@ -26,7 +26,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from zprl import config, plugins, presets, strict_yaml
-from zprl import names as plain_names
+from zprl import safe_names as plain_names
 from zprl.errors import ConfigError
 
 FOLDER = Path(__file__).parent

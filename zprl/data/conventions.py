@@ -24,7 +24,7 @@ from zprl.config import ActionPart, Conventions, ObservationPart, Part, Rotation
 from zprl.data import rotations
 from zprl.data.episode import Episode, is_image
 from zprl.data.findings import Finding
-from zprl.data.keys import is_quaternion
+from zprl.data.observation_keys import is_quaternion
 from zprl.data.resample import How, events, places, resample
 from zprl.data.sources import Source
 
@@ -63,7 +63,7 @@ def convert(conventions: Conventions, obs_keys: Sequence[str]) -> Conversion:
 
 
 class Conversion:
-    """A :data:`zprl.data.checking.Change`; use :func:`convert`.
+    """A :data:`zprl.data.episode_checks.Change`; use :func:`convert`.
 
     Attributes:
         inputs: Keys that readers must read for it.

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from zprl import terminal
-from zprl.data.checking import Change, Tally, check, safe_source
 from zprl.data.episode import QUALITIES, Episode
+from zprl.data.episode_buffer import Spool, Subset
+from zprl.data.episode_checks import Change, Tally, check, safe_source
 from zprl.data.findings import Finding
 from zprl.data.sources import Source
-from zprl.data.spool import Spool, Subset
-from zprl.data.validate import Limits, check_versions
+from zprl.data.validation import Limits, check_versions
 from zprl.errors import DataError
 
 

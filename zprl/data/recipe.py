@@ -21,7 +21,7 @@ Item = Episode | Finding
 
 
 class Apply:
-    """A :data:`zprl.data.checking.Change` that does what a recipe says, and tells at the end what it did and what it did not find.
+    """A :data:`zprl.data.episode_checks.Change` that does what a recipe says, and tells at the end what it did and what it did not find.
 
     Example::
 

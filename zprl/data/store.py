@@ -22,10 +22,10 @@ import torch
 from torch import Tensor
 
 from zprl import durable
+from zprl.data.array_writer import Stack, write_npy, write_safetensors
 from zprl.data.episode import Episode, is_image
 from zprl.data.normalizer import Normalizer
-from zprl.data.ranges import ranges
-from zprl.data.stacks import Stack, write_npy, write_safetensors
+from zprl.data.value_ranges import ranges
 from zprl.errors import DataError
 
 FORMAT_VERSION = 1

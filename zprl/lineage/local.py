@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from zprl import children, durable, strict_yaml
-from zprl.data.origins import SOURCES, Origins
+from zprl import child_processes, durable, strict_yaml
+from zprl.data.episode_sources import SOURCES, Origins
 from zprl.errors import DataError, ZprlError
 from zprl.lineage.records import HERE, Records, Run
 from zprl.lineage.walk import INGEST
@@ -178,7 +178,7 @@ def data_md5(commit: str) -> str | None:
     try:
         text = None
         if plain and plain.isalnum():
-            text = children.git("cat-file", "blob", f"{plain}:./{DATA_DVC}")
+            text = child_processes.git("cat-file", "blob", f"{plain}:./{DATA_DVC}")
         elif DATA_DVC.is_file() and DATA_DVC.stat().st_size:
             text = durable.read_bytes(DATA_DVC, MAX_TEXT).decode(errors="replace")
         document = strict_yaml.parse(text, DATA_DVC.as_posix()) if text else None

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from zprl.data.origins import Origins
+from zprl.data.episode_sources import Origins
 
 FINISHED = "FINISHED"
 HERE = "here"

@@ -9,7 +9,7 @@ from typing import Any
 
 from zprl import plugins
 from zprl.data.episode import Episode
-from zprl.data.origins import EpisodeOrigin, Origins, SourceOrigin
+from zprl.data.episode_sources import EpisodeOrigin, Origins, SourceOrigin
 from zprl.data.sources import find_sources
 from zprl.errors import DataError, ZprlError
 from zprl.lineage import local

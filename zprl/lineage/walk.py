@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from zprl.data.origins import EpisodeOrigin, Origins
+from zprl.data.episode_sources import EpisodeOrigin, Origins
 from zprl.lineage.records import FINISHED, HERE, Records, Run, Version
 
 INGEST, PROMOTE = "ingest", "promote"

@@ -15,7 +15,7 @@ from typing import Any
 
 from zprl import config, durable, strict_yaml
 from zprl.errors import ConfigError
-from zprl.session.task import RealTask, built_in
+from zprl.robot.task import RealTask, built_in
 
 FOLDER = Path(__file__).parent
 MAX_EDITED = 100_000

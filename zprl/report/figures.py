@@ -13,7 +13,7 @@ from matplotlib.ticker import NullFormatter, PercentFormatter
 from zprl.errors import DataError
 from zprl.evaluation.intervals import wilson
 from zprl.evaluation.result import Evaluation
-from zprl.report.sources import POLICIES, REFERENCE, Curve
+from zprl.report.inputs import POLICIES, REFERENCE, Curve
 from zprl.report.style import Picture, Theme, picture, thousands
 
 LEARNING_COLUMNS = ("env_steps", "success_rate", "episode_length", "latent_rms", "residual_rms", "residual_ratio", "q_mean")

@@ -12,8 +12,8 @@ import jinja2
 
 from zprl import durable
 from zprl.evaluation.result import Evaluation
-from zprl.report import explained, figures, film, robot, tables
-from zprl.report.sources import CANDIDATE, LEARNERS, POLICIES, REFERENCE, Curve, Parts, Sources
+from zprl.report import figures, latent_section, robot_section, tables, video_strip
+from zprl.report.inputs import CANDIDATE, LEARNERS, POLICIES, REFERENCE, Curve, Parts, Sources
 from zprl.report.style import DARK, LIGHT, Picture
 
 HTML = "report.html"
@@ -41,7 +41,7 @@ class Page:
             durable.write_bytes(folder / name, data)
 
 
-def make(sources: Sources, *, title: str, render: film.Render) -> Page:
+def make(sources: Sources, *, title: str, render: video_strip.Render) -> Page:
     """Make the page of whatever there is.
 
     Args:
@@ -62,7 +62,7 @@ def make(sources: Sources, *, title: str, render: film.Render) -> Page:
         "pictures": {key: _embedded(value) for key, value in pictures.items()},
         "promotion": parts.make("promotion", lambda: _promotion(sources)),
         "transfer": parts.make("transfer", lambda: tables.transfer(sources.document("transfer/drop.json", "engines"))),
-        "robot": parts.make("robot", lambda: robot.part(sources)),
+        "robot": parts.make("robot", lambda: robot_section.part(sources)),
         "data": parts.make("data", lambda: _data(sources)),
         "provenance": {name: parts.make(f"bundle {name}", lambda p=path: tables.provenance(p)) for name, path in sources.bundles().items()},
         "reference": REFERENCE,
@@ -97,12 +97,12 @@ def _row(parts: Parts, name: str, evaluations: Mapping[str, Evaluation]) -> dict
 
 
 def _pictures(
-    parts: Parts, sources: Sources, evaluations: Mapping[str, Evaluation], curves: Mapping[str, Curve], render: film.Render
+    parts: Parts, sources: Sources, evaluations: Mapping[str, Evaluation], curves: Mapping[str, Curve], render: video_strip.Render
 ) -> dict[str, Picture | None]:
     found: dict[str, Picture | None] = {}
     if REFERENCE in evaluations and CANDIDATE in evaluations:
         both = evaluations[REFERENCE], evaluations[CANDIDATE]
-        found["film"] = parts.make("film", lambda: film.strip(*both, render=render))
+        found["film"] = parts.make("film", lambda: video_strip.strip(*both, render=render))
         found["paths"] = parts.make("paths", lambda: figures.paths(*both))
     else:
         parts.problems |= dict.fromkeys(("film", "paths"), "the evaluations of base and latent are both needed for this picture.")
@@ -111,9 +111,9 @@ def _pictures(
         found["residuals"] = parts.make("residuals", lambda: figures.residuals(curves))
     else:
         parts.problems |= dict.fromkeys(("learning", "residuals"), "there is no learning curve to draw.")
-    for key, draw in (("maps", explained.maps), ("sweep", explained.sweep), ("traces", explained.traces)):
+    for key, draw in (("maps", latent_section.maps), ("sweep", latent_section.sweep), ("traces", latent_section.traces)):
         found[key] = parts.make(key, lambda d=draw: d(sources))
-    found["robot learning"] = parts.make("robot learning", lambda: robot.learning(sources))
+    found["robot learning"] = parts.make("robot learning", lambda: robot_section.learning(sources))
     found["pretraining"] = parts.make("pretraining", lambda: figures.pretraining(sources.curve("pretrain.csv", "step", "base_loss")))
     return found
 

@@ -11,7 +11,7 @@ from zprl import durable
 from zprl.errors import DataError
 from zprl.evaluation.intervals import Paired, mcnemar
 from zprl.evaluation.result import Evaluation
-from zprl.report.sources import CANDIDATE, POLICIES, REFERENCE
+from zprl.report.inputs import CANDIDATE, POLICIES, REFERENCE
 
 SIGNIFICANT = 0.05
 """Differences with a smaller p are coloured."""

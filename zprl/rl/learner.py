@@ -19,11 +19,11 @@ from zprl.config import Rl
 from zprl.envs.chunk import ChunkEnv
 from zprl.models.policy import FlowPolicy
 from zprl.rl.best_of import choose
-from zprl.rl.interfaces import Interface
 from zprl.rl.noise_aliasing import NoiseAliased
 from zprl.rl.replay import Replay
 from zprl.rl.sac import Sac
-from zprl.rl.steered import SteeredPolicy
+from zprl.rl.steered_policy import SteeredPolicy
+from zprl.rl.steering_spaces import Interface
 from zprl.rl.updates import Updates
 
 RECENT = 100  # training success is reported over so many finished episodes (official code)

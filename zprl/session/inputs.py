@@ -26,9 +26,9 @@ from typing import Annotated, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from zprl.errors import EnvironmentProblem
-from zprl.session import signals
+from zprl.session import events
 from zprl.session.clock import now
-from zprl.session.signals import Input
+from zprl.session.events import Input
 
 Nonce = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
 EpisodeNumber = Annotated[int, Field(ge=1, lt=1_000_000)]
@@ -102,9 +102,9 @@ class OperatorInput(BaseModel):
             return "the state has changed meanwhile: look at it and press again"
         return ""
 
-    def as_event(self) -> signals.OperatorInput:
+    def as_event(self) -> events.OperatorInput:
         """As the state machine takes it."""
-        return signals.OperatorInput(self.kind, self.nonce, self.source, self.episode, self.author)
+        return events.OperatorInput(self.kind, self.nonce, self.source, self.episode, self.author)
 
 
 Emit = Callable[[OperatorInput], None]
@@ -156,7 +156,7 @@ def press(key: str, moment: Moment, source: str) -> OperatorInput | None:
     if kind is Input.PAUSE and moment.paused:
         kind = Input.RESUME
     episode = moment.episode if kind is Input.RESET_DONE else None
-    if kind in signals.LABELS:
+    if kind in events.LABELS:
         if not moment.label_episode:
             return None
         episode = moment.label_episode

@@ -11,13 +11,14 @@ from typing import Any
 from zprl import durable
 from zprl.config import Real, Rl
 from zprl.errors import ConfigError
+from zprl.recordings.store import SessionHeader, SessionStore
 from zprl.robot.base import Robot
-from zprl.session import begin, bus, hand
-from zprl.session.child import Settings
-from zprl.session.console import access
-from zprl.session.store import SessionHeader, SessionStore
+from zprl.robot.task import RealTask
+from zprl.session import bus, setup
+from zprl.session.process import Settings
+from zprl.session.processes import operator_devices
+from zprl.session.processes.console import access
 from zprl.session.supervisor import Supervisor
-from zprl.session.task import RealTask
 
 NAMES = ("recorder", "driver", "actor", "learner", "console")
 
@@ -25,7 +26,7 @@ NAMES = ("recorder", "driver", "actor", "learner", "console")
 def create(
     folder: Path, *, config: Real, agent: Rl, seed: int, base: Path, steering: Path | None, learner: Path | None, episodes: Path, work: Path
 ) -> SessionStore:
-    """Begin a session: gather all it needs into its folder; no robot moves.  See :func:`zprl.session.begin.gather`.
+    """Begin a session: gather all it needs into its folder; no robot moves.  See :func:`zprl.session.setup.gather`.
 
     What lies in ``work`` is thrown away: weights and checkpoints of another session are none of this one's.
     """
@@ -47,7 +48,7 @@ def create(
         world=world(robot),
     )
     gathered = durable.private_folder(work) / "start"
-    begin.gather(gathered, base=base, steering=steering, learner=learner, episodes=episodes, config=config, agent=agent, seed=seed)
+    setup.gather(gathered, base=base, steering=steering, learner=learner, episodes=episodes, config=config, agent=agent, seed=seed)
     try:
         store = SessionStore.create(
             folder, header, task_yaml=task.path.read_text(), limits_yaml=task.limits_path.read_text(), start=gathered
@@ -62,7 +63,7 @@ def world(robot: Robot) -> dict[str, Any]:
     """What stands at the other end of the wire."""
     if not robot.simulated:
         return {"kind": "hardware"}
-    from zprl.robot.twin.gap import Gap
+    from zprl.robot_sim.sim_gap import Gap
 
     return {"kind": "double", "gap": Gap().model_dump(mode="json")}
 
@@ -96,7 +97,7 @@ def run(
                 rings=sockets.name,
                 twin=twin,
             )
-            names = (*NAMES, *(["hand"] if hand.wanted() else []), *(["scripted"] if twin else []))
+            names = (*NAMES, *(["hand"] if operator_devices.wanted() else []), *(["scripted"] if twin else []))
             Supervisor(settings, names, say=say, stopping=stopping).run()
     finally:
         shutil.rmtree(sockets, ignore_errors=True)
@@ -108,8 +109,8 @@ def with_double(task: RealTask, *, speed: float = 0.0, seed: int = 0, gap: Any =
     if not task.make_robot().simulated:
         yield None
         return
-    from zprl.robot.twin import Gap, TwinProcess
-    from zprl.robot.twin_xarm import XArmTwin
+    from zprl.robot_sim import Gap, TwinProcess
+    from zprl.robot_sim.xarm_server import XArmTwin
 
     drivers = {arm.driver for arm in task.arms.values()}
     if unknown := drivers - {"franka", "xarm"}:

@@ -24,8 +24,8 @@ from zprl.errors import EnvironmentProblem
 from zprl.robot import rotation
 from zprl.robot.base import Pose
 from zprl.robot.limits import ArmLimits
+from zprl.session.events import Input
 from zprl.session.inputs import OperatorInput, Reader, this_user
-from zprl.session.signals import Input
 
 BEHIND = -math.pi / 2
 FULL = 350.0

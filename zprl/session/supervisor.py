@@ -19,22 +19,22 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from zprl import children, durable
+from zprl import child_processes, durable
 from zprl.errors import DataError, EnvironmentProblem, Interrupted, ZprlError
+from zprl.recordings import conditions
+from zprl.recordings.store import LIMITS, SessionStore
 from zprl.robot.base import StopLevel
 from zprl.robot.events import Event, Level
-from zprl.session import conditions
-from zprl.session import machine as m
+from zprl.session import state_machine as m
 from zprl.session.bus import Bus, Message
-from zprl.session.child import Settings
-from zprl.session.chooser import AS_SIMULATED
+from zprl.session.camera_history import ring_name
+from zprl.session.chunk_policy import AS_SIMULATED
 from zprl.session.clock import now
-from zprl.session.console import listen
-from zprl.session.console.access import page_link
-from zprl.session.eyes import ring_name
+from zprl.session.events import CONFIRM_CELL
 from zprl.session.inputs import PEDAL, OperatorInput
-from zprl.session.signals import CONFIRM_CELL
-from zprl.session.store import LIMITS, SessionStore
+from zprl.session.process import Settings
+from zprl.session.processes.console import listen
+from zprl.session.processes.console.access import page_link
 
 PLAN_S = 0.1
 FROZEN_S = 20.0
@@ -260,10 +260,10 @@ class Supervisor:
                 remedy=f"read {self._log(name)}; the same command continues",
             )
         starts.append(begun)
-        env = children.environment(OMP_NUM_THREADS="1", PYTHONUNBUFFERED="1")
+        env = child_processes.environment(OMP_NUM_THREADS="1", PYTHONUNBUFFERED="1")
         with open(self._log(name), "ab") as log:
             process = subprocess.Popen(
-                children.python("-m", *self._command(name)),
+                child_processes.python("-m", *self._command(name)),
                 stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=env, start_new_session=True,
                 pass_fds=[self.settings.console_fd] if name == "console" else [],
             )  # fmt: skip
@@ -277,8 +277,8 @@ class Supervisor:
             sense = (self.settings.twin and spec.double) or spec
             config = sense.config | ({"twin": str(self.settings.twin)} if sense.kind.startswith("twin") else {})
             ring = ring_name(self.settings.rings, camera)
-            return ["zprl.robot.senses.ring", "--ring", ring, "--kind", sense.kind, "--config", json.dumps(config)]
-        module = "zprl.session.console.process" if name == "console" else f"zprl.session.{name}"
+            return ["zprl.robot.sensors.shared_memory_ring", "--ring", ring, "--kind", sense.kind, "--config", json.dumps(config)]
+        module = "zprl.session.processes.console.process" if name == "console" else f"zprl.session.{name}"
         return [module, str(self.settings.work / "settings.json"), str(os.getpid())]
 
     def _log(self, name: str) -> Path:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-from zprl.data.origins import SOURCES, Origins
+from zprl.data.episode_sources import SOURCES, Origins
 from zprl.errors import EnvironmentProblem, ZprlError
 from zprl.lineage import local
 from zprl.lineage.records import HERE, Records, Run, Version

@@ -16,9 +16,9 @@ from zprl.data.episode import Episode
 from zprl.data.findings import CODES, Finding
 from zprl.data.ingest import Ingested, read_all
 from zprl.data.readers.robomimic import RobomimicReader
-from zprl.data.robomimic_writer import RobomimicWriter
 from zprl.data.sources import find_sources
-from zprl.data.validate import Limits
+from zprl.data.validation import Limits
+from zprl.data.writers.robomimic import RobomimicWriter
 
 LIMITS = Limits(min_length=16)
 

@@ -20,7 +20,7 @@ from zprl.data.findings import Finding
 from zprl.data.ingest import read_all
 from zprl.data.resample import events, places, resample
 from zprl.data.sources import Source, find_sources
-from zprl.data.validate import Limits
+from zprl.data.validation import Limits
 from zprl.errors import ConfigError
 
 HALF = np.sqrt(0.5)

@@ -14,11 +14,11 @@ import pytest
 from tests.factories import ENV_ARGS, make_episode, make_episodes
 from tests.peers.made import with_pictures
 from zprl import durable
-from zprl.data.convert import convert
 from zprl.data.episode import Episode, is_image
 from zprl.data.readers.lerobot import LeRobotReader
 from zprl.data.readers.robomimic import RobomimicReader
-from zprl.data.robomimic_writer import RobomimicWriter
+from zprl.data.writers.convert import convert
+from zprl.data.writers.robomimic import RobomimicWriter
 from zprl.errors import ConfigError, DataError
 
 AT_20_HZ = {"env_name": "lift", "env_type": 2, "env_kwargs": {"control_freq": 20}}

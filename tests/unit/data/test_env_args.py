@@ -13,8 +13,8 @@ import pytest
 from tests.factories import make_episode, write_demo_file
 from zprl.data.episode import Episode
 from zprl.data.findings import Finding
-from zprl.data.readers.doubts import doubt
 from zprl.data.readers.env_args import EnvArgs, env_args
+from zprl.data.readers.plausibility import doubt
 from zprl.data.readers.robomimic import RobomimicReader
 from zprl.data.sources import find_sources
 from zprl.errors import ConfigError

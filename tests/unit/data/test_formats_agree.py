@@ -14,12 +14,12 @@ from zprl import config, durable
 from zprl.config import Pretrain
 from zprl.data.episode import Episode
 from zprl.data.ingest import read_all
-from zprl.data.lerobot_writer import LeRobotWriter
-from zprl.data.robomimic_writer import RobomimicWriter
 from zprl.data.sources import find_sources
 from zprl.data.store import EpisodeStore, fit_normalizer
-from zprl.data.validate import Limits
+from zprl.data.validation import Limits
 from zprl.data.windows import ChunkWindows
+from zprl.data.writers.lerobot import LeRobotWriter
+from zprl.data.writers.robomimic import RobomimicWriter
 from zprl.models.bundle import save_policy
 from zprl.models.policy import FlowPolicy, PolicySpec
 from zprl.offline.state import TrainState

@@ -10,9 +10,9 @@ import pytest
 
 from tests.factories import ENV_ARGS, make_episode, make_episodes
 from zprl.data.ingest import Ingested, choose, read_all, require, summarise
-from zprl.data.robomimic_writer import RobomimicWriter
 from zprl.data.sources import find_sources
-from zprl.data.validate import Limits
+from zprl.data.validation import Limits
+from zprl.data.writers.robomimic import RobomimicWriter
 from zprl.errors import DataError
 
 

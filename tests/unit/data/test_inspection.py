@@ -11,13 +11,13 @@ import pytest
 
 from tests.factories import make_episode, write_demo_file
 from tests.fixed_reader import Fixed, source
-from zprl.data.card import card
 from zprl.data.episode import Episode
-from zprl.data.inspection import inspect
-from zprl.data.moments import Moments
-from zprl.data.outliers import Outlier, find_outliers, motion, scores
+from zprl.data.inspection.dataset_card import card
+from zprl.data.inspection.inspection import inspect
+from zprl.data.inspection.outliers import Outlier, find_outliers, motion, scores
+from zprl.data.running_statistics import Moments
 from zprl.data.sources import Source, find_sources
-from zprl.data.validate import Limits
+from zprl.data.validation import Limits
 
 LIMITS = Limits()
 

@@ -18,13 +18,13 @@ from zprl.data import sources
 from zprl.data.episode import Episode
 from zprl.data.findings import Finding
 from zprl.data.ingest import read_all
-from zprl.data.lerobot_writer import LeRobotWriter
-from zprl.data.readers import columns, parquet_guard, video
+from zprl.data.readers import arrow_columns, parquet_guard, video
 from zprl.data.readers.hdf5_guard import RefusedError
 from zprl.data.readers.lerobot import LeRobotReader
 from zprl.data.readers.lerobot_keys import split_names
 from zprl.data.readers.lerobot_meta import fill
-from zprl.data.validate import Limits
+from zprl.data.validation import Limits
+from zprl.data.writers.lerobot import LeRobotWriter
 
 VERSIONS = ("v2.1", "v3.0")
 LOST = ("next.reward", "next.done")
@@ -539,11 +539,11 @@ def test_stills_that_are_hostile(tmp_path: Path) -> None:
 
 
 def test_stills_beyond_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(columns, "MAX_BYTES", 2 * 48 * 64 * 3)
+    monkeypatch.setattr(arrow_columns, "MAX_BYTES", 2 * 48 * 64 * 3)
     kind = pa.struct({"bytes": pa.binary(), "path": pa.string()})
     rows = pa.chunked_array([pa.array([{"bytes": png(1), "path": ""}] * 3, kind)])
     with pytest.raises(RefusedError) as caught:
-        columns.stills(rows, "still")
+        arrow_columns.stills(rows, "still")
     assert caught.value.code == "D17"
 
 

@@ -21,12 +21,12 @@ from PIL import Image
 from tests.factories import make_episode, make_episodes
 from tests.peers.made import drifting, with_pictures
 from zprl import durable
-from zprl.data import lerobot_files
 from zprl.data.episode import Episode
 from zprl.data.lerobot_names import observation_key, picture_feature, state_names
-from zprl.data.lerobot_pictures import LevelCounts
-from zprl.data.lerobot_writer import LeRobotWriter
 from zprl.data.readers.lerobot_keys import split_names
+from zprl.data.writers import lerobot_files
+from zprl.data.writers.lerobot import LeRobotWriter
+from zprl.data.writers.lerobot_images import LevelCounts
 from zprl.errors import DataError, EnvironmentProblem
 
 FRAMES = "data/chunk-000/file-000.parquet"
@@ -275,7 +275,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from tests.factories import make_episodes
-from zprl.data.lerobot_writer import LeRobotWriter
+from zprl.data.writers.lerobot import LeRobotWriter
 
 with LeRobotWriter(sys.argv[1], rate_hz=20, task="", robot="", overwrite=True) as writer:
     for episode in make_episodes(3):

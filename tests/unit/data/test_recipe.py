@@ -17,10 +17,10 @@ from zprl.data.findings import Finding
 from zprl.data.ingest import Ingested, read_all
 from zprl.data.readers.robomimic import RobomimicReader
 from zprl.data.recipe import Apply, cut, join, relabelled
-from zprl.data.robomimic_writer import RobomimicWriter
 from zprl.data.sources import Source, find_sources
 from zprl.data.store import EpisodeStore, fit_normalizer
-from zprl.data.validate import Limits
+from zprl.data.validation import Limits
+from zprl.data.writers.robomimic import RobomimicWriter
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from tests.factories import ENV_ARGS, make_episode, make_episodes, write_demo_fi
 from zprl import durable
 from zprl.data.episode import Episode
 from zprl.data.readers.robomimic import RobomimicReader
-from zprl.data.robomimic_writer import RobomimicWriter
+from zprl.data.writers.robomimic import RobomimicWriter
 from zprl.errors import DataError, EnvironmentProblem
 
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from zprl.evaluation import scenery
+from zprl.evaluation import scene_solids
 from zprl.evaluation.render import FAR, Box, Camera, Capsule, render, rotation_matrix
 
 RED = (0.9, 0.02, 0.02)
@@ -98,7 +98,7 @@ def test_a_shadow_falls_away_from_the_sun() -> None:
 
 def test_pictures_repeat_and_are_not_blank() -> None:
     poses = {"panda_link0": (0, 0, 0, 0, 0, 0, 1), "panda_hand": (0.5, 0, 0.4, 1, 0, 0, 0), "cube": (0.5, 0.1, 0.024, 0, 0, 0, 1)}
-    one, two = (render(scenery.solids(poses), width=96, height=72) for _ in range(2))
+    one, two = (render(scene_solids.solids(poses), width=96, height=72) for _ in range(2))
     assert np.array_equal(one, two)
     assert one.shape == (72, 96, 3)
     assert one.dtype == np.uint8
@@ -106,13 +106,13 @@ def test_pictures_repeat_and_are_not_blank() -> None:
 
 
 def test_the_cube_is_where_its_pose_says() -> None:
-    moved = [render(scenery.solids({"cube": (0.5, y, 0.024, 0, 0, 0, 1)}), width=96, height=72) for y in (-0.2, 0.2)]
+    moved = [render(scene_solids.solids({"cube": (0.5, y, 0.024, 0, 0, 0, 1)}), width=96, height=72) for y in (-0.2, 0.2)]
     columns = [np.nonzero(p[..., 0].astype(int) > 2 * p[..., 2].astype(int))[1].mean() for p in moved]
     assert columns[0] < columns[1]
 
 
 def test_unknown_bodies_have_pictures_too() -> None:
-    assert len(scenery.solids({"drawer": (0.5, 0, 0.3, 0, 0, 0, 1)})) == 1
+    assert len(scene_solids.solids({"drawer": (0.5, 0, 0.3, 0, 0, 0, 1)})) == 1
 
 
 def test_rotation_matrix_of_half_a_turn() -> None:

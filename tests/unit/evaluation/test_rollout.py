@@ -13,8 +13,8 @@ from tests.toy_world import ReachWorld, toy_policy
 from zprl import config, durable, seeding
 from zprl.envs.base import StepResult
 from zprl.errors import ConfigError, DataError, Interrupted
-from zprl.evaluation.judge import deliver, kept
 from zprl.evaluation.result import PER_EPISODE, SUMMARY, Evaluation
+from zprl.evaluation.resume_evaluation import deliver, kept
 from zprl.evaluation.rollout import FILM_EVERY, evaluate
 
 TASK = config.Task(name="toy/reach", episode_steps=24)

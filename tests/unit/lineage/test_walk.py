@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from zprl.data.origins import EpisodeOrigin, Origins, SourceOrigin
+from zprl.data.episode_sources import EpisodeOrigin, Origins, SourceOrigin
 from zprl.lineage.records import HERE, Records, Run, Version
-from zprl.lineage.view import show
+from zprl.lineage.tree_view import show
 from zprl.lineage.walk import Graph, Here, Node, back, forward, run_back
 
 

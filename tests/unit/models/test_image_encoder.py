@@ -18,8 +18,8 @@ from zprl.errors import DataError
 from zprl.models.bundle import load_policy, save_policy
 from zprl.models.image_encoder import CameraEncoder, ImageObsEncoder, ImageSpec, ResNet18, SpatialEmbeddings, crop, embedding_dim
 from zprl.models.policy import FlowPolicy, PolicySpec
-from zprl.rl.interfaces import LatentResidual
 from zprl.rl.replay import Replay
+from zprl.rl.steering_spaces import LatentResidual
 
 PUBLISHED = 11_176_512  # ResNet-18 without its classifier; group normalisation has as many weights as batch normalisation
 SMALL = {"channels": (16, 32), "features": 5, "spatial_blocks": 2}

@@ -10,7 +10,7 @@ import torch
 
 from zprl import durable
 from zprl.evaluation.result import Evaluation
-from zprl.report.sources import Sources
+from zprl.report.inputs import Sources
 
 EPISODES, FILMED, STEPS = 40, 6, 60
 BODIES = ("cube", "panda_hand")

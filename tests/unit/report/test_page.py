@@ -12,8 +12,8 @@ from PIL import Image
 from tests.unit.report import made
 from zprl import durable
 from zprl.errors import DataError
-from zprl.report import figures, film, page, style
-from zprl.report.sources import Sources
+from zprl.report import figures, page, style, video_strip
+from zprl.report.inputs import Sources
 
 FILES = {"film.png", "paths.png", "learning_curves.png", "residuals.png", "robot_learning.png", "pretraining.png"} | {
     "maps.png",
@@ -64,8 +64,8 @@ class Reader(HTMLParser):
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fill no pixels: for tests about which parts are there."""
     monkeypatch.setattr(style, "_png", lambda size, draw, theme: b"drawn")
-    monkeypatch.setattr(film, "WIDTH", 64)
-    monkeypatch.setattr(film, "HEIGHT", 48)
+    monkeypatch.setattr(video_strip, "WIDTH", 64)
+    monkeypatch.setattr(video_strip, "HEIGHT", 48)
 
 
 @pytest.fixture(scope="module")

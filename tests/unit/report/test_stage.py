@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipelines import report, stage
+from pipelines.stages import report, stage
 from tests.unit.report import made
 from zprl.report import page, style
 

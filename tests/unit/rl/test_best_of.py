@@ -12,7 +12,7 @@ from zprl import durable
 from zprl.config import Rl
 from zprl.errors import ConfigError
 from zprl.models.bundle import save_policy
-from zprl.rl import bundle
+from zprl.rl import steering_bundle
 from zprl.rl.best_of import choose, draws_of
 from zprl.rl.networks import EnsembleMLP
 from zprl.rl.sac import Actor
@@ -54,10 +54,10 @@ def test_it_learns_is_saved_and_acts_as_it_did(tmp_path: Path) -> None:
     acting = learner.acting()
     save_policy(tmp_path / "base", learner.policy, {})
     about = {"interface": learner.interface, "config": config, "base_digest": durable.digest(tmp_path / "base"), "provenance": {}}
-    bundle.save_steering(tmp_path / "s", learner.agent.actor, learner.agent.scale, critics=acting.critics, **about)
-    loaded = bundle.load_steered(tmp_path / "s", tmp_path / "base")
+    steering_bundle.save_steering(tmp_path / "s", learner.agent.actor, learner.agent.scale, critics=acting.critics, **about)
+    loaded = steering_bundle.load_steered(tmp_path / "s", tmp_path / "base")
     obs = make_env().reset(3)
     noise = learner.policy.draw_noise(8, torch.Generator().manual_seed(4))
     assert torch.equal(loaded.act(obs, noise), acting.act(obs, noise))
     with pytest.raises(ConfigError, match="best_of"):
-        bundle.save_steering(tmp_path / "t", learner.agent.actor, learner.agent.scale, **about)
+        steering_bundle.save_steering(tmp_path / "t", learner.agent.actor, learner.agent.scale, **about)

@@ -15,11 +15,11 @@ from tests.toy_world import ReachWorld, toy_policy
 from zprl import plugins
 from zprl.config import PolicyGradient, Rl
 from zprl.envs.chunk import ChunkEnv
-from zprl.rl import demos, scale
-from zprl.rl.interfaces import LatentResidual
+from zprl.rl import demo_transitions, residual_scale
 from zprl.rl.learner import Learner
 from zprl.rl.policy_gradient import PolicyGradientLearner
 from zprl.rl.sac import Batch, Sac
+from zprl.rl.steering_spaces import LatentResidual
 
 pytestmark = pytest.mark.gpu
 
@@ -74,8 +74,10 @@ def test_it_learns_there_and_resumes(name: str, device: str) -> None:
 def test_demonstrations_lie_there(tmp_path: Path, device: str) -> None:
     store = make_store(tmp_path / "store", 4, length=10)
     policy = toy_policy(store).to(device)
-    spread = scale.measure(policy, LatentResidual(), store, seed=0)
-    rows = demos.transitions(policy, LatentResidual(), store, scale=scale.propose(SAC, spread), step_discount=0.9, seed=0)
+    spread = residual_scale.measure(policy, LatentResidual(), store, seed=0)
+    rows = demo_transitions.transitions(
+        policy, LatentResidual(), store, scale=residual_scale.propose(SAC, spread), step_discount=0.9, seed=0
+    )
     assert {value.device.type for value in rows.data.values()} == {device}
     assert rows.data["inputs"].isfinite().all()
 

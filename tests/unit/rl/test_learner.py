@@ -11,11 +11,11 @@ from zprl.config import Rl
 from zprl.envs.chunk import ChunkEnv
 from zprl.models.image_encoder import ImageSpec, embedding_dim
 from zprl.models.policy import FlowPolicy
-from zprl.rl import bundle, demos, scale
-from zprl.rl.interfaces import LatentResidual
+from zprl.rl import demo_transitions, residual_scale, steering_bundle
 from zprl.rl.learner import Learner
 from zprl.rl.replay import Replay, join
-from zprl.rl.steered import SteeredPolicy
+from zprl.rl.steered_policy import SteeredPolicy
+from zprl.rl.steering_spaces import LatentResidual
 
 SIZE = {"num_envs": 8, "segments": 4, "chunk_steps_per_segment": 6, "warmup_chunks": 16}
 CONFIG = Rl(**SIZE, batch_size=32, hidden=(16, 16), residual_scale=0.5, updates_per_chunk=0.5)
@@ -185,14 +185,14 @@ def test_bundle_round_trip_and_wrong_base(tmp_path):
     save_policy(tmp_path / "base", learner.policy, {})
     digest = durable.digest(tmp_path / "base")
     options = {"interface": learner.interface, "config": CONFIG, "provenance": {}}
-    bundle.save_steering(tmp_path / "s", learner.agent.actor, learner.agent.scale, base_digest=digest, **options)
-    loaded = bundle.load_steered(tmp_path / "s", tmp_path / "base")
+    steering_bundle.save_steering(tmp_path / "s", learner.agent.actor, learner.agent.scale, base_digest=digest, **options)
+    loaded = steering_bundle.load_steered(tmp_path / "s", tmp_path / "base")
     obs, noise = make_env().reset(1), learner.policy.draw_noise(8, torch.Generator().manual_seed(1))
     expected = SteeredPolicy(learner.policy, learner.interface, learner.agent.actor, learner.agent.scale).act(obs, noise)
     assert torch.equal(loaded.act(obs, noise), expected)
-    bundle.save_steering(tmp_path / "t", learner.agent.actor, learner.agent.scale, base_digest="0" * 64, **options)
+    steering_bundle.save_steering(tmp_path / "t", learner.agent.actor, learner.agent.scale, base_digest="0" * 64, **options)
     with pytest.raises(DataError, match="another base policy"):
-        bundle.load_steered(tmp_path / "t", tmp_path / "base")
+        steering_bundle.load_steered(tmp_path / "t", tmp_path / "base")
 
 
 def test_a_steered_policy_keeps_the_noise_it_learnt_with(tmp_path):
@@ -203,8 +203,8 @@ def test_a_steered_policy_keeps_the_noise_it_learnt_with(tmp_path):
     save_policy(tmp_path / "base", learner.policy, {})
     config, digest = CONFIG.model_copy(update={"noise_scale": 0.5}), durable.digest(tmp_path / "base")
     options = {"interface": learner.interface, "config": config, "base_digest": digest, "provenance": {}}
-    bundle.save_steering(tmp_path / "s", learner.agent.actor, learner.agent.scale, **options)
-    loaded = bundle.load_steered(tmp_path / "s", tmp_path / "base")
+    steering_bundle.save_steering(tmp_path / "s", learner.agent.actor, learner.agent.scale, **options)
+    loaded = steering_bundle.load_steered(tmp_path / "s", tmp_path / "base")
     obs, noise = make_env().reset(1), learner.policy.draw_noise(8, torch.Generator().manual_seed(1))
     plain = SteeredPolicy(learner.policy, learner.interface, learner.agent.actor, learner.agent.scale)
     assert torch.equal(loaded.act(obs, noise), plain.act(obs, 0.5 * noise))
@@ -222,14 +222,14 @@ def test_replay_ring_overwrites_the_oldest():
 
 
 def test_residual_scale_follows_the_ratio_rule():
-    spread = scale.Spread(anchor_rms=torch.tensor([1.0, 2.0]), posterior_std=torch.tensor([0.1, 0.3]))
+    spread = residual_scale.Spread(anchor_rms=torch.tensor([1.0, 2.0]), posterior_std=torch.tensor([0.1, 0.3]))
     for units in ("absolute", "anchor_rms", "posterior_std"):
-        proposed = scale.propose(Rl(residual_units=units, residual_ratio=0.1), spread)
+        proposed = residual_scale.propose(Rl(residual_units=units, residual_ratio=0.1), spread)
         rms = (proposed / 3**0.5).square().mean().sqrt()  # RMS of scale * U(-1, 1)
         torch.testing.assert_close(rms, 0.1 * torch.tensor(2.5).sqrt())
-    fixed = scale.propose(Rl(residual_units="posterior_std", residual_scale=2.0), spread)
+    fixed = residual_scale.propose(Rl(residual_units="posterior_std", residual_scale=2.0), spread)
     torch.testing.assert_close(fixed, torch.tensor([0.2, 0.6]))
-    noise = scale.propose(Rl(), scale.Spread(anchor_rms=torch.zeros(2), posterior_std=None))
+    noise = residual_scale.propose(Rl(), residual_scale.Spread(anchor_rms=torch.zeros(2), posterior_std=None))
     torch.testing.assert_close(noise, torch.full((2,), 1.5))
 
 
@@ -238,7 +238,7 @@ def test_demo_transitions_by_hand(tmp_path):
 
     store = make_store(tmp_path / "store", 4, length=10)  # lengths 10, 11, 12, 13; the last one fails
     policy = toy_policy(store)
-    rows = demos.transitions(policy, LatentResidual(), store, scale=torch.ones(2), step_discount=0.9, seed=0)
+    rows = demo_transitions.transitions(policy, LatentResidual(), store, scale=torch.ones(2), step_discount=0.9, seed=0)
     assert len(rows) == 3 + 3 + 3 + 4
     reward, discount = rows.data["reward"], rows.data["discount"]
     torch.testing.assert_close(reward[:3], torch.tensor([0.0, 0.0, 0.9**1]))  # starts 0, 4, 8; ends in frame 9
@@ -259,7 +259,7 @@ def test_a_demos_residual_is_sought_through_the_generator():
     policy, rows = toy_policy(), 3
     anchor = torch.tensor([[0.5, 1.0], [-0.5, 1.0], [0.0, 1.0]])
     wanted = torch.tensor([1.2, -1.4, 9.0])[:, None].expand(rows, 4)
-    found = demos.fit(
+    found = demo_transitions.fit(
         policy, Doubled(), torch.zeros(rows, 6), anchor, wanted, scale=torch.tensor([0.5, 0.5]), generator=torch.Generator().manual_seed(0)
     )
     torch.testing.assert_close(found, torch.tensor([[0.2, 0.0], [-0.4, 0.0], [1.0, 0.0]]), atol=0.02, rtol=0)
@@ -273,7 +273,7 @@ def test_fitted_demos_come_nearer_to_what_was_shown(tmp_path, name):
     policy, interface = toy_policy(store), plugins.load("interfaces", name)()
     width = {"latent": 2, "noise": 4 * policy.num_features, "embedding": 6}[name]
     how = {"scale": torch.full((width,), 4.0), "step_discount": 0.9, "seed": 0}
-    zero, fitted, again = (demos.transitions(policy, interface, store, fitted=each, **how).data for each in (False, True, True))
+    zero, fitted, again = (demo_transitions.transitions(policy, interface, store, fitted=each, **how).data for each in (False, True, True))
     assert all(torch.equal(fitted[key], again[key]) for key in fitted)
     assert all(torch.equal(zero[key], fitted[key]) for key in ("reward", "discount")), "a demo's outcome is its own"
     error = []

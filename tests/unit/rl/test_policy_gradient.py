@@ -15,7 +15,7 @@ from zprl.config import PolicyGradient
 from zprl.envs.chunk import ChunkEnv
 from zprl.errors import DataError
 from zprl.models.bundle import save_policy
-from zprl.rl import bundle
+from zprl.rl import steering_bundle
 from zprl.rl.policy_gradient import Chain, PolicyGradientLearner, advantages
 
 SIZE = {"num_envs": 8, "segments": 3, "chunk_steps_per_segment": 6}
@@ -170,11 +170,11 @@ def test_a_saved_generator_acts_as_it_did(tmp_path: Path) -> None:
     it.run_segment(make_env)
     save_policy(tmp_path / "base", it.policy, {})
     digest = durable.digest(tmp_path / "base")
-    bundle.save_generator(tmp_path / "g", it.acting(), config=it.config, base_digest=digest, provenance={})
-    loaded = bundle.load_steered(tmp_path / "g", tmp_path / "base")
+    steering_bundle.save_generator(tmp_path / "g", it.acting(), config=it.config, base_digest=digest, provenance={})
+    loaded = steering_bundle.load_steered(tmp_path / "g", tmp_path / "base")
     obs = make_env().reset(1)
     noise = it.policy.draw_noise(8, torch.Generator().manual_seed(1))
     assert torch.equal(loaded.act(obs, noise), it.acting().act(obs, noise))
     save_policy(tmp_path / "base", it.policy, {"changed": True})
     with pytest.raises(DataError, match="another base policy"):
-        bundle.load_steered(tmp_path / "g", tmp_path / "base")
+        steering_bundle.load_steered(tmp_path / "g", tmp_path / "base")

@@ -57,7 +57,7 @@ def test_everything_promised_unconnected() -> None:
 
 
 def test_driver_is_imported_without_its_client() -> None:
-    code = "import sys, zprl.robot.franka, zprl.robot.twin; sys.exit(any(m in sys.modules for m in ('franky', 'mujoco', 'torch', 'zmq')))"
+    code = "import sys, zprl.robot.franka, zprl.robot_sim; sys.exit(any(m in sys.modules for m in ('franky', 'mujoco', 'torch', 'zmq')))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -12,8 +12,8 @@ from scipy.spatial.transform import Rotation
 from zprl.errors import ConfigError
 from zprl.robot import rotation
 from zprl.robot.base import GRIPPER, POSE, Mode, Robot, RobotError, StopLevel
-from zprl.robot.twin_xarm import rpy
 from zprl.robot.xarm import STEP_M, STEP_RAD, _Walker, from_rpy, make, step_towards
+from zprl.robot_sim.xarm_server import rpy
 
 DOWN = (1.0, 0.0, 0.0, 0.0)
 

@@ -11,14 +11,15 @@ from starlette.testclient import TestClient
 
 from tests import console_scene
 from zprl.errors import DataError
+from zprl.recordings.phases import PhaseKind
 from zprl.session import clock
-from zprl.session.console import app as console_app
-from zprl.session.console.access import Access, Secrets
-from zprl.session.console.app import Press, Presses, make_app
-from zprl.session.console.state import ConsoleState, EpisodeRow, Snapshot, running_success
-from zprl.session.console.streams import Streams
+from zprl.session.events import Input, Label, State
 from zprl.session.inputs import Moment, OperatorInput
-from zprl.session.signals import Input, Label, PhaseKind, State
+from zprl.session.processes.console import app as console_app
+from zprl.session.processes.console.access import Access, Secrets
+from zprl.session.processes.console.app import Press, Presses, make_app
+from zprl.session.processes.console.snapshot import ConsoleState, EpisodeRow, Snapshot, running_success
+from zprl.session.processes.console.streams import Streams
 
 BASE = "http://127.0.0.1:8000"
 JPEG = b"\xff\xd8\xff\xe0 picture"

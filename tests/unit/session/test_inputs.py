@@ -13,9 +13,9 @@ import pytest
 from pydantic import ValidationError
 
 from zprl.errors import EnvironmentProblem
-from zprl.session import inputs, signals
+from zprl.session import events, inputs
+from zprl.session.events import Input
 from zprl.session.inputs import PEDALS, Moment, OperatorInput, Pedal, open_device, press
-from zprl.session.signals import Input
 
 MOMENT = Moment(episode=8, label_episode=7)
 WAIT_S = 20
@@ -64,7 +64,7 @@ def test_inputs_are_judged(changes: dict) -> None:
 
 def test_an_input_as_the_state_machine_takes_it() -> None:
     found = OperatorInput(kind="failure", episode=3, nonce="n1", source="pedal")
-    assert found.as_event() == signals.OperatorInput(Input.FAILURE, "n1", "pedal", 3)
+    assert found.as_event() == events.OperatorInput(Input.FAILURE, "n1", "pedal", 3)
     assert OperatorInput.model_validate_json(found.model_dump_json()) == found
 
 

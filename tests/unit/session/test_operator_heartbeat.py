@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from zprl.session.bus import Message
-from zprl.session.driver import Driver
+from zprl.session.processes.driver import Driver
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from zprl.errors import EnvironmentProblem
 from zprl.robot.base import Pose
 from zprl.robot.limits import ArmLimits
-from zprl.session.signals import Input
+from zprl.session.events import Input
 from zprl.session.spacemouse import REST, Feel, Intervention, InterventionCommand, MouseState, SpaceMouse, decode, find
 
 WAIT_S = 20

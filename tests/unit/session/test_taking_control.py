@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from zprl.robot.base import Health, Mode, StopLevel
-from zprl.session import clock, driver
+from zprl.session import clock
 from zprl.session.bus import Message
-from zprl.session.driver import CALM_S, Driver
+from zprl.session.processes import driver
+from zprl.session.processes.driver import CALM_S, Driver
 
 DIGESTS = {"task": "t", "limits": "l"}
 ESTOP = Message("console", "input", {"kind": "estop"})

@@ -15,9 +15,9 @@ import numpy as np
 
 from zprl import durable
 from zprl.data.episode import Episode
+from zprl.data.episode_buffer import PARTS
 from zprl.data.findings import Finding
 from zprl.data.readers import stored
-from zprl.data.spool import PARTS
 from zprl.errors import EnvironmentProblem
 
 SOURCE, SCRATCH = 0, 1

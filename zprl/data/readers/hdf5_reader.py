@@ -17,7 +17,7 @@ from zprl.data.episode import Episode
 from zprl.data.findings import Finding
 from zprl.data.readers.handed import items
 from zprl.data.readers.hdf5_guard import RefusedError, check_dataset, member
-from zprl.data.readers.probe import BASE_S, PROBE
+from zprl.data.readers.sandbox import BASE_S, PROBE
 from zprl.data.readers.stored import source, view
 
 Node = h5py.Group | h5py.Dataset
@@ -57,7 +57,7 @@ class Hdf5Reader(ABC):
     def picture_sizes(self, path: Path) -> dict[str, tuple[int, int]]:
         """Height and width of the pictures of the first recording, by key; empty where none can be told."""
         try:
-            found = PROBE.call("zprl.data.readers.cameras:hdf5_picture_sizes", limit_s=BASE_S, path=str(path.absolute()))
+            found = PROBE.call("zprl.data.readers.hdf5_cameras:hdf5_picture_sizes", limit_s=BASE_S, path=str(path.absolute()))
         except RefusedError:  # what is wrong is said by `read`
             return {}
         return {key: (height, width) for key, (height, width) in found.items()}
@@ -76,7 +76,7 @@ class Hdf5Reader(ABC):
         yield from items(PROBE.read_as(self, path), path)
 
     def read_here(self, path: Path) -> Iterator[Episode | Finding]:
-        """Read in this very process, which damaged bytes may hang or end: for the child of :mod:`zprl.data.readers.probe`."""
+        """Read in this very process, which damaged bytes may hang or end: for the child of :mod:`zprl.data.readers.sandbox`."""
         try:
             file = h5py.File(path, "r")
         except Exception as error:  # h5py turns damaged bytes into almost any exception type

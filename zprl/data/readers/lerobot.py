@@ -3,7 +3,7 @@
 A source is the dataset's folder.  What is read as what:
 
 - The feature ``observation.<key>`` is the key ``<key>``.  Where the names of ``observation.state`` are all ``<key>.<index>``, it is taken
-  apart into these keys (:mod:`zprl.data.lerobot_writer` joins them so).
+  apart into these keys (:mod:`zprl.data.writers.lerobot` joins them so).
 - Pictures, videos too, are read when ``obs_keys`` names them: ``observation.images.<key>`` is the key ``<key>`` (or ``images.<key>``).
 - ``action``, ``next.reward`` and ``next.done`` are actions, rewards and dones.
 - Success is what the episode's row in ``meta/episodes`` says (``success``), else whether ``next.success`` is ever set, else whether

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from zprl.data.episode import Episode
-from zprl.data.readers.columns import exact, numbers, stills
+from zprl.data.readers.arrow_columns import exact, numbers, stills
 from zprl.data.readers.hdf5_guard import MAX_BYTES, RefusedError
 from zprl.data.readers.lerobot_keys import ACTION, DONE, INDEX, REWARD, SUCCESS, TIME, Parts, camera_of
 from zprl.data.readers.lerobot_meta import INFO, EpisodeRow, Info, inside

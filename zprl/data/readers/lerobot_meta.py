@@ -1,7 +1,7 @@
 """What a LeRobot dataset says of itself (``meta/``): features, where each episode lies, tasks; formats v2.1 and v3.0.
 
 Everything is checked before it is used: versions, sizes, names, and that every path a template or a link makes stays in the folder.
-Lists of episodes and tasks, which may have any length, are read in the child of :mod:`zprl.data.readers.probe`; rows alone come back.
+Lists of episodes and tasks, which may have any length, are read in the child of :mod:`zprl.data.readers.sandbox`; rows alone come back.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 from zprl import durable
 from zprl.data.episode import QUALITIES
-from zprl.data.readers import probe
+from zprl.data.readers import sandbox
 from zprl.data.readers.hdf5_guard import RefusedError, safe_name
 from zprl.data.readers.parquet_guard import footer_names, read_here
 from zprl.errors import DataError
@@ -153,7 +153,7 @@ def read_episodes(info: Info, cameras: Sequence[str] = ()) -> tuple[list[Episode
         RefusedError: D01, D02, D05, D16, D17 or D18.
     """
     asked = {"root": str(info.root.absolute()), "cameras": list(cameras)}
-    found, labelled = probe.PROBE.call(f"{__name__}:list_episodes", limit_s=probe.BASE_S, **asked)
+    found, labelled = sandbox.PROBE.call(f"{__name__}:list_episodes", limit_s=sandbox.BASE_S, **asked)
     return [EpisodeRow(*row, {name: (file, start) for name, file, start in videos}) for *row, videos in found], labelled
 
 
@@ -179,7 +179,7 @@ def list_episodes(root: str, cameras: Sequence[str]) -> tuple[list[list[Any]], b
 def read_tasks(info: Info, most: int = 3) -> list[str]:
     """The first sentences that say what was to be done; an error where they cannot be read."""
     asked = {"root": str(info.root.absolute()), "most": most}
-    return [str(task) for task in probe.PROBE.call(f"{__name__}:list_tasks", limit_s=probe.BASE_S, **asked)]
+    return [str(task) for task in sandbox.PROBE.call(f"{__name__}:list_tasks", limit_s=sandbox.BASE_S, **asked)]
 
 
 def list_tasks(root: str, most: int) -> list[str]:

@@ -4,7 +4,7 @@ What Minari does otherwise is put right at the door:
 
 - Its observations have one frame more than there are actions: the last is left out.
 - Keys of nested observations are joined by dots (``achieved_goal.kettle``).  A flat vector is the key ``observation``, or sorted under
-  robomimic's names where the environment is known (:mod:`zprl.data.benchmarks`); ``metadata.json`` beside the file says which it is.
+  robomimic's names where the environment is known (:mod:`zprl.data.benchmark_layouts`); ``metadata.json`` beside the file says which it is.
 - Success of a step is ``infos/success`` or ``infos/is_success``, else a sparse reward's upper value (1 of 0 and 1, 0 of -1 and 0).
 - An episode here ends with its first success, so what was recorded after it is left out, and the reward is 1 there and 0 before: benchmarks
   go on recording, with rewards of any shape.
@@ -21,7 +21,7 @@ import h5py
 import numpy as np
 
 from zprl import durable
-from zprl.data.benchmarks import layout
+from zprl.data.benchmark_layouts import layout
 from zprl.data.episode import Episode
 from zprl.data.findings import Finding
 from zprl.data.readers.hdf5_guard import RefusedError, attribute, check_dataset, group, member, member_names

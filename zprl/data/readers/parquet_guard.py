@@ -1,7 +1,7 @@
 """Looks at a stranger's Parquet file before it is read: its footer against limits, then all of it once in a child process.
 
 A footer of a few hundred bytes may declare 2^60 rows, and Arrow, which is C++, may abort or take all memory on damaged bytes.
-The footer's numbers are compared with limits and with the file's size; then the child of :mod:`zprl.data.readers.probe` reads
+The footer's numbers are compared with limits and with the file's size; then the child of :mod:`zprl.data.readers.sandbox` reads
 every batch.  Only what it survives is read here, in batches, so that memory does not depend on the size of a row group.
 """
 
@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zprl.data.readers import probe
+from zprl.data.readers import sandbox
 from zprl.data.readers.hdf5_guard import MAX_BYTES, RefusedError
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def column_names(path: Path) -> list[str]:
     Raises:
         RefusedError: as :func:`check_footer`, or the reader in the child does not end well.
     """
-    return list(probe.PROBE.call(f"{__name__}:footer_names", limit_s=probe.BASE_S, path=str(path)))
+    return list(sandbox.PROBE.call(f"{__name__}:footer_names", limit_s=sandbox.BASE_S, path=str(path)))
 
 
 def read_batches(path: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
@@ -59,8 +59,8 @@ def read_batches(path: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]
     Raises:
         RefusedError: D01, D02 or D17.
     """
-    limit_s = min(MAX_S, probe.BASE_S + round(probe.S_PER_BYTE * path.stat().st_size))
-    probe.PROBE.call(f"{__name__}:first_look", limit_s=limit_s, path=str(path), columns=list(columns))
+    limit_s = min(MAX_S, sandbox.BASE_S + round(sandbox.S_PER_BYTE * path.stat().st_size))
+    sandbox.PROBE.call(f"{__name__}:first_look", limit_s=limit_s, path=str(path), columns=list(columns))
     yield from read_here(path, columns)
 
 

@@ -18,11 +18,11 @@ import numpy as np
 
 from zprl.data.episode import QUALITIES, Episode
 from zprl.data.findings import Finding
-from zprl.data.readers.doubts import ABSOLUTE, doubt
 from zprl.data.readers.env_args import EnvArgs, env_args
 from zprl.data.readers.hdf5_guard import RefusedError, attribute, check_dataset, group, member, member_names, safe_name
 from zprl.data.readers.hdf5_reader import Hdf5Reader, natural, numbers, pictures
-from zprl.data.robomimic_writer import FORMAT_VERSION
+from zprl.data.readers.plausibility import ABSOLUTE, doubt
+from zprl.data.writers.robomimic import FORMAT_VERSION
 
 MAX_MASK = 1_000_000
 

@@ -1,7 +1,7 @@
 """The frames of one episode out of a video file, decoded by FFmpeg (through PyAV) in a child process.
 
 Decoders are large C libraries and videos come from strangers, so that FFmpeg never sees them in this process: the child of
-:mod:`zprl.data.readers.probe`, with its limits of time and memory, writes raw frames into a file without a name.  The container must be
+:mod:`zprl.data.readers.sandbox`, with its limits of time and memory, writes raw frames into a file without a name.  The container must be
 MP4: left to guess, FFmpeg would also follow playlists to other files and hosts.
 """
 
@@ -13,8 +13,8 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from zprl import durable
-from zprl.data.readers import probe
-from zprl.data.readers.columns import MAX_PIXELS
+from zprl.data.readers import sandbox
+from zprl.data.readers.arrow_columns import MAX_PIXELS
 from zprl.data.readers.hdf5_guard import MAX_BYTES, RefusedError
 
 CODECS = ("h264", "hevc", "av1", "libdav1d", "vp9", "mpeg4")
@@ -36,10 +36,10 @@ def read_frames(path: Path, *, start_s: float, rate_hz: float, frames: int) -> n
     Raises:
         RefusedError: D01 (damaged), D03 (frames are missing), D05 (another codec, changing size), D17 (too large).
     """
-    limit_s = min(MAX_S, probe.BASE_S + round(S_PER_FRAME * frames))
+    limit_s = min(MAX_S, sandbox.BASE_S + round(S_PER_FRAME * frames))
     with durable.scratch() as file:
         asked = {"path": str(path.absolute()), "start_s": start_s, "rate_hz": rate_hz, "frames": frames}
-        height, width = probe.PROBE.call(f"{__name__}:decode", limit_s=limit_s, file=file, **asked)
+        height, width = sandbox.PROBE.call(f"{__name__}:decode", limit_s=limit_s, file=file, **asked)
         file.seek(0)
         return np.fromfile(file, np.uint8).reshape(frames, height, width, 3)
 

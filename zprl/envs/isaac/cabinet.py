@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 
 from zprl.envs import rotation
-from zprl.envs.isaac.operator import ARRIVED, OperatorSettings, ScriptedOperator, Skill
 from zprl.envs.isaac.scenario import Scenario, move
+from zprl.envs.isaac.scripted_expert import ARRIVED, OperatorSettings, ScriptedOperator, Skill
 from zprl.envs.isaac.usd import cabinet
 from zprl.envs.isaac.world import IsaacWorld
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
-from zprl.envs.isaac.operator import ARRIVED, ScriptedOperator
 from zprl.envs.isaac.scenario import Scenario, local_pose, move
+from zprl.envs.isaac.scripted_expert import ARRIVED, ScriptedOperator
 from zprl.envs.isaac.world import ROBOT_DIMS, IsaacWorld
 
 if TYPE_CHECKING:

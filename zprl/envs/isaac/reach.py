@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 
 from zprl.envs import rotation
-from zprl.envs.isaac.operator import OperatorSettings, ScriptedOperator, Skill
 from zprl.envs.isaac.scenario import Scenario
+from zprl.envs.isaac.scripted_expert import OperatorSettings, ScriptedOperator, Skill
 from zprl.envs.isaac.world import IsaacWorld
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from zprl.envs.isaac.usd import panda
 from zprl.envs.isaac.usd.table import CUBE_EDGE
 
 if TYPE_CHECKING:
-    from zprl.envs.isaac.operator import ScriptedOperator
+    from zprl.envs.isaac.scripted_expert import ScriptedOperator
 
 
 class Scenario:

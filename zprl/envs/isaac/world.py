@@ -25,8 +25,8 @@ from zprl.errors import EnvironmentProblem
 if TYPE_CHECKING:
     from zprl.config import Task
     from zprl.envs.base import Obs
-    from zprl.envs.isaac.operator import ScriptedOperator
     from zprl.envs.isaac.scenario import Scenario
+    from zprl.envs.isaac.scripted_expert import ScriptedOperator
 
 CONTROL_HZ = 50.0
 ROBOT_DIMS = {"robot0_eef_pos": 3, "robot0_eef_quat": 4, "robot0_gripper_qpos": 2, "robot0_gripper_command": 1}
@@ -178,7 +178,7 @@ class IsaacWorld:
         return poses | self._terms.scenario.poses(self._env)
 
     def operator(self, seed: int, settings: Mapping[str, Any]) -> ScriptedOperator:
-        """A scripted operator for one episode of every environment; see :mod:`zprl.envs.isaac.operator`."""
+        """A scripted operator for one episode of every environment; see :mod:`zprl.envs.isaac.scripted_expert`."""
         kind = self._terms.scenario.operator
         return kind(self.spec.num_envs, seed, kind.settings_of(settings))
 

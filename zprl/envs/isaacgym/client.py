@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import torch
 
-from zprl import children, durable, seeding
+from zprl import child_processes, durable, seeding
 from zprl.envs import rotation
 from zprl.envs.base import StepResult, TaskSpec, check_action
 from zprl.envs.isaacgym import worker as wire
@@ -98,8 +98,8 @@ def interpreter() -> str:
 
 def _variables(python: str) -> dict[str, str]:
     """Environment of the worker: Preview 4 is linked against the library of its Python, which conda keeps beside it."""
-    left_out = {"PYTHONHOME", "VIRTUAL_ENV", *children.SAFE_PATH}  # it knows no safe path
-    found = {key: value for key, value in children.environment().items() if key not in left_out}
+    left_out = {"PYTHONHOME", "VIRTUAL_ENV", *child_processes.SAFE_PATH}  # it knows no safe path
+    found = {key: value for key, value in child_processes.environment().items() if key not in left_out}
     library = str(Path(python).resolve().parent.parent / "lib")
     found["LD_LIBRARY_PATH"] = os.pathsep.join(filter(None, (library, found.get("LD_LIBRARY_PATH"))))
     return found

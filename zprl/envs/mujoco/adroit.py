@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import mujoco
 import numpy as np
 
-from zprl.data.benchmarks import adroit
+from zprl.data.benchmark_layouts import adroit
 from zprl.envs.mujoco.processes import spread
 from zprl.envs.mujoco.world import Worlds
 from zprl.errors import ConfigError

@@ -23,7 +23,7 @@ from zprl.errors import ConfigError
 
 if TYPE_CHECKING:
     from zprl.config import Task
-    from zprl.envs.mujoco.expert import Expert
+    from zprl.envs.mujoco.metaworld_expert import Expert
 
 OBS_DIMS = {"robot0_eef_pos": 3, "robot0_gripper_qpos": 1, "object": 14, "goal": 3}
 LAYOUT = {"robot0_eef_pos": slice(0, 3), "robot0_gripper_qpos": slice(3, 4), "object": slice(4, 18), "goal": slice(36, 39)}
@@ -132,10 +132,10 @@ class MetaWorlds(Worlds):
         self._name = name
 
     def operator(self, seed: int, settings: Mapping[str, Any]) -> Expert:
-        """A scripted operator for one episode of every world; see :mod:`zprl.envs.mujoco.expert`."""
+        """A scripted operator for one episode of every world; see :mod:`zprl.envs.mujoco.metaworld_expert`."""
         from metaworld.policies import ENV_POLICY_MAP
 
-        from zprl.envs.mujoco.expert import Expert, ExpertSettings
+        from zprl.envs.mujoco.metaworld_expert import Expert, ExpertSettings
 
         expert = ENV_POLICY_MAP[self._name]()
 

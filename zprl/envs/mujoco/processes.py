@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self
 import numpy as np
 import torch
 
-from zprl import children, durable, errors
+from zprl import child_processes, durable, errors
 from zprl.envs.base import StepResult, TaskSpec, check_action
 from zprl.errors import ConfigError, EnvironmentProblem
 
@@ -229,12 +229,12 @@ class _Worker:
         self._name = f"the process of worlds {first} to {first + count - 1}"
         self._words = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the process lives
         self._process = subprocess.Popen(
-            children.python("-m", "zprl.envs.mujoco.worker"),
+            child_processes.python("-m", "zprl.envs.mujoco.worker"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._words,
             pass_fds=(memory,),
-            env=children.environment(OMP_NUM_THREADS="1"),  # the processes are the threads
+            env=child_processes.environment(OMP_NUM_THREADS="1"),  # the processes are the threads
             start_new_session=True,  # a Ctrl-C is for the parent, which may want to come to a resume point first
         )
         self.tell(order)

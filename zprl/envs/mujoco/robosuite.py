@@ -34,7 +34,7 @@ from zprl.errors import ConfigError
 
 if TYPE_CHECKING:
     from zprl.config import Task
-    from zprl.envs.mujoco.waypoints import Operator, Script, Seen
+    from zprl.envs.mujoco.robosuite_expert import Operator, Script, Seen
 
 # It warns of robots, controllers and private settings that nothing here asks for.
 logging.getLogger("robosuite_logs").addFilter(lambda record: record.levelno >= logging.ERROR)
@@ -61,7 +61,7 @@ def make(task: Task, *, num_envs: int, device: str = "cpu") -> Worlds:
     Raises:
         ConfigError: no such task.
     """
-    from zprl.envs.mujoco.waypoints import SCRIPTS
+    from zprl.envs.mujoco.robosuite_expert import SCRIPTS
 
     name = task.name.split("/", 1)[1]
     base = name.removesuffix(ABSOLUTE)
@@ -238,7 +238,7 @@ class RobosuiteWorld:
 
 
 class OperatedWorlds(Worlds):
-    """N worlds of a task for which there is a script, see :mod:`zprl.envs.mujoco.waypoints`."""
+    """N worlds of a task for which there is a script, see :mod:`zprl.envs.mujoco.robosuite_expert`."""
 
     worlds: list[RobosuiteWorld]
 
@@ -255,8 +255,8 @@ class OperatedWorlds(Worlds):
         self._script = script
 
     def operator(self, seed: int, settings: Mapping[str, Any]) -> Operator:
-        """A scripted operator for one episode of every world; see :mod:`zprl.envs.mujoco.waypoints`."""
-        from zprl.envs.mujoco.expert import ExpertSettings
-        from zprl.envs.mujoco.waypoints import Operator
+        """A scripted operator for one episode of every world; see :mod:`zprl.envs.mujoco.robosuite_expert`."""
+        from zprl.envs.mujoco.metaworld_expert import ExpertSettings
+        from zprl.envs.mujoco.robosuite_expert import Operator
 
         return Operator(self._script, self.worlds, seed, ExpertSettings.model_validate(dict(settings)))

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TextIO
 
-from zprl.parent import die_with_parent
+from zprl.parent_death import die_with_parent
 
 if TYPE_CHECKING:
     import numpy as np

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from zprl.config import Task
     from zprl.envs.base import Obs
-    from zprl.envs.mujoco.pictures import Photographer
+    from zprl.envs.mujoco.camera_images import Photographer
 
     Frame = Mapping[str, np.ndarray]
 
@@ -80,7 +80,7 @@ class Worlds:
         first = self.worlds[0]
         self._photographer: Photographer | None = None
         if task.cameras:
-            from zprl.envs.mujoco.pictures import Photographer
+            from zprl.envs.mujoco.camera_images import Photographer
 
             model, _ = first.physics()
             self._photographer = Photographer(model, task.cameras, task.image_size, getattr(first, "hidden_groups", ()))

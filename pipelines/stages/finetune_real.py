@@ -1,0 +1,95 @@
+"""Stage ``finetune_real``: the learner, replayed over what a session recorded.
+
+The stage moves no robot.  It checks every byte of the session, folds the learner over its labels in the order in which they were given,
+and so arrives at the bundle that ran on the robot; where it does not (another machine's arithmetic), it says so.
+"""
+
+from __future__ import annotations
+
+import csv
+import sys
+from pathlib import Path
+
+import torch
+from rich.progress import Progress
+
+from pipelines.stages.finetune_sim import as_csv
+from pipelines.stages.stage import EVALUATION, METRICS, PLOTS, SESSION, STEERING, Stage, main
+from zprl import durable, provenance
+from zprl.errors import DataError
+from zprl.evaluation import session_metrics
+from zprl.recordings.store import SessionStore
+from zprl.recordings.verify import verify
+from zprl.rl import session_replay
+from zprl.rl.session_learner import BASE
+from zprl.rl.session_learner import STEERING as LEARNED
+from zprl.rl.steering_bundle import save_steering
+
+NAME = "real"
+RIVALS = Path("docs/results/robot_sessions.csv")
+
+
+def finetune_real(stage: Stage) -> None:
+    """Verify, replay, judge; write bundle, curve, evaluations and ``metrics/real.json``."""
+    torch.set_num_threads(1)  # the session's learner had one thread; another number sums in another order
+    broken = verify(SESSION)
+    if broken:
+        raise DataError(f"the session is damaged: {broken[0]}", remedy="`dvc checkout session.dvc` restores it")
+    store = SessionStore.open(SESSION)
+    header = store.header
+    with Progress(transient=True, disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task("replaying the learner", total=len(store.labels.in_order()))
+        learner, digests = session_replay.fold(store, tick=lambda: bar.advance(task))
+    differing = session_replay.differing(store, digests)
+    same = not differing
+    stage.say(
+        f"{len(learner.episodes)} labelled training episodes, {learner.updates.done:,} updates: "
+        + ("the very weights that acted on the robot" if same else f"other weights than acted on the robot, from version {differing[0]} on")
+    )
+    save_steering(
+        STEERING / NAME,
+        learner.agent.actor,
+        learner.scale,
+        interface=learner.interface,
+        config=learner.rl,
+        base_digest=durable.digest(SESSION / "start" / BASE),
+        provenance={
+            "task": header.task,
+            "session": header.id,
+            "seed": header.seed,
+            "episodes": len(learner.episodes),
+            "updates": learner.updates.done,
+            "same_as_on_robot": same,
+            "versions": provenance.versions(),
+        },
+    )
+    if learner.curve:
+        durable.write_text(PLOTS / "finetune_real.csv", as_csv(learner.curve))
+    before, after = session_metrics.evaluation(store, "evaluate_before"), session_metrics.evaluation(store, "evaluate_after")
+    for found in (before, after):
+        found.save(EVALUATION / found.policy)
+    metrics = session_metrics.metrics(store, before, after) | {"same_as_on_robot": same, "action_residual_jerk_rms": rival_jerk()}
+    durable.write_json(METRICS / "real.json", metrics)
+    for row in learner.curve:
+        stage.tracker.log(int(row["episodes"]), **{k: v for k, v in row.items() if k != "episodes"})
+    stage.tracker.log(0, **{k: float(v) for k, v in metrics.items() if isinstance(v, (int, float)) and not isinstance(v, bool)})
+    stage.tracker.log_dir(STEERING / NAME, "steering")
+    stage.made(STEERING / NAME)
+    # The session's digest does not tell what it began with.
+    begun = [SESSION / "start" / name for name in (BASE, LEARNED) if (SESSION / "start" / name).is_dir()]
+    stage.tracker.tag(**{f"zprl.input.{path.as_posix()}": durable.digest(path) for path in begun})
+    stage.say(
+        f"success {before.summary()['success_rate']:.3f} before, {after.summary()['success_rate']:.3f} after "
+        f"({before.episodes} and {after.episodes} episodes)"
+    )
+
+
+def rival_jerk() -> float | None:
+    """Jerk of the action residual after sessions of its own [m/s^3], as ``benchmarks/robot_sessions.py`` measured it; ``None``: never."""
+    with open(RIVALS, newline="") as file:
+        found = [float(row["jerk_rms"]) for row in csv.DictReader(file) if row["interface"] == "action"]
+    return sum(found) / len(found) if found else None
+
+
+if __name__ == "__main__":
+    main("finetune_real", finetune_real, sections=(), inputs=(SESSION, RIVALS))

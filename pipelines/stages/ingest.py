@@ -1,0 +1,59 @@
+"""Stage ``ingest``: demo files to checked episodes, normaliser and data report.  Draws no random numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pipelines.stages.stage import ARTIFACTS, EPISODES, METRICS, Stage, main
+from zprl import durable
+from zprl.data.conventions import convert
+from zprl.data.episode_sources import SOURCES, Recorder
+from zprl.data.ingest import choose, read_all, require
+from zprl.data.inspection import report
+from zprl.data.recipe import Apply
+from zprl.data.sources import find_sources
+from zprl.data.store import EpisodeStore, fit_normalizer
+from zprl.data.validation import Limits
+from zprl.errors import DataError
+
+DATA = Path("data")
+DATA_REPORT = ARTIFACTS / "data_report"
+
+
+def ingest(stage: Stage) -> None:
+    """Read, check, store, report; bad demos stay where they are and are listed in the report."""
+    params = stage.params.ingest
+    conversion = None if params.conventions is None else convert(params.conventions, params.obs_keys)
+    obs_keys = params.obs_keys if conversion is None else conversion.inputs
+    sources = find_sources(DATA, reader=params.reader, obs_keys=obs_keys, actions=params.actions)
+    if not sources:
+        raise DataError(f"there are no demonstrations in {DATA}/", remedy="fetch them with `dvc pull`, or record some")
+    limits = Limits(min_length=stage.params.policy.obs_steps + stage.params.policy.chunk_steps)
+    recorder = Recorder()
+    changes = [*([] if conversion is None else [conversion]), *([] if params.recipe is None else [Apply(params.recipe)])]
+    around = recorder.around(changes)
+    result = read_all(sources, limits=limits, changes=around, folder=stage.run_dir.path)
+    used = choose(result.good, exclude_failures=params.exclude_failures, max_episodes=params.max_episodes)
+    # First where it survives a failure: DVC keeps no outputs of a failed stage.
+    kept = stage.run_dir.path / DATA_REPORT.name
+    summary = report.write(kept, result, used)
+    stage.tracker.log_dir(kept, DATA_REPORT.name)
+    numbers = {key: float(value) for key, value in summary.items() if isinstance(value, int | float)}
+    stage.tracker.log(0, **numbers)
+    require(result, used, max_bad_fraction=params.max_bad_fraction, report=(kept / "report.html").as_posix())
+
+    EpisodeStore.write(EPISODES, used, fit_normalizer(used), weights=params.recipe.weights if params.recipe else None)
+    report.write(DATA_REPORT, result, used)
+    recorder.write(DATA_REPORT / SOURCES, used)
+    stage.tracker.log_file(DATA_REPORT / SOURCES, DATA_REPORT.name)
+    stage.made(EPISODES)
+    durable.write_json(METRICS / "ingest.json", summary)
+    stage.say(
+        f"{summary['episodes']} episodes, {summary['frames']} frames, success {summary['success_share']:.0%}, "
+        f"{summary['bad']} in quarantine; see {DATA_REPORT / 'report.html'}"
+    )
+
+
+if __name__ == "__main__":
+    # A missing folder is for the stage to explain: its remedy is `dvc pull`.
+    main("ingest", ingest, sections=("ingest", "policy"), inputs=(DATA,) if DATA.is_dir() else ())

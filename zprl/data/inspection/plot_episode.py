@@ -1,0 +1,79 @@
+"""Plots of single episodes over time: every state and every action, one column per episode, as PNG bytes."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib import style
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from zprl.data.episode import Episode, is_image
+from zprl.data.inspection.dataset_plots import FAILURE, SUCCESS
+
+ROWS = 16
+"""Observations drawn: more make a picture that no screen shows; what is left out is said in it."""
+LEGEND = 12
+"""Dimensions with a line in the legend."""
+
+
+def plot(episodes: Sequence[Episode]) -> bytes:
+    """Actions and states of these episodes over time, in seconds where the rate is known, else in frames.
+
+    Args:
+        episodes: One to about six; a column each.
+
+    Raises:
+        ValueError: there are none.
+    """
+    if not episodes:
+        raise ValueError("no episode to plot")
+    keys = list(dict.fromkeys(key for episode in episodes for key, value in episode.obs.items() if not is_image(value)))
+    names = ["actions", *keys[:ROWS]]
+    # after_reset: no matplotlibrc, of this user or of the working folder, changes the image.
+    with style.context({"axes.spines.top": False, "axes.spines.right": False, "font.size": 8}, after_reset=True):
+        figure = Figure(figsize=(1.5 + 4.2 * len(episodes), 0.8 + 1.7 * len(names)), layout="constrained")
+        grid = figure.subplots(len(names), len(episodes), squeeze=False, sharey="row", sharex="col")
+        for column, episode in enumerate(episodes):
+            for row, name in enumerate(names):
+                _lines(grid[row, column], episode, name)
+            _label(grid[0, column], episode)
+            grid[-1, column].set_xlabel("time, s" if episode.rate_hz else "frame")
+        for row, name in enumerate(names):
+            # Names come from strangers' files: a $ would start a formula, and a broken formula raises.
+            grid[row, 0].set_ylabel(_short(name), parse_math=False)
+            if grid[row, -1].get_lines():
+                grid[row, -1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=6, labelspacing=0.2)
+        if len(keys) > ROWS:
+            figure.supxlabel(f"{len(keys) - ROWS} more observations are not drawn", fontsize=7)
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def title(episode: Episode) -> str:
+    """Name, success and quality in one line."""
+    grade = "" if episode.quality == "unknown" else f", {episode.quality}"
+    return f"{episode.name}: {'success' if episode.success else 'failure'}{grade}"
+
+
+def _label(axes: Axes, episode: Episode) -> None:
+    axes.set_title(_short(title(episode), 60), parse_math=False, color=SUCCESS if episode.success else FAILURE)
+
+
+def _lines(axes: Axes, episode: Episode, name: str) -> None:
+    values = episode.actions if name == "actions" else episode.obs.get(name)
+    axes.grid(alpha=0.3)
+    if values is None:
+        axes.text(0.5, 0.5, "not recorded", ha="center", va="center", transform=axes.transAxes)
+        return
+    time = np.arange(len(values)) / (episode.rate_hz or 1.0)
+    for dimension in range(values.shape[1]):
+        label = str(dimension) if dimension < LEGEND else "_"  # matplotlib leaves these out of the legend
+        axes.plot(time, values[:, dimension], lw=1, label=label, drawstyle="steps-post" if name == "actions" else "default")
+
+
+def _short(text: str, most: int = 24) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}…"

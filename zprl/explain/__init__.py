@@ -1,1 +1,0 @@
-"""What steering does, drawn from what the pipeline keeps anyway: demonstrations, base policy, steering bundle."""

@@ -1,0 +1,168 @@
+"""What the operator said of each episode: an append-only journal, one JSON object a line.
+
+A line is never changed.  A correction is a later line that names the one it supersedes; the order of the lines is the order in which the
+learner takes them in.  Each line holds a check over itself and the line before it, so that a changed, lost or moved line is noticed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from zprl import durable
+from zprl.errors import DataError
+from zprl.recordings.append_file import Appender
+
+MAX_BYTES = 8 * 2**20
+"""Longest journal: 50,000 labels."""
+MAX_LINE = 8192
+"""Of one label, in bytes: source and nonce have at most 200 letters each."""
+CHECK_DIGITS = 16
+
+
+class Label(BaseModel):
+    """One line of the journal."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    seq: int = Field(ge=1, description="Number of the line, from 1.")
+    episode: int = Field(ge=1)
+    label: Literal["success", "failure", "discard"]
+    source: str = Field(max_length=200, description="Who said it: keyboard, console, time-out.")
+    nonce: str = Field(min_length=1, max_length=200, description="The same nonce twice is one input.")
+    author: str | None = Field(None, max_length=60, description="Who gave it; lines of programs, and older ones, have no such key.")
+    supersedes: int | None = Field(None, ge=1, description="The line that this one corrects.")
+
+
+class LabelJournal:
+    """The journal of a session.  Readers see new lines as they are written; the one writer appends.
+
+    Args:
+        path: The file; it may be missing.
+        write: Be the writer: cut off what a killed writer left of a line.
+
+    Raises:
+        DataError: a whole line is damaged.
+    """
+
+    def __init__(self, path: Path, *, write: bool = False) -> None:
+        self.path = path
+        self._lines: list[Label] = []
+        self._end, self._check = 0, ""
+        self._appender: Appender | None = None
+        self._read()
+        if write:
+            self._appender = Appender(path)
+            self._mend()
+
+    def in_order(self) -> list[Label]:
+        """All lines, in the order in which they were given."""
+        self._read()
+        return list(self._lines)
+
+    def current(self) -> dict[int, str]:
+        """Episode to its label as it stands now."""
+        return {line.episode: line.label for line in self.in_order()}
+
+    def of_nonce(self, nonce: str) -> Label | None:
+        """The line that an input has become."""
+        return next((line for line in self.in_order() if line.nonce == nonce), None)
+
+    def append(self, episode: int, label: str, *, source: str, nonce: str, author: str | None = None) -> Label:
+        """Append a label and wait until it is on the disk; the same nonce twice gives the first line again.
+
+        Raises:
+            DataError: not a label.
+            EnvironmentProblem: the disk is full or broken; nothing was appended.
+        """
+        if self._appender is None:
+            raise RuntimeError("this journal was opened for reading")
+        known = self.of_nonce(nonce)
+        if known is not None:
+            return known
+        before = [line.seq for line in self._lines if line.episode == episode]
+        fields = {"seq": len(self._lines) + 1, "episode": episode, "label": label, "source": source, "nonce": nonce, "author": author}
+        try:
+            line = Label.model_validate({**fields, "supersedes": before[-1] if before else None})
+        except ValidationError as error:
+            raise DataError(f"not a label: {fields}", remedy="labels are success, failure and discard") from error
+        text, check = _encode(line, self._check)
+        self._appender.append(text, sync=True)
+        self._take(line, check, len(text))
+        return line
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if self._appender is not None:
+            self._appender.close()
+
+    @property
+    def torn(self) -> bool:
+        """Whether the file ends in a part of a line: a killed writer's, never acknowledged to anybody."""
+        self._read()
+        return self.path.exists() and self.path.stat().st_size > self._end
+
+    # -- reading -------------------------------------------------------------------------------------------------------
+
+    def _read(self) -> None:
+        """Take in the lines that are new since the last time."""
+        tail = self._tail()
+        for raw in tail[: tail.rfind(b"\n") + 1].splitlines(keepends=True):
+            line, check = self._decode(raw)
+            self._take(line, check, len(raw))
+
+    def _tail(self) -> bytes:
+        try:
+            with open(self.path, "rb") as file:
+                if file.seek(0, 2) > MAX_BYTES:
+                    raise DataError(f"{self.path} is no label journal: {file.tell()} bytes", remedy="restore it from a copy")
+                file.seek(self._end)
+                return file.read()
+        except FileNotFoundError:
+            return b""
+
+    def _decode(self, raw: bytes) -> tuple[Label, str]:
+        number = len(self._lines) + 1
+        try:
+            fields = durable.parse_json(raw, "it", limit=MAX_LINE)
+            check = fields.pop("check")
+            line = Label.model_validate(fields)
+            text, wanted = _encode(line, self._check)
+            fits = line.seq == number and (line.supersedes is None or line.supersedes < number)
+            if text != raw or check != wanted or not fits:
+                raise ValueError("its check does not fit")
+        except (DataError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise DataError(
+                f"{self.path}, line {number} is damaged: {str(error).splitlines()[0]}",
+                remedy="restore the file from a copy (`dvc checkout`)",
+            ) from error
+        return line, check
+
+    def _take(self, line: Label, check: str, size: int) -> None:
+        self._lines.append(line)
+        self._check = check
+        self._end += size
+
+    def _mend(self) -> None:
+        """Finish or cut off a torn last line: a whole line that lacks nothing but its end is kept."""
+        tail = self._tail()
+        if not tail:
+            return
+        try:
+            line, check = self._decode(tail + b"\n")
+        except DataError:
+            self._appender.cut(self._end)
+            return
+        self._appender.append(b"\n", sync=True)
+        self._take(line, check, len(tail) + 1)
+
+
+def _encode(line: Label, check_before: str) -> tuple[bytes, str]:
+    fields = line.model_dump(exclude={"author"} if line.author is None else None)
+    text = json.dumps(fields, sort_keys=True)
+    check = hashlib.sha256(f"{check_before}{text}".encode()).hexdigest()[:CHECK_DIGITS]
+    return (json.dumps(fields | {"check": check}, sort_keys=True) + "\n").encode(), check

@@ -1,0 +1,107 @@
+"""Is a session whole?  Every byte that the replay or a judgement reads is covered by a digest.
+
+``session.json`` and each ``episode.json`` hold a digest of themselves and of the files beside them, the label journal a check in each line.
+Not covered, because nothing reads it as data: ``mcap/`` (made again from the episodes) and unfinished ``*.partial`` files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from zprl import durable
+from zprl.errors import ZprlError
+from zprl.recordings import conditions
+from zprl.recordings.conditions import TIGHTENED
+from zprl.recordings.episode import CHUNKS, FACTS, FRAMES, RecordedEpisode
+from zprl.recordings.labels import LabelJournal
+from zprl.recordings.store import COMMITTED, EPISODES, HEADER, LABELS, LIMITS, SESSION_INPUTS, read_header
+
+
+@dataclass(frozen=True)
+class Damage:
+    """One thing that is wrong; its text is a sentence.
+
+    Attributes:
+        where: Path within the session.
+        message: What is wrong.
+    """
+
+    where: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.message}"
+
+
+def verify(path: Path | str) -> list[Damage]:
+    """Read everything and name what is damaged; an empty list when all is well.  Changes nothing on the disk."""
+    path = Path(path)
+    try:
+        _, digests = read_header(path)
+    except ZprlError as error:
+        return [Damage(HEADER, error.message)]
+    found = [Damage(name, "was changed after the session began") for name in SESSION_INPUTS if _digest(path / name) != digests[name]]
+    limits = {digests[LIMITS]}
+    try:
+        limits |= set(conditions.load(path).history)
+    except ZprlError as error:
+        found += [Damage(TIGHTENED, error.message)] if (path / TIGHTENED).exists() else []
+    numbers: set[int] = set()
+    for folder in _folders(path / EPISODES):
+        try:
+            numbers.add(_episode(folder, limits))
+        except ZprlError as error:
+            found.append(Damage(f"{EPISODES}/{folder.name}", error.message))
+            if COMMITTED.fullmatch(folder.name):
+                numbers.add(int(folder.name))  # it is there, though damaged: its labels are not to blame
+    return found + list(_labels(path / LABELS, numbers))
+
+
+def _folders(path: Path) -> list[Path]:
+    entries = path.iterdir() if path.is_dir() else ()
+    return sorted(p for p in entries if not p.name.endswith(durable.PARTIAL))
+
+
+def _episode(folder: Path, limits: set[str]) -> int:
+    """Read all of an episode; returns its number.
+
+    Args:
+        folder: Of the episode.
+        limits: Digests of the limits that were ever in force.
+    """
+    if not folder.is_dir():
+        raise ZprlError("is no episode")
+    episode = RecordedEpisode(folder)
+    _ = episode.frames
+    strange = {p.name for p in folder.iterdir()} - {FACTS, FRAMES, CHUNKS}
+    if strange:
+        raise ZprlError(f"holds {', '.join(sorted(strange))}, which nobody recorded")
+    if episode.facts.limits_digest not in limits:
+        raise ZprlError("was recorded under other limits than the session's")
+    return episode.number
+
+
+def _labels(path: Path, numbers: set[int]) -> Iterator[Damage]:
+    if not path.is_file():
+        yield Damage(LABELS, "is missing")
+        return
+    try:
+        journal = LabelJournal(path)
+        lines, torn = journal.in_order(), journal.torn
+    except ZprlError as error:
+        yield Damage(LABELS, error.message)
+        return
+    if torn:
+        yield Damage(LABELS, "ends in a part of a line; opening the session for writing cuts it off")
+    for line in lines:
+        if line.episode not in numbers:
+            yield Damage(LABELS, f"line {line.seq} is about episode {line.episode}, which is not there")
+
+
+def _digest(path: Path) -> str | None:
+    try:
+        return durable.digest(path)
+    except (ZprlError, OSError):
+        return None

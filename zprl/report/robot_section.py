@@ -1,0 +1,73 @@
+"""The page's part about the session with the robot: before and after, the gate, the learning curve."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from zprl.report import tables
+from zprl.report.figures import mark
+from zprl.report.inputs import ROBOT_AFTER, ROBOT_BEFORE, Sources
+from zprl.report.style import Picture, Theme, picture
+
+COLUMNS = ("episodes", "success_rate", "chunk_steps", "updates")
+LABELS = {ROBOT_BEFORE: "as it left simulation", ROBOT_AFTER: "after the session"}
+
+
+def part(sources: Sources) -> dict[str, Any]:
+    """Rows, sentence and the gate's decision."""
+    found = {name: sources.evaluation(name) for name in LABELS}
+    pair = tables.compare(found[ROBOT_BEFORE], found[ROBOT_AFTER])
+    curve = sources.curve("finetune_real.csv", *COLUMNS)
+    decision = sources.document("promotion_real.json", "accept", "reasons")
+    rows = []
+    for name, evaluation in found.items():
+        numbers = evaluation.summary()
+        rows.append(
+            {
+                "label": LABELS[name],
+                "rate": tables.percent(numbers["success_rate"]),
+                "interval": tables.interval(numbers["ci_low"], numbers["ci_high"]),
+                "count": f"{sum(evaluation.success)} of {evaluation.episodes}",
+                "length": tables.number(numbers["episode_length"], 0),
+                "jerk": tables.number(numbers["jerk_rms"], 0),
+                "variation": tables.number(numbers["total_variation"], 2, scale=1000),
+            }
+        )
+    sentence = (
+        f"{int(curve['episodes'][-1])} labelled training episodes, {int(curve['chunk_steps'][-1]):,} decisions, "
+        f"{int(curve['updates'][-1]):,} updates. "
+        f"On the same starts the policy now succeeds in {tables.count(pair.only_second)} where it failed before, and fails in "
+        f"{tables.count(pair.only_first)} where it succeeded (exact McNemar test: {tables.p_text(pair.p_value)})."
+    )
+    return {
+        "task": found[ROBOT_AFTER].task,
+        "rows": rows,
+        "sentence": sentence,
+        "accept": decision["accept"] is True,
+        "reasons": [str(reason) for reason in decision["reasons"]],
+    }
+
+
+def learning(sources: Sources) -> Picture:
+    """Success of the last labelled training episodes, with what the evaluations found before and after."""
+    curve = sources.curve("finetune_real.csv", *COLUMNS)
+    before, after = sources.evaluation(ROBOT_BEFORE), sources.evaluation(ROBOT_AFTER)
+
+    def draw(figure: Figure, theme: Theme) -> None:
+        axes = figure.subplots()
+        colour = theme.policies["latent"]
+        axes.plot(curve["episodes"], curve["success_rate"], color=colour, label="training, last 40 episodes")
+        mark(axes, 0, before, theme.policies["base"], "evaluation before")
+        mark(axes, curve["episodes"][-1], after, colour, "evaluation after")
+        axes.set(ylim=(-0.02, 1.03), xlabel="labelled training episodes", ylabel="success")
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        figure.legend(loc="outside lower left", ncols=3, fontsize=8.5)
+
+    caption = (
+        "Line: mean of the last 40 labelled training episodes, in which the learner explores. Dots: deterministic evaluation on the "
+        "same starts before and after, with 95 % Wilson intervals."
+    )
+    return picture("robot_learning", "Learning on the robot", caption, size=(9.4, 3.2), draw=draw)

@@ -1,0 +1,124 @@
+"""Embeddings and action chunks of the demonstrations' own states, as the base policy and as a steered one make them.
+
+The paper's finding is that steering mostly changes *which state gets which known action*.  Known is what the base policy does
+anywhere on the demonstrations; how far a point departs from that is measured in the distances the known points have among each
+other (:func:`departure`, ours).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from zprl import seeding
+from zprl.data.store import EpisodeStore
+from zprl.errors import DataError
+from zprl.models.policy import FlowPolicy
+from zprl.rl.demo_transitions import embed_frames
+from zprl.rl.steered_policy import SteeredPolicy
+from zprl.rl.steering_spaces import ActionResidual, EmbeddingResidual, Interface, LatentResidual
+
+FRAMES = 1500
+"""Frames that are drawn from the demonstrations."""
+RATIOS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
+"""Sizes of a random residual, as RMS over the anchor's RMS."""
+SPACES: dict[str, Interface] = {"latent": LatentResidual(), "embedding": EmbeddingResidual(), "action": ActionResidual()}
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Frames of the demonstrations.
+
+    Attributes:
+        embedding: (N, D).
+        noise: Flow noise (N, T, F), one draw per frame for all who act on it.
+    """
+
+    embedding: Tensor
+    noise: Tensor
+
+
+@torch.no_grad()
+def draw(policy: FlowPolicy, store: EpisodeStore, *, seed: int, count: int = FRAMES) -> Frames:
+    """Draw frames without replacement; all of them where there are fewer than ``count``.
+
+    Raises:
+        DataError: fewer than three.
+    """
+    total = len(store.actions)
+    if total < 3:
+        raise DataError(f"{total} frames of demonstrations are too few to compare", remedy="ingest more demonstrations")
+    generator = seeding.torch_generator(seed, "explain-frames")
+    rows = torch.randperm(total, generator=generator)[:count]
+    noise = policy.draw_noise(len(rows), generator).to(policy.grid_features.device)
+    return Frames(embed_frames(policy, store, rows[:, None].expand(-1, policy.spec.policy.obs_steps)), noise)
+
+
+@torch.no_grad()
+def conditions(policy: FlowPolicy, frames: Frames, steered: SteeredPolicy | None = None) -> Tensor:
+    """What conditions the generator (N, D): the decoded latent, moved where ``steered`` moves it."""
+    mean, _ = policy.posterior(frames.embedding)
+    if steered is None:
+        return policy.decode(mean)
+    residual = steered.actor.mean(torch.cat([frames.embedding, mean], -1))
+    return policy.decode(torch.addcmul(mean, steered.scale, residual))
+
+
+@torch.no_grad()
+def chunks(policy: FlowPolicy, frames: Frames, condition: Tensor) -> Tensor:
+    """The executed part of the normalised action sequence (N, C * F)."""
+    return policy.generate(condition, frames.noise)[:, policy.executed_slice].flatten(1)
+
+
+def departure(points: Tensor, known: Tensor) -> float:
+    """Median distance of ``points`` (N, d) to the nearest of ``known`` (M, d), over what that median is among the known themselves.
+
+    1: as near to known points as those are to each other.  Infinite where all known points are one.
+    """
+    among = torch.cdist(known, known).fill_diagonal_(torch.inf).amin(1).median()
+    return float(torch.cdist(points, known).amin(1).median() / among)
+
+
+@torch.no_grad()
+def sweep(policy: FlowPolicy, frames: Frames, *, seed: int) -> list[dict[str, float | str]]:
+    """Random residuals of growing size in each space: how large the moved point becomes, and how far what comes of it departs.
+
+    Residuals are uniform, with an RMS of ``ratio`` times the anchor's.
+
+    Returns:
+        Rows of ``space``, ``ratio``, ``rms`` (of the moved point over the anchor's) and ``action_departure``; where the space conditions
+        the generator also ``condition_departure``.
+    """
+    found: list[dict[str, float | str]] = []
+    for name, space in SPACES.items():
+        anchor = space.anchor(policy, frames.embedding, frames.noise)
+        known = space.sequence(policy, frames.embedding, anchor, frames.noise)[:, policy.executed_slice].flatten(1)
+        rms = anchor.square().mean().sqrt()
+        generator = seeding.torch_generator(seed, f"explain-residual-{name}")
+        direction = (2 * torch.rand(anchor.shape, generator=generator) - 1).to(anchor.device) * 3**0.5  # RMS 1
+        for ratio in RATIOS:
+            point = anchor + ratio * rms * direction
+            moved = space.sequence(policy, frames.embedding, point, frames.noise)[:, policy.executed_slice].flatten(1)
+            row: dict[str, float | str] = {
+                "space": name,
+                "ratio": ratio,
+                "rms": float(point.square().mean().sqrt() / rms),
+                "action_departure": departure(moved, known),
+            }
+            if name == "latent":
+                row["condition_departure"] = departure(policy.decode(point), policy.decode(anchor))
+            elif name == "embedding":
+                row["condition_departure"] = departure(point, anchor)
+            found.append(row)
+    return found
+
+
+def flatten(points: Tensor, *, seed: int) -> Tensor:
+    """A map (N, 2) of points (N, d) by UMAP (arXiv 1802.03426): neighbours stay neighbours, distances mean little."""
+    import umap  # compiles for seconds
+
+    # With a seed umap works on one thread and says so; fewer points than neighbours it would refuse.
+    made = umap.UMAP(n_neighbors=min(15, len(points) - 1), random_state=seed % 2**31, n_jobs=1, init="pca")
+    return torch.from_numpy(made.fit_transform(points.cpu().numpy())).float()

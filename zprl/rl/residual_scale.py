@@ -1,0 +1,60 @@
+"""How large may the residual be?  Proposed from the demonstrations, always logged."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from zprl import seeding
+from zprl.config import Rl
+from zprl.data.store import EpisodeStore
+from zprl.models.policy import FlowPolicy
+from zprl.rl.demo_transitions import embed_frames
+from zprl.rl.steering_spaces import Interface
+
+UNIFORM_RMS = 3**-0.5  # RMS of a residual uniform on [-1, 1]
+SAMPLE = 4096
+
+
+@dataclass(frozen=True)
+class Spread:
+    """RMS (R,) of the anchor on demonstrations, and the posterior's mean standard deviation (R,) where the anchor is the latent."""
+
+    anchor_rms: Tensor
+    posterior_std: Tensor | None
+
+
+@torch.no_grad()
+def measure(policy: FlowPolicy, interface: Interface, store: EpisodeStore, *, seed: int) -> Spread:
+    """Measure an interface's space on frames drawn from the demonstrations."""
+    generator = seeding.torch_generator(seed, "spread")
+    rows = torch.randint(len(store.actions), (min(SAMPLE, len(store.actions)),), generator=generator)
+    device = policy.grid_features.device
+    noise = policy.draw_noise(len(rows), generator).to(device)
+    embedding = embed_frames(policy, store, rows[:, None].expand(-1, policy.spec.policy.obs_steps))
+    anchor = interface.anchor(policy, embedding, noise)
+    std = policy.posterior(embedding)[1].exp().mean(0) if interface.name == "latent" else None
+    return Spread(anchor.square().mean(0).sqrt().cpu(), None if std is None else std.cpu())
+
+
+def propose(config: Rl, spread: Spread) -> Tensor:
+    """Residual scale (R,) per dimension.
+
+    With ``residual_scale: auto``, lambda is chosen so that a residual uniform on [-1, 1] has
+    RMS(lambda unit dz) = residual_ratio * RMS(anchor), the rule of the official README (with ratio 0.1).  An anchor that is
+    zero by definition (flow noise) has no such ratio: there lambda is 1.5 (DSRL).
+    """
+    if config.residual_units == "posterior_std" and spread.posterior_std is not None:
+        unit = spread.posterior_std
+    elif config.residual_units == "anchor_rms":
+        unit = spread.anchor_rms
+    else:
+        unit = torch.ones_like(spread.anchor_rms)
+    if config.residual_scale != "auto":
+        return unit * config.residual_scale
+    rms = spread.anchor_rms.square().mean().sqrt()
+    if rms == 0:
+        return unit * 1.5
+    return unit * (config.residual_ratio * rms / (UNIFORM_RMS * unit.square().mean().sqrt()))

@@ -1,0 +1,203 @@
+"""The learner of a session: a fold over the labels, in the order in which they were given.
+
+``fold(state, label) -> state`` is a pure function of the recorded episode, the label and the seed: it adds the episode's
+transitions and does the updates they pay for.  The process beside the robot and the pipeline's replay run this same fold, so
+what the pipeline makes is, bit for bit, what acted.  A label that corrects an earlier one changes that episode's reward from
+there on and pays for no new updates.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zprl import durable, plugins, seeding
+from zprl.config import Real, Rl
+from zprl.errors import DataError
+from zprl.models.bundle import load_policy, read_bundle
+from zprl.models.policy import FlowPolicy
+from zprl.recordings.transitions import EpisodeTransitions
+from zprl.rl import learner_checkpoint, steering_bundle
+from zprl.rl.replay import Replay
+from zprl.rl.sac import Sac
+from zprl.rl.steering_spaces import Interface
+from zprl.rl.updates import Updates
+
+BASE, STEERING, DEMOS = "base", "steering", "demos.safetensors"
+"""Names in a session's ``start`` folder, beside those of :mod:`zprl.rl.learner_checkpoint`."""
+CAPACITY = 200_000
+RECENT = 40
+"""Success is reported over so many labelled training episodes (official code)."""
+
+Row = dict[str, float]
+
+
+class SessionLearner:
+    """See the module.
+
+    Args:
+        folder: The session's ``start`` folder.
+        config: The ``finetune_real`` section the session was started with.
+        seed: The session's seed.
+    """
+
+    def __init__(self, folder: Path | str, config: Real, *, seed: int) -> None:
+        folder = Path(folder)
+        self.folder, self.config, self.seed = folder, config, seed
+        document, tensors = read_bundle(folder / STEERING, steering_bundle.KIND)
+        learnt = Rl.model_validate(document["config"])
+        self.policy: FlowPolicy = load_policy(folder / BASE, noise_scale=learnt.noise_scale)
+        self.interface: Interface = plugins.load("interfaces", str(document["interface"]))()
+        self.rl = agent_config(learnt, config)
+        self.scale = tensors["scale"]
+        self.dim = len(self.scale)
+        self.state_dim = self.policy.spec.policy.embedding_dim + self.dim
+        self.agent = Sac(self.state_dim, self.scale, self.rl, seeding.torch_generator(seed, "agent-init"))
+        self._take_over()
+        self.replay = Replay(CAPACITY, self.state_dim, self.dim)
+        others = []
+        for name, share in ((learner_checkpoint.REPLAY, config.sim_fraction), (DEMOS, config.demo_fraction)):
+            if share:
+                others.append((learner_checkpoint.load_replay(folder / name, self.state_dim, self.dim), share))
+        self.updates = Updates(self.agent, self.rl, seed=seed, main=self.replay, others=others)
+        self.chunk_discount = config.step_discount**self.policy.spec.policy.chunk_steps
+        self.published = -1
+        """Version of the weights told of last."""
+        self.labels = 0  # lines of the journal taken in
+        self.episodes: dict[int, tuple[int, int, bool]] = {}  # number: row of the last chunk (-1: none kept), its steps, success
+        self.paid = 0.0  # updates paid for by chunks, a fraction carried on
+        self.curve: list[Row] = []
+
+    def _take_over(self) -> None:
+        if self.config.start in ("fresh", "base"):
+            return
+        fresh_actor = self.agent.actor.net.flat.clone()
+        learner_checkpoint.load_agent(self.folder, self.agent)
+        if self.config.start == "critics":
+            self.agent.actor.net.flat.copy_(fresh_actor)
+            self.agent.actor_adam.first.zero_()
+            self.agent.actor_adam.second.zero_()
+            self.agent.actor_adam.steps = 0
+
+    @property
+    def version(self) -> int:
+        """The weights' version: how many labels they know."""
+        return self.labels
+
+    def consume(
+        self, lived: EpisodeTransitions | None, number: int, success: bool, *, learn: bool = True, tick: Callable[[], None] = lambda: None
+    ) -> None:
+        """Take in the next label of the journal.
+
+        Args:
+            lived: The episode's decisions, or ``None`` where the label corrects one taken in before, or is of an evaluation.
+            number: The labelled episode.
+            success: Its label.
+            learn: False only adds the rows: for going on from a checkpoint made later.
+            tick: Called after each update (heartbeats).
+        """
+        self.labels += 1
+        if number in self.episodes:
+            self._correct(number, success)
+            return
+        if lived is None:
+            return
+        count = self._add(lived, success)
+        losses: Row = {}
+        if learn and len(self.replay):
+            self.paid += count * self.config.updates_per_chunk
+            due, self.paid = int(self.paid), self.paid % 1.0
+            trains_actor = len(self.episodes) > self.config.critic_episodes
+            for i in range(due):
+                reports = self.updates.step(actor=trains_actor)
+                if i >= due - self.rl.actor_period:
+                    for report in reports:
+                        losses |= report()
+                tick()
+            self.curve.append(self._row(losses))
+
+    def _add(self, lived: EpisodeTransitions, success: bool) -> int:
+        """Append the episode's transitions; returns how many."""
+        self._check(lived)
+        states = torch.cat([torch.cat([lived.embedding, lived.anchor], -1), torch.cat([lived.final_embedding, lived.final_anchor])[None]])
+        keep = ~lived.intervened
+        last = len(lived.steps) - 1
+        reward = torch.zeros(len(lived.steps))
+        discount = torch.full((len(lived.steps),), self.chunk_discount)
+        reward[last] = self._reward(int(lived.steps[last]), success)
+        discount[last] = 0.0  # nothing follows an episode's end, a time-out's neither (official code)
+        self.replay.add(
+            state=states[:-1][keep], point=lived.point[keep], reward=reward[keep], discount=discount[keep], next_state=states[1:][keep]
+        )
+        row = self.replay.added - 1 if bool(keep[last]) else -1
+        self.episodes[lived.number] = (row, int(lived.steps[last]), success)
+        return int(keep.sum())
+
+    def _reward(self, steps: int, success: bool) -> float:
+        """Chunk reward of an episode's last chunk: 1 at its last step, discounted within the chunk (official code)."""
+        return self.config.step_discount ** max(steps - 1, 0) if success else 0.0
+
+    def _correct(self, number: int, success: bool) -> None:
+        row, steps, _ = self.episodes[number]
+        self.episodes[number] = (row, steps, success)
+        if row >= self.replay.added - self.replay.capacity and row >= 0:
+            self.replay.data["reward"][row % self.replay.capacity] = self._reward(steps, success)
+
+    def _check(self, lived: EpisodeTransitions) -> None:
+        m, d, r = len(lived.steps), self.state_dim - self.dim, self.dim
+        wanted = {
+            "embedding": (m, d), "anchor": (m, r), "point": (m, r), "intervened": (m,), "final_embedding": (d,), "final_anchor": (r,),
+        }  # fmt: skip
+        wrong = [name for name, shape in wanted.items() if tuple(getattr(lived, name).shape) != shape]
+        if wrong or m == 0:
+            raise DataError(
+                f"episode {lived.number}: {', '.join(wrong) or 'no decision'} does not fit the policy",
+                remedy="`zprl session verify` finds what is damaged",
+            )
+
+    def _row(self, losses: Row) -> Row:
+        recent = [ok for _, _, ok in self.episodes.values()][-RECENT:]
+        return {
+            "episodes": len(self.episodes),
+            "chunk_steps": self.replay.added,
+            "updates": self.updates.done,
+            "version": self.version,
+            "success_rate": sum(recent) / len(recent),
+            **{name: losses.get(name, 0.0) for name in ("q_mean", "critic_loss", "actor_loss", "alpha", "entropy")},
+        }
+
+    # -- checkpoints: the agent alone; rows are read again from the episodes ---------------------------------------------
+
+    def save(self, path: Path | str) -> None:
+        """Write a checkpoint."""
+        facts: dict[str, Any] = {"labels": self.labels, "updates": self.updates.done, "paid": self.paid, "curve": self.curve}
+
+        def fill(folder: Path) -> None:
+            durable.write_json(folder / "facts.json", facts)
+            durable.write_tensors(folder / learner_checkpoint.AGENT, self.agent.state())
+
+        durable.write_dir(path, fill)
+
+    def restore(self, path: Path | str) -> None:
+        """Continue from :meth:`save`, after the same labels were consumed with ``learn=False``."""
+        facts = durable.read_json(Path(path) / "facts.json")
+        if facts["labels"] != self.labels:
+            raise DataError(f"{path} knows {facts['labels']} labels, {self.labels} were read", remedy="delete it; the session learns anew")
+        learner_checkpoint.load_agent(path, self.agent)
+        self.updates.done, self.paid, self.curve = facts["updates"], facts["paid"], facts["curve"]
+
+
+def agent_config(simulation: Rl, config: Real) -> Rl:
+    """The agent's configuration on the robot: the networks of simulation, the learning rates and periods of the session."""
+    names = ("batch_size", "actor_learning_rate", "critic_learning_rate", "actor_period", "step_discount", "demo_fraction")
+    return simulation.model_copy(update={name: getattr(config, name) for name in names})
+
+
+def weights_digest(weights: Tensor) -> str:
+    """SHA-256 of the residual's weights."""
+    return hashlib.sha256(weights.detach().cpu().contiguous().numpy().tobytes()).hexdigest()

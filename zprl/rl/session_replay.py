@@ -1,0 +1,46 @@
+"""The learner, replayed over a recorded session: the same fold, the same bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from zprl.recordings.labels import Label
+from zprl.recordings.store import SessionStore
+from zprl.rl.session_learner import SessionLearner, weights_digest
+
+TRAIN = "train"
+
+
+def take(learner: SessionLearner, store: SessionStore, line: Label, *, learn: bool = True, tick: Callable[[], None] = lambda: None) -> None:
+    """Take in one line of the journal."""
+    episode = store.episode(line.episode)
+    new = episode.phase == TRAIN and line.label != "discard" and line.episode not in learner.episodes
+    learner.consume(episode.transitions() if new else None, line.episode, line.label == "success", learn=learn, tick=tick)
+
+
+def fold(store: SessionStore, *, tick: Callable[[], None] = lambda: None) -> tuple[SessionLearner, dict[int, str]]:
+    """Replay a whole session.
+
+    Args:
+        store: The session.
+        tick: Called after each label.
+
+    Returns:
+        The learner at the end, and the digest of its weights after each label, by version.
+    """
+    torch.set_num_threads(1)
+    learner = SessionLearner(store.path / "start", store.header.config, seed=store.header.seed)
+    digests = {0: weights_digest(learner.agent.actor.net.flat)}
+    for line in store.labels.in_order():
+        take(learner, store, line)
+        digests[learner.version] = weights_digest(learner.agent.actor.net.flat)
+        tick()
+    return learner, digests
+
+
+def differing(store: SessionStore, digests: dict[int, str]) -> list[int]:
+    """Versions that acted on the robot and whose weights the replay did not arrive at; empty when it is the very same learner."""
+    acted = {version: digest for episode in store.episodes() for version, digest in episode.facts.weights.items() if version >= 0}
+    return sorted(version for version, digest in acted.items() if digests.get(version) != digest)

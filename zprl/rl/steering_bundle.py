@@ -1,0 +1,117 @@
+"""Steering bundles: what RL learned, a residual or another generator, and the digest of the base policy it was learned on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from zprl import durable, plugins
+from zprl.config import PolicyGradient, Rl
+from zprl.errors import ConfigError, DataError, ZprlError
+from zprl.models.bundle import load_policy, read_bundle, write_bundle
+from zprl.models.policy import FlowPolicy
+from zprl.rl.networks import EnsembleMLP, parameters
+from zprl.rl.sac import Actor
+from zprl.rl.steered_policy import SteeredPolicy
+from zprl.rl.steering_spaces import Interface
+
+KIND = "steering"
+GENERATOR = "generator"
+"""In place of an interface: the generator itself was changed."""
+
+
+def save_steering(
+    path: Path | str,
+    actor: Actor,
+    scale: Tensor,
+    *,
+    interface: Interface,
+    config: Rl,
+    base_digest: str,
+    provenance: Mapping[str, Any],
+    critics: EnsembleMLP | None = None,
+) -> None:
+    """Write a steering bundle.
+
+    Args:
+        path: The folder; replaced if it exists.
+        actor: The learned residual.
+        scale: (R,) residual scale.
+        interface: Where the residual enters.
+        config: The section it was learned with.
+        base_digest: Digest of the base policy's bundle; a steering bundle acts on no other.
+        provenance: JSON facts that do not change from run to run.
+        critics: What chooses where ``config.best_of`` is more than one.
+    """
+    if (critics is None) != (config.best_of == 1):
+        raise ConfigError("critics belong to best_of > 1, and to nothing else", remedy="pass them with the configuration they learned with")
+    document = {
+        "interface": interface.name,
+        "state_dim": actor.net.sizes[0],
+        "config": config.model_dump(mode="json"),
+        "base_digest": base_digest,
+        "provenance": dict(provenance),
+    }
+    choosing = {} if critics is None else {"critics": critics.flat}
+    write_bundle(path, KIND, document, {"actor": actor.net.flat, "scale": scale, **choosing})
+
+
+def save_generator(path: Path | str, tuned: FlowPolicy, *, config: PolicyGradient, base_digest: str, provenance: Mapping[str, Any]) -> None:
+    """Write the changed generator of a policy as a steering bundle; everything else is the base's."""
+    document = {
+        "interface": GENERATOR,
+        "config": config.model_dump(mode="json"),
+        "base_digest": base_digest,
+        "provenance": dict(provenance),
+    }
+    write_bundle(path, KIND, document, tuned.velocity_net.state_dict())
+
+
+def load_steered(path: Path | str, base_path: Path | str, device: str = "cpu") -> SteeredPolicy | FlowPolicy:
+    """Read a steering bundle and the base policy it belongs to; both kinds of result ``act`` alike.
+
+    Raises:
+        DataError: when either is damaged, or the base is not the one the residual was learned on.
+    """
+    document, tensors = read_bundle(path, KIND)
+    found = durable.digest(base_path)
+    if document.get("base_digest") != found:
+        raise DataError(
+            f"{path} was learned on another base policy than {base_path}", remedy="give its own base bundle, or run finetune_sim again"
+        )
+    try:
+        if document["interface"] == GENERATOR:
+            policy = load_policy(base_path, device=device)
+            policy.velocity_net.load_state_dict({name: value.to(device) for name, value in tensors.items()})
+            return policy
+        config = Rl.model_validate(document["config"])
+        policy = load_policy(base_path, device=device, noise_scale=config.noise_scale)
+        interface = plugins.load("interfaces", str(document["interface"]))()
+        scale, state_dim = tensors["scale"].to(device), int(document["state_dim"])
+        if scale.dim() != 1 or state_dim != policy.spec.policy.embedding_dim + len(scale):
+            raise ValueError(f"state of width {state_dim} and {len(scale)} residual dimensions do not fit the base policy")
+        _fits(tensors["actor"], parameters((state_dim, *config.hidden, 2 * len(scale))))
+        actor = Actor(state_dim, len(scale), config, None, device)
+        actor.net.flat.copy_(tensors["actor"])
+        critics = None
+        if config.best_of > 1:
+            sizes = (state_dim + len(scale), *config.hidden, 1)
+            _fits(tensors["critics"], parameters(sizes, config.critics))
+            critics = EnsembleMLP(sizes, config.critics, activation=config.activation, layer_norm=config.critic_layer_norm, device=device)
+            critics.flat.copy_(tensors["critics"])
+    except ZprlError:
+        raise
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise DataError(
+            f"{path} does not make a steering policy: {error}", remedy="make the bundle again (dvc repro finetune_sim)"
+        ) from error
+    return SteeredPolicy(policy, interface, actor, scale, critics, config.best_of)
+
+
+def _fits(weights: Tensor, count: int) -> None:
+    """Refuse weights of another number before a network of that size is made: copying would repeat a single one."""
+    if weights.shape != (count,):
+        raise ValueError(f"weights of shape {tuple(weights.shape)} where its configuration asks for {count}")

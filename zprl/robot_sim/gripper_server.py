@@ -1,0 +1,137 @@
+"""The double of the Franka hand: libfranka's gripper protocol in front of the world's fingers."""
+
+from __future__ import annotations
+
+import enum
+import struct
+from dataclasses import dataclass
+
+from zprl.robot_sim.faults import Faults
+from zprl.robot_sim.franka_scene import MAX_OPENING, World
+from zprl.robot_sim.libfranka_wire import Channel, Message
+
+PORT = 1338
+_PERIOD = 10
+"""Steps between looks at the wire and states sent [ms]."""
+_SETTLED = 1e-5
+_SETTLED_LOOKS = 6
+"""A motion is over when the opening changed by less than this [m] in so many looks in a row."""
+_MOVE_FORCE = 40.0
+_STATE = struct.Struct("<dd?H")
+
+
+class Command(enum.IntEnum):
+    """Commands by their number."""
+
+    HOMING = 1
+    GRASP = 2
+    MOVE = 3
+    STOP = 4
+
+
+class Status(enum.IntEnum):
+    """Answers: FAIL makes the client raise, UNSUCCESSFUL makes it return False."""
+
+    SUCCESS = 0
+    FAIL = 1
+    UNSUCCESSFUL = 2
+    ABORTED = 3
+
+
+@dataclass
+class _Motion:
+    """A command under way: openings to go to one after the other, and what counts as arrived."""
+
+    message: Message
+    goals: list[float]
+    speed: float
+    force: float
+    lowest: float
+    highest: float
+    start: float
+    grasps: bool = False
+
+
+class GripperServer:
+    """Port 1338 of the arm's address; :meth:`tick` once per millisecond of robot time."""
+
+    def __init__(self, world: World, host: str, faults: Faults) -> None:
+        self._world, self._faults = world, faults
+        self._channel = Channel(host, PORT, 3, wide=False)
+        self._motion: _Motion | None = None
+        self._moving = False
+        self._still = 0
+        self._last = world.opening
+        self._grasping = False
+        self.commands = 0
+        """Motions asked for since the start."""
+
+    def close(self) -> None:
+        """Let go of the sockets."""
+        self._channel.close()
+
+    def tick(self) -> None:
+        """Look at the wire, go on with a motion, send a state."""
+        if self._world.steps % _PERIOD:
+            return
+        for message in self._channel.messages():
+            self._handle(message)
+        if self._motion is not None:
+            self._go_on(self._motion)
+        self._last = self._world.opening
+        if self._channel.connected:
+            self._channel.publish(self._world.steps, _STATE.pack(self._last, MAX_OPENING, self._grasping, 20))
+
+    def _handle(self, message: Message) -> None:
+        world, now = self._world, self._world.time
+        start = now + world.gap.gripper_delay + self._faults.gripper.delay
+        try:
+            command = Command(message.command)
+            motion = None
+            match command:
+                case Command.HOMING:
+                    motion = _Motion(message, [MAX_OPENING, world.opening], 0.05, _MOVE_FORCE, 0.0, MAX_OPENING, start)
+                case Command.MOVE:
+                    width, speed = struct.unpack_from("<dd", message.payload)
+                    motion = _Motion(message, [width], speed, _MOVE_FORCE, width - 0.005, width + 0.005, start)
+                case Command.GRASP:
+                    width, inner, outer, speed, force = struct.unpack_from("<5d", message.payload)
+                    # Fingers close until they feel the force, wherever that is; the width only judges the result.
+                    motion = _Motion(message, [0.0], speed, force, width - inner, width + outer, start, grasps=True)
+        except (ValueError, struct.error):
+            self._channel.drop()
+            return
+        self._finish(Status.ABORTED)
+        if motion is None:  # stop
+            world.set_opening(world.opening, 0.05, _MOVE_FORCE)
+            self._channel.reply(message, Status.SUCCESS)
+            return
+        self.commands += 1
+        self._grasping = False
+        self._motion, self._moving = motion, False
+
+    def _go_on(self, motion: _Motion) -> None:
+        world = self._world
+        if not self._moving:
+            if world.time >= motion.start:
+                if self._faults.gripper.fail:
+                    self._finish(Status.FAIL)
+                    return
+                world.set_opening(motion.goals[0], motion.speed, motion.force)
+                self._moving, self._still = True, 0
+            return
+        self._still = self._still + 1 if abs(world.opening - self._last) < _SETTLED else 0
+        if self._still < _SETTLED_LOOKS:
+            return
+        motion.goals.pop(0)
+        if motion.goals:
+            self._moving = False
+            return
+        arrived = motion.lowest <= world.opening <= motion.highest
+        self._grasping = motion.grasps and arrived
+        self._finish(Status.SUCCESS if arrived else Status.UNSUCCESSFUL)
+
+    def _finish(self, status: Status) -> None:
+        if self._motion is not None:
+            self._channel.reply(self._motion.message, status)
+            self._motion = None

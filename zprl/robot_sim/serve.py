@@ -1,0 +1,103 @@
+"""A double's process: ``python -m zprl.robot_sim.serve --host 127.0.0.7 --folder /tmp/twin --speed 3``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+from zprl import durable
+from zprl.parent_death import die_with_parent
+from zprl.robot_sim.control import ControlServer, Inject, Look, Place, Reset, Tracker, TwinState
+from zprl.robot_sim.franka_scene import World, cube_start
+from zprl.robot_sim.franka_server import FrankaServer, Pace
+from zprl.robot_sim.sim_gap import Gap
+
+_CONTROL_PERIOD = 10
+"""Steps between looks at the operator's channel."""
+_IDLE_SPEED = 1.0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Serve until SIGTERM or SIGINT."""
+    parser = argparse.ArgumentParser(prog="python -m zprl.robot_sim.serve", description=__doc__)
+    parser.add_argument("--host", default="127.0.0.7", help="loopback address; libfranka dials ports 1337 and 1338 of it")
+    parser.add_argument("--folder", type=Path, required=True, help="for the operator's sockets")
+    parser.add_argument("--speed", type=float, default=1.0, help="robot seconds per second; 0: as fast as it goes")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--gap", default="{}", help="JSON of zprl.robot_sim.sim_gap.Gap")
+    parser.add_argument("--patience", type=float, default=0.02, help="longest wait for a client's answer [s]; 0: no lockstep")
+    parser.add_argument("--parent", type=int, default=0, help="die with this process")
+    options = parser.parse_args(arguments)
+    if not options.host.startswith("127."):
+        parser.error("a double listens on loopback addresses only")
+    if options.parent:
+        die_with_parent(options.parent, signal.SIGKILL)
+    # A parent that talks to a Franka may hand down the real-time policy that libfranka gave to it.
+    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+    running = [True]
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: running.clear())
+    gap = Gap.model_validate(durable.parse_json(options.gap, "--gap"))
+    options.folder.mkdir(parents=True, exist_ok=True)
+    world = World(gap)
+    server = FrankaServer(world, options.host, patience=options.patience, seed=options.seed)
+    control = ControlServer(options.folder)
+    try:
+        _serve(world, server, control, Tracker(gap, options.seed), options.speed, running)
+    finally:
+        control.close()
+        server.close()
+    return 0
+
+
+def _serve(world: World, server: FrankaServer, control: ControlServer, tracker: Tracker, speed: float, running: list[bool]) -> None:
+    pace, idle = Pace(speed), Pace(min(speed, _IDLE_SPEED) or _IDLE_SPEED)
+    while running:
+        if world.steps % _CONTROL_PERIOD == 0:
+            _operate(world, server, control)
+            for message in tracker.update(world.time, world.cube):
+                control.publish(message)
+            while server.faults.frozen and running:
+                _operate(world, server, control)
+                time.sleep(0.002)
+        server.tick()
+        # Without a client nobody gains from a fast clock, and the processor is shared.
+        (pace if server.connected else idle).wait()
+
+
+def _operate(world: World, server: FrankaServer, control: ControlServer) -> None:
+    while (request := control.request()) is not None:
+        match request:
+            case Reset():
+                world.place_cube(cube_start(request.seed, request.number, world.gap))
+            case Place():
+                world.place_cube(request.position)
+            case Inject():
+                server.inject(request.fault)
+        control.answer(_state(world, server, bodies=isinstance(request, Look) and request.bodies))
+
+
+def _state(world: World, server: FrankaServer, *, bodies: bool) -> TwinState:
+    return TwinState(
+        time=world.time,
+        steps=world.steps,
+        cube=tuple(world.cube.tolist()),
+        tool=(*world.tool.tolist(), *world.tool_quaternion.tolist()),
+        opening=world.opening,
+        lifted=world.lifted,
+        mode=server.mode.name.lower(),
+        connected=server.connected,
+        moving=server.moving,
+        wrench=tuple(world.wrench.tolist()),
+        q=tuple(world.q.tolist()),
+        counters={**asdict(server.counters), "gripper_commands": server.gripper.commands},
+        bodies={name: tuple(pose) for name, pose in world.bodies().items()} if bodies else None,
+    )
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

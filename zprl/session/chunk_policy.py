@@ -1,0 +1,124 @@
+"""What the actor does at a decision: observations to a chunk, and everything about it that learning needs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from zprl import plugins, seeding
+from zprl.config import Real, Rl
+from zprl.models.bundle import load_policy, read_bundle
+from zprl.rl import steering_bundle
+from zprl.rl.sac import Actor
+from zprl.rl.session_learner import BASE, STEERING, agent_config, weights_digest
+
+AS_SIMULATED = -1
+"""The version of the weights that left simulation."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """Which decision is wanted.
+
+    Attributes:
+        number: The episode's number in its session.
+        start_number: The start position's number within its kind of phase.
+        decision: Number of the decision within the episode.
+        evaluation: Evaluations draw their noise from the evaluation's seed, by start number: before and after see the same.
+        explore: Draw latent and residual; otherwise means.
+    """
+
+    number: int
+    start_number: int
+    decision: int
+    evaluation: bool
+    explore: bool
+
+
+class Chooser:
+    """The frozen policy with the newest weights of the residual.
+
+    Args:
+        folder: The session's ``start`` folder.
+        config: The session's ``finetune_real`` section.
+        seed: The session's seed.
+    """
+
+    def __init__(self, folder: Path | str, config: Real, *, seed: int) -> None:
+        folder = Path(folder)
+        document, tensors = read_bundle(folder / STEERING, steering_bundle.KIND)
+        rl = Rl.model_validate(document["config"])
+        self.policy = load_policy(folder / BASE, noise_scale=rl.noise_scale)
+        self.interface = plugins.load("interfaces", str(document["interface"]))()
+        self.config, self.seed, self.sample_latent = config, seed, rl.sample_latent
+        self.scale = tensors["scale"]
+        state_dim = self.policy.spec.policy.embedding_dim + len(self.scale)
+        self.actor = Actor(state_dim, len(self.scale), agent_config(rl, config), None)
+        self.simulated = tensors["actor"]
+        self.version: int | None = None
+        self.digest = ""
+        self.use(AS_SIMULATED, self.simulated)
+
+    def use(self, version: int, weights: torch.Tensor) -> None:
+        """Swap the residual's weights; called between chunks only."""
+        if version != self.version:
+            self.actor.net.flat.copy_(weights)
+            self.version, self.digest = version, weights_digest(weights)
+
+    def warm_up(self) -> None:
+        """Decide once for nothing: the first pass through the networks is many times slower than the next."""
+        steps = self.policy.spec.policy.obs_steps
+        obs = {key: np.zeros((steps, width), np.float32) for key, width in self.policy.spec.obs_dims.items()}
+        obs |= {image.key: np.zeros((steps, *image.size, 3), np.uint8) for image in self.policy.spec.images}
+        self.choose(obs, Request(0, 0, 0, evaluation=False, explore=True))
+
+    def _generator(self, purpose: str, request: Request) -> torch.Generator:
+        if request.evaluation:
+            return seeding.torch_generator(self.config.evaluation_seed, purpose, request.start_number, request.decision)
+        return seeding.torch_generator(self.seed, purpose, request.number, request.decision)
+
+    @torch.inference_mode()
+    def choose(self, obs: Mapping[str, np.ndarray], request: Request) -> dict[str, np.ndarray]:
+        """Decide.
+
+        Args:
+            obs: Policy key to (O, d), the newest last; pictures (O, H, W, 3) uint8.
+            request: Which decision this is.
+
+        Returns:
+            The arrays of a ``chunk`` message: ``targets`` (C, A), ``embedding`` (D,), ``anchor``, ``residual``, ``point`` (R,), and for
+            the latent interface ``mean`` and ``log_std`` (Z,).
+        """
+        spec = self.policy.spec
+        noise = self.policy.draw_noise(1, self._generator("session-noise", request))
+        embedding = self.policy.embed({key: torch.tensor(obs[key])[None] for key in spec.obs_keys})
+        sample = None
+        if request.explore and self.sample_latent:
+            sample = torch.randn(1, spec.vib.latent_dim, generator=self._generator("session-latent", request))
+        anchor = self.interface.anchor(self.policy, embedding, noise, sample=sample)
+        state = torch.cat([embedding, anchor], -1)
+        if request.explore:
+            draw = torch.randn(1, len(self.scale), generator=self._generator("session-exploration", request))
+            residual = self.actor.sample(state, draw)[0].residual
+        else:
+            residual = self.actor.mean(state)
+        point = torch.addcmul(anchor, self.scale, residual)
+        found = {
+            "targets": self.policy.executed(self.interface.sequence(self.policy, embedding, point, noise)),
+            "embedding": embedding, "anchor": anchor, "residual": residual, "point": point,
+        }  # fmt: skip
+        if self.interface.name == "latent":
+            found["mean"], found["log_std"] = self.policy.posterior(embedding)
+        return {name: value[0].numpy() for name, value in found.items()}
+
+    @torch.inference_mode()
+    def see(self, obs: Mapping[str, np.ndarray], request: Request) -> dict[str, np.ndarray]:
+        """Embedding (D,) and anchor (R,) where an episode ended."""
+        embedding = self.policy.embed({key: torch.tensor(obs[key])[None] for key in self.policy.spec.obs_keys})
+        noise = self.policy.draw_noise(1, self._generator("session-noise", request))
+        anchor = self.interface.anchor(self.policy, embedding, noise)
+        return {"final_embedding": embedding[0].numpy(), "final_anchor": anchor[0].numpy()}

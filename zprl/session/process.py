@@ -1,0 +1,88 @@
+"""What every process of a session shares: how it starts, how it stops, what it is told.
+
+The supervisor starts a child as ``python -m zprl.session.<name> <settings.json>``; the file holds :class:`Settings`.  A child dies with
+its parent, ends at SIGTERM, and reports a failure as one sentence on the bus and in its log.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from zprl import durable
+from zprl.config import Real
+from zprl.errors import ZprlError
+from zprl.parent_death import die_with_parent
+from zprl.recordings import conditions
+from zprl.recordings.conditions import Conditions
+from zprl.terminal import say_error
+
+
+class Settings(BaseModel):
+    """What a child needs to know; written by the supervisor, read once."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    session: Path = Field(description="The session's folder.")
+    sockets: Path = Field(description="Folder of the sockets.")
+    work: Path = Field(description="Folder of weights, checkpoints and logs: never data.")
+    config: Real
+    seed: int
+    digests: dict[str, str] = Field(default_factory=dict, description="Of task and limits, as the supervisor has them in force.")
+    rings: str = Field("zprl", description="Prefix of the cameras' shared memory.")
+    console_host: str = "127.0.0.1"
+    console_port: int = 0
+    console_fd: int | None = Field(None, description="Socket of the page that the supervisor holds open and hands down.")
+    twin: Path | None = Field(None, description="Folder of the double's control sockets, where the robot is one.")
+
+    def conditions(self) -> Conditions:
+        """Load the task and the limits that the session runs under.
+
+        Raises:
+            DataError: they are not what the supervisor has in force.
+        """
+        under = conditions.load(self.session)
+        under.check(self.digests)
+        return under
+
+
+class Stopping:
+    """True once the process was asked to stop."""
+
+    def __init__(self) -> None:
+        self._asked = False
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._ask)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        self._asked = True
+
+    def __bool__(self) -> bool:
+        return self._asked
+
+
+def main(body: Callable[[Settings, Stopping], None]) -> NoReturn:
+    """Run a child to its end."""
+    die_with_parent(int(sys.argv[2]) if len(sys.argv) > 2 else None)
+    code = 0
+    try:
+        settings = Settings.model_validate(durable.read_json(sys.argv[1]))
+        settings.conditions()
+        body(settings, Stopping())
+    except ZprlError as error:
+        say_error(error)
+        code = error.exit_code
+    except Exception:
+        traceback.print_exc()
+        code = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # client libraries' threads must not keep a stopped process alive

@@ -1,0 +1,295 @@
+"""The server's connections: how many, for how long, and whose is closed first.
+
+uvicorn waits for ever for the first request of a connection and takes as many as there are; here a
+stranger's connection is closed when its request does not arrive in time or others need the place,
+and one that has shown a login never is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import socket
+import time
+from collections.abc import Callable
+from functools import partial
+from itertools import islice
+from typing import Any
+
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from zprl.session.processes.console.rate_limits import QuietLog, group, open_files
+
+MOST, SHARE = 4096, 0.75
+"""Connections at most, and which share of the files that may be open."""
+BATCH = 16
+"""Connections that are accepted at once: fewer than there is place for, so that each gets its turn."""
+CLOSED = 20
+"""Late connections that are closed at once: a thousand that come back together hold everybody up."""
+PACE_S, MOST_PACE_S, STRANGERS = 0.1, 2.0, 200
+"""Pause after each answer to a stranger, so long that all of them get so many answers per second."""
+REQUEST_S, ANSWER_S = 5.0, 10.0
+"""How long a stranger's request may take to arrive, and to be read, answered and taken."""
+KEEP_ALIVE_S = 75
+"""How long an unused connection of a login is kept: its e-stop need not wait for a new one."""
+DEAD_MS = 5000
+"""Silence after which the kernel gives up a peer that has vanished, and its page is not open."""
+MOST_WAITING = 32 * 1024
+"""Bytes of a stranger that are kept until his turn comes."""
+QUEUE = 2048
+"""Connections that wait in the kernel."""
+
+
+class Connections:
+    """All connections of a server.
+
+    Args:
+        known: Returns whether the beginning of a request shows a login.
+        most: How many there may be.
+    """
+
+    def __init__(self, known: Callable[[bytes], bool], most: int | None = None) -> None:
+        self.known = known
+        self.most = most or max(BATCH, min(MOST, int(SHARE * open_files()) - BATCH))
+        self._strangers: dict[str, dict[Connection, None]] = {}
+        self._trusted: dict[Connection, None] = {}
+        self._queue: dict[Connection, None] = {}
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def add(self, connection: Connection) -> None:
+        """Take in a new connection; when there are too many, the oldest of the largest sender goes."""
+        self._strangers.setdefault(connection.sender, {})[connection] = None
+        self._count += 1
+        if self._count > self.most:
+            self._close_one()
+
+    def remove(self, connection: Connection) -> None:
+        """Forget a connection; harmless when it is forgotten already."""
+        mine = self._trusted if connection.trusted else self._strangers.get(connection.sender, {})
+        if connection in mine:
+            del mine[connection]
+            self._count -= 1
+            if not connection.trusted and not mine:
+                del self._strangers[connection.sender]
+
+    def trust(self, connection: Connection) -> None:
+        """Keep a connection, whatever strangers do: it has shown a login."""
+        if connection.trusted or connection not in self._strangers.get(connection.sender, {}):
+            return
+        self.remove(connection)
+        connection.trusted = True
+        self._trusted[connection] = None
+        self._count += 1
+
+    def _close_one(self) -> None:
+        if self._strangers:
+            crowd = max(self._strangers.values(), key=len)
+            oldest = next(iter(crowd))
+        else:
+            oldest = next((c for c in self._trusted if not c.busy), next(iter(self._trusted)))
+        oldest.abort()
+
+    def queue(self, connection: Connection) -> None:
+        """Serve a stranger in turn: one whenever the loop has served all who have logged in."""
+        idle = not self._queue
+        self._queue[connection] = None
+        if idle:
+            connection.loop.call_soon(self._serve_one)
+
+    def _serve_one(self) -> None:
+        connection = next(iter(self._queue))
+        try:
+            connection.take()
+        finally:
+            del self._queue[connection]
+            if self._queue:
+                connection.loop.call_soon(self._serve_one)
+
+    def pause(self) -> float:
+        """Return how long a stranger waits for his next answer [s]."""
+        strangers = self._count - len(self._trusted)
+        pace = min(MOST_PACE_S, max(PACE_S, strangers / STRANGERS))
+        return pace * random.uniform(0.5, 1.5)  # noqa: S311 (a hundred must not go on at one moment)
+
+    def sweep(self, now: float) -> None:
+        """Close strangers' connections whose request or answer takes too long."""
+        late = (c for crowd in self._strangers.values() for c in crowd if c.late(now))
+        for connection in list(islice(late, CLOSED)):
+            connection.abort()
+
+    def close(self) -> None:
+        """Close all."""
+        for connection in [*self._trusted, *(c for crowd in self._strangers.values() for c in crowd)]:
+            connection.abort()
+
+
+class OneWrite:
+    """A transport that sends at once what is written in one turn of the loop.
+
+    uvicorn writes an answer in two parts; each would wake its reader.
+
+    Args:
+        transport: The real one.
+        loop: Of the server.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport, self._loop = transport, loop
+        self._parts: list[bytes] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        """Send it when the loop goes round."""
+        if not self._parts:
+            self._loop.call_soon(self._flush)
+        self._parts.append(data)
+
+    def close(self) -> None:
+        """Send what is left, then close."""
+        self._flush()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        parts, self._parts = self._parts, []
+        if parts:
+            self._transport.write(b"".join(parts))
+
+
+class Connection(H11Protocol):
+    """One connection, known to the application as ``request.state.connection``."""
+
+    def __init__(self, connections: Connections, **given: Any) -> None:
+        super().__init__(**given)
+        self._all = connections
+        self.trusted = False
+        self.sender = ""
+        self._received, self._ended, self._rests = bytearray(), False, False
+        self._judged: Any = None
+        self._since = time.monotonic()
+        self.app_state = {**self.app_state, "connection": self}
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        super().connection_made(OneWrite(transport, self.loop))
+        self.sender = group(self.client[0]) if self.client else ""
+        connected = transport.get_extra_info("socket")
+        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # else an answer waits 40 ms for the one before
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, DEAD_MS)
+        self._all.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._all.remove(self)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if not self.trusted and self._all.known(data):
+            self.trust()
+        if self.trusted and not self._received:
+            super().data_received(data)
+            return
+        self._received += data
+        if len(self._received) > MOST_WAITING:
+            self.abort()
+        elif not self._rests:
+            self._all.queue(self)
+
+    def take(self) -> None:
+        """Take in what has been received: a stranger's turn has come."""
+        received, self._received = bytes(self._received), bytearray()
+        if received and not self.transport.is_closing():
+            super().data_received(received)
+
+    def eof_received(self) -> bool:
+        self._ended = True
+        return self.busy or bool(self._received)  # what was sent counts, even if its sender does not wait
+
+    @property
+    def busy(self) -> bool:
+        """True while a request is being answered."""
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def on_response_complete(self) -> None:
+        self._since = time.monotonic()
+        if self._ended or (not self.trusted and self.conn.trailing_data[0]):  # two requests at once: no browser does that
+            self.transport.close()
+        super().on_response_complete()
+        if not (self.trusted or self.transport.is_closing()):
+            self._rests = True
+            self.loop.call_later(self._all.pause(), self._go_on)
+
+    def _go_on(self) -> None:
+        self._rests = False
+        if self._received and not self.transport.is_closing():
+            self._all.queue(self)
+
+    def late(self, now: float) -> bool:
+        """Return whether a request takes too long to arrive or to be answered.  Ask repeatedly."""
+        if self.busy and self.cycle is not self._judged:
+            self._judged, self._since = self.cycle, now
+        return now - self._since > (ANSWER_S if self.busy else REQUEST_S)
+
+    def trust(self) -> None:
+        """Keep this connection: see :meth:`Connections.trust`."""
+        self._all.trust(self)
+
+    def abort(self) -> None:
+        """Close it at once."""
+        self._all.remove(self)
+        self.transport.abort()
+
+    def _should_upgrade(self) -> bool:
+        return False  # the application refuses such a request, without a line in the log
+
+
+class Server(uvicorn.Server):
+    """uvicorn with :class:`Connections`.
+
+    Args:
+        app: The application.
+        known: See :class:`Connections`.
+        log: Receives lines about what should not happen.
+    """
+
+    def __init__(self, app: ASGIApp, known: Callable[[bytes], bool], log: QuietLog) -> None:
+        self.connections, self._log = Connections(known), log
+        config = uvicorn.Config(
+            app,
+            http=partial(Connection, self.connections),  # type: ignore[arg-type]
+            ws="none",
+            backlog=BATCH,
+            timeout_keep_alive=KEEP_ALIVE_S,
+            log_level="error",  # a warning per broken request would fill the disk
+            access_log=False,
+            server_header=False,
+            date_header=False,
+            proxy_headers=False,  # nobody may say that he is somebody else
+            lifespan="off",
+            timeout_graceful_shutdown=1,
+        )
+        super().__init__(config)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        asyncio.get_running_loop().set_exception_handler(self._failed)
+        await super().startup(sockets)
+        for listening in sockets or ():
+            listening.listen(QUEUE)
+
+    async def on_tick(self, counter: int) -> bool:
+        self.connections.sweep(time.monotonic())
+        return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self.connections.close()  # streams never end by themselves
+        await asyncio.sleep(0)
+        await super().shutdown(sockets)
+
+    def _failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Log what went wrong in the loop in one line, also when it goes wrong a million times."""
+        self._log(f"{context.get('message', '')} {context.get('exception') or ''}")

@@ -1,0 +1,140 @@
+"""Process ``console``: the operator's page.  What the bus says becomes the page's snapshot; what is pressed becomes an ``input``."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections.abc import Iterable
+
+from zprl import durable
+from zprl.errors import EnvironmentProblem
+from zprl.session.bus import Bus
+from zprl.session.camera_history import Eyes
+from zprl.session.events import Input, State
+from zprl.session.input_publisher import Mouth
+from zprl.session.inputs import PRESS_S, OperatorInput
+from zprl.session.process import Settings, Stopping, main
+from zprl.session.processes.console import listen
+from zprl.session.processes.console.access import ADDRESS, Access, Secrets
+from zprl.session.processes.console.app import Refused, SendInput
+from zprl.session.processes.console.rate_limits import raise_open_files
+from zprl.session.processes.console.serve import Console
+from zprl.session.processes.console.snapshot import Answer, ConsoleState
+from zprl.session.processes.console.snapshot_builder import TOPICS, Watch
+
+POLL_S, BEAT_S, SHOW_S, CAMERA_S = 0.02, 0.2, 0.2, 0.2
+ANSWER_S = PRESS_S + 0.5
+"""Seconds to wait for what became of a press: past its age the session refuses it."""
+SWITCH_S = 0.0005
+"""A tenth of Python's own: the server's thread must not wait for the one that makes a snapshot."""
+
+
+class Handover:
+    """Hands presses to the session and tells what became of them.
+
+    Args:
+        mouth: Publishes them.
+    """
+
+    def __init__(self, mouth: Mouth) -> None:
+        self.mouth = mouth
+        self._waiting: dict[str, tuple[asyncio.AbstractEventLoop, asyncio.Future[str]]] = {}
+
+    async def send(self, press: OperatorInput) -> None:
+        """Publish a press and wait for the session's answer; nobody waits for an e-stop's.
+
+        Raises:
+            Refused: by the session.
+            EnvironmentProblem: it did not answer while the press counted.
+        """
+        if press.kind is Input.ESTOP:
+            self.mouth.say(press)
+            return
+        loop = asyncio.get_running_loop()
+        future = loop.create_future()
+        self._waiting[press.nonce] = loop, future
+        try:
+            self.mouth.say(press)
+            async with asyncio.timeout(ANSWER_S):
+                refusal = await future
+        except TimeoutError as error:
+            raise EnvironmentProblem("the session did not answer in time", remedy="look at its state, then press again") from error
+        finally:
+            del self._waiting[press.nonce]
+        if refusal:
+            raise Refused(refusal)
+
+    def take(self, answers: Iterable[Answer]) -> None:
+        """Take in what the plan tells of presses; called in another thread than :meth:`send`."""
+        for answer in answers:
+            loop, future = self._waiting.get(answer.nonce, (None, None))
+            if loop is not None:
+                loop.call_soon_threadsafe(_settle, future, answer.refusal)
+
+
+def _settle(future: asyncio.Future[str], refusal: str) -> None:
+    if not future.done():
+        future.set_result(refusal)
+
+
+def serve(settings: Settings, shown: ConsoleState, send: SendInput) -> Console:
+    """Return the page's server, at the socket that the supervisor has handed down."""
+    access = Access(Secrets.load(settings.work))
+    return Console(shown, send, access=access, host=settings.console_host, listening=listen.handed_down(settings))
+
+
+def run(settings: Settings, stopping: Stopping) -> None:
+    """Serve the page until asked to stop."""
+    raise_open_files()
+    sys.setswitchinterval(SWITCH_S)
+    watch, shown = Watch(settings), ConsoleState()
+    bus = Bus(settings.sockets, "console", TOPICS)
+    mouth = Mouth(bus)
+    handover = Handover(mouth)
+    eyes = Eyes(watch.task, settings.rings, max_age_s=1.0)
+    eyes.start()
+    beat = show = look = 0.0
+    with serve(settings, shown, handover.send) as console:
+        durable.write_json(settings.work / ADDRESS, {"url": console.url})
+        while not stopping:
+            for message in bus.poll(POLL_S):
+                watch.take(message)
+            handover.take(watch.plan.get("answers", ()))
+            mouth.flush()
+            now = time.monotonic()
+            if now - beat > BEAT_S:
+                beat = now
+                if not console.alive:  # no page, no beat: an operator who cannot stop the arm is not there
+                    raise EnvironmentProblem("the operator's page has ended", remedy="the supervisor starts it again; look into its log")
+                mouth.beat(stopped=watch.plan.get("state") is State.ESTOP, pages=console.pages)
+            if now - show > SHOW_S:
+                show = now
+                watch.look()
+                if (snapshot := watch.snapshot()) is not None:
+                    shown.publish(snapshot)
+            if eyes.readers and now - look > CAMERA_S:
+                look = now
+                _show_cameras(eyes, shown)
+    eyes.stop()
+    bus.close()
+
+
+def _show_cameras(eyes: Eyes, shown: ConsoleState) -> None:
+    """The newest picture of each camera; one that shows nothing new is left as it is, and grows old on the page."""
+    import cv2
+
+    from zprl.robot.sensors.base import StaleSense
+
+    for camera, reader in eyes.readers.items():
+        try:
+            picture = reader.latest(eyes.max_age_s).value
+        except StaleSense:
+            continue
+        done, jpeg = cv2.imencode(".jpg", picture[..., ::-1])
+        if done:
+            shown.publish_frame(camera, jpeg.tobytes())
+
+
+if __name__ == "__main__":
+    main(run)

@@ -1,0 +1,173 @@
+"""What is refused before a route is asked: foreign hosts and origins, long bodies, strangers.
+
+Everything but the e-stop needs a login (:mod:`zprl.session.processes.console.access`), on loopback, too.
+Without TLS token and cookie can be read on the wire: put a TLS proxy or an SSH tunnel in front
+where the network is not yours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import random
+import re
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import JSONResponse, RedirectResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from zprl.session.processes.console.access import Access
+
+MAX_BODY = 2048
+BODY_S = 5.0
+"""Seconds that a body may take to arrive, and up to twice as many."""
+OPEN_PATHS = {"/login", "/login.js", "/stop.js", "/page.css", "/icon.svg"}
+INPUT = "/input"
+"""Open, too, but for the e-stop only: the route knows which press it is."""
+HOST = re.compile(r"(\[[0-9a-fA-F:.]{2,45}\]|[A-Za-z0-9._-]{1,253})(:\d{1,5})?")
+
+HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; "
+        "base-uri 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "same-origin",  # with `no-referrer` the login form's origin would be `null`
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), microphone=(), geolocation=()",
+    "Cache-Control": "no-store",
+}
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether an address is reached from this machine only."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+class Guard:
+    """See the module.  Tells the routes who has logged in as ``request.state.login``.
+
+    Args:
+        app: The application.
+        access: Knows who has logged in.
+        names: Host names, besides ``localhost`` and addresses, under which the page is reached.
+        any_address: Whether addresses other than loopback may be named: when bound to one.
+    """
+
+    def __init__(self, app: ASGIApp, access: Access, names: tuple[str, ...] = (), any_address: bool = False) -> None:
+        self.app, self.access, self.names, self.any_address = app, access, {name.lower() for name in names}, any_address
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
+            return
+        if scope["type"] != "http":  # no websockets here
+            await send({"type": "websocket.close", "code": 1008})
+            return
+
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        refusal, replay = await self._judge(scope, receive)
+        if refusal is not None:
+            await refusal(scope, receive, with_headers)
+        else:
+            await self.app(scope, replay, with_headers)
+
+    async def _judge(self, scope: Scope, receive: Receive) -> tuple[ASGIApp | None, Receive]:
+        headers, path, method = Headers(scope=scope), scope["path"], scope["method"]
+        if not self._host_ok(headers):  # a page elsewhere that made its own name point here (DNS rebinding)
+            return no(421, "this host name is not served here"), receive
+        if headers.get("upgrade", "").lower() == "websocket":
+            return no(403, "there are no websockets here"), receive
+        if method not in ("GET", "POST"):
+            return no(405, "no such method"), receive
+        if method == "POST" and not self._origin_ok(headers):  # a page elsewhere that posts here (CSRF)
+            return no(403, "the request came from another site"), receive
+
+        scope.setdefault("state", {})["login"] = login = self.access.login(headers)
+        if login and (connection := scope["state"].get("connection")):
+            connection.trust()
+        if not login and path not in OPEN_PATHS and (path, method) != (INPUT, "POST"):
+            status, text = self.access.refusal(headers, peer(scope))
+            wants_page = method != "POST" and path == "/" and status == 401
+            return (RedirectResponse("/login", 303) if wants_page else no(status, text)), receive
+
+        if method == "POST":
+            body = await _read_body(headers, receive)
+            return (body, receive) if not isinstance(body, bytes) else (None, _replay(body, receive))
+        return None, receive
+
+    def _host_ok(self, headers: Headers) -> bool:
+        if len(headers.getlist("host")) != 1 or not (found := HOST.fullmatch(headers["host"])):
+            return False
+        name = found[1].strip("[]").lower()
+        if is_loopback(name) or name in self.names:
+            return True
+        try:
+            ipaddress.ip_address(name)
+        except ValueError:
+            return False
+        return self.any_address  # an address cannot be rebound
+
+    def _origin_ok(self, headers: Headers) -> bool:
+        origin = headers.get("origin")
+        if origin is None:
+            return self.access.by_header(headers)
+        return origin in (f"http://{headers['host']}", f"https://{headers['host']}")
+
+
+def peer(scope: Scope) -> str:
+    """Return the address that a request came from."""
+    client = scope.get("client")
+    return str(client[0]) if client else ""
+
+
+def no(status: int, text: str) -> JSONResponse:
+    """Return a refusal."""
+    return JSONResponse({"status": "refused", "text": text}, status)
+
+
+async def _read_body(headers: Headers, receive: Receive) -> bytes | JSONResponse:
+    """The whole body, or what to answer instead."""
+    too_long = no(413, f"a body has at most {MAX_BODY} bytes")
+    length = headers.get("content-length", "0")
+    if not length.isdecimal() or int(length[:12]) > MAX_BODY:
+        return too_long
+    body = b""
+    try:
+        async with asyncio.timeout(BODY_S * random.uniform(1, 2)):  # noqa: S311 (a thousand must not end at one moment)
+            while True:
+                message = await receive()
+                if message["type"] != "http.request":
+                    return no(400, "the connection was lost")
+                body += message.get("body", b"")
+                if len(body) > MAX_BODY:
+                    return too_long
+                if not message.get("more_body"):
+                    return body
+    except TimeoutError:
+        return no(408, "the body did not arrive")
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """Give a body that was read already to the application; then whatever else comes."""
+    given = False
+
+    async def replay() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return replay

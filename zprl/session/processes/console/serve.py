@@ -1,0 +1,89 @@
+"""Runs the page's application: in this process until it is asked to stop, or beside a process's own loop."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from typing import Self
+
+from zprl.session.processes.console.access import Access, Secrets
+from zprl.session.processes.console.app import SendInput, make_app
+from zprl.session.processes.console.listen import listen
+from zprl.session.processes.console.rate_limits import QuietLog
+from zprl.session.processes.console.request_guard import is_loopback
+from zprl.session.processes.console.snapshot import ConsoleState
+from zprl.session.processes.console.streams import Streams
+from zprl.terminal import say
+
+LOOPBACK = "127.0.0.1"
+STOP_S = 5.0
+
+
+class Console:
+    """The page, served by a thread of this process while the context lasts.
+
+    Args:
+        source: What to show.
+        send: Where presses go; called in the server's thread, so it must hand over to whoever owns the sockets, for example by a queue.
+        access: Decides who may do more than press the e-stop; by default with secrets of its own.
+        host: Address to bind.
+        port: 0: any free one; see :attr:`url`.
+        names: Further host names under which the page is reached.
+        listening: Socket to serve instead of one at ``host`` and ``port``; closed with this console.
+
+    Raises:
+        ConfigError: not an address.
+        EnvironmentProblem: the port is taken.
+    """
+
+    def __init__(
+        self,
+        source: ConsoleState,
+        send: SendInput,
+        *,
+        access: Access | None = None,
+        host: str = LOOPBACK,
+        port: int = 0,
+        names: tuple[str, ...] = (),
+        listening: socket.socket | None = None,
+    ) -> None:
+        from zprl.session.processes.console.connections import Server
+
+        host = LOOPBACK if host == "localhost" else host
+        self._socket = listening or listen(host, port)
+        self.access, self._streams = access or Access(Secrets.make()), Streams()
+        app = make_app(source, send, self.access, streams=self._streams, names=names, any_address=not is_loopback(host))
+        number = self._socket.getsockname()[1]
+        self.url = f"http://[{host}]:{number}/" if self._socket.family == socket.AF_INET6 else f"http://{host}:{number}/"
+        self._server = Server(app, self.access.known, QuietLog(say))
+        self._thread: threading.Thread | None = None
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread serves."""
+        return self._thread is not None and self._thread.is_alive()
+
+    @property
+    def pages(self) -> int:
+        """Open pages of people who have logged in."""
+        return self._streams.alive
+
+    def link(self) -> str:
+        """Return a one-time link that logs a browser in."""
+        return self.access.link(self.url)
+
+    def run(self) -> None:
+        """Serve until SIGINT or SIGTERM; in the main thread."""
+        try:
+            self._server.run(sockets=[self._socket])
+        finally:
+            self._socket.close()
+
+    def __enter__(self) -> Self:
+        self._thread = threading.Thread(target=self.run, name="console", daemon=True)
+        self._thread.start()
+        return self  # the socket listens already: whoever comes before the server runs, waits
+
+    def __exit__(self, *exc: object) -> None:
+        self._server.should_exit = True
+        self._thread.join(STOP_S)
