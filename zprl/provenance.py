@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import hashlib
 import os
 import platform
 import re
@@ -47,13 +45,3 @@ def machine(device: str = "cpu") -> str:
     import torch
 
     return f"{os.cpu_count()} x {name}, {torch.cuda.get_device_name()}"
-
-
-@functools.cache
-def code_digest() -> str:
-    """Digest of the package's own source, so that resume state of other code is not continued."""
-    total = hashlib.sha256()
-    root = Path(__file__).parent
-    for file in sorted(root.rglob("*.py")):
-        total.update(file.relative_to(root).as_posix().encode() + b"\0" + file.read_bytes())
-    return total.hexdigest()[:16]

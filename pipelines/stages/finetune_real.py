@@ -6,14 +6,12 @@ and so arrives at the bundle that ran on the robot; where it does not (another m
 
 from __future__ import annotations
 
-import csv
 import sys
-from pathlib import Path
 
 import torch
 from rich.progress import Progress
 
-from pipelines.stages.finetune_sim import as_csv
+from pipelines.stages.curves import as_csv
 from pipelines.stages.stage import EVALUATION, METRICS, PLOTS, SESSION, STEERING, Stage, main
 from zprl import durable, provenance
 from zprl.errors import DataError
@@ -26,7 +24,6 @@ from zprl.rl.session_learner import STEERING as LEARNED
 from zprl.rl.steering_bundle import save_steering
 
 NAME = "real"
-RIVALS = Path("docs/results/robot_sessions.csv")
 
 
 def finetune_real(stage: Stage) -> None:
@@ -68,7 +65,7 @@ def finetune_real(stage: Stage) -> None:
     before, after = session_metrics.evaluation(store, "evaluate_before"), session_metrics.evaluation(store, "evaluate_after")
     for found in (before, after):
         found.save(EVALUATION / found.policy)
-    metrics = session_metrics.metrics(store, before, after) | {"same_as_on_robot": same, "action_residual_jerk_rms": rival_jerk()}
+    metrics = session_metrics.metrics(store, before, after) | {"same_as_on_robot": same}
     durable.write_json(METRICS / "real.json", metrics)
     for row in learner.curve:
         stage.tracker.log(int(row["episodes"]), **{k: v for k, v in row.items() if k != "episodes"})
@@ -84,12 +81,5 @@ def finetune_real(stage: Stage) -> None:
     )
 
 
-def rival_jerk() -> float | None:
-    """Jerk of the action residual after sessions of its own [m/s^3], as ``benchmarks/robot_sessions.py`` measured it; ``None``: never."""
-    with open(RIVALS, newline="") as file:
-        found = [float(row["jerk_rms"]) for row in csv.DictReader(file) if row["interface"] == "action"]
-    return sum(found) / len(found) if found else None
-
-
 if __name__ == "__main__":
-    main("finetune_real", finetune_real, sections=(), inputs=(SESSION, RIVALS))
+    main("finetune_real", finetune_real, sections=(), inputs=(SESSION,))

@@ -6,8 +6,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import sys
 import time
 from collections.abc import Callable
@@ -15,6 +13,7 @@ from collections.abc import Callable
 import torch
 from rich.progress import Progress
 
+from pipelines.stages.curves import as_csv
 from pipelines.stages.stage import BASE, EPISODES, LEARNER, METRICS, PLOTS, STEERING, Stage, main
 from zprl import durable, envs, plugins, provenance
 from zprl.config import Budget, PolicyGradient, Rl
@@ -151,15 +150,6 @@ def judge_so_far(stage: Stage, act: Act, policy: FlowPolicy, config: Budget) -> 
     )
     summary = found.summary()
     return {key: summary[key] for key in ("success_rate", "episodes", "jerk_rms", "total_variation")}
-
-
-def as_csv(rows: list[Row]) -> str:
-    """Rows of equal keys as CSV text."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({k: round(v, 6) if isinstance(v, float) else v for k, v in row.items()} for row in rows)
-    return text.getvalue()
 
 
 if __name__ == "__main__":

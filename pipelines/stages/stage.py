@@ -12,6 +12,7 @@ and runs alike under ``dvc repro``, under Prefect and by hand (``python -m pipel
 
 from __future__ import annotations
 
+import inspect
 import os
 import signal
 import sys
@@ -22,7 +23,7 @@ from types import FrameType
 from typing import NoReturn
 
 from pipelines import container
-from zprl import config, durable, provenance, terminal
+from zprl import code_closure, config, durable, terminal
 from zprl.errors import Interrupted, ZprlError
 from zprl.parent_death import die_with_parent
 from zprl.run_dir import RunDir
@@ -87,14 +88,29 @@ class Stage:
 
 
 def execute(
-    name: str, body: Callable[[Stage], None], *, sections: Sequence[str], inputs: Sequence[Path], folder: str | None = None
+    name: str,
+    body: Callable[[Stage], None],
+    *,
+    sections: Sequence[str],
+    inputs: Sequence[Path],
+    folder: str | None = None,
+    source: Path | None = None,
 ) -> None:
-    """Run one stage to its end or raise; ``folder`` below ``runs`` is named after the stage unless said otherwise."""
+    """Run one stage to its end or raise.
+
+    Args:
+        name: The stage's name.
+        body: What it does.
+        sections: Sections of the parameters that it reads.
+        inputs: Files and folders that it reads.
+        folder: Its folder below ``runs``; the stage's name unless given.
+        source: Source file whose closure is the stage's code; that of ``body`` unless given.
+    """
     params = config.load()
     os.environ["OMP_NUM_THREADS"] = str(params.run.threads)
     chosen = params.model_dump(mode="json", include=set(sections))
     digests = {path.as_posix(): durable.digest(path) for path in inputs}
-    key = {"params": chosen, "inputs": digests, "code": provenance.code_digest()}
+    key = {"params": chosen, "inputs": digests, "code": code_closure.digest(source or _source(body))}
     with RunDir(RUNS, folder or name, key) as run_dir, open_tracker(name, run_dir=run_dir, params=chosen, inputs=digests) as tracker:
         stage = Stage(name, params, run_dir, tracker)
 
@@ -113,6 +129,10 @@ def execute(
                 signal.signal(number, handler)
 
 
+def _source(body: Callable[[Stage], None]) -> Path:
+    return Path(inspect.getfile(body))
+
+
 def main(
     name: str, body: Callable[[Stage], None], *, sections: Sequence[str], inputs: Sequence[Path] = (), world: bool = False
 ) -> NoReturn:
@@ -127,12 +147,12 @@ def main(
     """
     die_with_parent()  # dvc's
     code = 0
-    folder = None
+    folder, source = None, _source(body)
     try:
         if world and (image := container.image()) is not None:
             # The stage in the image has the stage's own folder, and holds it while it runs.
             body, folder = container.instead(image), f"{name}-container"
-        execute(name, body, sections=sections, inputs=inputs, folder=folder)
+        execute(name, body, sections=sections, inputs=inputs, folder=folder, source=source)
     except ZprlError as error:
         terminal.say_error(error)
         code = error.exit_code

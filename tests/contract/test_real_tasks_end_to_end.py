@@ -18,7 +18,6 @@ import pytest
 import yaml
 
 from pipelines import robot_session
-from pipelines.stages.finetune_real import RIVALS
 from tests.real_demos import record
 from zprl import config, presets
 from zprl.data.store import EpisodeStore
@@ -69,8 +68,6 @@ def project(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.
         params[section] |= values
     params["finetune_real"]["task"] = str(tmp_path / f"{name}.yaml")
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
-    (tmp_path / RIVALS).parent.mkdir(parents=True)
-    (tmp_path / RIVALS).write_text("interface,jerk_rms\n")
     return RealTask.load(tmp_path / f"{name}.yaml")
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipelines import dvc_graph, summary
+from pipelines import code_dependencies, dvc_graph, summary
 from pipelines.stages import stage
 from tests.pipeline.conftest import Project
 from zprl.errors import ConfigError
@@ -66,9 +66,7 @@ def test_every_dependency_is_made_by_a_stage_or_kept_in_git() -> None:
     made = set().union(*(outputs(name) for name in GRAPH))
     for name, entry in GRAPH.items():
         for path in keys(entry["deps"]):
-            assert path in made or path in ("data", "session") or path.startswith(("pipelines/", "zprl/", "docs/results/")), (
-                f"{name}: {path}"
-            )
+            assert path in made or path in ("data", "session") or code_dependencies.is_code(path), f"{name}: {path}"
 
 
 def test_wall_clock_never_reaches_what_is_judged_or_shown() -> None:
@@ -87,7 +85,7 @@ def test_one_number_of_the_learner_concerns_only_it_and_what_follows() -> None:
 
 def _declared(module: str) -> tuple[set[str], set[str]]:
     """Sections and inputs that a stage's module passes to ``main``; names that stand for arguments are left out."""
-    tree = ast.parse((ROOT / f"pipelines/{module}.py").read_text())
+    tree = ast.parse((ROOT / f"pipelines/stages/{module}.py").read_text())
     call = next(n for n in ast.walk(tree) if isinstance(n, ast.Call) and getattr(n.func, "id", "") == "main")
     sections = next(k.value for k in call.keywords if k.arg == "sections")
     found = {e.value for e in getattr(sections, "elts", []) if isinstance(e, ast.Constant)}
@@ -96,23 +94,16 @@ def _declared(module: str) -> tuple[set[str], set[str]]:
 
 @pytest.mark.parametrize("name", sorted(GRAPH))
 def test_declared_sections_are_dvc_s_parameters(name: str) -> None:
-    module = GRAPH[name]["cmd"].split("-m pipelines.")[1].split()[0]
+    module = GRAPH[name]["cmd"].split("-m pipelines.stages.")[1].split()[0]
     sections, _ = _declared(module)
     own = {"finetune_action_residual": "action_residual"}.get(name, name) if module in ("finetune_sim", "promote") else None
     assert sections | ({own} if own else set()) == set(GRAPH[name].get("params", []))
 
 
 @pytest.mark.parametrize("name", sorted(GRAPH))
-def test_every_stage_names_its_own_code(name: str) -> None:
-    module = GRAPH[name]["cmd"].split("-m pipelines.")[1].split()[0]
-    deps = keys(GRAPH[name]["deps"])
-    assert f"pipelines/{module}.py" in deps
-    tree = ast.parse((ROOT / f"pipelines/{module}.py").read_text())
-    names = {n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.module}
-    names |= {f"zprl.{a.name}" for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.module == "zprl" for a in n.names}
-    rooms = {n.split(".")[1] for n in names if n.startswith("zprl.")}
-    for room in rooms - {"durable", "errors", "provenance", "seeding", "tracking", "run_dir", "config", "plugins"}:
-        assert f"zprl/{room}" in deps, f"{name} imports zprl.{room}"
+def test_a_stage_depends_on_the_code_that_it_runs_and_on_no_other(name: str) -> None:
+    listed = [path for path in keys(GRAPH[name]["deps"]) if code_dependencies.is_code(path)]
+    assert listed == code_dependencies.code_of(GRAPH[name]["cmd"]), "python -m pipelines.code_dependencies"
 
 
 def test_summary_leaves_out_what_was_not_judged(tmp_path: Path) -> None:

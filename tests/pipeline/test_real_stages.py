@@ -11,7 +11,7 @@ import yaml
 
 from pipelines import robot_session
 from pipelines.stages import stage
-from pipelines.stages.finetune_real import RIVALS, finetune_real
+from pipelines.stages.finetune_real import finetune_real
 from tests import session_factories as made
 from tests.session_start import make_start
 from tests.toy_world import toy_policy
@@ -73,15 +73,12 @@ def here(lived: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ZPRL_TRACKING", "off")
     shutil.copytree(lived, tmp_path / "session")
-    rivals = tmp_path / RIVALS
-    rivals.parent.mkdir(parents=True)
-    rivals.write_text("interface,seed,jerk_rms\nlatent,0,1.0\naction,0,30.0\naction,1,50.0\n")
     (tmp_path / "params.yaml").write_text(yaml.safe_dump({"run": {"seed": 5}, "finetune_real": CONFIG.model_dump(mode="json")}))
     return tmp_path
 
 
 def run() -> dict:
-    stage.execute("finetune_real", finetune_real, sections=(), inputs=(stage.SESSION, RIVALS))
+    stage.execute("finetune_real", finetune_real, sections=(), inputs=(stage.SESSION,))
     return json.loads((stage.METRICS / "real.json").read_text())
 
 
@@ -92,7 +89,6 @@ def test_the_replay_arrives_at_what_acted(here: Path) -> None:
     assert (metrics["session_episodes"], metrics["training_success_rate"], metrics["seed"]) == (3, 2 / 3, 5)
     assert metrics["clip_rate"] == pytest.approx(0.1)  # one step of ten in every made-up episode
     assert metrics["robot_time_s"] == pytest.approx(3 * 10 / made.RATE, abs=0.051)
-    assert metrics["action_residual_jerk_rms"] == 40.0
     assert metrics["ci_low"] < 0.75 < metrics["ci_high"]
     steered = load_steered(stage.STEERING / "real", stage.SESSION / "start" / "base")
     learner, _ = fold(SessionStore.open(stage.SESSION))

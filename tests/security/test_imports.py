@@ -12,6 +12,7 @@ FLOORS = [
     {
         "errors",
         "seeding",
+        "code_closure",
         "durable",
         "config",
         "run_dir",
