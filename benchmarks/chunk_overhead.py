@@ -2,9 +2,10 @@
 
     python benchmarks/chunk_overhead.py --num-envs 64 --blocks 30
 
-Both sides step the *same* simulator with the same targets, in alternating blocks whose order flips every time, and each pair gives
-one ratio of CPU time.  Runs in separate simulators, best of a few, were tried first and are worthless on a shared machine: they once
-made our loop 16 % cheaper than the step it contains.  So the median of the pairs is the figure, the quartiles say how much to
+Both sides step the *same* simulator with the same targets, in alternating blocks whose order flips
+every time, and each pair gives one ratio of CPU time.  Runs in separate simulators, best of a few,
+were tried first and are worthless on a shared machine: they once made our loop 16 % cheaper than
+the step it contains.  So the median of the pairs is the figure, the quartiles say how much to
 believe it, and the result is "unresolved" when the limit lies between them.
 """
 
@@ -80,7 +81,10 @@ def main() -> None:
     result = {
         "num_envs": args.num_envs,
         "pairs": len(pairs),
-        "cpu_cost_ratio": {"median": round(middle, 3), "quartiles": [round(low, 3), round(high, 3)]},
+        "cpu_cost_ratio": {
+            "median": round(middle, 3),
+            "quartiles": [round(low, 3), round(high, 3)],
+        },
         "limit": LIMIT,
         "verdict": verdict,
         "env_steps_per_cpu_second_median": {

@@ -30,7 +30,7 @@ HELD, BUSY = 1300, 50
 GAP_S = 0.02
 
 
-# -- the page ------------------------------------------------------------------------------------------
+# -- the page --------------------------------------------------------------------------------------
 
 
 def serve(secrets: Secrets) -> None:
@@ -55,10 +55,12 @@ def serve(secrets: Secrets) -> None:
                 shown.publish(console_scene.snapshot())
 
 
-# -- the floods ----------------------------------------------------------------------------------------
+# -- the floods ------------------------------------------------------------------------------------
 
 
-def request(port: int, path: str, body: str = "", more: str = "", kind: str = "application/json") -> bytes:
+def request(
+    port: int, path: str, body: str = "", more: str = "", kind: str = "application/json"
+) -> bytes:
     origin = f"127.0.0.1:{port}"
     method = "POST" if body else "GET"
     head = f"{method} {path} HTTP/1.1\r\nHost: {origin}\r\nOrigin: http://{origin}\r\n{more}"
@@ -94,7 +96,9 @@ def whole(port: int, name: str, word: str) -> bytes:
         case "estops" | "new lines":
             return stop(port, word)
         case "logins":
-            return request(port, "/login", f"token={word}", kind="application/x-www-form-urlencoded")
+            return request(
+                port, "/login", f"token={word}", kind="application/x-www-form-urlencoded"
+            )
         case "bearers":
             return request(port, "/stream", more=f"Authorization: Bearer {word}\r\n")
     return request(port, "/stream")
@@ -127,7 +131,7 @@ async def flood(name: str, port: int) -> None:
     await asyncio.gather(*(repeat(port, name, number) for number in range(BUSY)))
 
 
-# -- the operator ----------------------------------------------------------------------------------------
+# -- the operator ----------------------------------------------------------------------------------
 
 
 async def press(port: int, presses: int, cookie: str) -> tuple[list[float], int]:
@@ -154,7 +158,9 @@ def measure(name: str, presses: int) -> None:
     secrets = Secrets.make()
     me = [sys.executable, __file__]
     with tempfile.TemporaryFile() as log:
-        page = subprocess.Popen([*me, "serve", secrets.model_dump_json()], stdout=subprocess.PIPE, stderr=log, text=True)
+        page = subprocess.Popen(
+            [*me, "serve", secrets.model_dump_json()], stdout=subprocess.PIPE, stderr=log, text=True
+        )
         port = int(page.stdout.readline().rsplit(":", 1)[1].strip("/\n"))
         flooder = subprocess.Popen([*me, "flood", name, str(port)]) if name != "nothing" else None
         time.sleep(3)
@@ -164,7 +170,8 @@ def measure(name: str, presses: int) -> None:
             times, failed = asyncio.run(press(port, presses, header))
             p50, p99 = 1000 * np.percentile(times, [50, 99])
             print(
-                f"{name:18} {who:10} p50 {p50:6.1f} ms  p99 {p99:6.1f} ms  longest {1000 * max(times):6.1f} ms  again {failed}", flush=True
+                f"{name:18} {who:10} p50 {p50:6.1f} ms  p99 {p99:6.1f} ms  longest {1000 * max(times):6.1f} ms  again {failed}",
+                flush=True,
             )
         memory = Path(f"/proc/{page.pid}/status").read_text().split("VmRSS:")[1].split()[0]
         for process in (flooder, page):
@@ -175,7 +182,17 @@ def measure(name: str, presses: int) -> None:
         print(f"{'':18} log {size} bytes, memory {int(memory) // 1024} MB", flush=True)
 
 
-FLOODS = ("nothing", "idle connections", "half headers", "half bodies", "streams", "estops", "new lines", "logins", "bearers")
+FLOODS = (
+    "nothing",
+    "idle connections",
+    "half headers",
+    "half bodies",
+    "streams",
+    "estops",
+    "new lines",
+    "logins",
+    "bearers",
+)
 
 
 def main() -> None:

@@ -5,8 +5,9 @@
     python benchmarks/ingest.py memory     # peak of a fresh process at 1, 10 and 100 times the recordings
 
 *Reading*: our reader finds damage in a process of its own, checks every header and hands the arrays over; plain h5py reads
-the same datasets of the same file as the same types.  Both sides touch every page of what they read, the file is in the
-page cache, rounds alternate, processor time of both processes is counted (Linux) and the ratio of medians printed.
+the same datasets of the same file as the same types.  Both sides touch every page of what they
+read, the file is in the page cache, rounds alternate, processor time of both processes is counted
+(Linux) and the ratio of medians printed.
 *Windows*: batches of 256 training windows from the store against slices of the open HDF5 file.  *Memory*: largest
 resident set of the process and of its reading child (Linux), from reading to the report.
 """
@@ -54,7 +55,9 @@ MIB = 2**20
 
 def episode(number: int, frames: int, size: int | None) -> Episode:
     rng = np.random.default_rng(number)
-    obs = {key: rng.standard_normal((frames, width), dtype=np.float32) for key, width in WIDTHS.items()}
+    obs = {
+        key: rng.standard_normal((frames, width), dtype=np.float32) for key, width in WIDTHS.items()
+    }
     if size is not None:
         obs[CAMERA] = rng.integers(0, 256, (frames, size, size, 3), dtype=np.uint8)
     last = np.arange(frames) == frames - 1
@@ -75,7 +78,11 @@ def laid_out_plainly(path: Path) -> Path:
     with h5py.File(path) as old, h5py.File(target, "w") as new:
 
         def copy(name: str, node: h5py.Group | h5py.Dataset) -> None:
-            made = new.create_dataset(name, data=node[()]) if isinstance(node, h5py.Dataset) else new.require_group(name)
+            made = (
+                new.create_dataset(name, data=node[()])
+                if isinstance(node, h5py.Dataset)
+                else new.require_group(name)
+            )
             made.attrs.update(node.attrs)
 
         old.visititems(copy)
@@ -88,9 +95,13 @@ def squeezed(path: Path) -> Path:
     with h5py.File(path) as old, h5py.File(target, "w") as new:
         old.copy("data", new)
         for demo in new["data"].values():
-            pictures = np.repeat(np.repeat(demo["obs"][CAMERA][:, ::8, ::8], 8, axis=1), 8, axis=2)[:, :84, :84]
+            pictures = np.repeat(np.repeat(demo["obs"][CAMERA][:, ::8, ::8], 8, axis=1), 8, axis=2)[
+                :, :84, :84
+            ]
             del demo["obs"][CAMERA]
-            demo["obs"].create_dataset(CAMERA, data=pictures, chunks=(1, *pictures.shape[1:]), compression="gzip")
+            demo["obs"].create_dataset(
+                CAMERA, data=pictures, chunks=(1, *pictures.shape[1:]), compression="gzip"
+            )
     return target
 
 
@@ -131,7 +142,9 @@ def child_seconds() -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def compare(name: str, theirs: Callable[[], object], ours: Callable[[], object], amount: float, unit: str) -> None:
+def compare(
+    name: str, theirs: Callable[[], object], ours: Callable[[], object], amount: float, unit: str
+) -> None:
     theirs(), ours()
     found = [(seconds(theirs), seconds(ours)) for _ in range(ROUNDS)]
     plain_s, our_s = (statistics.median(column) for column in zip(*found, strict=True))
@@ -143,15 +156,30 @@ def speed(folder: Path) -> None:
     print("reading, against plain h5py")
     states, both = list(WIDTHS), [*WIDTHS, CAMERA]
     ours = {
-        "states, 300 episodes of 200": (write(folder / "states.hdf5", range(300), 200, None), states),
-        "states, 20 episodes of 20,000": (write(folder / "long.hdf5", range(20), 20_000, None), states),
+        "states, 300 episodes of 200": (
+            write(folder / "states.hdf5", range(300), 200, None),
+            states,
+        ),
+        "states, 20 episodes of 20,000": (
+            write(folder / "long.hdf5", range(20), 20_000, None),
+            states,
+        ),
         "pictures of 84 x 84": (write(folder / "pictures.hdf5", range(20), 200, 84), both),
     }
-    files = {f"{name}, robomimic's": (laid_out_plainly(path), keys) for name, (path, keys) in ours.items()}
+    files = {
+        f"{name}, robomimic's": (laid_out_plainly(path), keys)
+        for name, (path, keys) in ours.items()
+    }
     files |= {f"{name}, our writer's": pair for name, pair in ours.items()}
     files["pictures, frame by frame in gzip"] = (squeezed(folder / "pictures.hdf5"), both)
     for name, (path, keys) in files.items():
-        compare(name, lambda p=path, k=keys: plain(p, k), lambda p=path, k=keys: reader(p, k), plain(path, keys) / MIB, "MiB")
+        compare(
+            name,
+            lambda p=path, k=keys: plain(p, k),
+            lambda p=path, k=keys: reader(p, k),
+            plain(path, keys) / MIB,
+            "MiB",
+        )
     if "lerobot" in plugins.names("readers"):
         lerobot(folder)
     print("windows of 2 observations and 16 actions, in batches of 256")
@@ -164,7 +192,9 @@ def speed(folder: Path) -> None:
         demos = list(file["data"].values())
 
         def theirs() -> None:
-            for number, frame in zip(rng.integers(0, 300, 256), rng.integers(1, 184, 256), strict=True):
+            for number, frame in zip(
+                rng.integers(0, 300, 256), rng.integers(1, 184, 256), strict=True
+            ):
                 demo = demos[number]
                 for key in keys:
                     demo["obs"][key][frame - 1 : frame + 1]
@@ -187,11 +217,15 @@ def lerobot(folder: Path) -> None:
     tables = sorted((root / "data").rglob("*.parquet"))
 
     def theirs() -> int:
-        return sum(touch(_array(column) for column in pq.read_table(path).itercolumns()) for path in tables)
+        return sum(
+            touch(_array(column) for column in pq.read_table(path).itercolumns()) for path in tables
+        )
 
     def ours() -> int:
         items = plugins.load("readers", "lerobot")().read(root)
-        return sum(touch((*item.obs.values(), item.actions)) for item in items if isinstance(item, Episode))
+        return sum(
+            touch((*item.obs.values(), item.actions)) for item in items if isinstance(item, Episode)
+        )
 
     frames = sum(pq.read_metadata(path).num_rows for path in tables)
     compare("LeRobot, table alone, against pyarrow", theirs, ours, frames, "frames")
@@ -206,16 +240,21 @@ def lerobot(folder: Path) -> None:
         import av
 
         total = sum(
-            touch(_array(column) for column in pq.read_table(path).itercolumns()) for path in sorted((film / "data").rglob("*.parquet"))
+            touch(_array(column) for column in pq.read_table(path).itercolumns())
+            for path in sorted((film / "data").rglob("*.parquet"))
         )
         for video in videos:
             with av.open(video) as opened:
-                total += sum(touch([frame.to_ndarray(format="rgb24")]) for frame in opened.decode(video=0))
+                total += sum(
+                    touch([frame.to_ndarray(format="rgb24")]) for frame in opened.decode(video=0)
+                )
         return total
 
     def episodes() -> int:
         items = plugins.load("readers", "lerobot")(obs_keys=[*WIDTHS, CAMERA]).read(film)
-        return sum(touch((*item.obs.values(), item.actions)) for item in items if isinstance(item, Episode))
+        return sum(
+            touch((*item.obs.values(), item.actions)) for item in items if isinstance(item, Episode)
+        )
 
     compare("LeRobot with film, against pyarrow and PyAV", decoded, episodes, 1000, "frames")
 
@@ -223,7 +262,9 @@ def lerobot(folder: Path) -> None:
 def _array(column: Any) -> np.ndarray:
     """A column of numbers, or of lists of numbers one after the other."""
     whole = column.combine_chunks()
-    return (whole.flatten() if hasattr(whole, "flatten") and whole.type.num_fields else whole).to_numpy(zero_copy_only=False)
+    return (
+        whole.flatten() if hasattr(whole, "flatten") and whole.type.num_fields else whole
+    ).to_numpy(zero_copy_only=False)
 
 
 def peak_kib(process: int) -> int:
@@ -236,25 +277,43 @@ def ingest(folder: Path) -> None:
     keys = [*WIDTHS, CAMERA]
     idle = peak_kib(os.getpid())
     start = time.perf_counter()
-    result = read_all(find_sources(folder / "data", reader="robomimic", obs_keys=keys), limits=Limits())
+    result = read_all(
+        find_sources(folder / "data", reader="robomimic", obs_keys=keys), limits=Limits()
+    )
     used = choose(result.good, exclude_failures=False, max_episodes=None)
     EpisodeStore.write(folder / "episodes", used, fit_normalizer(used))
     report.write(folder / "report", result, used)
     wall = time.perf_counter() - start
     peak, child = peak_kib(os.getpid()), peak_kib(PROBE._started().pid)
-    print(json.dumps({"episodes": len(used), "idle": idle, "peak": peak, "child": child, "wall": wall}))
+    print(
+        json.dumps(
+            {"episodes": len(used), "idle": idle, "peak": peak, "child": child, "wall": wall}
+        )
+    )
 
 
 def memory(folder: Path) -> None:
-    print("memory of the whole ingest, MiB (resident, largest; the import of torch and all the rest alone: idle)")
+    print(
+        "memory of the whole ingest, MiB (resident, largest; the import of torch and all the rest alone: idle)"
+    )
     print("  size  episodes  recordings   idle   peak   reading child   seconds")
     for times in (1, 10, 100):
         place = folder / f"x{times}"
         total = times * PEAK_EPISODES
         for first in range(0, total, PER_FILE):
-            write(place / "data" / f"{first:06d}.hdf5", range(first, min(first + PER_FILE, total)), PEAK_FRAMES, PEAK_SIZE)
+            write(
+                place / "data" / f"{first:06d}.hdf5",
+                range(first, min(first + PER_FILE, total)),
+                PEAK_FRAMES,
+                PEAK_SIZE,
+            )
         size = sum(path.stat().st_size for path in (place / "data").iterdir())
-        done = subprocess.run([sys.executable, __file__, "one", str(place)], capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [sys.executable, __file__, "one", str(place)],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
         found = json.loads(done.stdout.splitlines()[-1])
         idle, peak, child = (found[name] / 1024 for name in ("idle", "peak", "child"))
         row = f"  {times:3d}x {found['episodes']:9d} {size / MIB:11.0f} {idle:6.0f} {peak:6.0f} {child:15.0f} {found['wall']:9.1f}"

@@ -2,10 +2,11 @@
 
     python benchmarks/learner_updates.py
 
-Both learners get the same observation and action widths, hidden layers, batch size and critic count, and full replay
-buffers of random transitions; process time is counted, in alternating rounds, and the medians' ratio is printed.  Two
-rows are printed: the recipe's own schedule (the actor learns at every second update, as published) and Stable-Baselines3's
-(actor, temperature and targets at every update).  Neither side steps an environment.
+Both learners get the same observation and action widths, hidden layers, batch size and critic
+count, and full replay buffers of random transitions; process time is counted, in alternating
+rounds, and the medians' ratio is printed.  Two rows are printed: the recipe's own schedule (the
+actor learns at every second update, as published) and Stable-Baselines3's (actor, temperature and
+targets at every update).  Neither side steps an environment.
 """
 
 from __future__ import annotations
@@ -42,12 +43,26 @@ class Sized(gymnasium.Env):
 
 def theirs(rl: config.Rl, state_dim: int, residual_dim: int) -> SAC:
     nets = {"net_arch": list(rl.hidden), "n_critics": rl.critics}
-    model = SAC("MlpPolicy", Sized(state_dim, residual_dim), policy_kwargs=nets, batch_size=rl.batch_size, buffer_size=ROWS, device="cpu")
+    model = SAC(
+        "MlpPolicy",
+        Sized(state_dim, residual_dim),
+        policy_kwargs=nets,
+        batch_size=rl.batch_size,
+        buffer_size=ROWS,
+        device="cpu",
+    )
     model._setup_learn(1)
     rng = np.random.default_rng(0)
     for _ in range(ROWS):
         obs, nxt = rng.standard_normal((2, 1, state_dim), dtype=np.float32)
-        model.replay_buffer.add(obs, nxt, rng.uniform(-1, 1, (1, residual_dim)).astype(np.float32), np.zeros(1), np.zeros(1, bool), [{}])
+        model.replay_buffer.add(
+            obs,
+            nxt,
+            rng.uniform(-1, 1, (1, residual_dim)).astype(np.float32),
+            np.zeros(1),
+            np.zeros(1, bool),
+            [{}],
+        )
     return model
 
 
@@ -57,9 +72,12 @@ def ours(rl: config.Rl, state_dim: int, residual_dim: int):
     replay = Replay(ROWS, state_dim, residual_dim)
     draw = lambda *shape: torch.randn(*shape, generator=generator)  # noqa: E731
     replay.add(
-        state=draw(ROWS, state_dim), point=draw(ROWS, residual_dim), reward=torch.zeros(ROWS), discount=torch.full((ROWS,), 0.92),
+        state=draw(ROWS, state_dim),
+        point=draw(ROWS, residual_dim),
+        reward=torch.zeros(ROWS),
+        discount=torch.full((ROWS,), 0.92),
         next_state=draw(ROWS, state_dim),
-    )  # fmt: skip
+    )
     count = 0
 
     def update() -> None:
@@ -93,7 +111,9 @@ def main() -> None:
     every = rl.model_copy(update={"actor_period": 1, "target_period": 1})
     learners = {
         "recipe's schedule": ours(rl, state_dim, residual_dim),
-        "  with LayerNorm": ours(rl.model_copy(update={"critic_layer_norm": True}), state_dim, residual_dim),
+        "  with LayerNorm": ours(
+            rl.model_copy(update={"critic_layer_norm": True}), state_dim, residual_dim
+        ),
         "actor at every update": ours(every, state_dim, residual_dim),
     }
     found: dict[str, list[float]] = {name: [] for name in ("SB3", *learners)}
@@ -105,9 +125,13 @@ def main() -> None:
         found["SB3"].append(rate(lambda n: sb3.train(n, rl.batch_size), UPDATES))
         with torch.inference_mode():
             for name, update in learners.items():
-                found[name].append(rate(lambda n, update=update: [update() for _ in range(n)], UPDATES))
+                found[name].append(
+                    rate(lambda n, update=update: [update() for _ in range(n)], UPDATES)
+                )
     median = {name: statistics.median(rates) for name, rates in found.items()}
-    print(f"state {state_dim}, residual {residual_dim}, hidden {rl.hidden}, critics {rl.critics}, batch {rl.batch_size}, one thread")
+    print(
+        f"state {state_dim}, residual {residual_dim}, hidden {rl.hidden}, critics {rl.critics}, batch {rl.batch_size}, one thread"
+    )
     for name, value in median.items():
         print(f"  {name:24s} {value:7.0f} updates/s   ratio to SB3 {value / median['SB3']:.2f}")
 

@@ -1,9 +1,11 @@
 """What sessions with the robot are worth: several seeds, and the rival beside them, each from the same simulation result.
 
-    python benchmarks/robot_sessions.py [--seeds 3] [--rival-seeds 1] [--train 250] [--work runs/robot_sessions]
+    python benchmarks/robot_sessions.py [--seeds 3] [--rival-seeds 1] [--train 250] [--work
+    runs/robot_sessions]
 
-Lives the sessions one after another on the task's double (an interrupted one goes on, a finished one is only read), then writes
-``docs/results/robot_sessions.{csv,png,md}``.  Needs the artifacts of ``dvc repro``, and a machine that does nothing else.
+Lives the sessions one after another on the task's double (an interrupted one goes on, a finished
+one is only read), then writes ``docs/results/robot_sessions.{csv,png,md}``.  Needs the artifacts of
+``dvc repro``, and a machine that does nothing else.
 """
 
 from __future__ import annotations
@@ -36,9 +38,23 @@ RECENT = 40
 COLOURS = {"latent": "#1f5fbf", "action": "#b8860b"}
 NAMES = {"latent": "latent residual (ZPRL)", "action": "action residual"}
 COLUMNS = (
-    "interface", "seed", "session_episodes", "episodes", "base_success_rate", "success_rate", "ci_low", "ci_high", "mcnemar_p",
-    "base_jerk_rms", "jerk_rms", "base_total_variation", "total_variation", "clip_rate", "robot_time_s", "wall_s",
-)  # fmt: skip
+    "interface",
+    "seed",
+    "session_episodes",
+    "episodes",
+    "base_success_rate",
+    "success_rate",
+    "ci_low",
+    "ci_high",
+    "mcnemar_p",
+    "base_jerk_rms",
+    "jerk_rms",
+    "base_total_variation",
+    "total_variation",
+    "clip_rate",
+    "robot_time_s",
+    "wall_s",
+)
 
 
 def live(folder: Path, params: config.Params, seed: int) -> SessionStore:
@@ -46,7 +62,13 @@ def live(folder: Path, params: config.Params, seed: int) -> SessionStore:
     work = folder.with_name(f"{folder.name}.work")
     if not folder.exists():
         run.create(
-            folder, config=params.finetune_real, agent=params.finetune_sim, seed=seed, **sources(params), episodes=EPISODES, work=work
+            folder,
+            config=params.finetune_real,
+            agent=params.finetune_sim,
+            seed=seed,
+            **sources(params),
+            episodes=EPISODES,
+            work=work,
         )
     wanted = params.finetune_real.train_episodes + 2 * params.finetune_real.evaluate_episodes
     store = SessionStore.open(folder)
@@ -57,16 +79,24 @@ def live(folder: Path, params: config.Params, seed: int) -> SessionStore:
 
 def row(store: SessionStore) -> dict[str, Any]:
     """The numbers of one session."""
-    before, after = session_metrics.evaluation(store, "evaluate_before"), session_metrics.evaluation(store, "evaluate_after")
+    before, after = (
+        session_metrics.evaluation(store, "evaluate_before"),
+        session_metrics.evaluation(store, "evaluate_after"),
+    )
     found = session_metrics.metrics(store, before, after)
-    return {**{name: found.get(name) for name in COLUMNS}, "mcnemar_p": tables.compare(before, after).p_value}
+    return {
+        **{name: found.get(name) for name in COLUMNS},
+        "mcnemar_p": tables.compare(before, after).p_value,
+    }
 
 
 def curve(store: SessionStore) -> np.ndarray:
     """Success of the last :data:`RECENT` labelled training episodes, after each (official code's measure)."""
     labels = store.labels.current()
     done = [
-        labels[e.number] == "success" for e in store.episodes() if e.phase == "train" and labels.get(e.number) in ("success", "failure")
+        labels[e.number] == "success"
+        for e in store.episodes()
+        if e.phase == "train" and labels.get(e.number) in ("success", "failure")
     ]
     return np.array([np.mean(done[max(0, i - RECENT) : i]) for i in range(RECENT, len(done) + 1)])
 
@@ -78,14 +108,26 @@ def draw(rows: list[dict[str, Any]], curves: list[np.ndarray], path: Path) -> No
     for i, (found, values) in enumerate(zip(rows, curves, strict=True)):
         colour, style = COLOURS[found["interface"]], ("-", "--", ":", "-.")[found["seed"] % 4]
         left.plot(
-            RECENT + np.arange(len(values)), values, color=colour, ls=style, label=f"{NAMES[found['interface']]}, seed {found['seed']}"
+            RECENT + np.arange(len(values)),
+            values,
+            color=colour,
+            ls=style,
+            label=f"{NAMES[found['interface']]}, seed {found['seed']}",
         )
         ends = [x + 0.03 * (i - (len(rows) - 1) / 2) for x in (0, 1)]
         rates = [found["base_success_rate"], found["success_rate"]]
         right.plot(ends, rates, color=colour, ls=style)
         for at, rate in zip(ends, rates, strict=True):
             low, high = wilson(round(rate * found["episodes"]), found["episodes"])
-            right.errorbar(at, rate, yerr=[[rate - low], [high - rate]], color=colour, capsize=3, marker="o", lw=1)
+            right.errorbar(
+                at,
+                rate,
+                yerr=[[rate - low], [high - rate]],
+                color=colour,
+                capsize=3,
+                marker="o",
+                lw=1,
+            )
     left.set(
         xlabel="labelled training episodes",
         ylabel="success on the double",
@@ -93,7 +135,12 @@ def draw(rows: list[dict[str, Any]], curves: list[np.ndarray], path: Path) -> No
         title=f"While learning: the last {RECENT} episodes",
     )
     ticks = ["as it left simulation", "after the session"]
-    right.set(xticks=[0, 1], xticklabels=ticks, xlim=(-0.4, 1.4), title="Evaluation, same starts, 95 % Wilson")
+    right.set(
+        xticks=[0, 1],
+        xticklabels=ticks,
+        xlim=(-0.4, 1.4),
+        title="Evaluation, same starts, 95 % Wilson",
+    )
     left.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     figure.legend(loc="outside lower left", ncols=3, fontsize=8.5)
     figure.savefig(path, dpi=130)
@@ -102,15 +149,19 @@ def draw(rows: list[dict[str, Any]], curves: list[np.ndarray], path: Path) -> No
 def page(rows: list[dict[str, Any]], command: str, commit: str) -> str:
     """The table as Markdown, with how it was made."""
     lines = [
-        "# Sessions on the Franka double", "",
-        f"`{command}` at commit `{commit}`, finished {datetime.now(UTC):%Y-%m-%d %H:%M} UTC on {os.cpu_count()} processors.", "",
+        "# Sessions on the Franka double",
+        "",
+        f"`{command}` at commit `{commit}`, finished {datetime.now(UTC):%Y-%m-%d %H:%M} UTC on {os.cpu_count()} processors.",
+        "",
         "Each session starts from the same simulation result and has no access to the others. Success counts are of the same starts before",
         "and after, deterministic policy, 95 % Wilson interval; p is McNemar's exact test on those pairs. Robot and wall time are of the",
-        "training episodes alone. Jerk and total variation are means over the evaluation episodes, before and after.", "",
-        "![Success while learning, before and after](robot_sessions.png)", "",
+        "training episodes alone. Jerk and total variation are means over the evaluation episodes, before and after.",
+        "",
+        "![Success while learning, before and after](robot_sessions.png)",
+        "",
         "| residual | seed | training episodes | before | after | p | jerk m/s³ | variation mm/step | clipped | robot time | wall time |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]  # fmt: skip
+    ]
     for r in rows:
         n = r["episodes"]
         low, high = wilson(round(r["base_success_rate"] * n), n)
@@ -125,18 +176,30 @@ def page(rows: list[dict[str, Any]], command: str, commit: str) -> str:
 
 def main() -> int:
     """Live what is missing, then write the results."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seeds", type=int, default=3, help="sessions with the latent residual")
-    parser.add_argument("--rival-seeds", type=int, default=1, help="sessions with the action residual")
+    parser.add_argument(
+        "--rival-seeds", type=int, default=1, help="sessions with the action residual"
+    )
     parser.add_argument("--train", type=int, default=250, help="labelled training episodes of each")
-    parser.add_argument("--work", type=Path, default=Path("runs/robot_sessions"), help="where the sessions are kept")
+    parser.add_argument(
+        "--work", type=Path, default=Path("runs/robot_sessions"), help="where the sessions are kept"
+    )
     asked = parser.parse_args()
     rows, curves = [], []
     for interface, seeds in (("latent", asked.seeds), ("action", asked.rival_seeds)):
         for seed in range(seeds):
             params = config.load()
-            real = params.finetune_real.model_copy(update={"interface": interface, "train_episodes": asked.train})
-            store = live(asked.work / f"{interface}{seed}", params.model_copy(update={"finetune_real": real}), seed)
+            real = params.finetune_real.model_copy(
+                update={"interface": interface, "train_episodes": asked.train}
+            )
+            store = live(
+                asked.work / f"{interface}{seed}",
+                params.model_copy(update={"finetune_real": real}),
+                seed,
+            )
             rows.append(row(store))
             curves.append(curve(store))
             print({name: rows[-1][name] for name in COLUMNS[:8]}, flush=True)

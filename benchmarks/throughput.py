@@ -2,10 +2,12 @@
 
     python benchmarks/throughput.py --device cuda --num-envs 64 256 1024 4096
 
-For each number a fresh process makes the Isaac world of `params.yaml` and times, in alternating blocks in one simulator, Isaac
-Lab's own step with a fixed target and the training loop's collecting (steered policy, chunks, replay), whose ratio says what the
-loop costs.  Then it times updates of the learner on the memory so filled.  Policy and learner have the sizes of `params.yaml`
-and random weights: what they do takes as long as if they had learnt.  Wall-clock time; the median of the blocks.
+For each number a fresh process makes the Isaac world of `params.yaml` and times, in alternating
+blocks in one simulator, Isaac Lab's own step with a fixed target and the training loop's collecting
+(steered policy, chunks, replay), whose ratio says what the loop costs.  Then it times updates of
+the learner on the memory so filled.  Policy and learner have the sizes of `params.yaml` and random
+weights: what they do takes as long as if they had learnt.  Wall-clock time; the median of the
+blocks.
 """
 
 from __future__ import annotations
@@ -55,16 +57,38 @@ class Running(ChunkEnv):
         pass
 
 
-def make_learner(params: config.Params, num_envs: int, device: str, obs_dims: dict[str, int], action_dim: int) -> Learner:
+def make_learner(
+    params: config.Params, num_envs: int, device: str, obs_dims: dict[str, int], action_dim: int
+) -> Learner:
     """A learner of the file's sizes on a policy with random weights."""
     generator = torch.Generator().manual_seed(0)
     frames = {key: torch.randn(64, width, generator=generator) for key, width in obs_dims.items()}
-    spec = PolicySpec(obs_dims=obs_dims, action_dim=action_dim, policy=params.policy, vib=params.vib)
-    policy = FlowPolicy(spec, Normalizer.fit(frames, torch.randn(64, action_dim, generator=generator))).freeze().to(device)
-    segment = {"num_envs": num_envs, "segments": 1, "chunk_steps_per_segment": (BLOCKS + 1) * CHUNKS, "warmup_chunks": 0}
-    rl = params.finetune_sim.model_copy(update={**segment, "updates_per_chunk": 0.0, "demo_fraction": 0.0})
+    spec = PolicySpec(
+        obs_dims=obs_dims, action_dim=action_dim, policy=params.policy, vib=params.vib
+    )
+    policy = (
+        FlowPolicy(spec, Normalizer.fit(frames, torch.randn(64, action_dim, generator=generator)))
+        .freeze()
+        .to(device)
+    )
+    segment = {
+        "num_envs": num_envs,
+        "segments": 1,
+        "chunk_steps_per_segment": (BLOCKS + 1) * CHUNKS,
+        "warmup_chunks": 0,
+    }
+    rl = params.finetune_sim.model_copy(
+        update={**segment, "updates_per_chunk": 0.0, "demo_fraction": 0.0}
+    )
     scale = torch.full((params.vib.latent_dim,), 0.1)
-    return Learner(policy, plugins.load("interfaces", "latent")(), scale=scale, config=rl, seed=0, device=device)
+    return Learner(
+        policy,
+        plugins.load("interfaces", "latent")(),
+        scale=scale,
+        config=rl,
+        seed=0,
+        device=device,
+    )
 
 
 def measure(num_envs: int, device: str) -> dict[str, float]:
@@ -74,7 +98,13 @@ def measure(num_envs: int, device: str) -> dict[str, float]:
     chunk_steps = params.policy.chunk_steps
     with envs.make(task, num_envs=num_envs, device=device) as world:
         keys = [key for key in params.ingest.obs_keys if key in world.spec.obs_dims]
-        learner = make_learner(params, num_envs, device, {key: world.spec.obs_dims[key] for key in keys}, world.spec.action_dim)
+        learner = make_learner(
+            params,
+            num_envs,
+            device,
+            {key: world.spec.obs_dims[key] for key in keys},
+            world.spec.action_dim,
+        )
         env = Running(world, chunk_steps, params.policy.obs_steps)
         env.reset(0)
         with torch.no_grad():
@@ -104,7 +134,10 @@ def measure(num_envs: int, device: str) -> dict[str, float]:
     updates = learner._updates
     for _ in range(10):
         updates.step()
-    rates = [UPDATES / seconds(lambda: [updates.step() for _ in range(UPDATES)], device) for _ in range(BLOCKS)]
+    rates = [
+        UPDATES / seconds(lambda: [updates.step() for _ in range(UPDATES)], device)
+        for _ in range(BLOCKS)
+    ]
     return {
         "num_envs": num_envs,
         "bare": steps / statistics.median(first for first, _ in pairs),
@@ -127,16 +160,39 @@ def main() -> None:
         return
     params = config.load()
     rl = params.finetune_sim
-    print(f"{provenance.machine(args.device)}; {params.task.name}, {params.task.physics}; torch {torch.__version__}")
-    print(f"updates: batch {rl.batch_size}, {rl.critics} critics of {list(rl.hidden)}; load average {os.getloadavg()[0]:.1f} at the start")
-    table = Table("environments", "Isaac Lab's step, env-steps/s", "collecting, env-steps/s", "time, ratio", "updates/s")
+    print(
+        f"{provenance.machine(args.device)}; {params.task.name}, {params.task.physics}; torch {torch.__version__}"
+    )
+    print(
+        f"updates: batch {rl.batch_size}, {rl.critics} critics of {list(rl.hidden)}; load average {os.getloadavg()[0]:.1f} at the start"
+    )
+    table = Table(
+        "environments",
+        "Isaac Lab's step, env-steps/s",
+        "collecting, env-steps/s",
+        "time, ratio",
+        "updates/s",
+    )
     for count in args.num_envs:
-        order = [sys.executable, __file__, "--child", "--device", args.device, "--num-envs", str(count)]
+        order = [
+            sys.executable,
+            __file__,
+            "--child",
+            "--device",
+            args.device,
+            "--num-envs",
+            str(count),
+        ]
         done = subprocess.run(order, capture_output=True, text=True, check=False)
         if done.returncode:
             sys.exit(f"{count} environments: {done.stderr[-2000:]}")
         row = json.loads(done.stdout.splitlines()[-1])
-        table.add_row(str(count), *(f"{row[name]:,.0f}" for name in ("bare", "collecting")), f"{row['cost']:.2f}", f"{row['updates']:,.0f}")
+        table.add_row(
+            str(count),
+            *(f"{row[name]:,.0f}" for name in ("bare", "collecting")),
+            f"{row['cost']:.2f}",
+            f"{row['updates']:,.0f}",
+        )
     Console(width=120).print(table)
 
 

@@ -1,6 +1,7 @@
 """Recordings into the versioned folder of demonstrations: checked, copied, described in ``DATASET.md``, handed to DVC.
 
-Each step can be killed: what is not whole is swept away by the next call, and what was copied and not yet versioned is gone on with.
+Each step can be killed: what is not whole is swept away by the next call, and what was copied and
+not yet versioned is gone on with.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ MAX_ANSWER = 64 * 2**20
 """Longest answer of DVC, in bytes: it names every file that is new."""
 LEASE = Path(".dvc/tmp/zprl-demos-add.lease")
 MINARI_FILE = "main_data.hdf5"
-"""Each of Minari's datasets names its file so, and says beside it what its numbers mean: its folder goes along."""
+"""Each of Minari's datasets names its file so, and says beside it what its numbers mean: its folder
+goes along."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,8 @@ def add(
     """Check recordings as the pipeline will, and bring them in.
 
     Args:
-        source: A recording, or a folder of any; one that lies in ``data`` already stays where it is.
+        source: A recording, or a folder of any; one that lies in ``data`` already stays where it
+            is.
         data: Folder that DVC versions as a whole.
         name: Of the copy; the source's own without it.
         reader: A registered reader, or ``auto``.
@@ -73,13 +76,16 @@ def add(
 
     Raises:
         DataError: the recordings have errors, or the data that are versioned are not all here.
-        ConfigError: a name that cannot be used, a reader that the pipeline does not use, no DVC project.
+        ConfigError: a name that cannot be used, a reader that the pipeline does not use, no DVC
+            project.
         EnvironmentProblem: the disk, DVC, or another process that adds.
     """
     if not source.exists():
         raise DataError(f"{source} does not exist", remedy="name a recording, or a folder of them")
     if not Path(".dvc").is_dir():
-        raise ConfigError("this folder is not a DVC project", remedy="run in the project's root folder")
+        raise ConfigError(
+            "this folder is not a DVC project", remedy="run in the project's root folder"
+        )
     LEASE.parent.mkdir(parents=True, exist_ok=True)
     lease = durable.lease(LEASE)
     try:
@@ -109,9 +115,14 @@ def _add(
     tally = _check(source, target, data, params, reader, tell, there=there or half_done)
     wrong = tally.severities["error"] + (tally.severities["warning"] if strict else 0)
     if wrong:
-        raise DataError(f"{wrong} findings keep {source} out", remedy="repair or leave out what they name, then add it again")
+        raise DataError(
+            f"{wrong} findings keep {source} out",
+            remedy="repair or leave out what they name, then add it again",
+        )
     if not tally.passed:
-        raise DataError(f"{source} has no episode to add", remedy="`zprl demos inspect` says what is in it")
+        raise DataError(
+            f"{source} has no episode to add", remedy="`zprl demos inspect` says what is in it"
+        )
     if dry_run:
         return Added(target, tally.passed, ())
     if there or half_done:
@@ -138,24 +149,36 @@ def _origin(source: Path) -> Path:
 def _target(origin: Path, data: Path, name: str | None) -> Path:
     if origin.resolve().is_relative_to((data / DEMOS).resolve()):
         if name is not None:
-            raise ConfigError(f"{origin} lies in {data} already and keeps its name", remedy="leave --name out")
+            raise ConfigError(
+                f"{origin} lies in {data} already and keeps its name", remedy="leave --name out"
+            )
         return origin
     wanted = name or origin.resolve().name
     if origin.is_file() and not wanted.endswith(origin.suffix):
         wanted += origin.suffix  # readers find files by their ending
     if not safe_names.plain(wanted) or wanted.endswith(durable.PARTIAL):
-        raise ConfigError(f"{wanted!a} cannot be a name of recordings", remedy="choose a plain one with --name")
+        raise ConfigError(
+            f"{wanted!a} cannot be a name of recordings", remedy="choose a plain one with --name"
+        )
     return safe_names.inside(data / DEMOS, wanted)
 
 
 def _check(
-    source: Path, target: Path, data: Path, params: Params | None, reader: str, tell: Callable[[Finding], None], *, there: bool
+    source: Path,
+    target: Path,
+    data: Path,
+    params: Params | None,
+    reader: str,
+    tell: Callable[[Finding], None],
+    *,
+    there: bool,
 ) -> Tally:
     limits, asked, changes = project_reading(params)
     sources = find_sources(source, reader=reader, **asked)
     if not sources:
         raise DataError(
-            f"there are no recordings in {source}", remedy="`zprl demos check` knows the registered readers; or name one with --reader"
+            f"there are no recordings in {source}",
+            remedy="`zprl demos check` knows the registered readers; or name one with --reader",
         )
     used = AUTO if params is None else params.ingest.reader
     other = next((found for found in sources if used not in (AUTO, found.reader.name)), None)
@@ -164,9 +187,16 @@ def _check(
             f"the pipeline reads with ingest.reader '{used}', {other.path} is read by '{other.reader.name}'",
             remedy=f"set ingest.reader to {AUTO} in params.yaml",
         )
-    beside = [found for found in find_sources(data, reader=used, **asked) if not there or not found.path.is_relative_to(target)]
+    beside = [
+        found
+        for found in find_sources(data, reader=used, **asked)
+        if not there or not found.path.is_relative_to(target)
+    ]
     if len(sources) == 1 and not there:
-        changes = [*changes, _Renamed(sources[0].path, target.stem if _origin(source).is_file() else target.name)]
+        changes = [
+            *changes,
+            _Renamed(sources[0].path, target.stem if _origin(source).is_file() else target.name),
+        ]
     tally = Tally()
     for item in check(sources, limits=limits, changes=changes, beside=beside):
         tally.add(item)
@@ -194,7 +224,11 @@ class _Renamed:
 
     def __call__(self, source: Source, episode: Episode) -> Iterator[Episode]:
         same_source = source.path == self._path
-        yield replace(episode, name=f"{self._name}/{episode.name.split('/')[-1]}") if same_source else episode
+        yield (
+            replace(episode, name=f"{self._name}/{episode.name.split('/')[-1]}")
+            if same_source
+            else episode
+        )
 
 
 def _status(data: Path) -> list[str]:
@@ -209,10 +243,20 @@ def _status(data: Path) -> list[str]:
     try:
         said = durable.parse_json(answer or "{}", "its answer", limit=MAX_ANSWER)
     except DataError as error:
-        raise EnvironmentProblem(f"dvc says something else than JSON: {answer[:200]}", remedy="`dvc data status` says more") from error
-    # The folder itself is in it when its list of files is not here: then nobody can tell what is missing.
-    uncached = [path for path in said.get("not_in_cache", []) if Path(path) == data or not Path(path).exists()]
-    lost = [path for path in said.get("uncommitted", {}).get("deleted", []) if Path(path) != data] + uncached
+        raise EnvironmentProblem(
+            f"dvc says something else than JSON: {answer[:200]}",
+            remedy="`dvc data status` says more",
+        ) from error
+    # The folder itself is in it when its list of files is not here: then nobody can tell what is
+    # missing.
+    uncached = [
+        path
+        for path in said.get("not_in_cache", [])
+        if Path(path) == data or not Path(path).exists()
+    ]
+    lost = [
+        path for path in said.get("uncommitted", {}).get("deleted", []) if Path(path) != data
+    ] + uncached
     if lost or not data.is_dir():
         what = f"{len(lost)} files" if lost else "all"
         raise DataError(
@@ -223,15 +267,22 @@ def _status(data: Path) -> list[str]:
 
 
 def _unversioned(target: Path, new: list[str]) -> bool:
-    return target.exists() and any(Path(path).is_relative_to(target) or target.is_relative_to(path) for path in new)
+    return target.exists() and any(
+        Path(path).is_relative_to(target) or target.is_relative_to(path) for path in new
+    )
 
 
 def write_card(data: Path, params: Params | None) -> None:
     """Write ``DATASET.md`` beside ``<data>.dvc``, from all recordings in the folder, sampled where there are many."""
-    limits, _, _ = project_reading(params)  # the card tells what is recorded, not what a policy is shown
+    limits, _, _ = project_reading(
+        params
+    )  # the card tells what is recorded, not what a policy is shown
     sources = find_sources(data, reader=AUTO if params is None else params.ingest.reader)
     found = inspect(sources, limits=limits)
-    durable.write_text(Path(f"{data}.dvc").with_name(CARD), card(found, title=f"Demonstrations in {data.as_posix()}/"))
+    durable.write_text(
+        Path(f"{data}.dvc").with_name(CARD),
+        card(found, title=f"Demonstrations in {data.as_posix()}/"),
+    )
 
 
 def version(data: Path) -> None:
@@ -241,7 +292,10 @@ def version(data: Path) -> None:
 
 def _dvc(*arguments: str) -> str:
     try:
-        command, env = child_processes.python("-m", "dvc", *arguments), child_processes.environment()
+        command, env = (
+            child_processes.python("-m", "dvc", *arguments),
+            child_processes.environment(),
+        )
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
     except OSError as error:
         raise EnvironmentProblem(f"dvc cannot be run: {error}", remedy="`zprl doctor`") from error
@@ -255,6 +309,8 @@ def _dvc(*arguments: str) -> str:
 def _changed(data: Path) -> tuple[str, ...]:
     """Files that git should be told of."""
     files = [f"{data.as_posix()}.dvc", Path(f"{data}.dvc").with_name(CARD).as_posix()]
-    ignore = Path(f"{data}.dvc").with_name(".gitignore").as_posix()  # DVC writes the folder into it the first time
+    ignore = (
+        Path(f"{data}.dvc").with_name(".gitignore").as_posix()
+    )  # DVC writes the folder into it the first time
     touched = child_processes.git(*child_processes.GIT_STATUS, "--", ignore)
     return (*files, ignore) if touched else tuple(files)

@@ -43,7 +43,7 @@ def run_cell(cell: Cell, name: str, tracking: dict[str, str], stop: Path) -> Non
     run(cell, name, parent=tracking.get(PARENT_VARIABLE), stopping=stop.exists)
 
 
-# -- the suite ---------------------------------------------------------------------------------------------------------
+# -- the suite -------------------------------------------------------------------------------------
 
 
 class _Watch:
@@ -52,7 +52,12 @@ class _Watch:
     def __init__(self, cells: Sequence[Cell], jobs: int) -> None:
         self.cells, self.jobs = cells, jobs
         console = terminal.console(stderr=True)
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+        )
         self.bar = Progress(*columns, console=console, disable=not console.is_terminal)
         done = sum(finished(cell) is not None for cell in cells)
         self.task = self.bar.add_task("runs", total=len(cells), completed=done)
@@ -77,8 +82,13 @@ class _Watch:
         """One line for a cell that ended."""
         number = sum(finished(other) is not None for other in self.cells)
         left = self.left()
-        self.bar.update(self.task, completed=number, description=f"runs, about {left} left" if left else "runs")
-        terminal.say(f"[{number}/{len(self.cells)}] {cell.name}: {text}" + (f"; about {left} left" if left else ""))
+        self.bar.update(
+            self.task, completed=number, description=f"runs, about {left} left" if left else "runs"
+        )
+        terminal.say(
+            f"[{number}/{len(self.cells)}] {cell.name}: {text}"
+            + (f"; about {left} left" if left else "")
+        )
 
 
 @flow(name="zprl-bench", flow_run_name="{name}", retries=0)
@@ -103,32 +113,52 @@ def run_suite(name: str, folder: str, target: str, choice: Choice, jobs: int) ->
     cells = choice.of(whole)
     waiting = [cell for cell in cells if finished(cell) is None]
     needed = {cell.base.folder for cell in waiting if cell.base}
-    waiting = [cell for cell in cells if cell in waiting or (cell.folder in needed and not ready(cell))]
+    waiting = [
+        cell for cell in cells if cell in waiting or (cell.folder in needed and not ready(cell))
+    ]
     running: dict[Path, tuple[Cell, PrefectFuture[None]]] = {}
     failed: dict[Path, str] = {}
     watch = _Watch(cells, jobs)
-    with open_pipeline_tracker(f"bench {Path(name).stem}", params={}, inputs={}) as tracker, watch.bar:
+    with (
+        open_pipeline_tracker(f"bench {Path(name).stem}", params={}, inputs={}) as tracker,
+        watch.bar,
+    ):
         tracking = {**_tracking_place(), PARENT_VARIABLE: tracker.run_id or ""}
         try:
             while waiting or running:
                 for cell in [c for c in waiting if c.base and c.base.folder in failed]:
                     waiting.remove(cell)
                     failed[cell.folder] = f"{cell.name}: without its base policy"
-                # A base that has just been written down may still be on its way out: what stands on it starts when it is gone.
+                # A base that has just been written down may still be on its way out: what stands on
+                # it starts when it is gone.
                 busy = {*running, *(cell.folder for cell in waiting)}
-                free = [c for c in waiting if c.base is None or (c.base.folder not in busy and ready(c.base))]
+                free = [
+                    c
+                    for c in waiting
+                    if c.base is None or (c.base.folder not in busy and ready(c.base))
+                ]
                 for cell in free[: jobs - len(running)]:
                     waiting.remove(cell)
-                    running[cell.folder] = (cell, run_cell.submit(cell, cell.name, tracking, place / STOP))
+                    running[cell.folder] = (
+                        cell,
+                        run_cell.submit(cell, cell.name, tracking, place / STOP),
+                    )
                 for where, (cell, future) in list(running.items()):
-                    future.wait(timeout=1.0 / len(running))  # Ray's know how they ended only once they were waited for
+                    future.wait(
+                        timeout=1.0 / len(running)
+                    )  # Ray's know how they ended only once they were waited for
                     state = future.state
                     if not state.is_final():
                         continue
                     del running[where]
                     if state.is_completed():
-                        # A policy made anew may be another one; then what was done on the old one is to be done again.
-                        again = [c for c in cells if c.base is not None and c.base.folder == where and finished(c) is None]
+                        # A policy made anew may be another one; then what was done on the old one
+                        # is to be done again.
+                        again = [
+                            c
+                            for c in cells
+                            if c.base is not None and c.base.folder == where and finished(c) is None
+                        ]
                         waiting = [c for c in cells if c in waiting or c in again]
                         write_down(name, whole, Path(target))
                         watch.say(cell, verdict(cell))
@@ -136,7 +166,9 @@ def run_suite(name: str, folder: str, target: str, choice: Choice, jobs: int) ->
                     error = future.result(raise_on_failure=False)
                     if isinstance(error, Interrupted):
                         raise error
-                    failed[where] = f"{cell.name}: {error.message if isinstance(error, ZprlError) else error!r}; see {where / LOG}"
+                    failed[where] = (
+                        f"{cell.name}: {error.message if isinstance(error, ZprlError) else error!r}; see {where / LOG}"
+                    )
                     watch.say(cell, f"failed: {failed[where]}")
         except BaseException:
             (place / STOP).touch()
@@ -153,7 +185,10 @@ def _tracking_place() -> dict[str, str]:
     uri = tracking_uri()
     if uri.startswith("sqlite:///") and not uri.startswith("sqlite:////"):
         uri = f"sqlite:///{Path(uri.removeprefix('sqlite:///')).resolve()}"
-    return {"MLFLOW_TRACKING_URI": uri, "ZPRL_ARTIFACT_LOCATION": Path(ARTIFACT_FOLDER).resolve().as_uri()}
+    return {
+        "MLFLOW_TRACKING_URI": uri,
+        "ZPRL_ARTIFACT_LOCATION": Path(ARTIFACT_FOLDER).resolve().as_uri(),
+    }
 
 
 def _runner(jobs: int, ray: str | None) -> TaskRunner[PrefectFuture[Any]]:
@@ -162,45 +197,72 @@ def _runner(jobs: int, ray: str | None) -> TaskRunner[PrefectFuture[Any]]:
     try:
         from prefect_ray import RayTaskRunner
     except ModuleNotFoundError as error:
-        raise EnvironmentProblem("Ray is not installed", remedy="install the extra that has it: zprl[ray]") from error
+        raise EnvironmentProblem(
+            "Ray is not installed", remedy="install the extra that has it: zprl[ray]"
+        ) from error
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if ray == "local":
         # Ray runs whatever it is sent; with a token, only what comes from this run.
         os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_urlsafe(32))
-        return RayTaskRunner(init_kwargs={"num_cpus": jobs, "include_dashboard": False, "_node_ip_address": "127.0.0.1"})
+        return RayTaskRunner(
+            init_kwargs={
+                "num_cpus": jobs,
+                "include_dashboard": False,
+                "_node_ip_address": "127.0.0.1",
+            }
+        )
     return RayTaskRunner(address=ray)
 
 
 @sigterm_like_ctrl_c()
-def bench(name: str, *, folder: Path, target: Path, choice: Choice, jobs: int, command: str, ray: str | None = None) -> Path:
+def bench(
+    name: str,
+    *,
+    folder: Path,
+    target: Path,
+    choice: Choice,
+    jobs: int,
+    command: str,
+    ray: str | None = None,
+) -> Path:
     """Run a suite to its end and publish what came out; interrupted, the same call continues.
 
     Args:
         name: The suite.
-        folder: Where all suites' cells live; with a cluster, on a file system that all its machines share.
+        folder: Where all suites' cells live; with a cluster, on a file system that all its machines
+            share.
         target: Where table, picture and page are written.
         choice: Part of the suite.
         jobs: Cells at a time.
         command: What the page names as the way to make it again.
-        ray: ``local``, or the address of a Ray cluster; ``None`` runs cells as children of this process.
+        ray: ``local``, or the address of a Ray cluster; ``None`` runs cells as children of this
+            process.
 
     Raises:
-        EnvironmentProblem: another process runs the suite there, or cells failed; what could run has run, and the page is written.
+        EnvironmentProblem: another process runs the suite there, or cells failed; what could run
+            has run, and the page is written.
     """
     place = folder / Path(name).stem
     place.mkdir(parents=True, exist_ok=True)
     runner = _runner(jobs, ray)
     lease = durable.lease(place / "LEASE")
     try:
-        take_over(suite.cells(suite.load(name), place), target)  # all: what is written down is the whole suite
-        failures = run_suite.with_options(task_runner=runner)(name, str(place), str(target.resolve()), choice, jobs)
+        take_over(
+            suite.cells(suite.load(name), place), target
+        )  # all: what is written down is the whole suite
+        failures = run_suite.with_options(task_runner=runner)(
+            name, str(place), str(target.resolve()), choice, jobs
+        )
     except KeyboardInterrupt as error:
-        raise Interrupted("stopped on request", remedy="run the same command again to continue") from error
+        raise Interrupted(
+            "stopped on request", remedy="run the same command again to continue"
+        ) from error
     finally:
         os.close(lease)
     written = publish(name, place, target, command=command)
     if failures:
         raise EnvironmentProblem(
-            f"{len(failures)} run(s) failed: " + "; ".join(failures[:5]), remedy="repair it and run the same command again"
+            f"{len(failures)} run(s) failed: " + "; ".join(failures[:5]),
+            remedy="repair it and run the same command again",
         )
     return written

@@ -1,8 +1,8 @@
 """One run of a suite: a folder in which the pipeline's own stages run.
 
-``python -m pipelines.bench_cell SUITE TASK METHOD SEED`` does one by itself, with neither Prefect nor DVC, and without MLflow where tracking is
-off (``ZPRL_TRACKING=off``): a job of a cluster's queue, or a machine that has the simulator and little else.  Its ``cell.json`` is what
-came out.
+``python -m pipelines.bench_cell SUITE TASK METHOD SEED`` does one by itself, with neither Prefect
+nor DVC, and without MLflow where tracking is off (``ZPRL_TRACKING=off``): a job of a cluster's
+queue, or a machine that has the simulator and little else.  Its ``cell.json`` is what came out.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ KEY = "KEY"
 """In a cell's folder: what its content comes from."""
 LOG = "log.txt"
 TIME = "time.json"
-"""In a cell's folder: what its stages print, and seconds spent so far, interrupted attempts included."""
+"""In a cell's folder: what its stages print, and seconds spent so far, interrupted attempts
+included."""
 DEMOS = Path("data/demos/demos.hdf5")
 POLICY = Path("artifacts/base/policy.safetensors")
 SPENT = ("runs", "artifacts/learner")
@@ -56,7 +57,11 @@ def finished(cell: Cell) -> results.Run | None:
 def ready(base: Cell) -> bool:
     """Whether a base's policy is here to be improved: its verdict alone may have come from another machine."""
     found = finished(base)
-    return found is not None and (base.folder / POLICY).exists() and durable.digest(base.folder / POLICY) == found.policy
+    return (
+        found is not None
+        and (base.folder / POLICY).exists()
+        and durable.digest(base.folder / POLICY) == found.policy
+    )
 
 
 def claimed(cell: Cell) -> bool:
@@ -88,7 +93,10 @@ def prepare(cell: Cell) -> None:
     if cell.base is None:
         if isinstance(cell.demos, Path):
             if not cell.demos.is_file():
-                raise DataError(f"{cell.demos} does not exist", remedy=f"the suite wants demonstrations of {cell.task} there")
+                raise DataError(
+                    f"{cell.demos} does not exist",
+                    remedy=f"the suite wants demonstrations of {cell.task} there",
+                )
             (here / DEMOS).parent.mkdir(parents=True, exist_ok=True)
             (here / DEMOS).unlink(missing_ok=True)
             (here / DEMOS).symlink_to(cell.demos.resolve())
@@ -104,10 +112,26 @@ def commands(cell: Cell) -> list[list[str]]:
     """What runs in the folder, in order."""
     stage = child_processes.python("-m")
     if cell.base is not None:
-        return [[*stage, "pipelines.stages.finetune_sim", "finetune_sim"], [*stage, "pipelines.stages.evaluate", "latent"]]
+        return [
+            [*stage, "pipelines.stages.finetune_sim", "finetune_sim"],
+            [*stage, "pipelines.stages.evaluate", "latent"],
+        ]
     found = [[*stage, f"pipelines.{name}"] for name in ("ingest", "pretrain", "evaluate_base")]
     if isinstance(cell.demos, int) and not (cell.folder / DEMOS).exists():
-        found.insert(0, [*stage, "zprl.cli", "demos", "record", str(DEMOS), "--episodes", str(cell.demos), "--seed", str(cell.seed)])
+        found.insert(
+            0,
+            [
+                *stage,
+                "zprl.cli",
+                "demos",
+                "record",
+                str(DEMOS),
+                "--episodes",
+                str(cell.demos),
+                "--seed",
+                str(cell.seed),
+            ],
+        )
     return found
 
 
@@ -119,19 +143,42 @@ def outcome(cell: Cell) -> results.Run:
     here = {"wall_s": spent(cell), "commit": provenance.git_commit(), "machine": machine}
 
     def point(env_steps: int, verdict: dict[str, Any], wall_s: float) -> results.Point:
-        return results.Point(**who, env_steps=env_steps, wall_s=wall_s, **{k: verdict[k] for k in ("success_rate", "episodes", "jerk_rms")})
+        return results.Point(
+            **who,
+            env_steps=env_steps,
+            wall_s=wall_s,
+            **{k: verdict[k] for k in ("success_rate", "episodes", "jerk_rms")},
+        )
 
     if cell.base is None:
         verdict = durable.read_json(metrics / "base.json")
-        facts = results.RunFacts(**who, **here, updates=0, updates_per_s=None, total_variation=verdict["total_variation"])
-        return results.Run(cell.key, None, durable.digest(cell.folder / POLICY), facts, (point(0, verdict, 0.0),))
-    cost, verdict = durable.read_json(metrics / "finetune_sim.json"), durable.read_json(metrics / "sim.json")
+        facts = results.RunFacts(
+            **who, **here, updates=0, updates_per_s=None, total_variation=verdict["total_variation"]
+        )
+        return results.Run(
+            cell.key, None, durable.digest(cell.folder / POLICY), facts, (point(0, verdict, 0.0),)
+        )
+    cost, verdict = (
+        durable.read_json(metrics / "finetune_sim.json"),
+        durable.read_json(metrics / "sim.json"),
+    )
     start = durable.read_json(cell.base.folder / "metrics" / "base.json")
-    points = [point(0, start, 0.0), *(point(row["env_steps"], row, row["wall_s"]) for row in cost.get("judged", []))]
+    points = [
+        point(0, start, 0.0),
+        *(point(row["env_steps"], row, row["wall_s"]) for row in cost.get("judged", [])),
+    ]
     points.append(point(cost["env_steps"], verdict, cost["wall_s"]))
     rate = round(cost["updates"] / cost["wall_s"], 1)
-    facts = results.RunFacts(**who, **here, updates=cost["updates"], updates_per_s=rate, total_variation=verdict["total_variation"])
-    return results.Run(cell.key, durable.digest(cell.base.folder / POLICY), None, facts, tuple(points))
+    facts = results.RunFacts(
+        **who,
+        **here,
+        updates=cost["updates"],
+        updates_per_s=rate,
+        total_variation=verdict["total_variation"],
+    )
+    return results.Run(
+        cell.key, durable.digest(cell.base.folder / POLICY), None, facts, tuple(points)
+    )
 
 
 def spent(cell: Cell) -> float:
@@ -140,7 +187,13 @@ def spent(cell: Cell) -> float:
     return float(durable.read_json(file)["wall_s"]) if file.exists() else 0.0
 
 
-def run(cell: Cell, name: str, *, parent: str | None = None, stopping: Callable[[], bool] = lambda: False) -> None:
+def run(
+    cell: Cell,
+    name: str,
+    *,
+    parent: str | None = None,
+    stopping: Callable[[], bool] = lambda: False,
+) -> None:
     """Run what is left of a cell; its stages' lines go to ``log.txt`` in its folder.
 
     Args:
@@ -154,25 +207,44 @@ def run(cell: Cell, name: str, *, parent: str | None = None, stopping: Callable[
         StageError: a stage failed.
     """
     prepare(cell)
-    if finished(cell) is not None and (cell.base is not None or ready(cell)):  # with numbers that came back
+    if finished(cell) is not None and (
+        cell.base is not None or ready(cell)
+    ):  # with numbers that came back
         return
     before, started = spent(cell), time.monotonic()
     inputs = {"base": cell.base.key} if cell.base else {}
-    with open_pipeline_tracker(name, params=cell.params, inputs=inputs, parent=parent) as tracker, open(cell.folder / LOG, "a") as log:
+    with (
+        open_pipeline_tracker(name, params=cell.params, inputs=inputs, parent=parent) as tracker,
+        open(cell.folder / LOG, "a") as log,
+    ):
         tracker.tag(task=cell.task, method=cell.method, seed=cell.seed)
         try:
             for command in commands(cell):
                 env = {PARENT_VARIABLE: tracker.run_id or ""}
-                code, _ = stream(command, lambda line: print(line, file=log, flush=True), cwd=cell.folder, env=env, stopping=stopping)
+                code, _ = stream(
+                    command,
+                    lambda line: print(line, file=log, flush=True),
+                    cwd=cell.folder,
+                    env=env,
+                    stopping=stopping,
+                )
                 if code == Interrupted.exit_code:
-                    raise Interrupted(f"{name} stopped on request", remedy="run the same command again to continue")
+                    raise Interrupted(
+                        f"{name} stopped on request",
+                        remedy="run the same command again to continue",
+                    )
                 if code:
                     raise StageError(command[3].removeprefix("pipelines."), code)
         finally:
-            durable.write_json(cell.folder / TIME, {"wall_s": round(before + time.monotonic() - started, 1)})
+            durable.write_json(
+                cell.folder / TIME, {"wall_s": round(before + time.monotonic() - started, 1)}
+            )
         found = outcome(cell)
         for row in map(asdict, found.points):
-            tracker.log(row["env_steps"], **{key: value for key, value in row.items() if isinstance(value, float)})
+            tracker.log(
+                row["env_steps"],
+                **{key: value for key, value in row.items() if isinstance(value, float)},
+            )
         results.write_runs(cell.folder / DONE, [found])
     for path in SPENT:
         shutil.rmtree(cell.folder / path, ignore_errors=True)
@@ -183,17 +255,24 @@ def verdict(cell: Cell) -> str:
     found = finished(cell)
     assert found is not None
     last = found.points[-1]
-    return f"success {last.success_rate:.2f} over {last.episodes} episodes, {found.facts.wall_s:.0f} s"
+    return (
+        f"success {last.success_rate:.2f} over {last.episodes} episodes, {found.facts.wall_s:.0f} s"
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Do one cell, and the policy that it improves where that is missing."""
-    parser = argparse.ArgumentParser(prog="python -m pipelines.bench_cell", description="Do one run of a suite, without Prefect and DVC.")
+    parser = argparse.ArgumentParser(
+        prog="python -m pipelines.bench_cell",
+        description="Do one run of a suite, without Prefect and DVC.",
+    )
     parser.add_argument("suite", help="name of a suite, or a YAML file")
     parser.add_argument("task")
     parser.add_argument("method", help="name of a method, or 'base' for the frozen policy alone")
     parser.add_argument("seed", type=int)
-    parser.add_argument("--folder", type=Path, default=Path("bench"), help="where runs live (default: bench)")
+    parser.add_argument(
+        "--folder", type=Path, default=Path("bench"), help="where runs live (default: bench)"
+    )
     given = parser.parse_args(arguments)
     place = (given.folder / Path(given.suite).stem).resolve()
     found = [
@@ -202,7 +281,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if (cell.task, cell.folder.name, cell.seed) == (given.task, given.method, given.seed)
     ]
     if not found:
-        raise ConfigError("the suite has no such run", remedy=f"`zprl bench {given.suite} --list` shows them")
+        raise ConfigError(
+            "the suite has no such run", remedy=f"`zprl bench {given.suite} --list` shows them"
+        )
     wanted = [cell for cell in (found[0].base, found[0]) if cell is not None]
     for cell in wanted:
         if not (ready(cell) if cell.base is None else finished(cell)):

@@ -15,7 +15,8 @@ from zprl.errors import ConfigError, DataError
 
 RUNS = ".runs.json"
 POLICIES = ".policies"
-"""These end the names of what a suite publishes of its finished runs, and of the folder with its frozen policies."""
+"""These end the names of what a suite publishes of its finished runs, and of the folder with its
+frozen policies."""
 OF_A_POLICY = ("artifacts/base", "artifacts/episodes", "metrics/base.json")
 """What methods need of a base cell."""
 
@@ -42,8 +43,13 @@ class Choice:
             and (not self.methods or cell.method in self.methods)
         ]
         if not wanted:
-            raise ConfigError("no run of the suite fits that choice", remedy="`zprl bench --list NAME` shows tasks, methods and seeds")
-        needed = {cell.folder for cell in wanted} | {cell.base.folder for cell in wanted if cell.base}
+            raise ConfigError(
+                "no run of the suite fits that choice",
+                remedy="`zprl bench --list NAME` shows tasks, methods and seeds",
+            )
+        needed = {cell.folder for cell in wanted} | {
+            cell.base.folder for cell in wanted if cell.base
+        }
         return [cell for cell in cells if cell.folder in needed]
 
 
@@ -67,7 +73,8 @@ def take_over(cells: Sequence[Cell], target: Path) -> None:
 def keep_policies(name: str, folder: Path, target: Path) -> Path:
     """Copy a suite's frozen policies, with the episodes they were trained on, to where another machine finds them.
 
-    The same numbers need not give the same bits on another processor, and what is compared must stand on one policy.
+    The same numbers need not give the same bits on another processor, and what is compared must
+    stand on one policy.
     """
     place = target / f"{Path(name).stem}{POLICIES}"
     for cell in suite.cells(suite.load(name), folder):
@@ -76,7 +83,9 @@ def keep_policies(name: str, folder: Path, target: Path) -> Path:
             def fill(partial: Path, source: Path = cell.folder) -> None:
                 for part in OF_A_POLICY:
                     (partial / part).parent.mkdir(parents=True, exist_ok=True)
-                    (shutil.copytree if (source / part).is_dir() else shutil.copyfile)(source / part, partial / part)
+                    (shutil.copytree if (source / part).is_dir() else shutil.copyfile)(
+                        source / part, partial / part
+                    )
 
             place.mkdir(parents=True, exist_ok=True)
             durable.write_dir(place / cell.key, fill)
@@ -86,7 +95,10 @@ def keep_policies(name: str, folder: Path, target: Path) -> Path:
 def write_down(name: str, cells: Sequence[Cell], target: Path) -> None:
     """Write what any machine needs to go on with a suite."""
     target.mkdir(parents=True, exist_ok=True)
-    results.write_runs(target / f"{Path(name).stem}{RUNS}", [found for cell in cells if (found := finished(cell)) is not None])
+    results.write_runs(
+        target / f"{Path(name).stem}{RUNS}",
+        [found for cell in cells if (found := finished(cell)) is not None],
+    )
 
 
 def publish(name: str, folder: Path, target: Path, *, command: str) -> Path:
@@ -105,7 +117,9 @@ def publish(name: str, folder: Path, target: Path, *, command: str) -> Path:
     take_over(cells, target)
     done = [(cell, found) for cell in cells if (found := finished(cell)) is not None]
     if not done:
-        raise DataError(f"no run of '{name}' is done in {folder}", remedy=f"`zprl bench {name}` runs them")
+        raise DataError(
+            f"no run of '{name}' is done in {folder}", remedy=f"`zprl bench {name}` runs them"
+        )
     # A base that a method has for itself is that method's start, not one of the suite's policies.
     shown = [found for cell, found in done if cell.base is not None or cell.folder.name == BASE]
     points = [point for found in shown for point in found.points]
@@ -118,7 +132,8 @@ def publish(name: str, folder: Path, target: Path, *, command: str) -> Path:
         wall_s=sum(found.facts.wall_s for _, found in done),
         machines=tuple(sorted({found.facts.machine or "not noted" for _, found in done})),
         methods={
-            key: page.MethodInfo(label=m.label, source=m.source, space=m.space, tuning=m.tuning) for key, m in chosen.chosen().items()
+            key: page.MethodInfo(label=m.label, source=m.source, space=m.space, tuning=m.tuning)
+            for key, m in chosen.chosen().items()
         },
         missing=[(cell.task, cell.method, cell.seed) for cell in cells if finished(cell) is None],
         budget=max(point.env_steps for point in points),
@@ -126,7 +141,9 @@ def publish(name: str, folder: Path, target: Path, *, command: str) -> Path:
     stem = Path(name).stem
     write_down(name, cells, target)
     results.write(target / f"{stem}.csv", points)
-    labels, spaces = ({key: getattr(m, part) for key, m in info.methods.items()} for part in ("label", "space"))
+    labels, spaces = (
+        {key: getattr(m, part) for key, m in info.methods.items()} for part in ("label", "space")
+    )
     figures.save(figures.curves(points, labels, spaces), target / f"{stem}.png")
     page.write(target / f"{stem}.html", points, facts, info)
     return target / f"{stem}.html"

@@ -18,15 +18,25 @@ def claim(client: SyncPrefectClient, flow_run_id: UUID) -> None:
 
 def close_dead_flow_runs(client: SyncPrefectClient, *, but: UUID | None = None) -> int:
     """Mark flow runs, and their task runs, as Crashed whose process on this host is dead; returns how many."""
-    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
+    from prefect.client.schemas.filters import (
+        FlowRunFilter,
+        FlowRunFilterState,
+        FlowRunFilterStateType,
+    )
     from prefect.client.schemas.objects import StateType
     from prefect.states import Crashed
 
-    running = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.RUNNING, StateType.CANCELLING])))
+    running = FlowRunFilter(
+        state=FlowRunFilterState(
+            type=FlowRunFilterStateType(any_=[StateType.RUNNING, StateType.CANCELLING])
+        )
+    )
     state = Crashed(message="its process died; found and closed by the next run")
     closed = 0
     for run in client.read_flow_runs(flow_run_filter=running):
-        if run.id == but or not is_orphan({name: str(value) for name, value in (run.labels or {}).items()}):
+        if run.id == but or not is_orphan(
+            {name: str(value) for name, value in (run.labels or {}).items()}
+        ):
             continue
         for task in client.read_task_runs(flow_run_filter=FlowRunFilter(id={"any_": [run.id]})):
             if task.state is not None and not task.state.is_final():

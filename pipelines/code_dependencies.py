@@ -1,7 +1,7 @@
 """Write into ``dvc.yaml`` the code that each stage depends on: ``python -m pipelines.code_dependencies``.
 
-The lists follow from the imports of a stage's module (:mod:`zprl.code_closure`); a test compares them.
-A folder stands for its files where a stage uses all of them.
+The lists follow from the imports of a stage's module (:mod:`zprl.code_closure`); a test compares
+them. A folder stands for its files where a stage uses all of them.
 """
 
 from __future__ import annotations
@@ -65,7 +65,11 @@ def write(path: Path) -> bool:
 def _files(folder: Path) -> set[Path]:
     """Return the files of a folder; an empty ``__init__.py`` has no effect, so it does not count."""
     files = (ROOT / folder).rglob("*")
-    return {path.relative_to(ROOT) for path in files if path.is_file() and path.stat().st_size > 0 and "__pycache__" not in path.parts}
+    return {
+        path.relative_to(ROOT)
+        for path in files
+        if path.is_file() and path.stat().st_size > 0 and "__pycache__" not in path.parts
+    }
 
 
 def _expanded(paths: set[Path]) -> set[Path]:

@@ -1,9 +1,11 @@
 """Stages with a world, in an image: where the simulator lives apart from Prefect, DVC and MLflow, as Isaac Sim's Kit does.
 
-``ZPRL_CONTAINER=image`` has every stage that steps a world run there, by ``docker run``, called by DVC and Prefect like any other.  The
-project's folder is mounted under its own path, so outputs land where DVC looks for them, and so is the code, read-only: what DVC calls the
-code is what runs.  Lines stream through; what the stage tracks comes back as a file and goes on to MLflow from here.  Ctrl-C and SIGTERM
-reach the stage, which stops at its next resume point; so does the end of this process, however it ends, through the stage's standard input.
+``ZPRL_CONTAINER=image`` has every stage that steps a world run there, by ``docker run``, called by
+DVC and Prefect like any other.  The project's folder is mounted under its own path, so outputs land
+where DVC looks for them, and so is the code, read-only: what DVC calls the code is what runs.
+Lines stream through; what the stage tracks comes back as a file and goes on to MLflow from here.
+Ctrl-C and SIGTERM reach the stage, which stops at its next resume point; so does the end of this
+process, however it ends, through the stage's standard input.
 """
 
 from __future__ import annotations
@@ -29,8 +31,15 @@ VARIABLE = "ZPRL_CONTAINER"
 OPTIONS_VARIABLE = "ZPRL_CONTAINER_OPTIONS"
 """Options of ``docker run`` for this machine, as one would type them; default: all GPUs."""
 DEFAULT_OPTIONS = "--gpus all"
-HANDED_IN = ("ACCEPT_EULA", "PRIVACY_CONSENT", "OMNI_KIT_ACCEPT_EULA", "ISAACSIM_ASSET_ROOT", "OMP_NUM_THREADS")
-"""Variables that go in where they are set; no other does.  Accepting NVIDIA's licence is the user's to do."""
+HANDED_IN = (
+    "ACCEPT_EULA",
+    "PRIVACY_CONSENT",
+    "OMNI_KIT_ACCEPT_EULA",
+    "ISAACSIM_ASSET_ROOT",
+    "OMP_NUM_THREADS",
+)
+"""Variables that go in where they are set; no other does.  Accepting NVIDIA's licence is the user's
+to do."""
 HOME = Path(".cache/container")
 """Home folder in there, below the project: Kit's caches of shaders survive the container."""
 DAEMON_FAILED, CANNOT_START = 125, (126, 127)
@@ -43,7 +52,14 @@ def image() -> str | None:
 
 
 def command(
-    name: str, stage: Sequence[str], *, project: Path, code: Path, record: Path, user: tuple[int, int], options: str = DEFAULT_OPTIONS
+    name: str,
+    stage: Sequence[str],
+    *,
+    project: Path,
+    code: Path,
+    record: Path,
+    user: tuple[int, int],
+    options: str = DEFAULT_OPTIONS,
 ) -> list[str]:
     """The command line that runs a stage in an image.
 
@@ -63,14 +79,37 @@ def command(
         "PYTHONUNBUFFERED": "1",
         SWITCH_VARIABLE: f"{file_tracker.PREFIX}{record}",
     }
-    mounts = [f"{project}:{project}"] if code == project else [f"{project}:{project}", f"{code}:{code}:ro"]
+    mounts = (
+        [f"{project}:{project}"]
+        if code == project
+        else [f"{project}:{project}", f"{code}:{code}:ro"]
+    )
     for own in ("zprl", "pipelines") if code == project else ():
         mounts.append(f"{code / own}:{code / own}:ro")
-    found = ["docker", "run", "--rm", "--init", "--interactive", "--user", f"{user[0]}:{user[1]}", "--workdir", str(project)]
+    found = [
+        "docker",
+        "run",
+        "--rm",
+        "--init",
+        "--interactive",
+        "--user",
+        f"{user[0]}:{user[1]}",
+        "--workdir",
+        str(project),
+    ]
     found += [word for mount in mounts for word in ("--volume", mount)]
     found += [word for key, value in variables.items() for word in ("--env", f"{key}={value}")]
     found += [word for key in HANDED_IN for word in ("--env", key)]
-    return [*found, *shlex.split(options), name, "python", "-P", "-m", "pipelines.stage_in_container", *stage]
+    return [
+        *found,
+        *shlex.split(options),
+        name,
+        "python",
+        "-P",
+        "-m",
+        "pipelines.stage_in_container",
+        *stage,
+    ]
 
 
 def instead(name: str) -> Callable[[Stage], None]:
@@ -79,9 +118,14 @@ def instead(name: str) -> Callable[[Stage], None]:
     def run(stage: Stage) -> None:
         spec = sys.modules["__main__"].__spec__
         if spec is None:
-            raise ConfigError(f"{stage.name} was not started as a module", remedy="start it with `python -m`")
+            raise ConfigError(
+                f"{stage.name} was not started as a module", remedy="start it with `python -m`"
+            )
         if shutil.which("docker") is None:
-            raise EnvironmentProblem(f"{VARIABLE} is set, and there is no docker", remedy=f"install Docker, or unset {VARIABLE}")
+            raise EnvironmentProblem(
+                f"{VARIABLE} is set, and there is no docker",
+                remedy=f"install Docker, or unset {VARIABLE}",
+            )
         project = Path.cwd()
         record = stage.run_dir.path.absolute() / "tracked.jsonl"
         durable.write_text(record, "")
@@ -101,7 +145,9 @@ def instead(name: str) -> Callable[[Stage], None]:
             terminal.say(text)
             replay.forward()
 
-        input_end, our_end = os.pipe()  # ours closes with this process, however it ends, and the stage notices
+        input_end, our_end = (
+            os.pipe()
+        )  # ours closes with this process, however it ends, and the stage notices
         try:
             code, _ = stream(line, say, stdin=input_end, stopping=lambda: stage.stopping)
         finally:
@@ -123,11 +169,16 @@ def check(stage: str, name: str, code: int) -> None:
     """
     if code == DAEMON_FAILED:
         raise EnvironmentProblem(
-            f"Docker cannot run the image '{name}'", remedy="read its lines above: is the image built, is the GPU there?"
+            f"Docker cannot run the image '{name}'",
+            remedy="read its lines above: is the image built, is the GPU there?",
         )
     if code in CANNOT_START:
-        raise EnvironmentProblem(f"the image '{name}' has no Python that runs", remedy="build it anew from infra/docker")
+        raise EnvironmentProblem(
+            f"the image '{name}' has no Python that runs", remedy="build it anew from infra/docker"
+        )
     if code == Interrupted.exit_code:
-        raise Interrupted(f"{stage} stopped on request", remedy="run the same command again to continue")
+        raise Interrupted(
+            f"{stage} stopped on request", remedy="run the same command again to continue"
+        )
     if code:
         raise StageError(stage, code)

@@ -1,7 +1,8 @@
 """``python -m pipelines.dvc_child <stage>``: ``dvc repro --single-item`` that does not outlive the process that started it.
 
-The kernel sends SIGTERM when the parent dies, however it dies; the stage below asks for the same (``pipelines.stages.stage``).
-So a killed orchestrator leaves no orphan, and the stage stops at its next resume point.
+The kernel sends SIGTERM when the parent dies, however it dies; the stage below asks for the same
+(``pipelines.stages.stage``). So a killed orchestrator leaves no orphan, and the stage stops at its
+next resume point.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ def main() -> int:
     die_with_parent(parent)
     from dvc.cli import main as dvc
 
-    # Our stages ask for it themselves (pipelines/python); a project's own may be a script that imports what lies beside it.
+    # Our stages ask for it themselves (pipelines/python); a project's own may be a script that
+    # imports what lies beside it.
     os.environ.pop("PYTHONSAFEPATH", None)
     return int(dvc(["repro", "--single-item", stage]))
 

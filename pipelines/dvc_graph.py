@@ -44,13 +44,22 @@ def stage_order(target: str | None = None) -> list[str]:
         except DvcException as error:
             raise ConfigError(f"dvc.yaml cannot be used: {error}", remedy=REMEDY) from error
         position = {stage: number for number, stage in enumerate(graph)}
-        ordered = [s for s in nx.lexicographical_topological_sort(graph.reverse(), key=position.__getitem__) if s.cmd]
+        ordered = [
+            s
+            for s in nx.lexicographical_topological_sort(graph.reverse(), key=position.__getitem__)
+            if s.cmd
+        ]
         if target is None:
             return [stage.addressing for stage in ordered]
         wanted = next((stage for stage in ordered if stage.addressing == target), None)
         if wanted is None:
-            raise ConfigError(f"no stage is named '{target}'", remedy="stages: " + ", ".join(s.addressing for s in ordered))
-        needed = nx.descendants(graph, wanted) | {wanted}  # DVC's edges point from a stage to what it needs
+            raise ConfigError(
+                f"no stage is named '{target}'",
+                remedy="stages: " + ", ".join(s.addressing for s in ordered),
+            )
+        needed = nx.descendants(graph, wanted) | {
+            wanted
+        }  # DVC's edges point from a stage to what it needs
         return [stage.addressing for stage in ordered if stage in needed]
 
 
@@ -66,7 +75,9 @@ def out_of_date(stages: list[str] | None = None) -> dict[str, Any]:
         try:
             return dict(repo.status(targets=stages))
         except DvcException as error:
-            raise DataError(f"dvc cannot tell what is up to date: {error}", remedy=REMEDY) from error
+            raise DataError(
+                f"dvc cannot tell what is up to date: {error}", remedy=REMEDY
+            ) from error
 
 
 def lock_hashes(path: Path | str = "dvc.lock") -> list[dict[str, str]]:

@@ -57,13 +57,17 @@ def prepare() -> None:
 def _prefect_logging() -> dict[str, str]:
     """Return variables that have Prefect log as its package says: a folder's own file could name programs to run.
 
-    ``PREFECT_LOGGING`` comes before every name that ``.env``, ``prefect.toml``, ``pyproject.toml`` and profiles have for it.
+    ``PREFECT_LOGGING`` comes before every name that ``.env``, ``prefect.toml``, ``pyproject.toml``
+    and profiles have for it.
     """
     package = importlib.util.find_spec("prefect")
     if package is None or package.origin is None:
         return {}
     file = str(Path(package.origin).with_name("logging") / "logging.yml")
-    return {"PREFECT_LOGGING": json.dumps({"config_path": file}), "PREFECT_LOGGING_SETTINGS_PATH": file}
+    return {
+        "PREFECT_LOGGING": json.dumps({"config_path": file}),
+        "PREFECT_LOGGING_SETTINGS_PATH": file,
+    }
 
 
 def _find_prefect() -> None:
@@ -143,7 +147,11 @@ class _OneSentence(logging.Filter):
         try:
             text = record.getMessage()
         except Exception:  # raised here, it would end the caller
-            text = record.msg if isinstance(record.msg, str) else f"an object of {type(record.msg).__name__}"
+            text = (
+                record.msg
+                if isinstance(record.msg, str)
+                else f"an object of {type(record.msg).__name__}"
+            )
         record.msg, record.args = terminal.block(text), ()
         return True
 

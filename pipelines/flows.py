@@ -1,7 +1,8 @@
 """The Prefect flow: one task per DVC stage, in DVC's own order.
 
-Who owns what: DVC decides what is up to date, Prefect when and where things run and who is told, MLflow what happened.
-``dvc repro`` alone gives the same results; Prefect caches nothing here, because its caches do not see files.
+Who owns what: DVC decides what is up to date, Prefect when and where things run and who is told,
+MLflow what happened. ``dvc repro`` alone gives the same results; Prefect caches nothing here,
+because its caches do not see files.
 """
 
 from __future__ import annotations
@@ -42,7 +43,13 @@ def _worth_retrying(_task: Any, _run: Any, state: Any) -> bool:
     return not (isinstance(error, errors.ZprlError) and error.exit_code in PERMANENT)
 
 
-@task(task_run_name="{stage}", retries=1, retry_delay_seconds=5, retry_condition_fn=_worth_retrying, cache_policy=NO_CACHE)
+@task(
+    task_run_name="{stage}",
+    retries=1,
+    retry_delay_seconds=5,
+    retry_condition_fn=_worth_retrying,
+    cache_policy=NO_CACHE,
+)
 def run_one(stage: str) -> StageResult:
     """Bring one stage up to date and stream its lines."""
     return run_stage(stage, get_run_logger().info)
@@ -53,7 +60,9 @@ def live_session() -> None:
     """Live a session with the robot, unless there is one that fits; hand it to DVC."""
     code, _ = stream(child_processes.python("-m", "pipelines.robot_session"), get_run_logger().info)
     if code == errors.Interrupted.exit_code:
-        raise errors.Interrupted("the session stopped on request", remedy="run the same command again to continue")
+        raise errors.Interrupted(
+            "the session stopped on request", remedy="run the same command again to continue"
+        )
     if code:
         raise StageError("robot_session", code)
 
@@ -64,9 +73,13 @@ def _parent_run() -> Iterator[Tracker]:
     inputs = {"data": summary.data_digest()}
     try:
         params = config.load().model_dump(mode="json")
-    except errors.ConfigError:  # the stages say it better, and a project may bring stages without our parameters
+    except (
+        errors.ConfigError
+    ):  # the stages say it better, and a project may bring stages without our parameters
         params = {}
-    with open_pipeline_tracker("pipeline", params=params, inputs={k: v for k, v in inputs.items() if v}) as tracker:
+    with open_pipeline_tracker(
+        "pipeline", params=params, inputs={k: v for k, v in inputs.items() if v}
+    ) as tracker:
         before = os.environ.get(PARENT_VARIABLE)
         if tracker.run_id is not None:
             os.environ[PARENT_VARIABLE] = tracker.run_id
@@ -98,17 +111,32 @@ def _publish(parent: Tracker, results: list[StageResult]) -> None:
         parent.tag(**{f"dvc.lock.{row['output']}": row["md5"]})
     rows = summary.success_rows()
     for row in rows:
-        parent.log(0, **{f"{row['policy']}_{name}": row[name] for name in ("success_rate", "ci_low", "ci_high") if name in row})
+        parent.log(
+            0,
+            **{
+                f"{row['policy']}_{name}": row[name]
+                for name in ("success_rate", "ci_low", "ci_high")
+                if name in row
+            },
+        )
     for path in ("dvc.lock", "params.yaml", "artifacts/promotion.json", "artifacts/report"):
         if Path(path).exists():
             parent.log_file(path, "report" if path.endswith("report") else "")
     if parent.run_id is not None:
         parent.tag(**{"prefect.flow_run": flow_run.get_id()})
     if rows:
-        create_table_artifact(key="success", table=rows, description="Success per policy, 95 % Wilson intervals")
+        create_table_artifact(
+            key="success", table=rows, description="Success per policy, 95 % Wilson intervals"
+        )
     if hashes:
-        create_table_artifact(key="lineage", table=hashes, description="What dvc.lock records of this run")
-    create_markdown_artifact(key="pipeline", markdown=summary.markdown(results, rows, parent.run_id), description="Stages, results, links")
+        create_table_artifact(
+            key="lineage", table=hashes, description="What dvc.lock records of this run"
+        )
+    create_markdown_artifact(
+        key="pipeline",
+        markdown=summary.markdown(results, rows, parent.run_id),
+        description="Stages, results, links",
+    )
 
 
 def _session() -> None:
@@ -169,7 +197,11 @@ def pipeline(target: str = "all") -> list[StageResult]:
             if stage == SESSION_STAGE:
                 _session()
             result = run_one(stage)
-            log.info("%s: %s", stage, "up to date" if result.skipped else f"done in {result.seconds:.0f} s")
+            log.info(
+                "%s: %s",
+                stage,
+                "up to date" if result.skipped else f"done in {result.seconds:.0f} s",
+            )
             results.append(result)
         _publish(parent, results)
     return results

@@ -50,8 +50,8 @@ class Guard:
         app: The server.
         port: Where it listens; another Host or Origin is refused.
         login: The secret of this start.
-        storage: What a browser that logs in keeps in its local storage.  ``None`` gives it a cookie,
-            which is then demanded.
+        storage: What a browser that logs in keeps in its local storage.  ``None`` gives it a
+            cookie, which is then demanded.
     """
 
     def __init__(

@@ -1,7 +1,8 @@
 """A session with the robot as a step of the pipeline: is there one that fits, and if not, live one.
 
-A session is data, not a stage: ``dvc repro`` never moves a robot.  ``python -m pipelines.robot_session`` lives a session with what the
-pipeline has made (or goes on with one that was interrupted), then hands it to DVC (``session.dvc``).
+A session is data, not a stage: ``dvc repro`` never moves a robot.  ``python -m
+pipelines.robot_session`` lives a session with what the pipeline has made (or goes on with one that
+was interrupted), then hands it to DVC (``session.dvc``).
 """
 
 from __future__ import annotations
@@ -40,9 +41,14 @@ def sources(params: Params) -> dict[str, Path | None]:
     interface = params.finetune_real.interface
     if interface not in SIMULATED:
         raise ConfigError(
-            f"finetune_real.interface '{interface}' has no simulation result to go on from", remedy=f"choose one of {', '.join(SIMULATED)}"
+            f"finetune_real.interface '{interface}' has no simulation result to go on from",
+            remedy=f"choose one of {', '.join(SIMULATED)}",
         )
-    return {"base": BASE, "steering": STEERING / SIMULATED[interface], "learner": LEARNER / SIMULATED[interface]}
+    return {
+        "base": BASE,
+        "steering": STEERING / SIMULATED[interface],
+        "learner": LEARNER / SIMULATED[interface],
+    }
 
 
 def standing(params: Params) -> Standing:
@@ -56,13 +62,17 @@ def standing(params: Params) -> Standing:
     fits = store.header.config == params.finetune_real and store.header.seed == params.run.seed
     for name, inside in (("base", ""), ("steering", ""), ("learner", "agent.safetensors")):
         if (source := found[name]) is not None:
-            fits &= durable.digest(SESSION / "start" / (inside or name)) == durable.digest(source / inside)
+            fits &= durable.digest(SESSION / "start" / (inside or name)) == durable.digest(
+                source / inside
+            )
     if not fits:
         return Standing.OTHER
     labels = store.labels.current()
     done: dict[str, int] = {}
     for episode in store.episodes():
-        done[episode.phase] = done.get(episode.phase, 0) + (labels.get(episode.number) in ("success", "failure"))
+        done[episode.phase] = done.get(episode.phase, 0) + (
+            labels.get(episode.number) in ("success", "failure")
+        )
     wanted = params.finetune_real
     complete = (
         done.get("evaluate_before", 0) >= wanted.evaluate_episodes
@@ -85,8 +95,15 @@ def live(params: Params, *, stopping: list[bool]) -> None:
     if found in (Standing.ABSENT, Standing.OTHER):
         durable.sweep(Path())
         if not isinstance(params.finetune_sim, config.Rl):
-            raise ConfigError("a session steers a frozen policy", remedy="set finetune_sim.algorithm to sac, e.g. with preset method/zprl")
-        begin = {"config": params.finetune_real, "agent": params.finetune_sim, "seed": params.run.seed}
+            raise ConfigError(
+                "a session steers a frozen policy",
+                remedy="set finetune_sim.algorithm to sac, e.g. with preset method/zprl",
+            )
+        begin = {
+            "config": params.finetune_real,
+            "agent": params.finetune_sim,
+            "seed": params.run.seed,
+        }
         run.create(SESSION, **begin, episodes=EPISODES, work=WORK, **sources(params))
     run.run(SESSION, WORK, say=say, stopping=lambda: stopping[0])
 
@@ -107,12 +124,18 @@ def set_aside() -> None:
 def version() -> None:
     """Hand the session to DVC."""
     try:
-        command, env = child_processes.python("-m", "dvc", "add", "--quiet", str(SESSION)), child_processes.environment()
+        command, env = (
+            child_processes.python("-m", "dvc", "add", "--quiet", str(SESSION)),
+            child_processes.environment(),
+        )
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
     except OSError as error:
         raise EnvironmentProblem(f"dvc cannot be run: {error}", remedy="`zprl doctor`") from error
     if done.returncode:
-        raise DataError(f"dvc cannot take the session: {done.stderr.strip()[-300:]}", remedy="`dvc add session` says more")
+        raise DataError(
+            f"dvc cannot take the session: {done.stderr.strip()[-300:]}",
+            remedy="`dvc add session` says more",
+        )
 
 
 def say(text: str) -> None:
@@ -122,7 +145,9 @@ def say(text: str) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Entry point; exit codes as everywhere."""
-    argparse.ArgumentParser(prog="python -m pipelines.robot_session", description=__doc__).parse_args(arguments)
+    argparse.ArgumentParser(
+        prog="python -m pipelines.robot_session", description=__doc__
+    ).parse_args(arguments)
     stopping = [False]
 
     def ask(*_: object) -> None:

@@ -1,6 +1,7 @@
 """``python -m pipelines.stage_in_container MODULE [ARGUMENTS]``: a stage inside an image, with neither Prefect, DVC nor MLflow.
 
-No kernel tells a process in a container that the one outside has died; its standard input does, which then ends.
+No kernel tells a process in a container that the one outside has died; its standard input does,
+which then ends.
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ def main() -> None:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(code)  # Kit, where it runs, would end the process with 0 while the interpreter shuts down
+    os._exit(
+        code
+    )  # Kit, where it runs, would end the process with 0 while the interpreter shuts down
 
 
 if __name__ == "__main__":

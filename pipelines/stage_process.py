@@ -1,7 +1,7 @@
 """One stage as a child process group: streamed lines, its own exit code, no orphan.
 
-DVC hides a stage's exit code behind its own 255; the code is read back from DVC's message, so that "your data is bad"
-(3) stays different from "a bug" (1).
+DVC hides a stage's exit code behind its own 255; the code is read back from DVC's message, so that
+"your data is bad" (3) stays different from "a bug" (1).
 """
 
 from __future__ import annotations
@@ -31,14 +31,22 @@ STOP_GRACE_S = (60.0, 10.0, 5.0)
 
 _EXITED = re.compile(r"failed to run: .*, exited with (-?\d+)")
 _BUSY = re.compile(r"is busy, it is being blocked by|Unable to acquire lock")
-_SKIPPED = re.compile(r"^Stage '[^']*' didn't change, skipping|^Stage '[^']*' is cached - skipping run")
+_SKIPPED = re.compile(
+    r"^Stage '[^']*' didn't change, skipping|^Stage '[^']*' is cached - skipping run"
+)
 
 
 class StageError(ZprlError):
     """A stage ended with an exit code other than 0."""
 
     def __init__(self, stage: str, code: int) -> None:
-        meaning = {2: "configuration", 3: "bad data", 4: "environment", 5: "interrupted, resumable", 6: "gate refused"}
+        meaning = {
+            2: "configuration",
+            3: "bad data",
+            4: "environment",
+            5: "interrupted, resumable",
+            6: "gate refused",
+        }
         super().__init__(
             f"stage '{stage}' failed with exit code {code} ({meaning.get(code, 'unexpected')})",
             remedy="read its last lines above; after the repair the same command continues at this stage",
@@ -61,8 +69,8 @@ class StageResult:
 def sigterm_like_ctrl_c() -> Iterator[None]:
     """Have SIGTERM take the same way out as Ctrl-C; for the main thread.
 
-    Prefect hands a SIGTERM on to whoever had it before the flow.  That would be Python's default, which ends the process at
-    once, and nobody would stop the temporary server that Prefect started.
+    Prefect hands a SIGTERM on to whoever had it before the flow.  That would be Python's default,
+    which ends the process at once, and nobody would stop the temporary server that Prefect started.
     """
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -79,11 +87,15 @@ def _group_alive(group: int) -> bool:
     return True
 
 
-def stop_group(process: subprocess.Popen[str] | subprocess.Popen[bytes], *, grace: tuple[float, ...] = STOP_GRACE_S) -> None:
+def stop_group(
+    process: subprocess.Popen[str] | subprocess.Popen[bytes],
+    *,
+    grace: tuple[float, ...] = STOP_GRACE_S,
+) -> None:
     """End a child and everything in its process group.
 
-    SIGINT first: dvc ignores it while a stage runs, and the stage stops at its next resume point.  SIGTERM would make dvc
-    die at once and its stage be asked twice, which means "stop now".
+    SIGINT first: dvc ignores it while a stage runs, and the stage stops at its next resume point.
+    SIGTERM would make dvc die at once and its stage be asked twice, which means "stop now".
     """
     for number, seconds in zip((signal.SIGINT, signal.SIGTERM, signal.SIGKILL), grace, strict=True):
         if not _group_alive(process.pid):
@@ -112,7 +124,8 @@ def stream(
         cwd: Working folder.
         env: Variables beside this process's own.
         stdin: File descriptor that it reads; default: this process's own input.
-        stopping: Asked five times a second, for callers in a thread, whom no signal reaches; true stops the command.
+        stopping: Asked five times a second, for callers in a thread, whom no signal reaches; true
+            stops the command.
 
     Returns:
         Its exit code and the lines DVC (not the stage) is known by.
@@ -120,9 +133,19 @@ def stream(
     Raises:
         Interrupted: it was stopped.
     """
-    variables = {**child_processes.environment(PYTHONUNBUFFERED="1", ZPRL_PYTHON=sys.executable), **(env or {})}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "errors": "replace"}
-    process = subprocess.Popen(command, **pipes, stdin=stdin, start_new_session=True, env=variables, cwd=cwd)
+    variables = {
+        **child_processes.environment(PYTHONUNBUFFERED="1", ZPRL_PYTHON=sys.executable),
+        **(env or {}),
+    }
+    pipes = {
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.STDOUT,
+        "text": True,
+        "errors": "replace",
+    }
+    process = subprocess.Popen(
+        command, **pipes, stdin=stdin, start_new_session=True, env=variables, cwd=cwd
+    )
     assert process.stdout is not None
     marks: list[str] = []
 
@@ -140,7 +163,9 @@ def stream(
         while reader.is_alive():  # short waits let signals through
             reader.join(0.2)
             if stopping():
-                raise Interrupted("stopped on request", remedy="run the same command again to continue")
+                raise Interrupted(
+                    "stopped on request", remedy="run the same command again to continue"
+                )
         return process.wait(), marks
     except BaseException:  # Ctrl-C and Prefect's SIGTERM land here
         stop_group(process)
@@ -148,7 +173,9 @@ def stream(
         raise
 
 
-def run_stage(stage: str, say: Say, *, lock_wait_s: float = LOCK_WAIT_S, poll_s: float = LOCK_POLL_S) -> StageResult:
+def run_stage(
+    stage: str, say: Say, *, lock_wait_s: float = LOCK_WAIT_S, poll_s: float = LOCK_POLL_S
+) -> StageResult:
     """Bring one stage up to date with ``dvc repro --single-item``.
 
     Args:
@@ -164,20 +191,28 @@ def run_stage(stage: str, say: Say, *, lock_wait_s: float = LOCK_WAIT_S, poll_s:
     """
     started = time.monotonic()
     while True:
-        code, marks = stream(child_processes.python("-m", "pipelines.dvc_child", stage, str(os.getpid())), say)
+        code, marks = stream(
+            child_processes.python("-m", "pipelines.dvc_child", stage, str(os.getpid())), say
+        )
         if code == 0:
-            return StageResult(stage, any(_SKIPPED.search(m) for m in marks), time.monotonic() - started)
+            return StageResult(
+                stage, any(_SKIPPED.search(m) for m in marks), time.monotonic() - started
+            )
         exited = next((m for text in marks if (m := _EXITED.search(text))), None)
         if exited is not None:
             number = int(exited[1])
             if number == Interrupted.exit_code:
-                raise Interrupted(f"stage '{stage}' stopped on request", remedy="run the same command again to continue")
+                raise Interrupted(
+                    f"stage '{stage}' stopped on request",
+                    remedy="run the same command again to continue",
+                )
             raise StageError(stage, number)
         if not any(_BUSY.search(m) for m in marks):
             raise StageError(stage, code)
         if time.monotonic() - started > lock_wait_s:
             raise EnvironmentProblem(
-                f"another dvc process has kept '{stage}' busy for {lock_wait_s:.0f} s", remedy="wait for it or stop it, then run again"
+                f"another dvc process has kept '{stage}' busy for {lock_wait_s:.0f} s",
+                remedy="wait for it or stop it, then run again",
             )
         say(f"another dvc process works here; trying again in {poll_s:.0f} s")
         time.sleep(poll_s)

@@ -10,7 +10,16 @@ from pipelines.stage_process import StageResult
 from zprl import durable, strict_yaml
 
 POLICIES = {"base": "base", "sim": "latent residual", "action_residual": "action residual"}
-COLUMNS = ("success_rate", "ci_low", "ci_high", "episodes", "episode_length", "jerk_rms", "env_steps", "wall_s")
+COLUMNS = (
+    "success_rate",
+    "ci_low",
+    "ci_high",
+    "episodes",
+    "episode_length",
+    "jerk_rms",
+    "env_steps",
+    "wall_s",
+)
 
 
 def data_digest(path: Path | str = "data.dvc") -> str | None:
@@ -31,7 +40,12 @@ def success_rows(folder: Path | str = "metrics") -> list[dict[str, Any]]:
         file = Path(folder) / f"{name}.json"
         if file.exists():
             values = durable.read_json(file)
-            rows.append({"policy": name, **{column: values[column] for column in COLUMNS if column in values}})
+            rows.append(
+                {
+                    "policy": name,
+                    **{column: values[column] for column in COLUMNS if column in values},
+                }
+            )
     return rows
 
 
@@ -41,12 +55,16 @@ def mlflow_link(run_id: str | None, uri: str) -> str:
     return f"{base}/#/search-runs" if run_id is None else f"{base}/#/runs/{run_id}"
 
 
-def markdown(results: Sequence[StageResult], rows: Sequence[dict[str, Any]], run_id: str | None) -> str:
+def markdown(
+    results: Sequence[StageResult], rows: Sequence[dict[str, Any]], run_id: str | None
+) -> str:
     """The page shown in Prefect."""
     from zprl.tracking.mlflow_tracker import tracking_uri
 
     lines = ["| stage | | seconds |", "|---|---|---|"]
-    lines += [f"| {r.stage} | {'up to date' if r.skipped else 'ran'} | {r.seconds:.1f} |" for r in results]
+    lines += [
+        f"| {r.stage} | {'up to date' if r.skipped else 'ran'} | {r.seconds:.1f} |" for r in results
+    ]
     if rows:
         lines += ["", "| policy | success | 95 % interval | episodes |", "|---|---|---|---|"]
         lines += [
@@ -54,7 +72,10 @@ def markdown(results: Sequence[StageResult], rows: Sequence[dict[str, Any]], run
             f"{r.get('ci_low', float('nan')):.3f} to {r.get('ci_high', float('nan')):.3f} | {r.get('episodes', '?')} |"
             for r in rows
         ]
-    lines += ["", f"[This run in MLflow]({mlflow_link(run_id, tracking_uri())}) (open the servers with `zprl ui`)"]
+    lines += [
+        "",
+        f"[This run in MLflow]({mlflow_link(run_id, tracking_uri())}) (open the servers with `zprl ui`)",
+    ]
     if Path("artifacts/report").exists():
         lines.append("The report is `artifacts/report/`, and attached to the MLflow run.")
     return "\n".join(lines)

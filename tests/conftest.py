@@ -1,6 +1,7 @@
 """What all tests share: the device, property tests that are the same every time, and a second chance for tests of real time.
 
-A machine that others share stalls now and then: that fails no property, and a test of real time only if it comes twice.
+A machine that others share stalls now and then: that fails no property, and a test of real time
+only if it comes twice.
 """
 
 from __future__ import annotations
@@ -14,7 +15,12 @@ settings.load_profile("same")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--device", choices=("cpu", "cuda"), default="cpu", help="where tests marked gpu put tensors and simulators")
+    parser.addoption(
+        "--device",
+        choices=("cpu", "cuda"),
+        default="cpu",
+        help="where tests marked gpu put tensors and simulators",
+    )
 
 
 @pytest.fixture(scope="session")

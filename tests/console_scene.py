@@ -9,7 +9,16 @@ import random
 from zprl.recordings.phases import PhaseKind
 from zprl.session import clock
 from zprl.session.events import Label, State
-from zprl.session.processes.console.snapshot import ArmHealth, Curve, EpisodeRow, EventRow, Gauge, Heartbeat, LimitRow, Snapshot
+from zprl.session.processes.console.snapshot import (
+    ArmHealth,
+    Curve,
+    EpisodeRow,
+    EventRow,
+    Gauge,
+    Heartbeat,
+    LimitRow,
+    Snapshot,
+)
 
 MORNING = 1_790_000_000.0
 
@@ -87,20 +96,49 @@ def snapshot(**changes: object) -> Snapshot:
             )
         ),
         "events": (
-            EventRow(at=MORNING - 312, level="note", kind="started", reason="episode 55, weights v32"),
-            EventRow(at=MORNING - 250, level="hold", kind="chunk_late", reason="the next chunk was 40 ms late; the arm held its pose"),
-            EventRow(at=MORNING - 181, level="note", kind="restart", reason="learner is back after 6.2 s; nothing was lost"),
-            EventRow(at=MORNING - 120, level="soft_stop", kind="wrench", reason="26.1 N for 3 ticks; 25 N are allowed"),
-            EventRow(at=MORNING - 118, level="note", kind="recovered", reason="recovery 1 of 3 in 600 s"),
-            EventRow(at=MORNING - 12, level="clip", kind="workspace", reason="target 4 mm below the table plane was raised"),
-            EventRow(at=MORNING - 9, level="clip", kind="step", reason="a step of 61 mm was cut to 50 mm"),
+            EventRow(
+                at=MORNING - 312, level="note", kind="started", reason="episode 55, weights v32"
+            ),
+            EventRow(
+                at=MORNING - 250,
+                level="hold",
+                kind="chunk_late",
+                reason="the next chunk was 40 ms late; the arm held its pose",
+            ),
+            EventRow(
+                at=MORNING - 181,
+                level="note",
+                kind="restart",
+                reason="learner is back after 6.2 s; nothing was lost",
+            ),
+            EventRow(
+                at=MORNING - 120,
+                level="soft_stop",
+                kind="wrench",
+                reason="26.1 N for 3 ticks; 25 N are allowed",
+            ),
+            EventRow(
+                at=MORNING - 118, level="note", kind="recovered", reason="recovery 1 of 3 in 600 s"
+            ),
+            EventRow(
+                at=MORNING - 12,
+                level="clip",
+                kind="workspace",
+                reason="target 4 mm below the table plane was raised",
+            ),
+            EventRow(
+                at=MORNING - 9, level="clip", kind="step", reason="a step of 61 mm was cut to 50 mm"
+            ),
         ),
         "episodes": episodes(),
         "curves": tuple(
             Curve(
                 name=name,
                 x="update",
-                points=[(100 * i, start + rise * (1 - math.exp(-i / 20)) + noise * luck.random()) for i in range(60)],
+                points=[
+                    (100 * i, start + rise * (1 - math.exp(-i / 20)) + noise * luck.random())
+                    for i in range(60)
+                ],
             )
             for name, start, rise, noise in (
                 ("critic loss", 0.22, -0.2, 0.015),
@@ -120,7 +158,7 @@ def snapshot(**changes: object) -> Snapshot:
             LimitRow(name="Recoveries", value="3 in 600 s"),
         ),
         "limits_digest": "5f" * 32,
-    }  # fmt: skip
+    }
     return Snapshot(**{**facts, **changes})
 
 

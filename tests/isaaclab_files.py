@@ -24,7 +24,11 @@ def content(seed: int = 0) -> dict[str, Any]:
     draw = np.random.default_rng(seed)
     line = np.linspace(0, 0.1, FRAMES)[:, None] + draw.uniform(0, 0.1, 3)
     pose = np.tile([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0], (FRAMES, 1))
-    state = {"articulation": {"robot": {"root_pose": pose, "joint_position": draw.normal(size=(FRAMES, 9))}}}
+    state = {
+        "articulation": {
+            "robot": {"root_pose": pose, "joint_position": draw.normal(size=(FRAMES, 9))}
+        }
+    }
     return {
         "actions": draw.uniform(-1, 1, (FRAMES, 7)),
         "processed_actions": draw.uniform(-0.1, 0.1, (FRAMES, 9)),
@@ -43,7 +47,9 @@ def content(seed: int = 0) -> dict[str, Any]:
     }
 
 
-def write_isaaclab_file(path: Path, *, episodes: int = 1, version: int | None = 1, success: bool = True) -> Path:
+def write_isaaclab_file(
+    path: Path, *, episodes: int = 1, version: int | None = 1, success: bool = True
+) -> Path:
     """A recording; ``version=None`` is of a time before format versions, when quaternions were wxyz."""
     with h5py.File(path, "w") as file:
         if version is not None:
@@ -85,7 +91,11 @@ def write_with_isaaclab(path: Path, *, episodes: int = 1) -> Path:
 def _tensors(value: Any, frame: int) -> Any:
     import torch
 
-    return {key: _tensors(part, frame) for key, part in value.items()} if isinstance(value, Mapping) else torch.as_tensor(value[frame])
+    return (
+        {key: _tensors(part, frame) for key, part in value.items()}
+        if isinstance(value, Mapping)
+        else torch.as_tensor(value[frame])
+    )
 
 
 def _put(parent: h5py.Group, values: Mapping[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """LeRobot datasets as LeRobot 0.6.1 (v3.0) and 0.3 (v2.1) write them (seen there), made with pyarrow, Pillow and PyAV alone.
 
-Frame i of episode e has state (e, i, 0.5), force 10 e + i, action (i / 10, e), and pictures of one grey level, ``grey(e, i)``.
+Frame i of episode e has state (e, i, 0.5), force 10 e + i, action (i / 10, e), and pictures of one
+grey level, ``grey(e, i)``.
 """
 
 from __future__ import annotations
@@ -75,7 +76,10 @@ def write_lerobot(
         start += length
         if columns is not None:
             columns(number, episodes[-1])
-    features = {name: _feature(value, names if name == "observation.state" else None) for name, value in episodes[0].items()}
+    features = {
+        name: _feature(value, names if name == "observation.state" else None)
+        for name, value in episodes[0].items()
+    }
     if still:
         features["observation.images.still"] = _camera("image")
     if film:
@@ -94,7 +98,10 @@ def write_lerobot(
     }
     more = {"total_videos": len(lengths) * film, "total_chunks": 1} if version == "v2.1" else {}
     _json(root / "meta/info.json", said | more | dict(info or {}))
-    rows = [{"episode_index": number, "tasks": ["Lift the cube."], "length": length} for number, length in enumerate(lengths)]
+    rows = [
+        {"episode_index": number, "tasks": ["Lift the cube."], "length": length}
+        for number, length in enumerate(lengths)
+    ]
     for name, values in (about or {}).items():
         for row, value in zip(rows, values, strict=True):
             row[name] = value
@@ -115,14 +122,22 @@ def drop(*names: str) -> Change:
     return change
 
 
-def write_film(path: Path, levels: Sequence[int], *, size: tuple[int, int] = SIZE, rate: int = RATE) -> None:
+def write_film(
+    path: Path, levels: Sequence[int], *, size: tuple[int, int] = SIZE, rate: int = RATE
+) -> None:
     """An MP4 of H.264 with pictures of one grey level each."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=rate, options={"g": "2", "crf": "12", "bf": "0", "threads": "1"})
+        stream = container.add_stream(
+            "libx264", rate=rate, options={"g": "2", "crf": "12", "bf": "0", "threads": "1"}
+        )
         stream.height, stream.width, stream.pix_fmt = (*size, "yuv420p")
         for level in levels:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((*size, 3), level, np.uint8), format="rgb24")))
+            container.mux(
+                stream.encode(
+                    av.VideoFrame.from_ndarray(np.full((*size, 3), level, np.uint8), format="rgb24")
+                )
+            )
         container.mux(stream.encode())
 
 
@@ -143,7 +158,9 @@ def _episode(number: int, length: int, start: int) -> Columns:
     frames = np.arange(length)
     last = frames == length - 1
     return {
-        "observation.state": np.stack([np.full(length, number), frames, np.full(length, 0.5)], 1).astype(np.float32),
+        "observation.state": np.stack(
+            [np.full(length, number), frames, np.full(length, 0.5)], 1
+        ).astype(np.float32),
         "observation.force": (10 * number + frames).astype(np.float32),
         "action": np.stack([frames / 10, np.full(length, number)], 1).astype(np.float32),
         "next.reward": (last & (number != 1)).astype(np.float32),
@@ -161,7 +178,13 @@ def _feature(value: np.ndarray, names: Any) -> dict[str, Any]:
 
 
 def _camera(dtype: str) -> dict[str, Any]:
-    film = {"video.codec": "h264", "video.pix_fmt": "yuv420p", "video.is_depth_map": False, "video.fps": RATE, "has_audio": False}
+    film = {
+        "video.codec": "h264",
+        "video.pix_fmt": "yuv420p",
+        "video.is_depth_map": False,
+        "video.fps": RATE,
+        "has_audio": False,
+    }
     more = {"info": film} if dtype == "video" else {}
     return {"dtype": dtype, "shape": [*SIZE, 3], "names": ["height", "width", "channels"]} | more
 
@@ -173,27 +196,57 @@ def _table(columns: Columns, *, fixed: bool, still: bool) -> pa.Table:
             arrays[name] = pa.array(value)
         else:
             kind = pa.from_numpy_dtype(value.dtype)
-            arrays[name] = pa.array(list(value), pa.list_(kind, value.shape[1]) if fixed else pa.list_(kind))
+            arrays[name] = pa.array(
+                list(value), pa.list_(kind, value.shape[1]) if fixed else pa.list_(kind)
+            )
     if still:
         number, frames = int(columns["episode_index"][0]), len(columns["index"])
-        pictures = [{"bytes": png(grey(number, frame)), "path": f"frame-{frame:06d}.png"} for frame in range(frames)]
-        arrays["observation.images.still"] = pa.array(pictures, pa.struct({"bytes": pa.binary(), "path": pa.string()}))
+        pictures = [
+            {"bytes": png(grey(number, frame)), "path": f"frame-{frame:06d}.png"}
+            for frame in range(frames)
+        ]
+        arrays["observation.images.still"] = pa.array(
+            pictures, pa.struct({"bytes": pa.binary(), "path": pa.string()})
+        )
     return pa.table(arrays)
 
 
-def _write_v21(root: Path, rows: Sequence[dict[str, Any]], episodes: Sequence[Columns], *, still: bool, film: bool) -> None:
+def _write_v21(
+    root: Path,
+    rows: Sequence[dict[str, Any]],
+    episodes: Sequence[Columns],
+    *,
+    still: bool,
+    film: bool,
+) -> None:
     for number, columns in enumerate(episodes):
         fields = {"episode_chunk": 0, "episode_index": number}
-        write_table(root / PATHS["v2.1"]["data_path"].format(**fields), _table(columns, fixed=False, still=still))
+        write_table(
+            root / PATHS["v2.1"]["data_path"].format(**fields),
+            _table(columns, fixed=False, still=still),
+        )
         if film:
-            path = root / PATHS["v2.1"]["video_path"].format(video_key="observation.images.film", **fields)
+            path = root / PATHS["v2.1"]["video_path"].format(
+                video_key="observation.images.film", **fields
+            )
             write_film(path, [grey(number, frame) for frame in range(len(columns["index"]))])
     _lines(root / "meta/episodes.jsonl", rows)
     _lines(root / "meta/tasks.jsonl", [{"task_index": 0, "task": "Lift the cube."}])
-    _lines(root / "meta/episodes_stats.jsonl", [{"episode_index": row["episode_index"], "stats": {}} for row in rows])
+    _lines(
+        root / "meta/episodes_stats.jsonl",
+        [{"episode_index": row["episode_index"], "stats": {}} for row in rows],
+    )
 
 
-def _write_v30(root: Path, rows: Sequence[dict[str, Any]], episodes: Sequence[Columns], *, per_file: int, still: bool, film: bool) -> None:
+def _write_v30(
+    root: Path,
+    rows: Sequence[dict[str, Any]],
+    episodes: Sequence[Columns],
+    *,
+    per_file: int,
+    still: bool,
+    film: bool,
+) -> None:
     levels: list[int] = []
     start = 0
     for row in rows:
@@ -203,19 +256,28 @@ def _write_v30(root: Path, rows: Sequence[dict[str, Any]], episodes: Sequence[Co
         if film:
             prefix = "videos/observation.images.film"
             row |= {f"{prefix}/chunk_index": 0, f"{prefix}/file_index": 0}
-            row |= {f"{prefix}/from_timestamp": start / RATE, f"{prefix}/to_timestamp": (start + length) / RATE}
+            row |= {
+                f"{prefix}/from_timestamp": start / RATE,
+                f"{prefix}/to_timestamp": (start + length) / RATE,
+            }
             levels += [grey(number, frame) for frame in range(length)]
         row |= {"stats/action/min": [0.0, 0.0], "stats/action/max": [1.0, 2.0]}
         row |= {"meta/episodes/chunk_index": 0, "meta/episodes/file_index": 0}
         start += length
     for file in range(-(-len(episodes) // per_file)):
         path = root / PATHS["v3.0"]["data_path"].format(chunk_index=0, file_index=file)
-        some = [_table(columns, fixed=True, still=still) for columns in episodes[file * per_file : (file + 1) * per_file]]
+        some = [
+            _table(columns, fixed=True, still=still)
+            for columns in episodes[file * per_file : (file + 1) * per_file]
+        ]
         write_table(path, pa.concat_tables(some))
     if film:
         write_film(root / "videos/observation.images.film/chunk-000/file-000.mp4", levels)
     write_table(root / "meta/episodes/chunk-000/file-000.parquet", pa.Table.from_pylist(list(rows)))
-    write_table(root / "meta/tasks.parquet", pa.table({"task_index": [0], "task": pa.array(["Lift the cube."], pa.large_string())}))
+    write_table(
+        root / "meta/tasks.parquet",
+        pa.table({"task_index": [0], "task": pa.array(["Lift the cube."], pa.large_string())}),
+    )
     _json(root / "meta/stats.json", {})
 
 

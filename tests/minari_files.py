@@ -24,7 +24,11 @@ def write_minari_file(
         for number in range(episodes):
             node = file.create_group(f"episode_{number}")
             node.attrs.update({"id": number, "seed": number, "total_steps": 6, "rewards_sum": 1.0})
-            _put(node, "observations", draw.normal(size=(7, 2)) if observations is None else observations)
+            _put(
+                node,
+                "observations",
+                draw.normal(size=(7, 2)) if observations is None else observations,
+            )
             node["actions"] = draw.uniform(-1, 1, (6, 2)).astype(np.float32)
             node["rewards"] = np.asarray([3.5] * 6 if rewards is None else rewards, np.float64)
             node["terminations"] = np.zeros(6, bool)

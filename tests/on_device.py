@@ -15,7 +15,13 @@ def to_cpu(found: Any) -> Any:
     if isinstance(found, dict):
         return {key: to_cpu(value) for key, value in found.items()}
     if dataclasses.is_dataclass(found) and not isinstance(found, type):
-        return dataclasses.replace(found, **{field.name: to_cpu(getattr(found, field.name)) for field in dataclasses.fields(found)})
+        return dataclasses.replace(
+            found,
+            **{
+                field.name: to_cpu(getattr(found, field.name))
+                for field in dataclasses.fields(found)
+            },
+        )
     return found
 
 

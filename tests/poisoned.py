@@ -14,7 +14,8 @@ from zprl import durable
 
 ROOT = Path(__file__).parents[1]
 HOOKS = ("sitecustomize", "usercustomize", "conftest", "trap")
-"""Names beside the standard library's and those of installed packages; entry points in the folder name the last one."""
+"""Names beside the standard library's and those of installed packages; entry points in the folder
+name the last one."""
 ENTRY_POINTS = """[zprl.readers]
 robomimic = trap:Reader
 [zprl.tasks]
@@ -28,7 +29,8 @@ formatters: {{standard: {{(): os.system, command: "echo > {mark}"}}}}
 handlers: {{console: {{class: logging.StreamHandler, formatter: standard}}}}
 root: {{handlers: [console]}}
 """
-"""Prefect takes such a file where a setting names it, and makes a formatter with what that names."""
+"""Prefect takes such a file where a setting names it, and makes a formatter with what that
+names."""
 PREFECT_FILES = {
     ".prefect/logging.yml": "{logging}",
     ".prefect/profiles.toml": (
@@ -63,13 +65,19 @@ class Folder:
             if name.isidentifier() and not (where / name).exists():
                 (where / name).mkdir()
                 (where / name / "__init__.py").write_text(self._trap(name))
-        durable.write_text(where / "trap-1.dist-info/METADATA", "Metadata-Version: 2.1\nName: trap\nVersion: 1\n")
+        durable.write_text(
+            where / "trap-1.dist-info/METADATA", "Metadata-Version: 2.1\nName: trap\nVersion: 1\n"
+        )
         durable.write_text(where / "trap-1.dist-info/entry_points.txt", ENTRY_POINTS)
         (where / "matplotlibrc").write_text("backend: module://trap\ntext.usetex: True\n")
         self.poison_prefect(where)
         if COMPILER:
             (where / "trap.c").write_text(LIBRARY.format(mark=self.marks / "libcuda.so.1"))
-            subprocess.run([COMPILER, "-shared", "-fPIC", "trap.c", "-o", "libcuda.so.1"], cwd=where, check=True)
+            subprocess.run(
+                [COMPILER, "-shared", "-fPIC", "trap.c", "-o", "libcuda.so.1"],
+                cwd=where,
+                check=True,
+            )
 
     def poison_prefect(self, where: Path, names: Iterable[str] = PREFECT_FILES) -> None:
         """Write files of Prefect's by which it would run a program at its import."""
@@ -91,16 +99,30 @@ class Folder:
     def environment(self, **more: str) -> dict[str, str]:
         """Only where this code lies; nothing that a test's parent may have set.
 
-        ``import cv2`` sets a library path that ends in ``:``, which names the working folder to every program, ``ls`` included.
+        ``import cv2`` sets a library path that ends in ``:``, which names the working folder to
+        every program, ``ls`` included.
         """
         settings = ("PYTHON", "MLFLOW_", "PREFECT_", "ZPRL_", "LD_LIBRARY_PATH")
         clean = {key: value for key, value in os.environ.items() if not key.startswith(settings)}
-        return {**clean, "PYTHONPATH": str(ROOT), "GIT_CEILING_DIRECTORIES": str(self.path.parent), **more}
+        return {
+            **clean,
+            "PYTHONPATH": str(ROOT),
+            "GIT_CEILING_DIRECTORIES": str(self.path.parent),
+            **more,
+        }
 
     def run(self, *command: str, **more: str) -> subprocess.CompletedProcess[str]:
         """Run a command there."""
         env = self.environment(**more)
-        return subprocess.run(command, cwd=self.path, env=env, capture_output=True, text=True, timeout=500, check=False)
+        return subprocess.run(
+            command,
+            cwd=self.path,
+            env=env,
+            capture_output=True,
+            text=True,
+            timeout=500,
+            check=False,
+        )
 
     def sprung(self) -> list[str]:
         """Names of the traps that were run."""

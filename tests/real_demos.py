@@ -1,6 +1,7 @@
 """Demonstrations for a task on its doubles: a program leads the arms to where the doubles' operator wants a tool, cameras and all.
 
-It drives what a session drives (driver, safety filter, layouts), so that policies trained on it see what they will see.
+It drives what a session drives (driver, safety filter, layouts), so that policies trained on it see
+what they will see.
 """
 
 from __future__ import annotations
@@ -37,7 +38,9 @@ def record(task: RealTask, path: Path, *, count: int, seed: int = 0) -> Path:
         robot.connect()
         try:
             arms = _Arms(task, robot)
-            with RobomimicWriter(path, {"env_name": task.name, "env_type": 1, "env_kwargs": {}}) as writer:
+            with RobomimicWriter(
+                path, {"env_name": task.name, "env_type": 1, "env_kwargs": {}}
+            ) as writer:
                 draw = np.random.default_rng(seed)
                 for number in range(count):
                     arms.go_home()
@@ -55,7 +58,9 @@ class _Arms:
         self.task, self.robot = task, robot
         limits = Limits.load(task.limits_path)
         self.period, self.ticks = 1 / task.tick_hz, round(task.tick_hz / task.rate_hz)
-        self.filters = {p: SafetyFilter(limits.arms[p], self.period, self.ticks) for p in task.prefixes}
+        self.filters = {
+            p: SafetyFilter(limits.arms[p], self.period, self.ticks) for p in task.prefixes
+        }
         self.slot = robot.now()
         self.features = robot.get_observation()
         for prefix, safety in self.filters.items():
@@ -64,7 +69,11 @@ class _Arms:
     def tick(self, target: Values) -> None:
         sent: Values = {}
         for prefix, safety in self.filters.items():
-            out = safety.apply(Pose.read(target, prefix), target[prefix + GRIPPER], Pose.read(self.features, prefix))
+            out = safety.apply(
+                Pose.read(target, prefix),
+                target[prefix + GRIPPER],
+                Pose.read(self.features, prefix),
+            )
             sent |= out.pose.features(prefix) | {prefix + GRIPPER: out.gripper}
         self.robot.send_action(sent)
         self.slot += self.period
@@ -83,7 +92,8 @@ class _Arms:
     def go_home(self) -> None:
         target, end = self.home(), time.monotonic() + HOMING_S
         while any(
-            np.linalg.norm(Pose.read(self.features, p).position - pose.position) > self.task.home_tolerance / 2
+            np.linalg.norm(Pose.read(self.features, p).position - pose.position)
+            > self.task.home_tolerance / 2
             for p, pose in self.task.home.items()
         ):
             assert time.monotonic() < end, self.features
@@ -93,21 +103,31 @@ class _Arms:
 def _one(task: RealTask, arms: _Arms, prefix: str, aim: np.ndarray, number: int) -> Episode:
     """Lead one tool in a straight line to ``aim``, the others stand."""
     limits = Limits.load(task.limits_path).arms[prefix]
-    obs_layout, action_layout = ObsLayout(task.observation), ActionLayout(task.action, task.ranges(arms.robot))
+    obs_layout, action_layout = (
+        ObsLayout(task.observation),
+        ActionLayout(task.action, task.ranges(arms.robot)),
+    )
     keys = [prefix + f"ee.{axis}" for axis in "xyz"]
     before = arms.home()
     start = np.array([before[key] for key in keys])
     stride = SHARE * min(limits.translation.speed / task.rate_hz, limits.max_step)
     steps = int(np.ceil(np.linalg.norm(aim - start) / stride))
-    rest = 2 * task.chunk_steps - steps % task.chunk_steps  # stay there for a while: chunks are long
+    rest = (
+        2 * task.chunk_steps - steps % task.chunk_steps
+    )  # stay there for a while: chunks are long
     frames, actions = deque(), []
     for step in itertools.chain(range(1, steps + 1), [steps] * rest):
         pictures = {
-            image.key: view(picture(number + len(actions), 480, 640), image.crop, image.size) for image in task.images.values()
+            image.key: view(picture(number + len(actions), 480, 640), image.crop, image.size)
+            for image in task.images.values()
         }  # as the camera's double
         frames.append(obs_layout.read(arms.features) | pictures)
-        target = before | dict(zip(keys, (start + (aim - start) * step / steps).tolist(), strict=True))
-        actions.append(action_layout.encode(target, before, done=step == steps and len(actions) >= steps))
+        target = before | dict(
+            zip(keys, (start + (aim - start) * step / steps).tolist(), strict=True)
+        )
+        actions.append(
+            action_layout.encode(target, before, done=step == steps and len(actions) >= steps)
+        )
         before = target
         for _ in range(arms.ticks):
             arms.tick(target)

@@ -24,7 +24,9 @@ EVENT = {"kind": "clip", "level": "note", "reason": "workspace", "stamp": 100.1,
 def header(*, seed: int = 0, train: int = 2, evaluate: int = 1) -> SessionHeader:
     """Of a session of the built-in task with short chunks."""
     config = Real(train_episodes=train, evaluate_episodes=evaluate)
-    return SessionHeader(id=f"made-{seed}", task="lift_cube", seed=seed, rate_hz=RATE, chunk_steps=C, config=config)
+    return SessionHeader(
+        id=f"made-{seed}", task="lift_cube", seed=seed, rate_hz=RATE, chunk_steps=C, config=config
+    )
 
 
 def make_toy_start(folder: Path) -> Path:
@@ -35,12 +37,16 @@ def make_toy_start(folder: Path) -> Path:
     return folder
 
 
-def create(path: Path, *, start: Path | None = None, seed: int = 0, train: int = 2, evaluate: int = 1) -> SessionStore:
+def create(
+    path: Path, *, start: Path | None = None, seed: int = 0, train: int = 2, evaluate: int = 1
+) -> SessionStore:
     """An empty session, open for writing."""
     return SessionStore.create(
         path,
         header(seed=seed, train=train, evaluate=evaluate),
-        task_yaml=(TASKS / "lift_cube.yaml").read_text().replace("chunk_steps: 8", f"chunk_steps: {C}"),
+        task_yaml=(TASKS / "lift_cube.yaml")
+        .read_text()
+        .replace("chunk_steps: 8", f"chunk_steps: {C}"),
         limits_yaml=(TASKS / "lift_cube.limits.yaml").read_text(),
         start=start or make_toy_start(path.with_name(f"{path.name}-start")),
     )
@@ -52,8 +58,12 @@ class Rows:
     def __init__(self, number: int, *, steps: int = 10, seed: int = 0, late: int = 0) -> None:
         rng = np.random.default_rng([seed, number])
         self.steps, self.late = steps, late
-        self.path = np.array([0.45, 0.0, 0.3]) + np.cumsum(0.004 * rng.standard_normal((steps + 1, 3)), 0)
-        self.values = {key: rng.standard_normal((steps + 1, d)).astype(np.float32) for key, d in WIDTHS.items()}
+        self.path = np.array([0.45, 0.0, 0.3]) + np.cumsum(
+            0.004 * rng.standard_normal((steps + 1, 3)), 0
+        )
+        self.values = {
+            key: rng.standard_normal((steps + 1, d)).astype(np.float32) for key, d in WIDTHS.items()
+        }
         self.actions = rng.standard_normal((steps, A)).astype(np.float32)
         self.wrench = rng.standard_normal((steps, 6))
         self.decisions = -(-(steps - late) // C)
@@ -86,11 +96,18 @@ class Rows:
         step = max(number * C - 2, 0)
         targets = np.resize(self.actions[number * C : number * C + C], (C, A))
         return {
-            "id": number, "version": number, "obs_step": step, "obs_stamp": 100.0 + step / RATE,
-            "embedding": embedding, "anchor": anchor[:R], "residual": np.tanh(residual[:R]),
-            "point": anchor[:R] + 0.5 * np.tanh(residual[:R]), "targets": targets,
-            "mean": mean[:R], "log_std": log_std[:R],
-        }  # fmt: skip
+            "id": number,
+            "version": number,
+            "obs_step": step,
+            "obs_stamp": 100.0 + step / RATE,
+            "embedding": embedding,
+            "anchor": anchor[:R],
+            "residual": np.tanh(residual[:R]),
+            "point": anchor[:R] + 0.5 * np.tanh(residual[:R]),
+            "targets": targets,
+            "mean": mean[:R],
+            "log_std": log_std[:R],
+        }
 
     def write(self, writer: EpisodeWriter) -> None:
         """All rows, in the order in which they would come."""
@@ -99,17 +116,34 @@ class Rows:
                 writer.add_chunk(**self.chunk(step // C))
             writer.add_frame(**self.frame(step))
         writer.finish(**self.observation(self.steps))
-        writer.finish_state(final_embedding=self.vectors[-1, 0], final_anchor=self.vectors[-1, 1, :R])
+        writer.finish_state(
+            final_embedding=self.vectors[-1, 0], final_anchor=self.vectors[-1, 1, :R]
+        )
 
 
 def facts(phase: str = "train", start_number: int = 0) -> EpisodeFacts:
     return EpisodeFacts(
-        phase=PhaseKind(phase), start_number=start_number, seed=0, explore=phase == "train", stop_reason="success",
-        features=FEATURES, sent=FEATURES, events=(EVENT,), timing={"tick_p99": 1.02},
-    )  # fmt: skip
+        phase=PhaseKind(phase),
+        start_number=start_number,
+        seed=0,
+        explore=phase == "train",
+        stop_reason="success",
+        features=FEATURES,
+        sent=FEATURES,
+        events=(EVENT,),
+        timing={"tick_p99": 1.02},
+    )
 
 
-def add_episode(store: SessionStore, number: int, *, phase: str = "train", start_number: int = 0, steps: int = 10, late: int = 0) -> str:
+def add_episode(
+    store: SessionStore,
+    number: int,
+    *,
+    phase: str = "train",
+    start_number: int = 0,
+    steps: int = 10,
+    late: int = 0,
+) -> str:
     """Live and commit one episode; returns its digest."""
     writer = store.open_episode(number)
     Rows(number, steps=steps, seed=store.header.seed, late=late).write(writer)
@@ -117,7 +151,11 @@ def add_episode(store: SessionStore, number: int, *, phase: str = "train", start
 
 
 def write_session(
-    path: Path, *, labels: Sequence[str | None] = ("failure", "success", "failure", "success"), seed: int = 0, start: Path | None = None
+    path: Path,
+    *,
+    labels: Sequence[str | None] = ("failure", "success", "failure", "success"),
+    seed: int = 0,
+    start: Path | None = None,
 ) -> Path:
     """A session of one evaluated episode before, all but two in training, one evaluated after; returns ``path``.
 
@@ -131,7 +169,13 @@ def write_session(
     with create(path, start=start, seed=seed, train=last - 2) as store:
         for number, label in enumerate(labels, start=1):
             phase = {1: "evaluate_before", last: "evaluate_after"}.get(number, "train")
-            add_episode(store, number, phase=phase, start_number=number - 2 if phase == "train" else 0, steps=8 + number)
+            add_episode(
+                store,
+                number,
+                phase=phase,
+                start_number=number - 2 if phase == "train" else 0,
+                steps=8 + number,
+            )
             if label is not None:
                 store.label(number, label, source="test", nonce=f"nonce-{number}")
     return path

@@ -1,7 +1,8 @@
 """Whole sessions for tests: a small policy with the lift-cube layout, the Franka double, and parts that a test may play itself.
 
-``python -m tests.session_run FOLDER WORK [PART ...]`` runs a session; each named part (``scripted``, ``actor``, ``learner``) is an idle
-process, and whoever started this speaks for it on the bus (:class:`Stage`).
+``python -m tests.session_run FOLDER WORK [PART ...]`` runs a session; each named part
+(``scripted``, ``actor``, ``learner``) is an idle process, and whoever started this speaks for it on
+the bus (:class:`Stage`).
 """
 
 from __future__ import annotations
@@ -40,7 +41,13 @@ CHUNK, LATENT, EMBEDDING = 4, 2, 6
 HOME = (0.4633, 0.0, 0.3855)
 DOWN = (1.0, 0.0, 0.0, 0.0, -1.0, 0.0)
 """The tool straight down as a 6-D rotation."""
-REAL = Real(evaluate_episodes=0, train_episodes=1000, updates_per_chunk=2.0, batch_size=16, critic_episodes=1)
+REAL = Real(
+    evaluate_episodes=0,
+    train_episodes=1000,
+    updates_per_chunk=2.0,
+    batch_size=16,
+    critic_episodes=1,
+)
 BEAT_S = 0.2
 
 
@@ -51,9 +58,17 @@ def small_policy() -> FlowPolicy:
     positions = torch.tensor(HOME) + 0.03 * (2 * torch.rand(50, 3, generator=draw) - 1)
     actions = torch.cat([positions, torch.tensor([*DOWN, 1.0]).expand(50, -1)], -1)
     shape = config.Policy(
-        horizon=CHUNK, chunk_steps=CHUNK, embedding_dim=EMBEDDING, encoder_hidden=(8,), mlp_hidden=(16,), time_embedding_dim=8, flow_steps=2
+        horizon=CHUNK,
+        chunk_steps=CHUNK,
+        embedding_dim=EMBEDDING,
+        encoder_hidden=(8,),
+        mlp_hidden=(16,),
+        time_embedding_dim=8,
+        flow_steps=2,
     )
-    spec = PolicySpec(obs_dims=WIDTHS, action_dim=10, policy=shape, vib=config.Vib(latent_dim=LATENT, hidden=(8,)))
+    spec = PolicySpec(
+        obs_dims=WIDTHS, action_dim=10, policy=shape, vib=config.Vib(latent_dim=LATENT, hidden=(8,))
+    )
     torch.manual_seed(0)
     return FlowPolicy(spec, Normalizer.fit(obs, actions)).freeze()
 
@@ -65,8 +80,14 @@ def make_start(folder: Path) -> Path:
     agent = Sac(state_dim, torch.full((LATENT,), 0.5), RL, seeding.torch_generator(0, "test-agent"))
     digest = durable.digest(folder / BASE)
     save_steering(
-        folder / STEERING, agent.actor, agent.scale, interface=LatentResidual(), config=RL, base_digest=digest, provenance={}
-    )  # fmt: skip
+        folder / STEERING,
+        agent.actor,
+        agent.scale,
+        interface=LatentResidual(),
+        config=RL,
+        base_digest=digest,
+        provenance={},
+    )
     learner_checkpoint.save_start(folder / "learner", agent, memory(20, state_dim, 0))
     for name in (learner_checkpoint.AGENT, learner_checkpoint.REPLAY):
         (folder / "learner" / name).rename(folder / name)
@@ -76,9 +97,15 @@ def make_start(folder: Path) -> Path:
 
 
 def make_session(
-    folder: Path, host: str, *, seed: int = 0, steps: int = 100, task: dict[str, Any] | None = None, limits: dict[str, Any] | None = None,
+    folder: Path,
+    host: str,
+    *,
+    seed: int = 0,
+    steps: int = 100,
+    task: dict[str, Any] | None = None,
+    limits: dict[str, Any] | None = None,
     **real: Any,
-) -> Path:  # fmt: skip
+) -> Path:
     """Begin a session of short episodes on a double of its own; returns ``folder``.
 
     Args:
@@ -90,14 +117,28 @@ def make_session(
         limits: Changes of its limits file.
         real: Changes of :data:`REAL`.
     """
-    changed = yaml.safe_load((TASKS / "lift_cube.yaml").read_text()) | {"episode_steps": steps, "chunk_steps": CHUNK} | (task or {})
+    changed = (
+        yaml.safe_load((TASKS / "lift_cube.yaml").read_text())
+        | {"episode_steps": steps, "chunk_steps": CHUNK}
+        | (task or {})
+    )
     changed["arms"][""]["config"]["host"] = host
     bounds = yaml.safe_load((TASKS / "lift_cube.limits.yaml").read_text()) | (limits or {})
     header = SessionHeader(
-        id=f"small-{seed}", task="lift_cube", seed=seed, rate_hz=changed["rate_hz"], chunk_steps=CHUNK, config=REAL.model_copy(update=real)
+        id=f"small-{seed}",
+        task="lift_cube",
+        seed=seed,
+        rate_hz=changed["rate_hz"],
+        chunk_steps=CHUNK,
+        config=REAL.model_copy(update=real),
     )
-    texts = {"task_yaml": yaml.safe_dump(changed, sort_keys=False), "limits_yaml": yaml.safe_dump(bounds, sort_keys=False)}
-    SessionStore.create(folder, header, **texts, start=make_start(folder.with_name(f"{folder.name}.start"))).close()
+    texts = {
+        "task_yaml": yaml.safe_dump(changed, sort_keys=False),
+        "limits_yaml": yaml.safe_dump(bounds, sort_keys=False),
+    }
+    SessionStore.create(
+        folder, header, **texts, start=make_start(folder.with_name(f"{folder.name}.start"))
+    ).close()
     return folder
 
 
@@ -110,7 +151,11 @@ class Session:
     """
 
     def __init__(self, folder: Path, played: tuple[str, ...] = ()) -> None:
-        self.folder, self.work, self.played = folder, folder.with_name(f"{folder.name}.work"), played
+        self.folder, self.work, self.played = (
+            folder,
+            folder.with_name(f"{folder.name}.work"),
+            played,
+        )
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -119,9 +164,14 @@ class Session:
         (self.work / "settings.json").unlink(missing_ok=True)
         with open(self.work / "session.log", "ab") as log:
             self.process = subprocess.Popen(
-                child_processes.python("-u", "-m", "tests.session_run", str(self.folder), str(self.work), *self.played),
-                stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=child_processes.environment(PYTHONPATH=str(ROOT)),
-            )  # fmt: skip
+                child_processes.python(
+                    "-u", "-m", "tests.session_run", str(self.folder), str(self.work), *self.played
+                ),
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                env=child_processes.environment(PYTHONPATH=str(ROOT)),
+            )
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -146,7 +196,10 @@ class Session:
 
     def log(self) -> str:
         """The last lines of all logs."""
-        return "\n".join(f"--- {path.name}\n{path.read_text(errors='replace')[-1500:]}" for path in sorted(self.work.glob("*.log")))
+        return "\n".join(
+            f"--- {path.name}\n{path.read_text(errors='replace')[-1500:]}"
+            for path in sorted(self.work.glob("*.log"))
+        )
 
     def end(self) -> None:
         """Stop it, politely, then not."""
@@ -168,7 +221,8 @@ class Session:
 class Stage(Session):
     """A session whose operator, and more if wanted, is the test.
 
-    ``pump`` hears and answers; everything heard is kept in ``heard`` with the time at which it came.
+    ``pump`` hears and answers; everything heard is kept in ``heard`` with the time at which it
+    came.
     """
 
     def __init__(self, folder: Path, played: tuple[str, ...] = ("scripted",)) -> None:
@@ -187,10 +241,15 @@ class Stage(Session):
         super().start()
         folder = Path(self.settings["sockets"])
         listen = {
-            "supervisor": ["plan"], "driver": ["state", "event", "beat", "wish"], "actor": ["beat", "event"],
-            "learner": ["weights", "beat"], "recorder": ["committed", "labelled", "event", "lost"],
-        }  # fmt: skip
-        self.buses = {name: Bus(folder, name, listen if name == "scripted" else {}) for name in self.played}
+            "supervisor": ["plan"],
+            "driver": ["state", "event", "beat", "wish"],
+            "actor": ["beat", "event"],
+            "learner": ["weights", "beat"],
+            "recorder": ["committed", "labelled", "event", "lost"],
+        }
+        self.buses = {
+            name: Bus(folder, name, listen if name == "scripted" else {}) for name in self.played
+        }
         self.bus = self.buses["scripted"]
         self.feed = Feed(folder, "recorder", reader=False)
 
@@ -226,22 +285,43 @@ class Stage(Session):
 
     def _act(self, wish: dict[str, Any]) -> None:
         limits = self.plan["digests"]["limits"]
-        facts = {"number": wish["number"], "decision": wish["decision"], "version": 0, "digest": "0" * 64, "limits": limits}
+        facts = {
+            "number": wish["number"],
+            "decision": wish["decision"],
+            "version": 0,
+            "digest": "0" * 64,
+            "limits": limits,
+        }
         if wish["final"]:
-            self.feed.put("actor", "final", facts, {"final_embedding": np.zeros(EMBEDDING), "final_anchor": np.zeros(LATENT)})
+            self.feed.put(
+                "actor",
+                "final",
+                facts,
+                {"final_embedding": np.zeros(EMBEDDING), "final_anchor": np.zeros(LATENT)},
+            )
             return
         targets = self.chunk(wish)
         if targets is not None:
-            vectors = {name: np.zeros(LATENT) for name in ("anchor", "residual", "point", "mean", "log_std")}
+            vectors = {
+                name: np.zeros(LATENT)
+                for name in ("anchor", "residual", "point", "mean", "log_std")
+            }
             facts |= {"step": wish["step"], "stamp": wish["stamp"]}
             self.buses["actor"].publish("chunk", facts, {"targets": targets})
-            self.feed.put("actor", "chunk", facts, {"targets": targets, "embedding": np.zeros(EMBEDDING), **vectors})
+            self.feed.put(
+                "actor",
+                "chunk",
+                facts,
+                {"targets": targets, "embedding": np.zeros(EMBEDDING), **vectors},
+            )
 
     def say(self, kind: str, episode: int | None = None, *, nonce: str | None = None) -> None:
         """Be the operator."""
         nonce = nonce or f"{kind}-{time.monotonic_ns()}"
         answers = {"seq": self.plan.get("seq"), "at": self.plan.get("at")}
-        self.bus.publish("input", {"kind": kind, "episode": episode, "nonce": nonce, "source": "test"} | answers)
+        self.bus.publish(
+            "input", {"kind": kind, "episode": episode, "nonce": nonce, "source": "test"} | answers
+        )
 
     def clear(self) -> None:
         """Clear a stop as a person does, who has seen it: a clear at the very moment of an e-stop does not count."""
@@ -253,7 +333,9 @@ class Stage(Session):
         """Pump until something holds; returns how long that took [s]."""
         begin = time.monotonic()
         while not holds():
-            assert time.monotonic() - begin < seconds, f"{what} did not happen in {seconds} s; {self.plan}\n{self.log()}"
+            assert time.monotonic() - begin < seconds, (
+                f"{what} did not happen in {seconds} s; {self.plan}\n{self.log()}"
+            )
             self.pump()
         return time.monotonic() - begin
 
@@ -267,9 +349,12 @@ class Stage(Session):
         def plays() -> bool:
             rows = self.of("state")
             return (
-                self.plan["state"] == "RUNNING" and self.plan["number"] > after
-                and bool(rows) and rows[-1]["number"] == self.plan["number"] and rows[-1]["step"] >= steps
-            )  # fmt: skip
+                self.plan["state"] == "RUNNING"
+                and self.plan["number"] > after
+                and bool(rows)
+                and rows[-1]["number"] == self.plan["number"]
+                and rows[-1]["step"] >= steps
+            )
 
         self.until(plays, seconds, f"an episode of {steps} steps")
         return int(self.plan["number"])
@@ -281,12 +366,17 @@ class Stage(Session):
     def of(self, topic: str, sender: str | None = None, **wanted: Any) -> list[dict[str, Any]]:
         """Bodies of the messages about a topic since :meth:`mark`."""
         return [
-            message.body for _, message in self.heard
-            if message.topic == topic and sender in (None, message.sender) and all(message.body.get(k) == v for k, v in wanted.items())
-        ]  # fmt: skip
+            message.body
+            for _, message in self.heard
+            if message.topic == topic
+            and sender in (None, message.sender)
+            and all(message.body.get(k) == v for k, v in wanted.items())
+        ]
 
 
-def hold(position: tuple[float, float, float] = HOME, *, steps: int = CHUNK, gripper: float = 1.0) -> np.ndarray:
+def hold(
+    position: tuple[float, float, float] = HOME, *, steps: int = CHUNK, gripper: float = 1.0
+) -> np.ndarray:
     """A chunk that stays at one pose, (C, 10)."""
     return np.tile(np.array([*position, *DOWN, gripper], np.float32), (steps, 1))
 

@@ -52,13 +52,22 @@ def memory(rows: int, state_dim: int, seed: int) -> Replay:
     state, follow = torch.randn(2, rows, state_dim, generator=draw)
     reward = (torch.rand(rows, generator=draw) < 0.2).float()
     replay.add(
-        state=state, point=torch.randn(rows, DIM, generator=draw), reward=reward, discount=torch.full((rows,), 0.9), next_state=follow
+        state=state,
+        point=torch.randn(rows, DIM, generator=draw),
+        reward=reward,
+        discount=torch.full((rows,), 0.9),
+        next_state=follow,
     )
     return replay
 
 
 def lived(
-    number: int, chunks: int = 5, *, embedding_dim: int = 8, intervened: tuple[int, ...] = (), last_steps: int = 3
+    number: int,
+    chunks: int = 5,
+    *,
+    embedding_dim: int = 8,
+    intervened: tuple[int, ...] = (),
+    last_steps: int = 3,
 ) -> EpisodeTransitions:
     """Random decisions that depend on the episode's number alone."""
     draw = torch.Generator().manual_seed(1000 + number)
@@ -71,5 +80,12 @@ def lived(
     marks = torch.zeros(chunks, dtype=torch.bool)
     marks[list(intervened)] = True
     return EpisodeTransitions(
-        number, normal(chunks, embedding_dim), normal(chunks, DIM), normal(chunks, DIM), steps, marks, normal(embedding_dim), normal(DIM)
+        number,
+        normal(chunks, embedding_dim),
+        normal(chunks, DIM),
+        normal(chunks, DIM),
+        steps,
+        marks,
+        normal(embedding_dim),
+        normal(DIM),
     )

@@ -14,8 +14,17 @@ CONSTANT_ACTION = 2  # this dimension never varies in the demonstrations
 
 
 def small_config(**changes) -> config.Policy:
-    sizes = {"horizon": 8, "chunk_steps": 4, "embedding_dim": 6, "encoder_hidden": (8,), "mlp_hidden": (16, 16), "time_embedding_dim": 8}
-    return config.Policy.model_validate({**sizes, "unet_channels": (8, 16), "unet_groups": 4, "unet_kernel": 3, **changes})
+    sizes = {
+        "horizon": 8,
+        "chunk_steps": 4,
+        "embedding_dim": 6,
+        "encoder_hidden": (8,),
+        "mlp_hidden": (16, 16),
+        "time_embedding_dim": 8,
+    }
+    return config.Policy.model_validate(
+        {**sizes, "unet_channels": (8, 16), "unet_groups": 4, "unet_kernel": 3, **changes}
+    )
 
 
 def small_normalizer() -> Normalizer:
@@ -28,11 +37,17 @@ def small_normalizer() -> Normalizer:
 
 def small_policy(*, seed: int = 0, vib: config.Vib | None = None, **changes) -> FlowPolicy:
     spec = PolicySpec(
-        obs_dims=OBS_DIMS, action_dim=ACTION_DIM, policy=small_config(**changes), vib=vib or config.Vib(latent_dim=2, hidden=(8,))
+        obs_dims=OBS_DIMS,
+        action_dim=ACTION_DIM,
+        policy=small_config(**changes),
+        vib=vib or config.Vib(latent_dim=2, hidden=(8,)),
     )
     return FlowPolicy(spec, small_normalizer(), seed=seed)
 
 
 def small_obs(policy: FlowPolicy, rows: int, seed: int = 0) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    return {key: torch.randn(rows, policy.spec.policy.obs_steps, dim, generator=generator) for key, dim in policy.spec.obs_dims.items()}
+    return {
+        key: torch.randn(rows, policy.spec.policy.obs_steps, dim, generator=generator)
+        for key, dim in policy.spec.obs_dims.items()
+    }

@@ -1,7 +1,8 @@
 """Commands of child processes: they run installed code, never code of the folder that the parent stands in.
 
-``python -m`` puts the working folder first on the path, and git runs programs that a repository's own configuration names.
-Either would let a folder of downloaded recordings run code in the process that is started to read it.
+``python -m`` puts the working folder first on the path, and git runs programs that a repository's
+own configuration names. Either would let a folder of downloaded recordings run code in the process
+that is started to read it.
 """
 
 from __future__ import annotations
@@ -18,8 +19,17 @@ from zprl import durable
 from zprl.errors import ZprlError
 
 SAFE_PATH = {"PYTHONSAFEPATH": "1"}
-"""Has the effect of ``-P`` on every Python that is started further down, such as Prefect's engine or a library's helper."""
-GIT_OPTIONS = ("--no-pager", "-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null", "-c", "log.showSignature=false")
+"""Has the effect of ``-P`` on every Python that is started further down, such as Prefect's engine
+or a library's helper."""
+GIT_OPTIONS = (
+    "--no-pager",
+    "-c",
+    "core.fsmonitor=false",
+    "-c",
+    "core.hooksPath=/dev/null",
+    "-c",
+    "log.showSignature=false",
+)
 GIT_ENVIRONMENT = {"GIT_ALLOW_PROTOCOL": "", "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0"}
 """No transport: a repository that lacks an object may name the program that fetches it."""
 GIT_STATUS = ("status", "--porcelain", "--ignore-submodules=all")
@@ -27,13 +37,15 @@ GIT_STATUS = ("status", "--porcelain", "--ignore-submodules=all")
 NO_MATCH = 1
 """What ``git config`` exits with where it knows no such key."""
 DVC_CACHE = "DVC_SITE_CACHE_DIR"
-"""Where DVC keeps pickles of what it knows of files.  By default all users share that folder, and each can replace what lies there."""
+"""Where DVC keeps pickles of what it knows of files.  By default all users share that folder, and
+each can replace what lies there."""
 
 _SEARCHED = {
     "PYTHONPATH": re.compile(rf"(?<![^{os.pathsep}])/[^{os.pathsep}]*"),
     "LD_LIBRARY_PATH": re.compile(r"(?<![^:;])(?:/|\$ORIGIN|\$\{ORIGIN\})[^:;]*"),
 }
-"""Search paths, and the parts of them that children get: an empty or relative one means the working folder to them."""
+"""Search paths, and the parts of them that children get: an empty or relative one means the working
+folder to them."""
 
 
 def python(*arguments: str) -> list[str]:
@@ -78,7 +90,8 @@ def _temporary() -> tempfile.TemporaryDirectory[str]:
 def git(*arguments: str, timeout_s: float = 20.0) -> str | None:
     """Return what a git command that only reads prints, or ``None`` where it fails or there is no git.
 
-    Show contents with ``cat-file blob`` and changes with :data:`GIT_STATUS`: others run what attributes and configuration name.
+    Show contents with ``cat-file blob`` and changes with :data:`GIT_STATUS`: others run what
+    attributes and configuration name.
 
     Args:
         arguments: Command and options.
@@ -91,9 +104,17 @@ def git(*arguments: str, timeout_s: float = 20.0) -> str | None:
         return None
 
 
-def _git(arguments: tuple[str, ...], timeout_s: float, more: dict[str, str]) -> subprocess.CompletedProcess[bytes]:
+def _git(
+    arguments: tuple[str, ...], timeout_s: float, more: dict[str, str]
+) -> subprocess.CompletedProcess[bytes]:
     env = environment(**GIT_ENVIRONMENT, **more)
-    return subprocess.run(["git", *GIT_OPTIONS, *arguments], capture_output=True, check=False, timeout=timeout_s, env=env)
+    return subprocess.run(
+        ["git", *GIT_OPTIONS, *arguments],
+        capture_output=True,
+        check=False,
+        timeout=timeout_s,
+        env=env,
+    )
 
 
 def _no_filters(timeout_s: float) -> dict[str, str]:
@@ -102,7 +123,9 @@ def _no_filters(timeout_s: float) -> dict[str, str]:
     Raises:
         subprocess.SubprocessError: the configuration cannot be read.
     """
-    listed = _git(("config", "--includes", "--name-only", "-z", "--get-regexp", r"^filter\."), timeout_s, {})
+    listed = _git(
+        ("config", "--includes", "--name-only", "-z", "--get-regexp", r"^filter\."), timeout_s, {}
+    )
     if listed.returncode not in (0, NO_MATCH):
         raise subprocess.SubprocessError(f"git config exited with {listed.returncode}")
     keys = list(dict.fromkeys(os.fsdecode(listed.stdout).split("\0")[:-1]))

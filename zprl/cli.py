@@ -1,6 +1,7 @@
 """The command line: ``zprl <noun> <verb>``.  Everything heavy is imported inside the commands.
 
-Exit codes: 0 ok, 1 bug, 2 usage or configuration, 3 bad data, 4 environment, 5 interrupted and resumable, 6 gate refused.
+Exit codes: 0 ok, 1 bug, 2 usage or configuration, 3 bad data, 4 environment, 5 interrupted and
+resumable, 6 gate refused.
 """
 
 from __future__ import annotations
@@ -26,13 +27,21 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-config_app = typer.Typer(help="The numbers in params.yaml.", no_args_is_help=True, rich_markup_mode=None)
-env_app = typer.Typer(help="Worlds in which policies act.", no_args_is_help=True, rich_markup_mode=None)
+config_app = typer.Typer(
+    help="The numbers in params.yaml.", no_args_is_help=True, rich_markup_mode=None
+)
+env_app = typer.Typer(
+    help="Worlds in which policies act.", no_args_is_help=True, rich_markup_mode=None
+)
 app.add_typer(config_app, name="config")
 app.add_typer(demos_app, name="demos")
 app.add_typer(env_app, name="env")
-robot_app = typer.Typer(help="Robots and their drivers.", no_args_is_help=True, rich_markup_mode=None)
-session_app = typer.Typer(help="Sessions with a robot.", no_args_is_help=True, rich_markup_mode=None)
+robot_app = typer.Typer(
+    help="Robots and their drivers.", no_args_is_help=True, rich_markup_mode=None
+)
+session_app = typer.Typer(
+    help="Sessions with a robot.", no_args_is_help=True, rich_markup_mode=None
+)
 app.add_typer(robot_app, name="robot")
 app.add_typer(session_app, name="session")
 
@@ -50,19 +59,26 @@ def _show_version(wanted: bool) -> None:
 @app.callback()
 def _options(
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Show tracebacks.")] = False,
-    version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")] = False,
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
+    ] = False,
 ) -> None:
     global _verbose
     _verbose = verbose
 
 
-# -- the pipeline ----------------------------------------------------------------------------------------------
+# -- the pipeline ----------------------------------------------------------------------------------
 
 
 @app.command()
 def run(
-    stage: Annotated[str, typer.Option(help="Only this stage of dvc.yaml and what it needs.")] = "all",
-    force_flow: Annotated[bool, typer.Option("--flow", help="Start a flow run even when everything is up to date.")] = False,
+    stage: Annotated[
+        str, typer.Option(help="Only this stage of dvc.yaml and what it needs.")
+    ] = "all",
+    force_flow: Annotated[
+        bool, typer.Option("--flow", help="Start a flow run even when everything is up to date.")
+    ] = False,
 ) -> None:
     """Bring the whole pipeline up to date, with Prefect and MLflow; an interrupted run continues."""
     from pipelines import dvc_graph, environment
@@ -80,7 +96,9 @@ def run(
         with sigterm_like_ctrl_c():
             pipeline(stage)
     except KeyboardInterrupt as error:
-        raise Interrupted("stopped on request", remedy="run the same command again to continue") from error
+        raise Interrupted(
+            "stopped on request", remedy="run the same command again to continue"
+        ) from error
     report = Path("artifacts/report")
     pages = sorted(report.glob("*.html")) if report.is_dir() else []
     if pages and stage in {"all", "report"}:
@@ -92,7 +110,12 @@ def run(
 def ui(
     mlflow_port: Annotated[int, typer.Option(min=1, max=65535)] = 5000,
     prefect_port: Annotated[int, typer.Option(min=1, max=65535)] = 4200,
-    link: Annotated[bool, typer.Option("--link", help="Only print new links to the pages of the `zprl ui` that is open here.")] = False,
+    link: Annotated[
+        bool,
+        typer.Option(
+            "--link", help="Only print new links to the pages of the `zprl ui` that is open here."
+        ),
+    ] = False,
 ) -> None:
     """Open MLflow and Prefect, on this machine only, until Ctrl-C.  Each page is opened by the link that is printed, once."""
     from pipelines.ui import serve, show_links
@@ -103,7 +126,10 @@ def ui(
         serve(mlflow_port=mlflow_port, prefect_port=prefect_port)
 
 
-@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, add_help_option=False)
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    add_help_option=False,
+)
 def prefect(context: typer.Context) -> None:
     """Run Prefect's own command line with this folder's server and login, e.g. `zprl prefect work-pool ls`."""
     from pipelines.prefect_cli import main
@@ -113,20 +139,46 @@ def prefect(context: typer.Context) -> None:
 
 @app.command()
 def bench(
-    suite: Annotated[str | None, typer.Argument(help="Name of a suite, or a YAML file; none lists them.")] = None,
-    jobs: Annotated[int, typer.Option("-j", "--jobs", min=1, help="Runs at a time, one process each.")] = os.cpu_count() or 1,
-    tasks: Annotated[list[str] | None, typer.Option("--task", help="Only this task; may be given again.")] = None,
-    methods: Annotated[list[str] | None, typer.Option("--method", help="Only this method; may be given again.")] = None,
-    seeds: Annotated[list[int] | None, typer.Option("--seed", help="Only this seed; may be given again.")] = None,
-    folder: Annotated[Path, typer.Option(help="Where runs live; those that are done are never run again.")] = Path("bench"),
-    results: Annotated[Path, typer.Option(help="Where table, picture and page are written.")] = Path("docs/results"),
-    ray: Annotated[
-        str | None, typer.Option(help="Run on Ray: 'local', or a cluster's address; the folder must be on its shared disk.")
+    suite: Annotated[
+        str | None, typer.Argument(help="Name of a suite, or a YAML file; none lists them.")
     ] = None,
-    show: Annotated[bool, typer.Option("--list", help="List the suite's runs and what is done; run nothing.")] = False,
-    page: Annotated[bool, typer.Option("--page", help="Write table, picture and page of what is done; run nothing.")] = False,
+    jobs: Annotated[
+        int, typer.Option("-j", "--jobs", min=1, help="Runs at a time, one process each.")
+    ] = os.cpu_count() or 1,
+    tasks: Annotated[
+        list[str] | None, typer.Option("--task", help="Only this task; may be given again.")
+    ] = None,
+    methods: Annotated[
+        list[str] | None, typer.Option("--method", help="Only this method; may be given again.")
+    ] = None,
+    seeds: Annotated[
+        list[int] | None, typer.Option("--seed", help="Only this seed; may be given again.")
+    ] = None,
+    folder: Annotated[
+        Path, typer.Option(help="Where runs live; those that are done are never run again.")
+    ] = Path("bench"),
+    results: Annotated[
+        Path, typer.Option(help="Where table, picture and page are written.")
+    ] = Path("docs/results"),
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            help="Run on Ray: 'local', or a cluster's address; the folder must be on its shared disk."
+        ),
+    ] = None,
+    show: Annotated[
+        bool, typer.Option("--list", help="List the suite's runs and what is done; run nothing.")
+    ] = False,
+    page: Annotated[
+        bool,
+        typer.Option("--page", help="Write table, picture and page of what is done; run nothing."),
+    ] = False,
     policies: Annotated[
-        bool, typer.Option("--policies", help="Copy the frozen policies beside the page, so that another machine can go on; run nothing.")
+        bool,
+        typer.Option(
+            "--policies",
+            help="Copy the frozen policies beside the page, so that another machine can go on; run nothing.",
+        ),
     ] = False,
 ) -> None:
     """Compare methods: tasks x methods x seeds on the same frozen base policies.  An interrupted suite continues."""
@@ -154,22 +206,31 @@ def bench(
         return
     command = "zprl " + shlex.join(sys.argv[1:])
     if page:
-        written = bench_publish.publish(suite, place, results, command=command.replace(" --page", ""))
+        written = bench_publish.publish(
+            suite, place, results, command=command.replace(" --page", "")
+        )
     else:
         from pipelines.bench import bench as run_suite
 
-        written = run_suite(suite, folder=folder, target=results, choice=choice, jobs=jobs, command=command, ray=ray)
+        written = run_suite(
+            suite, folder=folder, target=results, choice=choice, jobs=jobs, command=command, ray=ray
+        )
     say(f"page: {written}")
 
 
 @app.command()
 def promote(
-    check: Annotated[bool, typer.Option("--check", help="Only read the last decision; run nothing.")] = False,
-    strict: Annotated[bool, typer.Option("--strict", help="Exit with 6 when the gate refused.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Only read the last decision; run nothing.")
+    ] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit with 6 when the gate refused.")
+    ] = False,
 ) -> None:
     """Judge the newest policy and, if it earned it, make it the registry's champion.
 
-    In the pipeline a refusal is a result and no failure: its reasons stand in artifacts/promotion.json.  --check and
+    In the pipeline a refusal is a result and no failure: its reasons stand in
+    artifacts/promotion.json.  --check and
     --strict turn it into exit code 6, for scripts that must not go on.
     """
     from zprl import durable
@@ -181,11 +242,16 @@ def promote(
     for reason in decision["reasons"]:
         say(f"  {reason}")
     if not decision["accept"] and (check or strict):
-        raise GateRefused("the gate refused the candidate", remedy="train longer or better; the reasons stand above")
+        raise GateRefused(
+            "the gate refused the candidate",
+            remedy="train longer or better; the reasons stand above",
+        )
 
 
 @app.command()
-def doctor(as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False) -> None:
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+) -> None:
     """Say what this machine has, what is missing and how to get it; exit code 4 when something needed is missing."""
     from zprl.doctor import examine
 
@@ -199,7 +265,9 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Machine-readabl
             if item.remedy:
                 say(f"{'':23} remedy: {item.remedy}")
     if missing:
-        raise EnvironmentProblem(f"missing: {', '.join(missing)}", remedy="see the lines above" if not as_json else None)
+        raise EnvironmentProblem(
+            f"missing: {', '.join(missing)}", remedy="see the lines above" if not as_json else None
+        )
 
 
 @app.command()
@@ -211,8 +279,12 @@ def lineage(
             "Forward from: a demo file or folder, an episode (<file stem>/<demo>)."
         ),
     ],
-    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable, with every episode and parameter.")] = False,
-    only_local: Annotated[bool, typer.Option("--local", help="Ask only what lies here, not the tracking store.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Machine-readable, with every episode and parameter.")
+    ] = False,
+    only_local: Annotated[
+        bool, typer.Option("--local", help="Ask only what lies here, not the tracking store.")
+    ] = False,
     episodes: Annotated[int, typer.Option(min=0, help="Episodes listed of each source.")] = 5,
     params: Annotated[bool, typer.Option("--params", help="Show each run's parameters.")] = False,
 ) -> None:
@@ -222,7 +294,9 @@ def lineage(
     from zprl.tracking import lineage as tracked
 
     why = "--local" if only_local else tracked.missing()
-    node, records = targets.trace(target, tracked.records if why is None else lambda more: local.records(more, why=why))
+    node, records = targets.trace(
+        target, tracked.records if why is None else lambda more: local.records(more, why=why)
+    )
     if as_json:
         say_json({"store": records.store, **node.as_json()})
         return
@@ -233,11 +307,15 @@ def lineage(
     show(node, console(width=wide), episodes=episodes, params=params)
 
 
-# -- nouns -----------------------------------------------------------------------------------------------------
+# -- nouns -----------------------------------------------------------------------------------------
 
 
 @config_app.command("explain")
-def config_explain(section: Annotated[str | None, typer.Argument(help="A section of params.yaml; all without it.")] = None) -> None:
+def config_explain(
+    section: Annotated[
+        str | None, typer.Argument(help="A section of params.yaml; all without it.")
+    ] = None,
+) -> None:
     """Say what every number means, its default, and where that comes from."""
     from zprl import presets
 
@@ -282,25 +360,47 @@ def env_list() -> None:
 def env_check(
     name: Annotated[str, typer.Argument(help="A registered task; `zprl env list` prints them.")],
     num_envs: Annotated[int, typer.Option(min=1)] = 4,
-    episode_steps: Annotated[int, typer.Option(min=10, help="Short episodes show their ends sooner.")] = 40,
+    episode_steps: Annotated[
+        int, typer.Option(min=10, help="Short episodes show their ends sooner.")
+    ] = 40,
     device: Annotated[str, typer.Option()] = "cpu",
-    physics: Annotated[str, typer.Option(help="Engine under Isaac's worlds: ovphysx, newton or isaacsim.")] = "ovphysx",
-    assets: Annotated[str, typer.Option(help="USD files of Isaac's worlds: authored, or nvidia.")] = "authored",
-    camera: Annotated[list[str] | None, typer.Option(help="Check its pictures too; once for each camera.")] = None,
-    file: Annotated[str | None, typer.Option(help="For `isaaclab/<Task-Id>`: what its terms mean here.")] = None,
+    physics: Annotated[
+        str, typer.Option(help="Engine under Isaac's worlds: ovphysx, newton or isaacsim.")
+    ] = "ovphysx",
+    assets: Annotated[
+        str, typer.Option(help="USD files of Isaac's worlds: authored, or nvidia.")
+    ] = "authored",
+    camera: Annotated[
+        list[str] | None, typer.Option(help="Check its pictures too; once for each camera.")
+    ] = None,
+    file: Annotated[
+        str | None, typer.Option(help="For `isaaclab/<Task-Id>`: what its terms mean here.")
+    ] = None,
 ) -> None:
     """Run the public checker on a world."""
     from zprl import config, envs
     from zprl.envs.check import check_env
 
-    given = {"name": name, "episode_steps": episode_steps, "physics": physics, "assets": assets, "file": file, "cameras": camera or []}
+    given = {
+        "name": name,
+        "episode_steps": episode_steps,
+        "physics": physics,
+        "assets": assets,
+        "file": file,
+        "cameras": camera or [],
+    }
     task = config.parse({"task": given}).task
     check_env(lambda: envs.make(task, num_envs=num_envs, device=device))
     say(f"{name} keeps the contract")
 
 
 @env_app.command("assets")
-def env_assets(root: Annotated[Path, typer.Argument(help="A folder of assets, as NVIDIA publishes them: it holds `Isaac/`.")]) -> None:
+def env_assets(
+    root: Annotated[
+        Path,
+        typer.Argument(help="A folder of assets, as NVIDIA publishes them: it holds `Isaac/`."),
+    ],
+) -> None:
     """Compare the authored USD assets with others: joints, limits, masses, inertias."""
     from rich.table import Table
 
@@ -310,7 +410,13 @@ def env_assets(root: Annotated[Path, typer.Argument(help="A folder of assets, as
     with launch.quiet():
         ours = launch.authored()
     found = list(compare.differences(ours, root))
-    rows = Table("thing", "what", "authored here", str(root), title=f"{len(found)} differences that matter to physics")
+    rows = Table(
+        "thing",
+        "what",
+        "authored here",
+        str(root),
+        title=f"{len(found)} differences that matter to physics",
+    )
     for difference in found:
         rows.add_row(*difference)
     console().print(rows)
@@ -327,8 +433,13 @@ def robot_list() -> None:
 
 @robot_app.command("check")
 def robot_check(
-    task: Annotated[str, typer.Argument(help="A task file, or a built-in name: its robot is checked.")],
-    yes: Annotated[bool, typer.Option("--yes", help="On hardware: the cell is clear and the stop is in my hand.")] = False,
+    task: Annotated[
+        str, typer.Argument(help="A task file, or a built-in name: its robot is checked.")
+    ],
+    yes: Annotated[
+        bool,
+        typer.Option("--yes", help="On hardware: the cell is clear and the stop is in my hand."),
+    ] = False,
 ) -> None:
     """Run the public checker on a robot.  It connects, holds, and moves by less than a centimetre."""
     from zprl.robot.check import check_robot
@@ -337,7 +448,10 @@ def robot_check(
 
     found = RealTask.load(task)
     if not found.make_robot().simulated and not yes:
-        raise EnvironmentProblem("this moves a real arm", remedy="clear its cell, take the stop in your hand, and add --yes")
+        raise EnvironmentProblem(
+            "this moves a real arm",
+            remedy="clear its cell, take the stop in your hand, and add --yes",
+        )
     with with_double(found):
         for prefix in found.prefixes:
             check_robot(found.make_robot, prefix=prefix)
@@ -351,7 +465,9 @@ def session_tasks() -> None:
 
     for name in built_in():
         task = RealTask.load(name)
-        say(f"{name:14} {', '.join(arm.driver for arm in task.arms.values()):14} {task.rate_hz:g} Hz  {task.description}")
+        say(
+            f"{name:14} {', '.join(arm.driver for arm in task.arms.values()):14} {task.rate_hz:g} Hz  {task.description}"
+        )
 
 
 @session_app.command("run")
@@ -374,13 +490,17 @@ def session_page() -> None:
 
 
 @session_app.command("show")
-def session_show(path: Annotated[Path, typer.Argument(help="A session's folder.")] = Path("session")) -> None:
+def session_show(
+    path: Annotated[Path, typer.Argument(help="A session's folder.")] = Path("session"),
+) -> None:
     """List the episodes of a session."""
     from zprl.recordings.store import SessionStore
 
     store = SessionStore.open(path)
     labels = {line.episode: line for line in store.labels.in_order()}
-    say(f"{store.header.id}: task {store.header.task}, interface {store.header.interface}, seed {store.header.seed}")
+    say(
+        f"{store.header.id}: task {store.header.task}, interface {store.header.interface}, seed {store.header.seed}"
+    )
     for episode in store.episodes():
         facts, line = episode.facts, labels.get(episode.number)
         author = f"  by {line.author}" if line and line.author else ""
@@ -392,7 +512,9 @@ def session_show(path: Annotated[Path, typer.Argument(help="A session's folder."
 
 
 @session_app.command("verify")
-def session_verify(path: Annotated[Path, typer.Argument(help="A session's folder.")] = Path("session")) -> None:
+def session_verify(
+    path: Annotated[Path, typer.Argument(help="A session's folder.")] = Path("session"),
+) -> None:
     """Check every byte of a session against its digests."""
     from zprl.recordings.verify import verify
 
@@ -400,7 +522,10 @@ def session_verify(path: Annotated[Path, typer.Argument(help="A session's folder
     for item in damaged:
         say(str(item))
     if damaged:
-        raise DataError(f"{len(damaged)} part(s) of {path} are damaged", remedy="`dvc checkout session.dvc` restores what was versioned")
+        raise DataError(
+            f"{len(damaged)} part(s) of {path} are damaged",
+            remedy="`dvc checkout session.dvc` restores what was versioned",
+        )
     say(f"{path} is whole")
 
 
@@ -408,7 +533,9 @@ def session_verify(path: Annotated[Path, typer.Argument(help="A session's folder
 def session_label(
     episode: Annotated[int, typer.Argument(min=1)],
     label: Annotated[str, typer.Argument(help="success, failure or discard")],
-    path: Annotated[Path, typer.Option(help="A session's folder; not while the session runs.")] = Path("session"),
+    path: Annotated[
+        Path, typer.Option(help="A session's folder; not while the session runs.")
+    ] = Path("session"),
 ) -> None:
     """Give an episode a label, or correct it; the old line stays in the journal."""
     from uuid import uuid4
@@ -417,14 +544,22 @@ def session_label(
     from zprl.session.inputs import this_user
 
     with SessionStore.open(path, write=True) as store:
-        line = store.label(episode, label, source="command line", nonce=uuid4().hex, author=this_user())
+        line = store.label(
+            episode, label, source="command line", nonce=uuid4().hex, author=this_user()
+        )
     say(f"line {line.seq}: episode {episode} is a {label}")
 
 
 @session_app.command("tighten")
 def session_tighten(
-    assignments: Annotated[list[str], typer.Argument(metavar="NAME=VALUE...", help="E.g. translation.speed=0.2 force=15")],
-    arm: Annotated[str | None, typer.Option(help="Prefix of the arm, such as 'left.'; not needed where there is one.")] = None,
+    assignments: Annotated[
+        list[str],
+        typer.Argument(metavar="NAME=VALUE...", help="E.g. translation.speed=0.2 force=15"),
+    ],
+    arm: Annotated[
+        str | None,
+        typer.Option(help="Prefix of the arm, such as 'left.'; not needed where there is one."),
+    ] = None,
     path: Annotated[Path, typer.Option(help="The session's folder.")] = Path("session"),
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
@@ -435,14 +570,21 @@ def session_tighten(
     change = conditions.change_of(before.limits, assignments, arm)
     before.limits.tightened(change)
     if not yes:
-        typer.confirm(f"{', '.join(assignments)}: no command takes this back for this session. Go on?", abort=True)
+        typer.confirm(
+            f"{', '.join(assignments)}: no command takes this back for this session. Go on?",
+            abort=True,
+        )
     after = conditions.tighten(path, change)
-    say(f"in force for the rest of the session: {', '.join(assignments)} (limits {after.digests['limits'][:16]})")
+    say(
+        f"in force for the rest of the session: {', '.join(assignments)} (limits {after.digests['limits'][:16]})"
+    )
 
 
 @session_app.command("export")
 def session_export(
-    target: Annotated[Path, typer.Argument(help="A folder (LeRobot) or an .hdf5 file (robomimic).")],
+    target: Annotated[
+        Path, typer.Argument(help="A folder (LeRobot) or an .hdf5 file (robomimic).")
+    ],
     path: Annotated[Path, typer.Option(help="A session's folder.")] = Path("session"),
     overwrite: Annotated[bool, typer.Option("--overwrite")] = False,
 ) -> None:

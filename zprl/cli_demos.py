@@ -17,14 +17,31 @@ if TYPE_CHECKING:
     from zprl.data.sources import Source
     from zprl.data.validation import Limits
 
-demos_app = typer.Typer(help="Demonstrations: record, check, look at, convert, add.", no_args_is_help=True, rich_markup_mode=None)
+demos_app = typer.Typer(
+    help="Demonstrations: record, check, look at, convert, add.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
 
 PLOTTED = 3
 """Episodes in an overview."""
 
-Where = Annotated[Path, typer.Argument(help="A recording (a file, or the folder of a data set), or a folder of any number of them.")]
-ReaderName = Annotated[str, typer.Option("--reader", help="A registered reader; auto finds it by each recording's own format.")]
-ObsKeys = Annotated[list[str] | None, typer.Option("--obs-key", help="Read only this observation, pictures too; may be given again.")]
+Where = Annotated[
+    Path,
+    typer.Argument(
+        help="A recording (a file, or the folder of a data set), or a folder of any number of them."
+    ),
+]
+ReaderName = Annotated[
+    str,
+    typer.Option(
+        "--reader", help="A registered reader; auto finds it by each recording's own format."
+    ),
+]
+ObsKeys = Annotated[
+    list[str] | None,
+    typer.Option("--obs-key", help="Read only this observation, pictures too; may be given again."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable, with stable fields.")]
 
 
@@ -38,8 +55,9 @@ def demos_check(
 ) -> None:
     """Find what is wrong with recordings: one line per finding, then a summary.
 
-    Exit code 0 when there are no errors (warnings and notes may be), 3 when there are; --strict counts warnings, too.
-    Memory holds one episode at a time.  The shortest episode allowed is that of params.yaml, where there is one.
+    Exit code 0 when there are no errors (warnings and notes may be), 3 when there are; --strict
+    counts warnings, too. Memory holds one episode at a time.  The shortest episode allowed is that
+    of params.yaml, where there is one.
 
     Example:  zprl demos check recordings/ --strict
     """
@@ -55,10 +73,16 @@ def demos_check(
             tally.add(item)
             step(0, tally.passed + len(tally.bad))
             if isinstance(item[1], Finding):
-                told.append(item[1].as_json()) if as_json else screen.print(terminal_tables.finding_line(item[1]), soft_wrap=True)
-        for finding in check_versions({s.path.as_posix(): s.reader.facts(s.path) for s in sources if safe_source(s)}):
+                told.append(item[1].as_json()) if as_json else screen.print(
+                    terminal_tables.finding_line(item[1]), soft_wrap=True
+                )
+        for finding in check_versions(
+            {s.path.as_posix(): s.reader.facts(s.path) for s in sources if safe_source(s)}
+        ):
             tally.add((None, finding))
-            told.append(finding.as_json()) if as_json else screen.print(terminal_tables.finding_line(finding), soft_wrap=True)
+            told.append(finding.as_json()) if as_json else screen.print(
+                terminal_tables.finding_line(finding), soft_wrap=True
+            )
     if as_json:
         names = [source.path.as_posix() for source in sources]
         say_json({"format": 1, "sources": names, **tally.as_json(), "list": told})
@@ -74,17 +98,23 @@ def demos_check(
 def demos_inspect(
     path: Where = Path("data"),
     reader: ReaderName = "auto",
-    sample: Annotated[int, typer.Option(min=1, help="Episodes looked at of each source, the first ones.")] = 50,
+    sample: Annotated[
+        int, typer.Option(min=1, help="Episodes looked at of each source, the first ones.")
+    ] = 50,
     everything: Annotated[bool, typer.Option("--all", help="Look at every episode.")] = False,
     as_json: AsJson = False,
-    card: Annotated[bool, typer.Option("--card", help="Write a dataset card: DATASET.md beside PATH.")] = False,
-    card_file: Annotated[Path | None, typer.Option("--card-file", help="Write the dataset card here.")] = None,
+    card: Annotated[
+        bool, typer.Option("--card", help="Write a dataset card: DATASET.md beside PATH.")
+    ] = False,
+    card_file: Annotated[
+        Path | None, typer.Option("--card-file", help="Write the dataset card here.")
+    ] = None,
     obs_keys: ObsKeys = None,
 ) -> None:
     """Say what is in recordings: counts, rates, statistics of every key, episodes that stand out, duplicates.
 
-    An episode stands out when its length, its path or its jerk has a modified z-score beyond 3.5 among the episodes, by the median absolute
-    deviation (Iglewicz and Hoaglin 1993).
+    An episode stands out when its length, its path or its jerk has a modified z-score beyond 3.5
+    among the episodes, by the median absolute deviation (Iglewicz and Hoaglin 1993).
 
     Example:  zprl demos inspect data/demos --card
     """
@@ -96,7 +126,12 @@ def demos_inspect(
 
     sources = _sources(path, reader, obs_keys)
     with _progress(len(sources)) as step:
-        found = inspect(sources, limits=_limits(), sample=None if everything else sample, watch=lambda some: _counted(some, step))
+        found = inspect(
+            sources,
+            limits=_limits(),
+            sample=None if everything else sample,
+            watch=lambda some: _counted(some, step),
+        )
     if as_json:
         say_json(found.as_json())
     else:
@@ -105,15 +140,21 @@ def demos_inspect(
             screen.print(part)
     if card or card_file:
         target = card_file or path.resolve().with_name(CARD)
-        durable.write_text(target, write(found, title=f"Demonstrations in {path.name or path.resolve().name}"))
+        durable.write_text(
+            target, write(found, title=f"Demonstrations in {path.name or path.resolve().name}")
+        )
         say(f"card: {target}", err=as_json)
 
 
 @demos_app.command("plot")
 def demos_plot(
     path: Where,
-    episodes: Annotated[list[str] | None, typer.Argument(help="Names, ends of names (demo_3) or positions from 0.")] = None,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="The picture; *.png.")] = None,
+    episodes: Annotated[
+        list[str] | None, typer.Argument(help="Names, ends of names (demo_3) or positions from 0.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="The picture; *.png.")
+    ] = None,
     reader: ReaderName = "auto",
     obs_keys: ObsKeys = None,
 ) -> None:
@@ -131,7 +172,9 @@ def demos_plot(
     sources = _sources(path, reader, obs_keys)
     chosen = pick(sources, episodes) if episodes else first_episodes(sources, PLOTTED)
     if not chosen:
-        raise DataError(f"{path} has no episode to plot", remedy="`zprl demos check` says what is wrong with it")
+        raise DataError(
+            f"{path} has no episode to plot", remedy="`zprl demos check` says what is wrong with it"
+        )
     durable.write_bytes(output, plot(chosen))
     say(f"{output}: {', '.join(episode.name for episode in chosen)}")
 
@@ -139,8 +182,13 @@ def demos_plot(
 @demos_app.command("play")
 def demos_play(
     path: Where,
-    episode: Annotated[str, typer.Argument(help="A name, the end of one (demo_3) or a position from 0.")],
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="*.png (a strip), *.gif or *.mp4 (animations).")] = None,
+    episode: Annotated[
+        str, typer.Argument(help="A name, the end of one (demo_3) or a position from 0.")
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="*.png (a strip), *.gif or *.mp4 (animations)."),
+    ] = None,
     reader: ReaderName = "auto",
     obs_keys: ObsKeys = None,
 ) -> None:
@@ -156,7 +204,11 @@ def demos_play(
     sources = _sources(path, reader, obs_keys)
     if not obs_keys:
         keys = {source.path: [*picture_sizes(source)] or None for source in sources}
-        sources = [again for source in sources for again in _sources(source.path, source.reader.name, keys[source.path])]
+        sources = [
+            again
+            for source in sources
+            for again in _sources(source.path, source.reader.name, keys[source.path])
+        ]
     (chosen,) = pick(sources, [episode])
     output = output or Path(f"{made_plain(chosen.name)}.gif")
     say(f"{output}: {video.save(chosen, output)} of {chosen.length} frames of {chosen.name}")
@@ -164,17 +216,25 @@ def demos_play(
 
 @demos_app.command("add")
 def demos_add(
-    source: Annotated[Path, typer.Argument(help="A recording, or a folder of any number of them; it stays as it is.")],
+    source: Annotated[
+        Path,
+        typer.Argument(help="A recording, or a folder of any number of them; it stays as it is."),
+    ],
     to: Annotated[Path, typer.Option("--to", help="The folder that DVC versions.")] = Path("data"),
-    name: Annotated[str | None, typer.Option("--name", help="Name of the copy; the source's own without it.")] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", help="Name of the copy; the source's own without it.")
+    ] = None,
     reader: ReaderName = "auto",
     strict: Annotated[bool, typer.Option("--strict", help="Refuse warnings, too.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only check and say what would be done.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only check and say what would be done.")
+    ] = False,
 ) -> None:
     """Add recordings to the project: check them as the pipeline will, copy them into data/demos/, version them with DVC.
 
-    Recordings with errors, and episodes that are there already, are refused (exit code 3).  DATASET.md is written anew from all recordings.
-    When it is interrupted, the same command goes on.
+    Recordings with errors, and episodes that are there already, are refused (exit code 3).
+    DATASET.md is written anew from all recordings. When it is interrupted, the same command goes
+    on.
 
     Example:  zprl demos add ~/recordings/monday.hdf5 --name 2026-03-02.hdf5
     """
@@ -201,50 +261,86 @@ def demos_add(
     message = shlex.quote(f"Add {done.episodes} demonstrations: {done.target.name}")
     say(f"{done.episodes} episodes added.  Commit them, and send them to where others fetch them:")
     say(f"  git add {files} && git commit -m {message} && dvc push {done.commit[0]}")
-    say("`zprl run` trains with them now; the next scheduled run (nightly in prefect.yaml) picks them up by itself.")
+    say(
+        "`zprl run` trains with them now; the next scheduled run (nightly in prefect.yaml) picks them up by itself."
+    )
 
 
 @demos_app.command("convert")
 def demos_convert(
     source: Where,
-    dest: Annotated[Path, typer.Argument(help="What is written: a folder for LeRobot, *.hdf5 for robomimic.")],
+    dest: Annotated[
+        Path, typer.Argument(help="What is written: a folder for LeRobot, *.hdf5 for robomimic.")
+    ],
     to: Annotated[str, typer.Option("--to", help="lerobot or robomimic.")],
     reader: ReaderName = "auto",
     obs_keys: ObsKeys = None,
-    rate_hz: Annotated[float | None, typer.Option("--rate", help="Frames per second, where the recordings do not say it.")] = None,
-    task: Annotated[str, typer.Option("--task", help="The task in one sentence; what the source calls it without it.")] = "",
-    robot: Annotated[str, typer.Option("--robot", help="Kind of robot; what the source says without it.")] = "",
-    pictures: Annotated[str, typer.Option("--pictures", help="LeRobot: video (lossy) or png.")] = "video",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what lies at DEST.")] = False,
+    rate_hz: Annotated[
+        float | None,
+        typer.Option("--rate", help="Frames per second, where the recordings do not say it."),
+    ] = None,
+    task: Annotated[
+        str,
+        typer.Option(
+            "--task", help="The task in one sentence; what the source calls it without it."
+        ),
+    ] = "",
+    robot: Annotated[
+        str, typer.Option("--robot", help="Kind of robot; what the source says without it.")
+    ] = "",
+    pictures: Annotated[
+        str, typer.Option("--pictures", help="LeRobot: video (lossy) or png.")
+    ] = "video",
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace what lies at DEST.")
+    ] = False,
 ) -> None:
     """Write recordings of any format anew as robomimic's or LeRobot's; episodes with errors are left out and named.
 
     Without --obs-key every observation is written, pictures too.
 
-    Example:  zprl demos convert data/demos/starter.hdf5 out/starter --to lerobot --rate 20 --task "Lift the cube"
+    Example:  zprl demos convert data/demos/starter.hdf5 out/starter --to lerobot --rate 20 --task
+    "Lift the cube"
     """
     from zprl.data.inspection import terminal_tables
     from zprl.data.writers.convert import convert
 
     if to not in ("lerobot", "robomimic") or pictures not in ("video", "png"):
-        raise ConfigError(f"cannot write '{to}' with pictures as '{pictures}'", remedy="--to lerobot or robomimic, --pictures video or png")
+        raise ConfigError(
+            f"cannot write '{to}' with pictures as '{pictures}'",
+            remedy="--to lerobot or robomimic, --pictures video or png",
+        )
     if not source.exists():
         raise DataError(f"{source} does not exist", remedy="name a recording or a folder of them")
-    options = {"reader": reader, "obs_keys": obs_keys or None, "rate_hz": rate_hz, "task": task, "robot": robot, "pictures": pictures}
+    options = {
+        "reader": reader,
+        "obs_keys": obs_keys or None,
+        "rate_hz": rate_hz,
+        "task": task,
+        "robot": robot,
+        "pictures": pictures,
+    }
     done = convert(source, dest, to=to, overwrite=overwrite, **options)
     screen = terminal_tables.console()
     for finding in done.findings:
         screen.print(terminal_tables.finding_line(finding), soft_wrap=True)
     rate = "unknown rate" if done.rate_hz is None else f"{done.rate_hz:g} Hz"
-    say(f"{done.path}: {done.episodes} episodes, {done.frames} frames, {rate}; {len(done.left_out)} left out")
+    say(
+        f"{done.path}: {done.episodes} episodes, {done.frames} frames, {rate}; {len(done.left_out)} left out"
+    )
 
 
 @demos_app.command("record")
 def demos_record(
-    output: Annotated[Path, typer.Argument(help="The batch file to write; an existing one is never overwritten.")],
+    output: Annotated[
+        Path, typer.Argument(help="The batch file to write; an existing one is never overwritten.")
+    ],
     episodes: Annotated[int, typer.Option(min=1, help="Episodes to record.")] = 120,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same bytes.")] = 0,
-    name: Annotated[str | None, typer.Option("--task", help="A registered task; that of params.yaml without it.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Option("--task", help="A registered task; that of params.yaml without it."),
+    ] = None,
 ) -> None:
     """Record demonstrations of a scripted operator of mixed skill, in simulation.
 
@@ -258,18 +354,28 @@ def demos_record(
         task = task.model_copy(update={"name": name})
     seen = record(output, episodes=episodes, seed=seed, settings=RecordSettings(task=task))
     for grade, tried in sorted(seen.tried.items()):
-        say(f"{grade}: {seen.succeeded.get(grade, 0)} of {tried} tries succeeded, {seen.kept.get(grade, 0)} kept")
-    say(f"{output} is written: {seen.episodes} episodes, {seen.frames} frames; `zprl demos add {output}` versions it")
+        say(
+            f"{grade}: {seen.succeeded.get(grade, 0)} of {tried} tries succeeded, {seen.kept.get(grade, 0)} kept"
+        )
+    say(
+        f"{output} is written: {seen.episodes} episodes, {seen.frames} frames; `zprl demos add {output}` versions it"
+    )
 
 
 def _sources(path: Path, reader: str, obs_keys: list[str] | None) -> list[Source]:
     from zprl.data.sources import find_sources
 
     if not path.exists():
-        raise DataError(f"{path} does not exist", remedy="name a recording or a folder of them; `dvc pull data.dvc` fetches the project's")
+        raise DataError(
+            f"{path} does not exist",
+            remedy="name a recording or a folder of them; `dvc pull data.dvc` fetches the project's",
+        )
     found = find_sources(path, reader=reader, obs_keys=obs_keys or None)
     if not found:
-        raise DataError(f"there are no recordings in {path}", remedy="name a file or folder of a format that has a reader")
+        raise DataError(
+            f"there are no recordings in {path}",
+            remedy="name a file or folder of a format that has a reader",
+        )
     return found
 
 
@@ -295,11 +401,23 @@ def _progress(sources: int) -> Iterator[Any]:
     """Yield ``step(sources done, episodes seen or None)``; a bar on a terminal, silent elsewhere."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    columns = (TextColumn("reading"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[episodes]}"), TimeElapsedColumn())
-    with Progress(*columns, console=console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as bar:
+    columns = (
+        TextColumn("reading"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[episodes]}"),
+        TimeElapsedColumn(),
+    )
+    with Progress(
+        *columns, console=console(stderr=True), disable=not sys.stderr.isatty(), transient=True
+    ) as bar:
         task = bar.add_task("reading", total=sources, episodes="")
 
         def step(done: int, episodes: int | None) -> None:
-            bar.update(task, advance=done, **({} if episodes is None else {"episodes": f"{episodes} episodes"}))
+            bar.update(
+                task,
+                advance=done,
+                **({} if episodes is None else {"episodes": f"{episodes} episodes"}),
+            )
 
         yield step

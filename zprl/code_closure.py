@@ -54,7 +54,9 @@ def closure(start: Path) -> tuple[Path, ...]:
         if path.suffix == ".py":
             pending += _used_by(path)
 
-    return tuple(sorted(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path for path in files))
+    return tuple(
+        sorted(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path for path in files)
+    )
 
 
 def digest(start: Path) -> str:
@@ -119,7 +121,11 @@ def _data_files(folder: Path, name: str) -> set[Path]:
     if not name or "\0" in name or len(name) > 100 or "." not in name:
         return set()
     path = folder / name
-    return {path.resolve()} if path.suffix != ".py" and path.is_file() and path.is_relative_to(ROOT) else set()
+    return (
+        {path.resolve()}
+        if path.suffix != ".py" and path.is_file() and path.is_relative_to(ROOT)
+        else set()
+    )
 
 
 def _module_files(module: str) -> set[Path]:

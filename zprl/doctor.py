@@ -59,18 +59,32 @@ def check_python() -> Iterator[Check]:
     if (3, 11) <= sys.version_info[:2] < (3, 13):
         yield Check("python", "ok", text)
     else:
-        yield Check("python", "missing", f"{text} is not supported", "use Python 3.12: `make setup` finds it or fetches it")
+        yield Check(
+            "python",
+            "missing",
+            f"{text} is not supported",
+            "use Python 3.12: `make setup` finds it or fetches it",
+        )
 
 
 def check_packages() -> Iterator[Check]:
     """The pinned packages, and the two caps that break silently."""
     for name in PINNED:
         found = _version(name)
-        yield Check(name, "ok", found) if found else Check(name, "missing", "not installed", "run `make setup`")
+        yield (
+            Check(name, "ok", found)
+            if found
+            else Check(name, "missing", "not installed", "run `make setup`")
+        )
     for name, (limit, reason) in CAPS.items():
         found = _version(name)
         if found is not None and _numbers(found) >= limit:
-            yield Check(name, "missing", f"{found}: {reason}", f"install {name}<{'.'.join(map(str, limit))}, or run `make setup`")
+            yield Check(
+                name,
+                "missing",
+                f"{found}: {reason}",
+                f"install {name}<{'.'.join(map(str, limit))}, or run `make setup`",
+            )
         elif found is not None:
             yield Check(name, "ok", found)
 
@@ -80,13 +94,20 @@ def check_device() -> Iterator[Check]:
     try:
         import torch
     except (ImportError, OSError) as error:
-        yield Check("torch import", "missing", f"torch cannot be imported: {error}", "run `make setup`")
+        yield Check(
+            "torch import", "missing", f"torch cannot be imported: {error}", "run `make setup`"
+        )
         return
     wanted = _params_value("run", "device", "cpu")
     if torch.cuda.is_available():
         yield Check("device", "ok", f"{wanted} (GPU here: {torch.cuda.get_device_name(0)})")
     elif wanted == "cuda":
-        yield Check("device", "missing", "params.yaml asks for cuda, torch sees no GPU", "set run.device to cpu, or check the driver")
+        yield Check(
+            "device",
+            "missing",
+            "params.yaml asks for cuda, torch sees no GPU",
+            "set run.device to cpu, or check the driver",
+        )
     else:
         yield Check("device", "ok", "cpu (no GPU seen, none needed)")
 
@@ -97,15 +118,27 @@ def check_world() -> Iterator[Check]:
     found = {name: _version(name) for name in ("isaaclab", "ovphysx", "mujoco")}
     isaac = found["isaaclab"] and found["ovphysx"]
     if isaac:
-        yield Check("isaac", "ok", f"isaaclab {found['isaaclab']}, ovphysx {found['ovphysx']} (kit-less)")
+        yield Check(
+            "isaac", "ok", f"isaaclab {found['isaaclab']}, ovphysx {found['ovphysx']} (kit-less)"
+        )
         if _params_value("task", "physics", "ovphysx") == "isaacsim":
             yield _isaac_sim()
         if _params_value("task", "assets", "authored") == "nvidia":
             yield _assets(Path(os.environ.get("ISAACSIM_ASSET_ROOT", "")))
     elif str(task).startswith(("isaac/", "isaaclab/")):
-        yield Check("isaac", "missing", f"the task {task} needs the extra 'isaac'", "run `make setup` (Linux, Python 3.12)")
+        yield Check(
+            "isaac",
+            "missing",
+            f"the task {task} needs the extra 'isaac'",
+            "run `make setup` (Linux, Python 3.12)",
+        )
     else:
-        yield Check("isaac", "warning", "the extra 'isaac' is not installed", "run `make setup` if you want Isaac's worlds")
+        yield Check(
+            "isaac",
+            "warning",
+            "the extra 'isaac' is not installed",
+            "run `make setup` if you want Isaac's worlds",
+        )
 
 
 def _isaac_sim() -> Check:
@@ -113,7 +146,12 @@ def _isaac_sim() -> Check:
         return Check("isaacsim", "ok", f"stages with a world run in the image {image}")
     if importlib.util.find_spec("isaacsim") is not None:
         return Check("isaacsim", "ok", "installed here")
-    return Check("isaacsim", "missing", "task.physics is isaacsim", "name its image in ZPRL_CONTAINER (docs/isaac-sim.md), or take ovphysx")
+    return Check(
+        "isaacsim",
+        "missing",
+        "task.physics is isaacsim",
+        "name its image in ZPRL_CONTAINER (docs/isaac-sim.md), or take ovphysx",
+    )
 
 
 def _assets(root: Path) -> Check:
@@ -133,7 +171,9 @@ def check_disk(folder: Path = Path()) -> Iterator[Check]:
     if free >= MIN_DISK_GB:
         yield Check("disk", "ok", f"{free:.0f} GB free")
     else:
-        yield Check("disk", "missing", f"only {free:.1f} GB free", f"free at least {MIN_DISK_GB:.0f} GB")
+        yield Check(
+            "disk", "missing", f"only {free:.1f} GB free", f"free at least {MIN_DISK_GB:.0f} GB"
+        )
 
 
 def check_project(folder: Path = Path()) -> Iterator[Check]:
@@ -147,13 +187,23 @@ def check_project(folder: Path = Path()) -> Iterator[Check]:
     except ConfigError as error:
         yield Check("params.yaml", "missing", error.message, error.remedy)
     if not (folder / ".dvc").is_dir() or not (folder / "dvc.yaml").exists():
-        yield Check("dvc project", "missing", "no dvc.yaml and .dvc here", "run in the project's root folder")
+        yield Check(
+            "dvc project",
+            "missing",
+            "no dvc.yaml and .dvc here",
+            "run in the project's root folder",
+        )
         return
     parser = configparser.ConfigParser()
     parser.read([folder / ".dvc/config", folder / ".dvc/config.local"])
     remote = parser.get("core", "remote", fallback=None)
     if remote is None:
-        yield Check("dvc remote", "warning", "no default remote", "`dvc remote add -d NAME URL`; see infra/README.md")
+        yield Check(
+            "dvc remote",
+            "warning",
+            "no default remote",
+            "`dvc remote add -d NAME URL`; see infra/README.md",
+        )
     else:
         url = parser.get(f"'remote \"{remote}\"'", "url", fallback="?")
         yield Check("dvc remote", "ok", f"{remote} ({url})")
@@ -162,7 +212,12 @@ def check_project(folder: Path = Path()) -> Iterator[Check]:
     elif (folder / "data.dvc").exists():
         yield Check("demos", "missing", "data/ has not been fetched", "run `dvc pull data.dvc`")
     else:
-        yield Check("demos", "missing", "no demonstrations", "record some (`zprl demos record`), then `dvc add data`")
+        yield Check(
+            "demos",
+            "missing",
+            "no demonstrations",
+            "record some (`zprl demos record`), then `dvc add data`",
+        )
 
 
 def check_safety(folder: Path = Path()) -> Iterator[Check]:
@@ -171,7 +226,9 @@ def check_safety(folder: Path = Path()) -> Iterator[Check]:
         yield _dvc_cache(folder)
     parts = os.environ.get("PYTHONPATH", "")
     if parts and not all(map(os.path.isabs, parts.split(os.pathsep))):
-        text = "an empty or relative part means the working folder, and its files are run as modules"
+        text = (
+            "an empty or relative part means the working folder, and its files are run as modules"
+        )
         yield Check("PYTHONPATH", "warning", text, "name whole paths, without `:` at an end")
 
 
@@ -185,12 +242,18 @@ print(site_cache_dir(Config(dvc_dir=sys.argv[1])["core"].get("site_cache_dir")))
 
 def _dvc_cache(folder: Path) -> Check:
     """Check where ``dvc`` keeps its caches if one types it here; below that folder, DVC opens its own to everybody."""
-    # In a child, because no library module knows DVC; in this process's environment, as somebody who types would have it.
-    command, env = child_processes.python("-c", _SITE_CACHE, str(folder / ".dvc")), {**os.environ, **child_processes.SAFE_PATH}
+    # In a child, because no library module knows DVC; in this process's environment, as somebody
+    # who types would have it.
+    command, env = (
+        child_processes.python("-c", _SITE_CACHE, str(folder / ".dvc")),
+        {**os.environ, **child_processes.SAFE_PATH},
+    )
     asked = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
     if asked.returncode:
         problem = asked.stderr.strip().rpartition("\n")[2]
-        return Check("dvc cache", "warning", f"DVC cannot be configured: {problem}", "correct .dvc/config")
+        return Check(
+            "dvc cache", "warning", f"DVC cannot be configured: {problem}", "correct .dvc/config"
+        )
 
     cache = folder / asked.stdout.strip()
     with contextlib.suppress(FileNotFoundError):  # whoever makes it first owns it
@@ -219,19 +282,33 @@ def check_services() -> Iterator[Check]:
     elif not uri.startswith(("http://", "https://")):
         broken = uri.startswith("file:") or "://" not in uri
         remedy = "MLflow no longer takes folders; use sqlite:///mlflow.db or a server"
-        yield Check("mlflow store", "missing", uri, remedy) if broken else Check("mlflow store", "ok", uri.split("@")[-1])
+        yield (
+            Check("mlflow store", "missing", uri, remedy)
+            if broken
+            else Check("mlflow store", "ok", uri.split("@")[-1])
+        )
     elif _answers(f"{uri.rstrip('/')}/health"):
         yield Check("mlflow store", "ok", uri.split("@")[-1])
     else:
         # Training goes on without its tracker, so this is no error.
-        yield Check("mlflow store", "warning", f"{uri.split('@')[-1]} does not answer", "start it, or unset MLFLOW_TRACKING_URI")
+        yield Check(
+            "mlflow store",
+            "warning",
+            f"{uri.split('@')[-1]} does not answer",
+            "start it, or unset MLFLOW_TRACKING_URI",
+        )
     api = os.environ.get("PREFECT_API_URL", "")
     if not api:
         yield Check("prefect", "ok", "embedded server, started when needed")
     elif _answers(f"{api.rstrip('/')}/health"):
         yield Check("prefect", "ok", api)
     else:
-        yield Check("prefect", "missing", f"{api} does not answer", "start it (`zprl ui`), or unset PREFECT_API_URL")
+        yield Check(
+            "prefect",
+            "missing",
+            f"{api} does not answer",
+            "start it (`zprl ui`), or unset PREFECT_API_URL",
+        )
 
 
 def _params_value(section: str, key: str, default: str) -> str:

@@ -1,7 +1,7 @@
 """The only module that writes run state: temp file beside the target, fsync, rename, fsync of the folder.
 
-A process killed at any instruction leaves either the old file or the new one, never a torn one.  Names of unfinished
-files end in ``.partial``; :func:`sweep` removes what a killed process left.
+A process killed at any instruction leaves either the old file or the new one, never a torn one.
+Names of unfinished files end in ``.partial``; :func:`sweep` removes what a killed process left.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ PARTIAL = ".partial"
 MAX_JSON = 4 * 2**20
 """Longest JSON document, in bytes, unless a caller knows that its own may be longer."""
 BYTES_PER_VALUE = 8
-"""A document may hold one value for so many bytes of its limit: an empty list takes 3 bytes of text and 72 of memory."""
+"""A document may hold one value for so many bytes of its limit: an empty list takes 3 bytes of text
+and 72 of memory."""
 MAX_TENSOR_HEADER = 16 * 2**20
 """Longest header of a safetensors file, in bytes: some 100,000 tensors."""
 LOOK_S = 0.5
@@ -54,8 +55,12 @@ def sync(path: Path) -> None:
 
 def _explain(error: OSError, path: Path) -> EnvironmentProblem:
     if error.errno == errno.ENOSPC:
-        return EnvironmentProblem(f"no space left while writing {path}", remedy="free some disk space and run again")
-    return EnvironmentProblem(f"cannot write {path}: {error.strerror}", remedy="check permissions and the disk, run again")
+        return EnvironmentProblem(
+            f"no space left while writing {path}", remedy="free some disk space and run again"
+        )
+    return EnvironmentProblem(
+        f"cannot write {path}: {error.strerror}", remedy="check permissions and the disk, run again"
+    )
 
 
 @contextmanager
@@ -93,7 +98,8 @@ def private_folder(path: Path | str, *, close: bool = False) -> Path:
 
     Args:
         path: The folder.
-        close: Close one that is there already, too; by default it stays as it is, because people may share it.
+        close: Close one that is there already, too; by default it stays as it is, because people
+            may share it.
     """
     path = Path(path)
     with explained(path):
@@ -113,7 +119,9 @@ def private_file(path: Path | str) -> None:
 
 def scratch(folder: Path | str | None = None) -> BinaryIO:
     """A file without a name on the disk of ``folder`` (default: of temporary files): it is gone with its process, however that ends."""
-    where = ON_DISK if "TMPDIR" not in os.environ and ON_DISK.is_dir() else Path(tempfile.gettempdir())
+    where = (
+        ON_DISK if "TMPDIR" not in os.environ and ON_DISK.is_dir() else Path(tempfile.gettempdir())
+    )
     where = where if folder is None else Path(folder)
     with explained(where):
         where.mkdir(parents=True, exist_ok=True)
@@ -142,7 +150,9 @@ def write_text(path: Path | str, text: str, *, private: bool = False) -> None:
 
 def write_json(path: Path | str, value: Any, *, private: bool = False) -> None:
     """Replace ``path`` with indented JSON; NaN and infinity are refused because JSON has neither."""
-    write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n", private=private)
+    write_text(
+        path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n", private=private
+    )
 
 
 def read_bytes(path: Path | str, limit: int) -> bytes:
@@ -161,9 +171,14 @@ def read_bytes(path: Path | str, limit: int) -> bytes:
     except FileNotFoundError:
         raise
     except (OSError, ValueError) as error:  # ValueError: a path with a null byte
-        raise DataError(f"{path} cannot be read: {error}", remedy="check its permissions and the disk") from error
+        raise DataError(
+            f"{path} cannot be read: {error}", remedy="check its permissions and the disk"
+        ) from error
     if len(data) > limit:
-        raise DataError(f"{path} is longer than {limit} bytes", remedy="get it from its maker again; zprl writes none so long")
+        raise DataError(
+            f"{path} is longer than {limit} bytes",
+            remedy="get it from its maker again; zprl writes none so long",
+        )
     return data
 
 
@@ -193,27 +208,39 @@ _WITH_NAN = json.JSONDecoder(object_pairs_hook=_unique)
 
 
 def parse_json(
-    text: bytes | str, what: str, *, limit: int = MAX_JSON, allow_nan: bool = False, remedy: str = "get it from its maker again"
+    text: bytes | str,
+    what: str,
+    *,
+    limit: int = MAX_JSON,
+    allow_nan: bool = False,
+    remedy: str = "get it from its maker again",
 ) -> Any:
     """Parse JSON that anybody may have written; every reader of JSON comes here.
 
-    Time and memory are bounded by ``limit``: a longer text, and one with more than a value for every :data:`BYTES_PER_VALUE` bytes of
-    it, is refused before it is parsed.
+    Time and memory are bounded by ``limit``: a longer text, and one with more than a value for
+    every :data:`BYTES_PER_VALUE` bytes of it, is refused before it is parsed.
 
     Args:
         text: The document.
         what: How the message names it.
         limit: Longest text, in bytes.
-        allow_nan: Whether NaN and infinity are read: other programs, and our records of measurements, write them.
+        allow_nan: Whether NaN and infinity are read: other programs, and our records of
+            measurements, write them.
         remedy: Of the error.
 
     Raises:
-        DataError: too long, not UTF-8, not JSON, nested too deeply, with a key given twice or an integer of thousands of digits.
+        DataError: too long, not UTF-8, not JSON, nested too deeply, with a key given twice or an
+            integer of thousands of digits.
     """
     size = byte_length(text)
     commas, lists, objects = (",", "[", "{") if isinstance(text, str) else (b",", b"[", b"{")
-    if size > limit or (size > limit // BYTES_PER_VALUE and sum(map(text.count, (commas, lists, objects))) > limit // BYTES_PER_VALUE):
-        raise DataError(f"{what} is longer than {limit} bytes, or holds too many values", remedy=remedy)
+    if size > limit or (
+        size > limit // BYTES_PER_VALUE
+        and sum(map(text.count, (commas, lists, objects))) > limit // BYTES_PER_VALUE
+    ):
+        raise DataError(
+            f"{what} is longer than {limit} bytes, or holds too many values", remedy=remedy
+        )
     decoder = _WITH_NAN if allow_nan else _STRICT
     try:
         return decoder.decode(text if isinstance(text, str) else text.decode())
@@ -226,15 +253,25 @@ def read_json(path: Path | str, *, limit: int = MAX_JSON, allow_nan: bool = Fals
     try:
         data = read_bytes(path, limit)
     except FileNotFoundError as error:
-        raise DataError(f"{path} does not exist", remedy="run the stage that makes it (dvc repro)") from error
-    return parse_json(data, str(path), limit=limit, allow_nan=allow_nan, remedy="delete it and run its stage again")
+        raise DataError(
+            f"{path} does not exist", remedy="run the stage that makes it (dvc repro)"
+        ) from error
+    return parse_json(
+        data,
+        str(path),
+        limit=limit,
+        allow_nan=allow_nan,
+        remedy="delete it and run its stage again",
+    )
 
 
 def write_tensors(path: Path | str, tensors: Mapping[str, torch.Tensor]) -> None:
     """Replace ``path`` with a safetensors file; same tensors give the same bytes."""
     from safetensors.torch import save
 
-    write_bytes(path, save({name: t.detach().cpu().contiguous() for name, t in sorted(tensors.items())}))
+    write_bytes(
+        path, save({name: t.detach().cpu().contiguous() for name, t in sorted(tensors.items())})
+    )
 
 
 def read_tensors(path: Path | str) -> dict[str, torch.Tensor]:
@@ -245,21 +282,30 @@ def read_tensors(path: Path | str) -> dict[str, torch.Tensor]:
     try:
         with Path(path).open("rb") as file:
             header = int.from_bytes(file.read(8), "little")
-            if header > MAX_TENSOR_HEADER:  # the library parses whatever is there, up to 100 MB of JSON
-                raise DataError(f"{path} says that its header has {header} bytes", remedy="restore or rebuild it")
+            if (
+                header > MAX_TENSOR_HEADER
+            ):  # the library parses whatever is there, up to 100 MB of JSON
+                raise DataError(
+                    f"{path} says that its header has {header} bytes",
+                    remedy="restore or rebuild it",
+                )
             file.seek(0)
             return load(file.read())
     except FileNotFoundError as error:
-        raise DataError(f"{path} does not exist", remedy="run the stage that makes it (dvc repro)") from error
+        raise DataError(
+            f"{path} does not exist", remedy="run the stage that makes it (dvc repro)"
+        ) from error
     except SafetensorError as error:
-        raise DataError(f"{path} is not a readable safetensors file: {error}", remedy="restore or rebuild it") from error
+        raise DataError(
+            f"{path} is not a readable safetensors file: {error}", remedy="restore or rebuild it"
+        ) from error
 
 
 def write_dir(path: Path | str, fill: Callable[[Path], None]) -> None:
     """Make folder ``path`` by calling ``fill`` on an empty partial folder, then rename it into place.
 
-    An existing folder is replaced.  A kill between removing the old and renaming the new leaves no folder, which every
-    reader treats as "not made yet".
+    An existing folder is replaced.  A kill between removing the old and renaming the new leaves no
+    folder, which every reader treats as "not made yet".
     """
     temp = begin_dir(path)
     try:
@@ -274,7 +320,9 @@ def write_dir(path: Path | str, fill: Callable[[Path], None]) -> None:
 def begin_dir(path: Path | str) -> Path:
     """An empty partial folder beside ``path``, for what is written bit by bit; :func:`publish_dir` gives it its name."""
     path = Path(path)
-    for stale in path.parent.glob(f"{path.name}.*{PARTIAL}"):  # a folder has one writer at a time: its stage holds the lease
+    for stale in path.parent.glob(
+        f"{path.name}.*{PARTIAL}"
+    ):  # a folder has one writer at a time: its stage holds the lease
         shutil.rmtree(stale, ignore_errors=True)
     temp = path.with_name(f"{path.name}.{os.getpid()}{PARTIAL}")
     try:
@@ -350,7 +398,8 @@ def lease(file: Path) -> int:
         holder = os.pread(fd, 100, 0).decode(errors="replace").strip()
         os.close(fd)
         raise EnvironmentProblem(
-            f"another process (pid {holder}) already works in {file.parent}", remedy="wait for it or stop it, then run again"
+            f"another process (pid {holder}) already works in {file.parent}",
+            remedy="wait for it or stop it, then run again",
         ) from error
     os.ftruncate(fd, 0)
     os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
@@ -361,7 +410,9 @@ def digest(path: Path | str) -> str:
     """SHA-256 of a file, or of a folder's names and contents; independent of dates, modes and the folder's own name."""
     path = Path(path)
     if path.is_file():
-        if path.stat().st_size == 0:  # files of the kernel say so, too, and reading one may never end
+        if (
+            path.stat().st_size == 0
+        ):  # files of the kernel say so, too, and reading one may never end
             return hashlib.sha256().hexdigest()
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,7 +1,8 @@
 """Every failure a user can meet: one sentence, one remedy, one exit code.
 
-Exit codes are part of the public contract: 0 ok, 1 bug, 2 usage or configuration, 3 bad data, 4 environment,
-5 interrupted and resumable, 6 gate refused.  A pipeline can therefore tell "run me again" from "fix your data".
+Exit codes are part of the public contract: 0 ok, 1 bug, 2 usage or configuration, 3 bad data, 4
+environment, 5 interrupted and resumable, 6 gate refused.  A pipeline can therefore tell "run me
+again" from "fix your data".
 """
 
 from __future__ import annotations

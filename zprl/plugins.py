@@ -1,6 +1,7 @@
 """Tasks, readers and interfaces by name, through entry points: a user's own is one file and one line.
 
-A registered name that ends in ``*`` stands for all names that begin so: a benchmark with many tasks is one line, too.
+A registered name that ends in ``*`` stands for all names that begin so: a benchmark with many tasks
+is one line, too.
 """
 
 from __future__ import annotations
@@ -38,8 +39,12 @@ def load(group: str, name: str) -> Any:
             except ModuleNotFoundError as error:
                 extra = point.extras[0] if point.extras else name.split("/")[0]
                 raise EnvironmentProblem(
-                    f"{group[:-1]} '{name}' needs the module '{error.name}'", remedy=f"install the extra that has it, e.g. zprl[{extra}]"
+                    f"{group[:-1]} '{name}' needs the module '{error.name}'",
+                    remedy=f"install the extra that has it, e.g. zprl[{extra}]",
                 ) from error
     near = difflib.get_close_matches(name, names(group), n=1)
     hint = f"; did you mean '{near[0]}'?" if near else ""
-    raise ConfigError(f"no {group[:-1]} is named '{name}'{hint}", remedy=f"registered: {', '.join(names(group)) or 'none'}")
+    raise ConfigError(
+        f"no {group[:-1]} is named '{name}'{hint}",
+        remedy=f"registered: {', '.join(names(group)) or 'none'}",
+    )

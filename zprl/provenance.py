@@ -10,13 +10,25 @@ from pathlib import Path
 
 from zprl import child_processes
 
-PACKAGES = ("torch", "numpy", "lightning", "isaaclab", "ovphysx", "mujoco", "mlflow", "prefect", "dvc")
+PACKAGES = (
+    "torch",
+    "numpy",
+    "lightning",
+    "isaaclab",
+    "ovphysx",
+    "mujoco",
+    "mlflow",
+    "prefect",
+    "dvc",
+)
 
 
 def git_commit() -> str | None:
     """Commit of the working tree, with ``-dirty`` when it has changes; ``None`` outside a repository."""
     commit = (child_processes.git("rev-parse", "--verify", "HEAD") or "").strip()
-    changes = child_processes.git(*child_processes.GIT_STATUS, "--untracked-files=no") if commit else None
+    changes = (
+        child_processes.git(*child_processes.GIT_STATUS, "--untracked-files=no") if commit else None
+    )
     if changes is None:
         return None
     return f"{commit}-dirty" if changes else commit

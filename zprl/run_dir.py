@@ -1,6 +1,7 @@
 """The folder in which a stage keeps what it needs to continue after a kill.
 
-It is never a DVC output (DVC deletes outputs before a stage starts).  Its name is a hash of everything the result
+It is never a DVC output (DVC deletes outputs before a stage starts).  Its name is a hash of
+everything the result
 depends on, so a changed number or input starts afresh and an unchanged one continues::
 
     runs/<stage>/<key>/
@@ -47,7 +48,8 @@ class RunDir:
     Args:
         root: Folder of all runs, usually ``runs``.
         stage: Name of the stage.
-        key: JSON value of everything the result depends on (input digests, parameters, code digest).
+        key: JSON value of everything the result depends on (input digests, parameters, code
+            digest).
     """
 
     def __init__(self, root: Path | str, stage: str, key: Mapping[str, Any]) -> None:
@@ -68,7 +70,7 @@ class RunDir:
             os.close(self._lease)
             self._lease = None
 
-    # -- notes -------------------------------------------------------------------------------------------------
+    # -- notes -------------------------------------------------------------------------------------
 
     def notes(self) -> dict[str, Any]:
         """Facts about the run that must not enter its result."""
@@ -79,9 +81,11 @@ class RunDir:
         """Merge ``facts`` into the notes."""
         durable.write_json(self.path / "NOTES.json", {**self.notes(), **facts})
 
-    # -- generations -------------------------------------------------------------------------------------------
+    # -- generations -------------------------------------------------------------------------------
 
-    def save(self, step: int, state: Mapping[str, Any], tensors: Mapping[str, Mapping[str, torch.Tensor]]) -> None:
+    def save(
+        self, step: int, state: Mapping[str, Any], tensors: Mapping[str, Mapping[str, torch.Tensor]]
+    ) -> None:
         """Commit a generation and drop all but the newest two."""
 
         def fill(folder: Path) -> None:
@@ -100,13 +104,26 @@ class RunDir:
         for folder in self._folders():
             try:
                 sums = durable.read_json(folder / "COMMIT")
-                if not all(map(safe_names.plain, sums)) or any(durable.digest(folder / name) != value for name, value in sums.items()):
+                if not all(map(safe_names.plain, sums)) or any(
+                    durable.digest(folder / name) != value for name, value in sums.items()
+                ):
                     continue
-                tensors = {n.removesuffix(".safetensors"): durable.read_tensors(folder / n) for n in sums if n != "state.json"}
-                return Generation(int(folder.name[4:]), durable.read_json(folder / "state.json", limit=MAX_STATE), tensors)
+                tensors = {
+                    n.removesuffix(".safetensors"): durable.read_tensors(folder / n)
+                    for n in sums
+                    if n != "state.json"
+                }
+                return Generation(
+                    int(folder.name[4:]),
+                    durable.read_json(folder / "state.json", limit=MAX_STATE),
+                    tensors,
+                )
             except (AttributeError, DataError, TypeError, ValueError):
                 continue
         return None
 
     def _folders(self) -> list[Path]:
-        return sorted((p for p in self.path.glob("gen-*") if not p.name.endswith(durable.PARTIAL)), reverse=True)
+        return sorted(
+            (p for p in self.path.glob("gen-*") if not p.name.endswith(durable.PARTIAL)),
+            reverse=True,
+        )

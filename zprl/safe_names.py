@@ -8,7 +8,8 @@ from pathlib import Path
 from zprl.errors import ConfigError
 
 PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
-"""Of a plain name, for models: letters, digits, ``_``, ``.`` and ``-``, the first a letter or digit."""
+"""Of a plain name, for models: letters, digits, ``_``, ``.`` and ``-``, the first a letter or
+digit."""
 MAX_NAME = 100
 _PLAIN = re.compile(PATTERN.removesuffix("$"))
 _STRANGE = re.compile(r"[^A-Za-z0-9_.-]")
@@ -33,7 +34,10 @@ def inside(folder: Path, *names: str) -> Path:
             )
     path = folder.joinpath(*names)
     if not path.resolve().is_relative_to(folder.resolve()):
-        raise ConfigError(f"{path} lies outside {folder}", remedy="choose another name, or put the thing itself where the link is")
+        raise ConfigError(
+            f"{path} lies outside {folder}",
+            remedy="choose another name, or put the thing itself where the link is",
+        )
     return path
 
 

@@ -1,8 +1,9 @@
 """Keeps torch from running native code that lies in the working folder.
 
-NVIDIA's cuSPARSELt, which torch loads, ends its library path (RUNPATH ``$ORIGIN:``) with an empty entry.  That is the working folder, and
-``libcuda.so.1`` is looked for there: beside downloaded recordings, a file of that name would be run by every command that imports torch.
-So the library is loaded before torch asks for it, by a thread whose own working folder is ``/``.
+NVIDIA's cuSPARSELt, which torch loads, ends its library path (RUNPATH ``$ORIGIN:``) with an empty
+entry.  That is the working folder, and ``libcuda.so.1`` is looked for there: beside downloaded
+recordings, a file of that name would be run by every command that imports torch. So the library is
+loaded before torch asks for it, by a thread whose own working folder is ``/``.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ class _BeforeTorch(MetaPathFinder):
 
 def _load() -> None:
     torch = PathFinder.find_spec("torch")
-    library = Path(torch.origin).absolute().parents[1] / LIBRARY if torch and torch.origin else Path()
+    library = (
+        Path(torch.origin).absolute().parents[1] / LIBRARY if torch and torch.origin else Path()
+    )
     if library.is_file():
         thread = threading.Thread(target=_load_at_root, args=(str(library),))
         thread.start()
@@ -44,7 +47,9 @@ def _load_at_root(library: str) -> None:
     try:
         os.unshare(os.CLONE_FS)
         os.chdir("/")
-    except OSError:  # a container may forbid it: then for an instant it is the folder of all threads
+    except (
+        OSError
+    ):  # a container may forbid it: then for an instant it is the folder of all threads
         before = contextlib.chdir("/")
     with contextlib.suppress(OSError), before:  # torch itself says better why it does not load
         ctypes.CDLL(library)

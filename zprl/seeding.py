@@ -1,7 +1,8 @@
 """Randomness as a pure function of (seed, purpose, counters).
 
-No generator is ever carried along, saved or restored: whoever needs random numbers for update 1,234 asks for the
-generator of update 1,234.  That is why an interrupted run and an uninterrupted one draw the same numbers.
+No generator is ever carried along, saved or restored: whoever needs random numbers for update 1,234
+asks for the generator of update 1,234.  That is why an interrupted run and an uninterrupted one
+draw the same numbers.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ def derive(seed: int, purpose: str, *counters: int) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") >> 1
 
 
-def torch_generator(seed: int, purpose: str, *counters: int, device: str = "cpu") -> torch.Generator:
+def torch_generator(
+    seed: int, purpose: str, *counters: int, device: str = "cpu"
+) -> torch.Generator:
     """Return a fresh torch generator for one use of randomness."""
     import torch
 

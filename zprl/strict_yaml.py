@@ -1,9 +1,9 @@
 """YAML that anybody may have written, as plain values and in bounded time and memory; every reader of YAML comes here.
 
-Refused are explicit tags, keys given twice or that YAML reads as a number, a truth value, a date or nothing, and documents that
-are longer, deeper or of more parts than any of ours.  Anchors and aliases, a few lines of which can stand for gigabytes, are
-refused too unless a caller wants them; then what they stand for is counted.
-Whoever reads a file with another library checks it here first.
+Refused are explicit tags, keys given twice or that YAML reads as a number, a truth value, a date or
+nothing, and documents that are longer, deeper or of more parts than any of ours.  Anchors and
+aliases, a few lines of which can stand for gigabytes, are refused too unless a caller wants them;
+then what they stand for is counted. Whoever reads a file with another library checks it here first.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from zprl.errors import ConfigError, DataError
 MAX_BYTES = 200_000
 """Longest document unless a caller says otherwise: ours have at most 30 kB."""
 BYTES_PER_PART = 80
-"""A document may have one key, value or list, aliases written out, for so many bytes of its limit: each costs half a kilobyte."""
+"""A document may have one key, value or list, aliases written out, for so many bytes of its limit:
+each costs half a kilobyte."""
 MAX_DEPTH = 20
 MAX_DIGITS = 40
 """Of a whole number: longer ones take quadratic time, and Python does not even print them."""
@@ -43,7 +44,14 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
 _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
 
 
-def parse(text: str | bytes, source: str, *, limit: int = MAX_BYTES, aliases: bool = False, remedy: str = REMEDY) -> Any:
+def parse(
+    text: str | bytes,
+    source: str,
+    *,
+    limit: int = MAX_BYTES,
+    aliases: bool = False,
+    remedy: str = REMEDY,
+) -> Any:
     """Parse one document.
 
     Args:
@@ -71,13 +79,17 @@ def parse(text: str | bytes, source: str, *, limit: int = MAX_BYTES, aliases: bo
     except yaml.MarkedYAMLError as error:
         line = "" if error.problem_mark is None else f", line {error.problem_mark.line + 1}"
         said = ", ".join(part for part in (error.context, error.problem) if part)
-        raise ConfigError(f"{source}{line} is not valid YAML: {said[:200]}", remedy=remedy) from error
+        raise ConfigError(
+            f"{source}{line} is not valid YAML: {said[:200]}", remedy=remedy
+        ) from error
     except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
         said = (str(error).splitlines() or [type(error).__name__])[0]
         raise ConfigError(f"{source} is not valid YAML: {said[:200]}", remedy=remedy) from error
 
 
-def load(path: Path | str, *, limit: int = MAX_BYTES, aliases: bool = False, remedy: str = REMEDY) -> Any:
+def load(
+    path: Path | str, *, limit: int = MAX_BYTES, aliases: bool = False, remedy: str = REMEDY
+) -> Any:
     """Read a file as :func:`parse` does.
 
     Raises:
@@ -133,7 +145,10 @@ class _Judge:
             self._place(event)
             if isinstance(event, yaml.AliasEvent):
                 if event.anchor not in self.sizes:
-                    raise _refusal(f"the alias {event.anchor[:60]} stands for nothing, or for what it is part of", event)
+                    raise _refusal(
+                        f"the alias {event.anchor[:60]} stands for nothing, or for what it is part of",
+                        event,
+                    )
                 parts, height = self.sizes[event.anchor]
                 self._inside(height, event)
             else:
@@ -164,8 +179,14 @@ class _Judge:
                 raise _refusal("a key is not plain text", event)
             if event.value == MERGE and not self.aliases:
                 raise _refusal("merge keys are not read here", event)
-            if event.value != MERGE and RESOLVER.resolve(yaml.ScalarNode, event.value, event.implicit) != TEXT:
-                raise _refusal(f"the key {event.value[:60]} is read as another value than text: quote it", event)
+            if (
+                event.value != MERGE
+                and RESOLVER.resolve(yaml.ScalarNode, event.value, event.implicit) != TEXT
+            ):
+                raise _refusal(
+                    f"the key {event.value[:60]} is read as another value than text: quote it",
+                    event,
+                )
             if event.value in where.keys:
                 raise _refusal(f"the key '{event.value[:60]}' is given twice", event)
             where.keys.add(event.value)

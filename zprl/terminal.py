@@ -21,7 +21,11 @@ INDENT = "\n    "
 
 def plain(text: str) -> str:
     """Return a text without control, format and unassigned characters: each becomes a space, ends of lines too."""
-    return text if text.isprintable() else "".join(letter if letter.isprintable() else " " for letter in text)
+    return (
+        text
+        if text.isprintable()
+        else "".join(letter if letter.isprintable() else " " for letter in text)
+    )
 
 
 def block(text: str) -> str:
@@ -50,9 +54,17 @@ def say_error(error: BaseException, *, trace: bool = False) -> None:
         for line in "".join(traceback.format_exception(error)).splitlines():
             say(f"| {line}", err=True)
     expected = isinstance(error, ZprlError)
-    message, remedy = (error.message, error.remedy) if expected else (str(error), "run `zprl -v ...` for the traceback and report it")
+    message, remedy = (
+        (error.message, error.remedy)
+        if expected
+        else (str(error), "run `zprl -v ...` for the traceback and report it")
+    )
     kind = type(error).__name__
-    print(f"{kind if expected else f'internal error: {kind}'}: {block(message)}", file=sys.stderr, flush=True)
+    print(
+        f"{kind if expected else f'internal error: {kind}'}: {block(message)}",
+        file=sys.stderr,
+        flush=True,
+    )
     if remedy is not None:
         print(f"  remedy: {block(remedy)}", file=sys.stderr, flush=True)
 
@@ -70,6 +82,10 @@ def console(**options: Any) -> Console:
         def render(self, *arguments: Any, **named: Any) -> Iterable[Segment]:
             for segment in super().render(*arguments, **named):
                 lines = segment.text.split("\n")
-                yield segment if segment.control else Segment("\n".join(map(plain, lines)), segment.style)
+                yield (
+                    segment
+                    if segment.control
+                    else Segment("\n".join(map(plain, lines)), segment.style)
+                )
 
     return Plain(**options)

@@ -15,5 +15,10 @@ def as_csv(rows: Sequence[Row]) -> str:
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()
     for row in rows:
-        writer.writerow({key: round(value, 6) if isinstance(value, float) else value for key, value in row.items()})
+        writer.writerow(
+            {
+                key: round(value, 6) if isinstance(value, float) else value
+                for key, value in row.items()
+            }
+        )
     return text.getvalue()

@@ -32,11 +32,19 @@ def evaluate(stage: Stage, names: Iterable[str] = POLICIES) -> None:
         policy = steered if isinstance(steered, FlowPolicy) else steered.policy
         found = judge(stage, name, steered.act, policy)
         cost = durable.read_json(METRICS / cost_file)
-        value = metrics(stage, found, **{key: cost[key] for key in ("env_steps", "chunk_steps", "wall_s")})
+        value = metrics(
+            stage, found, **{key: cost[key] for key in ("env_steps", "chunk_steps", "wall_s")}
+        )
         durable.write_json(METRICS / metrics_file, value)
 
 
 if __name__ == "__main__":
     chosen = [name for name in POLICIES if name in sys.argv[1:]] or list(POLICIES)
     inputs = (BASE, *(STEERING / name for name in chosen))
-    main("evaluate", lambda stage: evaluate(stage, chosen), sections=("run", "task", "evaluate"), inputs=inputs, world=True)
+    main(
+        "evaluate",
+        lambda stage: evaluate(stage, chosen),
+        sections=("run", "task", "evaluate"),
+        inputs=inputs,
+        world=True,
+    )

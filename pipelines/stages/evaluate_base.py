@@ -54,7 +54,10 @@ def judge(
             def tick(done: int, _: int) -> None:
                 bar.update(shown, completed=done)
                 if stage.stopping:
-                    raise Interrupted(f"{stage.name} stopped on request", remedy="run the same command again to continue")
+                    raise Interrupted(
+                        f"{stage.name} stopped on request",
+                        remedy="run the same command again to continue",
+                    )
 
             return evaluate(
                 act,
@@ -75,14 +78,18 @@ def judge(
         f"{found.episodes} episodes, mean length {numbers['episode_length']:.0f} steps{' (kept from before)' if already else ''}"
     )
     deliver(folder, within / name)
-    stage.tracker.log(0, **{f"{name}.{key}": float(value) for key, value in numbers.items() if value is not None})
+    stage.tracker.log(
+        0, **{f"{name}.{key}": float(value) for key, value in numbers.items() if value is not None}
+    )
     stage.tracker.log_dir(within / name, f"{within.name}/{name}")
     stage.made(within / name)
     stage.checkpoint()
     return found
 
 
-def metrics(stage: Stage, found: Evaluation, *, env_steps: int, chunk_steps: int, wall_s: float) -> dict[str, Any]:
+def metrics(
+    stage: Stage, found: Evaluation, *, env_steps: int, chunk_steps: int, wall_s: float
+) -> dict[str, Any]:
     """The metrics file of a policy: what it can do and what it took to learn it.
 
     Args:
@@ -92,7 +99,12 @@ def metrics(stage: Stage, found: Evaluation, *, env_steps: int, chunk_steps: int
         chunk_steps: Chunk transitions of training.
         wall_s: Seconds of training.
     """
-    cost = {"env_steps": env_steps, "chunk_steps": chunk_steps, "wall_s": wall_s, "seed": stage.params.run.seed}
+    cost = {
+        "env_steps": env_steps,
+        "chunk_steps": chunk_steps,
+        "wall_s": wall_s,
+        "seed": stage.params.run.seed,
+    }
     return {**found.summary(), **cost, "evaluation_seed": found.seed}
 
 
@@ -101,12 +113,27 @@ def evaluate_base(stage: Stage) -> None:
     torch.set_num_threads(stage.params.run.threads)
     policy = load_policy(BASE, device=stage.params.run.device)
     spent = durable.read_json(METRICS / "pretrain.json")
-    direct = judge(stage, "embedding", lambda obs, noise: policy.act(obs, noise, bottleneck=False), policy)
+    direct = judge(
+        stage, "embedding", lambda obs, noise: policy.act(obs, noise, bottleneck=False), policy
+    )
     # A policy trained without a bottleneck is its own base.
-    base = judge(stage, "base", lambda obs, noise: policy.act(obs, noise, bottleneck=policy.vib is not None), policy)
+    base = judge(
+        stage,
+        "base",
+        lambda obs, noise: policy.act(obs, noise, bottleneck=policy.vib is not None),
+        policy,
+    )
     value = metrics(stage, base, env_steps=0, chunk_steps=0, wall_s=spent["wall_s"])
-    durable.write_json(METRICS / "base.json", {**value, "embedding_success_rate": direct.summary()["success_rate"]})
+    durable.write_json(
+        METRICS / "base.json", {**value, "embedding_success_rate": direct.summary()["success_rate"]}
+    )
 
 
 if __name__ == "__main__":
-    main("evaluate_base", evaluate_base, sections=("run", "task", "evaluate"), inputs=(BASE,), world=True)
+    main(
+        "evaluate_base",
+        evaluate_base,
+        sections=("run", "task", "evaluate"),
+        inputs=(BASE,),
+        world=True,
+    )

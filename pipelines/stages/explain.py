@@ -1,7 +1,8 @@
 """Stage ``explain``: what the residual on the latent does to embeddings, actions and paths, as numbers for the report's pictures.
 
-``artifacts/explain/`` holds ``explain.json`` (departures, and the sweep over residual sizes), ``maps.safetensors`` with the maps
-``conditions`` and ``actions`` (2, N, 2: base, steered), and an evaluation for each kind of exploration in :data:`WANDERERS`.
+``artifacts/explain/`` holds ``explain.json`` (departures, and the sweep over residual sizes),
+``maps.safetensors`` with the maps ``conditions`` and ``actions`` (2, N, 2: base, steered), and an
+evaluation for each kind of exploration in :data:`WANDERERS`.
 """
 
 from __future__ import annotations
@@ -30,23 +31,49 @@ def explain(stage: Stage) -> None:
     torch.set_num_threads(params.run.threads)
     steered = load_steered(STEERING / "latent", BASE, device=params.run.device)
     if not isinstance(steered, SteeredPolicy) or steered.interface.name != "latent":
-        raise ConfigError("only a residual on the latent can be explained", remedy="set finetune_sim.interface: latent")
+        raise ConfigError(
+            "only a residual on the latent can be explained",
+            remedy="set finetune_sim.interface: latent",
+        )
     policy, seed = steered.policy, params.run.seed
-    frames = latent_analysis.draw(policy, EpisodeStore.open(EPISODES), seed=seed, count=latent_analysis.FRAMES)
+    frames = latent_analysis.draw(
+        policy, EpisodeStore.open(EPISODES), seed=seed, count=latent_analysis.FRAMES
+    )
 
-    conditions = [latent_analysis.conditions(policy, frames), latent_analysis.conditions(policy, frames, steered)]
-    both = {"conditions": conditions, "actions": [latent_analysis.chunks(policy, frames, condition) for condition in conditions]}
-    maps = {name: latent_analysis.flatten(torch.cat(pair), seed=seed).unflatten(0, (2, -1)) for name, pair in both.items()}
-    departures = {name: latent_analysis.departure(steered_points, known) for name, (known, steered_points) in both.items()}
-    stage.say("departure of the steered policy: " + ", ".join(f"{name} {value:.2f}" for name, value in departures.items()))
+    conditions = [
+        latent_analysis.conditions(policy, frames),
+        latent_analysis.conditions(policy, frames, steered),
+    ]
+    both = {
+        "conditions": conditions,
+        "actions": [latent_analysis.chunks(policy, frames, condition) for condition in conditions],
+    }
+    maps = {
+        name: latent_analysis.flatten(torch.cat(pair), seed=seed).unflatten(0, (2, -1))
+        for name, pair in both.items()
+    }
+    departures = {
+        name: latent_analysis.departure(steered_points, known)
+        for name, (known, steered_points) in both.items()
+    }
+    stage.say(
+        "departure of the steered policy: "
+        + ", ".join(f"{name} {value:.2f}" for name, value in departures.items())
+    )
 
     anchor = steered.interface.anchor(policy, frames.embedding, frames.noise)
-    ratio = float(UNIFORM_RMS * steered.scale.square().mean().sqrt() / anchor.square().mean().sqrt())
-    config = params.evaluate.model_copy(update={"episodes": EPISODES_EACH, "film_episodes": EPISODES_EACH})
+    ratio = float(
+        UNIFORM_RMS * steered.scale.square().mean().sqrt() / anchor.square().mean().sqrt()
+    )
+    config = params.evaluate.model_copy(
+        update={"episodes": EPISODES_EACH, "film_episodes": EPISODES_EACH}
+    )
     for name in WANDERERS:
         space = latent_analysis.SPACES["latent" if name == "still" else name]
         anchor = space.anchor(policy, frames.embedding, frames.noise)
-        size = 0.0 if name == "still" else ratio * float(anchor.square().mean().sqrt()) / UNIFORM_RMS
+        size = (
+            0.0 if name == "still" else ratio * float(anchor.square().mean().sqrt()) / UNIFORM_RMS
+        )
         act = Wanderer(policy, space, torch.full((anchor.shape[1],), size)).act
         judge(stage, name, act, policy, config=config, within=EXPLAIN)
 
@@ -63,4 +90,9 @@ def explain(stage: Stage) -> None:
 
 
 if __name__ == "__main__":
-    main("explain", explain, sections=("run", "task", "evaluate"), inputs=(EPISODES, BASE, STEERING / "latent"))
+    main(
+        "explain",
+        explain,
+        sections=("run", "task", "evaluate"),
+        inputs=(EPISODES, BASE, STEERING / "latent"),
+    )

@@ -1,7 +1,8 @@
 """Stage ``finetune_real``: the learner, replayed over what a session recorded.
 
-The stage moves no robot.  It checks every byte of the session, folds the learner over its labels in the order in which they were given,
-and so arrives at the bundle that ran on the robot; where it does not (another machine's arithmetic), it says so.
+The stage moves no robot.  It checks every byte of the session, folds the learner over its labels in
+the order in which they were given, and so arrives at the bundle that ran on the robot; where it
+does not (another machine's arithmetic), it says so.
 """
 
 from __future__ import annotations
@@ -28,10 +29,14 @@ NAME = "real"
 
 def finetune_real(stage: Stage) -> None:
     """Verify, replay, judge; write bundle, curve, evaluations and ``metrics/real.json``."""
-    torch.set_num_threads(1)  # the session's learner had one thread; another number sums in another order
+    torch.set_num_threads(
+        1
+    )  # the session's learner had one thread; another number sums in another order
     broken = verify(SESSION)
     if broken:
-        raise DataError(f"the session is damaged: {broken[0]}", remedy="`dvc checkout session.dvc` restores it")
+        raise DataError(
+            f"the session is damaged: {broken[0]}", remedy="`dvc checkout session.dvc` restores it"
+        )
     store = SessionStore.open(SESSION)
     header = store.header
     with Progress(transient=True, disable=not sys.stderr.isatty()) as bar:
@@ -41,7 +46,11 @@ def finetune_real(stage: Stage) -> None:
     same = not differing
     stage.say(
         f"{len(learner.episodes)} labelled training episodes, {learner.updates.done:,} updates: "
-        + ("the very weights that acted on the robot" if same else f"other weights than acted on the robot, from version {differing[0]} on")
+        + (
+            "the very weights that acted on the robot"
+            if same
+            else f"other weights than acted on the robot, from version {differing[0]} on"
+        )
     )
     save_steering(
         STEERING / NAME,
@@ -62,18 +71,30 @@ def finetune_real(stage: Stage) -> None:
     )
     if learner.curve:
         durable.write_text(PLOTS / "finetune_real.csv", as_csv(learner.curve))
-    before, after = session_metrics.evaluation(store, "evaluate_before"), session_metrics.evaluation(store, "evaluate_after")
+    before, after = (
+        session_metrics.evaluation(store, "evaluate_before"),
+        session_metrics.evaluation(store, "evaluate_after"),
+    )
     for found in (before, after):
         found.save(EVALUATION / found.policy)
     metrics = session_metrics.metrics(store, before, after) | {"same_as_on_robot": same}
     durable.write_json(METRICS / "real.json", metrics)
     for row in learner.curve:
         stage.tracker.log(int(row["episodes"]), **{k: v for k, v in row.items() if k != "episodes"})
-    stage.tracker.log(0, **{k: float(v) for k, v in metrics.items() if isinstance(v, (int, float)) and not isinstance(v, bool)})
+    stage.tracker.log(
+        0,
+        **{
+            k: float(v)
+            for k, v in metrics.items()
+            if isinstance(v, (int, float)) and not isinstance(v, bool)
+        },
+    )
     stage.tracker.log_dir(STEERING / NAME, "steering")
     stage.made(STEERING / NAME)
     # The session's digest does not tell what it began with.
-    begun = [SESSION / "start" / name for name in (BASE, LEARNED) if (SESSION / "start" / name).is_dir()]
+    begun = [
+        SESSION / "start" / name for name in (BASE, LEARNED) if (SESSION / "start" / name).is_dir()
+    ]
     stage.tracker.tag(**{f"zprl.input.{path.as_posix()}": durable.digest(path) for path in begun})
     stage.say(
         f"success {before.summary()['success_rate']:.3f} before, {after.summary()['success_rate']:.3f} after "

@@ -1,7 +1,8 @@
 """Stage: reinforcement learning in simulation, of a bounded residual on the frozen policy or (`algorithm: ppo`) of its generator.
 
 ``python -m pipelines.stages.finetune_sim`` learns the latent residual of section ``finetune_sim``;
-``python -m pipelines.stages.finetune_sim action_residual`` learns section ``action_residual``, the comparison.
+``python -m pipelines.stages.finetune_sim action_residual`` learns section ``action_residual``, the
+comparison.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ from zprl.rl.policy_gradient import PolicyGradientLearner
 from zprl.rl.steering_bundle import save_generator, save_steering
 
 JUDGE_SEED = 200_000
-"""Start states and flow noise by which policies are judged while they train; verdicts (``evaluate.seed``) have others."""
+"""Start states and flow noise by which policies are judged while they train; verdicts
+(``evaluate.seed``) have others."""
 
 
 def finetune_sim(stage: Stage, section: str) -> None:
@@ -41,11 +43,15 @@ def finetune_sim(stage: Stage, section: str) -> None:
     policy = load_policy(BASE, device=device, noise_scale=getattr(config, "noise_scale", 1.0))
 
     def on_row(row: Row) -> None:
-        stage.tracker.log(int(row["env_steps"]), **{k: v for k, v in row.items() if k != "env_steps"})
+        stage.tracker.log(
+            int(row["env_steps"]), **{k: v for k, v in row.items() if k != "env_steps"}
+        )
 
     learner: Learner | PolicyGradientLearner
     if isinstance(config, PolicyGradient):
-        learner = PolicyGradientLearner(policy, config, seed=params.run.seed, device=device, on_row=on_row)
+        learner = PolicyGradientLearner(
+            policy, config, seed=params.run.seed, device=device, on_row=on_row
+        )
     else:
         learner = _residual_learner(stage, policy, config, on_row)
     judged: list[Row] = []
@@ -59,12 +65,17 @@ def finetune_sim(stage: Stage, section: str) -> None:
 
     def make_env() -> ChunkEnv:
         env = envs.make(params.task, num_envs=config.num_envs, device=device)
-        return ChunkEnv(env, params.policy.chunk_steps, params.policy.obs_steps, config.step_discount)
+        return ChunkEnv(
+            env, params.policy.chunk_steps, params.policy.obs_steps, config.step_discount
+        )
 
     while learner.segment < config.segments:
         started = time.monotonic()
         with Progress(transient=True, disable=not sys.stderr.isatty()) as bar:
-            task = bar.add_task(f"segment {learner.segment + 1}/{config.segments}", total=config.chunk_steps_per_segment)
+            task = bar.add_task(
+                f"segment {learner.segment + 1}/{config.segments}",
+                total=config.chunk_steps_per_segment,
+            )
             learner.run_segment(make_env, tick=lambda: bar.advance(task))  # noqa: B023
         learning_s = round(learning_s + time.monotonic() - started, 2)
         row = learner.curve[-1]
@@ -75,11 +86,16 @@ def finetune_sim(stage: Stage, section: str) -> None:
         )
         if config.judge_episodes and learner.segment < config.segments:
             judged.append(
-                judge_so_far(stage, learner.acting().act, policy, config) | {"env_steps": learner.env_steps, "wall_s": learning_s}
+                judge_so_far(stage, learner.acting().act, policy, config)
+                | {"env_steps": learner.env_steps, "wall_s": learning_s}
             )
-            stage.say(f"judged so far: success {judged[-1]['success_rate']:.2f} over {judged[-1]['episodes']} episodes")
+            stage.say(
+                f"judged so far: success {judged[-1]['success_rate']:.2f} over {judged[-1]['episodes']} episodes"
+            )
         facts, tensors = learner.state()
-        stage.run_dir.save(learner.segment, {**facts, "judged": judged, "learning_s": learning_s}, tensors)
+        stage.run_dir.save(
+            learner.segment, {**facts, "judged": judged, "learning_s": learning_s}, tensors
+        )
         stage.checkpoint()
 
     name = "latent" if section == "finetune_sim" else section
@@ -93,23 +109,50 @@ def finetune_sim(stage: Stage, section: str) -> None:
     }
     digest = durable.digest(BASE)
     if isinstance(learner, PolicyGradientLearner):
-        save_generator(STEERING / name, learner.acting(), config=learner.config, base_digest=digest, provenance=facts)
+        save_generator(
+            STEERING / name,
+            learner.acting(),
+            config=learner.config,
+            base_digest=digest,
+            provenance=facts,
+        )
         # A session steers; nothing here can be gone on from.
-        durable.write_dir(LEARNER / name, lambda folder: durable.write_json(folder / "none.json", {"algorithm": learner.config.algorithm}))
+        durable.write_dir(
+            LEARNER / name,
+            lambda folder: durable.write_json(
+                folder / "none.json", {"algorithm": learner.config.algorithm}
+            ),
+        )
     else:
-        kept = {"interface": learner.interface, "config": learner.config, "base_digest": digest, "provenance": facts}
+        kept = {
+            "interface": learner.interface,
+            "config": learner.config,
+            "base_digest": digest,
+            "provenance": facts,
+        }
         critics = learner.acting().critics
-        save_steering(STEERING / name, learner.agent.actor, learner.agent.scale, critics=critics, **kept)
+        save_steering(
+            STEERING / name, learner.agent.actor, learner.agent.scale, critics=critics, **kept
+        )
         save_start(LEARNER / name, learner.agent, learner.replay)
     durable.write_text(PLOTS / f"{stage.name}.csv", as_csv(learner.curve))
-    cost = {"env_steps": learner.env_steps, "chunk_steps": learner.chunk_steps, "updates": learner.updates, "wall_s": learning_s}
-    training = {"training_success_rate": learner.curve[-1]["success_rate"]} | ({"judged": judged} if judged else {})
+    cost = {
+        "env_steps": learner.env_steps,
+        "chunk_steps": learner.chunk_steps,
+        "updates": learner.updates,
+        "wall_s": learning_s,
+    }
+    training = {"training_success_rate": learner.curve[-1]["success_rate"]} | (
+        {"judged": judged} if judged else {}
+    )
     durable.write_json(METRICS / f"{stage.name}.json", {**cost, **training})
     stage.tracker.log_dir(STEERING / name, "steering")
     stage.made(STEERING / name)
 
 
-def _residual_learner(stage: Stage, policy: FlowPolicy, config: Rl, on_row: Callable[[Row], None]) -> Learner:
+def _residual_learner(
+    stage: Stage, policy: FlowPolicy, config: Rl, on_row: Callable[[Row], None]
+) -> Learner:
     """The learner of a residual, with its scale and demonstrations."""
     params, device = stage.params, stage.params.run.device
     interface = plugins.load("interfaces", config.interface)()
@@ -132,13 +175,24 @@ def _residual_learner(stage: Stage, policy: FlowPolicy, config: Rl, on_row: Call
             chunk_penalty=config.chunk_penalty,
             fitted=config.demo_residual == "fitted",
         )
-    return Learner(policy, interface, scale=scale, config=config, seed=params.run.seed, device=device, demos=mixed, on_row=on_row)
+    return Learner(
+        policy,
+        interface,
+        scale=scale,
+        config=config,
+        seed=params.run.seed,
+        device=device,
+        demos=mixed,
+        on_row=on_row,
+    )
 
 
 def judge_so_far(stage: Stage, act: Act, policy: FlowPolicy, config: Budget) -> Row:
     """Success and smoothness of the policy as it is now, on episodes that are the same for every policy and no final verdict's."""
     params = stage.params
-    how = params.evaluate.model_copy(update={"episodes": config.judge_episodes, "seed": JUDGE_SEED, "film_episodes": 0})
+    how = params.evaluate.model_copy(
+        update={"episodes": config.judge_episodes, "seed": JUDGE_SEED, "film_episodes": 0}
+    )
     found = evaluate(
         act,
         lambda num_envs: envs.make(params.task, num_envs=num_envs, device=params.run.device),
@@ -149,7 +203,9 @@ def judge_so_far(stage: Stage, act: Act, policy: FlowPolicy, config: Budget) -> 
         config=how,
     )
     summary = found.summary()
-    return {key: summary[key] for key in ("success_rate", "episodes", "jerk_rms", "total_variation")}
+    return {
+        key: summary[key] for key in ("success_rate", "episodes", "jerk_rms", "total_variation")
+    }
 
 
 if __name__ == "__main__":

@@ -23,26 +23,48 @@ DATA_REPORT = ARTIFACTS / "data_report"
 def ingest(stage: Stage) -> None:
     """Read, check, store, report; bad demos stay where they are and are listed in the report."""
     params = stage.params.ingest
-    conversion = None if params.conventions is None else convert(params.conventions, params.obs_keys)
+    conversion = (
+        None if params.conventions is None else convert(params.conventions, params.obs_keys)
+    )
     obs_keys = params.obs_keys if conversion is None else conversion.inputs
     sources = find_sources(DATA, reader=params.reader, obs_keys=obs_keys, actions=params.actions)
     if not sources:
-        raise DataError(f"there are no demonstrations in {DATA}/", remedy="fetch them with `dvc pull`, or record some")
+        raise DataError(
+            f"there are no demonstrations in {DATA}/",
+            remedy="fetch them with `dvc pull`, or record some",
+        )
     limits = Limits(min_length=stage.params.policy.obs_steps + stage.params.policy.chunk_steps)
     recorder = Recorder()
-    changes = [*([] if conversion is None else [conversion]), *([] if params.recipe is None else [Apply(params.recipe)])]
+    changes = [
+        *([] if conversion is None else [conversion]),
+        *([] if params.recipe is None else [Apply(params.recipe)]),
+    ]
     around = recorder.around(changes)
     result = read_all(sources, limits=limits, changes=around, folder=stage.run_dir.path)
-    used = choose(result.good, exclude_failures=params.exclude_failures, max_episodes=params.max_episodes)
+    used = choose(
+        result.good, exclude_failures=params.exclude_failures, max_episodes=params.max_episodes
+    )
     # First where it survives a failure: DVC keeps no outputs of a failed stage.
     kept = stage.run_dir.path / DATA_REPORT.name
     summary = report.write(kept, result, used)
     stage.tracker.log_dir(kept, DATA_REPORT.name)
-    numbers = {key: float(value) for key, value in summary.items() if isinstance(value, int | float)}
+    numbers = {
+        key: float(value) for key, value in summary.items() if isinstance(value, int | float)
+    }
     stage.tracker.log(0, **numbers)
-    require(result, used, max_bad_fraction=params.max_bad_fraction, report=(kept / "report.html").as_posix())
+    require(
+        result,
+        used,
+        max_bad_fraction=params.max_bad_fraction,
+        report=(kept / "report.html").as_posix(),
+    )
 
-    EpisodeStore.write(EPISODES, used, fit_normalizer(used), weights=params.recipe.weights if params.recipe else None)
+    EpisodeStore.write(
+        EPISODES,
+        used,
+        fit_normalizer(used),
+        weights=params.recipe.weights if params.recipe else None,
+    )
     report.write(DATA_REPORT, result, used)
     recorder.write(DATA_REPORT / SOURCES, used)
     stage.tracker.log_file(DATA_REPORT / SOURCES, DATA_REPORT.name)

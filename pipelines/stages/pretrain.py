@@ -30,10 +30,14 @@ def pretrain(stage: Stage) -> None:
     sizes = {"obs_steps": params.policy.obs_steps, "horizon": params.policy.horizon}
     spec = PolicySpec.of(store, params)
     windows = ChunkWindows(store, spec.obs_keys, **sizes, episodes=training)
-    validation = ChunkWindows(store, spec.obs_keys, **sizes, episodes=held_out) if held_out else None
+    validation = (
+        ChunkWindows(store, spec.obs_keys, **sizes, episodes=held_out) if held_out else None
+    )
     policy = FlowPolicy(spec, store.normalizer, seed=seed).to(params.run.device)
     state = TrainState(policy, params.pretrain, seed=seed)
-    stage.say(f"{len(training)} episodes, {len(windows)} windows; {len(held_out)} episodes held out")
+    stage.say(
+        f"{len(training)} episodes, {len(windows)} windows; {len(held_out)} episodes held out"
+    )
     hooks = Hooks(
         stopping=lambda: stage.stopping,
         saved=stage.checkpoint,
@@ -45,16 +49,27 @@ def pretrain(stage: Stage) -> None:
     policy.freeze()
     stats = latent_stats(policy, windows, seed=seed)
     save_policy(BASE, policy, _provenance(stage, stats, training, held_out))
-    last = {key: float(f"{value:.6g}") for key, value in state.curves.rows[-1].items() if key != "step"}
+    last = {
+        key: float(f"{value:.6g}") for key, value in state.curves.rows[-1].items() if key != "step"
+    }
     durable.write_text(PLOTS / "pretrain.csv", state.curves.csv())
-    measured = {"z_rms": stats["anchor_rms"], "posterior_std": _mean(stats["posterior_std"])} if policy.vib is not None else {}
-    durable.write_json(METRICS / "pretrain.json", {**last, **measured, "steps": state.step, "wall_s": stage.wall_s()})
+    measured = (
+        {"z_rms": stats["anchor_rms"], "posterior_std": _mean(stats["posterior_std"])}
+        if policy.vib is not None
+        else {}
+    )
+    durable.write_json(
+        METRICS / "pretrain.json",
+        {**last, **measured, "steps": state.step, "wall_s": stage.wall_s()},
+    )
     stage.tracker.log(state.step, **measured)
     stage.tracker.log_dir(BASE, "base")
     stage.made(BASE)
 
 
-def _provenance(stage: Stage, stats: dict[str, Any], training: list[int], held_out: list[int]) -> dict[str, Any]:
+def _provenance(
+    stage: Stage, stats: dict[str, Any], training: list[int], held_out: list[int]
+) -> dict[str, Any]:
     """Facts that make the policy again; nothing that changes from run to run, because it enters the bundle's digest."""
     versions = provenance.versions()
     return {
@@ -75,4 +90,9 @@ def _mean(values: list[float]) -> float:
 
 
 if __name__ == "__main__":
-    main("pretrain", pretrain, sections=("run", "policy", "vib", "images", "pretrain"), inputs=(EPISODES,))
+    main(
+        "pretrain",
+        pretrain,
+        sections=("run", "policy", "vib", "images", "pretrain"),
+        inputs=(EPISODES,),
+    )

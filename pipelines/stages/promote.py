@@ -1,14 +1,17 @@
 """Stages ``promote`` and ``promote_real``: judge a policy; make it the registry's champion if it earned that.
 
-``python -m pipelines.stages.promote`` judges what left simulation, ``python -m pipelines.stages.promote real`` what left a session with the robot;
-the two have a model of their own in the registry, because they are judged in different worlds.
+``python -m pipelines.stages.promote`` judges what left simulation, ``python -m
+pipelines.stages.promote real`` what left a session with the robot; the two have a model of their
+own in the registry, because they are judged in different worlds.
 
-A refusal is a result, not a failure: the stage writes its reasons to ``artifacts/promotion.json`` and exits 0, so that the
-report is still made.  ``zprl promote --check`` and ``--strict`` turn a refusal into exit code 6.
+A refusal is a result, not a failure: the stage writes its reasons to ``artifacts/promotion.json``
+and exits 0, so that the report is still made.  ``zprl promote --check`` and ``--strict`` turn a
+refusal into exit code 6.
 
-The decision is a function of the artifacts, of ``params.yaml`` and of the registry's champion.  With an empty
-registry the incumbent is the base policy.  Where the candidate is the champion already, it is judged again by what it was
-judged by then; so running the stage again writes the same bytes.  It holds no version number, no run id and no date.
+The decision is a function of the artifacts, of ``params.yaml`` and of the registry's champion.
+With an empty registry the incumbent is the base policy.  Where the candidate is the champion
+already, it is judged again by what it was judged by then; so running the stage again writes the
+same bytes.  It holds no version number, no run id and no date.
 """
 
 from __future__ import annotations
@@ -19,7 +22,16 @@ import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pipelines.stages.stage import BASE, EVALUATION, PROMOTION, PROMOTION_REAL, SESSION, STEERING, Stage, main
+from pipelines.stages.stage import (
+    BASE,
+    EVALUATION,
+    PROMOTION,
+    PROMOTION_REAL,
+    SESSION,
+    STEERING,
+    Stage,
+    main,
+)
 from zprl import durable, provenance
 from zprl.config import Promote
 from zprl.errors import EnvironmentProblem, ZprlError
@@ -52,7 +64,9 @@ class Contest:
         return (*self.folders.values(), EVALUATION / self.incumbent, EVALUATION / self.candidate)
 
 
-SIMULATION = Contest("latent", "base", {"base": BASE, "steering": STEERING / "latent"}, "promote", PROMOTION)
+SIMULATION = Contest(
+    "latent", "base", {"base": BASE, "steering": STEERING / "latent"}, "promote", PROMOTION
+)
 REAL = Contest(
     "real_evaluate_after",
     "real_evaluate_before",
@@ -64,12 +78,18 @@ REAL = Contest(
 
 def policy_digest(*folders: Path) -> str:
     """One digest of all bundles that make a policy."""
-    return hashlib.sha256("".join(durable.digest(folder) for folder in folders).encode()).hexdigest()
+    return hashlib.sha256(
+        "".join(durable.digest(folder) for folder in folders).encode()
+    ).hexdigest()
 
 
 def read_facts(policy: str, *folders: Path) -> Facts:
     """Facts from the policy's evaluation."""
-    return Facts.read(durable.read_json(EVALUATION / policy / "evaluation.json"), name=policy, digest=policy_digest(*folders))
+    return Facts.read(
+        durable.read_json(EVALUATION / policy / "evaluation.json"),
+        name=policy,
+        digest=policy_digest(*folders),
+    )
 
 
 def promote(stage: Stage, contest: Contest = SIMULATION) -> None:
@@ -97,12 +117,16 @@ def promote(stage: Stage, contest: Contest = SIMULATION) -> None:
         raise
     except Exception as error:  # MLflow, its database and its artifact store raise anything
         first = f"{type(error).__name__}: {error}".splitlines()[0][:200]
-        raise EnvironmentProblem(f"the model registry cannot be used: {first}", remedy="`zprl doctor`, then run again") from error
+        raise EnvironmentProblem(
+            f"the model registry cannot be used: {first}", remedy="`zprl doctor`, then run again"
+        ) from error
     stage.tracker.tag(**{"zprl.champion_version": version})
     stage.say(f"champion of '{rules.model_name}': version {version}")
 
 
-def _write(stage: Stage, contest: Contest, rules: Promote, candidate: Facts, incumbent: Facts) -> Decision:
+def _write(
+    stage: Stage, contest: Contest, rules: Promote, candidate: Facts, incumbent: Facts
+) -> Decision:
     decision = decide(candidate, incumbent, rules)
     value = {
         "accept": decision.accept,
@@ -119,7 +143,14 @@ def _write(stage: Stage, contest: Contest, rules: Promote, candidate: Facts, inc
     return decision
 
 
-def _publish(stage: Stage, contest: Contest, rules: Promote, candidate: Facts, incumbent: Facts, decision: Decision) -> str:
+def _publish(
+    stage: Stage,
+    contest: Contest,
+    rules: Promote,
+    candidate: Facts,
+    incumbent: Facts,
+    decision: Decision,
+) -> str:
     from zprl.registry import publish
 
     client = mlflow_tracker.connect()
@@ -135,7 +166,10 @@ def _publish(stage: Stage, contest: Contest, rules: Promote, candidate: Facts, i
     )
     run_id = stage.tracker.run_id
     if run_id is None:
-        raise EnvironmentProblem("no tracking run to attach the policy to", remedy="`zprl doctor` says what is wrong with MLflow")
+        raise EnvironmentProblem(
+            "no tracking run to attach the policy to",
+            remedy="`zprl doctor` says what is wrong with MLflow",
+        )
     return publish.publish(
         client,
         rules.model_name,
@@ -144,10 +178,18 @@ def _publish(stage: Stage, contest: Contest, rules: Promote, candidate: Facts, i
         incumbent=incumbent,
         folders=contest.folders,
         card=card,
-        tags={"zprl.git_commit": commit, **{f"zprl.input.{path}": digest for path, digest in inputs.items()}},
+        tags={
+            "zprl.git_commit": commit,
+            **{f"zprl.input.{path}": digest for path, digest in inputs.items()},
+        },
     )
 
 
 if __name__ == "__main__":
     chosen = REAL if sys.argv[1:] == ["real"] else SIMULATION
-    main(chosen.section, lambda stage: promote(stage, chosen), sections=(chosen.section,), inputs=chosen.inputs)
+    main(
+        chosen.section,
+        lambda stage: promote(stage, chosen),
+        sections=(chosen.section,),
+        inputs=chosen.inputs,
+    )

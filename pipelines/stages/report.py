@@ -42,7 +42,9 @@ def draw_scene(poses: video_strip.Poses) -> NDArray[uint8]:
     """One frame of the film, (height, width, 3)."""
     from zprl.evaluation import render, scene_solids
 
-    return render.render(scene_solids.solids(poses), width=video_strip.WIDTH, height=video_strip.HEIGHT)
+    return render.render(
+        scene_solids.solids(poses), width=video_strip.WIDTH, height=video_strip.HEIGHT
+    )
 
 
 def report(stage: Stage) -> None:
@@ -52,9 +54,16 @@ def report(stage: Stage) -> None:
     stage.tracker.log_dir(REPORT, "report")
     for part, problem in made.problems.items():
         stage.say(f"missing on the page: {part}: {problem}")
-    stage.say(f"{REPORT / page.HTML}: {len(made.files)} figures, missing parts: {len(made.problems)}")
+    stage.say(
+        f"{REPORT / page.HTML}: {len(made.files)} figures, missing parts: {len(made.problems)}"
+    )
 
 
 if __name__ == "__main__":
     # By hand the page can be made at any time, of what is there by then.
-    main("report", report, sections=("report",), inputs=tuple(path for path in INPUTS if path.exists()))
+    main(
+        "report",
+        report,
+        sections=("report",),
+        inputs=tuple(path for path in INPUTS if path.exists()),
+    )

@@ -5,9 +5,11 @@ A stage module is a function of one :class:`Stage`::
     def pretrain(stage: Stage) -> None: ...
 
     if __name__ == "__main__":
-        main("pretrain", pretrain, sections=("run", "policy", "vib", "pretrain"), inputs=(EPISODES,))
+        main("pretrain", pretrain, sections=("run", "policy", "vib", "pretrain"),
+        inputs=(EPISODES,))
 
-and runs alike under ``dvc repro``, under Prefect and by hand (``python -m pipelines.stages.pretrain``).
+and runs alike under ``dvc repro``, under Prefect and by hand (``python -m
+pipelines.stages.pretrain``).
 """
 
 from __future__ import annotations
@@ -53,7 +55,8 @@ class Stage:
     Attributes:
         name: The stage's name in ``dvc.yaml``.
         params: All of ``params.yaml``.
-        run_dir: Resume state; its key holds the declared sections, the inputs' digests and the code's digest.
+        run_dir: Resume state; its key holds the declared sections, the inputs' digests and the
+            code's digest.
         tracker: Where metrics and artifacts of this stage go.
         stopping: True once SIGTERM or Ctrl-C asked the stage to stop.
     """
@@ -75,12 +78,16 @@ class Stage:
         """Note the time spent; call it after each committed generation.  Raises :class:`Interrupted` if asked to stop."""
         self.run_dir.note(wall_s=self.wall_s())
         if self.stopping:
-            raise Interrupted(f"{self.name} stopped on request", remedy="run the same command again to continue")
+            raise Interrupted(
+                f"{self.name} stopped on request", remedy="run the same command again to continue"
+            )
 
     def made(self, *paths: Path) -> None:
         """Note what was made: its digests on the run, by which `zprl lineage` finds the later runs that read it."""
         if self.tracker.run_id is not None:
-            self.tracker.tag(**{f"zprl.output.{path.as_posix()}": durable.digest(path) for path in paths})
+            self.tracker.tag(
+                **{f"zprl.output.{path.as_posix()}": durable.digest(path) for path in paths}
+            )
 
     def say(self, text: str) -> None:
         """Print one line of progress, at once, so that it streams through DVC and Prefect."""
@@ -110,8 +117,15 @@ def execute(
     os.environ["OMP_NUM_THREADS"] = str(params.run.threads)
     chosen = params.model_dump(mode="json", include=set(sections))
     digests = {path.as_posix(): durable.digest(path) for path in inputs}
-    key = {"params": chosen, "inputs": digests, "code": code_closure.digest(source or _source(body))}
-    with RunDir(RUNS, folder or name, key) as run_dir, open_tracker(name, run_dir=run_dir, params=chosen, inputs=digests) as tracker:
+    key = {
+        "params": chosen,
+        "inputs": digests,
+        "code": code_closure.digest(source or _source(body)),
+    }
+    with (
+        RunDir(RUNS, folder or name, key) as run_dir,
+        open_tracker(name, run_dir=run_dir, params=chosen, inputs=digests) as tracker,
+    ):
         stage = Stage(name, params, run_dir, tracker)
 
         def ask(number: int, _: FrameType | None) -> None:
@@ -120,7 +134,9 @@ def execute(
             stage.stopping = True
             stage.say("stopping at the next resume point (ask again to stop at once)")
 
-        previous = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
+        previous = {
+            number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)
+        }
         try:
             body(stage)
         finally:
@@ -134,7 +150,12 @@ def _source(body: Callable[[Stage], None]) -> Path:
 
 
 def main(
-    name: str, body: Callable[[Stage], None], *, sections: Sequence[str], inputs: Sequence[Path] = (), world: bool = False
+    name: str,
+    body: Callable[[Stage], None],
+    *,
+    sections: Sequence[str],
+    inputs: Sequence[Path] = (),
+    world: bool = False,
 ) -> NoReturn:
     """Entry point of a stage's module: run it and exit with the contract's exit code.
 

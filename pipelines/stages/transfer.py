@@ -1,7 +1,8 @@
 """Stage ``transfer``: the steered policy on the physics it was not trained on, from the same starts as on its own (sim-to-sim).
 
-What a policy loses between two engines that claim to simulate the same world is the cheapest estimate there is of what it will lose
-on the way to the robot.  Only Isaac's worlds have two engines, those that need no Kit; elsewhere the stage says so and passes.
+What a policy loses between two engines that claim to simulate the same world is the cheapest
+estimate there is of what it will lose on the way to the robot.  Only Isaac's worlds have two
+engines, those that need no Kit; elsewhere the stage says so and passes.
 """
 
 from __future__ import annotations
@@ -38,17 +39,26 @@ def transfer(stage: Stage) -> None:
     other = _OTHER[home]
     steered = load_steered(STEERING / POLICY, BASE, device=params.run.device)
     policy = steered if isinstance(steered, FlowPolicy) else steered.policy
-    config = params.evaluate.model_copy(update={"episodes": params.transfer.episodes, "film_episodes": 0})
+    config = params.evaluate.model_copy(
+        update={"episodes": params.transfer.episodes, "film_episodes": 0}
+    )
     found = {}
     for engine in (home, other):
         task = params.task.model_copy(update={"physics": engine})
-        found[engine] = judge(stage, engine, steered.act, policy, config=config, task=task, within=TRANSFER)
+        found[engine] = judge(
+            stage, engine, steered.act, policy, config=config, task=task, within=TRANSFER
+        )
     pair = mcnemar(found[home].success, found[other].success)
-    rates = {engine: {key: each.summary()[key] for key in ("success_rate", "ci_low", "ci_high")} for engine, each in found.items()}
+    rates = {
+        engine: {key: each.summary()[key] for key in ("success_rate", "ci_low", "ci_high")}
+        for engine, each in found.items()
+    }
     drop = {"episodes": config.episodes, "drop": -pair.difference, "p_value": pair.p_value}
     _write({"policy": POLICY, "engines": [home, other], **rates, **drop})
     stage.tracker.log(0, drop=-pair.difference)
-    stage.say(f"from {home} to {other} the policy loses {-100 * pair.difference:.1f} points over {config.episodes} episodes")
+    stage.say(
+        f"from {home} to {other} the policy loses {-100 * pair.difference:.1f} points over {config.episodes} episodes"
+    )
 
 
 def _write(found: dict[str, Any]) -> None:
@@ -59,4 +69,10 @@ def _write(found: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    main("transfer", transfer, sections=("run", "task", "evaluate", "transfer"), inputs=(BASE, STEERING / POLICY), world=True)
+    main(
+        "transfer",
+        transfer,
+        sections=("run", "task", "evaluate", "transfer"),
+        inputs=(BASE, STEERING / POLICY),
+        world=True,
+    )

@@ -70,7 +70,9 @@ def browser() -> Iterator:
     if not CHROMIUM.exists():
         pytest.skip(f"{CHROMIUM} is not installed")
     with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox", "--disable-gpu"])
+        browser = playwright.chromium.launch(
+            executable_path=str(CHROMIUM), args=["--no-sandbox", "--disable-gpu"]
+        )
         yield browser
         browser.close()
 
@@ -95,7 +97,14 @@ class Watch:
         self.requests: list[str] = []
         self.complaints: list[str] = []
         page.on("request", lambda request: self.requests.append(request.url))
-        page.on("console", lambda message: self.complaints.append(message.text) if message.type in ("error", "warning") else None)
+        page.on(
+            "console",
+            lambda message: (
+                self.complaints.append(message.text)
+                if message.type in ("error", "warning")
+                else None
+            ),
+        )
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
 
 
@@ -126,14 +135,22 @@ def test_the_page_shows_the_session_and_asks_nobody_else(page, session: Session)
     expect(page.locator("#prompt")).to_contain_text("SUCCESS once the cube is lifted")
     expect(page.locator("#weights")).to_have_text("weights v35")
     recent = session.now.recent
-    expect(page.locator("#rate")).to_have_text(f"{round(100 * recent.successes / recent.episodes)} %")
+    expect(page.locator("#rate")).to_have_text(
+        f"{round(100 * recent.successes / recent.episodes)} %"
+    )
     expect(page.locator("#interval")).to_contain_text(f"{recent.successes} of {recent.episodes}")
     assert page.locator("#success-curve circle").count() == len(session.now.success_curve)
     assert page.locator("#curves svg polyline").count() == 3
     assert page.locator("#episodes .change").count() == 57
     assert page.locator("#events li").first.inner_text().split("\n")[1] == "step"  # newest first
     page.wait_for_function("document.querySelector('figure img').naturalWidth === 960")
-    session.show(state=State.AWAIT_RESET, episode=59, label_episode=None, step=None, prompt="Put the cube back, then press RESET DONE.")
+    session.show(
+        state=State.AWAIT_RESET,
+        episode=59,
+        label_episode=None,
+        step=None,
+        prompt="Put the cube back, then press RESET DONE.",
+    )
     expect(page.locator("#state")).to_have_text("Your turn: reset")
     expect(page.locator("#prompt")).to_have_text("Put the cube back, then press RESET DONE.")
     assert {urlsplit(url).hostname for url in page.watch.requests} == {"127.0.0.1"}
@@ -148,17 +165,36 @@ def test_the_page_shows_the_session_and_asks_nobody_else(page, session: Session)
         ({}, "discard", "d", Input.DISCARD, 58),
         ({}, "pause", "p", Input.PAUSE, None),
         ({"state": State.AWAIT_LABEL, "label_episode": 57}, "success", "1", Input.SUCCESS, 57),
-        ({"state": State.AWAIT_RESET, "label_episode": None}, "reset_done", "r", Input.RESET_DONE, 58),
-        ({"state": State.PAUSED, "label_episode": None, "paused": True}, "pause", "P", Input.RESUME, None),
+        (
+            {"state": State.AWAIT_RESET, "label_episode": None},
+            "reset_done",
+            "r",
+            Input.RESET_DONE,
+            58,
+        ),
+        (
+            {"state": State.PAUSED, "label_episode": None, "paused": True},
+            "pause",
+            "P",
+            Input.RESUME,
+            None,
+        ),
     ],
 )
-def test_every_button_and_its_key_arrive_once(page, session: Session, changes: dict, kind: str, key: str, arrives: Input, episode) -> None:
+def test_every_button_and_its_key_arrive_once(
+    page, session: Session, changes: dict, kind: str, key: str, arrives: Input, episode
+) -> None:
     session.show(**changes)
     expect(page.locator("#state")).not_to_have_text("Running") if changes else None
     expect(button(page, kind)).to_be_enabled()
     button(page, kind).dblclick()
     found = session.next()
-    assert (found.kind, found.episode, found.source, found.author) == (arrives, episode, "console", this_user())
+    assert (found.kind, found.episode, found.source, found.author) == (
+        arrives,
+        episode,
+        "console",
+        this_user(),
+    )
     expect(page.locator("#said")).to_contain_text("Sent")
     page.wait_for_timeout(350)  # a later press of the same kind is another press
     page.keyboard.press(key)
@@ -223,7 +259,9 @@ def test_a_double_click_does_not_take_back_what_it_did(context, session: Session
         page.clock.install(time=0)
         page.goto(console.link())
         expect(page.locator("body")).to_have_attribute("data-link", "live")
-        page.clock.pause_at(60_000)  # the page's clock stands: the second click comes at once, however slow this machine is
+        page.clock.pause_at(
+            60_000
+        )  # the page's clock stands: the second click comes at once, however slow this machine is
         expect(button(page, "pause")).to_be_enabled()
         button(page, "pause").click()
         expect(button(page, "pause")).to_contain_text("Resume")
@@ -236,7 +274,9 @@ def test_a_double_click_does_not_take_back_what_it_did(context, session: Session
 
 
 def test_clear_is_asked_twice(page, session: Session) -> None:
-    session.show(state=State.ESTOP, label_episode=None, prompt="E-stop pressed: press CLEAR when it is safe.")
+    session.show(
+        state=State.ESTOP, label_episode=None, prompt="E-stop pressed: press CLEAR when it is safe."
+    )
     expect(page.locator("body")).to_have_attribute("data-hue", "stop")
     button(page, "clear").dblclick()  # a double click does not confirm what it has asked
     expect(button(page, "clear")).to_contain_text("Press again")
@@ -269,7 +309,9 @@ def test_a_label_is_corrected_later(page, session: Session) -> None:
     expect(page.locator("#rate")).to_have_text("20 %")
 
 
-def test_the_stop_works_while_the_stream_stands_still(context, console: Console, session: Session) -> None:
+def test_the_stop_works_while_the_stream_stands_still(
+    context, console: Console, session: Session
+) -> None:
     page = context.new_page()
     page.route("**/stream", lambda route: None)  # asked for, never answered
     page.goto(console.link())
@@ -294,7 +336,9 @@ def test_a_silent_session_is_not_believed(page, session: Session) -> None:
     assert session.inputs.empty()
 
 
-def test_a_lost_connection_and_a_stop_that_gets_through_in_the_end(context, session: Session) -> None:
+def test_a_lost_connection_and_a_stop_that_gets_through_in_the_end(
+    context, session: Session
+) -> None:
     with Console(session.source, session.inputs.put) as first:
         port = int(first.url.rsplit(":", 1)[1].strip("/"))
         page = context.new_page()
@@ -323,7 +367,9 @@ def test_a_lost_connection_and_a_stop_that_gets_through_in_the_end(context, sess
         (RuntimeError("bus closed"), "Not sent: success, episode 58. Press again."),
     ],
 )
-def test_a_label_that_is_not_taken_is_told(context, session: Session, problem: Exception, told: str) -> None:
+def test_a_label_that_is_not_taken_is_told(
+    context, session: Session, problem: Exception, told: str
+) -> None:
     def refuse(found: OperatorInput) -> None:
         raise problem
 
@@ -341,7 +387,9 @@ def test_texts_are_texts(page, session: Session) -> None:
     assert page.watch.complaints == []
 
 
-def test_one_click_on_the_printed_link_opens_the_page(browser, console: Console, context, session: Session) -> None:
+def test_one_click_on_the_printed_link_opens_the_page(
+    browser, console: Console, context, session: Session
+) -> None:
     link = console.link()
     page = context.new_page()
     page.watch = Watch(page)
@@ -366,7 +414,9 @@ def test_one_click_on_the_printed_link_opens_the_page(browser, console: Console,
 
 
 @pytest.mark.parametrize("how", ["button", "double", "Escape", "Enter"])
-def test_the_locked_page_has_a_stop_that_works(console: Console, context, session: Session, how: str) -> None:
+def test_the_locked_page_has_a_stop_that_works(
+    console: Console, context, session: Session, how: str
+) -> None:
     page = context.new_page()
     page.watch = Watch(page)
     page.goto(console.url)
@@ -469,12 +519,21 @@ def test_buttons_and_states_can_be_read(page, session: Session, scheme: str) -> 
     page.emulate_media(color_scheme=scheme)
     session.show(state=State.AWAIT_RESET)
     expect(page.locator("#state")).to_have_text("Your turn: reset")
-    for selector in ("#estop", "#state", *(f'[data-kind="{kind}"]' for kind in ("success", "failure", "reset_done", "discard"))):
-        ink, paper = page.locator(selector).evaluate("node => [getComputedStyle(node).color, getComputedStyle(node).backgroundColor]")
+    for selector in (
+        "#estop",
+        "#state",
+        *(f'[data-kind="{kind}"]' for kind in ("success", "failure", "reset_done", "discard")),
+    ):
+        ink, paper = page.locator(selector).evaluate(
+            "node => [getComputedStyle(node).color, getComputedStyle(node).backgroundColor]"
+        )
         assert contrast(ink, paper) >= 4.5, selector
 
 
-@pytest.mark.skipif(os.environ.get("ZPRL_SCREENSHOT") != "1", reason="set ZPRL_SCREENSHOT=1 to write docs/console.png")
+@pytest.mark.skipif(
+    os.environ.get("ZPRL_SCREENSHOT") != "1",
+    reason="set ZPRL_SCREENSHOT=1 to write docs/console.png",
+)
 def test_screenshot(browser, console: Console) -> None:
     page = browser.new_page(viewport={"width": 1440, "height": 1560}, device_scale_factor=1)
     page.goto(console.link())

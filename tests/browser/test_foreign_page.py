@@ -111,7 +111,9 @@ def context(ui: Opened, console: tuple[str, Access]) -> Iterator:
         context = browser.new_context()
         context.set_default_timeout(SLOW_MS)
         for link in (*map(link_to, ui.servers.values()), console[1].link(console[0])):
-            page = context.new_page()  # one each: a page that goes on by itself would interrupt the next
+            page = (
+                context.new_page()
+            )  # one each: a page that goes on by itself would interrupt the next
             page.goto(link, wait_until="commit")
             page.wait_for_url(lambda url: "/login" not in url)
             page.close()
@@ -120,7 +122,9 @@ def context(ui: Opened, console: tuple[str, Access]) -> Iterator:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", EVIL])
-def test_a_foreign_page_reaches_no_server(context, ui: Opened, console, pressed, foreign: int, host: str) -> None:
+def test_a_foreign_page_reaches_no_server(
+    context, ui: Opened, console, pressed, foreign: int, host: str
+) -> None:
     prefect, mlflow = ui.servers["Prefect"], ui.servers["MLflow"]
     page = context.new_page()
     page.goto(f"http://{host}:{foreign}/")
@@ -144,12 +148,24 @@ def test_a_foreign_page_reaches_no_server(context, ui: Opened, console, pressed,
 
     assert pressed.empty()  # not even the e-stop, which needs no login but the page's own origin
     header = {"Authorization": f"Bearer {mlflow.login}"}
-    assert "theirs" not in httpx.get(f"{mlflow.url}/api/2.0/mlflow/registered-models/search", headers=header, timeout=60).text
+    assert (
+        "theirs"
+        not in httpx.get(
+            f"{mlflow.url}/api/2.0/mlflow/registered-models/search", headers=header, timeout=60
+        ).text
+    )
     name, _, password = prefect.login.partition(":")
-    assert "theirs" not in httpx.post(f"{prefect.url}/api/work_pools/filter", json={}, auth=(name, password), timeout=60).text
+    assert (
+        "theirs"
+        not in httpx.post(
+            f"{prefect.url}/api/work_pools/filter", json={}, auth=(name, password), timeout=60
+        ).text
+    )
 
 
-def test_a_name_that_was_rebound_to_this_machine_opens_no_page(context, ui: Opened, console, pressed) -> None:
+def test_a_name_that_was_rebound_to_this_machine_opens_no_page(
+    context, ui: Opened, console, pressed
+) -> None:
     page = context.new_page()
     for url in (*(server.url for server in ui.servers.values()), console[0]):
         answer = page.goto(f"http://{EVIL}:{urlsplit(url).port}/")
@@ -159,7 +175,9 @@ def test_a_name_that_was_rebound_to_this_machine_opens_no_page(context, ui: Open
     assert pressed.empty()
 
 
-def test_the_same_requests_work_from_the_pages_themselves(context, ui: Opened, console, pressed) -> None:
+def test_the_same_requests_work_from_the_pages_themselves(
+    context, ui: Opened, console, pressed
+) -> None:
     """Or the tests above would show nothing."""
     page = context.new_page()
     mlflow = ui.servers["MLflow"].url

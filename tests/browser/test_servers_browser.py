@@ -33,7 +33,9 @@ def ui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Opened]:
 @pytest.fixture(scope="module")
 def browser(ui: Opened) -> Iterator:
     with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox", "--disable-gpu"])
+        browser = playwright.chromium.launch(
+            executable_path=str(CHROMIUM), args=["--no-sandbox", "--disable-gpu"]
+        )
         yield browser
         browser.close()
 
@@ -45,7 +47,12 @@ def page(browser) -> Iterator:
     context.set_default_timeout(SLOW_MS)
     page = context.new_page()
     page.refused = []
-    page.on("response", lambda answer: page.refused.append(answer.url) if answer.status in (401, 403, 421) else None)
+    page.on(
+        "response",
+        lambda answer: (
+            page.refused.append(answer.url) if answer.status in (401, 403, 421) else None
+        ),
+    )
     yield page
     context.close()
 

@@ -13,8 +13,9 @@ from zprl.robot.base import Robot
 class Double:
     """A robot by the name of its entry point, and how to get a driver that talks to its double.
 
-    ``start()`` is a context manager: the double runs inside, and what it yields makes a fresh, unconnected driver at each call.
-    Where one of the modules in ``needs`` is missing, the robot is skipped.
+    ``start()`` is a context manager: the double runs inside, and what it yields makes a fresh,
+    unconnected driver at each call. Where one of the modules in ``needs`` is missing, the robot is
+    skipped.
     """
 
     name: str

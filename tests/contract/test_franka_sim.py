@@ -22,7 +22,15 @@ pytest.importorskip("franky_sim", reason="the double needs franky-sim")
 from zprl.robot.franka import Franka, make
 from zprl.robot.rotation import slerp
 from zprl.robot_sim import TwinProcess
-from zprl.robot_sim.faults import BadGripper, Freeze, LoseStates, Push, Reflex, RefuseRecovery, UserStop
+from zprl.robot_sim.faults import (
+    BadGripper,
+    Freeze,
+    LoseStates,
+    Push,
+    Reflex,
+    RefuseRecovery,
+    UserStop,
+)
 
 pytestmark = pytest.mark.realtime
 
@@ -104,10 +112,15 @@ def test_streams_at_every_rate(real_time: TwinProcess, rate: int) -> None:
     for target, sent, observation in rows:
         assert sent == pytest.approx(target, abs=1e-9)
         assert all(map(math.isfinite, observation.values()))
-    errors = [math.dist([observation[key] for key in POSE[:3]], [target[key] for key in POSE[:3]]) for target, _, observation in rows]
+    errors = [
+        math.dist([observation[key] for key in POSE[:3]], [target[key] for key in POSE[:3]])
+        for target, _, observation in rows
+    ]
     assert np.sqrt(np.mean(np.square(errors))) < 0.012
     assert after["reflexes"] == before["reflexes"]
-    assert after["answers"] - before["answers"] > 850  # of about 1,000 states: those before the first answer do not count
+    assert (
+        after["answers"] - before["answers"] > 850
+    )  # of about 1,000 states: those before the first answer do not count
 
 
 def test_reads_are_cheap(connect: Callable[..., Franka]) -> None:
@@ -126,11 +139,18 @@ def test_scheduling_stays_normal(connect: Callable[..., Franka]) -> None:
     thread = threading.Thread(target=lambda: found.append(os.sched_getscheduler(0)))
     thread.start()
     thread.join()
-    child = subprocess.run([sys.executable, "-c", "import os; print(os.sched_getscheduler(0))"], capture_output=True, text=True, check=True)
+    child = subprocess.run(
+        [sys.executable, "-c", "import os; print(os.sched_getscheduler(0))"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert [*found, int(child.stdout)] == [os.SCHED_OTHER] * 3
 
 
-def test_reflex_is_named_and_recovered_from(connect: Callable[..., Franka], twin: TwinProcess) -> None:
+def test_reflex_is_named_and_recovered_from(
+    connect: Callable[..., Franka], twin: TwinProcess
+) -> None:
     robot = connect()
     action, start = hold_action(robot), tool(robot)
     twin.control.inject(Reflex(flag="joint_velocity_violation"))
@@ -185,7 +205,9 @@ def test_connect_to_a_robot_in_reflex_says_so(twin: TwinProcess) -> None:
         robot.disconnect()
 
 
-def test_muted_states_show_as_a_stamp_that_stands(connect: Callable[..., Franka], twin: TwinProcess) -> None:
+def test_muted_states_show_as_a_stamp_that_stands(
+    connect: Callable[..., Franka], twin: TwinProcess
+) -> None:
     robot = connect()
     before = twin.control.state().counters["lost_states"]
     start = robot.state_stamp()
@@ -199,17 +221,23 @@ def test_muted_states_show_as_a_stamp_that_stands(connect: Callable[..., Franka]
     assert robot.health().ok
 
 
-def test_a_tenth_of_lost_states_is_survived(connect: Callable[..., Franka], twin: TwinProcess) -> None:
+def test_a_tenth_of_lost_states_is_survived(
+    connect: Callable[..., Franka], twin: TwinProcess
+) -> None:
     robot = connect()
     before = twin.control.state().counters["lost_states"]
     end = robot.now() + 1.0
     twin.control.inject(LoseStates(share=0.1, seconds=1.0))
     wait(robot, end + 0.1)
-    assert 60 < twin.control.state().counters["lost_states"] - before < 140  # 100 +- 4 standard deviations of 9.5
+    assert (
+        60 < twin.control.state().counters["lost_states"] - before < 140
+    )  # 100 +- 4 standard deviations of 9.5
     assert robot.is_connected
 
 
-def test_frozen_robot_never_blocks_and_is_rebuilt(connect: Callable[..., Franka], twin: TwinProcess) -> None:
+def test_frozen_robot_never_blocks_and_is_rebuilt(
+    connect: Callable[..., Franka], twin: TwinProcess
+) -> None:
     robot = connect()
     twin.control.inject(Freeze(seconds=1.6))
     begin = time.monotonic()
@@ -244,7 +272,9 @@ def test_absent_robot_is_an_error_at_once() -> None:
     assert robot.health().mode is Mode.DISCONNECTED
 
 
-def test_push_is_measured_and_moves_the_arm(connect: Callable[..., Franka], twin: TwinProcess) -> None:
+def test_push_is_measured_and_moves_the_arm(
+    connect: Callable[..., Franka], twin: TwinProcess
+) -> None:
     robot = connect()
     start, begin = tool(robot), robot.now()
     twin.control.inject(Push(force=(0.0, 0.0, -16.0), ramp=0.4, seconds=0.6))
@@ -272,7 +302,9 @@ def test_a_push_ends_when_it_is_cleared(connect: Callable[..., Franka], twin: Tw
     assert abs(robot.get_observation()["ee.fz"]) < 0.1
 
 
-def test_collision_threshold_of_the_client_makes_a_reflex(connect: Callable[..., Franka], twin: TwinProcess) -> None:
+def test_collision_threshold_of_the_client_makes_a_reflex(
+    connect: Callable[..., Franka], twin: TwinProcess
+) -> None:
     robot = connect(collision_force=15.0)
     twin.control.inject(Push(force=(25.0, 0.0, 0.0), seconds=0.3))
     until(lambda: robot.health().mode is Mode.REFLEX)
@@ -297,7 +329,9 @@ def test_slow_gripper_does_not_block(connect: Callable[..., Franka], twin: TwinP
     until(lambda: abs(robot.get_observation()[GRIPPER] - opening) > 0.01)
 
 
-def test_failing_gripper_is_told_and_not_repeated(connect: Callable[..., Franka], twin: TwinProcess) -> None:
+def test_failing_gripper_is_told_and_not_repeated(
+    connect: Callable[..., Franka], twin: TwinProcess
+) -> None:
     robot = connect()
     twin.control.inject(BadGripper(fail=True))
     before = twin.control.state().counters["gripper_commands"]
@@ -315,7 +349,9 @@ def test_failing_gripper_is_told_and_not_repeated(connect: Callable[..., Franka]
     until(lambda: robot.health().detail == "")
 
 
-def test_small_wishes_do_not_reach_the_gripper(connect: Callable[..., Franka], twin: TwinProcess) -> None:
+def test_small_wishes_do_not_reach_the_gripper(
+    connect: Callable[..., Franka], twin: TwinProcess
+) -> None:
     robot = connect()
     before = twin.control.state().counters["gripper_commands"]
     action = hold_action(robot)
@@ -341,7 +377,9 @@ while True:
 @pytest.fixture
 def client(twin: TwinProcess) -> Iterator[subprocess.Popen[str]]:
     """Another process that streams."""
-    process = subprocess.Popen([sys.executable, "-c", _CLIENT, twin.host], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", _CLIENT, twin.host], stdout=subprocess.PIPE, text=True
+    )
     assert process.stdout is not None
     assert process.stdout.readline() == "streaming\n"
     yield process
@@ -349,7 +387,9 @@ def client(twin: TwinProcess) -> Iterator[subprocess.Popen[str]]:
     process.wait()
 
 
-def test_killed_client_leaves_a_robot_that_holds(twin: TwinProcess, client: subprocess.Popen[str], connect: Callable[..., Franka]) -> None:
+def test_killed_client_leaves_a_robot_that_holds(
+    twin: TwinProcess, client: subprocess.Popen[str], connect: Callable[..., Franka]
+) -> None:
     start = np.array(twin.control.state().tool[:3])
     client.send_signal(signal.SIGKILL)
     until(lambda: not twin.control.state().connected)
@@ -359,7 +399,9 @@ def test_killed_client_leaves_a_robot_that_holds(twin: TwinProcess, client: subp
     assert connect().is_connected
 
 
-def test_stopped_client_is_a_communication_error(twin: TwinProcess, client: subprocess.Popen[str], connect: Callable[..., Franka]) -> None:
+def test_stopped_client_is_a_communication_error(
+    twin: TwinProcess, client: subprocess.Popen[str], connect: Callable[..., Franka]
+) -> None:
     client.send_signal(signal.SIGSTOP)  # 20 answers missing, 20 ms of patience each
     until(lambda: twin.control.state().mode == "reflex")
     assert twin.control.state().counters["missed"] >= 20
@@ -376,7 +418,13 @@ def test_stopped_client_is_a_communication_error(twin: TwinProcess, client: subp
 
 def test_process_that_forgets_to_disconnect_ends_well(twin: TwinProcess) -> None:
     code = "import sys; from zprl.robot.franka import make; make({'host': sys.argv[1], 'realtime': 'ignore'}).connect()"
-    ended = subprocess.run([sys.executable, "-c", code, twin.host], capture_output=True, text=True, timeout=60, check=False)
+    ended = subprocess.run(
+        [sys.executable, "-c", code, twin.host],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
     assert (ended.returncode, ended.stderr) == (0, "")
     until(lambda: not twin.control.state().connected)
     assert twin.control.state().mode == "idle"
@@ -420,7 +468,9 @@ def test_lifts_the_cube(connect: Callable[..., Franka], twin: TwinProcess) -> No
     assert state.lifted
     assert state.cube[2] > 0.25
     assert robot.get_observation()[GRIPPER] == pytest.approx(0.044, abs=0.003)
-    assert robot.get_observation()["ee.fz"] == pytest.approx(-0.06 * 9.81, abs=0.1)  # it hangs on the tool
+    assert robot.get_observation()["ee.fz"] == pytest.approx(
+        -0.06 * 9.81, abs=0.1
+    )  # it hangs on the tool
     assert np.sqrt(np.mean(np.square(errors))) < 0.015
     assert feed.poll(1.0)
     assert np.linalg.norm(feed.pose[:3] - state.cube[:3]) < 0.02

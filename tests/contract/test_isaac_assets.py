@@ -56,8 +56,12 @@ def theirs(tmp_path: Path) -> Path:
         elif prim.GetName() == "panda_finger_joint2":
             prim.RemoveAPI(UsdPhysics.DriveAPI, "linear")
             prim.AddAppliedSchema("PhysxMimicJointAPI:rotY")
-            prim.CreateRelationship("physxMimicJoint:rotY:referenceJoint").SetTargets(["/panda/Physics/panda_finger_joint1"])
-            prim.CreateAttribute("physxMimicJoint:rotY:referenceJointAxis", Sdf.ValueTypeNames.Token).Set("rotY")
+            prim.CreateRelationship("physxMimicJoint:rotY:referenceJoint").SetTargets(
+                ["/panda/Physics/panda_finger_joint1"]
+            )
+            prim.CreateAttribute(
+                "physxMimicJoint:rotY:referenceJointAxis", Sdf.ValueTypeNames.Token
+            ).Set("rotY")
             prim.CreateAttribute("physxMimicJoint:rotY:gearing", Sdf.ValueTypeNames.Float).Set(-1.0)
     stage.Save()
     return root
@@ -65,7 +69,12 @@ def theirs(tmp_path: Path) -> Path:
 
 def test_a_world_is_made_of_the_users_files(theirs: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", PICK], env={**os.environ, ROOT: str(theirs)}, capture_output=True, text=True, timeout=300, check=False
+        [sys.executable, "-c", PICK],
+        env={**os.environ, ROOT: str(theirs)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])

@@ -28,7 +28,17 @@ APERTURE = 20.955  # USD's default horizontal aperture; focal lengths are in the
 
 
 def seen(**about) -> Task:
-    return Task(**({"name": "isaac/stack", "episode_steps": STEPS, "cameras": tuple(CAMERAS), "image_size": SIZE} | about))
+    return Task(
+        **(
+            {
+                "name": "isaac/stack",
+                "episode_steps": STEPS,
+                "cameras": tuple(CAMERAS),
+                "image_size": SIZE,
+            }
+            | about
+        )
+    )
 
 
 def orange(pixels: torch.Tensor) -> torch.Tensor:
@@ -79,7 +89,9 @@ def test_newton_s_worlds_with_pictures_keep_the_contract() -> None:
     check_env(lambda: make(seen(physics="newton", cameras=("front", "wrist")), num_envs=2))
 
 
-def shows_the_cubes(obs: dict[str, torch.Tensor], rows: torch.Tensor, cameras: tuple[str, ...]) -> None:
+def shows_the_cubes(
+    obs: dict[str, torch.Tensor], rows: torch.Tensor, cameras: tuple[str, ...]
+) -> None:
     obs = {key: value[rows] for key, value in obs.items()}
     for name in cameras:
         for place, is_it in ((obs["object"][:, :3], orange), (obs["object"][:, 10:13], blue)):
@@ -105,7 +117,9 @@ def test_things_are_where_a_pinhole_camera_shows_them_at_every_moment(device: st
         assert end.truncated.all()
         shows_the_cubes(end.final_obs, every, ("front", "side"))
         shows_the_cubes(end.obs, every, ("front", "side"))
-        assert (end.obs["object"][:, :2] - end.final_obs["object"][:, :2]).norm(dim=1).max() > 0.05, "other starts, or nothing was tested"
+        assert (end.obs["object"][:, :2] - end.final_obs["object"][:, :2]).norm(
+            dim=1
+        ).max() > 0.05, "other starts, or nothing was tested"
 
 
 @pytest.mark.gpu
@@ -142,12 +156,19 @@ def test_an_unknown_camera_is_named_with_those_that_are() -> None:
 
 
 def test_recorded_pictures_repeat_and_are_ingested(tmp_path) -> None:
-    settings = RecordSettings(task=seen(name="isaac/lift-cube", cameras=("front",), image_size=32), num_envs=2, keep_failures=1.0)
+    settings = RecordSettings(
+        task=seen(name="isaac/lift-cube", cameras=("front",), image_size=32),
+        num_envs=2,
+        keep_failures=1.0,
+    )
     files = [tmp_path / "a.hdf5", tmp_path / "b.hdf5"]
     for file in files:
         record(file, episodes=2, seed=1, settings=settings, progress=lambda n: None)
     assert files[0].read_bytes() == files[1].read_bytes()
-    good = read_all([Source(files[0], RobomimicReader(obs_keys=("robot0_eef_pos", "front_image")))], limits=Limits(min_length=2)).good
+    good = read_all(
+        [Source(files[0], RobomimicReader(obs_keys=("robot0_eef_pos", "front_image")))],
+        limits=Limits(min_length=2),
+    ).good
     EpisodeStore.write(tmp_path / "store", good, fit_normalizer(good))
     store = EpisodeStore.open(tmp_path / "store")
     assert store.image_sizes == {"front_image": (32, 32)}

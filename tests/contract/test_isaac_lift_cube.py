@@ -34,7 +34,9 @@ def _target(x: float, y: float, z: float, gripper: float = 1.0) -> torch.Tensor:
 
 def test_start_of_an_episode(env: HandedOver):
     obs = env.reset(0)
-    assert {key: tuple(value.shape) for key, value in obs.items()} == {key: (N, d) for key, d in lift_cube.OBS_DIMS.items()}
+    assert {key: tuple(value.shape) for key, value in obs.items()} == {
+        key: (N, d) for key, d in lift_cube.OBS_DIMS.items()
+    }
     cube, tool = obs["object"], obs["robot0_eef_pos"]
     assert ((cube[:, 0] - 0.5).abs() <= 0.1 + 1e-6).all()
     assert (cube[:, 1].abs() <= 0.25 + 1e-6).all()
@@ -81,19 +83,23 @@ def test_tool_goes_where_it_is_sent_and_the_last_command_is_seen(env: HandedOver
     env.reset(0)
     for _ in range(STEPS - 1):
         result = env.step(_target(0.5, 0.1, 0.3, -1.0))
-    # Along the tool's axis the error is below 2 mm: with the stock offsets of IK and observation, 3.6 mm apart, it cannot be.
-    # Sideways the joint drives leave several millimetres (5.7 seen).
+    # Along the tool's axis the error is below 2 mm: with the stock offsets of IK and observation,
+    # 3.6 mm apart, it cannot be. Sideways the joint drives leave several millimetres (5.7 seen).
     error = (result.obs["robot0_eef_pos"] - torch.tensor([0.5, 0.1, 0.3])).abs()
     assert error[:, 2].max() < 0.002
     assert error.max() < 0.008
-    assert (result.obs["robot0_eef_quat"][:, 0].abs() > 0.9995).all()  # straight down is (1, 0, 0, 0)
+    assert (
+        result.obs["robot0_eef_quat"][:, 0].abs() > 0.9995
+    ).all()  # straight down is (1, 0, 0, 0)
     assert (result.obs["robot0_gripper_command"] == -1).all()
     assert (result.obs["robot0_gripper_qpos"] < 0.005).all()
     last = env.step(_target(0.5, 0.1, 0.3, -1.0))
     assert last.truncated.all()
     assert (last.obs["robot0_gripper_command"] == 1).all()
     assert (last.final_obs["robot0_gripper_command"] == -1).all()
-    assert (last.final_obs["robot0_eef_pos"] - result.obs["robot0_eef_pos"]).norm(dim=1).max() < 0.002
+    assert (last.final_obs["robot0_eef_pos"] - result.obs["robot0_eef_pos"]).norm(
+        dim=1
+    ).max() < 0.002
     assert torch.allclose(last.obs["robot0_eef_pos"], env.hold()[:, :3], atol=1e-5)
 
 
@@ -113,7 +119,9 @@ def test_scene_has_every_link_that_has_a_shape(env: HandedOver):
     poses = env.scene()
     assert set(poses) == {*panda.CAPSULES, *panda.BOXES, "cube"}
     assert torch.equal(poses["cube"], obs["object"][:, :7])
-    assert torch.allclose(poses["panda_link0"], torch.tensor([0.0, 0, 0, 0, 0, 0, 1]).expand(N, 7), atol=1e-5)
+    assert torch.allclose(
+        poses["panda_link0"], torch.tensor([0.0, 0, 0, 0, 0, 0, 1]).expand(N, 7), atol=1e-5
+    )
     assert torch.allclose(poses["panda_hand"][:, 3:], obs["robot0_eef_quat"])
     gap = (poses["panda_leftfinger"] - poses["panda_rightfinger"])[:, :3].norm(dim=1)
     assert torch.allclose(gap, torch.full((N,), 0.08), atol=1e-3)  # each finger is open by 0.04 m
@@ -135,7 +143,7 @@ def test_second_environment_at_the_same_time_is_refused(env: HandedOver):
     env.reset(0)  # the open one is unharmed
 
 
-# -- from here on each test makes its own simulators: keep these last, they close the shared one first ----------------
+# -- from here on each test makes its own simulators: keep these last, they close the shared one fir
 
 
 @pytest.fixture
@@ -173,8 +181,12 @@ def test_good_operator_lifts_every_cube_in_bit_identical_ways(device: str):
                 assert torch.equal(result.reward, result.success.float())
                 assert torch.equal(result.success, result.terminated)
                 assert (result.final_obs["object"][fresh, 2] > lift_cube.SUCCESS_HEIGHT).all()
-                assert (result.final_obs["object"][fresh, 7:].norm(dim=1) < lift_cube.SUCCESS_DISTANCE).all()
-                assert (result.obs["object"][fresh, 2] < 0.06).all()  # the next episode's cube is on the table
+                assert (
+                    result.final_obs["object"][fresh, 7:].norm(dim=1) < lift_cube.SUCCESS_DISTANCE
+                ).all()
+                assert (
+                    result.obs["object"][fresh, 2] < 0.06
+                ).all()  # the next episode's cube is on the table
                 won |= result.success
                 if won.all():
                     break

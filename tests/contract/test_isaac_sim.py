@@ -27,7 +27,12 @@ from zprl.errors import EnvironmentProblem
 pytestmark = pytest.mark.isaac
 pytest.importorskip("isaaclab_ov")
 
-SCENARIOS = {"isaac/lift-cube": LiftCube, "isaac/reach": Reach, "isaac/stack": Stack, "isaac/cabinet": Cabinet}
+SCENARIOS = {
+    "isaac/lift-cube": LiftCube,
+    "isaac/reach": Reach,
+    "isaac/stack": Stack,
+    "isaac/cabinet": Cabinet,
+}
 PHYSX, RTX = "Isaac Sim PhysX", "a Kit-based renderer"
 
 
@@ -36,9 +41,15 @@ def configured(name: str, **about: Any) -> Any:
     launch.prepare()
     if name.startswith(isaaclab_task.PREFIX):
         task_id = name.removeprefix(isaaclab_task.PREFIX)
-        return isaaclab_task.configure(task, task_id, isaaclab_terms.ForeignTerms.load(task_id, None), num_envs=2, device="cpu")
+        return isaaclab_task.configure(
+            task, task_id, isaaclab_terms.ForeignTerms.load(task_id, None), num_envs=2, device="cpu"
+        )
     scenario = SCENARIOS[name]()
-    terms = Terms(scenario, Randomiser(task.randomise, task.physics, scenario.things, torch.zeros(1, dtype=torch.bool)), Cameras(task))
+    terms = Terms(
+        scenario,
+        Randomiser(task.randomise, task.physics, scenario.things, torch.zeros(1, dtype=torch.bool)),
+        Cameras(task),
+    )
     return build_config(task, num_envs=2, device="cpu", terms=terms)
 
 
@@ -60,9 +71,14 @@ def test_the_engine_alone_decides_whether_kit_starts(name: str) -> None:
         assert starts(configured(name, physics=engine, **about)) == ()
     config = configured(name, physics="isaacsim", **about)
     reasons = starts(config)
-    assert [reason.startswith(expected) for reason, expected in zip(reasons, (PHYSX, RTX), strict=False)] == [True] * (1 + bool(about))
+    assert [
+        reason.startswith(expected) for reason, expected in zip(reasons, (PHYSX, RTX), strict=False)
+    ] == [True] * (1 + bool(about))
     if about:
-        assert {config.scene.front.renderer_cfg.renderer_type, config.scene.wrist.renderer_cfg.renderer_type} == {"isaac_rtx"}
+        assert {
+            config.scene.front.renderer_cfg.renderer_type,
+            config.scene.wrist.renderer_cfg.renderer_type,
+        } == {"isaac_rtx"}
         assert config.scene.front.renderer_cfg.global_settings.antialiasing_mode == "Off"
         assert config.num_rerenders_on_reset == 1
 
@@ -89,7 +105,9 @@ class _Env:
 
 
 @pytest.mark.parametrize("kit", [True, False])
-def test_kit_stays_when_a_world_is_closed_and_leaves_the_signals_alone(kit: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kit_stays_when_a_world_is_closed_and_leaves_the_signals_alone(
+    kit: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A recorded protocol: what Isaac Lab's launcher does to this process, done by the test."""
     import isaaclab.app
     import isaaclab.envs

@@ -39,7 +39,10 @@ def lab(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 
 def make(num_envs: int = 2, **task: object) -> client.IsaacGymWorlds:
-    return envs.make(Task.model_validate({"name": "isaacgym/lift-cube", "episode_steps": 12} | task), num_envs=num_envs)
+    return envs.make(
+        Task.model_validate({"name": "isaacgym/lift-cube", "episode_steps": 12} | task),
+        num_envs=num_envs,
+    )
 
 
 def test_it_keeps_the_contract() -> None:
@@ -52,11 +55,16 @@ def test_a_scripted_pick_lifts_every_cube(lab: pytest.MonkeyPatch, frame: str) -
     lab.setenv("FAKE_ISAACGYM", frame)
     with make(N, episode_steps=STEPS) as env:
         obs = env.reset(5)
-        # Isaac Lab's Franka with these joints has its tool at (0.463, 0, 0.385): two descriptions of one robot.
-        assert torch.allclose(obs["robot0_eef_pos"], torch.tensor([0.463, 0.0, 0.385]).expand(N, 3), atol=1e-3)
+        # Isaac Lab's Franka with these joints has its tool at (0.463, 0, 0.385): two descriptions
+        # of one robot.
+        assert torch.allclose(
+            obs["robot0_eef_pos"], torch.tensor([0.463, 0.0, 0.385]).expand(N, 3), atol=1e-3
+        )
         cube = obs["object"][:, :3]
         assert torch.allclose(cube[:, 2], torch.full((N,), 0.024), atol=1e-6)
-        assert ((cube[:, :2] - torch.tensor([0.5, 0.0])).abs() <= torch.tensor([0.1, 0.25]) + 1e-6).all()
+        assert (
+            (cube[:, :2] - torch.tensor([0.5, 0.0])).abs() <= torch.tensor([0.1, 0.25]) + 1e-6
+        ).all()
         won, down = torch.zeros(N, dtype=torch.bool), torch.tensor(DOWN_6D).expand(N, 6)
         for step in range(110):
             height = 0.15 if step < 40 else 0.024 if step < 75 else 0.3
@@ -67,16 +75,23 @@ def test_a_scripted_pick_lifts_every_cube(lab: pytest.MonkeyPatch, frame: str) -
                 assert torch.allclose(result.obs["robot0_eef_pos"], target, atol=1e-3)
                 assert (result.obs["robot0_eef_quat"][:, 0].abs() > 0.9999).all()  # straight down
             if step == 74:
-                assert torch.allclose(result.obs["robot0_gripper_qpos"], torch.full((N, 2), 0.024), atol=1e-4)  # half the cube
+                assert torch.allclose(
+                    result.obs["robot0_gripper_qpos"], torch.full((N, 2), 0.024), atol=1e-4
+                )  # half the cube
                 assert (result.obs["robot0_gripper_command"] == -1).all()
             fresh = result.success & ~won
             assert torch.equal(result.terminated, result.success)
             assert (result.final_obs["object"][fresh, 2] > 0.15).all()
             assert torch.allclose(result.obs["object"][fresh, 2], torch.tensor(0.024), atol=1e-6)
             assert (result.obs["robot0_gripper_command"][fresh] == 1).all()
-            # What Gym has not computed yet: the next episode's tool is where all begin, not where this one's ended.
-            assert torch.allclose(result.obs["robot0_eef_pos"][fresh], env.hold()[fresh, :3], atol=1e-6)
-            assert ((result.final_obs["robot0_eef_pos"] - env.hold()[:, :3])[fresh].norm(dim=1) > 0.1).all()
+            # What Gym has not computed yet: the next episode's tool is where all begin, not where
+            # this one's ended.
+            assert torch.allclose(
+                result.obs["robot0_eef_pos"][fresh], env.hold()[fresh, :3], atol=1e-6
+            )
+            assert (
+                (result.final_obs["robot0_eef_pos"] - env.hold()[:, :3])[fresh].norm(dim=1) > 0.1
+            ).all()
             won |= result.success
             if won.all():
                 break
@@ -100,7 +115,11 @@ def test_starts_are_a_function_of_seed_environment_and_episode() -> None:
         assert all(torch.equal(a, b) for a, b in zip(one, again, strict=True))
         # The third episodes' starts by hand: middle (0.5, 0), up to 0.1 and 0.25 m beside it.
         draws = torch.rand(3, 2, generator=seeding.torch_generator(1, "isaacgym-start", 2))
-        assert torch.allclose(one[2], torch.tensor([0.5, 0.0]) + (2 * draws - 1) * torch.tensor([0.1, 0.25]), atol=1e-6)
+        assert torch.allclose(
+            one[2],
+            torch.tensor([0.5, 0.0]) + (2 * draws - 1) * torch.tensor([0.1, 0.25]),
+            atol=1e-6,
+        )
 
 
 def test_first_steps_know_nothing_of_the_episode_before() -> None:
@@ -132,7 +151,13 @@ def test_scene_and_refusals() -> None:
             env.step(env.hold())
         obs = env.reset(0)
         poses = env.scene()
-        assert set(poses) >= {"panda_link0", "panda_link7", "panda_hand", "panda_leftfinger", "cube"}
+        assert set(poses) >= {
+            "panda_link0",
+            "panda_link7",
+            "panda_hand",
+            "panda_leftfinger",
+            "cube",
+        }
         assert torch.equal(poses["cube"], obs["object"][:, :7])
         with pytest.raises(DataError, match=r"environment\(s\) \[1\]"):
             env.step(env.hold().index_fill(0, torch.tensor([1]), float("nan")))
@@ -146,21 +171,28 @@ def test_a_labs_own_task_is_a_file_in_its_folder(lab: pytest.MonkeyPatch, tmp_pa
     shipped = Path(client.__file__).with_name("lift_cube.py").read_text()
     boxes = shipped[shipped.index('BOXES = {"cube"') :].splitlines()[0]
     second = ', "tray": {"edges": (0.1, 0.1, 0.02), "density": 100.0, "friction": 1.0, "middle": (0.5, 0.3), "spread": (0.0, 0.0)}}'
-    own = shipped.replace(boxes, boxes[:-1] + second).replace("CONTROL_HZ = 50.0", "CONTROL_HZ = 20.0")
+    own = shipped.replace(boxes, boxes[:-1] + second).replace(
+        "CONTROL_HZ = 50.0", "CONTROL_HZ = 20.0"
+    )
     (tmp_path / "cube_and_tray.py").write_text(own)
     (tmp_path / "half.py").write_text("CONTROL_HZ = 50.0\n")
     lab.setenv(client.TASKS_VARIABLE, str(tmp_path))
     with make(2, name="isaacgym/cube-and-tray") as env:
         assert env.spec.control_hz == 20.0
         env.reset(0)
-        assert torch.allclose(env.scene()["tray"], torch.tensor([0.5, 0.3, 0.01, 0, 0, 0, 1]).expand(2, 7), atol=1e-6)
+        assert torch.allclose(
+            env.scene()["tray"], torch.tensor([0.5, 0.3, 0.01, 0, 0, 0, 1]).expand(2, 7), atol=1e-6
+        )
     with pytest.raises(EnvironmentProblem, match=r"half\.py has no PHYSICS_STEPS"):
         make(name="isaacgym/half")
-    with pytest.raises(ConfigError, match=r"no task is named 'isaacgym/nothing'(?s:.*)isaacgym/lift-cube, isaacgym/cube-and-tray"):
+    with pytest.raises(
+        ConfigError,
+        match=r"no task is named 'isaacgym/nothing'(?s:.*)isaacgym/lift-cube, isaacgym/cube-and-tray",
+    ):
         make(name="isaacgym/nothing")
 
 
-# -- what a lab must put right: exit code 4 and a remedy ---------------------------------------------------------------
+# -- what a lab must put right: exit code 4 and a remedy -------------------------------------------
 
 
 def problem(**task: object) -> EnvironmentProblem:
@@ -198,7 +230,9 @@ def test_isaac_gym_is_not_there(lab: pytest.MonkeyPatch) -> None:
 def test_the_robot_is_not_there(lab: pytest.MonkeyPatch, tmp_path: Path) -> None:
     lab.setenv(client.ASSETS_VARIABLE, str(tmp_path))
     found = problem()
-    assert f"there is no {tmp_path}/urdf/franka_description/robots/franka_panda.urdf" in found.message
+    assert (
+        f"there is no {tmp_path}/urdf/franka_description/robots/franka_panda.urdf" in found.message
+    )
     assert client.ASSETS_VARIABLE in (found.remedy or "")
 
 
@@ -221,7 +255,10 @@ def broken(lab: pytest.MonkeyPatch, mode: str) -> EnvironmentProblem:
 
 
 def test_the_worker_dies_and_its_last_words_are_told(lab: pytest.MonkeyPatch) -> None:
-    assert "ended by SIGKILL, saying 'PxGpuDynamicsMemoryConfig: out of memory'" in broken(lab, "die").message
+    assert (
+        "ended by SIGKILL, saying 'PxGpuDynamicsMemoryConfig: out of memory'"
+        in broken(lab, "die").message
+    )
 
 
 def test_the_worker_hangs(lab: pytest.MonkeyPatch) -> None:
@@ -231,10 +268,15 @@ def test_the_worker_hangs(lab: pytest.MonkeyPatch) -> None:
 
 
 def test_the_worker_sends_nonsense(lab: pytest.MonkeyPatch) -> None:
-    assert "sent what it should not: a message of 4294967295 + 4294967295 bytes" in broken(lab, "nonsense").message
+    assert (
+        "sent what it should not: a message of 4294967295 + 4294967295 bytes"
+        in broken(lab, "nonsense").message
+    )
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere it ends with its socket, after the step")
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="elsewhere it ends with its socket, after the step"
+)
 def test_the_worker_dies_with_its_parent(lab: pytest.MonkeyPatch) -> None:
     """Even where it hangs in a step and its parent was killed."""
     lab.setenv("FAKE_ISAACGYM", "hang")
@@ -246,7 +288,9 @@ def test_the_worker_dies_with_its_parent(lab: pytest.MonkeyPatch) -> None:
     )
     root = str(Path(__file__).parents[2])
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(FAKE), root))}
-    parent = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, env=environment)
+    parent = subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, env=environment
+    )
     assert parent.stdout is not None
     child = psutil.Process(int(parent.stdout.readline()))
     time.sleep(1.0)
@@ -255,7 +299,7 @@ def test_the_worker_dies_with_its_parent(lab: pytest.MonkeyPatch) -> None:
     child.wait(10)  # raises where it lives on
 
 
-# -- the protocol ------------------------------------------------------------------------------------------------------
+# -- the protocol ----------------------------------------------------------------------------------
 
 
 def through(raw: bytes) -> tuple[dict, dict]:
@@ -267,17 +311,28 @@ def through(raw: bytes) -> tuple[dict, dict]:
 
 
 def message(header: bytes, body: bytes = b"", announced: int | None = None) -> bytes:
-    return worker.LENGTHS.pack(len(header), len(body) if announced is None else announced) + header + body
+    return (
+        worker.LENGTHS.pack(len(header), len(body) if announced is None else announced)
+        + header
+        + body
+    )
 
 
 def test_arrays_arrive_as_they_were_sent() -> None:
     one, other = socket.socketpair()
-    sent = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "none": np.zeros((0, 4), np.float32), "one": np.float32([7.5])}
+    sent = {
+        "a": np.arange(6, dtype=np.float32).reshape(2, 3),
+        "none": np.zeros((0, 4), np.float32),
+        "one": np.float32([7.5]),
+    }
     with one, other:
         worker.send(one, {"do": "step"}, sent)
         header, found = worker.receive(other)
     assert header == {"do": "step"}
-    assert all(np.array_equal(found[name], array) and found[name].dtype == np.float32 for name, array in sent.items())
+    assert all(
+        np.array_equal(found[name], array) and found[name].dtype == np.float32
+        for name, array in sent.items()
+    )
     # By hand: 2 lengths of 4 bytes, little-endian; then JSON; then IEEE floats, 1.0 = 00 00 80 3f.
     raw = b"\x1b\x00\x00\x00\x04\x00\x00\x00" + b'{"arrays": [["x", [1, 1]]]}' + b"\x00\x00\x80\x3f"
     assert through(raw)[1]["x"].tolist() == [[1.0]]
@@ -290,7 +345,10 @@ def test_arrays_arrive_as_they_were_sent() -> None:
         (message(b"not json"), "cannot be read"),
         (message(b"[]"), "cannot be read"),
         (message(b"{}"), "cannot be read"),
-        (message(b'{"arrays": [["a", [2]]]}', b"1234"), "arrays of 2 numbers were announced in 4 bytes"),
+        (
+            message(b'{"arrays": [["a", [2]]]}', b"1234"),
+            "arrays of 2 numbers were announced in 4 bytes",
+        ),
         (message(b'{"arrays": [["a", [-1, -1]]]}', b"1234"), "has shape"),
         (message(b'{"arrays": [["a", [true]]]}', b"1234"), "has shape"),
         (message(b'{"arrays": [["a", [1e9]]]}', b"1234"), "has shape"),
@@ -312,7 +370,7 @@ def test_an_array_of_another_shape_is_refused() -> None:
         worker.taken({"action": np.zeros((2, 7), np.float32)}, "action", (2, 8))
 
 
-# -- geometry ----------------------------------------------------------------------------------------------------------
+# -- geometry --------------------------------------------------------------------------------------
 
 
 def test_turn_between_two_orientations() -> None:

@@ -16,13 +16,20 @@ from zprl import plugins
 from zprl.data.episode import QUALITIES, Episode
 from zprl.data.findings import CODES, Finding
 
-SEEN = {"robot0_eef_pos": np.linspace(0, 1, 21).reshape(7, 3), "object": np.linspace(1, 2, 14).reshape(7, 2)}
+SEEN = {
+    "robot0_eef_pos": np.linspace(0, 1, 21).reshape(7, 3),
+    "object": np.linspace(1, 2, 14).reshape(7, 2),
+}
 WRITERS = {
     "isaaclab": lambda folder: write_isaaclab_file(folder / "good.hdf5", episodes=3),
-    "lerobot": lambda folder: write_lerobot(folder / "good", names=[*(f"robot0_eef_pos.{i}" for i in range(2)), "object.0"]),
+    "lerobot": lambda folder: write_lerobot(
+        folder / "good", names=[*(f"robot0_eef_pos.{i}" for i in range(2)), "object.0"]
+    ),
     "robomimic": lambda folder: write_demo_file(folder / "good.hdf5", 3),
     "minari": lambda folder: write_minari_file(folder / "good.hdf5", episodes=3, observations=SEEN),
-    "session": lambda folder: write_session(folder / "good", labels=("success", "failure", "success")),
+    "session": lambda folder: write_session(
+        folder / "good", labels=("success", "failure", "success")
+    ),
 }
 
 
@@ -59,16 +66,25 @@ def test_keys_come_in_the_order_asked_for(reader_name: str, tmp_path: Path) -> N
     path = WRITERS[reader_name](tmp_path)
     keys = ("object", "robot0_eef_pos")
     for wanted in (keys, keys[::-1]):
-        assert [tuple(item.obs) for item in plugins.load("readers", reader_name)(obs_keys=wanted).read(path)] == [wanted] * 3
+        assert [
+            tuple(item.obs)
+            for item in plugins.load("readers", reader_name)(obs_keys=wanted).read(path)
+        ] == [wanted] * 3
 
 
 def test_reading_twice_is_the_same(reader_name: str, tmp_path: Path) -> None:
     path = WRITERS[reader_name](tmp_path)
     reader = plugins.load("readers", reader_name)()
-    assert [e.content_hash() for e in reader.read(path)] == [e.content_hash() for e in reader.read(path)]
+    assert [e.content_hash() for e in reader.read(path)] == [
+        e.content_hash() for e in reader.read(path)
+    ]
 
 
-@pytest.mark.parametrize("content", [None, b"", b"\x89HDF\r\n\x1a\n" + b"\xff" * 2000], ids=["missing", "empty", "garbage"])
+@pytest.mark.parametrize(
+    "content",
+    [None, b"", b"\x89HDF\r\n\x1a\n" + b"\xff" * 2000],
+    ids=["missing", "empty", "garbage"],
+)
 def test_a_bad_file_is_a_finding(reader_name: str, tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "bad.hdf5"
     if content is not None:

@@ -14,8 +14,20 @@ from zprl.robot.task import GRIPPER_COMMAND, RealTask, built_in
 PAPER = {  # zprl-method.md 6.4: rate, steps, cameras, numbers of the observation, of the action
     "place_orange": (30, 450, {"front": (110, 280)}, 7, 8),
     "flip_egg": (10, 250, {"front": (128, 128)}, 7, 6),
-    "open_box": (20, 400, dict.fromkeys(("global", "wrist_left", "wrist_right"), (128, 128)), 16, 16),
-    "insert_bills": (20, 1000, dict.fromkeys(("global", "wrist_left", "wrist_right"), (120, 160)), 16, 16),
+    "open_box": (
+        20,
+        400,
+        dict.fromkeys(("global", "wrist_left", "wrist_right"), (128, 128)),
+        16,
+        16,
+    ),
+    "insert_bills": (
+        20,
+        1000,
+        dict.fromkeys(("global", "wrist_left", "wrist_right"), (120, 160)),
+        16,
+        16,
+    ),
 }
 
 
@@ -47,7 +59,14 @@ def test_home_survives_the_action_layout(task):
 
 def test_its_observation_is_read_from_what_robot_and_senses_tell(task):
     robot = task.make_robot()
-    features = {name: 0.5 for name in (*robot.observation_features, *task.sense_features, *(p + GRIPPER_COMMAND for p in task.prefixes))}
+    features = {
+        name: 0.5
+        for name in (
+            *robot.observation_features,
+            *task.sense_features,
+            *(p + GRIPPER_COMMAND for p in task.prefixes),
+        )
+    }
     layout = ObsLayout(task.observation)
     obs = layout.read(features)
     assert {key: len(value) for key, value in obs.items()} == layout.widths
@@ -82,17 +101,30 @@ def test_the_papers_numbers(name):
     assert task.action.done == (name == "place_orange")
 
 
-@pytest.mark.parametrize(("name", "scale", "warm", "discount"), [("flip_egg", 0.15, 300, 0.8515), ("insert_bills", 0.2, 1000, 0.9685)])
+@pytest.mark.parametrize(
+    ("name", "scale", "warm", "discount"),
+    [("flip_egg", 0.15, 300, 0.8515), ("insert_bills", 0.2, 1000, 0.9685)],
+)
 def test_the_papers_recipes(name, scale, warm, discount):
     recipe = RealTask.load(name).recipe
     agent = recipe["finetune_sim"]
-    assert (agent["residual_scale"], agent["warmup_chunks"], agent["buffer_size"], agent["log_std_min"]) == (scale, warm, 50_000, -8.0)
+    assert (
+        agent["residual_scale"],
+        agent["warmup_chunks"],
+        agent["buffer_size"],
+        agent["log_std_min"],
+    ) == (scale, warm, 50_000, -8.0)
     assert agent["step_discount"] ** 16 == pytest.approx(discount, abs=5e-5)
 
 
 def test_only_the_wallet_has_a_hard_floor_and_only_the_xarm_there():
     found = {name: Limits.load(RealTask.load(name).limits_path) for name in PAPER}
-    floors = {(name, prefix) for name, limits in found.items() for prefix, arm in limits.arms.items() if arm.planes}
+    floors = {
+        (name, prefix)
+        for name, limits in found.items()
+        for prefix, arm in limits.arms.items()
+        if arm.planes
+    }
     assert floors == {("insert_bills", "left.")}
     assert RealTask.load("insert_bills").arms["left."].driver == "xarm"
 

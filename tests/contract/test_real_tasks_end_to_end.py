@@ -1,8 +1,8 @@
 """The paper's four tasks on their doubles, from demonstrations with pictures to a policy that left a session.
 
-Demonstrations are recorded through the drivers, with a camera double; ingest and pretraining (with the image encoder), the session and its
-replay are the real ones, made small: narrow networks, few steps, short episodes.  What they learn here is nothing; that all joints
-fit is what is seen.
+Demonstrations are recorded through the drivers, with a camera double; ingest and pretraining (with
+the image encoder), the session and its replay are the real ones, made small: narrow networks, few
+steps, short episodes.  What they learn here is nothing; that all joints fit is what is seen.
 """
 
 from __future__ import annotations
@@ -33,23 +33,51 @@ STANDING = ("insert_bills",)
 pytestmark = pytest.mark.realtime
 DEMOS, CHUNKS = 5, 3
 PATIENT = {
-    "state_age_s": 0.5, "sense_age_s": 1.0, "command_age_s": 2.0, "heartbeat_s": {"operator": 30.0},
+    "state_age_s": 0.5,
+    "sense_age_s": 1.0,
+    "command_age_s": 2.0,
+    "heartbeat_s": {"operator": 30.0},
     "recoveries": {"count": MOST_RECOVERIES, "window_s": 600.0},
-}  # fmt: skip
-"""A busy machine is no fault here: what late pictures and chunks lead to is seen in the session's contract."""
+}
+"""A busy machine is no fault here: what late pictures and chunks lead to is seen in the session's
+contract."""
 HANGS_S = 300.0
 SMALL = {
-    "policy": {"unet_channels": [16, 32], "unet_groups": 8, "flow_steps": 2, "time_embedding_dim": 16},
+    "policy": {
+        "unet_channels": [16, 32],
+        "unet_groups": 8,
+        "flow_steps": 2,
+        "time_embedding_dim": 16,
+    },
     "vib": {"hidden": [32]},
     "images": {"channels": [16, 32], "features": 16, "spatial_blocks": 2},
-    "pretrain": {"steps": 20, "batch_size": 16, "checkpoint_every": 20, "log_every": 10, "validation_fraction": 0.0},
+    "pretrain": {
+        "steps": 20,
+        "batch_size": 16,
+        "checkpoint_every": 20,
+        "log_every": 10,
+        "validation_fraction": 0.0,
+    },
     "finetune_sim": {"hidden": [32, 32]},
-    "finetune_real": {"train_episodes": 2, "evaluate_episodes": 1, "batch_size": 16, "critic_episodes": 1, "speed": 1.0},
+    "finetune_real": {
+        "train_episodes": 2,
+        "evaluate_episodes": 1,
+        "batch_size": 16,
+        "critic_episodes": 1,
+        "speed": 1.0,
+    },
 }
 
 
-@pytest.fixture(params=[pytest.param(name, marks=[] if name in STANDING else pytest.mark.exhaustive) for name in TASKS])
-def project(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RealTask:
+@pytest.fixture(
+    params=[
+        pytest.param(name, marks=[] if name in STANDING else pytest.mark.exhaustive)
+        for name in TASKS
+    ]
+)
+def project(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> RealTask:
     """A folder with params.yaml as ``zprl config use --preset <task>`` makes it, then made small; the task on doubles of its own."""
     name = request.param
     spec = yaml.safe_load((BUILT_IN / f"{name}.yaml").read_text())
@@ -73,7 +101,11 @@ def project(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.
 
 def stage(module: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", module], env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=300
+        [sys.executable, "-m", module],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert done.returncode == 0, done.stdout[-1500:] + done.stderr[-3000:]
 
@@ -99,7 +131,9 @@ def test_from_demonstrations_to_a_policy_that_left_the_robot(project: RealTask) 
     assert [e.phase for e in episodes] == ["evaluate_before", "train", "train", "evaluate_after"]
     labels = session.labels.current()
     assert all(labels[e.number] in ("success", "failure") for e in episodes)
-    assert all(e.steps == project.episode_steps or labels[e.number] == "success" for e in episodes), "a fault cut it short"
+    assert all(
+        e.steps == project.episode_steps or labels[e.number] == "success" for e in episodes
+    ), "a fault cut it short"
     assert episodes[-1].chunks["embedding"].shape[1] == policy.spec.policy.embedding_dim
 
     stage("pipelines.stages.finetune_real")

@@ -66,7 +66,11 @@ class Good:
         return dict(self.values)
 
     def send_action(self, action: Mapping[str, float]) -> Values:
-        if not self.is_connected or set(action) != set(self.action_features) or not all(map(math.isfinite, action.values())):
+        if (
+            not self.is_connected
+            or set(action) != set(self.action_features)
+            or not all(map(math.isfinite, action.values()))
+        ):
             raise RobotError("no", remedy="")
         self.values |= action
         return dict(action)
@@ -86,7 +90,9 @@ class Good:
         return self.open
 
     def health(self) -> Health:
-        return Health(Mode.DISCONNECTED if not self.open else Mode.MOVING if self.controls else Mode.IDLE)
+        return Health(
+            Mode.DISCONNECTED if not self.open else Mode.MOVING if self.controls else Mode.IDLE
+        )
 
 
 def test_good_robot_passes() -> None:
@@ -115,7 +121,9 @@ class NeverConnected(Good):
 class RealTimeCaller(Good):
     def connect(self, calibrate: bool = True) -> None:
         super().connect()
-        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))  # needs no rights, unlike SCHED_FIFO
+        os.sched_setscheduler(
+            0, os.SCHED_BATCH, os.sched_param(0)
+        )  # needs no rights, unlike SCHED_FIFO
 
 
 class ExtraKey(Good):
@@ -158,12 +166,16 @@ class Clips(Good):
 
 class TakesNan(Good):
     def send_action(self, action: Mapping[str, float]) -> Values:
-        return super().send_action({key: 0.0 if math.isnan(value) else value for key, value in action.items()})
+        return super().send_action(
+            {key: 0.0 if math.isnan(value) else value for key, value in action.items()}
+        )
 
 
 class TakesPartial(Good):
     def send_action(self, action: Mapping[str, float]) -> Values:
-        return super().send_action({key: self.values[key] for key in self.action_features} | dict(action))
+        return super().send_action(
+            {key: self.values[key] for key in self.action_features} | dict(action)
+        )
 
 
 class Drifts(Good):

@@ -1,6 +1,7 @@
 """What a whole session does when something goes wrong: real processes, the Franka double, and nobody else.
 
-Two sessions serve all tests.  In one the test plays operator and policy, so that it can say anything; in the other the operator alone.
+Two sessions serve all tests.  In one the test plays operator and policy, so that it can say
+anything; in the other the operator alone.
 """
 
 from __future__ import annotations
@@ -23,7 +24,15 @@ from tests.session_run import HOME, Stage, hold, make_session
 from zprl.recordings.store import SessionStore
 from zprl.robot.limits import MOST_RECOVERIES
 from zprl.robot_sim.control import TwinControl
-from zprl.robot_sim.faults import BadGripper, Freeze, LoseStates, Push, Reflex, RefuseRecovery, UserStop
+from zprl.robot_sim.faults import (
+    BadGripper,
+    Freeze,
+    LoseStates,
+    Push,
+    Reflex,
+    RefuseRecovery,
+    UserStop,
+)
 from zprl.session import clock
 from zprl.session.bus import Bus
 
@@ -32,14 +41,25 @@ pytestmark = pytest.mark.realtime
 LOW, HIGH = np.array([0.25, -0.30, 0.012]), np.array([0.62, 0.30, 0.50])
 """The task's workspace."""
 COMMAND_AGE_S, STATE_AGE_S = 0.5, 0.3
-"""The state's age is the file's times three: a busy machine that stalls for a tenth of a second is not what is tested here."""
-LIMITS = {"recoveries": {"count": MOST_RECOVERIES, "window_s": 600.0}, "state_age_s": STATE_AGE_S, "sense_age_s": 0.5}
+"""The state's age is the file's times three: a busy machine that stalls for a tenth of a second is
+not what is tested here."""
+LIMITS = {
+    "recoveries": {"count": MOST_RECOVERIES, "window_s": 600.0},
+    "state_age_s": STATE_AGE_S,
+    "sense_age_s": 0.5,
+}
 
 
 @pytest.fixture(scope="module")
 def played(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     """Operator, policy and learner are the test; real time."""
-    folder = make_session(tmp_path_factory.mktemp("played") / "session", "127.0.11.1", steps=2000, speed=1.0, limits=LIMITS)
+    folder = make_session(
+        tmp_path_factory.mktemp("played") / "session",
+        "127.0.11.1",
+        steps=2000,
+        speed=1.0,
+        limits=LIMITS,
+    )
     stage = Stage(folder, ("scripted", "actor", "learner"))
     stage.start()
     yield stage
@@ -49,7 +69,13 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     """The operator is the test; real time."""
-    folder = make_session(tmp_path_factory.mktemp("whole") / "session", "127.0.11.2", steps=60, speed=1.0, limits=LIMITS)
+    folder = make_session(
+        tmp_path_factory.mktemp("whole") / "session",
+        "127.0.11.2",
+        steps=60,
+        speed=1.0,
+        limits=LIMITS,
+    )
     stage = Stage(folder)
     stage.start()
     yield stage
@@ -73,7 +99,9 @@ def faults(stage: Stage) -> list[str]:
 
 def waited(stage: Stage) -> float:
     """Robot seconds between a chunk's being late and the stop for want of it."""
-    late, missing = (stage.of("event", kind=kind)[-1]["stamp"] for kind in ("chunk_late", "chunk_missing"))
+    late, missing = (
+        stage.of("event", kind=kind)[-1]["stamp"] for kind in ("chunk_late", "chunk_missing")
+    )
     return float(missing - late)
 
 
@@ -83,12 +111,19 @@ def goes_on(stage: Stage, number: int) -> int:
     return stage.running(after=number)
 
 
-# -- what a policy may say ---------------------------------------------------------------------------------------------
+# -- what a policy may say -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("broken", ["nan", "shape", "empty", "no_rotation", "far", "long"])
-def test_a_broken_chunk_stops_the_arm_and_the_session_goes_on(played: Stage, control: TwinControl, broken: str) -> None:
-    chunks = {"nan": hold(), "shape": np.zeros((4, 7), np.float32), "empty": np.zeros((0, 10), np.float32), "no_rotation": hold()}
+def test_a_broken_chunk_stops_the_arm_and_the_session_goes_on(
+    played: Stage, control: TwinControl, broken: str
+) -> None:
+    chunks = {
+        "nan": hold(),
+        "shape": np.zeros((4, 7), np.float32),
+        "empty": np.zeros((0, 10), np.float32),
+        "no_rotation": hold(),
+    }
     chunks["nan"][1, 0] = np.nan
     chunks["no_rotation"][:, 3:9] = 0.0
     chunks |= {"far": hold((3e38, 0.0, 0.3)), "long": np.repeat(hold(), 10_000, axis=0)}
@@ -106,7 +141,10 @@ def test_a_chunk_far_outside_is_clipped_and_recorded(played: Stage, control: Twi
     number = played.running()
     played.mark()
     played.chunk = lambda wish: hold((0.9, 0.8, 0.3))
-    played.until(lambda: {"workspace", "step"} <= {b["kind"] for b in played.of("event", level="clip")}, what="both clips")
+    played.until(
+        lambda: {"workspace", "step"} <= {b["kind"] for b in played.of("event", level="clip")},
+        what="both clips",
+    )
     end = time.monotonic() + 1.5
     played.until(lambda: time.monotonic() > end)
     rows = played.of("state")
@@ -121,10 +159,14 @@ def test_a_chunk_far_outside_is_clipped_and_recorded(played: Stage, control: Twi
     assert found.clipped.any() and np.allclose(found.commanded[-1, :3], (0.9, 0.8, 0.3))
     sent = found.frames["sent"].numpy()[:, :3]
     assert (sent >= LOW).all() and (sent <= HIGH).all()
-    assert np.linalg.norm(np.diff(sent, axis=0), axis=1).max() < 1.5 / 50 * 1.2  # 1.5 m/s at 50 Hz, and a late step
+    assert (
+        np.linalg.norm(np.diff(sent, axis=0), axis=1).max() < 1.5 / 50 * 1.2
+    )  # 1.5 m/s at 50 Hz, and a late step
 
 
-def test_a_late_chunk_is_waited_for_and_a_missing_one_stops_the_arm(played: Stage, control: TwinControl) -> None:
+def test_a_late_chunk_is_waited_for_and_a_missing_one_stops_the_arm(
+    played: Stage, control: TwinControl
+) -> None:
     number = played.running()
     played.mark()
     played.chunk = lambda wish: None
@@ -136,7 +178,7 @@ def test_a_late_chunk_is_waited_for_and_a_missing_one_stops_the_arm(played: Stag
     assert number not in SessionStore.open(played.folder)
 
 
-# -- what a robot may do -----------------------------------------------------------------------------------------------
+# -- what a robot may do ---------------------------------------------------------------------------
 
 
 def test_a_reflex_is_recovered_once(played: Stage, control: TwinControl) -> None:
@@ -183,7 +225,9 @@ def test_a_refused_recovery_waits_for_the_person(played: Stage, control: TwinCon
     goes_on(played, number)
 
 
-def test_muted_states_stop_the_arm_long_before_libfranka_gives_up(played: Stage, control: TwinControl) -> None:
+def test_muted_states_stop_the_arm_long_before_libfranka_gives_up(
+    played: Stage, control: TwinControl
+) -> None:
     number = played.running()
     driver = played.pids()["driver"]
     played.mark()
@@ -196,7 +240,9 @@ def test_muted_states_stop_the_arm_long_before_libfranka_gives_up(played: Stage,
     assert played.pids()["driver"] == driver
 
 
-def test_a_frozen_robot_is_noticed_at_once_and_connected_to_anew(played: Stage, control: TwinControl) -> None:
+def test_a_frozen_robot_is_noticed_at_once_and_connected_to_anew(
+    played: Stage, control: TwinControl
+) -> None:
     number = played.running()
     driver = played.pids()["driver"]
     played.mark()
@@ -206,7 +252,11 @@ def test_a_frozen_robot_is_noticed_at_once_and_connected_to_anew(played: Stage, 
     assert time.monotonic() - began < STATE_AGE_S + 0.25
     played.until_state("FAULT")
     assert played.pids()["driver"] == driver
-    played.until(lambda: played.of("event", kind="recovered") or played.of("event", kind="recovery_refused"), 30, "an answer")
+    played.until(
+        lambda: played.of("event", kind="recovered") or played.of("event", kind="recovery_refused"),
+        30,
+        "an answer",
+    )
     for _ in range(20):  # it may still hang when the person presses
         if played.of("event", kind="recovered"):
             break
@@ -232,19 +282,25 @@ def test_a_push_stops_the_arm_and_the_peak_is_kept(played: Stage, control: TwinC
     goes_on(played, number)
 
 
-@pytest.mark.parametrize("fault", [BadGripper(delay=1.0), BadGripper(fail=True)], ids=["slow", "failing"])
-def test_a_bad_gripper_holds_nobody_up(played: Stage, control: TwinControl, fault: BadGripper) -> None:
+@pytest.mark.parametrize(
+    "fault", [BadGripper(delay=1.0), BadGripper(fail=True)], ids=["slow", "failing"]
+)
+def test_a_bad_gripper_holds_nobody_up(
+    played: Stage, control: TwinControl, fault: BadGripper
+) -> None:
     played.running()
     control.inject(fault)
     played.mark()
-    played.chunk = lambda wish: hold(gripper=1.0 if wish["decision"] % 4 < 2 else -1.0)  # opens and closes
+    played.chunk = lambda wish: hold(
+        gripper=1.0 if wish["decision"] % 4 < 2 else -1.0
+    )  # opens and closes
     played.until(lambda: len(played.of("state")) > 100, what="two seconds of control")
     stamps = np.diff([row["stamp"] for row in played.of("state")])
     assert np.percentile(stamps, 95) < 2 / 50 and stamps.max() < COMMAND_AGE_S
     assert not faults(played)
 
 
-# -- what people and processes may do ----------------------------------------------------------------------------------
+# -- what people and processes may do --------------------------------------------------------------
 
 
 def test_a_person_takes_over_and_gives_back(played: Stage, control: TwinControl) -> None:
@@ -256,27 +312,42 @@ def test_a_person_takes_over_and_gives_back(played: Stage, control: TwinControl)
     def push() -> bool:
         if time.monotonic() - said[0] > 0.02:
             said[0] = time.monotonic()
-            hand.publish("twist", {"twist": [0.0, 0.0, 0.6, 0.0, 0.0, 0.0], "buttons": 0, "at": clock.now()})
-        return len(played.of("state", intervention=True)) > 40 and played.plan["state"] == "INTERVENTION"
+            hand.publish(
+                "twist", {"twist": [0.0, 0.0, 0.6, 0.0, 0.0, 0.0], "buttons": 0, "at": clock.now()}
+            )
+        return (
+            len(played.of("state", intervention=True)) > 40
+            and played.plan["state"] == "INTERVENTION"
+        )
 
     try:
         played.until(push, what="the person's hand")
         rows = played.of("state", intervention=True)
         assert {row["decision"] for row in rows} == {-1}
         height = [row["features"]["ee.z"] for row in rows]
-        assert 0.05 < height[-1] - height[0] < 0.75 * 41 / 50  # up, at most at half the limit's 1.5 m/s
+        assert (
+            0.05 < height[-1] - height[0] < 0.75 * 41 / 50
+        )  # up, at most at half the limit's 1.5 m/s
         played.mark()  # whoever is silent has let go
         played.until(
-            lambda: played.plan["state"] == "RUNNING" and any(row["decision"] >= 0 for row in played.of("state")), what="the policy"
+            lambda: (
+                played.plan["state"] == "RUNNING"
+                and any(row["decision"] >= 0 for row in played.of("state"))
+            ),
+            what="the policy",
         )
         played.say("success", number)
         played.until(lambda: played.of("committed", number=number), what="the commit")
         found = SessionStore.open(played.folder).episode(number)
         assert found.intervention.any() and 0 < found.facts.intervention_share < 1
         lived = found.chunks["intervened"].numpy()
-        assert lived.any() and not lived.all()  # what the person did is not taken for the policy's doing
+        assert (
+            lived.any() and not lived.all()
+        )  # what the person did is not taken for the policy's doing
         goes_on(played, number)
-        hand.publish("twist", {"twist": [2.0, 0.0, 0.0, 0.0, 0.0, 0.0], "buttons": 0, "at": clock.now()})
+        hand.publish(
+            "twist", {"twist": [2.0, 0.0, 0.0, 0.0, 0.0, 0.0], "buttons": 0, "at": clock.now()}
+        )
         played.until(lambda: faults(played), what="the refusal of a broken message")
         assert faults(played) == ["message_broken"]
     finally:
@@ -318,7 +389,9 @@ def test_a_silent_supervisor_stops_the_arm(played: Stage, control: TwinControl) 
     goes_on(played, number)
 
 
-def test_labels_are_idempotent_and_about_their_own_episode(played: Stage, control: TwinControl) -> None:
+def test_labels_are_idempotent_and_about_their_own_episode(
+    played: Stage, control: TwinControl
+) -> None:
     first = played.running()
     played.say("success", first, nonce="early")  # before its end
     played.until(lambda: played.of("labelled", nonce="early"), what="the label")
@@ -329,11 +402,19 @@ def test_labels_are_idempotent_and_about_their_own_episode(played: Stage, contro
     played.say("failure", first, nonce="correction")  # after it, and while another episode runs
     played.until(lambda: played.of("labelled", nonce="correction"), what="the correction")
     played.say("failure", first, nonce="correction")
-    for body in ({"kind": "failure", "episode": [1], "nonce": "x", "source": "t"}, {"kind": "nonsense", "nonce": "y", "source": "t"}):
+    for body in (
+        {"kind": "failure", "episode": [1], "nonce": "x", "source": "t"},
+        {"kind": "nonsense", "nonce": "y", "source": "t"},
+    ):
         played.bus.publish("input", body)
     played.running(steps=50)
-    lines = [line for line in SessionStore.open(played.folder).labels.in_order() if line.episode >= first]
-    assert [(line.episode, line.label, line.nonce) for line in lines] == [(first, "success", "early"), (first, "failure", "correction")]
+    lines = [
+        line for line in SessionStore.open(played.folder).labels.in_order() if line.episode >= first
+    ]
+    assert [(line.episode, line.label, line.nonce) for line in lines] == [
+        (first, "success", "early"),
+        (first, "failure", "correction"),
+    ]
     assert lines[1].supersedes == lines[0].seq
     assert played.plan["number"] == second  # nothing of this touched the episode that ran
 
@@ -362,14 +443,20 @@ def test_a_killed_actor_is_replaced(whole: Stage) -> None:
 
 
 def test_a_killed_learner_stops_nothing_and_its_versions_go_on(whole: Stage) -> None:
-    whole.until(lambda: max((b["version"] for b in whole.of("beat", "learner")), default=0) >= 2, 60, "two labels")
+    whole.until(
+        lambda: max((b["version"] for b in whole.of("beat", "learner")), default=0) >= 2,
+        60,
+        "two labels",
+    )
     version = max(b["version"] for b in whole.of("beat", "learner"))
     whole.running()
     whole.mark()
     os.kill(whole.pids()["learner"], signal.SIGKILL)
     whole.until(lambda: whole.of("weights", "learner"), 60, "the learner's return")
     assert not faults(whole) and "FAULT" not in {body["state"] for body in whole.of("plan")}
-    whole.until(lambda: whole.of("weights", "learner")[-1]["version"] > version, 60, "a new version")
+    whole.until(
+        lambda: whole.of("weights", "learner")[-1]["version"] > version, 60, "a new version"
+    )
     acted = [body["version"] for body in whole.of("beat", "actor")]
     assert acted == sorted(acted)  # never back to an older one
 

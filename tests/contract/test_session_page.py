@@ -32,7 +32,13 @@ LIMITS = {"recoveries": {"count": 100, "window_s": 600.0}, "state_age_s": 0.5, "
 
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    folder = make_session(tmp_path_factory.mktemp("page") / "session", "127.0.31.4", steps=2000, speed=1.0, limits=LIMITS)
+    folder = make_session(
+        tmp_path_factory.mktemp("page") / "session",
+        "127.0.31.4",
+        steps=2000,
+        speed=1.0,
+        limits=LIMITS,
+    )
     stage = Stage(folder, ("scripted", "actor", "learner"))
     os.environ[TOKEN] = WORD
     try:
@@ -49,7 +55,9 @@ class Browser:
     def __init__(self, stage: Stage, url: str) -> None:
         self.stage, self.address, self.cookie = stage, urlsplit(url).netloc, ""
 
-    def ask(self, method: str, path: str, body: str = "", kind: str = "application/json") -> http.client.HTTPResponse:
+    def ask(
+        self, method: str, path: str, body: str = "", kind: str = "application/json"
+    ) -> http.client.HTTPResponse:
         connection = http.client.HTTPConnection(self.address, timeout=10)
         headers = {"Origin": f"http://{self.address}", "Content-Type": kind, "Cookie": self.cookie}
         connection.request(method, path, body, headers)
@@ -60,17 +68,28 @@ class Browser:
         return answer
 
     def log_in(self, **fields: str) -> int:
-        return self.ask("POST", "/login", urlencode(fields), "application/x-www-form-urlencoded").status
+        return self.ask(
+            "POST", "/login", urlencode(fields), "application/x-www-form-urlencoded"
+        ).status
 
     def hold_up(self, pid: int, kind: str, **more: object) -> int:
         """Press while the page's process stands still, as when it is swapped out; return the status that it gives afterwards."""
         self.stage.pump()
         situation = {name: self.stage.plan[name] for name in ("seq", "at")}
-        headers = {"Origin": f"http://{self.address}", "Content-Type": "application/json", "Cookie": self.cookie}
+        headers = {
+            "Origin": f"http://{self.address}",
+            "Content-Type": "application/json",
+            "Cookie": self.cookie,
+        }
         connection = http.client.HTTPConnection(self.address, timeout=10)
         os.kill(pid, signal.SIGSTOP)
         try:
-            connection.request("POST", "/input", json.dumps({"kind": kind, "nonce": f"held-{kind}-1", **situation, **more}), headers)
+            connection.request(
+                "POST",
+                "/input",
+                json.dumps({"kind": kind, "nonce": f"held-{kind}-1", **situation, **more}),
+                headers,
+            )
             time.sleep(PRESS_S + 0.5)
         finally:
             os.kill(pid, signal.SIGCONT)
@@ -81,7 +100,13 @@ class Browser:
     def press(self, kind: str, episode: int | None = None, **more: object) -> int:
         self.stage.pump()
         situation = {name: self.stage.plan[name] for name in ("seq", "at")}
-        body = {"kind": kind, "episode": episode, "nonce": f"{kind}-{time.monotonic_ns()}", **situation, **more}
+        body = {
+            "kind": kind,
+            "episode": episode,
+            "nonce": f"{kind}-{time.monotonic_ns()}",
+            **situation,
+            **more,
+        }
         return self.ask("POST", "/input", json.dumps(body)).status
 
 
@@ -108,7 +133,13 @@ def test_no_process_of_the_session_inherits_the_token(stage: Stage) -> None:
 def test_a_stranger_may_stop_the_arm_and_nothing_else(stage: Stage) -> None:
     number = stage.running()
     stranger = Browser(stage, links(stage)[-1])
-    for kind, more in (("clear", {"confirmed": True}), ("pause", {}), ("resume", {}), ("reset_done", {}), ("success", {"episode": number})):
+    for kind, more in (
+        ("clear", {"confirmed": True}),
+        ("pause", {}),
+        ("resume", {}),
+        ("reset_done", {}),
+        ("success", {"episode": number}),
+    ):
         assert stranger.press(kind, **more) == 401
     assert stranger.ask("GET", "/stream").status == 401
     assert stage.plan["state"] == "RUNNING"
@@ -162,9 +193,16 @@ def test_labels_name_who_gave_them_and_a_restarted_page_knows_its_people(stage: 
     starter = Browser(stage, link)
     assert starter.log_in(ticket=urlsplit(link).fragment) == 303
     assert starter.press("discard", number) == 200
-    stage.until(lambda: stage.of("labelled", episode=number, label="discard"), what="the correction")
-    lines = [(line.episode, line.label, line.source, line.author) for line in SessionStore.open(stage.folder).labels.in_order()]
+    stage.until(
+        lambda: stage.of("labelled", episode=number, label="discard"), what="the correction"
+    )
+    lines = [
+        (line.episode, line.label, line.source, line.author)
+        for line in SessionStore.open(stage.folder).labels.in_order()
+    ]
     assert lines[-3:] == [
-        (number, "success", "console", "anna"), (again, "failure", "test", None), (number, "discard", "console", this_user()),
-    ]  # fmt: skip
+        (number, "success", "console", "anna"),
+        (again, "failure", "test", None),
+        (number, "discard", "console", this_user()),
+    ]
     assert durable.read_json(stage.work / "console.json").keys() == {"url"}

@@ -36,7 +36,9 @@ def _may_listen() -> bool:
 
 
 pytestmark = [
-    pytest.mark.skipif(not _may_listen(), reason="the SDK knows no other port than 502, which needs root"),
+    pytest.mark.skipif(
+        not _may_listen(), reason="the SDK knows no other port than 502, which needs root"
+    ),
     pytest.mark.realtime,
 ]
 
@@ -49,7 +51,16 @@ def process():
 
 @pytest.fixture
 def twin(process):
-    process.change(error=0, latched=False, muted=False, deaf=False, line_s=0.01, late_s=0, gripper_fault=0, object_m=-1)
+    process.change(
+        error=0,
+        latched=False,
+        muted=False,
+        deaf=False,
+        line_s=0.01,
+        late_s=0,
+        gripper_fault=0,
+        object_m=-1,
+    )
     return process
 
 
@@ -69,7 +80,10 @@ def until(condition, seconds=5.0):
 
 
 def goal(robot, **change):
-    return {**{key: robot.get_observation()[key] for key in robot.action_features}, **{k.replace("_", "."): v for k, v in change.items()}}
+    return {
+        **{key: robot.get_observation()[key] for key in robot.action_features},
+        **{k.replace("_", "."): v for k, v in change.items()},
+    }
 
 
 def test_it_connects_holding_its_pose(robot, twin):
@@ -90,11 +104,20 @@ def test_the_driver_keeps_every_rule_of_the_contract(twin):
 
 def test_so_does_a_pair_of_them(twin):
     with XArmTwin("127.0.0.58") as other:
-        check_robot(lambda: Pair({"left.": make({"host": HOST}), "right.": make({"host": other.host})}), prefix="right.")
+        check_robot(
+            lambda: Pair({"left.": make({"host": HOST}), "right.": make({"host": other.host})}),
+            prefix="right.",
+        )
 
 
 def test_so_does_it_as_a_robot_of_lerobots(twin):
-    ranges = {"speed": 1.0, "acceleration": 10.0, "jerk": 100.0, "gripper_width": 0.085, "reach": 0.7}
+    ranges = {
+        "speed": 1.0,
+        "acceleration": 10.0,
+        "jerk": 100.0,
+        "gripper_width": 0.085,
+        "reach": 0.7,
+    }
     config = LeRobotConfig.model_validate({"import": "zprl.robot.xarm:XArm", "ranges": ranges})
     check_robot(lambda: LeRobotRobot(to_lerobot(make({"host": HOST})), config))
 
@@ -143,7 +166,9 @@ def test_a_far_target_is_reached_without_a_step_that_would_be_ignored(robot, twi
 
 def test_orientation_arrives_turned_as_asked(robot):
     half = 0.3
-    robot.send_action(goal(robot) | {"ee.qx": math.cos(half), "ee.qy": math.sin(half), "ee.qz": 0.0, "ee.qw": 0.0})  # a yaw of 0.6
+    robot.send_action(
+        goal(robot) | {"ee.qx": math.cos(half), "ee.qy": math.sin(half), "ee.qz": 0.0, "ee.qw": 0.0}
+    )  # a yaw of 0.6
     until(lambda: abs(robot.get_observation()["ee.qy"] - math.sin(half)) < 1e-4)
     assert robot.get_observation()["ee.qx"] == pytest.approx(math.cos(half), abs=1e-4)
     robot.send_action(goal(robot) | {"ee.qx": 1.0, "ee.qy": 0.0, "ee.qz": 0.0, "ee.qw": 0.0})
@@ -197,7 +222,9 @@ def test_a_stop_stops_and_recover_takes_control_again(robot, twin, level, late_s
     with pytest.raises(RobotError, match="takes no commands"):
         robot.send_action(goal(robot))
     assert robot.recover() and robot.is_connected
-    assert twin.change().pose[0] == pytest.approx(at, abs=1e-4)  # holds: the old target is forgotten
+    assert twin.change().pose[0] == pytest.approx(
+        at, abs=1e-4
+    )  # holds: the old target is forgotten
     robot.send_action(goal(robot) | {"ee.x": HOME[0]})
     until(lambda: abs(twin.change().pose[0] - HOME[0]) < 1e-4)
     until(lambda: abs(robot.get_observation()["ee.x"] - HOME[0]) < 1e-4)
@@ -293,7 +320,12 @@ def test_a_frozen_one_goes_stale_and_a_dead_one_is_lost(twin):
 
 
 def test_settings_are_written_in_the_sdks_units(twin):
-    tool = {"offset": [0.0, 0.001, 0.174], "turn": [0.0, 0.0, 0.5], "mass": 0.925, "centre": [0.0, 0.0, 0.06]}
+    tool = {
+        "offset": [0.0, 0.001, 0.174],
+        "turn": [0.0, 0.0, 0.5],
+        "mass": 0.925,
+        "centre": [0.0, 0.0, 0.06],
+    }
     robot = make({"host": HOST, "tool": tool, "collision_sensitivity": 4})
     robot.connect()
     state = twin.change()
@@ -316,11 +348,19 @@ def test_connecting_and_leaving_leaves_nothing_behind(twin):
         assert twin.change().state == 4
         assert not robot.is_connected and robot.health().mode is Mode.DISCONNECTED
     assert socket.getdefaulttimeout() is None
-    assert not [thread for thread in threading.enumerate() if thread.name in ("xarm-walker", "xarm-gripper")]
+    assert not [
+        thread for thread in threading.enumerate() if thread.name in ("xarm-walker", "xarm-gripper")
+    ]
 
 
 @pytest.mark.parametrize(
-    "sent", [b"\x00\x01\x00\x02\xff\xff", b"\x00" * 64, b"\x00\x01\x00\x02\x00\x02\x5d\x00", b"GET / HTTP/1.1\r\n\r\n"]
+    "sent",
+    [
+        b"\x00\x01\x00\x02\xff\xff",
+        b"\x00" * 64,
+        b"\x00\x01\x00\x02\x00\x02\x5d\x00",
+        b"GET / HTTP/1.1\r\n\r\n",
+    ],
 )
 def test_nonsense_on_the_wire_does_not_end_the_double(twin, sent):
     with socket.create_connection((HOST, 502), timeout=2) as sock:

@@ -36,11 +36,18 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> dict:
     return calm
 
 
-@pytest.mark.parametrize(("kinds", "code"), [(("kill",), -9), pytest.param(("enospc", "eio"), 4, marks=pytest.mark.exhaustive)])
-def test_strike_each_operation_in_turn(kinds: tuple[str, ...], code: int, reference: dict, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("kinds", "code"),
+    [(("kill",), -9), pytest.param(("enospc", "eio"), 4, marks=pytest.mark.exhaustive)],
+)
+def test_strike_each_operation_in_turn(
+    kinds: tuple[str, ...], code: int, reference: dict, tmp_path: Path
+) -> None:
     plan = [{"faults": [[kinds[n % len(kinds)], n]]} for n in range(1, reference["count"] + 1)]
     for n, result in enumerate(play(tmp_path, plan), start=1):
-        assert result["codes"] == [code, 0], f"operation {n}"  # the fault fired, the next attempt went through
+        assert result["codes"] == [code, 0], (
+            f"operation {n}"
+        )  # the fault fired, the next attempt went through
         assert result["digest"] == reference["digest"], f"operation {n}"
         assert result["partial"] == [], f"operation {n}"
 

@@ -15,10 +15,19 @@ ROOT = Path(__file__).parents[2]
 STAGES = {
     "ingest": (["pipelines.stages.ingest"], ["episodes"]),
     "pretrain": (["pipelines.stages.pretrain"], ["base"]),
-    "evaluate_base": (["pipelines.stages.evaluate_base"], ["evaluation/embedding", "evaluation/base"]),
+    "evaluate_base": (
+        ["pipelines.stages.evaluate_base"],
+        ["evaluation/embedding", "evaluation/base"],
+    ),
     "finetune_sim": (["pipelines.stages.finetune_sim", "finetune_sim"], ["steering/latent"]),
-    "finetune_action_residual": (["pipelines.stages.finetune_sim", "action_residual"], ["steering/action_residual"]),
-    "evaluate": (["pipelines.stages.evaluate"], ["evaluation/latent", "evaluation/action_residual"]),
+    "finetune_action_residual": (
+        ["pipelines.stages.finetune_sim", "action_residual"],
+        ["steering/action_residual"],
+    ),
+    "evaluate": (
+        ["pipelines.stages.evaluate"],
+        ["evaluation/latent", "evaluation/action_residual"],
+    ),
     "report": (["pipelines.stages.report"], ["report"]),
 }
 STANDING = ("ingest", "finetune_sim")
@@ -41,7 +50,9 @@ def run(folder: Path, strike: int, command: list[str]) -> int:
     done = subprocess.run(
         child_processes.python("-m", "tests.faults.strike_module", str(strike), *command),
         cwd=folder,
-        env=child_processes.environment(PYTHONPATH=str(ROOT), ZPRL_TRACKING="off", OMP_NUM_THREADS="1", MPLBACKEND="Agg"),
+        env=child_processes.environment(
+            PYTHONPATH=str(ROOT), ZPRL_TRACKING="off", OMP_NUM_THREADS="1", MPLBACKEND="Agg"
+        ),
         capture_output=True,
         text=True,
         timeout=300,
@@ -81,16 +92,27 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Reference:
 
 @pytest.mark.isaac
 @pytest.mark.timeout(1200)  # the first one runs the stages before it, too
-@pytest.mark.parametrize("name", [pytest.param(name, marks=[] if name in STANDING else pytest.mark.exhaustive) for name in STAGES])
-def test_killed_stage_arrives_at_the_same_bytes(name: str, reference: Reference, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name in STANDING else pytest.mark.exhaustive)
+        for name in STAGES
+    ],
+)
+def test_killed_stage_arrives_at_the_same_bytes(
+    name: str, reference: Reference, tmp_path: Path
+) -> None:
     command, outputs = STAGES[name]
     count = reference.up_to(name)
     folder = tmp_path / "killed"
     shutil.copytree(reference.folder, folder, ignore=shutil.ignore_patterns("runs"))
     for output in outputs:
         shutil.rmtree(folder / "artifacts" / output)
-    # Once in the middle, once more right before the end: the second attempt starts from what the first one left.
+    # Once in the middle, once more right before the end: the second attempt starts from what the
+    # first one left.
     assert run(folder, max(2, count * 2 // 3), command) == -9
     assert run(folder, 0, command) == 0
     for output in outputs:
-        assert durable.digest(folder / "artifacts" / output) == durable.digest(reference.folder / "artifacts" / output), output
+        assert durable.digest(folder / "artifacts" / output) == durable.digest(
+            reference.folder / "artifacts" / output
+        ), output

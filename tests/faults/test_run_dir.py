@@ -26,11 +26,16 @@ def save(run_dir: RunDir, step: int) -> None:
 
 
 def test_a_second_writer_is_refused_and_a_dead_one_is_not_waited_for(tmp_path: Path) -> None:
-    holder = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
     try:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
-        with pytest.raises(EnvironmentProblem, match=f"pid {holder.pid}"), RunDir(tmp_path, "s", {"k": 1}):
+        with (
+            pytest.raises(EnvironmentProblem, match=f"pid {holder.pid}"),
+            RunDir(tmp_path, "s", {"k": 1}),
+        ):
             pass
         with RunDir(tmp_path, "s", {"k": 2}):  # another key is another folder
             pass
@@ -46,11 +51,18 @@ def test_the_newest_generation_that_verifies_is_used(tmp_path: Path) -> None:
         assert run_dir.latest() is None
         for step in (1, 2, 3):
             save(run_dir, step)
-        assert sorted(p.name for p in run_dir.path.glob("gen-*")) == ["gen-00000002", "gen-00000003"]
+        assert sorted(p.name for p in run_dir.path.glob("gen-*")) == [
+            "gen-00000002",
+            "gen-00000003",
+        ]
         (run_dir.path / "gen-00000003/net.safetensors").write_bytes(b"torn")
         found = run_dir.latest()
         assert found is not None
-        assert (found.step, found.state, found.tensors["net"]["w"].tolist()) == (2, {"step": 2}, [2.0, 2.0])
+        assert (found.step, found.state, found.tensors["net"]["w"].tolist()) == (
+            2,
+            {"step": 2},
+            [2.0, 2.0],
+        )
         (run_dir.path / "gen-00000002/COMMIT").unlink()
         assert run_dir.latest() is None
 

@@ -31,7 +31,8 @@ VICTIMS = ("driver", "actor", "learner", "recorder", "scripted", "supervisor")
 HOST = "127.0.11.3"
 MANY = {"count": MOST_RECOVERIES, "window_s": 600.0}
 WINDOW_S = 12.0
-"""Kills of one process come no faster: a supervisor gives up a process that ends six times within a minute."""
+"""Kills of one process come no faster: a supervisor gives up a process that ends six times within a
+minute."""
 
 
 @dataclass
@@ -64,7 +65,9 @@ class Witness:
         }
         for name, digest in self.episodes.items():
             if now.get(name) != digest:
-                wrong.append(f"episode {name} was committed and is {'gone' if name not in now else 'changed'}")
+                wrong.append(
+                    f"episode {name} was committed and is {'gone' if name not in now else 'changed'}"
+                )
         labels = (self.folder / "labels.jsonl").read_bytes()
         whole = labels[: labels.rfind(b"\n") + 1]
         if not whole.startswith(self.labels):
@@ -73,13 +76,17 @@ class Witness:
         return wrong
 
 
-def live(folder: Path, kills: int, *, seed: int, patience: float, longest_wait: float = 4.0) -> Report:
+def live(
+    folder: Path, kills: int, *, seed: int, patience: float, longest_wait: float = 4.0
+) -> Report:
     """Live a session to its end, killing one of its processes now and then."""
     rng = seeding.numpy_generator(seed, "session-kills")
     session, witness, report = Session(folder), Witness(folder), Report()
     begin = time.monotonic()
     last: dict[str, float] = {}
-    order = [str(name) for _ in range(-(-kills // len(VICTIMS))) for name in rng.permutation(VICTIMS)]
+    order = [
+        str(name) for _ in range(-(-kills // len(VICTIMS))) for name in rng.permutation(VICTIMS)
+    ]
     try:
         session.start()
         for victim in order[:kills]:
@@ -102,11 +109,15 @@ def live(folder: Path, kills: int, *, seed: int, patience: float, longest_wait: 
             report.wrong += witness.look()
         while not _over(session):
             if time.monotonic() - begin > patience:
-                report.wrong.append(f"the session did not end within {patience:.0f} s\n{session.log()}")
+                report.wrong.append(
+                    f"the session did not end within {patience:.0f} s\n{session.log()}"
+                )
                 break
             time.sleep(0.05)
         if _over(session) and session.process.returncode != 0:
-            report.wrong.append(f"the session ended with {session.process.returncode}\n{session.log()}")
+            report.wrong.append(
+                f"the session ended with {session.process.returncode}\n{session.log()}"
+            )
         report.wrong += witness.look()
     finally:
         session.end()
@@ -141,7 +152,11 @@ def _judge(folder: Path, report: Report) -> None:
         ("train", config.train_episodes),
         ("evaluate_after", config.evaluate_episodes),
     ):
-        counted = [e for e in episodes if e.phase == kind and labels.get(e.number) in ("success", "failure")]
+        counted = [
+            e
+            for e in episodes
+            if e.phase == kind and labels.get(e.number) in ("success", "failure")
+        ]
         starts = sorted(e.start_number for e in counted)
         if starts != list(range(wanted)):
             report.wrong.append(f"{kind} has the starts {starts}, not {wanted} of them")
@@ -162,8 +177,14 @@ def folder(tmp_path: Path) -> Path:
     pytest.importorskip("franky", reason="the Franka needs franky-control")
     pytest.importorskip("franky_sim", reason="the double needs franky-sim")
     return make_session(
-        tmp_path / "session", HOST, steps=20, speed=3.0, limits={"recoveries": MANY}, train_episodes=4, evaluate_episodes=1
-    )  # fmt: skip
+        tmp_path / "session",
+        HOST,
+        steps=20,
+        speed=3.0,
+        limits={"recoveries": MANY},
+        train_episodes=4,
+        evaluate_episodes=1,
+    )
 
 
 def test_every_process_is_killed_once(folder: Path) -> None:
@@ -178,17 +199,25 @@ def main(kills: int) -> int:
     with tempfile.TemporaryDirectory() as temp:
         while done < kills:
             folder = make_session(
-                Path(temp) / f"session{n}", HOST, seed=n, steps=40, speed=3.0, limits={"recoveries": MANY},
-                train_episodes=8, evaluate_episodes=3,
-            )  # fmt: skip
+                Path(temp) / f"session{n}",
+                HOST,
+                seed=n,
+                steps=40,
+                speed=3.0,
+                limits={"recoveries": MANY},
+                train_episodes=8,
+                evaluate_episodes=3,
+            )
             report = live(folder, min(25, kills - done), seed=n, patience=900, longest_wait=4.0)
             counts = {name: report.kills.count(name) for name in VICTIMS}
             print(
                 f"session {n}: {len(report.kills)} kills {counts}, {report.wall_s:.0f} s; {report.episodes} episodes committed, "
                 f"{report.repeated} begun and repeated, {report.lines} labels; "
                 + ("nothing lost or doubled" if not report.wrong else "WRONG:"),
-                *report.wrong, sep="\n", flush=True,
-            )  # fmt: skip
+                *report.wrong,
+                sep="\n",
+                flush=True,
+            )
             wrong += bool(report.wrong)
             done, n = done + max(1, len(report.kills)), n + 1
     return 1 if wrong else 0

@@ -12,7 +12,8 @@ from zprl import child_processes, seeding
 
 ROOT = Path(__file__).parents[2]
 EPISODES, ROWS = 3, 5 + 2 + 2
-"""Rows of an episode: five steps, two chunks, the last observation and what the policy made of it."""
+"""Rows of an episode: five steps, two chunks, the last observation and what the policy made of
+it."""
 
 
 def play(folder: Path, plan: list[list]) -> list[dict]:
@@ -45,16 +46,31 @@ def struck(reference: dict, tmp_path_factory: pytest.TempPathFactory) -> dict[st
         "kill": [[["kill", n]] for n in range(1, operations + 1)],
         "kill-halfway": [[["kill-halfway", n]] for n in range(1, appends + 1)],
         "broken-disk": [[[("enospc", "eio")[n % 2], n]] for n in range(1, operations + 1, 3)],
-        "many": [[[("kill", "kill-halfway")[int(rng.integers(2))], int(n)] for n in rng.integers(1, 30, size=6)] for _ in range(8)],
+        "many": [
+            [
+                [("kill", "kill-halfway")[int(rng.integers(2))], int(n)]
+                for n in rng.integers(1, 30, size=6)
+            ]
+            for _ in range(8)
+        ],
     }
-    results = iter(play(tmp_path_factory.mktemp("struck"), [faults for plan in plans.values() for faults in plan]))
+    results = iter(
+        play(
+            tmp_path_factory.mktemp("struck"),
+            [faults for plan in plans.values() for faults in plan],
+        )
+    )
     return {name: [next(results) for _ in plan] for name, plan in plans.items()}
 
 
 @pytest.mark.parametrize(("name", "code"), [("kill", -9), ("kill-halfway", -9), ("broken-disk", 4)])
-def test_a_struck_recorder_loses_nothing_that_was_acknowledged(struck: dict, reference: dict, name: str, code: int) -> None:
+def test_a_struck_recorder_loses_nothing_that_was_acknowledged(
+    struck: dict, reference: dict, name: str, code: int
+) -> None:
     for n, result in enumerate(struck[name], start=1):
-        assert result["codes"] == [code, 0], f"scenario {n}"  # the fault fired, the next recorder went on
+        assert result["codes"] == [code, 0], (
+            f"scenario {n}"
+        )  # the fault fired, the next recorder went on
         assert result["lost"] == [], f"scenario {n}"
         assert result["digest"] == reference["digest"], f"scenario {n}"
         assert result["partial"] == [], f"scenario {n}"
@@ -63,4 +79,8 @@ def test_a_struck_recorder_loses_nothing_that_was_acknowledged(struck: dict, ref
 def test_many_kills_in_one_session(struck: dict, reference: dict) -> None:
     for result in struck["many"]:
         assert -9 in result["codes"]
-        assert (result["lost"], result["digest"], result["partial"]) == ([], reference["digest"], [])
+        assert (result["lost"], result["digest"], result["partial"]) == (
+            [],
+            reference["digest"],
+            [],
+        )

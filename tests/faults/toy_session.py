@@ -1,9 +1,11 @@
 """A session lived by a small recorder, in forked children that are struck at their n-th durable operation.
 
-``python -m tests.faults.toy_session FOLDER PLAN`` where the plan is JSON: a list of scenarios, each a list of faults ``[kind, n]``, one
-per attempt; a last attempt without a fault follows.  Kinds: ``kill`` before the n-th durable operation, ``kill-halfway`` in the middle
-of the n-th append, ``enospc`` and ``eio`` instead of the n-th operation, ``count``.  What an attempt was told to be done it notes in
-``ACK``, as an operator would remember it.  Prints JSON: per scenario exit codes, what was lost or doubled, and the session's digest.
+``python -m tests.faults.toy_session FOLDER PLAN`` where the plan is JSON: a list of scenarios, each
+a list of faults ``[kind, n]``, one per attempt; a last attempt without a fault follows.  Kinds:
+``kill`` before the n-th durable operation, ``kill-halfway`` in the middle of the n-th append,
+``enospc`` and ``eio`` instead of the n-th operation, ``count``.  What an attempt was told to be
+done it notes in ``ACK``, as an operator would remember it.  Prints JSON: per scenario exit codes,
+what was lost or doubled, and the session's digest.
 """
 
 from __future__ import annotations
@@ -30,7 +32,11 @@ LABELS = {1: "success", 2: "failure", 3: "success"}
 
 def live() -> None:
     """Record what is not recorded yet: a recorder that is started again and again."""
-    store = SessionStore.open(SESSION, write=True) if SESSION.exists() else made.create(SESSION, start=START, train=EPISODES)
+    store = (
+        SessionStore.open(SESSION, write=True)
+        if SESSION.exists()
+        else made.create(SESSION, start=START, train=EPISODES)
+    )
     with store:
         for number in range(1, EPISODES + 1):
             if number not in store:
@@ -136,7 +142,8 @@ def scenario(folder: Path, faults: list) -> dict:
         "lost": missing,
         "digest": durable.digest(SESSION),
         "labels": SessionStore.open(SESSION).labels.current(),
-        "partial": [str(p) for p in SESSION.rglob("*.partial")] + [str(p) for p in Path().glob("*.partial")],
+        "partial": [str(p) for p in SESSION.rglob("*.partial")]
+        + [str(p) for p in Path().glob("*.partial")],
         "count": int(COUNT.read_text()) if COUNT.exists() else None,
     }
 
@@ -145,7 +152,9 @@ if __name__ == "__main__":
     import torch
 
     torch.set_num_threads(1)
-    os.fsync = lambda fd: None  # a killed process loses nothing that the kernel has: waiting for the disk would prove nothing here
+    os.fsync = (
+        lambda fd: None
+    )  # a killed process loses nothing that the kernel has: waiting for the disk would prove nothing here
     root, plan = Path(sys.argv[1]).resolve(), json.loads(sys.argv[2])
     (root / "warm-up").mkdir(parents=True, exist_ok=True)
     os.chdir(root / "warm-up")

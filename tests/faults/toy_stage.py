@@ -1,9 +1,10 @@
 """A small real stage, run in forked children that are struck at their n-th durable operation.
 
-``python -m tests.faults.toy_stage FOLDER PLAN`` where the plan is JSON: a list of scenarios, each a list of the faults of its
-attempts.  A fault is ``[kind, n]`` with kind ``kill``, ``stop``, ``enospc``, ``eio`` or ``eio-for-good``.  Forks share the
-import of torch, so a scenario is cheap.  Prints JSON: per scenario the exit codes of all attempts, the digest of the
-output and what partial names remain.
+``python -m tests.faults.toy_stage FOLDER PLAN`` where the plan is JSON: a list of scenarios, each a
+list of the faults of its attempts.  A fault is ``[kind, n]`` with kind ``kill``, ``stop``,
+``enospc``, ``eio`` or ``eio-for-good``.  Forks share the import of torch, so a scenario is cheap.
+Prints JSON: per scenario the exit codes of all attempts, the digest of the output and what partial
+names remain.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ def body(stage: stages.Stage) -> None:
     last = stage.run_dir.latest()
     place, first = (last.tensors["walk"]["place"], last.step) if last else (torch.zeros(3), 0)
     for step in range(first, STEPS):
-        place = place + torch.randn(3, generator=seeding.torch_generator(stage.params.run.seed, "walk", step))
+        place = place + torch.randn(
+            3, generator=seeding.torch_generator(stage.params.run.seed, "walk", step)
+        )
         if (step + 1) % EVERY == 0:
             stage.run_dir.save(step + 1, {"step": step + 1}, {"walk": {"place": place}})
             stage.checkpoint()

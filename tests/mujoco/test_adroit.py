@@ -40,7 +40,9 @@ def test_contract(name: str) -> None:
 def test_going_on_from_a_saved_state_repeats_bit_for_bit(name: str) -> None:
     draw = torch.Generator().manual_seed(0)
     with make(name) as env, make(name) as other:
-        script = 2 * torch.rand(STEPS + 10, N, env.spec.action_dim, generator=draw) - 1  # across the episode's end
+        script = (
+            2 * torch.rand(STEPS + 10, N, env.spec.action_dim, generator=draw) - 1
+        )  # across the episode's end
 
         def play(world: Worlds, steps: torch.Tensor) -> list[torch.Tensor]:
             seen = [world.hold()]
@@ -120,14 +122,19 @@ def test_random_actions_make_a_small_set_of_demonstrations(tmp_path) -> None:
             self._env, self._draw = env, torch.Generator().manual_seed(0)
 
         def act(self, obs: dict[str, torch.Tensor]) -> torch.Tensor:
-            return (self._env.hold() + 0.1 * torch.randn(N, self._env.spec.action_dim, generator=self._draw)).clamp(-1, 1)
+            return (
+                self._env.hold()
+                + 0.1 * torch.randn(N, self._env.spec.action_dim, generator=self._draw)
+            ).clamp(-1, 1)
 
     def made() -> Worlds:
         env = make("pen")
         env.operator = lambda seed, settings: Clumsy(env)
         return env
 
-    settings = RecordSettings(task=Task(name="adroit/pen", episode_steps=STEPS), num_envs=N, keep_failures=1.0)
+    settings = RecordSettings(
+        task=Task(name="adroit/pen", episode_steps=STEPS), num_envs=N, keep_failures=1.0
+    )
     file = tmp_path / "demos.hdf5"
     record(file, episodes=2, seed=0, settings=settings, make_env=made, progress=lambda n: None)
     episodes = list(RobomimicReader().read(file))
@@ -139,4 +146,9 @@ def test_what_is_missing_is_told(tmp_path) -> None:
         make("hamer")
     assert "adroit/*" in plugins.names("tasks")
     with pytest.raises(ConfigError, match="no scripted operator"):
-        record(tmp_path / "demos.hdf5", episodes=1, seed=0, settings=RecordSettings(task=Task(name="adroit/door"), num_envs=1))
+        record(
+            tmp_path / "demos.hdf5",
+            episodes=1,
+            seed=0,
+            settings=RecordSettings(task=Task(name="adroit/door"), num_envs=1),
+        )

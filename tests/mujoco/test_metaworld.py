@@ -50,18 +50,25 @@ def test_every_task_starts_and_moves(name: str) -> None:
         for _ in range(5):
             result = env.step(up)
         assert result.target is not None
-        # Each step asks for one centimetre; Meta-World clips at its box, which ends at 0.5 m at most.
+        # Each step asks for one centimetre; Meta-World clips at its box, which ends at 0.5 m at
+        # most.
         assert (result.target[:, 2] <= first["robot0_eef_pos"][:, 2] + 0.07).all()
         assert (result.final_obs["robot0_eef_pos"][:, 2] > first["robot0_eef_pos"][:, 2]).all()
 
 
 def test_the_goal_is_the_task_s_own(env: metaworld.MetaWorlds) -> None:
     first = env.reset(3)
-    for obs in (first, env.step(env.hold()).obs):  # a plain Meta-World task shows it at the start and then zeros
+    for obs in (
+        first,
+        env.step(env.hold()).obs,
+    ):  # a plain Meta-World task shows it at the start and then zeros
         for n, world in enumerate(env.worlds):
             assert np.allclose(obs["goal"][n], world._env._target_pos, atol=1e-6)
-            # Meta-World reads a first frame's tool one physics step before the hand has come to rest.
-            assert np.allclose(obs["robot0_eef_pos"][n], world._env.data.body("hand").xpos, atol=1e-3)
+            # Meta-World reads a first frame's tool one physics step before the hand has come to
+            # rest.
+            assert np.allclose(
+                obs["robot0_eef_pos"][n], world._env.data.body("hand").xpos, atol=1e-3
+            )
 
 
 def test_a_step_commands_one_centimetre(env: metaworld.MetaWorlds) -> None:
@@ -90,7 +97,11 @@ def test_going_on_from_a_saved_state_repeats_bit_for_bit(env: metaworld.MetaWorl
 
     def play(world: metaworld.MetaWorlds, steps: torch.Tensor) -> list[torch.Tensor]:
         results = [world.step(action) for action in steps]
-        return [value for r in results for value in (*r.obs.values(), *r.final_obs.values(), r.truncated, r.target)]
+        return [
+            value
+            for r in results
+            for value in (*r.obs.values(), *r.final_obs.values(), r.truncated, r.target)
+        ]
 
     play(env, script[:12])
     saved = env.state()
@@ -130,9 +141,14 @@ def test_a_world_s_start_belongs_to_its_number_whatever_world_it_stands_in() -> 
 
 
 def test_the_expert_succeeds_and_the_worse_one_less(tmp_path) -> None:
-    settings = RecordSettings(task=Task(name="metaworld/box-close-v3", episode_steps=200), num_envs=12, keep_failures=0.1)
+    settings = RecordSettings(
+        task=Task(name="metaworld/box-close-v3", episode_steps=200), num_envs=12, keep_failures=0.1
+    )
     files = [tmp_path / "a.hdf5", tmp_path / "b.hdf5"]
-    seen = [record(file, episodes=12, seed=0, settings=settings, progress=lambda n: None) for file in files]
+    seen = [
+        record(file, episodes=12, seed=0, settings=settings, progress=lambda n: None)
+        for file in files
+    ]
     assert files[0].read_bytes() == files[1].read_bytes()
     assert seen[0].succeeded["better"] == seen[0].tried["better"] > 0
     assert sum(seen[0].tried.values()) > sum(seen[0].succeeded.values())  # nobody is flawless

@@ -24,7 +24,9 @@ def task(*, workers: int, cameras: tuple[str, ...] = ()) -> Task:
 
 
 def same(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> bool:
-    return one.keys() == two.keys() and all(one[key].dtype == two[key].dtype and torch.equal(one[key], two[key]) for key in one)
+    return one.keys() == two.keys() and all(
+        one[key].dtype == two[key].dtype and torch.equal(one[key], two[key]) for key in one
+    )
 
 
 @pytest.mark.parametrize("cameras", [(), ("corner2",)])
@@ -52,7 +54,10 @@ def test_two_processes_give_one_process_s_numbers(cameras: tuple[str, ...]) -> N
 @pytest.mark.parametrize("workers", [0, 2])
 def test_worlds_at_rest_are_passed_by_and_the_others_do_not_notice(workers: int) -> None:
     draw, resting = torch.Generator().manual_seed(0), torch.tensor([False, True, False])
-    with envs.make(task(workers=workers), num_envs=N) as env, envs.make(task(workers=0), num_envs=N) as awake:
+    with (
+        envs.make(task(workers=workers), num_envs=N) as env,
+        envs.make(task(workers=0), num_envs=N) as awake,
+    ):
         assert same(env.reset(7), awake.reset(7))
         env.rest(resting)
         for step in range(STEPS + 2):  # across the end of an episode
@@ -60,7 +65,11 @@ def test_worlds_at_rest_are_passed_by_and_the_others_do_not_notice(workers: int)
             got, expected = env.step(action), awake.step(action)
             for name in ("obs", "final_obs"):
                 found, wanted = getattr(got, name), getattr(expected, name)
-                assert all(torch.equal(found[key][~resting], wanted[key][~resting]) and not found[key][1].any() for key in wanted), step
+                assert all(
+                    torch.equal(found[key][~resting], wanted[key][~resting])
+                    and not found[key][1].any()
+                    for key in wanted
+                ), step
             assert not (got.terminated | got.truncated | got.success)[1], step
             assert torch.equal(got.truncated[~resting], expected.truncated[~resting]), step
         assert same(env.reset(7), awake.reset(7)), "a reset wakes all"
@@ -95,7 +104,9 @@ def test_errors_of_a_process_are_those_of_one() -> None:
             env.operator(0, {})
 
 
-def test_a_process_runs_nothing_of_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_runs_nothing_of_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = Folder(tmp_path)
     folder.poison()
     for name, value in folder.environment().items():

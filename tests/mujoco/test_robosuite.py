@@ -17,7 +17,10 @@ from zprl.errors import ConfigError
 pytestmark = pytest.mark.mujoco
 
 N, STEPS = 2, 10
-FLAWLESS = {grade: {"share": float(grade == "better"), "tremor": 0, "drift": 0, "pause": 0} for grade in ("better", "okay", "worse")}
+FLAWLESS = {
+    grade: {"share": float(grade == "better"), "tremor": 0, "drift": 0, "pause": 0}
+    for grade in ("better", "okay", "worse")
+}
 
 
 def make(name: str, num_envs: int = N, steps: int = STEPS) -> Worlds:
@@ -34,11 +37,17 @@ def test_going_on_from_a_saved_state_repeats_bit_for_bit(name: str) -> None:
     draw = torch.Generator().manual_seed(0)
     with make(name) as env, make(name) as other:
         env.reset(7)
-        script = env.hold() + 0.3 * torch.randn(STEPS + 8, N, env.spec.action_dim, generator=draw)  # across the episode's end
+        script = env.hold() + 0.3 * torch.randn(
+            STEPS + 8, N, env.spec.action_dim, generator=draw
+        )  # across the episode's end
 
         def play(world: Worlds, steps: torch.Tensor) -> list[torch.Tensor]:
             results = [world.step(action) for action in steps]
-            return [value for r in results for value in (*r.obs.values(), *r.final_obs.values(), r.truncated, r.target)]
+            return [
+                value
+                for r in results
+                for value in (*r.obs.values(), *r.final_obs.values(), r.truncated, r.target)
+            ]
 
         for before in (0, 6):  # right after a start, and on the way
             env.reset(7)
@@ -89,7 +98,9 @@ def test_a_step_commands_five_centimetres_from_where_the_tool_is() -> None:
         action[:, 0] = 1.0
         action[1:, 0] = 5.0  # clipped to 1
         target = env.step(action).target
-        assert torch.allclose(target - start, torch.tensor([0.05, 0.0, 0.0]).expand(N, 3), atol=1e-5)
+        assert torch.allclose(
+            target - start, torch.tensor([0.05, 0.0, 0.0]).expand(N, 3), atol=1e-5
+        )
 
 
 def test_an_absolute_action_is_where_the_tool_goes() -> None:
@@ -119,15 +130,22 @@ def test_the_gripper_closes_with_plus_one() -> None:
         assert (widths[1] < 0.005).all()
 
 
-@pytest.mark.parametrize(("name", "num_envs", "steps"), [("lift", 10, 60), ("can", 3, 160), ("square-absolute", 3, 200)])
+@pytest.mark.parametrize(
+    ("name", "num_envs", "steps"), [("lift", 10, 60), ("can", 3, 160), ("square-absolute", 3, 200)]
+)
 def test_the_flawless_operator_succeeds(name: str, num_envs: int, steps: int, tmp_path) -> None:
     settings = RecordSettings(
-        task=Task(name=f"robosuite/{name}", episode_steps=steps), num_envs=num_envs, keep_failures=1.0, operator=FLAWLESS
+        task=Task(name=f"robosuite/{name}", episode_steps=steps),
+        num_envs=num_envs,
+        keep_failures=1.0,
+        operator=FLAWLESS,
     )
     file = tmp_path / "demos.hdf5"
     seen = record(file, episodes=num_envs, seed=0, settings=settings, progress=lambda n: None)
     assert seen.succeeded["better"] >= 0.9 * num_envs
-    assert {e.actions.shape[1] for e in RobomimicReader().read(file)} == {10 if name.endswith("absolute") else 7}
+    assert {e.actions.shape[1] for e in RobomimicReader().read(file)} == {
+        10 if name.endswith("absolute") else 7
+    }
 
 
 def test_what_is_missing_is_told(tmp_path) -> None:

@@ -2,13 +2,15 @@
 
 How to run it, in the project's folder (the second environment borrows torch and all else from the first)::
 
-    .venv/bin/python -m tests.peers.made /tmp/peers/made
-    uv venv --python .venv/bin/python /tmp/peers/lerobot
-    echo $PWD/.venv/lib/python3.12/site-packages > /tmp/peers/lerobot/lib/python3.12/site-packages/zz_main.pth
-    uv pip install --python /tmp/peers/lerobot/bin/python --no-deps lerobot==0.6.1 "numpy<2.3" "pandas<3" "datasets>=4.8,<5" "av>=15,<16" \
-        "draccus<0.12" "huggingface-hub<2" torchvision==0.26.0 torchcodec==0.11.0 jsonlines termcolor einops gymnasium deepdiff cachebox \
-        orderly-set toml typing-inspect mypy-extensions mergedeep pyyaml-include xxhash dill multiprocess tqdm httpx hf-xet cloudpickle \
-        farama-notifications
+    .venv/bin/python -m tests.peers.made /tmp/peers/made uv venv --python .venv/bin/python
+    /tmp/peers/lerobot echo $PWD/.venv/lib/python3.12/site-packages >
+    /tmp/peers/lerobot/lib/python3.12/site-packages/zz_main.pth uv pip install --python
+    /tmp/peers/lerobot/bin/python --no-deps lerobot==0.6.1 "numpy<2.3" "pandas<3" "datasets>=4.8,<5"
+    "av>=15,<16" \
+        "draccus<0.12" "huggingface-hub<2" torchvision==0.26.0 torchcodec==0.11.0 jsonlines
+        termcolor einops gymnasium deepdiff cachebox \ orderly-set toml typing-inspect
+        mypy-extensions mergedeep pyyaml-include xxhash dill multiprocess tqdm httpx hf-xet
+        cloudpickle \ farama-notifications
     HF_HUB_OFFLINE=1 /tmp/peers/lerobot/bin/python tests/peers/lerobot_opens_it.py /tmp/peers/made
 
 It ends with ``all right``, or with the first difference.
@@ -47,9 +49,15 @@ def check(folder: Path, expected: dict[str, np.ndarray], pictures: str) -> None:
     for episode, length in enumerate(LENGTHS):
         for frame in range(length):
             item = data[index]
-            assert (int(item["episode_index"]), int(item["frame_index"]), int(item["index"])) == (episode, frame, index)
+            assert (int(item["episode_index"]), int(item["frame_index"]), int(item["index"])) == (
+                episode,
+                frame,
+                index,
+            )
             assert item["task"] == "Lift the cube."
-            np.testing.assert_array_equal(item["observation.state"], expected[f"{episode}/state"][frame])
+            np.testing.assert_array_equal(
+                item["observation.state"], expected[f"{episode}/state"][frame]
+            )
             np.testing.assert_array_equal(item["action"], expected[f"{episode}/actions"][frame])
             assert float(item["next.reward"]) == expected[f"{episode}/rewards"][frame]
             assert bool(item["next.done"]) == (frame == length - 1)
@@ -64,7 +72,9 @@ def check(folder: Path, expected: dict[str, np.ndarray], pictures: str) -> None:
     assert list(rows["success"]) == [True, True, True, False]
     assert list(rows["quality"]) == ["better", "okay", "worse", "better"]
     np.testing.assert_allclose(
-        data.meta.stats["action"]["mean"], np.concatenate([expected[f"{i}/actions"] for i in range(4)]).mean(0), rtol=1e-4
+        data.meta.stats["action"]["mean"],
+        np.concatenate([expected[f"{i}/actions"] for i in range(4)]).mean(0),
+        rtol=1e-4,
     )
     assert data.meta.stats["observation.images.front"]["mean"].shape == (3, 1, 1)
     assert data.meta.filter_episodes(lambda row: row["success"]) == [0, 1, 2]
@@ -75,19 +85,29 @@ def check(folder: Path, expected: dict[str, np.ndarray], pictures: str) -> None:
         "made/here",
         root=folder / pictures,
         video_backend="pyav",
-        delta_timestamps={"action": steps, "observation.state": pairs, "observation.images.front": pairs},
+        delta_timestamps={
+            "action": steps,
+            "observation.state": pairs,
+            "observation.images.front": pairs,
+        },
     )
     item = windows[37]  # the chunk ends after the episode's last frame, 39
-    np.testing.assert_array_equal(item["action"], expected["0/actions"][[37, 38, 39, 39, 39, 39, 39, 39]])
+    np.testing.assert_array_equal(
+        item["action"], expected["0/actions"][[37, 38, 39, 39, 39, 39, 39, 39]]
+    )
     assert item["action_is_pad"].tolist() == [False] * 3 + [True] * 5
     np.testing.assert_array_equal(item["observation.state"], expected["0/state"][36:38])
     for seen, frame in zip(item["observation.images.front"], (36, 37), strict=True):
-        error = np.abs(seen.numpy().transpose(1, 2, 0) * 255 - expected["0/front"][frame].astype(float)).mean()
+        error = np.abs(
+            seen.numpy().transpose(1, 2, 0) * 255 - expected["0/front"][frame].astype(float)
+        ).mean()
         assert error <= FILM_ERROR, error
     some = LeRobotDataset("made/here", root=folder / pictures, episodes=[2], video_backend="pyav")
     assert len(some) == 42
     np.testing.assert_array_equal(some[0]["action"], expected["2/actions"][0])
-    print(f"{pictures}: {len(data)} frames, {data.num_episodes} episodes, worst mean error of a picture {worst} levels")
+    print(
+        f"{pictures}: {len(data)} frames, {data.num_episodes} episodes, worst mean error of a picture {worst} levels"
+    )
 
 
 def train(folder: Path) -> None:
@@ -95,15 +115,31 @@ def train(folder: Path) -> None:
     torch.manual_seed(0)
     meta = LeRobotDataset("made/here", root=folder / "video", video_backend="pyav").meta
     features = dataset_to_policy_features(meta.features)
-    outputs = {key: feature for key, feature in features.items() if feature.type is FeatureType.ACTION}
+    outputs = {
+        key: feature for key, feature in features.items() if feature.type is FeatureType.ACTION
+    }
     inputs = {key: features[key] for key in ("observation.state", "observation.images.wrist_image")}
     config = ACTConfig(
-        input_features=inputs, output_features=outputs, chunk_size=8, n_action_steps=8, dim_model=64, n_heads=2, dim_feedforward=64,
-        n_encoder_layers=1, n_vae_encoder_layers=1, latent_dim=4, pretrained_backbone_weights=None, device="cpu", push_to_hub=False,
-    )  # fmt: skip
+        input_features=inputs,
+        output_features=outputs,
+        chunk_size=8,
+        n_action_steps=8,
+        dim_model=64,
+        n_heads=2,
+        dim_feedforward=64,
+        n_encoder_layers=1,
+        n_vae_encoder_layers=1,
+        latent_dim=4,
+        pretrained_backbone_weights=None,
+        device="cpu",
+        push_to_hub=False,
+    )
     policy = ACTPolicy(config)
     data = LeRobotDataset(
-        "made/here", root=folder / "video", video_backend="pyav", delta_timestamps={"action": [k / RATE for k in range(8)]}
+        "made/here",
+        root=folder / "video",
+        video_backend="pyav",
+        delta_timestamps={"action": [k / RATE for k in range(8)]},
     )
     batch = next(iter(torch.utils.data.DataLoader(data, batch_size=4, shuffle=True)))
     adam = torch.optim.Adam(policy.parameters(), 1e-3)

@@ -20,12 +20,20 @@ TASK = "Lift the cube."
 def drifting(frames: int, height: int, width: int) -> np.ndarray:
     """Smooth pictures that change from frame to frame, so that a frame in the wrong place shows."""
     y, x = np.mgrid[0:height, 0:width]
-    return np.stack([np.stack([x * 200 // width + t, y * 200 // height, 0 * x + 5 * t], -1) for t in range(frames)]).astype(np.uint8)
+    return np.stack(
+        [
+            np.stack([x * 200 // width + t, y * 200 // height, 0 * x + 5 * t], -1)
+            for t in range(frames)
+        ]
+    ).astype(np.uint8)
 
 
 def with_pictures(episode: Episode) -> Episode:
     """Two cameras, one of odd size."""
-    pictures = {"wrist_image": drifting(episode.length, 96, 128), "front": drifting(episode.length, 63, 65)}
+    pictures = {
+        "wrist_image": drifting(episode.length, 96, 128),
+        "front": drifting(episode.length, 63, 65),
+    }
     return replace(episode, obs={**episode.obs, **pictures}, rate_hz=RATE)
 
 
@@ -33,17 +41,38 @@ def main(folder: Path) -> None:
     """Datasets ``video`` and ``png``, ``again.hdf5``, and the numbers they must hold."""
     folder.mkdir(parents=True)
     episodes = [with_pictures(episode) for episode in make_episodes(4)]
-    with RobomimicWriter(folder / "source.hdf5", {"env_name": "lift", "env_type": 2, "env_kwargs": {"control_freq": RATE}}) as writer:
+    with RobomimicWriter(
+        folder / "source.hdf5",
+        {"env_name": "lift", "env_type": 2, "env_kwargs": {"control_freq": RATE}},
+    ) as writer:
         for episode in episodes:
             writer.write(episode)
     keys = tuple(episodes[0].obs)
-    for name, to, pictures in (("video", "lerobot", "video"), ("png", "lerobot", "png"), ("again.hdf5", "robomimic", "video")):
-        print(convert(folder / "source.hdf5", folder / name, to=to, obs_keys=keys, task=TASK, robot="franka", pictures=pictures))
+    for name, to, pictures in (
+        ("video", "lerobot", "video"),
+        ("png", "lerobot", "png"),
+        ("again.hdf5", "robomimic", "video"),
+    ):
+        print(
+            convert(
+                folder / "source.hdf5",
+                folder / name,
+                to=to,
+                obs_keys=keys,
+                task=TASK,
+                robot="franka",
+                pictures=pictures,
+            )
+        )
     arrays = {}
     for number, episode in enumerate(episodes):
         states = [value for value in episode.obs.values() if value.dtype != np.uint8]
         arrays |= {f"{number}/{key}": value for key, value in episode.obs.items()}
-        arrays |= {f"{number}/state": np.concatenate(states, 1), f"{number}/actions": episode.actions, f"{number}/rewards": episode.rewards}
+        arrays |= {
+            f"{number}/state": np.concatenate(states, 1),
+            f"{number}/actions": episode.actions,
+            f"{number}/rewards": episode.rewards,
+        }
     np.savez_compressed(folder / "expected.npz", **arrays)
 
 

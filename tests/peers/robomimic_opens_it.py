@@ -2,10 +2,11 @@
 
 How to run it, in the project's folder (the second environment borrows torch and all else from the first)::
 
-    .venv/bin/python -m tests.peers.made /tmp/peers/made
-    uv venv --python .venv/bin/python /tmp/peers/robomimic
-    echo $PWD/.venv/lib/python3.12/site-packages > /tmp/peers/robomimic/lib/python3.12/site-packages/zz_main.pth
-    uv pip install --python /tmp/peers/robomimic/bin/python --no-deps robomimic==0.3.0 torchvision==0.26.0 termcolor tqdm tensorboard \
+    .venv/bin/python -m tests.peers.made /tmp/peers/made uv venv --python .venv/bin/python
+    /tmp/peers/robomimic echo $PWD/.venv/lib/python3.12/site-packages >
+    /tmp/peers/robomimic/lib/python3.12/site-packages/zz_main.pth uv pip install --python
+    /tmp/peers/robomimic/bin/python --no-deps robomimic==0.3.0 torchvision==0.26.0 termcolor tqdm
+    tensorboard \
         tensorboardX imageio
     /tmp/peers/robomimic/bin/python tests/peers/robomimic_opens_it.py /tmp/peers/made
 
@@ -22,7 +23,13 @@ from robomimic.utils import file_utils, obs_utils
 from robomimic.utils.dataset import SequenceDataset
 
 LENGTHS = (40, 41, 42, 43)
-STATES = ("robot0_eef_pos", "robot0_eef_quat", "robot0_gripper_qpos", "robot0_gripper_command", "object")
+STATES = (
+    "robot0_eef_pos",
+    "robot0_eef_quat",
+    "robot0_gripper_qpos",
+    "robot0_gripper_command",
+    "object",
+)
 
 
 def main(folder: Path) -> None:
@@ -31,7 +38,9 @@ def main(folder: Path) -> None:
     path = str(folder / "again.hdf5")
     meta = file_utils.get_env_metadata_from_dataset(path)
     assert meta["env_kwargs"]["control_freq"] == 20, meta
-    obs_utils.initialize_obs_utils_with_obs_specs([{"obs": {"low_dim": list(STATES), "rgb": ["wrist_image"]}}])
+    obs_utils.initialize_obs_utils_with_obs_specs(
+        [{"obs": {"low_dim": list(STATES), "rgb": ["wrist_image"]}}]
+    )
     shapes = file_utils.get_shape_metadata_from_dataset(path, all_obs_keys=[*STATES, "wrist_image"])
     assert shapes["ac_dim"] == 10, shapes
     for cache in (None, "low_dim"):
@@ -55,7 +64,12 @@ def main(folder: Path) -> None:
         np.testing.assert_array_equal(data[39]["rewards"][-1], expected["0/rewards"][39])
         print(f"cache {cache}: {len(data)} sequences of {data.n_demos} demos")
     better = SequenceDataset(
-        path, obs_keys=STATES, dataset_keys=("actions",), filter_by_attribute="better", hdf5_cache_mode=None, load_next_obs=False
+        path,
+        obs_keys=STATES,
+        dataset_keys=("actions",),
+        filter_by_attribute="better",
+        hdf5_cache_mode=None,
+        load_next_obs=False,
     )
     assert sorted(better.demos) == ["demo_0", "demo_3"], better.demos
     print("all right")

@@ -26,7 +26,8 @@ from zprl.local_servers import FILE, LocalServer
 ROOT = Path(__file__).parents[2]
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    # A shell that starts the tests in the background makes all of their children deaf to Ctrl-C, which some tests send.
+    # A shell that starts the tests in the background makes all of their children deaf to Ctrl-C,
+    # which some tests send.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 STAGE = """
@@ -77,12 +78,28 @@ class Project:
     started: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def environment(self) -> dict[str, str]:
-        own = {"PYTHONPATH": str(ROOT), "ZPRL_TRACKING": "off", "OMP_NUM_THREADS": "1", "GIT_CEILING_DIRECTORIES": str(self.path.parent)}
-        clean = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "ZPRL_", "PREFECT_"))}
+        own = {
+            "PYTHONPATH": str(ROOT),
+            "ZPRL_TRACKING": "off",
+            "OMP_NUM_THREADS": "1",
+            "GIT_CEILING_DIRECTORIES": str(self.path.parent),
+        }
+        clean = {
+            k: v
+            for k, v in os.environ.items()
+            if not k.startswith(("MLFLOW_", "ZPRL_", "PREFECT_"))
+        }
         return {**clean, **own, **self.env}
 
     def run(self, *command: str, timeout: float = 500) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(command, cwd=self.path, env=self.environment(), capture_output=True, text=True, timeout=timeout)
+        return subprocess.run(
+            command,
+            cwd=self.path,
+            env=self.environment(),
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
 
     def dvc(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return self.run(sys.executable, "-m", "dvc", *arguments)
@@ -93,7 +110,14 @@ class Project:
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "zprl.cli", *arguments]
         with open(self.path / "log", "a") as log:
-            process = subprocess.Popen(command, cwd=self.path, env=self.environment(), stdout=log, stderr=log, start_new_session=True)
+            process = subprocess.Popen(
+                command,
+                cwd=self.path,
+                env=self.environment(),
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
         self.started.append(process)
         return process
 
@@ -102,13 +126,24 @@ class Project:
         ports = {"MLflow": free_port(), "Prefect": free_port()}
         log = self.path / "log"
         before = log.stat().st_size if log.exists() else 0
-        process = self.start("ui", *(word for name, port in ports.items() for word in (f"--{name.lower()}-port", str(port))))
-        self.wait_for(lambda: "Ctrl-C stops both" in log.read_text()[before:] or process.poll() is not None)
+        process = self.start(
+            "ui",
+            *(
+                word
+                for name, port in ports.items()
+                for word in (f"--{name.lower()}-port", str(port))
+            ),
+        )
+        self.wait_for(
+            lambda: "Ctrl-C stops both" in log.read_text()[before:] or process.poll() is not None
+        )
         text = log.read_text()[before:]
         assert process.poll() is None, text
         named = json.loads((self.path / FILE).read_text())
         return Opened(
-            process, {name: LocalServer(**facts) for name, facts in named.items()}, dict(re.findall(r"(\w+) +(http\S+#\S+)", text))
+            process,
+            {name: LocalServer(**facts) for name, facts in named.items()},
+            dict(re.findall(r"(\w+) +(http\S+#\S+)", text)),
         )
 
     def clean(self) -> None:
@@ -128,7 +163,11 @@ class Project:
         """Wait for a condition that must come; the limit is only there to fail instead of hanging."""
         end = time.monotonic() + timeout
         while not condition():
-            assert time.monotonic() < end, (self.path / "log").read_text()[-3000:] if (self.path / "log").exists() else "timeout"
+            assert time.monotonic() < end, (
+                (self.path / "log").read_text()[-3000:]
+                if (self.path / "log").exists()
+                else "timeout"
+            )
             time.sleep(0.1)
 
 

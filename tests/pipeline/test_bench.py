@@ -106,7 +106,11 @@ def test_bases_first_nothing_twice_and_a_page(bench: Project) -> None:
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     order = ran(bench)
     assert sorted(order) == ["base-0", "base-1", "dsrl-0", "dsrl-1", "zprl-0", "zprl-1"]
-    assert all(order.index(f"base-{seed}") < order.index(f"{method}-{seed}") for seed in (0, 1) for method in ("zprl", "dsrl"))
+    assert all(
+        order.index(f"base-{seed}") < order.index(f"{method}-{seed}")
+        for seed in (0, 1)
+        for method in ("zprl", "dsrl")
+    )
     assert "[6/6]" in done.stdout
     rows = (bench.path / "out/small.csv").read_text().splitlines()
     assert len(rows) == 1 + 6
@@ -115,11 +119,22 @@ def test_bases_first_nothing_twice_and_a_page(bench: Project) -> None:
     assert "Not finished" not in page
     assert "zprl bench small.yaml" in page
     assert (bench.path / "out/small.png").read_bytes().startswith(b"\x89PNG")
-    assert (bench.path / "bench/small/toy-one/seed-0/zprl/log.txt").read_text() == "worked in zprl\n"
+    assert (
+        bench.path / "bench/small/toy-one/seed-0/zprl/log.txt"
+    ).read_text() == "worked in zprl\n"
 
-    (bench.path / "small.yaml").write_text(SUITE.replace("seeds: [0, 1]", "seeds: [0, 1]\nparams: {finetune_sim: {segments: 3}}"))
+    (bench.path / "small.yaml").write_text(
+        SUITE.replace("seeds: [0, 1]", "seeds: [0, 1]\nparams: {finetune_sim: {segments: 3}}")
+    )
     listed = run(bench, "--list").stdout.splitlines()
-    assert sorted(line.split()[0] for line in listed) == ["done", "done", "open", "open", "open", "open"], "other numbers, other runs"
+    assert sorted(line.split()[0] for line in listed) == [
+        "done",
+        "done",
+        "open",
+        "open",
+        "open",
+        "open",
+    ], "other numbers, other runs"
     assert run(bench, "--method", "zprl", "--seed", "0").returncode == 0
     assert ran(bench) == [*order, "zprl-0"]
     (bench.path / "small.yaml").write_text(SUITE)
@@ -148,10 +163,19 @@ def test_an_interrupted_suite_stops_its_cells_and_goes_on(bench: Project) -> Non
     import subprocess
 
     with open(bench.path / "log", "w") as log:
-        process = subprocess.Popen(command, cwd=bench.path, env=bench.environment(), stdout=log, stderr=log, start_new_session=True)
+        process = subprocess.Popen(
+            command,
+            cwd=bench.path,
+            env=bench.environment(),
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
     bench.started.append(process)
     bench.wait_for(lambda: "zprl-0" in ran(bench))
-    process.send_signal(signal.SIGTERM)  # what a machine that shuts down sends; the flow's own tests send both
+    process.send_signal(
+        signal.SIGTERM
+    )  # what a machine that shuts down sends; the flow's own tests send both
     assert process.wait(120) == 5, (bench.path / "log").read_text()[-3000:]
     place = bench.path / "bench/small/toy-one/seed-0"
     assert not (place / "zprl/cell.json").exists()
@@ -193,16 +217,24 @@ def test_another_machine_goes_on_with_what_was_published(bench: Project) -> None
     assert ran(bench) == []
     ours = "[{ours: {label: Ours, preset: method/zprl, space: latent, source: us, tuning: none}}]"
     (bench.path / "other.yaml").write_text(SUITE.replace("[zprl, dsrl]", ours))
-    listed = bench.run(sys.executable, "driver.py", "other.yaml", "--results", "out", "--list").stdout.splitlines()
-    assert [line.split()[0] for line in listed] == ["done"] * 4, "the same numbers under another name"
+    listed = bench.run(
+        sys.executable, "driver.py", "other.yaml", "--results", "out", "--list"
+    ).stdout.splitlines()
+    assert [line.split()[0] for line in listed] == ["done"] * 4, (
+        "the same numbers under another name"
+    )
 
     assert run(bench, "--seed", "1").returncode == 0
-    assert ran(bench) == ["base-1", "dsrl-1"], "a policy that is to be improved is made again, what was learnt on it is not"
+    assert ran(bench) == ["base-1", "dsrl-1"], (
+        "a policy that is to be improved is made again, what was learnt on it is not"
+    )
 
     (bench.path / "bench").rename(bench.path / "elsewhere-too")
     modes(bench, **{"base-0": "otherwise"})
     assert run(bench, "--seed", "0", "-j", "1").returncode == 0
-    assert ran(bench)[2:] == ["base-0", "zprl-0", "dsrl-0"], "on another policy everything is learnt anew"
+    assert ran(bench)[2:] == ["base-0", "zprl-0", "dsrl-0"], (
+        "on another policy everything is learnt anew"
+    )
     written = results.read_runs(bench.path / "out/small.runs.json")
     assert len(written) == 6, "a part of the suite leaves what was published of the rest"
 
@@ -215,7 +247,9 @@ def test_frozen_policies_travel(bench: Project) -> None:
     (bench.path / "bench").rename(bench.path / "elsewhere")
     modes(bench, **{"base-0": "otherwise"})
     assert run(bench, "--seed", "0").returncode == 0
-    assert ran(bench) == ["base-0", "zprl-0", "dsrl-0"], "neither the policy nor what was learnt on it is made again"
+    assert ran(bench) == ["base-0", "zprl-0", "dsrl-0"], (
+        "neither the policy nor what was learnt on it is made again"
+    )
 
 
 def test_one_process_a_suite(bench: Project) -> None:

@@ -39,10 +39,17 @@ def suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         policy = durable.digest((cell.base or cell).folder / cells.POLICY)
         made = (None, policy) if cell.base is None else (policy, None)
         facts = results.RunFacts(*who, 5, 1.0, 0.1, 2.0, None, "1 x made")
-        return results.Run(cell.key, *made, facts, (results.Point(*who, 0 if cell.base is None else 400, 0.9, 20, 1.0, 1.0),))
+        return results.Run(
+            cell.key,
+            *made,
+            facts,
+            (results.Point(*who, 0 if cell.base is None else 400, 0.9, 20, 1.0, 1.0),),
+        )
 
     monkeypatch.setattr(plugins, "load", lambda group, name: None)
-    monkeypatch.setattr(cells, "commands", lambda cell: [[sys.executable, "-c", STAGE, cell.folder.name]])
+    monkeypatch.setattr(
+        cells, "commands", lambda cell: [[sys.executable, "-c", STAGE, cell.folder.name]]
+    )
     monkeypatch.setattr(cells, "outcome", outcome)
     monkeypatch.setenv("ZPRL_TRACKING", "off")
     monkeypatch.chdir(tmp_path)
@@ -50,7 +57,9 @@ def suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "bench/small/toy-one/seed-0"
 
 
-def test_a_run_brings_the_policy_it_needs_and_nothing_runs_twice(suite: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_brings_the_policy_it_needs_and_nothing_runs_twice(
+    suite: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for _ in range(2):
         cells.main(["small.yaml", "toy/one", "zprl", "0"])
         assert "toy/one · zprl · seed 0: success 0.90 over 20 episodes" in capsys.readouterr().out
@@ -78,7 +87,5 @@ def test_what_the_suite_does_not_have_is_told(suite: Path) -> None:
 
 
 def test_neither_prefect_nor_dvc_nor_mlflow_is_needed() -> None:
-    program = (
-        "import sys, pipelines.bench_cell; sys.exit(bool({'prefect', 'dvc', 'mlflow'} & {name.split('.')[0] for name in sys.modules}))"
-    )
+    program = "import sys, pipelines.bench_cell; sys.exit(bool({'prefect', 'dvc', 'mlflow'} & {name.split('.')[0] for name in sys.modules}))"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

@@ -111,7 +111,13 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run(*command: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(child_processes.python("-m", *command), capture_output=True, text=True, timeout=300, check=False)
+    return subprocess.run(
+        child_processes.python("-m", *command),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
 
 
 def tracked(project: Path) -> list[dict]:
@@ -141,7 +147,9 @@ def test_the_command_line() -> None:
         "--env ACCEPT_EULA --env PRIVACY_CONSENT --env OMNI_KIT_ACCEPT_EULA --env ISAACSIM_ASSET_ROOT --env OMP_NUM_THREADS "
         "--gpus device=1 --network none lab/kit:6.2 python -P -m pipelines.stage_in_container pipelines.stages.finetune_sim finetune_sim"
     )
-    same = container.command("i", ["m"], project=Path("/p"), code=Path("/p"), record=Path("/p/r"), user=(0, 0))
+    same = container.command(
+        "i", ["m"], project=Path("/p"), code=Path("/p"), record=Path("/p/r"), user=(0, 0)
+    )
     assert [same[i + 1] for i, word in enumerate(same) if word == "--volume"] == [
         "/p:/p",
         "/p/zprl:/p/zprl:ro",
@@ -153,7 +161,9 @@ def test_the_command_line() -> None:
 def test_a_stage_runs_inside_and_all_comes_back(project: Path) -> None:
     done = run("toy", "hello")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert [line for line in done.stdout.splitlines() if "step" in line] == [f"[toy] step {n} of 4, hello" for n in range(1, 5)]
+    assert [line for line in done.stdout.splitlines() if "step" in line] == [
+        f"[toy] step {n} of 4, hello" for n in range(1, 5)
+    ]
     assert (project / "artifacts/toy/policy.txt").read_text() == "made"
     assert points(project) == [("loss", step / 2, step) for step in range(4)]
     assert {"where": "inside"} in [record.get("tags") for record in tracked(project)]
@@ -167,7 +177,9 @@ def test_a_stage_runs_inside_and_all_comes_back(project: Path) -> None:
 def test_it_stops_at_a_resume_point_and_goes_on(project: Path, stop: str) -> None:
     """Asked by SIGTERM, or because the process outside was killed and nobody could tell it."""
     (project / "mode").write_text("slow")
-    process = subprocess.Popen(child_processes.python("-m", "toy", "hello"), stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        child_processes.python("-m", "toy", "hello"), stdout=subprocess.PIPE, text=True
+    )
     while not (project / "waiting").exists():
         assert process.poll() is None
         time.sleep(0.05)
@@ -175,13 +187,18 @@ def test_it_stops_at_a_resume_point_and_goes_on(project: Path, stop: str) -> Non
     process.send_signal(signal.SIGTERM if stop == "asked" else signal.SIGKILL)
     assert process.wait(60) == (Interrupted.exit_code if stop == "asked" else -signal.SIGKILL)
     end = time.monotonic() + 60
-    while Path(f"/proc/{inside}").exists() and Path(f"/proc/{inside}/stat").read_text().split()[2] != "Z":
+    while (
+        Path(f"/proc/{inside}").exists()
+        and Path(f"/proc/{inside}/stat").read_text().split()[2] != "Z"
+    ):
         assert time.monotonic() < end, "the stage lives on"
         time.sleep(0.05)
     (project / "mode").unlink()
     done = run("toy", "hello")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert [line for line in done.stdout.splitlines() if "step" in line] == [f"[toy] step {n} of 4, hello" for n in (3, 4)]
+    assert [line for line in done.stdout.splitlines() if "step" in line] == [
+        f"[toy] step {n} of 4, hello" for n in (3, 4)
+    ]
 
 
 def test_the_stages_own_exit_code_comes_back(project: Path) -> None:
@@ -192,7 +209,9 @@ def test_the_stages_own_exit_code_comes_back(project: Path) -> None:
     assert "stage 'toy' failed with exit code 3" in done.stderr
 
 
-def test_what_docker_cannot_do_is_the_environments_fault(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_docker_cannot_do_is_the_environments_fault(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (project.parent / "broken").touch()
     done = run("toy", "hello")
     assert done.returncode == 4
@@ -203,7 +222,13 @@ def test_what_docker_cannot_do_is_the_environments_fault(project: Path, monkeypa
     assert done.returncode == 4 and "there is no docker" in done.stderr
 
 
-CODES = [(125, EnvironmentProblem), (126, EnvironmentProblem), (5, Interrupted), (3, StageError), (137, StageError)]
+CODES = [
+    (125, EnvironmentProblem),
+    (126, EnvironmentProblem),
+    (5, Interrupted),
+    (3, StageError),
+    (137, StageError),
+]
 
 
 @pytest.mark.parametrize(("code", "error"), CODES)
@@ -211,7 +236,9 @@ def test_exit_codes(code: int, error: type[Exception]) -> None:
     with pytest.raises(error):
         container.check("toy", "image", code)
     container.check("toy", "image", 0)
-    assert StageError("toy", 137).exit_code == 1  # killed, for instance for its memory: the reason is not known
+    assert (
+        StageError("toy", 137).exit_code == 1
+    )  # killed, for instance for its memory: the reason is not known
 
 
 WORLD = """
@@ -222,15 +249,25 @@ def make(task, *, num_envs, device="cpu"):
 """
 
 
-def test_a_real_stage_gives_the_same_bytes_inside(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_real_stage_gives_the_same_bytes_inside(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """``evaluate_base`` on a lab's own world, found by its entry point, with prefect, dvc and mlflow out of reach."""
     installed = project.parent / "installed"
     (installed / "lab_world.py").write_text(WORLD)
     (installed / "lab_world-1.dist-info").mkdir()
-    (installed / "lab_world-1.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: lab-world\nVersion: 1\n")
-    (installed / "lab_world-1.dist-info/entry_points.txt").write_text("[zprl.tasks]\nlab/reach = lab_world:make\n")
+    (installed / "lab_world-1.dist-info/METADATA").write_text(
+        "Metadata-Version: 2.1\nName: lab-world\nVersion: 1\n"
+    )
+    (installed / "lab_world-1.dist-info/entry_points.txt").write_text(
+        "[zprl.tasks]\nlab/reach = lab_world:make\n"
+    )
     evaluate = {"episodes": 4, "seed": 11, "film_episodes": 1}
-    params = {"run": {"seed": 4}, "task": {"name": "lab/reach", "episode_steps": 24}, "evaluate": evaluate}
+    params = {
+        "run": {"seed": 4},
+        "task": {"name": "lab/reach", "episode_steps": 24},
+        "evaluate": evaluate,
+    }
     (project / "params.yaml").write_text(yaml.safe_dump(params))
     save_policy(stages.BASE, toy_policy(), {})
     durable.write_json(stages.METRICS / "pretrain.json", {"wall_s": 12.5})
@@ -239,17 +276,34 @@ def test_a_real_stage_gives_the_same_bytes_inside(project: Path, monkeypatch: py
         monkeypatch.setenv("ZPRL_CONTAINER", where)
         done = run("pipelines.stages.evaluate_base")
         assert done.returncode == 0, done.stdout + done.stderr
-        digests.append((durable.digest(stages.EVALUATION), durable.read_json(stages.METRICS / "base.json")["success_rate"]))
+        digests.append(
+            (
+                durable.digest(stages.EVALUATION),
+                durable.read_json(stages.METRICS / "base.json")["success_rate"],
+            )
+        )
     assert digests[0] == digests[1]
-    assert len((project.parent / "docker.log").read_text().splitlines()) == 1  # the second one ran here
+    assert (
+        len((project.parent / "docker.log").read_text().splitlines()) == 1
+    )  # the second one ran here
     assert stages.EVALUATION.stat().st_uid == os.getuid()
 
 
-@pytest.mark.parametrize("module", ["finetune_sim", "evaluate", "evaluate_base", "stage_in_container"])
+@pytest.mark.parametrize(
+    "module", ["finetune_sim", "evaluate", "evaluate_base", "stage_in_container"]
+)
 def test_stages_with_a_world_import_no_orchestration(module: str) -> None:
-    program = BLOCKED + f"import pipelines.{module}\nassert not {{'prefect', 'dvc', 'mlflow'}} & set(sys.modules)"
+    program = (
+        BLOCKED
+        + f"import pipelines.{module}\nassert not {{'prefect', 'dvc', 'mlflow'}} & set(sys.modules)"
+    )
     assert (
-        subprocess.run([sys.executable, "-c", program], check=False, env=child_processes.environment(PYTHONPATH=str(ROOT))).returncode == 0
+        subprocess.run(
+            [sys.executable, "-c", program],
+            check=False,
+            env=child_processes.environment(PYTHONPATH=str(ROOT)),
+        ).returncode
+        == 0
     )
 
 
@@ -277,7 +331,9 @@ class Store:
         self.tags["status"] = status
 
 
-def test_a_replay_tells_each_thing_once_and_nothing_of_other_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_replay_tells_each_thing_once_and_nothing_of_other_places(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     file, store = tmp_path / "tracked.jsonl", Store()
     with Tracker(store) as tracker:

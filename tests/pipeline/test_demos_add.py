@@ -77,13 +77,25 @@ def test_from_a_recording_to_the_commit(project: Project, outside: Path) -> None
     assert monday.exists(), "copied, never moved"
     assert files(project) == ["demos/monday.hdf5"]
     assert versioned(project) == 1
-    assert "| `data/demos/monday.hdf5` | robomimic | 4 | 166 |" in (project.path / "DATASET.md").read_text()
+    assert (
+        "| `data/demos/monday.hdf5` | robomimic | 4 | 166 |"
+        in (project.path / "DATASET.md").read_text()
+    )
     command = re.search(r"git add .*&& git commit -m '[^']*'", done.stdout)
     assert command, done.stdout
-    assert project.run("sh", "-c", f"git config user.name t; git config user.email t@t; {command[0]}").returncode == 0
-    assert project.run("git", "status", "--porcelain", "data.dvc", "DATASET.md", ".gitignore").stdout == ""
+    assert (
+        project.run(
+            "sh", "-c", f"git config user.name t; git config user.email t@t; {command[0]}"
+        ).returncode
+        == 0
+    )
+    assert (
+        project.run("git", "status", "--porcelain", "data.dvc", "DATASET.md", ".gitignore").stdout
+        == ""
+    )
 
-    # The same recording once more, also under another name: refused with its code, and nothing changes.
+    # The same recording once more, also under another name: refused with its code, and nothing
+    # changes.
     before = (project.path / "data.dvc").read_text()
     for name in ([], ["--name", "tuesday"]):
         again = project.zprl("demos", "add", str(monday), *name)
@@ -97,7 +109,10 @@ def test_from_a_recording_to_the_commit(project: Project, outside: Path) -> None
     other = write_demo_file(outside / "more.hdf5", 3, seed=50)
     assert project.zprl("demos", "add", str(other), "--name", "tuesday").returncode == 0
     assert files(project) == ["demos/monday.hdf5", "demos/tuesday.hdf5"]
-    assert "7 good episodes, 0 with errors, from 2 sources" in (project.path / "DATASET.md").read_text()
+    assert (
+        "7 good episodes, 0 with errors, from 2 sources"
+        in (project.path / "DATASET.md").read_text()
+    )
 
     # What is versioned and not here would be dropped by `dvc add`: refused before anything is read.
     (project.path / "data/demos/monday.hdf5").unlink()
@@ -110,17 +125,29 @@ def test_from_a_recording_to_the_commit(project: Project, outside: Path) -> None
 
 
 @pytest.mark.parametrize(
-    "at", [*(pytest.param(at, marks=pytest.mark.exhaustive) for at in ("write .a.hdf5", "rename a.hdf5")), "rename DATASET.md", "version"]
+    "at",
+    [
+        *(
+            pytest.param(at, marks=pytest.mark.exhaustive)
+            for at in ("write .a.hdf5", "rename a.hdf5")
+        ),
+        "rename DATASET.md",
+        "version",
+    ],
 )
 def test_killed_and_asked_again(at: str, project: Project, outside: Path) -> None:
     recording = write_demo_file(outside / "a.hdf5", 2)
     (project.path / "killed.py").write_text(KILLED)
     if at.startswith("write .a"):  # its name has the process's number
-        (project.path / "killed.py").write_text(KILLED.replace("path.name}", "path.name.split('.hdf5')[0]}.hdf5"))
+        (project.path / "killed.py").write_text(
+            KILLED.replace("path.name}", "path.name.split('.hdf5')[0]}.hdf5")
+        )
     killed = project.run(sys.executable, "killed.py", at, "demos", "add", str(recording))
     assert killed.returncode == -signal.SIGKILL, killed.stdout + killed.stderr
     assert not (project.path / "data.dvc").exists()
-    assert not any(name.endswith(".hdf5") and name != "demos/a.hdf5" for name in files(project)), "what is half there is no recording"
+    assert not any(name.endswith(".hdf5") and name != "demos/a.hdf5" for name in files(project)), (
+        "what is half there is no recording"
+    )
 
     again = project.zprl("demos", "add", str(recording))
     assert again.returncode == 0, again.stderr
@@ -143,7 +170,9 @@ def test_what_is_wrong_stays_out(project: Project, outside: Path) -> None:
     assert not (project.path / "data").exists()
 
     # A reader that the pipeline does not use: the recording would be refused at night.
-    (project.path / "params.yaml").write_text("ingest: {reader: robomimic, obs_keys: [observation]}\n")
+    (project.path / "params.yaml").write_text(
+        "ingest: {reader: robomimic, obs_keys: [observation]}\n"
+    )
     write_minari_file(outside / "m.hdf5")
     other = project.zprl("demos", "add", str(outside / "m.hdf5"))
     assert other.returncode == 2
@@ -158,7 +187,9 @@ def test_what_is_wrong_stays_out(project: Project, outside: Path) -> None:
 
 
 def test_a_data_set_of_minari_comes_with_its_folder(project: Project, outside: Path) -> None:
-    (project.path / "params.yaml").write_text("ingest: {reader: auto, obs_keys: [observation]}\npolicy: {horizon: 4, chunk_steps: 4}\n")
+    (project.path / "params.yaml").write_text(
+        "ingest: {reader: auto, obs_keys: [observation]}\npolicy: {horizon: 4, chunk_steps: 4}\n"
+    )
     (outside / "door/data").mkdir(parents=True)
     file = write_minari_file(outside / "door/data/main_data.hdf5", episodes=2)
     (outside / "door/data/metadata.json").write_text("{}")

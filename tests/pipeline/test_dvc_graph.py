@@ -17,7 +17,17 @@ ROOT = Path(__file__).parents[2]
 GRAPH = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 PATHS = {
     name: getattr(stage, name)
-    for name in ("ARTIFACTS", "METRICS", "PLOTS", "EPISODES", "BASE", "STEERING", "EVALUATION", "PROMOTION", "REPORT")
+    for name in (
+        "ARTIFACTS",
+        "METRICS",
+        "PLOTS",
+        "EPISODES",
+        "BASE",
+        "STEERING",
+        "EVALUATION",
+        "PROMOTION",
+        "REPORT",
+    )
 }
 
 
@@ -27,7 +37,9 @@ def keys(entries: list) -> list[str]:
 
 
 def outputs(name: str) -> set[str]:
-    return {path for kind in ("outs", "metrics", "plots") for path in keys(GRAPH[name].get(kind, []))}
+    return {
+        path for kind in ("outs", "metrics", "plots") for path in keys(GRAPH[name].get(kind, []))
+    }
 
 
 def test_order_is_dvc_s_not_the_file_s(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,17 +50,25 @@ def test_order_is_dvc_s_not_the_file_s(project: Project, monkeypatch: pytest.Mon
         dvc_graph.stage_order("lost")
 
 
-def test_out_of_date_follows_the_parameters(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_out_of_date_follows_the_parameters(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(project.path)
     assert set(dvc_graph.out_of_date()) == {"first", "middle", "last"}
     assert project.dvc("repro").returncode == 0
     assert dvc_graph.out_of_date() == {}
     (project.path / "params.yaml").write_text("run:\n  seed: 1\n")
     assert set(dvc_graph.out_of_date(["first"])) == {"first"}
-    assert {row["output"] for row in dvc_graph.lock_hashes()} == {"first.txt", "middle.txt", "last.txt"}
+    assert {row["output"] for row in dvc_graph.lock_hashes()} == {
+        "first.txt",
+        "middle.txt",
+        "last.txt",
+    }
 
 
-def test_a_broken_graph_is_a_configuration_error(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broken_graph_is_a_configuration_error(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(project.path)
     (project.path / "dvc.yaml").write_text("stages: {a: {cmd: 'true', outs: [x], deps: [x]}}\n")
     with pytest.raises(ConfigError, match=r"dvc\.yaml"):
@@ -57,16 +77,28 @@ def test_a_broken_graph_is_a_configuration_error(project: Project, monkeypatch: 
 
 def test_the_project_s_own_order() -> None:
     order = dvc_graph.stage_order()
-    wanted = ["ingest", "pretrain", "evaluate_base", "finetune_sim", "evaluate", "promote", "report"]
+    wanted = [
+        "ingest",
+        "pretrain",
+        "evaluate_base",
+        "finetune_sim",
+        "evaluate",
+        "promote",
+        "report",
+    ]
     assert [name for name in order if name in wanted] == wanted
-    assert order.index("pretrain") < order.index("finetune_action_residual") < order.index("evaluate")
+    assert (
+        order.index("pretrain") < order.index("finetune_action_residual") < order.index("evaluate")
+    )
 
 
 def test_every_dependency_is_made_by_a_stage_or_kept_in_git() -> None:
     made = set().union(*(outputs(name) for name in GRAPH))
     for name, entry in GRAPH.items():
         for path in keys(entry["deps"]):
-            assert path in made or path in ("data", "session") or code_dependencies.is_code(path), f"{name}: {path}"
+            assert path in made or path in ("data", "session") or code_dependencies.is_code(path), (
+                f"{name}: {path}"
+            )
 
 
 def test_wall_clock_never_reaches_what_is_judged_or_shown() -> None:
@@ -86,7 +118,9 @@ def test_one_number_of_the_learner_concerns_only_it_and_what_follows() -> None:
 def _declared(module: str) -> tuple[set[str], set[str]]:
     """Sections and inputs that a stage's module passes to ``main``; names that stand for arguments are left out."""
     tree = ast.parse((ROOT / f"pipelines/stages/{module}.py").read_text())
-    call = next(n for n in ast.walk(tree) if isinstance(n, ast.Call) and getattr(n.func, "id", "") == "main")
+    call = next(
+        n for n in ast.walk(tree) if isinstance(n, ast.Call) and getattr(n.func, "id", "") == "main"
+    )
     sections = next(k.value for k in call.keywords if k.arg == "sections")
     found = {e.value for e in getattr(sections, "elts", []) if isinstance(e, ast.Constant)}
     return found, {ast.unparse(k.value) for k in call.keywords if k.arg == "inputs"}
@@ -96,18 +130,26 @@ def _declared(module: str) -> tuple[set[str], set[str]]:
 def test_declared_sections_are_dvc_s_parameters(name: str) -> None:
     module = GRAPH[name]["cmd"].split("-m pipelines.stages.")[1].split()[0]
     sections, _ = _declared(module)
-    own = {"finetune_action_residual": "action_residual"}.get(name, name) if module in ("finetune_sim", "promote") else None
+    own = (
+        {"finetune_action_residual": "action_residual"}.get(name, name)
+        if module in ("finetune_sim", "promote")
+        else None
+    )
     assert sections | ({own} if own else set()) == set(GRAPH[name].get("params", []))
 
 
 @pytest.mark.parametrize("name", sorted(GRAPH))
 def test_a_stage_depends_on_the_code_that_it_runs_and_on_no_other(name: str) -> None:
     listed = [path for path in keys(GRAPH[name]["deps"]) if code_dependencies.is_code(path)]
-    assert listed == code_dependencies.code_of(GRAPH[name]["cmd"]), "python -m pipelines.code_dependencies"
+    assert listed == code_dependencies.code_of(GRAPH[name]["cmd"]), (
+        "python -m pipelines.code_dependencies"
+    )
 
 
 def test_summary_leaves_out_what_was_not_judged(tmp_path: Path) -> None:
-    (tmp_path / "base.json").write_text('{"success_rate": 0.5, "ci_low": 0.4, "ci_high": 0.6, "other": 1}')
+    (tmp_path / "base.json").write_text(
+        '{"success_rate": 0.5, "ci_low": 0.4, "ci_high": 0.6, "other": 1}'
+    )
     rows = summary.success_rows(tmp_path)
     assert rows == [{"policy": "base", "success_rate": 0.5, "ci_low": 0.4, "ci_high": 0.6}]
     assert "| base | 0.500 | 0.400 to 0.600 | ? |" in summary.markdown([], rows, None)

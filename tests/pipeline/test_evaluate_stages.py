@@ -26,7 +26,18 @@ from zprl.rl.steering_spaces import ActionResidual, LatentResidual
 
 EPISODES = 6
 SECTIONS = ("run", "task", "evaluate")
-NEEDED = {"success_rate", "ci_low", "ci_high", "episodes", "episode_length", "jerk_rms", "env_steps", "chunk_steps", "wall_s", "seed"}
+NEEDED = {
+    "success_rate",
+    "ci_low",
+    "ci_high",
+    "episodes",
+    "episode_length",
+    "jerk_rms",
+    "env_steps",
+    "chunk_steps",
+    "wall_s",
+    "seed",
+}
 
 
 class World(ReachWorld):
@@ -44,7 +55,9 @@ class World(ReachWorld):
 
     def step(self, action):
         result = super().step(action)
-        return dataclasses.replace(result, obs=self._with_tool(result.obs), final_obs=self._with_tool(result.final_obs))
+        return dataclasses.replace(
+            result, obs=self._with_tool(result.obs), final_obs=self._with_tool(result.final_obs)
+        )
 
     @staticmethod
     def _with_tool(obs):
@@ -57,18 +70,36 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("ZPRL_TRACKING", "off")
     monkeypatch.setattr(envs, "make", lambda task, *, num_envs, device: World(num_envs))
     World.made = 0
-    params = {"run": {"seed": 4}, "task": {"episode_steps": 24}, "evaluate": {"episodes": EPISODES, "seed": 11, "film_episodes": 1}}
+    params = {
+        "run": {"seed": 4},
+        "task": {"episode_steps": 24},
+        "evaluate": {"episodes": EPISODES, "seed": 11, "film_episodes": 1},
+    }
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
     policy = toy_policy()
     save_policy(stages.BASE, policy, {})
     durable.write_json(stages.METRICS / "pretrain.json", {"wall_s": 12.5})
-    for number, (name, interface) in enumerate((("latent", LatentResidual()), ("action_residual", ActionResidual()))):
+    for number, (name, interface) in enumerate(
+        (("latent", LatentResidual()), ("action_residual", ActionResidual()))
+    ):
         dim = 2 if name == "latent" else 4
         rl = config.Rl(interface=interface.name, hidden=(8,))
-        actor = Actor(policy.spec.policy.embedding_dim + dim, dim, rl, torch.Generator().manual_seed(number), "cpu")
+        actor = Actor(
+            policy.spec.policy.embedding_dim + dim,
+            dim,
+            rl,
+            torch.Generator().manual_seed(number),
+            "cpu",
+        )
         digest = durable.digest(stages.BASE)
         save_steering(
-            stages.STEERING / name, actor, torch.full((dim,), 0.5), interface=interface, config=rl, base_digest=digest, provenance={}
+            stages.STEERING / name,
+            actor,
+            torch.full((dim,), 0.5),
+            interface=interface,
+            config=rl,
+            base_digest=digest,
+            provenance={},
         )
         cost = {"env_steps": 1000 * (number + 1), "chunk_steps": 250, "wall_s": 3.5, "updates": 9}
         durable.write_json(stages.METRICS / POLICIES[name][0], cost)
@@ -88,7 +119,13 @@ def test_base_outputs() -> None:
     run_base()
     metrics = read_json(stages.METRICS / "base.json")
     assert metrics.keys() >= NEEDED
-    assert (metrics["episodes"], metrics["env_steps"], metrics["chunk_steps"], metrics["wall_s"], metrics["seed"]) == (
+    assert (
+        metrics["episodes"],
+        metrics["env_steps"],
+        metrics["chunk_steps"],
+        metrics["wall_s"],
+        metrics["seed"],
+    ) == (
         EPISODES,
         0,
         0,
@@ -99,8 +136,12 @@ def test_base_outputs() -> None:
     assert metrics["success_rate"] == base.summary()["success_rate"]
     assert metrics["embedding_success_rate"] == direct.summary()["success_rate"]
     assert (base.policy, direct.policy, base.seed) == ("base", "embedding", 11)
-    assert torch.equal(base.tracks["start/position"], direct.tracks["start/position"]), "the same start states for both"
-    assert not torch.equal(base.tracks["target"].nan_to_num(), direct.tracks["target"].nan_to_num()), "two policies, not one twice"
+    assert torch.equal(base.tracks["start/position"], direct.tracks["start/position"]), (
+        "the same start states for both"
+    )
+    assert not torch.equal(
+        base.tracks["target"].nan_to_num(), direct.tracks["target"].nan_to_num()
+    ), "two policies, not one twice"
 
 
 def test_steered_outputs() -> None:
@@ -109,18 +150,31 @@ def test_steered_outputs() -> None:
     for number, (name, (_, file)) in enumerate(POLICIES.items()):
         metrics = read_json(stages.METRICS / file)
         assert metrics.keys() >= NEEDED
-        assert (metrics["env_steps"], metrics["chunk_steps"], metrics["wall_s"], metrics["seed"]) == (1000 * (number + 1), 250, 3.5, 4)
+        assert (
+            metrics["env_steps"],
+            metrics["chunk_steps"],
+            metrics["wall_s"],
+            metrics["seed"],
+        ) == (1000 * (number + 1), 250, 3.5, 4)
         found = Evaluation.read(stages.EVALUATION / name)
         assert metrics["success_rate"] == found.summary()["success_rate"]
         base = Evaluation.read(stages.EVALUATION / "base")
-        assert torch.equal(found.tracks["start/position"], base.tracks["start/position"]), "episodes pair up across stages"
+        assert torch.equal(found.tracks["start/position"], base.tracks["start/position"]), (
+            "episodes pair up across stages"
+        )
 
 
-def test_a_kill_after_the_first_policy_costs_only_the_second(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kill_after_the_first_policy_costs_only_the_second(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     run_base()
     whole = {path.name: durable.digest(path) for path in stages.EVALUATION.iterdir()}
     metrics = (stages.METRICS / "base.json").read_bytes()
-    for folder in (*stages.EVALUATION.iterdir(), *stages.RUNS.glob("evaluate_base/*/embedding"), *stages.RUNS.glob("evaluate_base/*/base")):
+    for folder in (
+        *stages.EVALUATION.iterdir(),
+        *stages.RUNS.glob("evaluate_base/*/embedding"),
+        *stages.RUNS.glob("evaluate_base/*/base"),
+    ):
         durable.write_dir(folder, lambda _: None)
         folder.rmdir()
 
@@ -166,13 +220,17 @@ def test_another_base_than_the_steering_was_learned_on_is_refused() -> None:
 
 def run_transfer() -> dict:
     sections = (*SECTIONS, "transfer")
-    stages.execute("transfer", transfer, sections=sections, inputs=(stages.BASE, stages.STEERING / POLICY))
+    stages.execute(
+        "transfer", transfer, sections=sections, inputs=(stages.BASE, stages.STEERING / POLICY)
+    )
     found = read_json(stages.METRICS / "transfer.json")
     assert found == read_json(stages.TRANSFER / "drop.json")
     return found
 
 
-def test_transfer_judges_on_both_engines_from_the_same_starts(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_transfer_judges_on_both_engines_from_the_same_starts(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     engines = []
 
     def make(task: config.Task, *, num_envs: int, device: str) -> World:
@@ -180,7 +238,9 @@ def test_transfer_judges_on_both_engines_from_the_same_starts(project: Path, mon
         world = World(num_envs)
         if task.physics == "newton":  # a world in which nothing succeeds
             step = world.step
-            world.step = lambda action: dataclasses.replace(step(action), success=torch.zeros(num_envs, dtype=torch.bool))
+            world.step = lambda action: dataclasses.replace(
+                step(action), success=torch.zeros(num_envs, dtype=torch.bool)
+            )
         return world
 
     monkeypatch.setattr(envs, "make", make)
@@ -195,9 +255,13 @@ def test_transfer_judges_on_both_engines_from_the_same_starts(project: Path, mon
     assert found["p_value"] == mcnemar(home.success, away.success).p_value
 
 
-@pytest.mark.parametrize("task", [{"name": "metaworld/reach-v3"}, {"name": "isaac/reach", "physics": "isaacsim"}])
+@pytest.mark.parametrize(
+    "task", [{"name": "metaworld/reach-v3"}, {"name": "isaac/reach", "physics": "isaacsim"}]
+)
 def test_a_world_of_one_engine_has_nothing_to_compare(task: dict[str, str], project: Path) -> None:
     params = yaml.safe_load((project / "params.yaml").read_text())
-    (project / "params.yaml").write_text(yaml.safe_dump({**params, "task": {**task, "episode_steps": 24}}))
+    (project / "params.yaml").write_text(
+        yaml.safe_dump({**params, "task": {**task, "episode_steps": 24}})
+    )
     assert run_transfer() == {"policy": "latent", "engines": []}
     assert World.made == 0

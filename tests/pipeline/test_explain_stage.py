@@ -40,7 +40,9 @@ class World(ReachWorld):
 
     def step(self, action):
         result = super().step(action[:, :1])
-        return dataclasses.replace(result, obs=self._all(result.obs), final_obs=self._all(result.final_obs))
+        return dataclasses.replace(
+            result, obs=self._all(result.obs), final_obs=self._all(result.final_obs)
+        )
 
     def hold(self):
         return torch.zeros(self.spec.num_envs, self.spec.action_dim)
@@ -48,8 +50,15 @@ class World(ReachWorld):
 
 def steer(policy, interface, dim: int, scale: float) -> None:
     rl = config.Rl(interface=interface.name, hidden=(8,))
-    actor = Actor(policy.spec.policy.embedding_dim + dim, dim, rl, torch.Generator().manual_seed(0), "cpu")
-    facts = {"interface": interface, "config": rl, "base_digest": durable.digest(stages.BASE), "provenance": {}}
+    actor = Actor(
+        policy.spec.policy.embedding_dim + dim, dim, rl, torch.Generator().manual_seed(0), "cpu"
+    )
+    facts = {
+        "interface": interface,
+        "config": rl,
+        "base_digest": durable.digest(stages.BASE),
+        "provenance": {},
+    }
     save_steering(stages.STEERING / "latent", actor, torch.full((dim,), scale), **facts)
 
 
@@ -59,7 +68,11 @@ def policy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("ZPRL_TRACKING", "off")
     monkeypatch.setattr(latent_analysis, "FRAMES", 50)
     monkeypatch.setattr(stage_module, "EPISODES_EACH", 4)
-    params = {"run": {"seed": 4}, "task": {"episode_steps": 24}, "evaluate": {"episodes": 6, "seed": 11}}
+    params = {
+        "run": {"seed": 4},
+        "task": {"episode_steps": 24},
+        "evaluate": {"episodes": 6, "seed": 11},
+    }
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
     episodes = [make_episode(number) for number in range(4)]
     EpisodeStore.write(stages.EPISODES, episodes, fit_normalizer(episodes))
@@ -67,7 +80,9 @@ def policy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     made = toy_policy(store)
     save_policy(stages.BASE, made, {})
     dims, action_dim = dict(store.obs_dims), store.action_dim
-    monkeypatch.setattr(envs, "make", lambda task, *, num_envs, device: World(num_envs, dims, action_dim))
+    monkeypatch.setattr(
+        envs, "make", lambda task, *, num_envs, device: World(num_envs, dims, action_dim)
+    )
     return made
 
 
@@ -77,7 +92,9 @@ def run() -> None:
 
 
 def test_what_it_leaves(policy, monkeypatch) -> None:
-    monkeypatch.setattr(latent_analysis, "flatten", lambda cloud, *, seed: cloud[:, :2].clone())  # the map itself has a test of its own
+    monkeypatch.setattr(
+        latent_analysis, "flatten", lambda cloud, *, seed: cloud[:, :2].clone()
+    )  # the map itself has a test of its own
     steer(policy, LatentResidual(), 2, 0.5)
     run()
     found = read_json(stages.EXPLAIN / "explain.json")
@@ -86,15 +103,25 @@ def test_what_it_leaves(policy, monkeypatch) -> None:
     assert len(found["sweep"]) == len(latent_analysis.SPACES) * len(latent_analysis.RATIOS)
     frames = latent_analysis.draw(policy, EpisodeStore.open(stages.EPISODES), seed=4, count=50)
     mean, _ = policy.posterior(frames.embedding)
-    assert found["ratio"] == pytest.approx(0.5 / 3**0.5 / float(mean.square().mean().sqrt()), rel=1e-5)
+    assert found["ratio"] == pytest.approx(
+        0.5 / 3**0.5 / float(mean.square().mean().sqrt()), rel=1e-5
+    )
     maps = durable.read_tensors(stages.EXPLAIN / "maps.safetensors")
-    assert {name: tuple(tensor.shape) for name, tensor in maps.items()} == {"conditions": (2, 50, 2), "actions": (2, 50, 2)}
+    assert {name: tuple(tensor.shape) for name, tensor in maps.items()} == {
+        "conditions": (2, 50, 2),
+        "actions": (2, 50, 2),
+    }
     walks = {name: Evaluation.read(stages.EXPLAIN / name) for name in WANDERERS}
-    assert all(walk.episodes == 4 and walk.tracks["position"].shape[0] == 4 for walk in walks.values())
+    assert all(
+        walk.episodes == 4 and walk.tracks["position"].shape[0] == 4 for walk in walks.values()
+    )
     starts = [walk.tracks["position"][:, 0] for walk in walks.values()]
     assert torch.equal(starts[0], starts[1]) and torch.equal(starts[0], starts[2])
     targets = [walk.tracks["target"].nan_to_num() for walk in walks.values()]
-    assert not any(a.shape == b.shape and torch.equal(a, b) for a, b in ((targets[0], targets[1]), (targets[0], targets[2])))
+    assert not any(
+        a.shape == b.shape and torch.equal(a, b)
+        for a, b in ((targets[0], targets[1]), (targets[0], targets[2]))
+    )
 
 
 def test_other_interfaces_are_told(policy) -> None:

@@ -18,19 +18,26 @@ def flow_runs(project: Project) -> dict[str, dict]:
     return {run["id"]: run for run in found}
 
 
-def test_stages_run_in_order_as_children_of_one_mlflow_run(served: Project, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_stages_run_in_order_as_children_of_one_mlflow_run(
+    served: Project, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     served.env["ZPRL_TRACKING"] = "on"
     served.env["MLFLOW_TRACKING_URI"] = f"sqlite:///{served.path}/mlflow.db"
     done = served.zprl("run")
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert (served.path / "last.txt").read_text() == "lastmiddlefirst"
     assert "first → middle → last" in done.stdout
-    assert "[first] step 3 of 3" in done.stdout + done.stderr  # lines of the stage reach the terminal
+    assert (
+        "[first] step 3 of 3" in done.stdout + done.stderr
+    )  # lines of the stage reach the terminal
 
     from mlflow import MlflowClient
 
     client = MlflowClient(served.env["MLFLOW_TRACKING_URI"])
-    runs = {run.info.run_name: run for run in client.search_runs([client.get_experiment_by_name("zprl").experiment_id])}
+    runs = {
+        run.info.run_name: run
+        for run in client.search_runs([client.get_experiment_by_name("zprl").experiment_id])
+    }
     assert set(runs) == {"pipeline", "first", "middle", "last"}
     assert {run.info.status for run in runs.values()} == {"FINISHED"}
     parent = runs.pop("pipeline")
@@ -60,7 +67,11 @@ def test_bad_data_is_not_tried_again_and_keeps_its_exit_code(served: Project) ->
     assert [len(served.attempts(name)) for name in ("first", "middle", "last")] == [1, 1, 0]
     served.mode("middle", "")
     assert served.zprl("run").returncode == 0
-    assert [len(served.attempts(name)) for name in ("first", "middle", "last")] == [1, 2, 1]  # it continued where it failed
+    assert [len(served.attempts(name)) for name in ("first", "middle", "last")] == [
+        1,
+        2,
+        1,
+    ]  # it continued where it failed
 
 
 def test_a_crash_is_tried_again(served: Project) -> None:
@@ -71,7 +82,9 @@ def test_a_crash_is_tried_again(served: Project) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_polite_stop_leaves_no_orphan_and_is_resumable(number: signal.Signals, request: pytest.FixtureRequest) -> None:
+def test_a_polite_stop_leaves_no_orphan_and_is_resumable(
+    number: signal.Signals, request: pytest.FixtureRequest
+) -> None:
     """SIGTERM with the server that a run starts where none runs: it is a child like the others."""
     project: Project = request.getfixturevalue("served" if number == signal.SIGINT else "project")
     project.mode("middle", "slow")
@@ -91,7 +104,9 @@ def test_a_polite_stop_leaves_no_orphan_and_is_resumable(number: signal.Signals,
     done = project.zprl("run")
     assert done.returncode == 0, done.stderr[-3000:]
     assert "step 3 of 3" in done.stdout + done.stderr
-    assert "[middle] step 1 of 3" not in done.stdout + done.stderr  # it continued, it did not start afresh
+    assert (
+        "[middle] step 1 of 3" not in done.stdout + done.stderr
+    )  # it continued, it did not start afresh
     assert len(project.attempts("first")) == 1
     if number == signal.SIGTERM:
         assert len(servers) == 1
@@ -107,7 +122,11 @@ def test_a_killed_orchestrator_is_noticed_at_the_next_start(served: Project) -> 
     running.wait()
     _, alive = psutil.wait_procs([stage], timeout=30)
     assert alive == []  # the kernel told the stage
-    dead = next(run for run in flow_runs(served).values() if run["labels"].get("zprl.pid") == str(running.pid))
+    dead = next(
+        run
+        for run in flow_runs(served).values()
+        if run["labels"].get("zprl.pid") == str(running.pid)
+    )
     assert dead["state_type"] == "RUNNING"  # Prefect does not notice by itself
     served.mode("middle", "")
     assert served.zprl("run").returncode == 0

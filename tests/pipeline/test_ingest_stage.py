@@ -26,11 +26,16 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run() -> None:
-    stages.execute("ingest", ingest, sections=("ingest", "policy"), inputs=(DATA,) if DATA.is_dir() else ())
+    stages.execute(
+        "ingest", ingest, sections=("ingest", "policy"), inputs=(DATA,) if DATA.is_dir() else ()
+    )
 
 
 def outputs() -> dict[str, str]:
-    return {path.as_posix(): durable.digest(path) for path in (stages.EPISODES, DATA_REPORT, stages.METRICS / "ingest.json")}
+    return {
+        path.as_posix(): durable.digest(path)
+        for path in (stages.EPISODES, DATA_REPORT, stages.METRICS / "ingest.json")
+    }
 
 
 def test_good_data(project: Path) -> None:
@@ -38,7 +43,12 @@ def test_good_data(project: Path) -> None:
     run()
     store = EpisodeStore.open(stages.EPISODES)
     assert len(store) == 8
-    assert list(store.obs) == ["robot0_eef_pos", "robot0_gripper_qpos", "robot0_gripper_command", "object"]
+    assert list(store.obs) == [
+        "robot0_eef_pos",
+        "robot0_gripper_qpos",
+        "robot0_gripper_command",
+        "object",
+    ]
     assert store.normalizer.num_features == 8
     metrics = read_json(stages.METRICS / "ingest.json")
     assert (metrics["episodes"], metrics["bad"], metrics["success_share"]) == (8, 0, 0.75)
@@ -49,7 +59,11 @@ def test_good_data(project: Path) -> None:
 
 def test_params_choose_episodes(project: Path) -> None:
     write_demo_file(project / "data/demos/a.hdf5", 8)
-    (project / "params.yaml").write_text(yaml.safe_dump({"ingest": {"exclude_failures": True, "max_episodes": 4, "obs_keys": ["object"]}}))
+    (project / "params.yaml").write_text(
+        yaml.safe_dump(
+            {"ingest": {"exclude_failures": True, "max_episodes": 4, "obs_keys": ["object"]}}
+        )
+    )
     run()
     store = EpisodeStore.open(stages.EPISODES)
     assert store.names == ("a/demo_0", "a/demo_1", "a/demo_2", "a/demo_4")
@@ -58,7 +72,12 @@ def test_params_choose_episodes(project: Path) -> None:
 
 def test_a_recipe_in_params_decides_what_is_stored(project: Path) -> None:
     write_demo_file(project / "data/demos/a.hdf5", 8)
-    recipe = {"leave_out": ["a/demo_[0-3]"], "cut": {"a/demo_4": [5, 30]}, "success": {"*/demo_7": True}, "weights": {"better": 2.0}}
+    recipe = {
+        "leave_out": ["a/demo_[0-3]"],
+        "cut": {"a/demo_4": [5, 30]},
+        "success": {"*/demo_7": True},
+        "weights": {"better": 2.0},
+    }
     (project / "params.yaml").write_text(yaml.safe_dump({"ingest": {"recipe": recipe}}))
     before = durable.digest(project / "data")
     run()
@@ -66,7 +85,9 @@ def test_a_recipe_in_params_decides_what_is_stored(project: Path) -> None:
     assert store.names == ("a/demo_4", "a/demo_5", "a/demo_6", "a/demo_7")
     assert store.lengths.tolist() == [25, 45, 46, 47]
     assert store.success.tolist() == [True] * 4
-    assert store.weights.tolist() == [2.0 if quality == "better" else 1.0 for quality in store.quality]
+    assert store.weights.tolist() == [
+        2.0 if quality == "better" else 1.0 for quality in store.quality
+    ]
     assert "D24" in (DATA_REPORT / "report.html").read_text()
     assert durable.digest(project / "data") == before
 
@@ -84,7 +105,9 @@ def test_bad_data_fail_after_the_report_is_written(project: Path) -> None:
     assert (report / "report.html").relative_to(project).as_posix() in str(caught.value)
     assert not stages.EPISODES.exists()
     assert not (stages.METRICS / "ingest.json").exists()
-    assert durable.digest(project / "data") == before, "quarantine is a list; the files stay as they are"
+    assert durable.digest(project / "data") == before, (
+        "quarantine is a list; the files stay as they are"
+    )
 
 
 @pytest.mark.parametrize("folder", [True, False])
@@ -98,7 +121,12 @@ def test_no_data_says_dvc_pull(project: Path, folder: bool) -> None:
 def test_module_exits_with_the_contracts_code(project: Path) -> None:
     import subprocess
 
-    done = subprocess.run([sys.executable, "-m", "pipelines.stages.ingest"], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "pipelines.stages.ingest"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 3
     assert "dvc pull" in done.stderr
     assert "Traceback" not in done.stderr

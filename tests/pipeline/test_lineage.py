@@ -21,24 +21,49 @@ from zprl.tracking import SWITCH_VARIABLE, mlflow_tracker
 PARAMS = {
     "policy": {"embedding_dim": 8, "encoder_hidden": [8], "mlp_hidden": [16]},
     "vib": {"latent_dim": 2, "hidden": [8]},
-    "pretrain": {"steps": 4, "batch_size": 8, "checkpoint_every": 3, "log_every": 4, "validation_fraction": 0.3},
+    "pretrain": {
+        "steps": 4,
+        "batch_size": 8,
+        "checkpoint_every": 3,
+        "log_every": 4,
+        "validation_fraction": 0.3,
+    },
 }
-FACTS = {"task": "t", "seed": 1, "episodes": 200, "jerk_rms": 1.0, "success_rate": 0.6, "ci_low": 0.53, "ci_high": 0.67}
+FACTS = {
+    "task": "t",
+    "seed": 1,
+    "episodes": 200,
+    "jerk_rms": 1.0,
+    "success_rate": 0.6,
+    "ci_low": 0.53,
+    "ci_high": 0.67,
+}
 LATENT = stage.STEERING / "latent"
 
 
 def steer(now: stage.Stage) -> None:
     """In place of reinforcement learning: the bundle that it would write."""
-    document = {"kind": "steering", "base_digest": durable.digest(stage.BASE), "provenance": {"task": "t", "seed": 0}}
+    document = {
+        "kind": "steering",
+        "base_digest": durable.digest(stage.BASE),
+        "provenance": {"task": "t", "seed": 0},
+    }
     durable.write_json(LATENT / "bundle.json", document)
     now.made(LATENT)
 
 
 def run_stages() -> None:
     stage.execute("ingest", ingest, sections=("ingest", "policy"), inputs=(DATA,))
-    stage.execute("pretrain", pretrain, sections=("run", "policy", "vib", "pretrain"), inputs=(stage.EPISODES,))
+    stage.execute(
+        "pretrain",
+        pretrain,
+        sections=("run", "policy", "vib", "pretrain"),
+        inputs=(stage.EPISODES,),
+    )
     stage.execute("finetune_sim", steer, sections=("run",), inputs=(stage.BASE, stage.EPISODES))
-    stage.execute("promote", promote.promote, sections=("promote",), inputs=promote.SIMULATION.inputs)
+    stage.execute(
+        "promote", promote.promote, sections=("promote",), inputs=promote.SIMULATION.inputs
+    )
 
 
 @pytest.fixture(scope="module")
@@ -48,13 +73,22 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         path.mkdir()
         patch.chdir(path)
-        for name in (SWITCH_VARIABLE, "ZPRL_PARENT_RUN", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_TRACKING_URI", "DVC_STAGE"):
+        for name in (
+            SWITCH_VARIABLE,
+            "ZPRL_PARENT_RUN",
+            "MLFLOW_EXPERIMENT_NAME",
+            "MLFLOW_TRACKING_URI",
+            "DVC_STAGE",
+        ):
             patch.delenv(name, raising=False)
         write_demo_file(path / "data/demos/a.hdf5", 8)
         durable.write_text("data.dvc", "outs:\n- md5: 0123.dir\n  path: data\n")
         durable.write_text("params.yaml", yaml.safe_dump(PARAMS))
         for name, rate in (("base", 0.6), ("latent", 0.97)):
-            facts = {**FACTS, **({"success_rate": rate, "ci_low": 0.93, "ci_high": 0.99} if rate > 0.9 else {})}
+            facts = {
+                **FACTS,
+                **({"success_rate": rate, "ci_low": 0.93, "ci_high": 0.99} if rate > 0.9 else {}),
+            }
             durable.write_json(stage.EVALUATION / name / "evaluation.json", facts)
         run_stages()
     return path
@@ -68,7 +102,12 @@ def here(made: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return made
 
 
-def lineage(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -> str:
+def lineage(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    *arguments: str,
+    code: int = 0,
+) -> str:
     monkeypatch.setattr(sys, "argv", ["zprl", "lineage", *arguments])
     with pytest.raises(SystemExit) as stop:
         cli.main()
@@ -95,10 +134,24 @@ def chain(node: dict) -> list[str]:
     return [node["name"], *(chain(node["below"][0]) if node.get("below") else [])]
 
 
-BACK = ["artifacts/steering/latent", "artifacts/base", "artifacts/episodes", "data/demos/a.hdf5", "a/demo_0"]
+BACK = [
+    "artifacts/steering/latent",
+    "artifacts/base",
+    "artifacts/episodes",
+    "data/demos/a.hdf5",
+    "a/demo_0",
+]
 
 
-@pytest.mark.parametrize("target", ["artifacts/steering/latent", "zprl-lift-cube@champion", "zprl-lift-cube/1", "models:/zprl-lift-cube/1"])
+@pytest.mark.parametrize(
+    "target",
+    [
+        "artifacts/steering/latent",
+        "zprl-lift-cube@champion",
+        "zprl-lift-cube/1",
+        "models:/zprl-lift-cube/1",
+    ],
+)
 def test_a_policy_back_to_the_bytes(target: str, ask) -> None:
     found = ask(target)
     assert chain(found)[1:] == BACK
@@ -108,13 +161,17 @@ def test_a_policy_back_to_the_bytes(target: str, ask) -> None:
     (file,) = episodes["below"]
     assert (file["sha256"], file["here"]) == (durable.digest("data/demos/a.hdf5"), "same bytes")
     origins = Origins.read(DATA_REPORT / SOURCES)
-    assert [(e["name"], e["content"]) for e in file["below"]] == [(e.name, e.content) for e in origins.episodes]
+    assert [(e["name"], e["content"]) for e in file["below"]] == [
+        (e.name, e.content) for e in origins.episodes
+    ]
     assert len(file["below"]) == 8
 
 
 def test_a_run_back(ask) -> None:
     client = mlflow_tracker.connect()
-    (run,) = client.search_runs([mlflow_tracker.experiment_id(client)], "attributes.run_name = 'pretrain'")
+    (run,) = client.search_runs(
+        [mlflow_tracker.experiment_id(client)], "attributes.run_name = 'pretrain'"
+    )
     found = ask(run.info.run_id)
     assert found["outputs"] == {"artifacts/base": durable.digest(stage.BASE)}
     assert chain(found)[1:] == BACK[2:]
@@ -132,7 +189,13 @@ def test_a_downloaded_policy_is_known_by_its_bytes(ask, tmp_path: Path) -> None:
 @pytest.mark.parametrize("target", ["a/demo_3", "data/demos/a.hdf5", "data"])
 def test_demonstrations_forward_to_the_champion(target: str, ask) -> None:
     found = ask(target)
-    assert chain(found)[1:] == ["ingest", "pretrain", "finetune_sim", "promote", "zprl-lift-cube version 1 (champion)"]
+    assert chain(found)[1:] == [
+        "ingest",
+        "pretrain",
+        "finetune_sim",
+        "promote",
+        "zprl-lift-cube version 1 (champion)",
+    ]
     assert len(found["below"][0]["episodes"]) == (1 if target == "a/demo_3" else 8)
 
 
@@ -150,13 +213,17 @@ def test_changed_bytes_are_told(ask, here: Path, tmp_path: Path) -> None:
         assert ask("artifacts/episodes")["below"][0]["below"][0]["here"] == "other bytes"
         shutil.rmtree(here / "data")
         assert ask("artifacts/episodes")["below"][0]["below"][0]["here"] == "not here"
-        assert chain(ask("data/demos/a.hdf5"))[1] == "ingest", "what is gone is still known by its path"
+        assert chain(ask("data/demos/a.hdf5"))[1] == "ingest", (
+            "what is gone is still known by its path"
+        )
     finally:
         shutil.rmtree(here / "data", ignore_errors=True)
         shutil.copytree(tmp_path / "kept", here / "data")
 
 
-def test_without_a_store_what_lies_here_is_asked(ask, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_a_store_what_lies_here_is_asked(
+    ask, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     found = ask("artifacts/steering/latent", "--local")
     assert found["store"] == "what lies here (--local)"
     assert chain(found)[1:] == BACK
@@ -167,7 +234,9 @@ def test_without_a_store_what_lies_here_is_asked(ask, monkeypatch: pytest.Monkey
     assert not (tmp_path / "none.db").exists()
 
 
-def test_the_tree_is_printed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_tree_is_printed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     text = lineage(monkeypatch, capsys, "zprl-lift-cube@champion", "--episodes", "2")
     assert "zprl-lift-cube version 1 (champion)" in text
     assert "same bytes here" in text
@@ -194,7 +263,9 @@ def test_a_damaged_bundle_is_bad_data(refuse, tmp_path: Path) -> None:
     assert "does not describe a bundle" in refuse(str(tmp_path), code=3)
 
 
-def test_a_store_that_is_away_is_an_environment_problem(refuse, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_that_is_away_is_an_environment_problem(
+    refuse, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://somebody:secret@127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     text = refuse("artifacts/base", code=4)

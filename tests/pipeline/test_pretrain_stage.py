@@ -24,7 +24,13 @@ from zprl.offline.state import TrainState
 PARAMS = {
     "policy": {"embedding_dim": 8, "encoder_hidden": [8], "mlp_hidden": [16]},
     "vib": {"latent_dim": 2, "hidden": [8]},
-    "pretrain": {"steps": 8, "batch_size": 8, "checkpoint_every": 3, "log_every": 4, "validation_fraction": 0.3},
+    "pretrain": {
+        "steps": 8,
+        "batch_size": 8,
+        "checkpoint_every": 3,
+        "log_every": 4,
+        "validation_fraction": 0.3,
+    },
 }
 
 
@@ -38,19 +44,37 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run() -> None:
-    stages.execute("pretrain", pretrain, sections=("run", "policy", "vib", "pretrain"), inputs=(stages.EPISODES,))
+    stages.execute(
+        "pretrain",
+        pretrain,
+        sections=("run", "policy", "vib", "pretrain"),
+        inputs=(stages.EPISODES,),
+    )
 
 
 def outputs() -> dict[str, str]:
-    return {path.as_posix(): durable.digest(path) for path in (stages.BASE, stages.PLOTS / "pretrain.csv")}
+    return {
+        path.as_posix(): durable.digest(path)
+        for path in (stages.BASE, stages.PLOTS / "pretrain.csv")
+    }
 
 
 def test_outputs(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run()
-    assert sorted(p.name for p in project.iterdir()) == ["artifacts", "metrics", "params.yaml", "plots", "runs"]
+    assert sorted(p.name for p in project.iterdir()) == [
+        "artifacts",
+        "metrics",
+        "params.yaml",
+        "plots",
+        "runs",
+    ]
     policy = load_policy(stages.BASE)
     obs = {key: torch.zeros(2, 1, dim) for key, dim in policy.spec.obs_dims.items()}
-    assert policy.act(obs, policy.draw_noise(2, torch.Generator().manual_seed(0))).shape == (2, 8, 10)
+    assert policy.act(obs, policy.draw_noise(2, torch.Generator().manual_seed(0))).shape == (
+        2,
+        8,
+        10,
+    )
 
     facts = read_json(stages.BASE / "bundle.json")["provenance"]
     assert facts["inputs"] == {"artifacts/episodes": durable.digest(stages.EPISODES)}
@@ -64,7 +88,16 @@ def test_outputs(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     metrics = read_json(stages.METRICS / "pretrain.json")
     assert metrics["steps"] == 8
     assert metrics["z_rms"] == stats["anchor_rms"]
-    assert {"loss", "base_loss", "vib_loss", "kl", "reconstruction", "val_base_loss", "posterior_std", "wall_s"} <= metrics.keys()
+    assert {
+        "loss",
+        "base_loss",
+        "vib_loss",
+        "kl",
+        "reconstruction",
+        "val_base_loss",
+        "posterior_std",
+        "wall_s",
+    } <= metrics.keys()
     with (stages.PLOTS / "pretrain.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["step"] for row in rows] == ["4", "8"]
@@ -90,7 +123,10 @@ def test_same_bytes_again_and_after_an_interruption(monkeypatch: pytest.MonkeyPa
         with pytest.raises(Interrupted):
             run()
     assert not stages.BASE.exists()
-    assert [p.name for p in sorted(stages.RUNS.glob("pretrain/*/gen-*"))] == ["gen-00000003", "gen-00000005"]
+    assert [p.name for p in sorted(stages.RUNS.glob("pretrain/*/gen-*"))] == [
+        "gen-00000003",
+        "gen-00000005",
+    ]
     run()
     assert outputs() == first
 
@@ -98,7 +134,9 @@ def test_same_bytes_again_and_after_an_interruption(monkeypatch: pytest.MonkeyPa
 def test_without_bottleneck_the_base_weights_are_the_same(project: Path) -> None:
     run()
     with_vib = durable.read_tensors(stages.BASE / "policy.safetensors")
-    (project / "params.yaml").write_text(yaml.safe_dump({**PARAMS, "vib": {**PARAMS["vib"], "enabled": False}}))
+    (project / "params.yaml").write_text(
+        yaml.safe_dump({**PARAMS, "vib": {**PARAMS["vib"], "enabled": False}})
+    )
     run()
     without = durable.read_tensors(stages.BASE / "policy.safetensors")
     assert {k for k in with_vib if not k.startswith("vib.")} == without.keys()

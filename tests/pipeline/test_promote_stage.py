@@ -13,7 +13,15 @@ from zprl.registry.publish import champion
 from zprl.tracking import SWITCH_VARIABLE, mlflow_tracker
 
 MODEL = "zprl-lift-cube"
-BASE = {"task": "t", "seed": 1, "episodes": 200, "jerk_rms": 1.0, "success_rate": 0.6, "ci_low": 0.53, "ci_high": 0.67}
+BASE = {
+    "task": "t",
+    "seed": 1,
+    "episodes": 200,
+    "jerk_rms": 1.0,
+    "success_rate": 0.6,
+    "ci_low": 0.53,
+    "ci_high": 0.67,
+}
 GOOD = {**BASE, "success_rate": 0.97, "ci_low": 0.93, "ci_high": 0.99}
 
 
@@ -50,7 +58,9 @@ def put(policy: str, facts: dict) -> None:
 
 
 def run() -> dict:
-    stage.execute("promote", promote.promote, sections=("promote",), inputs=promote.SIMULATION.inputs)
+    stage.execute(
+        "promote", promote.promote, sections=("promote",), inputs=promote.SIMULATION.inputs
+    )
     return json.loads(stage.PROMOTION.read_text())
 
 
@@ -90,7 +100,9 @@ def test_without_tracking_nothing_is_published(here: Path, monkeypatch: pytest.M
     assert champion(mlflow_tracker.connect(), MODEL) is None
 
 
-def test_a_registry_that_is_away_stops_the_promotion(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_registry_that_is_away_stops_the_promotion(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with pytest.raises(EnvironmentProblem, match="registry"):

@@ -23,19 +23,31 @@ from zprl.recordings.store import EpisodeFacts, SessionHeader, SessionStore
 from zprl.rl.session_replay import fold
 from zprl.rl.steering_bundle import load_steered
 
-CONFIG = Real(evaluate_episodes=4, train_episodes=3, updates_per_chunk=2, batch_size=8, critic_episodes=0)
+CONFIG = Real(
+    evaluate_episodes=4, train_episodes=3, updates_per_chunk=2, batch_size=8, critic_episodes=0
+)
 D, R = toy_policy().spec.policy.embedding_dim, 2
 
 
 def session(path: Path) -> Path:
     """Eleven episodes of a toy policy: one of four evaluations before succeeds, three of four after."""
     start = make_start(path.parent / "start")
-    header = SessionHeader(id="toy", task="lift_cube", seed=5, rate_hz=made.RATE, chunk_steps=made.C, config=CONFIG)
-    text = (made.TASKS / "lift_cube.yaml").read_text().replace("chunk_steps: 8", f"chunk_steps: {made.C}")
+    header = SessionHeader(
+        id="toy", task="lift_cube", seed=5, rate_hz=made.RATE, chunk_steps=made.C, config=CONFIG
+    )
+    text = (
+        (made.TASKS / "lift_cube.yaml")
+        .read_text()
+        .replace("chunk_steps: 8", f"chunk_steps: {made.C}")
+    )
     limits = (made.TASKS / "lift_cube.limits.yaml").read_text()
-    with SessionStore.create(path, header, task_yaml=text, limits_yaml=limits, start=start) as store:
+    with SessionStore.create(
+        path, header, task_yaml=text, limits_yaml=limits, start=start
+    ) as store:
         plan = [("evaluate_before", i, i == 0) for i in range(4)]
-        plan += [("train", i, i != 1) for i in range(3)] + [("evaluate_after", i, i != 3) for i in range(4)]
+        plan += [("train", i, i != 1) for i in range(3)] + [
+            ("evaluate_after", i, i != 3) for i in range(4)
+        ]
         for number, (phase, start_number, success) in enumerate(plan, 1):
             writer = store.open_episode(number)
             rows = made.Rows(number)
@@ -46,18 +58,36 @@ def session(path: Path) -> Path:
                         "embedding": draw.standard_normal(D),
                         **{n: draw.standard_normal(R) for n in ("anchor", "residual", "point")},
                     }
-                    writer.add_chunk(**{**rows.chunk(step // made.C), **vectors, "mean": vectors["anchor"], "log_std": vectors["anchor"]})
+                    writer.add_chunk(
+                        **{
+                            **rows.chunk(step // made.C),
+                            **vectors,
+                            "mean": vectors["anchor"],
+                            "log_std": vectors["anchor"],
+                        }
+                    )
                 writer.add_frame(**rows.frame(step))
             writer.finish(**rows.observation(rows.steps))
-            writer.finish_state(final_embedding=draw.standard_normal(D), final_anchor=draw.standard_normal(R))
+            writer.finish_state(
+                final_embedding=draw.standard_normal(D), final_anchor=draw.standard_normal(R)
+            )
             weights = {}
             if phase != "evaluate_before":  # what acted: the learner with all labels so far
                 _, digests = fold(SessionStore.open(path))
                 weights = {max(digests): digests[max(digests)]}
             kind = PhaseKind(phase)
-            facts = EpisodeFacts(phase=kind, start_number=start_number, seed=5, explore=phase == "train", stop_reason="", weights=weights)
+            facts = EpisodeFacts(
+                phase=kind,
+                start_number=start_number,
+                seed=5,
+                explore=phase == "train",
+                stop_reason="",
+                weights=weights,
+            )
             writer.commit(facts)
-            store.label(number, "success" if success else "failure", source="test", nonce=str(number))
+            store.label(
+                number, "success" if success else "failure", source="test", nonce=str(number)
+            )
     return path
 
 
@@ -73,7 +103,9 @@ def here(lived: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ZPRL_TRACKING", "off")
     shutil.copytree(lived, tmp_path / "session")
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump({"run": {"seed": 5}, "finetune_real": CONFIG.model_dump(mode="json")}))
+    (tmp_path / "params.yaml").write_text(
+        yaml.safe_dump({"run": {"seed": 5}, "finetune_real": CONFIG.model_dump(mode="json")})
+    )
     return tmp_path
 
 
@@ -85,8 +117,16 @@ def run() -> dict:
 def test_the_replay_arrives_at_what_acted(here: Path) -> None:
     metrics = run()
     assert metrics["same_as_on_robot"]
-    assert (metrics["episodes"], metrics["success_rate"], metrics["base_success_rate"]) == (4, 0.75, 0.25)
-    assert (metrics["session_episodes"], metrics["training_success_rate"], metrics["seed"]) == (3, 2 / 3, 5)
+    assert (metrics["episodes"], metrics["success_rate"], metrics["base_success_rate"]) == (
+        4,
+        0.75,
+        0.25,
+    )
+    assert (metrics["session_episodes"], metrics["training_success_rate"], metrics["seed"]) == (
+        3,
+        2 / 3,
+        5,
+    )
     assert metrics["clip_rate"] == pytest.approx(0.1)  # one step of ten in every made-up episode
     assert metrics["robot_time_s"] == pytest.approx(3 * 10 / made.RATE, abs=0.051)
     assert metrics["ci_low"] < 0.75 < metrics["ci_high"]
@@ -97,7 +137,10 @@ def test_the_replay_arrives_at_what_acted(here: Path) -> None:
 
 def test_the_same_bytes_again(here: Path) -> None:
     run()
-    before = {path: durable.digest(path) for path in (stage.STEERING / "real", stage.EVALUATION / "real_evaluate_after", stage.PLOTS)}
+    before = {
+        path: durable.digest(path)
+        for path in (stage.STEERING / "real", stage.EVALUATION / "real_evaluate_after", stage.PLOTS)
+    }
     import shutil
 
     shutil.rmtree("runs")
@@ -133,7 +176,9 @@ def test_whether_a_session_fits(here: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(robot_session, "sources", lambda params: found)
     params = config.load()
     assert robot_session.standing(params) is robot_session.Standing.DONE
-    more = params.model_copy(update={"finetune_real": CONFIG.model_copy(update={"train_episodes": 9})})
+    more = params.model_copy(
+        update={"finetune_real": CONFIG.model_copy(update={"train_episodes": 9})}
+    )
     assert robot_session.standing(more) is robot_session.Standing.OTHER
     with SessionStore.open(stage.SESSION, write=True) as store:
         store.label(5, "discard", source="test", nonce="later")
@@ -147,6 +192,8 @@ def test_whether_a_session_fits(here: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_an_interface_without_simulation_result_is_refused(here: Path) -> None:
-    params = config.load().model_copy(update={"finetune_real": CONFIG.model_copy(update={"interface": "noise"})})
+    params = config.load().model_copy(
+        update={"finetune_real": CONFIG.model_copy(update={"interface": "noise"})}
+    )
     with pytest.raises(ConfigError, match="'noise' has no simulation result"):
         robot_session.sources(params)

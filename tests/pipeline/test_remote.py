@@ -72,7 +72,11 @@ def s3(tmp_path: Path) -> Iterator[str]:
 
 @pytest.mark.services
 def test_s3(project: Project, s3: str, tmp_path: Path) -> None:
-    project.env |= {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing", "AWS_DEFAULT_REGION": "us-east-1"}
+    project.env |= {
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
     assert project.dvc("remote", "add", "-q", "-d", "team", "s3://bucket/zprl").returncode == 0
     assert project.dvc("remote", "modify", "team", "endpointurl", s3).returncode == 0
     push_and_pull(project, tmp_path)
@@ -81,7 +85,11 @@ def test_s3(project: Project, s3: str, tmp_path: Path) -> None:
 def test_the_project_s_own_remote_needs_no_network_and_no_absolute_path() -> None:
     config = (ROOT / ".dvc/config").read_text()
     assert "url = ../infra/starter-remote" in config
-    assert not [line for line in config.splitlines() if "url" in line and ("://" in line or line.split("=")[1].strip().startswith("/"))]
+    assert not [
+        line
+        for line in config.splitlines()
+        if "url" in line and ("://" in line or line.split("=")[1].strip().startswith("/"))
+    ]
     assert "analytics = false" in config
 
 
@@ -93,7 +101,9 @@ def test_the_interpreter_of_the_stages(tmp_path: Path) -> None:
     chosen = tmp_path / "chosen"
     chosen.write_text("#!/bin/sh\necho chosen\n")
     chosen.chmod(0o755)
-    run = lambda env: subprocess.run([shim, *show], env={**base, **env}, capture_output=True, text=True, check=True).stdout.strip()  # noqa: E731
+    run = lambda env: subprocess.run(
+        [shim, *show], env={**base, **env}, capture_output=True, text=True, check=True
+    ).stdout.strip()  # noqa: E731
     assert run({"ZPRL_PYTHON": str(chosen)}) == "chosen"
     (tmp_path / "venv/bin").mkdir(parents=True)
     (tmp_path / "venv/bin/python").symlink_to(chosen)

@@ -20,7 +20,9 @@ def test_the_nightly_deployment_fires_and_runs_one_at_a_time(served: Project) ->
     wanted = yaml.safe_load((ROOT / "prefect.yaml").read_text())
     nightly = wanted["deployments"][0]
     assert nightly["concurrency_limit"] == {"limit": 1, "collision_strategy": "CANCEL_NEW"}
-    nightly["schedules"][0]["cron"] = "* * * * *"  # each minute instead of each night; all else as it is
+    nightly["schedules"][0]["cron"] = (
+        "* * * * *"  # each minute instead of each night; all else as it is
+    )
     for deployment in wanted["deployments"]:
         file, flow = deployment["entrypoint"].split(":")
         assert (ROOT / file).exists()
@@ -30,7 +32,10 @@ def test_the_nightly_deployment_fires_and_runs_one_at_a_time(served: Project) ->
     served.mode("middle", "slow")
 
     prefect = (sys.executable, "-m", "zprl.cli", "prefect", "--no-prompt")
-    pools = [("work-pool", "create", each["work_pool"]["name"], "--type", "process") for each in wanted["deployments"]]
+    pools = [
+        ("work-pool", "create", each["work_pool"]["name"], "--type", "process")
+        for each in wanted["deployments"]
+    ]
     for command in (*pools, ("deploy", "--all")):
         done = served.run(*prefect, *command)
         assert done.returncode == 0, done.stdout + done.stderr
@@ -51,7 +56,9 @@ def test_the_nightly_deployment_fires_and_runs_one_at_a_time(served: Project) ->
             start_new_session=True,
         )
     try:
-        served.wait_for((served.path / "waiting").exists, timeout=400)  # the schedule fired, a stage is at work
+        served.wait_for(
+            (served.path / "waiting").exists, timeout=400
+        )  # the schedule fired, a stage is at work
         fired = [run for run in runs().values() if run["state_type"] == "RUNNING"]
         assert len(fired) == 1
         assert fired[0]["auto_scheduled"]

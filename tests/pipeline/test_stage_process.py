@@ -49,7 +49,12 @@ def test_a_killed_stage_is_a_bug_that_may_be_tried_again(here: Project) -> None:
 
 def test_a_busy_workspace_is_waited_for(here: Project) -> None:
     here.mode("first", "slow")
-    other = subprocess.Popen([sys.executable, "-m", "dvc", "repro", "first"], cwd=here.path, env=here.environment(), start_new_session=True)
+    other = subprocess.Popen(
+        [sys.executable, "-m", "dvc", "repro", "first"],
+        cwd=here.path,
+        env=here.environment(),
+        start_new_session=True,
+    )
     try:
         here.wait_for((here.path / "waiting").exists)
         lines: list[str] = []
@@ -66,7 +71,9 @@ def test_a_busy_workspace_is_waited_for(here: Project) -> None:
         stage_process.stop_group(other, grace=(0.0, 0.0, 5.0))
 
 
-def test_a_stage_that_is_a_script_finds_what_lies_beside_it(here: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stage_that_is_a_script_finds_what_lies_beside_it(
+    here: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As under ``dvc repro`` alone: the safe path is for what zprl starts itself."""
     monkeypatch.setenv("PYTHONSAFEPATH", "1")
     (here.path / "beside.py").touch()
@@ -76,18 +83,28 @@ def test_a_stage_that_is_a_script_finds_what_lies_beside_it(here: Project, monke
 
 def test_stopping_a_group_leaves_nobody(tmp_path: Path) -> None:
     code = "import os, signal, sys, time\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\nos.write(1, b'%d\\n' % os.fork())\ntime.sleep(60)\n"
-    child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, start_new_session=True)
+    child = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
     assert child.stdout is not None
     grandchild = max(int(child.stdout.readline()), int(child.stdout.readline()))
     stage_process.stop_group(child, grace=(0.2, 5.0, 5.0))
     assert child.returncode is not None
-    assert not psutil.pid_exists(grandchild) or psutil.Process(grandchild).status() == psutil.STATUS_ZOMBIE
+    assert (
+        not psutil.pid_exists(grandchild)
+        or psutil.Process(grandchild).status() == psutil.STATUS_ZOMBIE
+    )
 
 
 def test_a_stage_does_not_outlive_a_killed_parent(here: Project) -> None:
     here.mode("first", "slow")
     code = "from pipelines.stage_process import run_stage\nrun_stage('first', print)\n"
-    parent = subprocess.Popen([sys.executable, "-c", code], cwd=here.path, env=here.environment(), stdout=subprocess.DEVNULL)
+    parent = subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=here.path,
+        env=here.environment(),
+        stdout=subprocess.DEVNULL,
+    )
     here.wait_for((here.path / "waiting").exists)
     stage = psutil.Process(here.attempts("first")[0])
     parent.kill()

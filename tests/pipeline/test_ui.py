@@ -25,7 +25,9 @@ def test_both_open_and_end_together(project: Project, monkeypatch: pytest.Monkey
         assert httpx.get(opened.servers[name].url + path, timeout=60).status_code == 200
     family = psutil.Process(opened.process.pid).children(recursive=True)
     assert len(family) == 2  # one process a server: none of them has children that could be left
-    listening = {c.laddr.ip for p in family for c in p.net_connections() if c.status == psutil.CONN_LISTEN}
+    listening = {
+        c.laddr.ip for p in family for c in p.net_connections() if c.status == psutil.CONN_LISTEN
+    }
     assert listening == {"127.0.0.1"}
 
     other = project.zprl("ui")
@@ -55,6 +57,10 @@ def test_an_absent_ui_is_not_used(project: Project, monkeypatch: pytest.MonkeyPa
     monkeypatch.chdir(project.path)
     assert environment.running_prefect() is None
     environment.UI_FILE.parent.mkdir(mode=0o700)
-    for text in ('{"prefect_api": "http://127.0.0.1:9/api"}', "[]", ""):  # left by a kill, or by a bug
+    for text in (
+        '{"prefect_api": "http://127.0.0.1:9/api"}',
+        "[]",
+        "",
+    ):  # left by a kill, or by a bug
         environment.UI_FILE.write_text(text)
         assert environment.running_prefect() is None

@@ -33,7 +33,9 @@ from zprl.data.validation import Limits
 from zprl.data.windows import ChunkWindows
 
 FRAMES = hnp.arrays(
-    np.float32, st.tuples(st.integers(2, 12), st.integers(1, 5)), elements=st.floats(-1e3, 1e3, width=32, allow_subnormal=False)
+    np.float32,
+    st.tuples(st.integers(2, 12), st.integers(1, 5)),
+    elements=st.floats(-1e3, 1e3, width=32, allow_subnormal=False),
 )
 
 
@@ -41,19 +43,27 @@ FRAMES = hnp.arrays(
 @example(actions=np.array([[-510.0], [-514.2745]], np.float32))
 @settings(deadline=None, max_examples=100)
 def test_normaliser_round_trip(actions: np.ndarray) -> None:
-    values = torch.from_numpy(np.concatenate([actions, np.linspace(-1, 1, len(actions), dtype=np.float32)[:, None]], 1))
+    values = torch.from_numpy(
+        np.concatenate([actions, np.linspace(-1, 1, len(actions), dtype=np.float32)[:, None]], 1)
+    )
     normalizer = Normalizer.fit({"x": values}, values)
     features = normalizer.normalize_actions(values)
-    # Float32 resolves a value to 2^-23 of its size, which may be much of a narrow range far from zero.
+    # Float32 resolves a value to 2^-23 of its size, which may be much of a narrow range far from
+    # zero.
     size = values[:, normalizer.action_index].abs().amax(0)
     bound = 1 + 1e-5 + 2**-23 * size / normalizer.action_half_range
     assert (features.abs() <= bound).all()
     back = normalizer.denormalize_actions(features)
-    # Float32 rounding of the offset, and up to half the tolerance for dimensions that count as constant.
-    torch.testing.assert_close(back, values, rtol=1e-5, atol=6e-6 * max(1.0, float(values.abs().max())))
+    # Float32 rounding of the offset, and up to half the tolerance for dimensions that count as
+    # constant.
+    torch.testing.assert_close(
+        back, values, rtol=1e-5, atol=6e-6 * max(1.0, float(values.abs().max()))
+    )
     constant = values.amin(0) == values.amax(0)
     assert torch.equal(back[:, constant], values[:, constant])
-    assert (normalizer.normalize_obs({"x": values})["x"][:, normalizer.action_index].abs() <= bound).all()
+    assert (
+        normalizer.normalize_obs({"x": values})["x"][:, normalizer.action_index].abs() <= bound
+    ).all()
 
 
 @pytest.fixture(scope="module")
@@ -69,13 +79,17 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> EpisodeStore:
     episodes=st.lists(st.integers(0, 2), min_size=1, unique=True),
 )
 @settings(deadline=None, max_examples=60)
-def test_windows(store: EpisodeStore, obs_steps: int, extra: int, size: int, step: int, episodes: list[int]) -> None:
+def test_windows(
+    store: EpisodeStore, obs_steps: int, extra: int, size: int, step: int, episodes: list[int]
+) -> None:
     horizon = obs_steps + extra
     cut = ChunkWindows(store, ("object",), obs_steps=obs_steps, horizon=horizon, episodes=episodes)
     assert len(cut) == sum(int(store.lengths[i]) for i in episodes)
     every = cut.gather(torch.arange(len(cut)))
     current = torch.from_numpy(np.concatenate([store[i].actions for i in episodes]))
-    assert torch.equal(every["actions"][:, obs_steps - 1], current), "each frame is the current frame of one window"
+    assert torch.equal(every["actions"][:, obs_steps - 1], current), (
+        "each frame is the current frame of one window"
+    )
     batch = cut.batch(1, step, size)
     assert batch["actions"].shape == (size, horizon, 10)
     assert batch["obs"]["object"].shape == (size, obs_steps, 10)
@@ -94,19 +108,28 @@ class Weighted(EpisodeStore):
 
 
 @given(
-    episodes=st.lists(st.tuples(st.floats(0.001, 1000), st.integers(1, 30)), min_size=1, max_size=8),
+    episodes=st.lists(
+        st.tuples(st.floats(0.001, 1000), st.integers(1, 30)), min_size=1, max_size=8
+    ),
     seed=st.integers(0, 2**31),
     epoch=st.integers(0, 10**6),
 )
 @settings(deadline=None, max_examples=150)
-def test_weighted_windows_come_in_proportion(episodes: list[tuple[float, int]], seed: int, epoch: int) -> None:
-    cut = ChunkWindows(Weighted(*map(list, zip(*episodes, strict=True))), (), obs_steps=1, horizon=1)
+def test_weighted_windows_come_in_proportion(
+    episodes: list[tuple[float, int]], seed: int, epoch: int
+) -> None:
+    cut = ChunkWindows(
+        Weighted(*map(list, zip(*episodes, strict=True))), (), obs_steps=1, horizon=1
+    )
     drawn = cut.epoch(seed, epoch)
     assert len(drawn) == len(cut), "an epoch is as long as without weights"
-    weights = torch.repeat_interleave(*(torch.tensor(column) for column in zip(*episodes, strict=True))).double()
+    weights = torch.repeat_interleave(
+        *(torch.tensor(column) for column in zip(*episodes, strict=True))
+    ).double()
     expected = weights * len(cut) / weights.sum()
     counts = torch.bincount(drawn, minlength=len(cut)).double()
-    # Whole numbers next to the share, of one window and of any run of them: within 1 of what is due.
+    # Whole numbers next to the share, of one window and of any run of them: within 1 of what is
+    # due.
     assert ((counts - expected).abs() < 1 + 1e-6).all()
     assert (torch.cumsum(counts - expected, 0).abs() < 1 + 1e-6).all()
     assert torch.equal(drawn, cut.epoch(seed, epoch))
@@ -115,13 +138,17 @@ def test_weighted_windows_come_in_proportion(episodes: list[tuple[float, int]], 
 def test_weighted_windows_come_in_proportion_over_epochs() -> None:
     """A window of share 1/3 comes in a third of the epochs: 600 of them, six standard errors of slack."""
     cut = ChunkWindows(Weighted([1.0, 5.0], [4, 4]), (), obs_steps=1, horizon=1)
-    counts = torch.stack([torch.bincount(cut.epoch(0, epoch), minlength=8) for epoch in range(600)]).double()
+    counts = torch.stack(
+        [torch.bincount(cut.epoch(0, epoch), minlength=8) for epoch in range(600)]
+    ).double()
     expected = torch.tensor([1 / 3] * 4 + [5 / 3] * 4, dtype=torch.float64)
     torch.testing.assert_close(counts.mean(0), expected, atol=6 * (2 / 9 / 600) ** 0.5, rtol=0)
 
 
 @pytest.fixture(scope="module", params=["robomimic", "minari"])
-def good_file(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Hdf5Reader]:
+def good_file(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Hdf5Reader]:
     path = tmp_path_factory.mktemp("good") / "good.hdf5"
     if request.param == "minari":
         return write_minari_file(path, episodes=2), MinariReader()
@@ -133,7 +160,9 @@ def good_file(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
     cut=st.one_of(st.none(), st.integers(0, 10**6)),
 )
 @settings(deadline=None, max_examples=150)
-def test_damaged_bytes_never_raise(good_file: tuple[Path, Hdf5Reader], flips: list[tuple[int, int]], cut: int | None) -> None:
+def test_damaged_bytes_never_raise(
+    good_file: tuple[Path, Hdf5Reader], flips: list[tuple[int, int]], cut: int | None
+) -> None:
     good, reader = good_file
     path = good.with_name("damaged.hdf5")
     data = bytearray(good.read_bytes())
@@ -160,7 +189,9 @@ LEROBOT_FILES = (
 
 
 @pytest.fixture(scope="module", params=LEROBOT_FILES)
-def lerobot_file(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, bytes, Path]:
+def lerobot_file(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, bytes, Path]:
     root = write_lerobot(tmp_path_factory.mktemp("good") / "lift", film="film" in request.param)
     return root, (root / request.param).read_bytes(), root / request.param
 
@@ -189,31 +220,41 @@ def test_damage_in_a_lerobot_set_never_raises(
         assert "lift/episode_2" in {episode.name for episode in result.good}, "its file is whole"
 
 
-def test_a_file_that_hangs_or_kills_the_library_is_a_finding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_hangs_or_kills_the_library_is_a_finding(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The child answers late, or dies: either way the parent goes on, and the next file is read by a fresh child."""
     path = write_demo_file(tmp_path / "a.hdf5", 1)
     own = sandbox.Probe()
     try:
         assert isinstance(own.read(path, None, "robomimic"), Handed)
         os.kill(own._child.pid, signal.SIGSTOP)  # as silent as a loop inside C
-        assert own.read(path, None, "robomimic", limit_s=0.5) == "reading it does not end within 0.5 s"
+        assert (
+            own.read(path, None, "robomimic", limit_s=0.5) == "reading it does not end within 0.5 s"
+        )
         assert isinstance(own.read(path, None, "robomimic"), Handed)
         own._started().kill()
         own._child.wait()
         assert isinstance(own.read(path, None, "robomimic"), Handed)
     finally:
         own.close()
-    monkeypatch.setattr(sandbox.PROBE, "read", lambda *_, **__: "reading it ends the reader with code -11")
+    monkeypatch.setattr(
+        sandbox.PROBE, "read", lambda *_, **__: "reading it ends the reader with code -11"
+    )
     (finding,) = RobomimicReader().read(path)
     assert finding.code == "D01"
     assert "code -11" in finding.message
 
 
-def test_one_byte_that_makes_hdf5_loop_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_byte_that_makes_hdf5_loop_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """HDF5 2.0.0 never returns from this attribute; another version may raise: a finding either way."""
     path = write_demo_file(tmp_path / "a.hdf5", 1)
     with h5py.File(path, "a") as file:
-        file["data/demo_0"].attrs["quality"] = "better"  # variable-length text, kept in a global heap
+        file["data/demo_0"].attrs["quality"] = (
+            "better"  # variable-length text, kept in a global heap
+        )
     data = bytearray(path.read_bytes())
     start = data.rindex(b"GCOL")
     assert data[start + 24] == len("better")

@@ -31,8 +31,16 @@ def test_grids_fall_from_1_to_0(kind, steps):
     kind=st.sampled_from(["uniform", "diffusers"]),
     bottleneck=st.booleans(),
 )
-def test_every_policy_acts_in_its_declared_shape(rows, obs_steps, chunk_steps, flow_steps, net, kind, bottleneck):
-    policy = small_policy(obs_steps=obs_steps, chunk_steps=chunk_steps, flow_steps=flow_steps, velocity_net=net, time_grid=kind).freeze()
+def test_every_policy_acts_in_its_declared_shape(
+    rows, obs_steps, chunk_steps, flow_steps, net, kind, bottleneck
+):
+    policy = small_policy(
+        obs_steps=obs_steps,
+        chunk_steps=chunk_steps,
+        flow_steps=flow_steps,
+        velocity_net=net,
+        time_grid=kind,
+    ).freeze()
     noise = policy.draw_noise(rows, torch.Generator().manual_seed(0))
     assert noise.shape == (rows, 8, policy.num_features)
     chunk = policy.act(small_obs(policy, rows), noise, bottleneck=bottleneck)
@@ -43,7 +51,9 @@ def test_every_policy_acts_in_its_declared_shape(rows, obs_steps, chunk_steps, f
 @given(seed=st.integers(0, 2**31), rows=st.integers(1, 20))
 def test_velocity_is_the_slope_of_the_line(seed, rows):
     generator = torch.Generator().manual_seed(seed)
-    action, noise = (torch.randn(rows, 3, 2, generator=generator, dtype=torch.float64) for _ in range(2))
+    action, noise = (
+        torch.randn(rows, 3, 2, generator=generator, dtype=torch.float64) for _ in range(2)
+    )
     time = draw_flow_time(rows, generator).double()
     assert ((time > 0) & (time <= 1)).all()
     there = interpolate(action, noise, time)

@@ -27,16 +27,24 @@ ARM = {
     "measured_speed": 1.0,
     "gripper": {"high": 0.08},
 }
-wild = st.one_of(st.floats(), st.floats(-1, 1), st.sampled_from([math.nan, math.inf, 1e308, -1e308, 0.0]))
+wild = st.one_of(
+    st.floats(), st.floats(-1, 1), st.sampled_from([math.nan, math.inf, 1e308, -1e308, 0.0])
+)
 quaternions = st.one_of(st.tuples(wild, wild, wild, wild), st.tuples(*[st.floats(-1, 1)] * 4))
 near = st.tuples(st.floats(0.1, 0.8), st.floats(-0.5, 0.5), st.floats(-0.2, 0.7))
-poses = st.builds(lambda p, q: Pose(np.array(p), np.array(q)), st.one_of(st.tuples(wild, wild, wild), near, near), quaternions)
+poses = st.builds(
+    lambda p, q: Pose(np.array(p), np.array(q)),
+    st.one_of(st.tuples(wild, wild, wild), near, near),
+    quaternions,
+)
 periods = st.sampled_from([0.004, 0.01, 0.02, 0.05])
 START = Pose(np.array([0.35, 0.0, 0.4]), np.array([1.0, 0, 0, 0]))
 
 
 def made(period, ticks_per_action=1, **arm):
-    safety = SafetyFilter(Limits.model_validate({"arms": {"": {**ARM, **arm}}}).arms[""], period, ticks_per_action)
+    safety = SafetyFilter(
+        Limits.model_validate({"arms": {"": {**ARM, **arm}}}).arms[""], period, ticks_per_action
+    )
     safety.reset(START, 0.04)
     return safety
 
@@ -59,7 +67,16 @@ def in_wall(position):
 @given(
     period=periods,
     ticks=st.integers(1, 5),
-    told=st.lists(st.tuples(st.sampled_from(["apply", "apply", "apply", "hold", "stop"]), poses, wild, poses, st.booleans()), max_size=60),
+    told=st.lists(
+        st.tuples(
+            st.sampled_from(["apply", "apply", "apply", "hold", "stop"]),
+            poses,
+            wild,
+            poses,
+            st.booleans(),
+        ),
+        max_size=60,
+    ),
 )
 def test_whatever_is_told_and_measured_what_is_sent_is_finite_and_inside(period, ticks, told):
     safety = made(period, ticks, keep_out=[{"low": WALL[0], "high": WALL[1]}])
@@ -83,7 +100,11 @@ def test_whatever_is_told_and_measured_what_is_sent_is_finite_and_inside(period,
     period=periods,
     ticks=st.integers(1, 5),
     hold=st.integers(1, 8),
-    targets=st.lists(st.tuples(near, st.tuples(*[st.floats(-0.4, 0.4)] * 4), st.booleans()), min_size=2, max_size=40),
+    targets=st.lists(
+        st.tuples(near, st.tuples(*[st.floats(-0.4, 0.4)] * 4), st.booleans()),
+        min_size=2,
+        max_size=40,
+    ),
 )
 def test_in_free_space_speed_acceleration_and_jerk_are_bounded(period, ticks, hold, targets):
     """Over the whole stream: jumps of the target, soft stops in between, and the brakes before the boundary included."""
@@ -107,7 +128,9 @@ def test_in_free_space_speed_acceleration_and_jerk_are_bounded(period, ticks, ho
 @settings(max_examples=40, deadline=None)
 @given(
     period=periods,
-    measured=st.tuples(*[st.floats(low + 0.01, high - 0.01) for low, high in zip(LOW, HIGH, strict=True)]),
+    measured=st.tuples(
+        *[st.floats(low + 0.01, high - 0.01) for low, high in zip(LOW, HIGH, strict=True)]
+    ),
     targets=st.lists(near, min_size=1, max_size=30),
 )
 def test_the_distance_from_an_arm_that_is_held_is_bounded(period, measured, targets):

@@ -38,7 +38,9 @@ class Counting:
     def read(self) -> Reading:
         self.count += 1
         number = self.count - 1
-        return Reading(np.full((4, 2, 3), number % 255 + 1, np.uint8), number / 30, float(number), number)
+        return Reading(
+            np.full((4, 2, 3), number % 255 + 1, np.uint8), number / 30, float(number), number
+        )
 
     def close(self) -> None: ...
 
@@ -56,14 +58,20 @@ def rings(shape, dtype, slots):
 
 def reading(shape, dtype, number, stamp=0.0):
     size = int(np.prod(shape))
-    return Reading((np.arange(size) + 7 * number).astype(dtype).reshape(shape), stamp, float(number), number)
+    return Reading(
+        (np.arange(size) + 7 * number).astype(dtype).reshape(shape), stamp, float(number), number
+    )
 
 
 def same(a, b):
-    return (a.seq, a.stamp, a.host) == (b.seq, b.stamp, b.host) and a.value.dtype == b.value.dtype and np.array_equal(a.value, b.value)
+    return (
+        (a.seq, a.stamp, a.host) == (b.seq, b.stamp, b.host)
+        and a.value.dtype == b.value.dtype
+        and np.array_equal(a.value, b.value)
+    )
 
 
-# -- shared memory -----------------------------------------------------------------------------------------------------
+# -- shared memory ---------------------------------------------------------------------------------
 
 
 @FEW
@@ -108,7 +116,14 @@ def test_a_writer_killed_at_any_byte_leaves_the_reading_before(shape, slots, bef
 
 
 @FEW
-@given(words=st.dictionaries(st.integers(0, shared_memory_ring._HEADER - 1), st.integers(0, 2**64 - 1), min_size=1, max_size=4))
+@given(
+    words=st.dictionaries(
+        st.integers(0, shared_memory_ring._HEADER - 1),
+        st.integers(0, 2**64 - 1),
+        min_size=1,
+        max_size=4,
+    )
+)
 def test_a_header_of_anything_is_refused_or_read_within_its_memory(words):
     with rings((3, 4), "float64", 2) as (writer, reader):
         writer.write(reading((3, 4), "float64", 0))
@@ -119,10 +134,12 @@ def test_a_header_of_anything_is_refused_or_read_within_its_memory(words):
             reader.latest()
 
 
-# -- knobs -------------------------------------------------------------------------------------------------------------
+# -- knobs -----------------------------------------------------------------------------------------
 
 kinds = st.sampled_from(["freeze", "repeat", "drop", "lag", "black", "wrong_size"])
-knob = st.builds(Knob, kind=kinds, at=st.integers(0, 12), count=st.integers(1, 5), by=st.integers(1, 8))
+knob = st.builds(
+    Knob, kind=kinds, at=st.integers(0, 12), count=st.integers(1, 5), by=st.integers(1, 8)
+)
 
 
 @ANY
@@ -154,7 +171,7 @@ def test_knobs_disturb_what_they_name_and_nothing_else(knobs):
                 assert np.array_equal(found.value, np.full((4, 2, 3), found.seq % 255 + 1))
 
 
-# -- the reader --------------------------------------------------------------------------------------------------------
+# -- the reader ------------------------------------------------------------------------------------
 
 good = st.integers(0, 30)
 bad = st.sampled_from(["nan", "inf", "shape", "type"])
@@ -194,7 +211,11 @@ def test_every_reading_is_counted_once(script):
 
 
 @ANY
-@given(changes=st.lists(st.booleans(), min_size=1, max_size=30), rate=st.floats(1, 100), frozen_s=st.floats(0.05, 3))
+@given(
+    changes=st.lists(st.booleans(), min_size=1, max_size=30),
+    rate=st.floats(1, 100),
+    frozen_s=st.floats(0.05, 3),
+)
 def test_frozen_is_what_has_not_changed_for_that_long(changes, rate, frozen_s):
     """Pictures at a steady rate up to now; each is new or the one before it."""
     reader = LatestReader(Counting(), frozen_s=frozen_s)
@@ -214,7 +235,7 @@ def test_frozen_is_what_has_not_changed_for_that_long(changes, rate, frozen_s):
         assert reader.latest(3600.0).seq == len(changes) - 1
 
 
-# -- pictures and poses ------------------------------------------------------------------------------------------------
+# -- pictures and poses ----------------------------------------------------------------------------
 
 
 @ANY
@@ -234,7 +255,12 @@ def test_a_synthetic_picture_tells_its_number(number, height, width):
 def test_a_view_has_the_wanted_size_and_only_colours_of_its_crop(size, crop, wanted):
     top, left, height, width = crop
     picture = np.full((*size, 3), 255, np.uint8)
-    fits = min(top, left) >= 0 and min(height, width) >= 1 and top + height <= size[0] and left + width <= size[1]
+    fits = (
+        min(top, left) >= 0
+        and min(height, width) >= 1
+        and top + height <= size[0]
+        and left + width <= size[1]
+    )
     if not fits:
         with pytest.raises(DataError):
             view(picture, crop, wanted)
@@ -252,4 +278,6 @@ def test_poses_go_through_matrices_unchanged(place, turn):
     pose = np.array([*place, *quaternion])
     np.testing.assert_allclose(seven(matrix(tuple(pose))), pose, atol=1e-9)
     inverse = seven(np.linalg.inv(matrix(tuple(pose))))
-    np.testing.assert_allclose(seven(matrix(tuple(inverse)) @ matrix(tuple(pose))), [0, 0, 0, 0, 0, 0, 1], atol=1e-9)
+    np.testing.assert_allclose(
+        seven(matrix(tuple(inverse)) @ matrix(tuple(pose))), [0, 0, 0, 0, 0, 0, 1], atol=1e-9
+    )

@@ -17,7 +17,9 @@ from zprl.recordings.labels import LabelJournal
 from zprl.recordings.store import SessionStore
 from zprl.recordings.verify import verify
 
-QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+QUICK = settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +55,9 @@ def test_any_changed_bit_is_noticed_and_its_place_named(session: Path, data: st.
 @settings(QUICK, max_examples=80)
 @given(data=st.data())
 def test_any_lost_or_added_end_is_noticed(session: Path, data: st.DataObject) -> None:
-    path = data.draw(st.sampled_from([p for p in files(session) if p.name != "labels.jsonl"]), label="file")
+    path = data.draw(
+        st.sampled_from([p for p in files(session) if p.name != "labels.jsonl"]), label="file"
+    )
     whole = path.read_bytes()
     cut = data.draw(st.integers(0, len(whole) - 1) | st.none(), label="cut")
     path.write_bytes(whole + b" " if cut is None else whole[:cut])
@@ -65,18 +69,24 @@ def test_any_lost_or_added_end_is_noticed(session: Path, data: st.DataObject) ->
 
 @QUICK
 @given(data=st.data())
-def test_a_label_journal_cut_anywhere_keeps_its_whole_lines(tmp_path: Path, data: st.DataObject) -> None:
+def test_a_label_journal_cut_anywhere_keeps_its_whole_lines(
+    tmp_path: Path, data: st.DataObject
+) -> None:
     path = tmp_path / "labels.jsonl"
     path.unlink(missing_ok=True)
     words = st.sampled_from(["success", "failure", "discard"])
-    inputs = data.draw(st.lists(st.tuples(st.integers(1, 4), words, st.integers(0, 8)), min_size=1, max_size=8))
+    inputs = data.draw(
+        st.lists(st.tuples(st.integers(1, 4), words, st.integers(0, 8)), min_size=1, max_size=8)
+    )
     journal = LabelJournal(path, write=True)
     for episode, label, nonce in inputs:
         journal.append(episode, label, source="test", nonce=str(nonce))
     journal.close()
     lines = journal.in_order()
     first = {nonce: (episode, label) for episode, label, nonce in reversed(inputs)}
-    assert {line.nonce: (line.episode, line.label) for line in lines} == {str(nonce): value for nonce, value in first.items()}
+    assert {line.nonce: (line.episode, line.label) for line in lines} == {
+        str(nonce): value for nonce, value in first.items()
+    }
     assert [int(line.nonce) for line in lines] == list(dict.fromkeys(nonce for *_, nonce in inputs))
     whole = path.read_bytes()
     cut = data.draw(st.integers(0, len(whole)), label="cut")
@@ -92,7 +102,9 @@ def test_a_label_journal_cut_anywhere_keeps_its_whole_lines(tmp_path: Path, data
 
 @QUICK
 @given(data=st.data())
-def test_rows_cut_anywhere_are_read_up_to_the_last_whole_one(tmp_path: Path, data: st.DataObject) -> None:
+def test_rows_cut_anywhere_are_read_up_to_the_last_whole_one(
+    tmp_path: Path, data: st.DataObject
+) -> None:
     count = data.draw(st.integers(1, 5))
     kinds = [data.draw(st.sampled_from("FCLS")) for _ in range(count)]
     arrays = [{"a": np.arange(n, dtype=np.float64), "b": np.asarray(n)} for n in range(count)]
@@ -107,12 +119,16 @@ def test_rows_cut_anywhere_are_read_up_to_the_last_whole_one(tmp_path: Path, dat
     assert size == max([0, *ends[ends <= cut]])
     for row, kind, value in zip(found, kinds, arrays, strict=False):
         assert row.kind == kind
-        assert {n: v.tolist() for n, v in row.arrays.items()} == {n: v.tolist() for n, v in value.items()}
+        assert {n: v.tolist() for n, v in row.arrays.items()} == {
+            n: v.tolist() for n, v in value.items()
+        }
 
 
 @QUICK
 @given(data=st.data())
-def test_arbitrary_bytes_are_never_mistaken_for_more_rows(tmp_path: Path, data: st.DataObject) -> None:
+def test_arbitrary_bytes_are_never_mistaken_for_more_rows(
+    tmp_path: Path, data: st.DataObject
+) -> None:
     path = tmp_path / "rows"
     record = written_ahead.encode("F", {"a": np.zeros(3)})
     path.write_bytes(record + data.draw(st.binary(max_size=200)))
@@ -122,11 +138,15 @@ def test_arbitrary_bytes_are_never_mistaken_for_more_rows(tmp_path: Path, data: 
 
 @settings(QUICK, max_examples=40)
 @given(
-    layout=st.lists(st.tuples(st.integers(0, 3), st.integers(1, 4), st.booleans()), min_size=1, max_size=5),
+    layout=st.lists(
+        st.tuples(st.integers(0, 3), st.integers(1, 4), st.booleans()), min_size=1, max_size=5
+    ),
     tail=st.integers(0, 2),
     unused=st.integers(0, 2),
 )
-def test_steps_of_chunks_follow_from_the_frames(tmp_path_factory: pytest.TempPathFactory, layout: list, tail: int, unused: int) -> None:
+def test_steps_of_chunks_follow_from_the_frames(
+    tmp_path_factory: pytest.TempPathFactory, layout: list, tail: int, unused: int
+) -> None:
     """Each chunk: how many steps the arm held before it, how many were played of it, and whether a person moved the arm at its first."""
     played: list[int] = []
     moved: list[bool] = []
@@ -144,12 +164,16 @@ def test_steps_of_chunks_follow_from_the_frames(tmp_path_factory: pytest.TempPat
         for step, (chunk, intervention) in enumerate(zip(played, moved, strict=True)):
             writer.add_frame(**rows.frame(step) | {"chunk": chunk, "intervention": intervention})
         writer.finish(**rows.observation(len(played)))
-        writer.finish_state(final_embedding=rows.vectors[-1, 0], final_anchor=rows.vectors[-1, 1, : made.R])
+        writer.finish_state(
+            final_embedding=rows.vectors[-1, 0], final_anchor=rows.vectors[-1, 1, : made.R]
+        )
         writer.commit(made.facts())
     assert verify(path) == []
     episode = SessionStore.open(path).episode(1)
     assert episode.chunks["steps"].tolist() == [steps for _, steps, _ in layout]
-    assert episode.chunks["step"].tolist() == [played.index(number) for number in range(len(layout))]
+    assert episode.chunks["step"].tolist() == [
+        played.index(number) for number in range(len(layout))
+    ]
     assert episode.chunks["intervened"].tolist() == [intervention for *_, intervention in layout]
     assert episode.facts.unused_decisions == unused
     assert episode.versions == tuple(range((len(layout) + 1) // 2))

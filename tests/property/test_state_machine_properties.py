@@ -38,25 +38,59 @@ from zprl.session.events import (
 )
 from zprl.session.state_machine import BYSTANDERS, Machine
 
-PLAN = (Phase(PhaseKind.EVALUATE_BEFORE, 1), Phase(PhaseKind.TRAIN, 3, explore=True, learn=True), Phase(PhaseKind.EVALUATE_AFTER, 2))
+PLAN = (
+    Phase(PhaseKind.EVALUATE_BEFORE, 1),
+    Phase(PhaseKind.TRAIN, 3, explore=True, learn=True),
+    Phase(PhaseKind.EVALUATE_AFTER, 2),
+)
 MOVES = (GoHome, StartEpisode)
 episodes = st.one_of(st.just("current"), st.just("current"), st.integers(0, 9))
 processes = st.sampled_from(["driver", "actor", "recorder", "learner", "console"])
 disturbances = st.one_of(
     st.just(("answer", 0)),  # the world does what was asked of it
     st.just(("answer", 0)),
-    st.tuples(st.just("input"), st.tuples(st.sampled_from(list(Input)), episodes, st.integers(0, 40))),
-    st.tuples(st.just("label"), st.tuples(st.sampled_from([Input.SUCCESS, Input.FAILURE]), st.just("current"), st.integers(41, 10**6))),
-    st.tuples(st.just("episode"), st.tuples(st.sampled_from([TimeUp, Stopped, Committed, Lost]), episodes)),
     st.tuples(
-        st.just("event"), st.sampled_from([Ready(), Homed(), EStop("pedal"), Recovered(True), Recovered(False), VersionAvailable(99)])
+        st.just("input"), st.tuples(st.sampled_from(list(Input)), episodes, st.integers(0, 40))
     ),
-    st.tuples(st.just("event"), st.builds(Fault, st.sampled_from(list(StopLevel)), st.just("reflex"), st.booleans())),
-    st.tuples(st.just("event"), st.builds(Labelled, st.integers(0, 9), st.just("n1"), st.integers(0, 9))),
-    st.tuples(st.just("event"), st.one_of(st.builds(Died, processes), st.builds(Restarted, processes))),
+    st.tuples(
+        st.just("label"),
+        st.tuples(
+            st.sampled_from([Input.SUCCESS, Input.FAILURE]),
+            st.just("current"),
+            st.integers(41, 10**6),
+        ),
+    ),
+    st.tuples(
+        st.just("episode"), st.tuples(st.sampled_from([TimeUp, Stopped, Committed, Lost]), episodes)
+    ),
+    st.tuples(
+        st.just("event"),
+        st.sampled_from(
+            [
+                Ready(),
+                Homed(),
+                EStop("pedal"),
+                Recovered(True),
+                Recovered(False),
+                VersionAvailable(99),
+            ]
+        ),
+    ),
+    st.tuples(
+        st.just("event"),
+        st.builds(Fault, st.sampled_from(list(StopLevel)), st.just("reflex"), st.booleans()),
+    ),
+    st.tuples(
+        st.just("event"), st.builds(Labelled, st.integers(0, 9), st.just("n1"), st.integers(0, 9))
+    ),
+    st.tuples(
+        st.just("event"), st.one_of(st.builds(Died, processes), st.builds(Restarted, processes))
+    ),
     st.tuples(st.just("event"), st.builds(Tick, st.floats(0, 1e6))),
 )
-steps = st.tuples(st.integers(0, 9), disturbances).map(lambda pair: ("tend", 0) if pair[0] < 7 else pair[1])  # mostly all goes well
+steps = st.tuples(st.integers(0, 9), disturbances).map(
+    lambda pair: ("tend", 0) if pair[0] < 7 else pair[1]
+)  # mostly all goes well
 
 
 class World:
@@ -75,8 +109,12 @@ class World:
         known, number = dict(self.machine.episodes), self.machine.seq
         actions = self.machine.handle(event)
         assert self.machine.seq - number in (0, 1)
-        assert self.machine.seq > number or self.machine.state is before  # a press for another state can be told
-        estop = isinstance(event, EStop) or (isinstance(event, OperatorInput) and event.kind is Input.ESTOP)
+        assert (
+            self.machine.seq > number or self.machine.state is before
+        )  # a press for another state can be told
+        estop = isinstance(event, EStop) or (
+            isinstance(event, OperatorInput) and event.kind is Input.ESTOP
+        )
         clear = isinstance(event, OperatorInput) and event.kind is Input.CLEAR
         if estop:
             assert before is State.ESTOP or actions[0] == Stop(StopLevel.HARD)
@@ -91,14 +129,18 @@ class World:
             assert self.machine.fault is None
             assert not self.machine.dead - BYSTANDERS
         assert set(known) <= set(self.machine.episodes)  # what is committed is never forgotten
-        assert all(known[n].label is None or self.machine.episodes[n].label is not None for n in known)
+        assert all(
+            known[n].label is None or self.machine.episodes[n].label is not None for n in known
+        )
         for action in actions:
             self.note(action, event)
         return actions
 
     def note(self, action, event):
         if isinstance(action, StartEpisode):
-            assert isinstance(event, OperatorInput)  # an arm moves because of a press of now, never of one of long ago
+            assert isinstance(
+                event, OperatorInput
+            )  # an arm moves because of a press of now, never of one of long ago
             assert event.kind is Input.RESET_DONE
             assert not self.machine.paused
             assert action.number > max(self.started, default=0)
@@ -115,7 +157,11 @@ class World:
             assert action.number not in self.discarded
             assert action.number not in self.machine.episodes
             self.discarded.append(action.number)
-            self.asked = [a for a in self.asked if not (isinstance(a, tuple) and a[1].episode == action.number)]  # no episode, no line
+            self.asked = [
+                a
+                for a in self.asked
+                if not (isinstance(a, tuple) and a[1].episode == action.number)
+            ]  # no episode, no line
         elif isinstance(action, StoreLabel):
             self.line(action, event)
         elif isinstance(action, GoHome):
@@ -154,7 +200,11 @@ class World:
         machine = self.machine
         for process in sorted(machine.dead):
             self.tell(Restarted(process))
-        if machine.open and machine.open.committing and Committed(machine.open.number) not in self.asked:
+        if (
+            machine.open
+            and machine.open.committing
+            and Committed(machine.open.number) not in self.asked
+        ):
             self.asked.append(Committed(machine.open.number))
         if machine.state in (State.FAULT, State.ESTOP):
             self.tell(Ready())
@@ -180,7 +230,14 @@ class World:
             self.tend()
         elif kind in ("input", "label"):
             word, episode, nonce = what
-            self.tell(OperatorInput(word, f"n{nonce}", "test", self.machine.number if episode == "current" else episode))
+            self.tell(
+                OperatorInput(
+                    word,
+                    f"n{nonce}",
+                    "test",
+                    self.machine.number if episode == "current" else episode,
+                )
+            )
         elif kind == "episode":
             event, episode = what
             self.tell(event(self.machine.number if episode == "current" else episode))
@@ -196,7 +253,14 @@ class World:
     count=st.integers(0, 3),
 )
 def test_the_promises_hold(told, mode, interrupted, count):
-    world = World(Machine(PLAN, mode=mode, interrupted=interrupted, recoveries=Recoveries(count=count, window_s=100.0)))
+    world = World(
+        Machine(
+            PLAN,
+            mode=mode,
+            interrupted=interrupted,
+            recoveries=Recoveries(count=count, window_s=100.0),
+        )
+    )
     for kind, what in told:
         world.step(kind, what)
     for phase in PLAN:  # starts: each slot of a phase is counted at most once
@@ -205,34 +269,65 @@ def test_the_promises_hold(told, mode, interrupted, count):
 
 
 @settings(max_examples=100, deadline=None)
-@given(told=st.lists(steps, min_size=10, max_size=60), mode=st.sampled_from(["async", "sync"]), cut=st.integers(0, 60))
+@given(
+    told=st.lists(steps, min_size=10, max_size=60),
+    mode=st.sampled_from(["async", "sync"]),
+    cut=st.integers(0, 60),
+)
 def test_whatever_happened_a_patient_operator_finishes_the_plan(told, mode, cut):
     """Also across a restart of the supervisor, which knows only what is on disk."""
     world = World(Machine(PLAN, mode=mode))
     for kind, what in told[:cut]:
         world.step(kind, what)
     old = world.machine
-    stored = {label.episode: label for nonce, label in world.stored.items() if nonce in world.journal}
+    stored = {
+        label.episode: label for nonce, label in world.stored.items() if nonce in world.journal
+    }
     on_disk = tuple(
-        Known(k.number, k.kind, k.start_number, stored[k.number].label if k.number in stored else None) for k in old.episodes.values()
+        Known(
+            k.number, k.kind, k.start_number, stored[k.number].label if k.number in stored else None
+        )
+        for k in old.episodes.values()
     )
-    training = [i + 1 for i, n in enumerate(world.journal) if old.episodes[world.stored[n].episode].kind is PhaseKind.TRAIN]
-    progress = Progress(on_disk, old.last_number, max(training, default=0), frozenset(world.journal), old.final, old.estopped is not None)
+    training = [
+        i + 1
+        for i, n in enumerate(world.journal)
+        if old.episodes[world.stored[n].episode].kind is PhaseKind.TRAIN
+    ]
+    progress = Progress(
+        on_disk,
+        old.last_number,
+        max(training, default=0),
+        frozenset(world.journal),
+        old.final,
+        old.estopped is not None,
+    )
     new = World(Machine(PLAN, progress, mode=mode))
     new.presses = world.presses  # an operator's nonces are never used again
-    new.started, new.journal, new.stored = world.started, world.journal, {n: world.stored[n] for n in world.journal}
+    new.started, new.journal, new.stored = (
+        world.started,
+        world.journal,
+        {n: world.stored[n] for n in world.journal},
+    )
     new.committed, new.discarded = [k.number for k in on_disk], []
     for kind, what in told[cut:]:
         new.step(kind, what)
     _finish(new)
     for phase in PLAN:
-        good = [k for k in new.machine.episodes.values() if k.kind is phase.kind and k.label in (Label.SUCCESS, Label.FAILURE)]
+        good = [
+            k
+            for k in new.machine.episodes.values()
+            if k.kind is phase.kind and k.label in (Label.SUCCESS, Label.FAILURE)
+        ]
         later = [
             k
             for k in new.machine.episodes.values()
-            if k.kind is not phase.kind and list(PhaseKind).index(k.kind) > list(PhaseKind).index(phase.kind)
+            if k.kind is not phase.kind
+            and list(PhaseKind).index(k.kind) > list(PhaseKind).index(phase.kind)
         ]
-        assert len(good) >= phase.episodes or later  # an episode discarded after the next phase began is not repeated
+        assert (
+            len(good) >= phase.episodes or later
+        )  # an episode discarded after the next phase began is not repeated
     assert not new.machine.pending
 
 
@@ -243,4 +338,6 @@ def _finish(world):
             return
         world.tend()
     machine = world.machine
-    raise AssertionError(f"stuck in {machine.state}: {machine.fault}, pending {machine.pending}, dead {machine.dead}")
+    raise AssertionError(
+        f"stuck in {machine.state}: {machine.fault}, pending {machine.pending}, dead {machine.dead}"
+    )

@@ -11,7 +11,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 ADDRESS_SPACE = 6 * 2**30
-"""Bytes that the process may map, so that a bomb that goes off takes no machine with it; torch alone maps two gigabytes."""
+"""Bytes that the process may map, so that a bomb that goes off takes no machine with it; torch
+alone maps two gigabytes."""
 PATIENCE_S = 300.0
 
 _CHILD = """
@@ -62,6 +63,14 @@ def measured(module: str, reader: str, folder: Path) -> dict[str, Ended]:
     text = _CHILD.format(limit=ADDRESS_SPACE, module=module)
     variables = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-P", "-c", text, reader, str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, env=variables, cwd=folder.parent, check=False)
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        env=variables,
+        cwd=folder.parent,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     return {name: Ended(*row) for name, *row in map(json.loads, done.stdout.splitlines())}

@@ -18,11 +18,17 @@ from tests.security.measured import ROOT, Ended, measured
 SECONDS, BYTES = 1.0, 100 * 2**20
 EXPECTED = {"ConfigError", "DataError", "RefusedError"}
 TEN = ",".join(["x"] * 10)
-LAUGHS = f"a0: &a0 [{TEN}]\n" + "".join(f"a{i}: &a{i} [{','.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 10))
+LAUGHS = f"a0: &a0 [{TEN}]\n" + "".join(
+    f"a{i}: &a{i} [{','.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 10)
+)
 YAML = {
     "laughs": LAUGHS,
-    "laughs-as-a-value": LAUGHS + "report: {title: *a9}\nname: *a9\ntitle: *a9\nobservations: *a9\n",
-    "merged": "m0: &m0 {" + ",".join(f"k{i}: 1" for i in range(1000)) + "}\n" + "".join(f"m{i}: {{<<: *m0}}\n" for i in range(1, 5000)),
+    "laughs-as-a-value": LAUGHS
+    + "report: {title: *a9}\nname: *a9\ntitle: *a9\nobservations: *a9\n",
+    "merged": "m0: &m0 {"
+    + ",".join(f"k{i}: 1" for i in range(1000))
+    + "}\n"
+    + "".join(f"m{i}: {{<<: *m0}}\n" for i in range(1, 5000)),
     "of-itself": "run: &a {seed: *a}\n",
     "nested": "run: " + "[" * 50_000,
     "nested-blocks": "- " * 50_000 + "x",
@@ -63,7 +69,9 @@ JSON = {
 }
 
 
-def _loader(place: str, *more: Any, of: Callable[[Path], Any] = lambda path: path) -> Callable[[], Callable[[Path], Any]]:
+def _loader(
+    place: str, *more: Any, of: Callable[[Path], Any] = lambda path: path
+) -> Callable[[], Callable[[Path], Any]]:
     """Import a function, ``module:name``, and what it needs; then give it a path."""
 
     def prepare() -> Callable[[Path], Any]:
@@ -101,9 +109,14 @@ OF_FOLDERS = {
     "policy": ("bundle.json", _loader("zprl.models.bundle:load_policy")),
     "lineage": ("bundle.json", _loader("zprl.lineage.local:of_bundle")),
     "lerobot": ("meta/info.json", _loader("zprl.data.readers.lerobot_meta:read_info")),
-    "lerobot-episodes": ("meta/episodes.jsonl", _loader("zprl.data.readers.lerobot_meta:list_episodes", of=str)),
+    "lerobot-episodes": (
+        "meta/episodes.jsonl",
+        _loader("zprl.data.readers.lerobot_meta:list_episodes", of=str),
+    ),
 }
-READERS = {f"yaml-{name}": reader for name, reader in OF_YAML.items()} | {f"json-{name}": reader for name, reader in OF_JSON.items()}
+READERS = {f"yaml-{name}": reader for name, reader in OF_YAML.items()} | {
+    f"json-{name}": reader for name, reader in OF_JSON.items()
+}
 READERS |= {name: reader for name, (_, reader) in OF_FOLDERS.items()}
 READERS["lerobot-episodes"] = lambda: (lambda of: lambda path: of(str(path), []))(
     importlib.import_module("zprl.data.readers.lerobot_meta").list_episodes
@@ -111,14 +124,26 @@ READERS["lerobot-episodes"] = lambda: (lambda of: lambda path: of(str(path), [])
 READERS["tensors"] = _loader("zprl.durable:read_tensors")
 READERS["digest"] = _loader("zprl.durable:digest")
 READERS["steering"] = lambda: (
-    lambda path: importlib.import_module("zprl.rl.steering_bundle").load_steered(path, path.parent.parent / "base")
+    lambda path: importlib.import_module("zprl.rl.steering_bundle").load_steered(
+        path, path.parent.parent / "base"
+    )
 )
-INFO = {"codebase_version": "v2.1", "fps": 20, "features": {}, "chunks_size": 1000, "data_path": "{episode_index}.parquet"}
+INFO = {
+    "codebase_version": "v2.1",
+    "fps": 20,
+    "features": {},
+    "chunks_size": 1000,
+    "data_path": "{episode_index}.parquet",
+}
 
 
 def judge(found: dict[str, Ended], *, may_pass: set[str] = frozenset()) -> None:
     """Every file was refused in a sentence, or is one of those that are harmless, within the limits."""
-    odd = {name: end for name, end in found.items() if end.kind not in EXPECTED and not (end.kind == "" and name in may_pass)}
+    odd = {
+        name: end
+        for name, end in found.items()
+        if end.kind not in EXPECTED and not (end.kind == "" and name in may_pass)
+    }
     slow = {name: end for name, end in found.items() if end.seconds > SECONDS or end.grown > BYTES}
     assert not odd
     assert not slow
@@ -142,8 +167,22 @@ def test_yaml(bombs: Path, tmp_path: Path, reader: str) -> None:
         (files / file.name).hardlink_to(file)
     found = measured("test_bombs", f"yaml-{reader}", files)
     assert found.keys() == YAML.keys()
-    plain = {"comment", "nothing", "escape", "list", "unknown-keys", "unknown-names"}  # what is no bomb, a reader may take
-    judge(found, may_pass=plain if reader in ("dvc.lock", "data.dvc") else {"nothing"} if reader == "params" else set())
+    plain = {
+        "comment",
+        "nothing",
+        "escape",
+        "list",
+        "unknown-keys",
+        "unknown-names",
+    }  # what is no bomb, a reader may take
+    judge(
+        found,
+        may_pass=plain
+        if reader in ("dvc.lock", "data.dvc")
+        else {"nothing"}
+        if reader == "params"
+        else set(),
+    )
     assert "given twice" in found["twice"].said
     assert ", line 2 " in found["twice"].said
 
@@ -161,7 +200,18 @@ def test_json(bombs: Path, tmp_path: Path, reader: str) -> None:
         (files / "a-hundred-megabytes.json").unlink()
         (files / "sixty-megabytes.json").write_text("[" + "[]," * 20_000_000 + "[]]")
     found = measured("test_bombs", f"json-{reader}", files)
-    judge(found, may_pass={"infinite", "list", "lone-surrogate", "many-keys", "nothing", "text", "wide-letters"})
+    judge(
+        found,
+        may_pass={
+            "infinite",
+            "list",
+            "lone-surrogate",
+            "many-keys",
+            "nothing",
+            "text",
+            "wide-letters",
+        },
+    )
 
 
 @pytest.mark.parametrize("reader", OF_FOLDERS)
@@ -211,7 +261,9 @@ def test_a_digest_takes_no_more_memory_for_a_larger_file(tmp_path: Path) -> None
 
 def _seal(folder: Path) -> None:
     names = sorted(path.name for path in folder.iterdir() if path.name != "SHA256SUMS")
-    lines = [f"{hashlib.sha256((folder / name).read_bytes()).hexdigest()}  {name}\n" for name in names]
+    lines = [
+        f"{hashlib.sha256((folder / name).read_bytes()).hexdigest()}  {name}\n" for name in names
+    ]
     (folder / "SHA256SUMS").write_text("".join(lines))
 
 
@@ -228,13 +280,17 @@ SPECS: dict[str, Callable[[dict[str, Any]], object]] = {
     "bottleneck": lambda spec: spec["vib"].update(hidden=[1] * 300_000),
     "wide": lambda spec: spec["policy"].update(encoder_hidden=[2**31] * 8),
     "negative": lambda spec: spec["policy"].update(encoder_hidden=[-1]),
-    "channels": lambda spec: spec["policy"].update(velocity_net="unet", unet_channels=[8] * 100_000),
+    "channels": lambda spec: spec["policy"].update(
+        velocity_net="unet", unet_channels=[8] * 100_000
+    ),
     "kernel": lambda spec: spec["policy"].update(velocity_net="unet", unet_kernel=2**40 + 1),
     "keys": lambda spec: spec.update(obs_dims=[[f"k{i}", 1] for i in range(100_000)]),
     "action": lambda spec: spec.update(action_dim=2**60),
     "times": lambda spec: spec["policy"].update(time_embedding_dim=2**40),
     "horizon": lambda spec: spec["policy"].update(horizon=2**40),
-    "images": lambda spec: spec.update(images=[{"key": f"k{i}", "size": [8, 8], "crop": [8, 8]} for i in range(20_000)]),
+    "images": lambda spec: spec.update(
+        images=[{"key": f"k{i}", "size": [8, 8], "crop": [8, 8]} for i in range(20_000)]
+    ),
 }
 
 
@@ -245,7 +301,9 @@ def test_a_bundle_that_asks_for_too_much_is_refused_before_it_is_built(tmp_path:
     save_policy(tmp_path / "base", small_policy(), {})
     for name, change in SPECS.items():
         shutil.copytree(tmp_path / "base", tmp_path / "files" / name)
-        _changed(tmp_path / "files" / name, lambda document, change=change: change(document["spec"]))
+        _changed(
+            tmp_path / "files" / name, lambda document, change=change: change(document["spec"])
+        )
     judge(measured("test_bombs", "policy", tmp_path / "files"))
 
 
@@ -260,9 +318,24 @@ def test_a_residual_of_one_number_does_not_become_a_network_of_gigabytes(tmp_pat
     base = tmp_path / "base"
     save_policy(base, small_policy(), {})
     config = Rl(hidden=(20_000, 20_000)).model_dump(mode="json")
-    document = {"interface": "latent", "state_dim": 8, "config": config, "base_digest": durable.digest(base), "provenance": {}}
-    for name, tensors in {"one": torch.ones(1), "none": torch.ones(0), "square": torch.ones(2, 2)}.items():
-        write_bundle(tmp_path / "files" / name, "steering", document, {"actor": tensors, "scale": torch.ones(2)})
+    document = {
+        "interface": "latent",
+        "state_dim": 8,
+        "config": config,
+        "base_digest": durable.digest(base),
+        "provenance": {},
+    }
+    for name, tensors in {
+        "one": torch.ones(1),
+        "none": torch.ones(0),
+        "square": torch.ones(2, 2),
+    }.items():
+        write_bundle(
+            tmp_path / "files" / name,
+            "steering",
+            document,
+            {"actor": tensors, "scale": torch.ones(2)},
+        )
     judge(measured("test_bombs", "steering", tmp_path / "files"))
 
 
@@ -271,7 +344,14 @@ def test_a_journal_of_many_labels_is_read_in_the_time_of_its_length(tmp_path: Pa
 
     check, lines = "", []
     for seq in range(1, 20_001):
-        label = Label(seq=seq, episode=1, label="success", source="console", nonce=str(seq), supersedes=seq - 1 or None)
+        label = Label(
+            seq=seq,
+            episode=1,
+            label="success",
+            source="console",
+            nonce=str(seq),
+            supersedes=seq - 1 or None,
+        )
         text, check = _encode(label, check)
         lines.append(text)
     (tmp_path / "files").mkdir()
@@ -281,8 +361,20 @@ def test_a_journal_of_many_labels_is_read_in_the_time_of_its_length(tmp_path: Pa
     assert found.seconds < 5
 
 
-PARSERS = {"json.load", "json.loads", "yaml.safe_load", "yaml.load_all", "yaml.safe_load_all", "tomllib.load", "tomllib.loads"}
-LOADERS = {"zprl/durable.py", "zprl/strict_yaml.py", "zprl/envs/isaacgym/worker.py"}  # the last runs in a Python of its own
+PARSERS = {
+    "json.load",
+    "json.loads",
+    "yaml.safe_load",
+    "yaml.load_all",
+    "yaml.safe_load_all",
+    "tomllib.load",
+    "tomllib.loads",
+}
+LOADERS = {
+    "zprl/durable.py",
+    "zprl/strict_yaml.py",
+    "zprl/envs/isaacgym/worker.py",
+}  # the last runs in a Python of its own
 OTHERS = ("validate_json", "model_validate_json")
 
 

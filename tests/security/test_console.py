@@ -39,15 +39,25 @@ def arrived() -> list[OperatorInput]:
 
 def client(arrived: list[OperatorInput], base: str = BASE, **options: object) -> TestClient:
     """Somebody who has logged in."""
-    return TestClient(app(arrived, **options), base_url=base, follow_redirects=False, cookies=COOKIES)
+    return TestClient(
+        app(arrived, **options), base_url=base, follow_redirects=False, cookies=COOKIES
+    )
 
 
-# -- other sites -----------------------------------------------------------------------------------------------------
+# -- other sites -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     "origin",
-    [None, "null", "https://evil.example", "http://127.0.0.1:9999", "http://localhost:8000", "http://127.0.0.1:8000.evil.example", ""],
+    [
+        None,
+        "null",
+        "https://evil.example",
+        "http://127.0.0.1:9999",
+        "http://localhost:8000",
+        "http://127.0.0.1:8000.evil.example",
+        "",
+    ],
 )
 def test_a_press_from_another_site_is_refused(arrived: list, origin: str | None) -> None:
     headers = {} if origin is None else {"Origin": origin}
@@ -63,9 +73,33 @@ def test_a_press_from_the_page_is_taken(arrived: list) -> None:
 @pytest.mark.parametrize(
     "host",
     [
-        *("evil.example", "evil.example:8000", "127.0.0.1.evil.example", "192.168.1.5:8000", "", "[::1", "a@b@c"),
-        *("evil@127.0.0.1", "evil:x@127.0.0.1:8000", "127.0.0.1#evil", "127.0.0.1/evil", "127.0.0.1?evil", "127.0.0.1\\evil"),
-        *("127.0.0.1:8000:1", "127.0.0.1:", "127.0.0.1.", "127.1", "2130706433", "[::ffff:127.0.0.1]evil", "localhost,evil", " 127.0.0.1"),
+        *(
+            "evil.example",
+            "evil.example:8000",
+            "127.0.0.1.evil.example",
+            "192.168.1.5:8000",
+            "",
+            "[::1",
+            "a@b@c",
+        ),
+        *(
+            "evil@127.0.0.1",
+            "evil:x@127.0.0.1:8000",
+            "127.0.0.1#evil",
+            "127.0.0.1/evil",
+            "127.0.0.1?evil",
+            "127.0.0.1\\evil",
+        ),
+        *(
+            "127.0.0.1:8000:1",
+            "127.0.0.1:",
+            "127.0.0.1.",
+            "127.1",
+            "2130706433",
+            "[::ffff:127.0.0.1]evil",
+            "localhost,evil",
+            " 127.0.0.1",
+        ),
     ],
 )
 def test_a_foreign_host_name_is_refused(arrived: list, host: str) -> None:
@@ -86,7 +120,12 @@ def test_the_names_of_this_machine_are_served(arrived: list, host: str) -> None:
 
 def test_other_addresses_and_names_when_asked_for(arrived: list) -> None:
     page = client(arrived, any_address=True, names=("robot.lab",))
-    for host, status in (("192.168.1.5:8000", 200), ("robot.lab", 200), ("ROBOT.lab:80", 200), ("robot.evil", 421)):
+    for host, status in (
+        ("192.168.1.5:8000", 200),
+        ("robot.lab", 200),
+        ("ROBOT.lab:80", 200),
+        ("robot.evil", 421),
+    ):
         assert page.get("/login", headers={"Host": host}).status_code == status
 
 
@@ -102,7 +141,7 @@ def test_other_methods_are_refused(arrived: list, method: str) -> None:
     assert client(arrived).request(method, "/input", headers={"Origin": BASE}).status_code == 405
 
 
-# -- headers ---------------------------------------------------------------------------------------------------------
+# -- headers ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("path", ["/", "/page.js", "/login", "/camera/none.jpg", "/nothing"])
@@ -120,7 +159,10 @@ def test_every_answer_has_the_security_headers(arrived: list, path: str) -> None
 
 
 def test_refusals_have_them_too(arrived: list) -> None:
-    assert "content-security-policy" in client(arrived).get("/", headers={"Host": "evil.example"}).headers
+    assert (
+        "content-security-policy"
+        in client(arrived).get("/", headers={"Host": "evil.example"}).headers
+    )
 
 
 def test_the_page_names_no_other_site_and_writes_no_html() -> None:
@@ -128,24 +170,39 @@ def test_the_page_names_no_other_site_and_writes_no_html() -> None:
     for name in ("page.html", "page.css", "page.js", "login.html", "login.js", "stop.js"):
         text = (folder / name).read_text()
         assert set(re.findall(r"https?://[^\s\"']+", text)) <= {"http://www.w3.org/2000/svg"}
-        assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(|new Function", text)
+        assert not re.search(
+            r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(|new Function", text
+        )
         assert " style=" not in text
         assert not re.search(r"\son\w+=", text)
 
 
-# -- long bodies -----------------------------------------------------------------------------------------------------
+# -- long bodies -----------------------------------------------------------------------------------
 
 
 def test_a_long_body_is_refused(arrived: list) -> None:
     page, headers = client(arrived), {"Origin": BASE, "Content-Type": "application/json"}
     assert page.post("/input", content=b"x" * 3000, headers=headers).status_code == 413
-    assert page.post("/input", content=(b"x" * 100 for _ in range(100)), headers=headers).status_code == 413  # no length was told
-    assert page.post("/input", content=b"{}", headers={**headers, "Content-Length": "9" * 400}).status_code == 413
-    assert page.post("/input", content=b"{}", headers={**headers, "Content-Length": "-1"}).status_code == 413
+    assert (
+        page.post("/input", content=(b"x" * 100 for _ in range(100)), headers=headers).status_code
+        == 413
+    )  # no length was told
+    assert (
+        page.post(
+            "/input", content=b"{}", headers={**headers, "Content-Length": "9" * 400}
+        ).status_code
+        == 413
+    )
+    assert (
+        page.post("/input", content=b"{}", headers={**headers, "Content-Length": "-1"}).status_code
+        == 413
+    )
     assert not arrived
 
 
-def test_a_body_that_never_comes_is_given_up(arrived: list, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_body_that_never_comes_is_given_up(
+    arrived: list, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(request_guard, "BODY_S", 0.05)
     sent = []
 
@@ -167,16 +224,26 @@ def test_a_body_that_never_comes_is_given_up(arrived: list, monkeypatch: pytest.
 
 
 def test_deep_json_breaks_nothing(arrived: list) -> None:
-    answer = client(arrived).post("/input", content=b"[" * 2000, headers={"Origin": BASE, "Content-Type": "application/json"})
+    answer = client(arrived).post(
+        "/input", content=b"[" * 2000, headers={"Origin": BASE, "Content-Type": "application/json"}
+    )
     assert answer.status_code in (400, 422)
     assert not arrived
 
 
-# -- addresses -------------------------------------------------------------------------------------------------------
+# -- addresses -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("host", "loopback"), [("127.0.0.1", True), ("127.9.9.9", True), ("::1", True), ("0.0.0.0", False), ("10.0.0.1", False), ("::", False)]
+    ("host", "loopback"),
+    [
+        ("127.0.0.1", True),
+        ("127.9.9.9", True),
+        ("::1", True),
+        ("0.0.0.0", False),
+        ("10.0.0.1", False),
+        ("::", False),
+    ],
 )
 def test_loopback(host: str, loopback: bool) -> None:
     assert is_loopback(host) is loopback
@@ -185,5 +252,8 @@ def test_loopback(host: str, loopback: bool) -> None:
 def test_a_host_that_is_no_address_and_a_port_that_is_taken() -> None:
     with pytest.raises(ConfigError, match="not an address"):
         Console(ConsoleState(), lambda _: None, host="robot.lab")
-    with Console(ConsoleState(), lambda _: None) as first, pytest.raises(EnvironmentProblem, match="cannot be served"):
+    with (
+        Console(ConsoleState(), lambda _: None) as first,
+        pytest.raises(EnvironmentProblem, match="cannot be served"),
+    ):
         Console(ConsoleState(), lambda _: None, port=int(first.url.rsplit(":", 1)[1].strip("/")))

@@ -53,7 +53,9 @@ class Page:
         environ = {**os.environ, "PYTHONPATH": str(ROOT)}
         with open(self.log, "wb") as log:
             command = [sys.executable, "-c", SERVE, self.secrets.model_dump_json(), str(files)]
-            self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, cwd=folder, env=environ)
+            self.process = subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=log, cwd=folder, env=environ
+            )
         self.port = int(self.process.stdout.readline().rsplit(b":", 1)[1].strip(b"/\n"))
 
     def request(self, path: str, body: str = "", more: str = "") -> bytes:
@@ -126,11 +128,17 @@ def closed(connections: list[socket.socket], seconds: float) -> int:
     return found
 
 
-# -- connections -----------------------------------------------------------------------------------------------------
+# -- connections -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("begun", ["", "POST /input HTTP/1.1\r\nHost: 127", "body"], ids=["idle", "half headers", "half bodies"])
-def test_more_connections_than_files_do_not_shut_the_stop_out(page: Page, many_files: None, begun: str) -> None:
+@pytest.mark.parametrize(
+    "begun",
+    ["", "POST /input HTTP/1.1\r\nHost: 127", "body"],
+    ids=["idle", "half headers", "half bodies"],
+)
+def test_more_connections_than_files_do_not_shut_the_stop_out(
+    page: Page, many_files: None, begun: str
+) -> None:
     first = page.stop()[:-4] if begun == "body" else begun.encode()
     with ExitStack() as stack:
         logged_in = stack.enter_context(page.connect())
@@ -143,7 +151,9 @@ def test_more_connections_than_files_do_not_shut_the_stop_out(page: Page, many_f
             began = time.monotonic()
             assert page.ask(page.stop(f"stop-{number:05}")) == 200
             assert time.monotonic() - began < 2
-        assert page.ask(page.request("/nothing", more=page.cookie), logged_in) == 404  # it was never closed
+        assert (
+            page.ask(page.request("/nothing", more=page.cookie), logged_in) == 404
+        )  # it was never closed
         assert closed(held, 30) == len(held)
         assert page.ask(page.request("/nothing", more=page.cookie), logged_in) == 404
     assert page.process.poll() is None
@@ -197,7 +207,11 @@ def test_the_oldest_of_the_largest_crowd_is_closed_first() -> None:
 
     gone: list[Line] = []
     everybody = Connections(lambda data: False, most=5)
-    operator, login, crowd = Line("10.0.0.1"), Line("10.0.0.2"), [Line("10.0.0.9") for _ in range(50)]
+    operator, login, crowd = (
+        Line("10.0.0.1"),
+        Line("10.0.0.2"),
+        [Line("10.0.0.9") for _ in range(50)],
+    )
     for line in (login, operator):
         everybody.add(line)
     everybody.trust(login)
@@ -237,7 +251,9 @@ def test_a_stranger_who_is_queued_twice_is_served_once() -> None:
 def test_pages_are_counted_while_somebody_has_them_open(page: Page) -> None:
     def pages(wanted: str) -> bool:
         end = time.monotonic() + 20
-        while (found := (page.folder / "pages").read_text() if (page.folder / "pages").exists() else "") != wanted:
+        while (
+            found := (page.folder / "pages").read_text() if (page.folder / "pages").exists() else ""
+        ) != wanted:
             if time.monotonic() > end:
                 return False
             time.sleep(0.1)
@@ -262,7 +278,7 @@ def test_the_newest_page_of_a_login_closes_its_oldest(page: Page) -> None:
     assert page.size() == 0
 
 
-# -- a flood of stops ------------------------------------------------------------------------------------------------
+# -- a flood of stops ------------------------------------------------------------------------------
 
 
 class Bus:
@@ -284,7 +300,9 @@ def mouth() -> tuple[Mouth, Bus, list[float]]:
     return Mouth(bus, lambda: clock[0]), bus, clock
 
 
-def test_a_flood_of_stops_is_few_messages_of_one_press(mouth: tuple[Mouth, Bus, list[float]]) -> None:
+def test_a_flood_of_stops_is_few_messages_of_one_press(
+    mouth: tuple[Mouth, Bus, list[float]],
+) -> None:
     speaker, bus, clock = mouth
     for number in range(5000):  # five seconds, confirmed after half a second
         clock[0] = number / 1000
@@ -299,7 +317,9 @@ def test_a_flood_of_stops_is_few_messages_of_one_press(mouth: tuple[Mouth, Bus, 
     assert bus.beats[0] == {"pages": 1}
 
 
-def test_the_first_stop_is_said_at_once_and_the_last_is_never_lost(mouth: tuple[Mouth, Bus, list[float]]) -> None:
+def test_the_first_stop_is_said_at_once_and_the_last_is_never_lost(
+    mouth: tuple[Mouth, Bus, list[float]],
+) -> None:
     speaker, bus, clock = mouth
     speaker.say(stop(1))
     assert len(bus.inputs) == 1
@@ -312,7 +332,9 @@ def test_the_first_stop_is_said_at_once_and_the_last_is_never_lost(mouth: tuple[
     assert len(bus.inputs) == 2
 
 
-def test_a_stop_after_the_clearing_of_another_is_a_new_one(mouth: tuple[Mouth, Bus, list[float]]) -> None:
+def test_a_stop_after_the_clearing_of_another_is_a_new_one(
+    mouth: tuple[Mouth, Bus, list[float]],
+) -> None:
     speaker, bus, clock = mouth
     speaker.say(stop(1))
     speaker.beat(stopped=True)
@@ -331,10 +353,22 @@ def test_a_stop_after_the_clearing_of_another_is_a_new_one(mouth: tuple[Mouth, B
 
 def test_thousands_of_stops_leave_memory_and_log_as_they_were(page: Page) -> None:
     def memory() -> int:
-        return int(Path(f"/proc/{page.process.pid}/status").read_text().split("VmRSS:")[1].split()[0])
+        return int(
+            Path(f"/proc/{page.process.pid}/status").read_text().split("VmRSS:")[1].split()[0]
+        )
 
     def press(number: int) -> None:
-        assert page.ask(page.request("/input", json.dumps({"kind": "estop", "nonce": f"stop-{number:06}"}), page.cookie), line) == 200
+        assert (
+            page.ask(
+                page.request(
+                    "/input",
+                    json.dumps({"kind": "estop", "nonce": f"stop-{number:06}"}),
+                    page.cookie,
+                ),
+                line,
+            )
+            == 200
+        )
 
     with page.connect() as line:
         for number in range(500):
@@ -346,10 +380,12 @@ def test_thousands_of_stops_leave_memory_and_log_as_they_were(page: Page) -> Non
     assert page.size() == 0
 
 
-# -- the disk --------------------------------------------------------------------------------------------------------
+# -- the disk --------------------------------------------------------------------------------------
 
 
-def test_a_disk_that_cannot_be_read_is_told_and_the_page_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_cannot_be_read_is_told_and_the_page_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     from zprl.session.processes.console.snapshot_builder import Watch
 
     class Broken:
@@ -360,7 +396,9 @@ def test_a_disk_that_cannot_be_read_is_told_and_the_page_goes_on(monkeypatch: py
     watch.store = type("Store", (), {"labels": Broken()})()
     watch.events, watch.wall = __import__("collections").deque(maxlen=5), lambda: 0.0
     watch.look()
-    assert [(row.kind, row.level) for row in watch.events] == [("disk_not_read", Level.NOTE.name.lower())]
+    assert [(row.kind, row.level) for row in watch.events] == [
+        ("disk_not_read", Level.NOTE.name.lower())
+    ]
 
 
 def test_a_process_may_open_as_many_files_as_the_system_allows() -> None:

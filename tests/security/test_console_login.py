@@ -24,7 +24,15 @@ from zprl.session.inputs import OperatorInput, this_user
 from zprl.session.processes.console import access as access_module
 from zprl.session.processes.console import app as console_app
 from zprl.session.processes.console import rate_limits
-from zprl.session.processes.console.access import FILE, PROGRAM, TOKEN, Access, Secrets, granted, page_link
+from zprl.session.processes.console.access import (
+    FILE,
+    PROGRAM,
+    TOKEN,
+    Access,
+    Secrets,
+    granted,
+    page_link,
+)
 from zprl.session.processes.console.app import make_app
 from zprl.session.processes.console.rate_limits import Bucket, Guesses, QuietLog, group
 from zprl.session.processes.console.snapshot import ConsoleState
@@ -66,7 +74,9 @@ class Page:
         self.app = make_app(source, self.arrived.append, self.access)
 
     def browser(self, address: str = "127.0.0.1") -> TestClient:
-        return TestClient(self.app, base_url=BASE, follow_redirects=False, client=(address, 50000), headers=ORIGIN)
+        return TestClient(
+            self.app, base_url=BASE, follow_redirects=False, client=(address, 50000), headers=ORIGIN
+        )
 
     def ticket(self) -> str:
         return self.access.link(f"{BASE}/").partition("#")[2]
@@ -79,11 +89,15 @@ def page() -> Page:
 
 def test_a_form_of_many_fields_is_a_wrong_guess(page: Page) -> None:
     body = "a=1&b=2&c=3&d=4&e=5"
-    answer = page.browser().post("/login", content=body, headers={"Content-Type": "application/x-www-form-urlencoded"})
+    answer = page.browser().post(
+        "/login", content=body, headers={"Content-Type": "application/x-www-form-urlencoded"}
+    )
     assert answer.status_code == 401
 
 
-@pytest.mark.parametrize("name", ["\u3164", "anna\u034f", "\u115fa", "a\ufe0f", "\uffa0b", "a\U000e0100"])
+@pytest.mark.parametrize(
+    "name", ["\u3164", "anna\u034f", "\u115fa", "a\ufe0f", "\uffa0b", "a\U000e0100"]
+)
 def test_a_name_that_hides_something_is_refused(page: Page, name: str) -> None:
     answer = page.browser().post("/login", data={"token": WORD, "author": name})
     assert answer.status_code == 422
@@ -100,7 +114,7 @@ def test_two_spellings_of_a_name_are_one(page: Page) -> None:
     assert set(names) == {"Jos\u00e9"}
 
 
-# -- without a login -------------------------------------------------------------------------------------------------
+# -- without a login -------------------------------------------------------------------------------
 
 
 def test_the_stop_works_without_a_login(page: Page) -> None:
@@ -110,12 +124,20 @@ def test_the_stop_works_without_a_login(page: Page) -> None:
 
 @pytest.mark.parametrize("body", PRESSES, ids=lambda body: str(body["kind"]))
 def test_nothing_else_works_without_a_login(page: Page, body: dict) -> None:
-    for more in ({}, {"Cookie": "zprl_console=1"}, {"Cookie": f"{page.access.cookie}=\x7f"}, {"Authorization": f"Basic {WORD}"}):
+    for more in (
+        {},
+        {"Cookie": "zprl_console=1"},
+        {"Cookie": f"{page.access.cookie}=\x7f"},
+        {"Authorization": f"Basic {WORD}"},
+    ):
         assert page.browser().post("/input", json=body, headers=more).status_code == 401
     assert not page.arrived
 
 
-@pytest.mark.parametrize("path", ["/page.js", "/stream", "/camera/front.jpg", f"/stream?token={WORD}", "/nothing", "/input"])
+@pytest.mark.parametrize(
+    "path",
+    ["/page.js", "/stream", "/camera/front.jpg", f"/stream?token={WORD}", "/nothing", "/input"],
+)
 def test_nothing_is_seen_without_a_login(page: Page, path: str) -> None:
     assert page.browser().get(path).status_code == 401
     assert page.browser().get("/").headers["location"] == "/login"
@@ -127,7 +149,7 @@ def test_the_locked_page_tells_nothing_of_the_session(page: Page) -> None:
     assert "lift" not in text
 
 
-# -- one-time links --------------------------------------------------------------------------------------------------
+# -- one-time links --------------------------------------------------------------------------------
 
 
 def test_a_link_works_once_and_names_who_started_the_session(page: Page) -> None:
@@ -135,7 +157,9 @@ def test_a_link_works_once_and_names_who_started_the_session(page: Page) -> None
     answer = browser.post("/login", data={"ticket": ticket})
     assert (answer.status_code, answer.headers["location"]) == (303, "/")
     cookie = answer.headers["set-cookie"].lower()
-    assert all(part in cookie for part in ("httponly", "samesite=strict", "path=/", "max-age=43200"))
+    assert all(
+        part in cookie for part in ("httponly", "samesite=strict", "path=/", "max-age=43200")
+    )
     assert browser.get("/").status_code == 200
     assert browser.post("/input", json=press("success", episode=3)).status_code == 200
     assert page.arrived[0].author == this_user()
@@ -144,7 +168,9 @@ def test_a_link_works_once_and_names_who_started_the_session(page: Page) -> None
     assert answer.status_code == 401
     assert "set-cookie" not in answer.headers
     assert "used before" in answer.text
-    assert browser.post("/login", data={"ticket": ticket}).status_code == 303  # whoever is in already, stays
+    assert (
+        browser.post("/login", data={"ticket": ticket}).status_code == 303
+    )  # whoever is in already, stays
 
 
 def test_a_link_is_behind_the_fragment(page: Page) -> None:
@@ -173,12 +199,23 @@ def test_forged_links_do_not_work(page: Page) -> None:
     text, _, mac = ticket.rpartition(".")
     cookie = page.access.cookie_for("anna")
     other = Access(Secrets.make()).link("").partition("#")[2]
-    for forged in (text, f"{text}.", f"{text}.{'0' * 64}", f"{text[:-1]}.{mac}", f".{mac}", cookie, other, WORD, "\udcff", "."):
+    for forged in (
+        text,
+        f"{text}.",
+        f"{text}.{'0' * 64}",
+        f"{text[:-1]}.{mac}",
+        f".{mac}",
+        cookie,
+        other,
+        WORD,
+        "\udcff",
+        ".",
+    ):
         assert page.access.redeem(forged) is None
     assert page.access.redeem(ticket)
 
 
-# -- tokens and cookies ----------------------------------------------------------------------------------------------
+# -- tokens and cookies ----------------------------------------------------------------------------
 
 
 def test_logging_in_by_form_with_a_name(page: Page) -> None:
@@ -186,13 +223,23 @@ def test_logging_in_by_form_with_a_name(page: Page) -> None:
     wrong = browser.post("/login", data={"token": "<b>guess</b>"})
     assert wrong.status_code == 401
     assert "guess" not in wrong.text
-    assert page.browser().post("/login", data={"token": WORD}, headers={"Origin": "https://evil.example"}).status_code == 403
+    assert (
+        page.browser()
+        .post("/login", data={"token": WORD}, headers={"Origin": "https://evil.example"})
+        .status_code
+        == 403
+    )
     answer = browser.post("/login", data={"token": WORD, "author": " Zoë O'Neill "})
     assert (answer.status_code, answer.headers["location"]) == (303, "/")
     assert WORD not in answer.headers["set-cookie"]
     assert browser.get("/").status_code == 200
     assert browser.post("/input", json=press("failure", episode=3)).status_code == 200
-    assert browser.post("/input", json=press("pause"), headers={"Origin": "https://evil.example"}).status_code == 403
+    assert (
+        browser.post(
+            "/input", json=press("pause"), headers={"Origin": "https://evil.example"}
+        ).status_code
+        == 403
+    )
     assert [found.author for found in page.arrived] == ["Zoë O'Neill"]
 
 
@@ -203,7 +250,9 @@ def test_without_a_name_the_one_who_started_the_session_is_the_author(page: Page
     assert page.arrived[0].author == this_user()
 
 
-@pytest.mark.parametrize("name", ["<script>", "a\nb", "x" * 61, "anna\u200d", "anna\u202e", "\x1b[31m", "a|b", ".anna"])
+@pytest.mark.parametrize(
+    "name", ["<script>", "a\nb", "x" * 61, "anna\u200d", "anna\u202e", "\x1b[31m", "a|b", ".anna"]
+)
 def test_a_name_is_a_name(page: Page, name: str) -> None:
     answer = page.browser().post("/login", data={"token": WORD, "author": name})
     assert answer.status_code == 422
@@ -212,7 +261,12 @@ def test_a_name_is_a_name(page: Page, name: str) -> None:
 
 def test_a_program_brings_the_token_in_a_header(page: Page) -> None:
     bare = TestClient(page.app, base_url=BASE)
-    assert bare.post("/input", json=press("success", episode=3), headers={"Authorization": f"Bearer {WORD}"}).status_code == 200
+    assert (
+        bare.post(
+            "/input", json=press("success", episode=3), headers={"Authorization": f"Bearer {WORD}"}
+        ).status_code
+        == 200
+    )
     assert page.arrived[0].author == PROGRAM
 
 
@@ -220,7 +274,9 @@ def test_the_name_in_a_cookie_cannot_be_changed(page: Page) -> None:
     mine, hers = page.access.cookie_for("ben"), page.access.cookie_for("anna")
     mixed = f"{hers.rpartition('.')[0]}.{mine.rpartition('.')[2]}"
     for value in (mixed, page.ticket(), WORD):
-        answer = page.browser().post("/input", json=press("pause"), headers={"Cookie": f"{page.access.cookie}={value}"})
+        answer = page.browser().post(
+            "/input", json=press("pause"), headers={"Cookie": f"{page.access.cookie}={value}"}
+        )
         assert answer.status_code == 401
 
 
@@ -236,9 +292,13 @@ def test_a_cookie_outlives_the_console_but_neither_its_time_nor_the_run(page: Pa
     assert again.login(access_module.Headers(header)) is None
 
 
-def test_everything_secret_is_compared_in_constant_time(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_everything_secret_is_compared_in_constant_time(
+    page: Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
     compared = []
-    monkeypatch.setattr(access_module.hmac, "compare_digest", lambda a, b: compared.append((a, b)) or a == b)
+    monkeypatch.setattr(
+        access_module.hmac, "compare_digest", lambda a, b: compared.append((a, b)) or a == b
+    )
     assert page.access.knows(WORD)
     assert not page.access.knows("\udcff é")
     page.access.redeem("a.b")
@@ -252,7 +312,7 @@ def test_a_token_that_could_be_guessed_is_refused(token: str) -> None:
         Secrets.make(token)
 
 
-# -- guessing --------------------------------------------------------------------------------------------------------
+# -- guessing --------------------------------------------------------------------------------------
 
 
 def test_guesses_are_limited_per_address_and_the_right_token_always_passes(page: Page) -> None:
@@ -269,7 +329,12 @@ def test_guesses_are_limited_per_address_and_the_right_token_always_passes(page:
     assert statuses[:5] == [401] * 5
     assert set(statuses[5:]) == {429}
     for browser in (page.browser("192.0.2.7"), page.browser()):  # the same address, and another
-        assert browser.get("/camera/front.jpg", headers={"Authorization": f"Bearer {WORD}"}).status_code == 200
+        assert (
+            browser.get(
+                "/camera/front.jpg", headers={"Authorization": f"Bearer {WORD}"}
+            ).status_code
+            == 200
+        )
         assert browser.post("/login", data={"token": WORD}).status_code == 303
         assert browser.get("/camera/front.jpg").status_code == 200
     assert page.browser("192.0.2.8").post("/login", data={"token": "guess"}).status_code == 401
@@ -309,7 +374,7 @@ def test_a_bucket_by_hand() -> None:
     assert [bucket.take() for _ in range(4)] == [True, True, True, False]
 
 
-# -- who wrote a label -----------------------------------------------------------------------------------------------
+# -- who wrote a label -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["success", "clear", "pause"])
@@ -323,7 +388,10 @@ def test_a_press_on_the_page_has_an_author_or_is_a_stop(kind: str) -> None:
 def test_nobody_writes_an_author_into_a_press(page: Page, extra: str) -> None:
     browser = page.browser()
     browser.post("/login", data={"token": WORD, "author": "ben"})
-    assert browser.post("/input", json=press("success", episode=3, **{extra: "anna"})).status_code == 422
+    assert (
+        browser.post("/input", json=press("success", episode=3, **{extra: "anna"})).status_code
+        == 422
+    )
     assert not page.arrived
 
 
@@ -341,7 +409,7 @@ def test_a_line_of_the_journal_names_its_author_and_older_ones_still_fit(tmp_pat
         LabelJournal(path)
 
 
-# -- the file --------------------------------------------------------------------------------------------------------
+# -- the file --------------------------------------------------------------------------------------
 
 
 def test_the_secrets_are_this_users_alone_and_leave_the_environment(tmp_path: Path) -> None:
@@ -400,7 +468,9 @@ def test_a_stream_ends_with_its_login(page: Page) -> None:
     assert login is not None
 
     async def receive(hours: float) -> int:
-        events = Streams().events(ConsoleState(), login.id, lambda: None, lasts=lambda: page.access.lasts(login))
+        events = Streams().events(
+            ConsoleState(), login.id, lambda: None, lasts=lambda: page.access.lasts(login)
+        )
         await anext(events)
         page.time[0] += hours * 3600
         return len([event async for event in islice(events, 2)])

@@ -38,7 +38,15 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
     folder = make_session(tmp_path_factory.mktemp("port") / "session", "127.0.31.9")
     work, sockets = folder.with_name("work"), bus.make_folder()
     work.mkdir()
-    yield Settings(session=folder, sockets=sockets, work=work, config=REAL, seed=0, rings=sockets.name, twin=sockets)
+    yield Settings(
+        session=folder,
+        sockets=sockets,
+        work=work,
+        config=REAL,
+        seed=0,
+        rings=sockets.name,
+        twin=sockets,
+    )
     for left in sockets.iterdir():
         left.unlink()
     sockets.rmdir()
@@ -87,7 +95,9 @@ def taken(number: int) -> bool:
     return True
 
 
-def test_nobody_gets_the_port_while_the_page_s_process_is_replaced(supervisor: Supervisor, settings: Settings) -> None:
+def test_nobody_gets_the_port_while_the_page_s_process_is_replaced(
+    supervisor: Supervisor, settings: Settings
+) -> None:
     number, before = port(settings), supervisor.children["console"].process.pid
     os.kill(before, signal.SIGKILL)
     tries = 0
@@ -96,7 +106,10 @@ def test_nobody_gets_the_port_while_the_page_s_process_is_replaced(supervisor: S
         nonlocal tries
         tries += 1
         assert taken(number)
-        return supervisor.children["console"].back and supervisor.children["console"].process.pid != before
+        return (
+            supervisor.children["console"].back
+            and supervisor.children["console"].process.pid != before
+        )
 
     wait(replaced)
     assert tries > 1
@@ -107,10 +120,14 @@ def test_nobody_gets_the_port_while_the_page_s_process_is_replaced(supervisor: S
         assert browser.recv(100).startswith(b"HTTP/1.1 200")
 
 
-def test_only_the_page_s_process_and_the_supervisor_hold_the_port(supervisor: Supervisor, settings: Settings) -> None:
+def test_only_the_page_s_process_and_the_supervisor_hold_the_port(
+    supervisor: Supervisor, settings: Settings
+) -> None:
     wait(lambda: supervisor.children["console"].back)
     listening = psutil.Process(supervisor.children["console"].process.pid).net_connections("tcp")
-    assert [each.laddr.port for each in listening if each.status == psutil.CONN_LISTEN] == [port(settings)]
+    assert [each.laddr.port for each in listening if each.status == psutil.CONN_LISTEN] == [
+        port(settings)
+    ]
     fd = supervisor.settings.console_fd
     assert fd is not None
     assert not os.get_inheritable(fd)

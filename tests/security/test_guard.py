@@ -16,8 +16,23 @@ from pipelines import guard
 from pipelines.guard import Guard
 from tests.stranger import LOGIN
 
-HOSTS = ["evil.example", "evil.example:4321", "127.0.0.1", "127.0.0.1:1", "127.0.0.1:4321.evil.example", "a@127.0.0.1:4321", ""]
-ORIGINS = ["http://evil.example", "https://127.0.0.1:4321", "http://127.0.0.1:9999", "http://localhost:4321", "null", ""]
+HOSTS = [
+    "evil.example",
+    "evil.example:4321",
+    "127.0.0.1",
+    "127.0.0.1:1",
+    "127.0.0.1:4321.evil.example",
+    "a@127.0.0.1:4321",
+    "",
+]
+ORIGINS = [
+    "http://evil.example",
+    "https://127.0.0.1:4321",
+    "http://127.0.0.1:9999",
+    "http://localhost:4321",
+    "null",
+    "",
+]
 
 
 def page(**options: object) -> TestClient:
@@ -30,7 +45,9 @@ def ticket(client: TestClient) -> str:
 
 
 def redeem(client: TestClient, given: str, **headers: str) -> httpx.Response:
-    return client.post(guard.LOGIN, json={"ticket": given}, headers={"Origin": "http://127.0.0.1:4321", **headers})
+    return client.post(
+        guard.LOGIN, json={"ticket": given}, headers={"Origin": "http://127.0.0.1:4321", **headers}
+    )
 
 
 @pytest.mark.parametrize("host", HOSTS)
@@ -38,14 +55,22 @@ def test_another_host_is_refused(host: str) -> None:
     client = page(storage={})
     for path in ("/", "/api/health", guard.LOGIN, guard.TICKET):
         assert client.get(path, headers={"Host": host}).status_code == 421
-    with pytest.raises(WebSocketDisconnect), client.websocket_connect("ws://127.0.0.1:4321/api/events/out", headers={"Host": host}):
+    with (
+        pytest.raises(WebSocketDisconnect),
+        client.websocket_connect("ws://127.0.0.1:4321/api/events/out", headers={"Host": host}),
+    ):
         pass
 
 
 @pytest.mark.parametrize("origin", ORIGINS)
 def test_another_origin_is_refused(origin: str) -> None:
     client = page(storage={})
-    for method, path in (("GET", "/"), ("POST", "/api/flows"), ("OPTIONS", "/api/flows"), ("POST", guard.LOGIN)):
+    for method, path in (
+        ("GET", "/"),
+        ("POST", "/api/flows"),
+        ("OPTIONS", "/api/flows"),
+        ("POST", guard.LOGIN),
+    ):
         answer = client.request(method, path, headers={"Origin": origin})
         assert answer.status_code == 403
         assert "access-control-allow-origin" not in answer.headers
@@ -53,9 +78,15 @@ def test_another_origin_is_refused(origin: str) -> None:
 
 def test_a_header_given_twice_is_worth_nothing() -> None:
     client = page(storage={})
-    for name, values in (("Host", ("127.0.0.1:4321", "evil.example")), ("Origin", ("http://127.0.0.1:4321", "http://evil.example"))):
+    for name, values in (
+        ("Host", ("127.0.0.1:4321", "evil.example")),
+        ("Origin", ("http://127.0.0.1:4321", "http://evil.example")),
+    ):
         for pair in (values, values[::-1]):
-            assert client.get("/", headers=[(name, value) for value in pair]).status_code in (403, 421)
+            assert client.get("/", headers=[(name, value) for value in pair]).status_code in (
+                403,
+                421,
+            )
 
 
 @pytest.mark.parametrize("site", ["cross-site", "same-site"])
@@ -64,7 +95,10 @@ def test_another_page_may_link_but_not_embed(site: str) -> None:
     client = page(storage={})
     link = {"Sec-Fetch-Site": site, "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
     assert client.get("/", headers=link).status_code == 200
-    for change in ({"Sec-Fetch-Dest": "iframe"}, {"Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "script"}):
+    for change in (
+        {"Sec-Fetch-Dest": "iframe"},
+        {"Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "script"},
+    ):
         assert client.get("/", headers={**link, **change}).status_code == 403
     assert client.post("/", headers=link).status_code == 403
     assert "frame-ancestors 'self'" in client.get("/").headers["content-security-policy"]
@@ -79,10 +113,26 @@ def test_the_own_page_is_served(host: str) -> None:
 def test_nobody_without_a_login_reaches_a_server_that_has_none() -> None:
     client = page()
     assert client.get("/health").text == "inside"
-    wrong = [{}, {"Authorization": "Bearer wrong"}, {"Authorization": f"Basic {LOGIN}"}, {"Authorization": f"bearer{LOGIN}"}]
-    wrong += [{"Cookie": f"zprl-4321={LOGIN}"}, {"Cookie": "zprl-4321="}, {"Cookie": "\x7f;=;"}, {"Cookie": "zprl-4321"}]
+    wrong = [
+        {},
+        {"Authorization": "Bearer wrong"},
+        {"Authorization": f"Basic {LOGIN}"},
+        {"Authorization": f"bearer{LOGIN}"},
+    ]
+    wrong += [
+        {"Cookie": f"zprl-4321={LOGIN}"},
+        {"Cookie": "zprl-4321="},
+        {"Cookie": "\x7f;=;"},
+        {"Cookie": "zprl-4321"},
+    ]
     for headers in wrong:
-        for path in ("/", "/api/2.0/mlflow/experiments/search", "/health/../", "//health", "/static-files/x.js"):
+        for path in (
+            "/",
+            "/api/2.0/mlflow/experiments/search",
+            "/health/../",
+            "//health",
+            "/static-files/x.js",
+        ):
             answer = client.get(path, headers=headers)
             assert answer.status_code == 401
             assert "zprl ui --link" in answer.text
@@ -133,11 +183,22 @@ def test_who_may_not_have_a_ticket(monkeypatch: pytest.MonkeyPatch) -> None:
     for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": f"Basic {LOGIN}"}):
         assert client.post(guard.TICKET, headers=headers).status_code == 403
     assert client.get(guard.TICKET, headers={"Authorization": f"Bearer {LOGIN}"}).status_code == 403
-    bodies = (b"", b"{", b"[]", b'{"ticket": null}', b'{"ticket": []}', b"[" * 50_000, b"\xff", json.dumps({"ticket": "x" * 5000}).encode())
+    bodies = (
+        b"",
+        b"{",
+        b"[]",
+        b'{"ticket": null}',
+        b'{"ticket": []}',
+        b"[" * 50_000,
+        b"\xff",
+        json.dumps({"ticket": "x" * 5000}).encode(),
+    )
     for body in bodies:
         answer = client.post(guard.LOGIN, content=body, headers={"Origin": "http://127.0.0.1:4321"})
         assert answer.status_code == 403
-    assert client.post(guard.LOGIN, json={"ticket": ticket(client)}).status_code == 403  # no page asked for it
+    assert (
+        client.post(guard.LOGIN, json={"ticket": ticket(client)}).status_code == 403
+    )  # no page asked for it
 
 
 def test_the_page_that_logs_in_is_closed_to_others() -> None:
@@ -171,19 +232,28 @@ def test_a_server_with_a_login_of_its_own_sees_no_other() -> None:
         "",
     ]
     for given in wrong:
-        answer = client.post("/api/work_pools/filter", headers={"Authorization": given.encode("latin-1")})
+        answer = client.post(
+            "/api/work_pools/filter", headers={"Authorization": given.encode("latin-1")}
+        )
         assert answer.status_code == 401
         assert answer.text != "inside"
     twice = [("Authorization", basic(LOGIN)), ("Authorization", basic(LOGIN))]
     assert client.post("/api/flows", headers=twice).status_code == 401
     for headers in ({}, {"Authorization": basic(LOGIN)}):
         assert client.post("/api/flows", headers=headers).text == "inside"
-    with pytest.raises(WebSocketDisconnect), client.websocket_connect("ws://127.0.0.1:4321/", headers={"Authorization": basic("\u00e4")}):
+    with (
+        pytest.raises(WebSocketDisconnect),
+        client.websocket_connect(
+            "ws://127.0.0.1:4321/", headers={"Authorization": basic("\u00e4")}
+        ),
+    ):
         pass
 
 
 @pytest.mark.parametrize("begun", [True, False])
-def test_what_a_server_raises_is_one_short_line(caplog: pytest.LogCaptureFixture, begun: bool) -> None:
+def test_what_a_server_raises_is_one_short_line(
+    caplog: pytest.LogCaptureFixture, begun: bool
+) -> None:
     async def broken(scope: dict, receive: object, send: object) -> None:
         if scope["type"] == "websocket":
             await receive()
@@ -193,10 +263,19 @@ def test_what_a_server_raises_is_one_short_line(caplog: pytest.LogCaptureFixture
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         raise TypeError("strings with non-ASCII\n\x1b[31m" + "x" * 100_000)
 
-    client = TestClient(Guard(broken, port=4321, login=LOGIN, storage={}), base_url="http://127.0.0.1:4321")
+    client = TestClient(
+        Guard(broken, port=4321, login=LOGIN, storage={}), base_url="http://127.0.0.1:4321"
+    )
     assert client.get("/%0A" + "y" * 10_000).status_code == (200 if begun else 500)
-    with client.websocket_connect("ws://127.0.0.1:4321/") as wire, pytest.raises(WebSocketDisconnect):
+    with (
+        client.websocket_connect("ws://127.0.0.1:4321/") as wire,
+        pytest.raises(WebSocketDisconnect),
+    ):
         wire.receive_text()
-    lines = [logging.Formatter().format(record) for record in caplog.records if record.name == "uvicorn.error"]
+    lines = [
+        logging.Formatter().format(record)
+        for record in caplog.records
+        if record.name == "uvicorn.error"
+    ]
     assert len(lines) == 2
     assert all(len(line) < 300 and line.isprintable() for line in lines), lines

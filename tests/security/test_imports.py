@@ -77,4 +77,14 @@ def test_the_library_knows_no_orchestrator(path: Path) -> None:
 
 def test_the_command_line_imports_nothing_heavy_at_the_top() -> None:
     roots = {name.split(".")[0] for name in imports(ROOT / "zprl/cli.py", top_only=True)}
-    assert roots <= {"__future__", "os", "shlex", "sys", "traceback", "pathlib", "typing", "typer", "zprl"}
+    assert roots <= {
+        "__future__",
+        "os",
+        "shlex",
+        "sys",
+        "traceback",
+        "pathlib",
+        "typing",
+        "typer",
+        "zprl",
+    }

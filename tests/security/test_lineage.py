@@ -51,8 +51,25 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return here
 
 
-STRANGE = ("../outside/secret", "linked/secret", "linked", "holds", "kernel", "loop", "pipe", "pipes", "huge", "/proc/kmsg", "/dev/zero",
-           "inside/../../outside/secret", ".", "", "a\0b", "/etc", "x" * 5000)  # fmt: skip
+STRANGE = (
+    "../outside/secret",
+    "linked/secret",
+    "linked",
+    "holds",
+    "kernel",
+    "loop",
+    "pipe",
+    "pipes",
+    "huge",
+    "/proc/kmsg",
+    "/dev/zero",
+    "inside/../../outside/secret",
+    ".",
+    "",
+    "a\0b",
+    "/etc",
+    "x" * 5000,
+)
 
 
 @pytest.mark.parametrize("path", STRANGE, ids=lambda path: path[:20] or "empty")
@@ -71,7 +88,9 @@ def test_what_is_the_project_s_own_is_read(project: Path) -> None:
     assert looks.state("inside/none", ZEROS) == "not here"
 
 
-def test_one_file_under_many_names_is_not_read_without_end(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_file_under_many_names_is_not_read_without_end(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(local, "MAX_READ", 4 * local.FILE_COST)
     looks = local.Bytes()
     states = [looks.state("inside" + "/." * number + "/file", ZEROS) for number in range(6)]
@@ -86,14 +105,18 @@ def test_a_file_of_the_kernel_has_no_bytes(project: Path) -> None:
 def test_a_bundle_that_names_such_paths_is_told(tmp_path: Path) -> None:
     folder = Folder(tmp_path)
     elsewhere = ("/proc/kmsg", "/etc/passwd", "/root")
-    save_policy(folder.path / "bundle", small_policy(), {"inputs": dict.fromkeys(elsewhere, ZEROS) | {elsewhere[0]: "1" * 64}})
+    save_policy(
+        folder.path / "bundle",
+        small_policy(),
+        {"inputs": dict.fromkeys(elsewhere, ZEROS) | {elsewhere[0]: "1" * 64}},
+    )
     done = folder.run("timeout", "60", ZPRL, "lineage", "--local", "--json", "bundle")
     assert done.returncode == 0, done.stderr
     (bundle,) = json.loads(done.stdout)["below"]
     assert {each["here"] for each in bundle["below"] if "here" in each} == {"not looked at"}
 
 
-# -- where a store says that artifacts lie -----------------------------------------------------------------------------
+# -- where a store says that artifacts lie ---------------------------------------------------------
 
 
 @pytest.fixture
@@ -126,12 +149,17 @@ def downloaded(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{file}")
         patch.delenv("MLFLOW_EXPERIMENT_NAME", raising=False)
         client = mlflow_tracker.connect()
-        client.create_run(client.create_experiment(mlflow_tracker.EXPERIMENT, artifact_location="file:///none"), run_name="ingest")
+        client.create_run(
+            client.create_experiment(mlflow_tracker.EXPERIMENT, artifact_location="file:///none"),
+            run_name="ingest",
+        )
     return file
 
 
 @pytest.fixture
-def store(downloaded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Run]:
+def store(
+    downloaded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[str], Run]:
     """Say where the artifacts of its run lie, and return the run as lineage has it."""
     monkeypatch.chdir(tmp_path)
     for name in (SWITCH_VARIABLE, "MLFLOW_EXPERIMENT_NAME", "ZPRL_ARTIFACT_LOCATION"):
@@ -146,14 +174,18 @@ def store(downloaded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
             database.commit()
         found = lineage.records()
         (run,) = (each for each in found.runs if each.stage == "ingest")
-        run.params["episodes"] = str(len(origins.episodes)) if (origins := found.origins(run)) else "none"
+        run.params["episodes"] = (
+            str(len(origins.episodes)) if (origins := found.origins(run)) else "none"
+        )
         return run
 
     return place
 
 
 def write_origins(folder: Path) -> None:
-    durable.write_json(folder / "data_report/sources.json", {"format_version": 1, "sources": {}, "episodes": []})
+    durable.write_json(
+        folder / "data_report/sources.json", {"format_version": 1, "sources": {}, "episodes": []}
+    )
 
 
 @pytest.mark.parametrize(
@@ -171,7 +203,9 @@ def write_origins(folder: Path) -> None:
         "ftp://HOST/x",
     ],
 )
-def test_no_other_place_is_asked(store: Callable[[str], Run], sink: tuple[str, list[str]], tmp_path: Path, address: str) -> None:
+def test_no_other_place_is_asked(
+    store: Callable[[str], Run], sink: tuple[str, list[str]], tmp_path: Path, address: str
+) -> None:
     host, sent = sink
     write_origins(tmp_path / "elsewhere")
     (tmp_path / "mlartifacts").mkdir()
@@ -182,8 +216,13 @@ def test_no_other_place_is_asked(store: Callable[[str], Run], sink: tuple[str, l
     assert "not looked at" in run.note
 
 
-@pytest.mark.parametrize("address", ["mlartifacts/1", "mlflow-artifacts:/1", "FOLDER/mlartifacts/1", "file://FOLDER/mlartifacts/1"])
-def test_the_project_s_own_folder_is_read(store: Callable[[str], Run], tmp_path: Path, address: str) -> None:
+@pytest.mark.parametrize(
+    "address",
+    ["mlartifacts/1", "mlflow-artifacts:/1", "FOLDER/mlartifacts/1", "file://FOLDER/mlartifacts/1"],
+)
+def test_the_project_s_own_folder_is_read(
+    store: Callable[[str], Run], tmp_path: Path, address: str
+) -> None:
     write_origins(tmp_path / "mlartifacts/1")
     run = store(address.replace("FOLDER", str(tmp_path)))
     assert (run.params["episodes"], run.note) == ("0", "")

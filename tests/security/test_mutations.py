@@ -24,21 +24,77 @@ REQUESTS = 2_000
 BASE = "http://127.0.0.1:8000"
 GROWTH = 100 * 2**20
 WORDS = [
-    *(b"[", b"]", b"{", b"}", b'"', b"\\", b",", b":", b"[[", b"\0", b"\xff\xfe", b"\\ud800", b"\xf0\x9f\xa4\x96"),
-    *(b"null", b"true", b"-1", b"-0", b"1e999", b"NaN", b"18446744073709551616", b"9" * 400, b"[" * 200),
+    *(
+        b"[",
+        b"]",
+        b"{",
+        b"}",
+        b'"',
+        b"\\",
+        b",",
+        b":",
+        b"[[",
+        b"\0",
+        b"\xff\xfe",
+        b"\\ud800",
+        b"\xf0\x9f\xa4\x96",
+    ),
+    *(
+        b"null",
+        b"true",
+        b"-1",
+        b"-0",
+        b"1e999",
+        b"NaN",
+        b"18446744073709551616",
+        b"9" * 400,
+        b"[" * 200,
+    ),
     *(b'"arrays"', b'"float64"', b'"object"'),
 ]
 
 
 def seeds() -> list[list[bytes]]:
     """Messages as they go about in a session."""
-    obs = {"obs/object": np.zeros((1, 10), np.float32), "targets": np.ones((8, 10), np.float32), "flag": np.zeros(3, bool)}
+    obs = {
+        "obs/object": np.zeros((1, 10), np.float32),
+        "targets": np.ones((8, 10), np.float32),
+        "flag": np.zeros(3, bool),
+    }
     return [
-        encode("driver", "state", {"number": 1, "step": 7, "features": {"ee.x": 0.4, "ee.y": -0.1}, "health": {"errors": []}}, obs),
-        encode("supervisor", "plan", {"state": "RUNNING", "number": 3, "stop": 0, "recover": 1, "stop_level": 2}),
-        encode("actor", "chunk", {"number": 1, "decision": 4, "version": 2}, {"targets": obs["targets"]}),
-        encode("console", "input", {"kind": "estop", "episode": None, "nonce": "n-12345678", "source": "console"}),
-        encode("hand", "twist", {"twist": [0.1] * 6, "buttons": 1}, {"none": np.zeros((0, 4), np.int64)}),
+        encode(
+            "driver",
+            "state",
+            {
+                "number": 1,
+                "step": 7,
+                "features": {"ee.x": 0.4, "ee.y": -0.1},
+                "health": {"errors": []},
+            },
+            obs,
+        ),
+        encode(
+            "supervisor",
+            "plan",
+            {"state": "RUNNING", "number": 3, "stop": 0, "recover": 1, "stop_level": 2},
+        ),
+        encode(
+            "actor",
+            "chunk",
+            {"number": 1, "decision": 4, "version": 2},
+            {"targets": obs["targets"]},
+        ),
+        encode(
+            "console",
+            "input",
+            {"kind": "estop", "episode": None, "nonce": "n-12345678", "source": "console"},
+        ),
+        encode(
+            "hand",
+            "twist",
+            {"twist": [0.1] * 6, "buttons": 1},
+            {"none": np.zeros((0, 4), np.int64)},
+        ),
     ]
 
 
@@ -78,7 +134,11 @@ def messages(number: int) -> Iterator[list[bytes]]:
         elif kind == 4:
             header = json.loads(frames[1])
             header["arrays"] = [
-                ["a", chance.choice(["float32", "bool", "object", 7, None]), chance.choices(shapes, k=chance.randint(0, 40))]
+                [
+                    "a",
+                    chance.choice(["float32", "bool", "object", 7, None]),
+                    chance.choices(shapes, k=chance.randint(0, 40)),
+                ]
             ]
             frames = [frames[0], json.dumps(header).encode(), bytes(chance.choice([0, 4, 8, 64]))]
         else:
@@ -116,13 +176,56 @@ class Session:
 
 def bodies(chance: random.Random) -> bytes:
     """The body of a press, mutated."""
-    kinds = ["estop", "clear", "success", "failure", "pause", "resume", "reset_done", "x", "", None, 1, ["estop"], {"a": 1}]
-    values = [None, 0, 1, -1, 2**63, 10**30, 1.5, True, "1", [], {}, "x" * 5000, "\ud800", "\u202e", "a\nb"]
-    body = {"kind": chance.choice(kinds), "nonce": f"n-{chance.randrange(10**9):09}", "episode": chance.choice(values), "seq": 1, "at": 1.0}
+    kinds = [
+        "estop",
+        "clear",
+        "success",
+        "failure",
+        "pause",
+        "resume",
+        "reset_done",
+        "x",
+        "",
+        None,
+        1,
+        ["estop"],
+        {"a": 1},
+    ]
+    values = [
+        None,
+        0,
+        1,
+        -1,
+        2**63,
+        10**30,
+        1.5,
+        True,
+        "1",
+        [],
+        {},
+        "x" * 5000,
+        "\ud800",
+        "\u202e",
+        "a\nb",
+    ]
+    body = {
+        "kind": chance.choice(kinds),
+        "nonce": f"n-{chance.randrange(10**9):09}",
+        "episode": chance.choice(values),
+        "seq": 1,
+        "at": 1.0,
+    }
     if chance.random() < 0.3:  # a press as the page makes it
-        body |= {"kind": chance.choice(["estop", "pause", "reset_done", "success"]), "episode": 3, "seq": 1, "at": 1.0}
+        body |= {
+            "kind": chance.choice(["estop", "pause", "reset_done", "success"]),
+            "episode": 3,
+            "seq": 1,
+            "at": 1.0,
+        }
         return json.dumps(body).encode()
-    for key in chance.sample(["confirmed", "seq", "at", "nonce", "kind", "source", "__class__"], chance.randint(0, 3)):
+    for key in chance.sample(
+        ["confirmed", "seq", "at", "nonce", "kind", "source", "__class__"], chance.randint(0, 3)
+    ):
         body[key] = chance.choice(values)
     text = json.dumps(body).encode()
     return mutated(text, chance) if chance.random() < 0.5 else text
@@ -134,20 +237,48 @@ def test_a_mutated_request_is_answered_and_none_but_a_press_is_handed_over() -> 
     access = Access(Secrets.make())
     cookies = {access.cookie: access.cookie_for("anna")}
     app = make_app(ConsoleState(), session, access)
-    client = TestClient(app, base_url=BASE, headers={"Origin": BASE}, cookies=cookies, raise_server_exceptions=False)
+    client = TestClient(
+        app, base_url=BASE, headers={"Origin": BASE}, cookies=cookies, raise_server_exceptions=False
+    )
     chance = random.Random(21)
-    paths = ["/input", "/input", "/input", "/login", "/", "/camera/x.jpg", "/camera/..%2f..%2fx.jpg", "/page.js", "/nowhere"]
+    paths = [
+        "/input",
+        "/input",
+        "/input",
+        "/login",
+        "/",
+        "/camera/x.jpg",
+        "/camera/..%2f..%2fx.jpg",
+        "/page.js",
+        "/nowhere",
+    ]
     for number in range(REQUESTS):
         body, path = bodies(chance), chance.choice(paths)
-        method = "POST" if path in ("/input", "/login") else chance.choice(["GET", "POST", "PUT", "DELETE", "OPTIONS", "HEAD", "BREW"])
-        headers = {"content-type": chance.choice(["application/json", "text/plain", "application/x-www-form-urlencoded", "x/\xff", ""])}
-        if chance.random() < 0.3:
-            headers[chance.choice(["content-length", "cookie", "authorization", "x-a", "accept"])] = mutated(b"1234", chance).decode(
-                "latin-1"
+        method = (
+            "POST"
+            if path in ("/input", "/login")
+            else chance.choice(["GET", "POST", "PUT", "DELETE", "OPTIONS", "HEAD", "BREW"])
+        )
+        headers = {
+            "content-type": chance.choice(
+                [
+                    "application/json",
+                    "text/plain",
+                    "application/x-www-form-urlencoded",
+                    "x/\xff",
+                    "",
+                ]
             )
+        }
+        if chance.random() < 0.3:
+            headers[
+                chance.choice(["content-length", "cookie", "authorization", "x-a", "accept"])
+            ] = mutated(b"1234", chance).decode("latin-1")
         handed = len(session.inputs)
         try:
-            answer = client.request(method, path, content=body, headers=headers, follow_redirects=False)
+            answer = client.request(
+                method, path, content=body, headers=headers, follow_redirects=False
+            )
         except (UnicodeEncodeError, ValueError):
             continue  # the client itself sends no such header
         assert answer.status_code < 500, (number, method, path, headers, body, answer.text[:200])

@@ -68,8 +68,19 @@ def test_a_link_out_of_the_folder_is_refused(tmp_path: Path) -> None:
 @pytest.fixture
 def written(tmp_path: Path) -> Any:
     def write(method: str, task: str = "toy/reach") -> suite.Suite:
-        entry = {"label": "x", "preset": "method/zprl", "space": "latent", "source": "x", "tuning": "x"}
-        whole = {"title": "x", "tasks": {task: {"preset": "smoke"}}, "methods": [{method: entry}], "seeds": [0]}
+        entry = {
+            "label": "x",
+            "preset": "method/zprl",
+            "space": "latent",
+            "source": "x",
+            "tuning": "x",
+        }
+        whole = {
+            "title": "x",
+            "tasks": {task: {"preset": "smoke"}},
+            "methods": [{method: entry}],
+            "seeds": [0],
+        }
         (tmp_path / "suite.yaml").write_text(yaml.safe_dump(whole))
         return suite.load(str(tmp_path / "suite.yaml"))
 
@@ -77,21 +88,30 @@ def written(tmp_path: Path) -> Any:
 
 
 @pytest.mark.parametrize("name", [*HOSTILE, "base", "base-x"], ids=ascii)
-def test_methods_of_suites(written: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_methods_of_suites(
+    written: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     monkeypatch.setattr(suite.plugins, "load", lambda *_: None)
-    assert all(cell.folder.is_relative_to(tmp_path) for cell in suite.cells(written("plain-1.0_x"), tmp_path / "bench"))
+    assert all(
+        cell.folder.is_relative_to(tmp_path)
+        for cell in suite.cells(written("plain-1.0_x"), tmp_path / "bench")
+    )
     with pytest.raises(ConfigError):  # some are no YAML, the others no names
         suite.cells(written(name), tmp_path / "bench")
 
 
 @pytest.mark.parametrize("name", HOSTILE, ids=ascii)
-def test_tasks_of_suites(written: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_tasks_of_suites(
+    written: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     monkeypatch.setattr(suite.plugins, "load", lambda *_: None)
     try:
         found = suite.cells(written("zprl-x", task=name), tmp_path / "bench")
     except ConfigError:
         return
-    assert all(cell.folder.resolve().is_relative_to(tmp_path / "bench") for cell in found)  # a slash becomes a dash
+    assert all(
+        cell.folder.resolve().is_relative_to(tmp_path / "bench") for cell in found
+    )  # a slash becomes a dash
     assert all(part.isprintable() for cell in found for part in cell.folder.parts)
 
 
@@ -132,5 +152,8 @@ def test_files_of_a_resume_point(tmp_path: Path) -> None:
         folder = run_dir.path / "gen-00000001"
         sums = durable.read_json(folder / "COMMIT")
         assert run_dir.latest() is not None
-        durable.write_json(folder / "COMMIT", sums | {"../../../secret.safetensors": durable.digest(tmp_path / "secret.safetensors")})
+        durable.write_json(
+            folder / "COMMIT",
+            sums | {"../../../secret.safetensors": durable.digest(tmp_path / "secret.safetensors")},
+        )
         assert run_dir.latest() is None

@@ -10,7 +10,17 @@ import pytest
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted([*(ROOT / "zprl").rglob("*.py"), *(ROOT / "pipelines").rglob("*.py")])
 MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "_pickle"}
-CALLS = {"eval", "exec", "torch.load", "yaml.load", "yaml.unsafe_load", "yaml.full_load", "torch.hub.load", "os.system", "torch.save"}
+CALLS = {
+    "eval",
+    "exec",
+    "torch.load",
+    "yaml.load",
+    "yaml.unsafe_load",
+    "yaml.full_load",
+    "torch.hub.load",
+    "os.system",
+    "torch.save",
+}
 KEYWORDS = {"allow_pickle": True, "trust_remote_code": True, "shell": True, "weights_only": False}
 
 
@@ -28,7 +38,9 @@ def findings(source: str) -> list[str]:
             found += [
                 f"{k.arg}={KEYWORDS[k.arg]}"
                 for k in node.keywords
-                if k.arg in KEYWORDS and isinstance(k.value, ast.Constant) and k.value.value is KEYWORDS[k.arg]
+                if k.arg in KEYWORDS
+                and isinstance(k.value, ast.Constant)
+                and k.value.value is KEYWORDS[k.arg]
             ]
     return found
 

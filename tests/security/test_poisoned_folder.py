@@ -64,7 +64,7 @@ def fresh(tmp_path: Path) -> Folder:
     return Folder(tmp_path)
 
 
-# -- every command -----------------------------------------------------------------------------------------------------
+# -- every command ---------------------------------------------------------------------------------
 
 COMMANDS = {
     "run": ("", 0),
@@ -98,9 +98,22 @@ COMMANDS = {
     "demos convert": ("recorded.hdf5 converted --to lerobot --rate 20", 0),
     "demos record": ("recorded.hdf5", 3),
 }
-"""Command to arguments, with which it reaches its children where that is quick, and its exit code."""
-SLOW = {"run", "prefect", "doctor", "env check", "robot check", "session run", "session export", "demos plot", "demos add", "demos convert"}
-"""What takes more than three seconds on a quiet machine; the others reach every kind of child that a recording meets."""
+"""Command to arguments, with which it reaches its children where that is quick, and its exit
+code."""
+SLOW = {
+    "run",
+    "prefect",
+    "doctor",
+    "env check",
+    "robot check",
+    "session run",
+    "session export",
+    "demos plot",
+    "demos add",
+    "demos convert",
+}
+"""What takes more than three seconds on a quiet machine; the others reach every kind of child that
+a recording meets."""
 WORLDS = {
     "env check": ("isaac/lift-cube --num-envs 1", 0),
     "env assets": ("nowhere", 4),
@@ -157,7 +170,13 @@ def test_nor_do_the_servers(folder: Folder) -> None:
     ports = ("--mlflow-port", str(free_port()), "--prefect-port", str(free_port()))
     log = folder.path / "ui.log"
     with open(log, "w") as sink:
-        server = subprocess.Popen([ZPRL, "ui", *ports], cwd=folder.path, env=folder.environment(), stdout=sink, stderr=sink)
+        server = subprocess.Popen(
+            [ZPRL, "ui", *ports],
+            cwd=folder.path,
+            env=folder.environment(),
+            stdout=sink,
+            stderr=sink,
+        )
     try:
         end = time.monotonic() + 400
         while "Ctrl-C stops both" not in log.read_text():
@@ -169,13 +188,15 @@ def test_nor_do_the_servers(folder: Folder) -> None:
     assert folder.sprung() == []
 
 
-# -- every kind of process that zprl starts ----------------------------------------------------------------------------
+# -- every kind of process that zprl starts --------------------------------------------------------
 
 
 def test_a_stage_of_a_cell_and_of_the_graph(fresh: Folder) -> None:
     """As a suite starts one, and as ``dvc.yaml`` does; a child that a library starts there is safe, too."""
     recorded = write_demo_file(fresh.path / "recorded.hdf5", 4)
-    cell = Cell("isaac/lift-cube", "base", 0, fresh.path / "cell", {"run": {"seed": 0}}, demos=recorded)
+    cell = Cell(
+        "isaac/lift-cube", "base", 0, fresh.path / "cell", {"run": {"seed": 0}}, demos=recorded
+    )
     cells.prepare(cell)
     fresh.poison(cell.folder)
     lines: list[str] = []
@@ -185,7 +206,9 @@ def test_a_stage_of_a_cell_and_of_the_graph(fresh: Folder) -> None:
 
     below = "import subprocess, sys, pipelines.stages.stage; subprocess.run([sys.executable, '-c', 'import ctypes, h5py'], check=True)"
     command, variables = [str(ROOT / "pipelines/python"), "-c", below], fresh.environment(**env)
-    done = subprocess.run(command, cwd=cell.folder, env=variables, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=cell.folder, env=variables, capture_output=True, text=True, check=False
+    )
     assert (done.returncode, fresh.sprung()) == (0, []), done.stderr
 
 
@@ -215,26 +238,36 @@ def test_a_session_on_the_simulated_robot(fresh: Folder, monkeypatch: pytest.Mon
         session.start()
         end = time.monotonic() + 300
         while not list(SessionStore.open(session.folder).episodes()):
-            assert session.process is not None and session.process.poll() is None and time.monotonic() < end, session.log()
+            assert (
+                session.process is not None
+                and session.process.poll() is None
+                and time.monotonic() < end
+            ), session.log()
             time.sleep(0.2)
     finally:
         session.end()
     assert fresh.sprung() == []
 
 
-# -- git ---------------------------------------------------------------------------------------------------------------
+# -- git -------------------------------------------------------------------------------------------
 
 
 def test_a_repository_runs_nothing(fresh: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     """Git runs what a repository's own configuration names, and fetches a missing object with the program that it names."""
-    git = lambda *arguments: subprocess.run(["git", *arguments], cwd=fresh.path, capture_output=True, text=True, check=False)  # noqa: E731
+    git = lambda *arguments: subprocess.run(
+        ["git", *arguments], cwd=fresh.path, capture_output=True, text=True, check=False
+    )  # noqa: E731
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(fresh.path.parent))
     (fresh.path / "data.dvc").write_text("outs: [{md5: abc}]\n")
     git("init", "-q")
     git("add", ".")
     git("-c", "user.name=a", "-c", "user.email=a@b", "commit", "-q", "-m", "first")
     commit = git("rev-parse", "HEAD").stdout.strip()
-    for key, program in (("core.fsmonitor", "monitor"), ("core.sshCommand", "fetcher"), ("core.pager", "pager")):
+    for key, program in (
+        ("core.fsmonitor", "monitor"),
+        ("core.sshCommand", "fetcher"),
+        ("core.pager", "pager"),
+    ):
         git("config", key, str(fresh.program(program)))
     for key, value in (
         ("core.hooksPath", "hooks"),
@@ -268,12 +301,16 @@ def hostile(fresh: Folder, monkeypatch: pytest.MonkeyPatch) -> Folder:
     monkeypatch.chdir(here)
     for place in (sub, here):
         durable.write_text(place / "a.txt", "one\n")
-        durable.write_text(place / ".gitattributes", "*.txt filter=evil=x diff=evil\n*.bin filter=other\n")
+        durable.write_text(
+            place / ".gitattributes", "*.txt filter=evil=x diff=evil\n*.bin filter=other\n"
+        )
         durable.write_text(place / "b.bin", "one\n")
         git_in(place, "init", "-q")
         git_in(place, "add", ".")
         git_in(place, "-c", "user.name=a", "-c", "user.email=a@b", "commit", "-q", "-m", "first")
-    gitlink = git_in(here, "rev-parse", "HEAD")  # a commit that git has, and so shows with its changes
+    gitlink = git_in(
+        here, "rev-parse", "HEAD"
+    )  # a commit that git has, and so shows with its changes
     git_in(here, "update-index", "--add", "--cacheinfo", f"160000,{gitlink},data.dvc")
     git_in(here, "-c", "user.name=a", "-c", "user.email=a@b", "commit", "-q", "-m", "second")
 
@@ -292,7 +329,9 @@ def hostile(fresh: Folder, monkeypatch: pytest.MonkeyPatch) -> Folder:
 
 
 def git_in(place: Path, *arguments: str) -> str:
-    done = subprocess.run(["git", *arguments], cwd=place, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["git", *arguments], cwd=place, capture_output=True, text=True, check=False
+    )
     return done.stdout.strip()
 
 
@@ -313,7 +352,9 @@ def test_what_git_runs_by_itself_there(hostile: Folder) -> None:
     commit = git_in(hostile.path, "rev-parse", "HEAD")
     git_in(hostile.path, "show", f"{commit}:./data.dvc")
     git_in(hostile.path, "status")
-    git_in(hostile.path, "-c", "filter.other.process=", "status")  # such a program without an answer ends git
+    git_in(
+        hostile.path, "-c", "filter.other.process=", "status"
+    )  # such a program without an answer ends git
     assert hostile.sprung() == ["filter", "process", "submodule", "textconv"]
 
 
@@ -331,11 +372,13 @@ native.LIBRARY = "torch/__init__.py"
 native._load()
 print(folders, os.getcwd())
 """
-    done = subprocess.run(child_processes.python("-c", said), cwd=tmp_path, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        child_processes.python("-c", said), cwd=tmp_path, capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == f"[('/', '{tmp_path}')] {tmp_path}"
 
 
-# -- the traps themselves ----------------------------------------------------------------------------------------------
+# -- the traps themselves --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", PREFECT_FILES)
@@ -363,4 +406,6 @@ def test_torch_alone_loads_a_library_of_the_folder(fresh: Folder) -> None:
     fresh.run(sys.executable, "-P", "-c", "import zprl, torch")
     assert fresh.sprung() == []
     fresh.run(sys.executable, "-P", "-c", "import torch")
-    assert fresh.sprung() == ["libcuda.so.1"], f"torch loads it no longer: {safe_torch_import.__name__} can go"
+    assert fresh.sprung() == ["libcuda.so.1"], (
+        f"torch loads it no longer: {safe_torch_import.__name__} can go"
+    )

@@ -70,5 +70,10 @@ def test_a_folder_of_secrets_is_closed_even_if_it_is_there(tmp_path: Path) -> No
 
 
 def test_results_are_shared(tmp_path: Path) -> None:
-    durable.write_dir(tmp_path / "artifacts/base", lambda folder: durable.write_text(folder / "bundle.json", "{}"))
-    assert (mode(tmp_path / "artifacts/base"), mode(tmp_path / "artifacts/base/bundle.json")) == (0o755, 0o644)
+    durable.write_dir(
+        tmp_path / "artifacts/base", lambda folder: durable.write_text(folder / "bundle.json", "{}")
+    )
+    assert (mode(tmp_path / "artifacts/base"), mode(tmp_path / "artifacts/base/bundle.json")) == (
+        0o755,
+        0o644,
+    )

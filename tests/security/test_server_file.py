@@ -27,7 +27,9 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(tmp_path)
     for name in [name for name in os.environ if name.startswith(("PREFECT_", "MLFLOW_"))]:
         monkeypatch.delenv(name)
-    monkeypatch.setattr(environment, "_end_with", lambda server: True)  # the tests are no client that must end
+    monkeypatch.setattr(
+        environment, "_end_with", lambda server: True
+    )  # the tests are no client that must end
     yield tmp_path
     os.environ.clear()  # the tests after these must not ask our strangers
     os.environ.update(before)
@@ -90,12 +92,16 @@ def refused(stranger: Stranger) -> bool:
     ],
     ids=str,
 )
-def test_a_file_that_names_another_process_is_refused(here: Path, stranger: Stranger, changes: dict) -> None:
+def test_a_file_that_names_another_process_is_refused(
+    here: Path, stranger: Stranger, changes: dict
+) -> None:
     forge(stranger.me, **changes)
     assert refused(stranger)
 
 
-def test_a_port_that_belongs_to_another_process_is_refused(here: Path, stranger: Stranger, sleeper: LocalServer) -> None:
+def test_a_port_that_belongs_to_another_process_is_refused(
+    here: Path, stranger: Stranger, sleeper: LocalServer
+) -> None:
     """The named process lives, as after a kill of its server alone, and somebody else answers at its address."""
     forge(stranger.me, pid=sleeper.pid, started=sleeper.started)
     assert refused(stranger)
@@ -119,14 +125,28 @@ def test_a_file_of_another_user_is_refused(here: Path, stranger: Stranger) -> No
     assert refused(stranger)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{", "[" * 50_000, '{"Prefect": {}}', '{"Prefect": [1]}', '{"Prefect": null}', "\udcff"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{",
+        "[" * 50_000,
+        '{"Prefect": {}}',
+        '{"Prefect": [1]}',
+        '{"Prefect": null}',
+        "\udcff",
+    ],
+)
 def test_a_broken_file_is_refused(here: Path, stranger: Stranger, text: str) -> None:
     forge(stranger.me)
     local_servers.FILE.write_bytes(text.encode(errors="surrogateescape"))
     assert refused(stranger)
 
 
-def test_the_file_is_private_at_every_moment(here: Path, stranger: Stranger, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_file_is_private_at_every_moment(
+    here: Path, stranger: Stranger, monkeypatch: pytest.MonkeyPatch
+) -> None:
     modes = []
 
     def look(name: str, path: Path) -> None:
@@ -149,7 +169,9 @@ def test_the_file_of_a_ui_that_is_starting_is_left_alone(here: Path, stranger: S
         os.close(lease)
 
 
-def test_a_login_goes_nowhere_but_to_its_server(here: Path, stranger: Stranger, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_login_goes_nowhere_but_to_its_server(
+    here: Path, stranger: Stranger, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A team's server that the user named keeps the user's login, and a proxy of the environment sees none of ours."""
     forge(stranger.me)
     monkeypatch.setenv("PREFECT_API_URL", "http://prefect.lab:4200/api")
@@ -168,7 +190,9 @@ def test_every_start_has_a_login_of_its_own() -> None:
     assert min(map(len, logins)) >= servers.MIN_LOGIN
 
 
-def test_a_server_that_ends_before_it_can_be_watched_is_not_used(here: Path, sleeper: LocalServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_ends_before_it_can_be_watched_is_not_used(
+    here: Path, sleeper: LocalServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     gone = LocalServer("http://127.0.0.1:4999", 2**22 + 1, 1.0, LOGIN)
     reused = LocalServer("http://127.0.0.1:4998", sleeper.pid, sleeper.started - 100, LOGIN)
     monkeypatch.setattr(environment, "_end_with", END_WITH)
@@ -179,13 +203,17 @@ def test_a_server_that_ends_before_it_can_be_watched_is_not_used(here: Path, sle
         assert os.environ["PREFECT_API_AUTH_STRING"] != LOGIN
 
 
-def test_a_login_that_the_user_has_set_for_a_profile_stays(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_login_that_the_user_has_set_for_a_profile_stays(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PREFECT_API_AUTH_STRING", "team:secret")
     environment.prepare()
     assert os.environ["PREFECT_API_AUTH_STRING"] == "team:secret"
 
 
-@pytest.mark.parametrize("login", ["", 'PREFECT_API_AUTH_STRING = "team:secret"\n'], ids=["none", "its own"])
+@pytest.mark.parametrize(
+    "login", ["", 'PREFECT_API_AUTH_STRING = "team:secret"\n'], ids=["none", "its own"]
+)
 def test_the_server_of_a_profile_gets_no_login_of_ours(here: Path, login: str) -> None:
     (here / ".prefect").mkdir()
     (here / ".prefect/profiles.toml").write_text(
@@ -201,12 +229,16 @@ from prefect.settings import get_current_settings
 secret = get_current_settings().api.auth_string
 print(get_current_settings().api.url, secret and secret.get_secret_value(), os.environ.get("PREFECT_API_AUTH_STRING"))
 """
-    done = subprocess.run([sys.executable, "-c", said], capture_output=True, text=True, check=True, timeout=180)
+    done = subprocess.run(
+        [sys.executable, "-c", said], capture_output=True, text=True, check=True, timeout=180
+    )
     theirs = "team:secret" if login else "None"
     assert done.stdout.split() == ["http://prefect.lab:4200/api", theirs, theirs]
 
 
-def test_a_log_line_that_does_not_fit_its_arguments_harms_nobody(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_log_line_that_does_not_fit_its_arguments_harms_nobody(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     class Broken:
         def __str__(self) -> str:
             raise ValueError("no text")

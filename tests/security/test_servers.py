@@ -38,7 +38,10 @@ def test_a_server_that_answers_strangers_moves_no_robot() -> None:
 
 @pytest.mark.parametrize("status", [500, 404, 307])
 def test_an_answer_that_tells_nothing_about_a_login_is_told_as_such(status: int) -> None:
-    with contextlib.closing(Stranger(status)) as stranger, pytest.raises(EnvironmentProblem, match=f"status {status}") as refused:
+    with (
+        contextlib.closing(Stranger(status)) as stranger,
+        pytest.raises(EnvironmentProblem, match=f"status {status}") as refused,
+    ):
         servers.demand_login(f"{stranger.url}/api")
     assert "demands no login" not in str(refused.value)
 
@@ -88,9 +91,24 @@ def open_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     clean = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-    env = {**clean, "PREFECT_HOME": str(home), "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "PREFECT_UI_ENABLED": "0"}
-    command = [sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app", "--port", str(port)]
-    process = subprocess.Popen(command, env=env, cwd=home, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    env = {
+        **clean,
+        "PREFECT_HOME": str(home),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_UI_ENABLED": "0",
+    }
+    command = [
+        sys.executable,
+        "-m",
+        "uvicorn",
+        "--factory",
+        "prefect.server.api.server:create_app",
+        "--port",
+        str(port),
+    ]
+    process = subprocess.Popen(
+        command, env=env, cwd=home, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     url = f"http://127.0.0.1:{port}/api"
     try:
         for _ in range(1800):
@@ -106,9 +124,14 @@ def open_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.mark.services
-def test_no_pool_no_worker_and_no_flow_of_the_robot_on_an_open_server(module_project: Project, open_server: str) -> None:
+def test_no_pool_no_worker_and_no_flow_of_the_robot_on_an_open_server(
+    module_project: Project, open_server: str
+) -> None:
     project = Project(module_project.path, {"PREFECT_API_URL": open_server})
-    for command in ("work-pool create robot --type process", "worker start --pool robot --run-once"):
+    for command in (
+        "work-pool create robot --type process",
+        "worker start --pool robot --run-once",
+    ):
         done = project.zprl("prefect", *command.split())
         assert done.returncode == 4, done.stdout + done.stderr
         assert "demands no login" in done.stderr
@@ -122,7 +145,7 @@ def test_no_pool_no_worker_and_no_flow_of_the_robot_on_an_open_server(module_pro
     assert project.attempts("first") == []
 
 
-# -- what `zprl ui` starts -------------------------------------------------------------------------------------------------
+# -- what `zprl ui` starts -------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -138,16 +161,35 @@ def attack(url: str) -> None:
     """What a page on another site, and another user of this machine, sent to run code."""
     port = int(url.rsplit(":", 1)[1])
     evil = {"Origin": "http://evil.example"}
-    asks = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "content-type"}
+    asks = {
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": "content-type",
+    }
     preflight = httpx.options(f"{url}/api/deployments/", headers={**evil, **asks}, timeout=60)
     assert preflight.status_code == 403
     assert "access-control-allow-origin" not in preflight.headers
     pool = {"name": "zprl", "type": "process"}
-    for headers, status in (({}, 401), (evil, 403), ({"Authorization": basic("zprl:guess")}, 401), ({"Host": "evil.example"}, 421)):
-        assert httpx.post(f"{url}/api/work_pools/", json=pool, headers=headers, timeout=60).status_code == status
-    for path in ("/api/health/../work_pools/filter", "/api//work_pools/filter", "/api/admin/version", "/api/flows/count"):
+    for headers, status in (
+        ({}, 401),
+        (evil, 403),
+        ({"Authorization": basic("zprl:guess")}, 401),
+        ({"Host": "evil.example"}, 421),
+    ):
+        assert (
+            httpx.post(f"{url}/api/work_pools/", json=pool, headers=headers, timeout=60).status_code
+            == status
+        )
+    for path in (
+        "/api/health/../work_pools/filter",
+        "/api//work_pools/filter",
+        "/api/admin/version",
+        "/api/flows/count",
+    ):
         assert httpx.get(url + path, timeout=60).status_code in (401, 404, 405)
-    for headers in ({"Host": "evil.example"}, {"Host": f"127.0.0.1:{port}", "Origin": "http://evil.example"}):
+    for headers in (
+        {"Host": "evil.example"},
+        {"Host": f"127.0.0.1:{port}", "Origin": "http://evil.example"},
+    ):
         assert handshake(port, headers) == 403
 
 
@@ -160,7 +202,12 @@ def handshake(port: int, headers: dict[str, str]) -> int:
         "Sec-WebSocket-Version": "13",
         **headers,
     }
-    lines = ["GET /api/events/out HTTP/1.1", *(f"{name}: {value}" for name, value in asked.items()), "", ""]
+    lines = [
+        "GET /api/events/out HTTP/1.1",
+        *(f"{name}: {value}" for name, value in asked.items()),
+        "",
+        "",
+    ]
     with socket.create_connection(("127.0.0.1", port), timeout=60) as sock:
         sock.sendall("\r\n".join(lines).encode())
         return int(sock.recv(100).split()[1])
@@ -170,8 +217,15 @@ def handshake(port: int, headers: dict[str, str]) -> int:
 def test_strangers_at_prefect(ui: Opened) -> None:
     server = ui.servers["Prefect"]
     attack(server.url)
-    assert handshake(server.port, {"Host": f"127.0.0.1:{server.port}"}) == 403  # not even a try without Prefect's subprotocol
-    asked = httpx.post(f"{server.url}/api/work_pools/filter", json={}, headers={"Authorization": basic(server.login)}, timeout=60)
+    assert (
+        handshake(server.port, {"Host": f"127.0.0.1:{server.port}"}) == 403
+    )  # not even a try without Prefect's subprotocol
+    asked = httpx.post(
+        f"{server.url}/api/work_pools/filter",
+        json={},
+        headers={"Authorization": basic(server.login)},
+        timeout=60,
+    )
     assert asked.status_code == 200
 
 
@@ -198,10 +252,20 @@ def test_strangers_fill_no_log(ui: Opened, module_project: Project) -> None:
     server, log = ui.servers["Prefect"], module_project.path / ".cache/ui.log"
     before, tries = log.stat().st_size, 20
     for _ in range(tries):
-        answer = httpx.post(f"{server.url}/api/work_pools/filter", json={}, headers={"Authorization": basic("zprl:\u00e4")}, timeout=60)
+        answer = httpx.post(
+            f"{server.url}/api/work_pools/filter",
+            json={},
+            headers={"Authorization": basic("zprl:\u00e4")},
+            timeout=60,
+        )
         assert answer.status_code == 401
     for message in [json.dumps({"type": "auth", "token": "\u00e4"}), "[]", "{"] * tries:
-        with connect(f"ws://127.0.0.1:{server.port}/api/events/out", subprotocols=["prefect"]) as wire, pytest.raises(ConnectionClosed):
+        with (
+            connect(
+                f"ws://127.0.0.1:{server.port}/api/events/out", subprotocols=["prefect"]
+            ) as wire,
+            pytest.raises(ConnectionClosed),
+        ):
             wire.send(message)
             wire.recv(timeout=60)
     assert log.stat().st_size - before < 4 * tries * 300
@@ -220,12 +284,23 @@ def test_strangers_at_mlflow(ui: Opened) -> None:
     url = ui.servers["MLflow"].url
     model = {"name": "mine"}
     create = f"{url}/api/2.0/mlflow/registered-models/create"
-    for headers, status in (({}, 401), ({"Origin": "http://evil.example"}, 403), ({"Host": "evil.example"}, 421)):
+    for headers, status in (
+        ({}, 401),
+        ({"Origin": "http://evil.example"}, 403),
+        ({"Host": "evil.example"}, 421),
+    ):
         assert httpx.post(create, json=model, headers=headers, timeout=60).status_code == status
         assert httpx.get(f"{url}/", headers=headers, timeout=60).status_code == status
-        assert httpx.get(f"{url}/ajax-api/3.0/mlflow/assistant/config", headers=headers, timeout=60).status_code == status
+        assert (
+            httpx.get(
+                f"{url}/ajax-api/3.0/mlflow/assistant/config", headers=headers, timeout=60
+            ).status_code
+            == status
+        )
     other = {"Authorization": f"Bearer {ui.servers['Prefect'].login}"}
-    assert httpx.post(create, json=model, headers=other, timeout=60).status_code == 401  # each server has its own
+    assert (
+        httpx.post(create, json=model, headers=other, timeout=60).status_code == 401
+    )  # each server has its own
 
 
 @pytest.mark.services
@@ -250,7 +325,9 @@ client.create_registered_model("mine")
 
 
 @pytest.mark.services
-def test_files_and_command_lines_hold_no_login_that_others_can_read(ui: Opened, module_project: Project) -> None:
+def test_files_and_command_lines_hold_no_login_that_others_can_read(
+    ui: Opened, module_project: Project
+) -> None:
     assert (module_project.path / ".prefect").stat().st_mode & 0o777 == 0o700
     assert (module_project.path / local_servers.FILE).stat().st_mode & 0o777 == 0o600
     logins = [server.login.removeprefix("zprl:") for server in ui.servers.values()]
@@ -262,12 +339,16 @@ def test_files_and_command_lines_hold_no_login_that_others_can_read(ui: Opened, 
 
 
 @pytest.mark.services
-def test_a_printed_link_works_once_and_another_is_to_be_had(ui: Opened, module_project: Project) -> None:
+def test_a_printed_link_works_once_and_another_is_to_be_had(
+    ui: Opened, module_project: Project
+) -> None:
     for name, link in ui.links.items():
         url, _, given = link.partition(f"{guard.LOGIN}#")
         assert url == ui.servers[name].url
         for status in (200, 403):
-            answer = httpx.post(url + guard.LOGIN, json={"ticket": given}, headers={"Origin": url}, timeout=60)
+            answer = httpx.post(
+                url + guard.LOGIN, json={"ticket": given}, headers={"Origin": url}, timeout=60
+            )
             assert answer.status_code == status
     done = module_project.zprl("ui", "--link")
     assert done.returncode == 0, done.stderr
@@ -276,14 +357,22 @@ def test_a_printed_link_works_once_and_another_is_to_be_had(ui: Opened, module_p
 
 
 @pytest.mark.services
-def test_a_kill_of_the_ui_leaves_nothing_listening_and_ends_its_clients(ui: Opened, module_project: Project) -> None:
+def test_a_kill_of_the_ui_leaves_nothing_listening_and_ends_its_clients(
+    ui: Opened, module_project: Project
+) -> None:
     """A run that goes on would take orders from whoever takes the port."""
     project = module_project
     project.mode("middle", "slow")
     run = project.start("run")
     project.wait_for((project.path / "waiting").exists)
-    family = [*psutil.Process(ui.process.pid).children(recursive=True), *psutil.Process(run.pid).children(recursive=True)]
-    assert not any("pipelines.server_process" in child.cmdline() for child in psutil.Process(run.pid).children(recursive=True))
+    family = [
+        *psutil.Process(ui.process.pid).children(recursive=True),
+        *psutil.Process(run.pid).children(recursive=True),
+    ]
+    assert not any(
+        "pipelines.server_process" in child.cmdline()
+        for child in psutil.Process(run.pid).children(recursive=True)
+    )
 
     ui.process.kill()
     ui.process.wait()
@@ -301,7 +390,7 @@ def test_a_kill_of_the_ui_leaves_nothing_listening_and_ends_its_clients(ui: Open
     project.mode("middle", "")
 
 
-# -- the server of a run -----------------------------------------------------------------------------------------------------
+# -- the server of a run ---------------------------------------------------------------------------
 
 
 @pytest.mark.services
@@ -310,9 +399,15 @@ def test_the_server_of_a_run_is_guarded_and_does_not_outlive_it(lone: Project) -
     project.mode("middle", "slow")
     run = project.start("run")
     project.wait_for((project.path / "waiting").exists)
-    (server,) = [child for child in psutil.Process(run.pid).children(recursive=True) if "pipelines.server_process" in child.cmdline()]
+    (server,) = [
+        child
+        for child in psutil.Process(run.pid).children(recursive=True)
+        if "pipelines.server_process" in child.cmdline()
+    ]
     (port,) = {c.laddr.port for c in server.net_connections() if c.status == psutil.CONN_LISTEN}
-    assert {c.laddr.ip for c in server.net_connections() if c.status == psutil.CONN_LISTEN} == {"127.0.0.1"}
+    assert {c.laddr.ip for c in server.net_connections() if c.status == psutil.CONN_LISTEN} == {
+        "127.0.0.1"
+    }
     attack(f"http://127.0.0.1:{port}")
     assert (project.path / ".prefect").stat().st_mode & 0o777 == 0o700
 
@@ -325,7 +420,9 @@ def test_the_server_of_a_run_is_guarded_and_does_not_outlive_it(lone: Project) -
         socket.create_connection(("127.0.0.1", port), timeout=5).close()
 
 
-def test_a_server_ends_with_its_parent_and_not_with_the_thread_that_started_it(tmp_path: Path) -> None:
+def test_a_server_ends_with_its_parent_and_not_with_the_thread_that_started_it(
+    tmp_path: Path,
+) -> None:
     child_code = """
 import signal, sys, time
 from zprl.parent_death import die_with_parent
@@ -365,5 +462,8 @@ def test_no_server_without_a_login_is_started(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
     monkeypatch.setattr(theirs, "SubprocessASGIServer", theirs.SubprocessASGIServer)
     servers.embed()
-    with temporary_settings({PREFECT_API_AUTH_STRING: "short"}), pytest.raises(EnvironmentProblem, match="no login"):
+    with (
+        temporary_settings({PREFECT_API_AUTH_STRING: "short"}),
+        pytest.raises(EnvironmentProblem, match="no login"),
+    ):
         theirs.SubprocessASGIServer(port=1).start()

@@ -35,7 +35,10 @@ OUTSIDE = (0.45, 0.41, 0.3)
 @contextmanager
 def running_stage(folder: Path, host: str) -> Iterator[Stage]:
     """A session on the simulated robot whose operator, policy and learner are the test."""
-    stage = Stage(make_session(folder / "session", host, steps=2000, speed=1.0, limits=LIMITS), ("scripted", "actor", "learner"))
+    stage = Stage(
+        make_session(folder / "session", host, steps=2000, speed=1.0, limits=LIMITS),
+        ("scripted", "actor", "learner"),
+    )
     stage.start()
     try:
         yield stage
@@ -87,7 +90,11 @@ def kill_driver(stage: Stage) -> None:
 
 def until_logged(stage: Stage, name: str, text: str, times: int = 1) -> None:
     log = stage.work / f"{name}.log"
-    stage.until(lambda: log.exists() and log.read_text(errors="replace").count(text) >= times, 60, f"'{text}' in {name}.log")
+    stage.until(
+        lambda: log.exists() and log.read_text(errors="replace").count(text) >= times,
+        60,
+        f"'{text}' in {name}.log",
+    )
 
 
 def wait(stage: Stage, seconds: float) -> None:
@@ -95,7 +102,7 @@ def wait(stage: Stage, seconds: float) -> None:
     stage.until(lambda: time.monotonic() > end, seconds + 5)
 
 
-# -- limits ----------------------------------------------------------------------------------------------------------
+# -- limits ----------------------------------------------------------------------------------------
 
 
 def test_loosened_limits_are_refused_by_the_next_driver(edited_stage: Stage) -> None:
@@ -125,7 +132,9 @@ def test_even_with_every_digest_forged_the_driver_does_not_move(edited_stage: St
         durable.write_json(path, checksummed_json.seal(document))
 
     def forge_settings(path: Path) -> None:
-        durable.write_json(path, durable.read_json(path) | {"digests": conditions.load(stage.folder).digests})
+        durable.write_json(
+            path, durable.read_json(path) | {"digests": conditions.load(stage.folder).digests}
+        )
 
     with (
         edited(stage.folder / "limits.yaml", loosen),
@@ -144,7 +153,9 @@ def test_tightened_limits_hold_for_the_rest_of_the_session(edited_stage: Stage) 
     stage = edited_stage
     number = stage.running()
     before = stage.plan["digests"]
-    tight = conditions.tighten(stage.folder, {"arms": {"": {"workspace": {"high": [0.62, 0.10, 0.50]}}}}).digests
+    tight = conditions.tighten(
+        stage.folder, {"arms": {"": {"workspace": {"high": [0.62, 0.10, 0.50]}}}}
+    ).digests
     stage.until(lambda: stage.plan["digests"] == tight, what="the new limits in the plan")
     stage.mark()
     stage.chunk = lambda wish: hold((0.45, 0.25, 0.3))
@@ -156,7 +167,9 @@ def test_tightened_limits_hold_for_the_rest_of_the_session(edited_stage: Stage) 
     stage.until(lambda: stage.of("committed", number=number), what="the commit")
     assert SessionStore.open(stage.folder).episode(number).facts.limits_digest == tight["limits"]
 
-    with edited(stage.folder / conditions.TIGHTENED, lambda path: path.write_text("[]")):  # back to the wider ones
+    with edited(
+        stage.folder / conditions.TIGHTENED, lambda path: path.write_text("[]")
+    ):  # back to the wider ones
         until_logged(stage, "session", "would be loosened")
         assert stage.plan["digests"] == tight
         kill_driver(stage)
@@ -166,7 +179,7 @@ def test_tightened_limits_hold_for_the_rest_of_the_session(edited_stage: Stage) 
     stage.chunk = lambda wish: hold()
 
 
-# -- presses ---------------------------------------------------------------------------------------------------------
+# -- presses ---------------------------------------------------------------------------------------
 
 
 def refusals(stage: Stage) -> dict[str, str]:
@@ -180,11 +193,14 @@ FORBIDDEN = {
     "reset_done": {"RUNNING"},
     "success": set(),
 }
-"""Press to the states that it would lead to.  A driver that hears no supervisor stops by itself: a fault, which passes."""
+"""Press to the states that it would lead to.  A driver that hears no supervisor stops by itself: a
+fault, which passes."""
 
 
 @pytest.mark.parametrize("kind", FORBIDDEN)
-def test_a_press_to_a_supervisor_that_stood_still_is_never_carried_out(stage: Stage, kind: str) -> None:
+def test_a_press_to_a_supervisor_that_stood_still_is_never_carried_out(
+    stage: Stage, kind: str
+) -> None:
     number = stage.running()
     stage.resets = kind != "reset_done"
     if kind == "clear":
@@ -212,7 +228,11 @@ def test_a_press_to_a_supervisor_that_stood_still_is_never_carried_out(stage: St
     stage.until(lambda: f"late-{kind}" in refusals(stage), what="the answer")
     assert "too late" in refusals(stage)[f"late-{kind}"]
     if kind == "success":
-        assert not [line for line in SessionStore.open(stage.folder).labels.in_order() if line.nonce == f"late-{kind}"]
+        assert not [
+            line
+            for line in SessionStore.open(stage.folder).labels.in_order()
+            if line.nonce == f"late-{kind}"
+        ]
     else:
         wait(stage, 1.5)
         assert not {plan["state"] for plan in stage.of("plan")} & FORBIDDEN[kind]
@@ -232,7 +252,10 @@ def test_a_press_for_a_state_that_has_changed_is_refused(stage: Stage) -> None:
     stage.until(lambda: "old-state" in refusals(stage), what="the answer")
     assert "changed" in refusals(stage)["old-state"]
     stage.bus.publish("input", press | {"nonce": "no-state"})
-    stage.bus.publish("input", press | {"nonce": "future", "seq": stage.plan["seq"], "at": stage.plan["at"] + 1000.0})
+    stage.bus.publish(
+        "input",
+        press | {"nonce": "future", "seq": stage.plan["seq"], "at": stage.plan["at"] + 1000.0},
+    )
     stage.until(lambda: {"no-state", "future"} <= refusals(stage).keys(), what="the answers")
     assert stage.plan["state"] == "ESTOP"
     stage.clear()

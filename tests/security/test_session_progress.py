@@ -41,7 +41,15 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
     folder = make_session(tmp_path_factory.mktemp("progress") / "session", "127.0.31.11")
     work, sockets = folder.with_name("work"), bus.make_folder()
     work.mkdir()
-    yield Settings(session=folder, sockets=sockets, work=work, config=REAL, seed=0, rings=sockets.name, twin=sockets)
+    yield Settings(
+        session=folder,
+        sockets=sockets,
+        work=work,
+        config=REAL,
+        seed=0,
+        rings=sockets.name,
+        twin=sockets,
+    )
     for left in sockets.iterdir():
         left.unlink()
     sockets.rmdir()
@@ -79,7 +87,11 @@ def test_a_good_file_is_taken_as_it_is(settings: Settings) -> None:
     for estopped in (True, False):
         durable.write_json(path(settings), {"last_number": 7, "final": None, "estopped": estopped})
         machine = start(settings, said).machine
-        assert (machine.last_number, machine.final, machine.estopped is not None) == (7, None, estopped)
+        assert (machine.last_number, machine.final, machine.estopped is not None) == (
+            7,
+            None,
+            estopped,
+        )
     assert said == []
 
 
@@ -90,4 +102,8 @@ def test_what_is_written_meanwhile_does_not_count(settings: Settings) -> None:
     path(settings).write_text("[1]")
     made.machine.handle(m.EStop("a person"))
     made._keep()
-    assert json.loads(path(settings).read_text()) == {"last_number": 7, "final": None, "estopped": True}
+    assert json.loads(path(settings).read_text()) == {
+        "last_number": 7,
+        "final": None,
+        "estopped": True,
+    }

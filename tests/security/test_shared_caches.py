@@ -35,7 +35,10 @@ def swappable(base: Path) -> list[Path]:
         return []
     open_to_all = base.stat().st_mode & 0o1002 == 0o002
     inside = [path for path in base.iterdir() if path.is_dir()]
-    return [*(inside if open_to_all else []), *(path for each in inside for path in swappable(each))]
+    return [
+        *(inside if open_to_all else []),
+        *(path for each in inside for path in swappable(each)),
+    ]
 
 
 def swap(found: list[Path], mark: Path) -> None:
@@ -65,11 +68,15 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def dvc(here: Path, *arguments: str, **more: str) -> None:
     command = child_processes.python("-m", "dvc", *arguments, "-q")
-    subprocess.run(command, cwd=here, env=child_processes.environment(**more), check=False, capture_output=True)
+    subprocess.run(
+        command, cwd=here, env=child_processes.environment(**more), check=False, capture_output=True
+    )
 
 
 @pytest.mark.parametrize("shared", [True, False], ids=["the folder that DVC would take", "ours"])
-def test_a_child_that_runs_dvc_reads_nothing_that_another_user_can_swap(project: Path, tmp_path: Path, shared: bool) -> None:
+def test_a_child_that_runs_dvc_reads_nothing_that_another_user_can_swap(
+    project: Path, tmp_path: Path, shared: bool
+) -> None:
     base, more = tmp_path / "caches/zprl/dvc", {}
     if shared:
         base = tmp_path / "var"
@@ -93,11 +100,15 @@ def test_a_folder_of_ours_that_has_become_open_is_closed(project: Path, tmp_path
     assert child_processes.environment()[child_processes.DVC_CACHE] == str(folder)
     assert folder.stat().st_mode & 0o777 == 0o700
     folder.chmod(0o777)
-    assert child_processes.environment(**{child_processes.DVC_CACHE: str(folder)})[child_processes.DVC_CACHE] == str(folder)
+    assert child_processes.environment(**{child_processes.DVC_CACHE: str(folder)})[
+        child_processes.DVC_CACHE
+    ] == str(folder)
     assert folder.stat().st_mode & 0o777 == 0o700
 
 
-def test_a_folder_that_the_user_names_is_made_private(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_the_user_names_is_made_private(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     project.chmod(0o755)
     monkeypatch.chdir(project)
     monkeypatch.setenv(child_processes.DVC_CACHE, "own/caches")
@@ -105,19 +116,34 @@ def test_a_folder_that_the_user_names_is_made_private(project: Path, monkeypatch
     assert (project / "own/caches").stat().st_mode & 0o777 == 0o700
 
 
-def test_without_a_home_there_is_a_private_folder(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_home_there_is_a_private_folder(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", "/proc/none")
     assert Path(child_processes.dvc_cache()).stat().st_mode & 0o777 == 0o700
 
 
 def test_the_pipeline_s_own_process_takes_the_private_folder(project: Path, tmp_path: Path) -> None:
     said = "import os; from pipelines import environment; environment.prepare(); print(os.environ['DVC_SITE_CACHE_DIR'])"
-    env = {key: value for key, value in child_processes.environment().items() if key != child_processes.DVC_CACHE}
-    done = subprocess.run(child_processes.python("-c", said), cwd=project, env=env, capture_output=True, text=True, check=True)
+    env = {
+        key: value
+        for key, value in child_processes.environment().items()
+        if key != child_processes.DVC_CACHE
+    }
+    done = subprocess.run(
+        child_processes.python("-c", said),
+        cwd=project,
+        env=env,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert done.stdout.strip() == str(tmp_path / "caches/zprl/dvc")
 
 
-@pytest.mark.parametrize(("mode", "state"), [(0o700, "ok"), (0o755, "warning"), (0o777, "warning"), (None, "warning")])
+@pytest.mark.parametrize(
+    ("mode", "state"), [(0o700, "ok"), (0o755, "warning"), (0o777, "warning"), (None, "warning")]
+)
 def test_the_doctor_names_a_folder_that_others_can_change(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int | None, state: str
 ) -> None:
@@ -151,7 +177,10 @@ def test_a_child_searches_no_part_that_means_its_working_folder(
     assert child_processes.environment(**{name: given}).get(name) == kept
 
 
-@pytest.mark.parametrize(("path", "warned"), [("/a:/b", False), ("/a:", True), ("a:/b", True), (":/b", True), ("", False)])
+@pytest.mark.parametrize(
+    ("path", "warned"),
+    [("/a:/b", False), ("/a:", True), ("a:/b", True), (":/b", True), ("", False)],
+)
 def test_the_doctor_names_a_search_path_that_means_the_working_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, warned: bool
 ) -> None:

@@ -30,7 +30,13 @@ def harmless(text: str) -> bool:
 def zprl(*arguments: str, cwd: Path) -> str:
     """Everything that the command prints, as it would come to a terminal."""
     command = [sys.executable, "-P", "-m", "zprl.cli", *arguments]
-    done = subprocess.run(command, cwd=cwd, capture_output=True, env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"}, check=False)
+    done = subprocess.run(
+        command,
+        cwd=cwd,
+        capture_output=True,
+        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
+        check=False,
+    )
     return (done.stdout + done.stderr).decode("utf-8", "surrogateescape")
 
 
@@ -41,7 +47,9 @@ def test_plain_and_block() -> None:
     assert terminal.block("one\ntwo\x1b") == "one\n    two "
 
 
-def test_an_error_is_a_sentence_and_a_remedy_whatever_it_names(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_error_is_a_sentence_and_a_remedy_whatever_it_names(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     terminal.say_error(DataError(f"{HOSTILE} is broken", remedy=f"delete {HOSTILE}"), trace=True)
     terminal.say_error(ValueError(HOSTILE), trace=True)
     printed = capsys.readouterr().err
@@ -64,12 +72,18 @@ def test_tables_and_trees_keep_their_own_colours_alone() -> None:
     text = file.getvalue()
     assert "\x1b[31mours\x1b[0m" in text
     text = re.sub(r"\x1b\[[0-9;]*m", "", text)  # ours
-    assert text.count(" [31mRED ]") == text.count("RED") > 3  # theirs have lost what made them escapes
+    assert (
+        text.count(" [31mRED ]") == text.count("RED") > 3
+    )  # theirs have lost what made them escapes
     assert harmless(text)
 
 
 def test_lineage_of_a_strangers_bundle(tmp_path: Path) -> None:
-    save_policy(tmp_path / "bundle", small_policy(), {"stage": HOSTILE, "inputs": {HOSTILE: HOSTILE}, "note": HOSTILE})
+    save_policy(
+        tmp_path / "bundle",
+        small_policy(),
+        {"stage": HOSTILE, "inputs": {HOSTILE: HOSTILE}, "note": HOSTILE},
+    )
     for options in ([], ["--params"], ["--json"]):
         printed = zprl("lineage", "bundle", "--local", *options, cwd=tmp_path)
         assert "RED" in printed
@@ -84,23 +98,33 @@ def test_a_strangers_session(tmp_path: Path) -> None:
         assert harmless(zprl("session", verb, "session", cwd=tmp_path))
 
 
-@pytest.mark.parametrize("text", ['{"%s": 1}', 'run: {"%s": 1}', 'task: {name: "%s"}', 'task: {physics: "%s"}'])
+@pytest.mark.parametrize(
+    "text", ['{"%s": 1}', 'run: {"%s": 1}', 'task: {name: "%s"}', 'task: {physics: "%s"}']
+)
 def test_a_strangers_parameters(tmp_path: Path, text: str) -> None:
     (tmp_path / "params.yaml").write_text(text % "\\e[31mRED\\e]0;pwn\\a\\nx")
-    for command in (("config", "check"), ("config", "use", "--preset", "smoke"), ("env", "check", "toy\x1b[31m")):
+    for command in (
+        ("config", "check"),
+        ("config", "use", "--preset", "smoke"),
+        ("env", "check", "toy\x1b[31m"),
+    ):
         printed = zprl(*command, cwd=tmp_path)
         assert harmless(printed), ascii(printed)
 
 
 def test_a_strangers_suite(tmp_path: Path) -> None:
-    (tmp_path / "suite.yaml").write_text('{title: "\\e[31mRED", tasks: {"\\e[1m": {preset: "\\e[1m"}}, methods: ["\\e[1m"], seeds: [0]}')
+    (tmp_path / "suite.yaml").write_text(
+        '{title: "\\e[31mRED", tasks: {"\\e[1m": {preset: "\\e[1m"}}, methods: ["\\e[1m"], seeds: [0]}'
+    )
     assert harmless(zprl("bench", "suite.yaml", "--list", cwd=tmp_path))
 
 
 def test_a_strangers_recordings(tmp_path: Path) -> None:
     root = tmp_path / "set\x1b[31m"
     (root / "meta").mkdir(parents=True)
-    (root / "meta" / "info.json").write_text(json.dumps({"codebase_version": HOSTILE, "robot_type": HOSTILE, "fps": 20, "features": {}}))
+    (root / "meta" / "info.json").write_text(
+        json.dumps({"codebase_version": HOSTILE, "robot_type": HOSTILE, "fps": 20, "features": {}})
+    )
     for verb in ("check", "inspect"):
         assert harmless(zprl("demos", verb, root.name, cwd=tmp_path))
 
@@ -145,6 +169,12 @@ def test_nothing_else_prints() -> None:
     found = []
     for path in sorted([*(ROOT / "zprl").rglob("*.py"), *(ROOT / "pipelines").rglob("*.py")]):
         name = path.relative_to(ROOT).as_posix()
-        calls = (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call))
-        found += [f"{name}: {ast.unparse(node.func)}" for node in calls if ast.unparse(node.func) in PRINTERS and name not in OTHERS]
+        calls = (
+            node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)
+        )
+        found += [
+            f"{name}: {ast.unparse(node.func)}"
+            for node in calls
+            if ast.unparse(node.func) in PRINTERS and name not in OTHERS
+        ]
     assert not found

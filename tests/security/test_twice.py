@@ -30,18 +30,27 @@ from zprl.tracking.file_tracker import Replay
 def test_keys_that_yaml_reads_as_something_else_than_text(keys: tuple[str, str]) -> None:
     for aliases in (False, True):
         with pytest.raises(ConfigError, match="quote it"):
-            strict_yaml.parse("\n".join(f"{key}: {at}" for at, key in enumerate(keys)), "it", aliases=aliases)
+            strict_yaml.parse(
+                "\n".join(f"{key}: {at}" for at, key in enumerate(keys)), "it", aliases=aliases
+            )
 
 
 def test_quoted_keys_are_text_and_still_given_once() -> None:
-    assert strict_yaml.parse("'1': a\n\"0x1\": b\n'yes': c\ntrue_: d\n", "it") == {"1": "a", "0x1": "b", "yes": "c", "true_": "d"}
+    assert strict_yaml.parse("'1': a\n\"0x1\": b\n'yes': c\ntrue_: d\n", "it") == {
+        "1": "a",
+        "0x1": "b",
+        "yes": "c",
+        "true_": "d",
+    }
     with pytest.raises(ConfigError, match="given twice"):
         strict_yaml.parse("'1': a\n\"1\": b\n", "it")
     merged = "a: &a {x: 1}\nb:\n  <<: *a\n  y: 2\n"
     assert strict_yaml.parse(merged, "it", aliases=True)["b"] == {"x": 1, "y": 2}
 
 
-@pytest.mark.parametrize("text", ['a: "' + "€" * 40 + '"', '["' + "€" * 40 + '"]'], ids=["yaml", "json"])
+@pytest.mark.parametrize(
+    "text", ['a: "' + "€" * 40 + '"', '["' + "€" * 40 + '"]'], ids=["yaml", "json"]
+)
 def test_limits_count_bytes_whatever_the_letters(text: str) -> None:
     parse = strict_yaml.parse if text.startswith("a") else durable.parse_json
     assert parse(text, "it", limit=len(text.encode()) + 200)
@@ -62,7 +71,9 @@ def test_json_that_says_two_things_or_no_number(tmp_path: Path, text: str) -> No
         lambda: durable.parse_json(text, "it"),
         lambda: durable.parse_json(text.encode(), "it"),
         lambda: durable.read_json(path),
-        lambda: bus.decode([b"state", f'{{"from": "driver", "arrays": [], "body": {text}}}'.encode()]),
+        lambda: bus.decode(
+            [b"state", f'{{"from": "driver", "arrays": [], "body": {text}}}'.encode()]
+        ),
     )
     for reader in readers:
         with pytest.raises(DataError, match=r"given twice|not a finite number"):

@@ -74,10 +74,14 @@ def test_tasks_are_listed(monkeypatch, capsys) -> None:
 
 
 @pytest.mark.parametrize(("accept", "code"), [(True, 0), (False, 6)])
-def test_promote_check_tells_the_decision(accept, code, monkeypatch, capsys, tmp_path: Path) -> None:
+def test_promote_check_tells_the_decision(
+    accept, code, monkeypatch, capsys, tmp_path: Path
+) -> None:
     monkeypatch.chdir(tmp_path)
     Path("artifacts").mkdir()
-    Path("artifacts/promotion.json").write_text(json.dumps({"accept": accept, "reasons": ["because"]}))
+    Path("artifacts/promotion.json").write_text(
+        json.dumps({"accept": accept, "reasons": ["because"]})
+    )
     assert zprl("promote", "--check", monkeypatch=monkeypatch) == code
     assert "because" in capsys.readouterr().out
 

@@ -43,7 +43,9 @@ def with_nan(seed: int):
     return episode
 
 
-@pytest.mark.parametrize("command", ["check", "inspect", "plot", "play", "add", "convert", "record"])
+@pytest.mark.parametrize(
+    "command", ["check", "inspect", "plot", "play", "add", "convert", "record"]
+)
 def test_help_has_an_example(command: str) -> None:
     shown = CliRunner().invoke(cli.app, ["demos", command, "--help"])
     assert shown.exit_code == 0
@@ -62,7 +64,10 @@ def test_errors_have_a_line_and_code_3(monkeypatch, capsys) -> None:
     write("a.hdf5", make_episode(0), with_nan(1))
     assert zprl("check", "a.hdf5", monkeypatch=monkeypatch) == 3
     out, err = capsys.readouterr()
-    assert "error   D04 a.hdf5, episode a/demo_1, frame 5: actions has 1 values that are not finite; cut or re-record the demo\n" in out
+    assert (
+        "error   D04 a.hdf5, episode a/demo_1, frame 5: actions has 1 values that are not finite; cut or re-record the demo\n"
+        in out
+    )
     assert "1 errors in a.hdf5" in err
 
 
@@ -93,7 +98,10 @@ def test_the_project_s_shortest_episode_counts(monkeypatch, capsys) -> None:
     assert "D12" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("command", [["check"], ["inspect"], ["plot"], ["play", "0"], ["convert", "b", "--to", "lerobot"]])
+@pytest.mark.parametrize(
+    "command",
+    [["check"], ["inspect"], ["plot"], ["play", "0"], ["convert", "b", "--to", "lerobot"]],
+)
 def test_nothing_there_is_bad_data(command: list[str], monkeypatch, capsys) -> None:
     name, *others = command
     assert zprl(name, "nowhere", *others, monkeypatch=monkeypatch) == 3
@@ -104,7 +112,9 @@ def test_nothing_there_is_bad_data(command: list[str], monkeypatch, capsys) -> N
 
 
 def test_inspect(monkeypatch, capsys) -> None:
-    write("a.hdf5", *(make_episode(seed) for seed in range(3)), replace(make_episode(0), name="again"))
+    write(
+        "a.hdf5", *(make_episode(seed) for seed in range(3)), replace(make_episode(0), name="again")
+    )
     assert zprl("inspect", "a.hdf5", "--json", monkeypatch=monkeypatch) == 0
     said = json.loads(capsys.readouterr().out)
     assert (said["episodes"], said["frames"], said["complete"]) == (3, 120, True)

@@ -66,7 +66,16 @@ def test_an_edit_of_what_is_used_changes_the_digest(project: Path, name: str) ->
     assert code_closure.digest(start) != before
 
 
-@pytest.mark.parametrize("name", ["zprl/rl/other.html", "zprl/rl/unused.py", "zprl/hints.py", "zprl/mentioned.py", "zprl/terminal.py"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "zprl/rl/other.html",
+        "zprl/rl/unused.py",
+        "zprl/hints.py",
+        "zprl/mentioned.py",
+        "zprl/terminal.py",
+    ],
+)
 def test_an_edit_of_anything_else_does_not(project: Path, name: str) -> None:
     start = project / "pipelines/stages/train.py"
     before = code_closure.digest(start)
@@ -79,7 +88,9 @@ def test_plug_ins_of_a_group_are_followed(project: Path, monkeypatch: pytest.Mon
     from importlib.metadata import EntryPoint, EntryPoints
 
     (project / "zprl/rl/space.py").write_text("A = 1\n")
-    (project / "zprl/seeding.py").write_text("from zprl import plugins\n\ndef load(name):\n    return plugins.load('spaces', name)\n")
+    (project / "zprl/seeding.py").write_text(
+        "from zprl import plugins\n\ndef load(name):\n    return plugins.load('spaces', name)\n"
+    )
     points = EntryPoints([EntryPoint("latent", "zprl.rl.space:Latent", "zprl.spaces")])
     monkeypatch.setattr(code_closure, "entry_points", lambda group: points.select(group=group))
     assert closure(project) == sorted([*USED, "zprl/rl/space.py"])

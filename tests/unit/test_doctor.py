@@ -22,7 +22,9 @@ def states(checks) -> dict[str, str]:
         ("sqlalchemy", "2.1.0b1", "missing"),
     ],
 )
-def test_caps_that_break_silently(package: str, version: str, state: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_caps_that_break_silently(
+    package: str, version: str, state: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(doctor, "_version", lambda name: version if name == package else "0.0.1")
     assert states(doctor.check_packages())[package] == state
 
@@ -49,7 +51,10 @@ def test_assets_that_the_task_asks_for(monkeypatch: pytest.MonkeyPatch, tmp_path
     monkeypatch.setattr(doctor, "_params_value", lambda _, key, __: found[key])
     for root, state in ((tmp_path, "missing"), (launch.authored(), "ok")):
         monkeypatch.setenv("ISAACSIM_ASSET_ROOT", str(root))
-        assert [(check.name, check.state) for check in doctor.check_world()] == [("isaac", "ok"), ("assets", state)]
+        assert [(check.name, check.state) for check in doctor.check_world()] == [
+            ("isaac", "ok"),
+            ("assets", state),
+        ]
 
 
 def test_isaac_sim_where_the_task_asks_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,14 +64,19 @@ def test_isaac_sim_where_the_task_asks_for_it(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: None)
     for image, state in (("", "missing"), ("lab/kit", "ok")):
         monkeypatch.setenv("ZPRL_CONTAINER", image)
-        assert [(check.name, check.state) for check in doctor.check_world()] == [("isaac", "ok"), ("isaacsim", state)]
+        assert [(check.name, check.state) for check in doctor.check_world()] == [
+            ("isaac", "ok"),
+            ("isaacsim", state),
+        ]
 
 
 def test_project_without_and_with_data(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text("run: {seed: 1}\n")
     assert states(doctor.check_project(tmp_path)) == {"params.yaml": "ok", "dvc project": "missing"}
     (tmp_path / ".dvc").mkdir()
-    (tmp_path / ".dvc/config").write_text("[core]\n    remote = near\n['remote \"near\"']\n    url = /somewhere\n")
+    (tmp_path / ".dvc/config").write_text(
+        "[core]\n    remote = near\n['remote \"near\"']\n    url = /somewhere\n"
+    )
     (tmp_path / "dvc.yaml").write_text("stages: {}\n")
     (tmp_path / "data.dvc").write_text("outs: []\n")
     found = {check.name: check for check in doctor.check_project(tmp_path)}

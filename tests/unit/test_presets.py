@@ -16,7 +16,9 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture
 def params(tmp_path: Path) -> Path:
     path = tmp_path / "params.yaml"
-    path.write_text("# mine\nrun:\n  seed: 5  # my seed\n\nfinetune_sim:\n  critics: 10\n  hidden: [8, 8]\n")
+    path.write_text(
+        "# mine\nrun:\n  seed: 5  # my seed\n\nfinetune_sim:\n  critics: 10\n  hidden: [8, 8]\n"
+    )
     return path
 
 
@@ -26,7 +28,11 @@ def test_paper_is_the_published_recipe() -> None:
     known = {key: config.Rl.model_fields[key].default for key in values}
     assert {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()} == known
     assert (values["critics"], values["target_subset"], values["updates_per_chunk"]) == (2, 2, 1.0)
-    assert (values["warmup_chunks"], values["warmup_noise"], values["initial_alpha"]) == (2000, 0.0, 0.01)
+    assert (values["warmup_chunks"], values["warmup_noise"], values["initial_alpha"]) == (
+        2000,
+        0.0,
+        0.01,
+    )
 
 
 @pytest.mark.parametrize("name", presets.names())
@@ -63,7 +69,9 @@ def test_unknown_preset_names_the_nearest() -> None:
 
 def test_explain_covers_every_number() -> None:
     rows = list(presets.explain())
-    assert len(rows) == sum(len(type(section).model_fields) for section in dict(config.Params()).values())
+    assert len(rows) == sum(
+        len(type(section).model_fields) for section in dict(config.Params()).values()
+    )
     assert all(text for *_, text in rows)
 
 
@@ -74,7 +82,15 @@ def test_every_tunable_stands_in_params_yaml() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "- 1\n", "run: 5\n", "pretrain: [1]\n", "run: {seed: 1}\nrun: {seed: 2}\n", "pretrain: &a {steps: 1}\n"]
+    "text",
+    [
+        "",
+        "- 1\n",
+        "run: 5\n",
+        "pretrain: [1]\n",
+        "run: {seed: 1}\nrun: {seed: 2}\n",
+        "pretrain: &a {steps: 1}\n",
+    ],
 )
 def test_a_file_without_sections_is_refused_and_left_alone(tmp_path, text):
     path = tmp_path / "params.yaml"

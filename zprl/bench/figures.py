@@ -32,13 +32,27 @@ COLOURS = (
     "#a0a0f0",
     "#c7a76c",
 )
-"""Ours first.  Chosen (ours) from named colour-blind safe palettes so that any two, and the grey of the base, are at least 13 apart (CIE76)
-to the normal, the protanope and the deuteranope eye (matrices of Machado et al. 2009)."""
+"""Ours first.  Chosen (ours) from named colour-blind safe palettes so that any two, and the grey of
+the base, are at least 13 apart (CIE76) to the normal, the protanope and the deuteranope eye
+(matrices of Machado et al. 2009)."""
 SMALL = "P*X"
 """Markers that look smaller than others of their size."""
-MARKS = {"o": "●", "s": "■", "^": "▲", "D": "◆", "v": "▼", "P": "✚", "*": "★", "X": "✖", "h": "⬢", "<": "◀", "p": "⬟"}
-"""Matplotlib's marker to the sign that looks like it.  The first is ours alone, as is the first colour; the number of the others has no
-factor in common with that of the other colours, so pairs repeat late."""
+MARKS = {
+    "o": "●",
+    "s": "■",
+    "^": "▲",
+    "D": "◆",
+    "v": "▼",
+    "P": "✚",
+    "*": "★",
+    "X": "✖",
+    "h": "⬢",
+    "<": "◀",
+    "p": "⬟",
+}
+"""Matplotlib's marker to the sign that looks like it.  The first is ours alone, as is the first
+colour; the number of the others has no factor in common with that of the other colours, so pairs
+repeat late."""
 LIGHTEN = 0.15
 """Share of white in a colour on a dark background: any two are 11 apart there."""
 GROUPS = {
@@ -84,14 +98,23 @@ def looks(spaces: Mapping[str, str]) -> dict[str, Look]:
     """Look of each method of a suite, done or not, so that nothing changes its colour when results come in.
 
     Args:
-        spaces: Every method of the suite to where it acts; those that are drawn together get their colours one after the other.
+        spaces: Every method of the suite to where it acts; those that are drawn together get their
+            colours one after the other.
     """
     headings = list(GROUPS.values())
-    order = sorted((m for m in spaces if m not in (BASE, OURS)), key=lambda m: headings.index(GROUPS[spaces[m]]))
+    order = sorted(
+        (m for m in spaces if m not in (BASE, OURS)),
+        key=lambda m: headings.index(GROUPS[spaces[m]]),
+    )
     colours, (first, *markers) = COLOURS[1:], MARKS
-    found = {m: Look(c := colours[n % len(colours)], _lightened(c), markers[n % len(markers)]) for n, m in enumerate(order)}
+    found = {
+        m: Look(c := colours[n % len(colours)], _lightened(c), markers[n % len(markers)])
+        for n, m in enumerate(order)
+    }
     grey = LIGHT.policies["embedding"], DARK.policies["embedding"]
-    return {OURS: Look(COLOURS[0], _lightened(COLOURS[0]), first)} | found | {BASE: Look(*grey, first)}
+    return (
+        {OURS: Look(COLOURS[0], _lightened(COLOURS[0]), first)} | found | {BASE: Look(*grey, first)}
+    )
 
 
 def _lightened(colour: str) -> str:
@@ -99,16 +122,25 @@ def _lightened(colour: str) -> str:
     return "#" + "".join(f"{round(part + (255 - part) * LIGHTEN):02x}" for part in parts)
 
 
-def complete(runs: Mapping[tuple[str, str], Seeds], methods: Sequence[str]) -> dict[str, dict[str, Seeds]]:
+def complete(
+    runs: Mapping[tuple[str, str], Seeds], methods: Sequence[str]
+) -> dict[str, dict[str, Seeds]]:
     """Methods that have a run on every task, each with task to runs: only they can be compared over all tasks."""
     tasks = sorted({task for task, _ in runs})
-    return {m: {task: runs[task, m] for task in tasks} for m in methods if tasks and all((task, m) in runs for task in tasks)}
+    return {
+        m: {task: runs[task, m] for task in tasks}
+        for m in methods
+        if tasks and all((task, m) in runs for task in tasks)
+    }
 
 
-def curves(points: Sequence[Point], labels: Mapping[str, str], spaces: Mapping[str, str]) -> Picture:
+def curves(
+    points: Sequence[Point], labels: Mapping[str, str], spaces: Mapping[str, str]
+) -> Picture:
     """Success against environment steps, a diagram per task, and one for all tasks together where there are several.
 
-    Where methods are too many for one diagram there is a row of diagrams for each group of them, ours in every one.
+    Where methods are too many for one diagram there is a row of diagrams for each group of them,
+    ours in every one.
 
     Args:
         points: All rows.
@@ -122,7 +154,10 @@ def curves(points: Sequence[Point], labels: Mapping[str, str], spaces: Mapping[s
     if not runs:
         raise DataError("the suite has no results to draw", remedy="run it")
     tasks = sorted({task for task, _ in runs})
-    panels = {task: {m: {task: runs[task, m]} for m in (BASE, *labels) if (task, m) in runs} for task in tasks}
+    panels = {
+        task: {m: {task: runs[task, m]} for m in (BASE, *labels) if (task, m) in runs}
+        for task in tasks
+    }
     together = complete(runs, [BASE, *labels])
     if len(tasks) > 1 and together.keys() - {BASE}:
         panels[TOGETHER] = together
@@ -135,7 +170,9 @@ def curves(points: Sequence[Point], labels: Mapping[str, str], spaces: Mapping[s
 
     def draw(figure: Figure, theme: Theme) -> None:
         figure.get_layout_engine().set(hspace=0.08, wspace=0.04)
-        for part, (heading, shown) in zip(figure.subfigures(len(blocks), squeeze=False).flatten(), blocks.items(), strict=True):
+        for part, (heading, shown) in zip(
+            figure.subfigures(len(blocks), squeeze=False).flatten(), blocks.items(), strict=True
+        ):
             if heading:
                 part.suptitle(heading, x=0.008, ha="left", weight="bold", size=11)
             grid = part.subplots(rows, wide, squeeze=False, sharey=True).flatten()
@@ -146,10 +183,22 @@ def curves(points: Sequence[Point], labels: Mapping[str, str], spaces: Mapping[s
                 axes.set_visible(False)
             for axes in grid[::wide]:
                 axes.set_ylabel("success")
-            handles = [Line2D([], [], label=labels[m], **_line(m, look[m].colour(theme), look[m].marker)) for m in shown]
+            handles = [
+                Line2D([], [], label=labels[m], **_line(m, look[m].colour(theme), look[m].marker))
+                for m in shown
+            ]
             if any(BASE in methods for methods in panels.values()):
-                handles.append(Line2D([], [], color=theme.ink, ls=DASHES, lw=1.2, label="frozen base"))
-            part.legend(handles=handles, loc="outside lower left", ncols=legend, fontsize=8.5, columnspacing=1.4, handletextpad=0.6)
+                handles.append(
+                    Line2D([], [], color=theme.ink, ls=DASHES, lw=1.2, label="frozen base")
+                )
+            part.legend(
+                handles=handles,
+                loc="outside lower left",
+                ncols=legend,
+                fontsize=8.5,
+                columnspacing=1.4,
+                handletextpad=0.6,
+            )
 
     caption = (
         "Mean over seeds of the deterministic policy's success; bands: 95 % bootstrap intervals, point by point, "
@@ -160,7 +209,10 @@ def curves(points: Sequence[Point], labels: Mapping[str, str], spaces: Mapping[s
             " All tasks: interquartile mean of methods that have runs on every task, up to the smallest budget, each run interpolated "
             "between its judged points."
         )
-    tall = sum(0.25 * -(-(len(shown) + 1) // legend) + 0.25 * bool(heading) for heading, shown in blocks.items())
+    tall = sum(
+        0.25 * -(-(len(shown) + 1) // legend) + 0.25 * bool(heading)
+        for heading, shown in blocks.items()
+    )
     tall += len(blocks) * rows * {2: 3.5, 4: 2.1}.get(wide, 3.1)
     return picture("curves", "Learning", caption, size=(9.4, tall), draw=draw)
 
@@ -169,7 +221,10 @@ def groups(methods: Sequence[str], spaces: Mapping[str, str]) -> dict[str, list[
     """Heading to the methods that are drawn together; one group without a heading where they are few or all of a kind."""
     if len(methods) <= CROWD or len({GROUPS[spaces[m]] for m in methods}) == 1:
         return {"": list(methods)}
-    found = {heading: [m for m in methods if m == OURS or GROUPS[spaces[m]] == heading] for heading in dict.fromkeys(GROUPS.values())}
+    found = {
+        heading: [m for m in methods if m == OURS or GROUPS[spaces[m]] == heading]
+        for heading in dict.fromkeys(GROUPS.values())
+    }
     return {heading: shown for heading, shown in found.items() if set(shown) - {OURS}}
 
 
@@ -177,10 +232,19 @@ def _line(method: str, colour: str, marker: str) -> dict[str, object]:
     """Ours is the thickest and on top."""
     if method == OURS:
         return {"color": colour, "marker": marker, "ms": 5, "lw": 2.8, "zorder": 5}
-    return {"color": colour, "marker": marker, "ms": 5.5 if marker in SMALL else 4, "lw": 1.4, "zorder": 3, "mew": 0}
+    return {
+        "color": colour,
+        "marker": marker,
+        "ms": 5.5 if marker in SMALL else 4,
+        "lw": 1.4,
+        "zorder": 3,
+        "mew": 0,
+    }
 
 
-def _panel(axes: Axes, methods: Mapping[str, Mapping[str, Seeds]], look: Mapping[str, Look], theme: Theme) -> None:
+def _panel(
+    axes: Axes, methods: Mapping[str, Mapping[str, Seeds]], look: Mapping[str, Look], theme: Theme
+) -> None:
     """One diagram: methods, each with task to runs."""
     for method, tasks in methods.items():
         found, colour = statistics.curve(tasks), look[method].colour(theme)
@@ -189,9 +253,17 @@ def _panel(axes: Axes, methods: Mapping[str, Mapping[str, Seeds]], look: Mapping
             continue
         if found.low is not None and found.high is not None:
             alpha = 0.20 if method == OURS else 0.10
-            axes.fill_between(found.steps, found.low, found.high, color=colour, alpha=alpha, lw=0, zorder=2)
-        # A point is judged every so many steps: where there are many, a marker at each would be a string of pearls.
-        axes.plot(found.steps, found.values, markevery=max(1, len(found.steps) // 8), **_line(method, colour, look[method].marker))
+            axes.fill_between(
+                found.steps, found.low, found.high, color=colour, alpha=alpha, lw=0, zorder=2
+            )
+        # A point is judged every so many steps: where there are many, a marker at each would be a
+        # string of pearls.
+        axes.plot(
+            found.steps,
+            found.values,
+            markevery=max(1, len(found.steps) // 8),
+            **_line(method, colour, look[method].marker),
+        )
     axes.set(ylim=(-0.02, 1.03), xlabel="environment steps")
     axes.set_xlim(left=0)
     axes.xaxis.set_major_locator(MaxNLocator(5))
@@ -200,7 +272,10 @@ def _panel(axes: Axes, methods: Mapping[str, Mapping[str, Seeds]], look: Mapping
 
 
 def together(
-    middle: Mapping[str, Estimate], better: Mapping[str, Estimate], labels: Mapping[str, str], spaces: Mapping[str, str]
+    middle: Mapping[str, Estimate],
+    better: Mapping[str, Estimate],
+    labels: Mapping[str, str],
+    spaces: Mapping[str, str],
 ) -> Picture:
     """All tasks in one number per method, and the chance that ours is better than each other.
 
@@ -220,7 +295,14 @@ def together(
                 continue
             found, colour = estimates[method], look[method].colour(theme)
             if found.low is not None and found.high is not None:
-                axes.plot([found.low, found.high], [row, row], color=colour, lw=6, alpha=0.35, solid_capstyle="butt")
+                axes.plot(
+                    [found.low, found.high],
+                    [row, row],
+                    color=colour,
+                    lw=6,
+                    alpha=0.35,
+                    solid_capstyle="butt",
+                )
             axes.plot(
                 [found.value],
                 [row],
@@ -247,12 +329,17 @@ def together(
         if right is not None:
             bars(right, better, theme)
             right.axvline(0.5, color=theme.ink, lw=1.2, ls=DASHES)
-            right.set(title=f"Probability that {labels[OURS]} is better", xlabel="probability of improvement")
+            right.set(
+                title=f"Probability that {labels[OURS]} is better",
+                xlabel="probability of improvement",
+            )
 
     caption = "Bars: 95 % bootstrap intervals, stratified by task; none where a task has one seed."
     if better:
         caption += f" Right of the dashed line {labels[OURS]} beats the method more often than not; a tie counts one half."
-    return picture("together", "All tasks together", caption, size=(9.4, 1.1 + 0.29 * len(order)), draw=draw)
+    return picture(
+        "together", "All tasks together", caption, size=(9.4, 1.1 + 0.29 * len(order)), draw=draw
+    )
 
 
 def save(shown: Picture, path: Path) -> None:

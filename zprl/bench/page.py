@@ -14,7 +14,18 @@ import jinja2
 from zprl import durable
 from zprl.bench import figures, results, statistics
 from zprl.bench.results import BASE, Point, RunFacts
-from zprl.bench.statistics import HELD, NOT_HELD, OURS, QUESTIONS, THRESHOLDS, UNDECIDED, Claim, Estimate, Reached, Seeds
+from zprl.bench.statistics import (
+    HELD,
+    NOT_HELD,
+    OURS,
+    QUESTIONS,
+    THRESHOLDS,
+    UNDECIDED,
+    Claim,
+    Estimate,
+    Reached,
+    Seeds,
+)
 from zprl.report.style import DARK, LIGHT, Picture
 from zprl.report.tables import interval, number, percent
 
@@ -30,7 +41,8 @@ class MethodInfo:
     Attributes:
         label: Its name for people.
         source: Where it was published.
-        space: Where it acts: ``latent``, ``action``, ``noise``, ``embedding``, ``weights`` or ``none``.
+        space: Where it acts: ``latent``, ``action``, ``noise``, ``embedding``, ``weights`` or
+            ``none``.
         tuning: What was tried to make it good, and on what.
     """
 
@@ -67,7 +79,9 @@ class SuiteInfo:
     budget: int
 
 
-def write(path: Path | str, points: Sequence[Point], facts: Sequence[RunFacts], info: SuiteInfo) -> None:
+def write(
+    path: Path | str, points: Sequence[Point], facts: Sequence[RunFacts], info: SuiteInfo
+) -> None:
     """Write the page; it refers to nothing outside of itself."""
     durable.write_text(path, html(points, facts, info))
 
@@ -96,14 +110,26 @@ def html(points: Sequence[Point], facts: Sequence[RunFacts], info: SuiteInfo) ->
         "trained": [method for method in shown if method != BASE],
         "looks": figures.looks(spaces),
         "claims": _claims(claims),
-        "questions": {key: QUESTIONS[key] for key in QUESTIONS if any(claim.question == key for claim in claims)},
+        "questions": {
+            key: QUESTIONS[key]
+            for key in QUESTIONS
+            if any(claim.question == key for claim in claims)
+        },
         "tally": _tally(claims),
         "success": (success := _success(runs, tasks)),
-        "usual": next((text for text, _ in Counter(cell["runs"] for cell in success.values()).most_common(1)), ""),
-        "middle": {m: {"middle": _estimate(middle[m]), "better": _estimate(better.get(m))} for m in middle},
+        "usual": next(
+            (text for text, _ in Counter(cell["runs"] for cell in success.values()).most_common(1)),
+            "",
+        ),
+        "middle": {
+            m: {"middle": _estimate(middle[m]), "better": _estimate(better.get(m))} for m in middle
+        },
         "partial": [names[m] for m in shown if m not in middle],
         "thresholds": [f"{100 * x:.0f}\N{NARROW NO-BREAK SPACE}%" for x in THRESHOLDS],
-        "steps": {key: [_steps(statistics.steps_to(seeds, x)) for x in THRESHOLDS] for key, seeds in runs.items()},
+        "steps": {
+            key: [_steps(statistics.steps_to(seeds, x)) for x in THRESHOLDS]
+            for key, seeds in runs.items()
+        },
         "way": {key: _way(seeds) for key, seeds in runs.items()},
         "smooth": {key: _smooth(key, points, seeds, facts) for key, seeds in runs.items()},
         "cost": {m: _cost([fact for fact in facts if fact.method == m]) for m in shown},
@@ -112,13 +138,24 @@ def html(points: Sequence[Point], facts: Sequence[RunFacts], info: SuiteInfo) ->
         "csv": "data:text/csv;base64," + base64.b64encode(results.as_csv(points).encode()).decode(),
         "themes": {"light": LIGHT, "dark": DARK},
     }
-    # Titles and texts come from a suite that a stranger may have written: everything is escaped.  The look is the report's.
-    loader = jinja2.ChoiceLoader([jinja2.PackageLoader("zprl.bench", "."), jinja2.PackageLoader("zprl.report", ".")])
-    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    # Titles and texts come from a suite that a stranger may have written: everything is escaped.
+    # The look is the report's.
+    loader = jinja2.ChoiceLoader(
+        [jinja2.PackageLoader("zprl.bench", "."), jinja2.PackageLoader("zprl.report", ".")]
+    )
+    environment = jinja2.Environment(
+        loader=loader,
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     return environment.get_template(TEMPLATE).render(document) + "\n"
 
 
-def _together(runs: Mapping[tuple[str, str], Seeds], shown: Sequence[str]) -> tuple[dict[str, Estimate], dict[str, Estimate]]:
+def _together(
+    runs: Mapping[tuple[str, str], Seeds], shown: Sequence[str]
+) -> tuple[dict[str, Estimate], dict[str, Estimate]]:
     """Interquartile means of the methods that are done on every task, best first, and the chance that ours is better than each."""
     complete = figures.complete(runs, shown)
     middle = {method: statistics.interquartile_mean(tasks) for method, tasks in complete.items()}
@@ -126,7 +163,9 @@ def _together(runs: Mapping[tuple[str, str], Seeds], shown: Sequence[str]) -> tu
     if not middle.keys() - {BASE}:
         return {}, {}
     ours = complete.get(OURS)
-    return middle, {m: statistics.improvement(ours, complete[m]) for m in middle if m != OURS} if ours else {}
+    return middle, {
+        m: statistics.improvement(ours, complete[m]) for m in middle if m != OURS
+    } if ours else {}
 
 
 def _claims(claims: Sequence[Claim]) -> dict[str, dict[str, dict[str, Any]]]:
@@ -153,21 +192,35 @@ def _estimate(found: Estimate | None) -> dict[str, str] | None:
     """A share and its interval as text."""
     if found is None:
         return None
-    told = "one seed" if found.low is None or found.high is None else interval(found.low, found.high)
+    told = (
+        "one seed" if found.low is None or found.high is None else interval(found.low, found.high)
+    )
     return {"value": percent(found.value), "interval": told}
 
 
-def _success(runs: Mapping[tuple[str, str], Seeds], tasks: Sequence[str]) -> dict[tuple[str, str], dict[str, Any]]:
+def _success(
+    runs: Mapping[tuple[str, str], Seeds], tasks: Sequence[str]
+) -> dict[tuple[str, str], dict[str, Any]]:
     means = {key: statistics.mean(seeds) for key, seeds in runs.items()}
-    best = {task: max(found.value for (t, _), found in means.items() if t == task) for task in tasks}
+    best = {
+        task: max(found.value for (t, _), found in means.items() if t == task) for task in tasks
+    }
     cells = {}
     for (task, method), found in means.items():
         seeds = runs[task, method]
         episodes = sum(run.episodes[-1] for run in seeds.values())
-        low, high = (found.value, found.value) if found.low is None or found.high is None else (found.low, found.high)
+        low, high = (
+            (found.value, found.value)
+            if found.low is None or found.high is None
+            else (found.low, found.high)
+        )
         cells[task, method] = {
             **(_estimate(found) or {}),
-            "bar": {"at": round(100 * found.value, 2), "low": round(100 * low, 2), "width": round(100 * (high - low), 2)},
+            "bar": {
+                "at": round(100 * found.value, 2),
+                "low": round(100 * low, 2),
+                "width": round(100 * (high - low), 2),
+            },
             "known": found.low is not None,
             "runs": f"{len(seeds)} seed{'' if len(seeds) == 1 else 's'}, {episodes} episodes",
             "best": found.value == best[task],
@@ -176,7 +229,11 @@ def _success(runs: Mapping[tuple[str, str], Seeds], tasks: Sequence[str]) -> dic
 
 
 def _steps(found: Reached) -> dict[str, Any]:
-    return {"text": statistics.steps_text(found), "reached": f"{found.reached} of {found.runs}", "all": found.reached == found.runs}
+    return {
+        "text": statistics.steps_text(found),
+        "reached": f"{found.reached} of {found.runs}",
+        "all": found.reached == found.runs,
+    }
 
 
 def _way(seeds: Seeds) -> dict[str, str]:
@@ -188,10 +245,16 @@ def _way(seeds: Seeds) -> dict[str, str]:
     }
 
 
-def _smooth(key: tuple[str, str], points: Sequence[Point], seeds: Seeds, facts: Sequence[RunFacts]) -> dict[str, str]:
+def _smooth(
+    key: tuple[str, str], points: Sequence[Point], seeds: Seeds, facts: Sequence[RunFacts]
+) -> dict[str, str]:
     """Mean over seeds of the final policies' jerk and total variation."""
     final = {(seed, run.steps[-1]) for seed, run in seeds.items()}
-    jerk = [point.jerk_rms for point in points if (point.task, point.method) == key and (point.seed, point.env_steps) in final]
+    jerk = [
+        point.jerk_rms
+        for point in points
+        if (point.task, point.method) == key and (point.seed, point.env_steps) in final
+    ]
     variation = [fact.total_variation for fact in facts if (fact.task, fact.method) == key]
     return {"jerk": number(_mean(jerk), 0), "variation": number(_mean(variation), 2, scale=1000)}
 
@@ -208,12 +271,17 @@ def _cost(facts: Sequence[RunFacts]) -> dict[str, str]:
     }
 
 
-def _missing(missing: Sequence[tuple[str, str, int]], names: Mapping[str, str]) -> list[tuple[str, str, str]]:
+def _missing(
+    missing: Sequence[tuple[str, str, int]], names: Mapping[str, str]
+) -> list[tuple[str, str, str]]:
     """Task, method's name, and which seeds of it are missing."""
     found: dict[tuple[str, str], list[int]] = {}
     for task, method, seed in missing:
         found.setdefault((task, method), []).append(seed)
-    return [(task, names.get(method, method), ", ".join(map(str, sorted(seeds)))) for (task, method), seeds in sorted(found.items())]
+    return [
+        (task, names.get(method, method), ", ".join(map(str, sorted(seeds))))
+        for (task, method), seeds in sorted(found.items())
+    ]
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
@@ -235,5 +303,8 @@ def duration(seconds: float) -> str:
 
 
 def _embedded(picture: Picture) -> dict[str, str]:
-    light, dark = (f"data:image/png;base64,{base64.b64encode(data).decode()}" for data in (picture.light, picture.dark))
+    light, dark = (
+        f"data:image/png;base64,{base64.b64encode(data).decode()}"
+        for data in (picture.light, picture.dark)
+    )
     return {"title": picture.title, "caption": picture.caption, "light": light, "dark": dark}

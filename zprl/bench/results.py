@@ -51,10 +51,20 @@ class Point:
         _want("method", bool(self.method), "is empty")
         _want("seed", self.seed >= 0, f"{self.seed} is negative")
         _want("env_steps", self.env_steps >= 0, f"{self.env_steps} is negative")
-        _want("env_steps", self.method != BASE or self.env_steps == 0, f"{self.env_steps}, but the frozen base is not trained")
-        _want("success_rate", 0 <= self.success_rate <= 1, f"{self.success_rate} is not within [0, 1]")
+        _want(
+            "env_steps",
+            self.method != BASE or self.env_steps == 0,
+            f"{self.env_steps}, but the frozen base is not trained",
+        )
+        _want(
+            "success_rate", 0 <= self.success_rate <= 1, f"{self.success_rate} is not within [0, 1]"
+        )
         _want("episodes", self.episodes >= 1, f"{self.episodes} is less than one")
-        _want("jerk_rms", self.jerk_rms is None or 0 <= self.jerk_rms < math.inf, f"{self.jerk_rms} is negative or not finite")
+        _want(
+            "jerk_rms",
+            self.jerk_rms is None or 0 <= self.jerk_rms < math.inf,
+            f"{self.jerk_rms} is negative or not finite",
+        )
         _want("wall_s", 0 <= self.wall_s < math.inf, f"{self.wall_s} is negative or not finite")
 
 
@@ -75,7 +85,8 @@ class RunFacts:
         method: Method.
         seed: Training seed.
         updates: Gradient updates.
-        updates_per_s: Updates per second of training, simulation included; ``None`` where there is none.
+        updates_per_s: Updates per second of training, simulation included; ``None`` where there is
+            none.
         total_variation: Of the commanded position [m per step].
         wall_s: Seconds of the whole run, judging included.
         commit: Of the code.
@@ -114,7 +125,11 @@ class Run:
     def __post_init__(self) -> None:
         """Refuse what no run can be."""
         _want("points", bool(self.points), "are none")
-        _want("policy", (self.policy is None) != (self.stood_on is None), "is neither made nor improved, or both")
+        _want(
+            "policy",
+            (self.policy is None) != (self.stood_on is None),
+            "is neither made nor improved, or both",
+        )
 
     def named(self, method: str) -> Run:
         """The same run under another method's name: another suite may call the same numbers differently."""
@@ -128,7 +143,10 @@ _RUNS = TypeAdapter(list[Run])
 def write_runs(path: Path | str, found: Iterable[Run]) -> None:
     """Replace the file ``path``: a run a line, in the order task, method, seed."""
     ordered = sorted(found, key=lambda run: (run.facts.task, run.facts.method, run.facts.seed))
-    durable.write_text(path, "[\n" + ",\n".join(json.dumps(asdict(run), sort_keys=True) for run in ordered) + "\n]\n")
+    durable.write_text(
+        path,
+        "[\n" + ",\n".join(json.dumps(asdict(run), sort_keys=True) for run in ordered) + "\n]\n",
+    )
 
 
 def read_runs(path: Path | str) -> list[Run]:
@@ -141,7 +159,10 @@ def read_runs(path: Path | str) -> list[Run]:
         return _RUNS.validate_python(durable.read_json(path, limit=MAX_RUNS), strict=False)
     except ValidationError as error:
         said = "; ".join(f"{e['loc']}: {e['msg']}" for e in error.errors(include_url=False)[:3])
-        raise DataError(f"{path} cannot be read: {said}", remedy="remove it; the suite's command writes it again") from error
+        raise DataError(
+            f"{path} cannot be read: {said}",
+            remedy="remove it; the suite's command writes it again",
+        ) from error
 
 
 def as_csv(points: Iterable[Point]) -> str:
@@ -150,7 +171,9 @@ def as_csv(points: Iterable[Point]) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
     for point in sorted(points, key=_verdict):
-        writer.writerow(["" if (value := getattr(point, name)) is None else value for name in COLUMNS])
+        writer.writerow(
+            ["" if (value := getattr(point, name)) is None else value for name in COLUMNS]
+        )
     return text.getvalue()
 
 
@@ -163,7 +186,8 @@ def read(path: Path | str) -> list[Point]:
     """Read what :func:`write` wrote.
 
     Raises:
-        DataError: other columns, a value that is none, or a verdict that stands there twice; line and column are named.
+        DataError: other columns, a value that is none, or a verdict that stands there twice; line
+            and column are named.
     """
     remedy = "write it again: run the suite's command again"
     try:
@@ -172,16 +196,24 @@ def read(path: Path | str) -> list[Point]:
             found = tuple(next(reader, ()))
             if found != COLUMNS:
                 told = f"the columns {', '.join(found)}" if found else "no columns"
-                raise DataError(f"{path}, line 1: {told}", remedy=f"wanted, in this order: {', '.join(COLUMNS)}")
+                raise DataError(
+                    f"{path}, line 1: {told}", remedy=f"wanted, in this order: {', '.join(COLUMNS)}"
+                )
             lines: dict[tuple[str, str, int, int], int] = {}
             points = []
             for row in reader:
                 try:
                     point = _point(row)
-                    if (first := lines.setdefault(_verdict(point), reader.line_num)) != reader.line_num:
-                        raise ValueError(f"column env_steps: {point.env_steps} of this run stands in line {first} already")
+                    if (
+                        first := lines.setdefault(_verdict(point), reader.line_num)
+                    ) != reader.line_num:
+                        raise ValueError(
+                            f"column env_steps: {point.env_steps} of this run stands in line {first} already"
+                        )
                 except ValueError as error:
-                    raise DataError(f"{path}, line {reader.line_num}, {error}", remedy=remedy) from error
+                    raise DataError(
+                        f"{path}, line {reader.line_num}, {error}", remedy=remedy
+                    ) from error
                 points.append(point)
             return points
     except (OSError, UnicodeDecodeError, csv.Error) as error:
@@ -197,7 +229,9 @@ def _point(row: list[str]) -> Point:
     if len(row) != len(COLUMNS):
         raise ValueError(f"{len(row)} columns instead of {len(COLUMNS)}")
     text = dict(zip(COLUMNS, row, strict=True))
-    whole = {name: int(_checked(int, name, text[name])) for name in ("seed", "env_steps", "episodes")}
+    whole = {
+        name: int(_checked(int, name, text[name])) for name in ("seed", "env_steps", "episodes")
+    }
     real = {name: _checked(float, name, text[name]) for name in ("success_rate", "wall_s")}
     jerk = _checked(float, "jerk_rms", text["jerk_rms"]) if text["jerk_rms"] else None
     return Point(task=text["task"], method=text["method"], jerk_rms=jerk, **whole, **real)
@@ -207,4 +241,6 @@ def _checked(kind: type[int] | type[float], column: str, text: str) -> float:
     try:
         return kind(text)
     except ValueError:
-        raise ValueError(f"column {column}: '{text}' is no {'whole number' if kind is int else 'number'}") from None
+        raise ValueError(
+            f"column {column}: '{text}' is no {'whole number' if kind is int else 'number'}"
+        ) from None

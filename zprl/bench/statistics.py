@@ -1,13 +1,16 @@
 """What few runs allow to say, after Agarwal et al. 2021 (arXiv 2108.13264; their library is ``rliable``).
 
-A run is one (task, method, seed).  Its final success is the verdict after the most environment steps.
+A run is one (task, method, seed).  Its final success is the verdict after the most environment
+steps.
 
-Intervals are 95 % percentile bootstrap intervals (Efron 1979) of :data:`DRAWS` draws.  A draw takes as many seeds as there are, with
-replacement and within each task (the paper's stratified bootstrap), and then plays every taken run's episodes again: Binomial(n, p) / n
-(ours).  The second step is there because three seeds that happen to agree would otherwise have an interval without width, and a rival one
-episode behind would count as beaten.  It counts the episodes' noise twice, since seeds differ by it already: the intervals are rather too
-wide than too narrow, which also makes up for the (n - 1) / n by which resampling n seeds understates their variance.
-One seed says nothing about seeds: there is no interval then.
+Intervals are 95 % percentile bootstrap intervals (Efron 1979) of :data:`DRAWS` draws.  A draw takes
+as many seeds as there are, with replacement and within each task (the paper's stratified
+bootstrap), and then plays every taken run's episodes again: Binomial(n, p) / n (ours).  The second
+step is there because three seeds that happen to agree would otherwise have an interval without
+width, and a rival one episode behind would count as beaten.  It counts the episodes' noise twice,
+since seeds differ by it already: the intervals are rather too wide than too narrow, which also
+makes up for the (n - 1) / n by which resampling n seeds understates their variance. One seed says
+nothing about seeds: there is no interval then.
 
 Everything is a pure function of the rows; their order does not matter.
 """
@@ -83,7 +86,11 @@ def runs(points: Iterable[Point]) -> dict[tuple[str, str], dict[int, Run]]:
         rows.setdefault((point.task, point.method), {}).setdefault(point.seed, []).append(point)
     return {
         key: {
-            seed: Run(tuple(p.env_steps for p in run), tuple(p.success_rate for p in run), tuple(p.episodes for p in run))
+            seed: Run(
+                tuple(p.env_steps for p in run),
+                tuple(p.success_rate for p in run),
+                tuple(p.episodes for p in run),
+            )
             for seed, run in seeds.items()
         }
         for key, seeds in rows.items()
@@ -95,7 +102,7 @@ def finals(seeds: Seeds) -> list[float]:
     return [run.rates[-1] for _, run in sorted(seeds.items())]
 
 
-# -- resampling ----------------------------------------------------------------------------------------------------------
+# -- resampling ------------------------------------------------------------------------------------
 
 
 def _picks(seeds: Sized, generator: np.random.Generator) -> np.ndarray:
@@ -103,18 +110,23 @@ def _picks(seeds: Sized, generator: np.random.Generator) -> np.ndarray:
     return generator.integers(len(seeds), size=(DRAWS, len(seeds)))
 
 
-def _drawn(seeds: Seeds, picks: np.ndarray, generator: np.random.Generator, grid: np.ndarray | None = None) -> np.ndarray:
+def _drawn(
+    seeds: Seeds, picks: np.ndarray, generator: np.random.Generator, grid: np.ndarray | None = None
+) -> np.ndarray:
     """Rates of the picked runs, their episodes played again.
 
     A run that is picked twice plays twice.
 
     Returns:
-        (DRAWS, seeds, G) along ``grid`` (G,), or (DRAWS, seeds, 1) where there is none: the final success.
+        (DRAWS, seeds, G) along ``grid`` (G,), or (DRAWS, seeds, 1) where there is none: the final
+        success.
     """
     drawn = np.empty((*picks.shape, 1 if grid is None else len(grid)))
     for place, (_, run) in enumerate(sorted(seeds.items())):
         shown, picked = run.final if grid is None else run, picks == place
-        played = generator.binomial(shown.episodes, shown.rates, (picked.sum(), len(shown.rates))) / np.array(shown.episodes)
+        played = generator.binomial(
+            shown.episodes, shown.rates, (picked.sum(), len(shown.rates))
+        ) / np.array(shown.episodes)
         drawn[picked] = _along(shown, grid, played)
     return drawn
 
@@ -139,7 +151,8 @@ def _estimate(value: float, draws: np.ndarray, *, known: bool) -> Estimate:
     if not known:
         return Estimate(value)
     low, high = np.percentile(draws, LEVELS)
-    # A share's draws lean towards the middle where it is 0 or 1; the interval still holds what was measured.
+    # A share's draws lean towards the middle where it is 0 or 1; the interval still holds what was
+    # measured.
     return Estimate(value, min(float(low), value), max(float(high), value))
 
 
@@ -147,7 +160,7 @@ def _generator(purpose: str) -> np.random.Generator:
     return seeding.numpy_generator(SEED, f"bench {purpose}")
 
 
-# -- estimates -----------------------------------------------------------------------------------------------------------
+# -- estimates -------------------------------------------------------------------------------------
 
 
 def mean(seeds: Seeds) -> Estimate:
@@ -160,7 +173,8 @@ def mean(seeds: Seeds) -> Estimate:
 def difference(ours: Seeds, theirs: Seeds) -> Estimate:
     """Mean final success of ``ours`` minus ``theirs``.
 
-    Only seeds that both have count, and they are taken together: a seed's runs share demonstrations and base policy.
+    Only seeds that both have count, and they are taken together: a seed's runs share demonstrations
+    and base policy.
 
     Raises:
         ValueError: no seed in common.
@@ -170,7 +184,10 @@ def difference(ours: Seeds, theirs: Seeds) -> Estimate:
         raise ValueError("no seed in common")
     generator = _generator("difference")
     picks = _picks(shared, generator)
-    mine, other = (_drawn({seed: side[seed] for seed in shared}, picks, generator)[..., 0] for side in (ours, theirs))
+    mine, other = (
+        _drawn({seed: side[seed] for seed in shared}, picks, generator)[..., 0]
+        for side in (ours, theirs)
+    )
     value = float(np.mean([ours[seed].rates[-1] - theirs[seed].rates[-1] for seed in shared]))
     return _estimate(value, (mine - other).mean(1), known=len(shared) > 1)
 
@@ -182,15 +199,26 @@ def interquartile_mean(tasks: Mapping[str, Seeds]) -> Estimate:
         tasks: Task to its runs.
     """
     generator = _generator("interquartile mean")
-    draws = np.concatenate([_drawn(seeds, _picks(seeds, generator), generator)[..., 0] for _, seeds in sorted(tasks.items())], 1)
-    value = float(trim_mean([rate for _, seeds in sorted(tasks.items()) for rate in finals(seeds)], CUT))
-    return _estimate(value, trim_mean(draws, CUT, axis=1), known=all(len(seeds) > 1 for seeds in tasks.values()))
+    draws = np.concatenate(
+        [
+            _drawn(seeds, _picks(seeds, generator), generator)[..., 0]
+            for _, seeds in sorted(tasks.items())
+        ],
+        1,
+    )
+    value = float(
+        trim_mean([rate for _, seeds in sorted(tasks.items()) for rate in finals(seeds)], CUT)
+    )
+    return _estimate(
+        value, trim_mean(draws, CUT, axis=1), known=all(len(seeds) > 1 for seeds in tasks.values())
+    )
 
 
 def improvement(ours: Mapping[str, Seeds], theirs: Mapping[str, Seeds]) -> Estimate:
     """Probability that a run of ours beats one of theirs on a task taken at random (Agarwal et al. 2021, section 4.3).
 
-    Per task the share of pairs of runs of which ours is better, a tie counting one half (Mann and Whitney 1947); then the mean over tasks.
+    Per task the share of pairs of runs of which ours is better, a tie counting one half (Mann and
+    Whitney 1947); then the mean over tasks.
 
     Args:
         ours: Task to runs.
@@ -210,7 +238,10 @@ def improvement(ours: Mapping[str, Seeds], theirs: Mapping[str, Seeds]) -> Estim
     generator = _generator("improvement")
     draws, values = [], []
     for task in sorted(ours):
-        mine, other = (_drawn(side[task], _picks(side[task], generator), generator)[..., 0] for side in (ours, theirs))
+        mine, other = (
+            _drawn(side[task], _picks(side[task], generator), generator)[..., 0]
+            for side in (ours, theirs)
+        )
         draws.append(share(mine, other))
         values.append(float(share(np.array(finals(ours[task])), np.array(finals(theirs[task])))))
     known = all(len(seeds) > 1 for tasks in (ours, theirs) for seeds in tasks.values())
@@ -237,15 +268,26 @@ class Curve:
 def curve(tasks: Mapping[str, Seeds]) -> Curve:
     """Success against environment steps: the mean over seeds of one task, the interquartile mean over several.
 
-    Its points are all judged points up to where the shortest run ends.  Between a run's own judged points it is interpolated linearly:
-    this happens where tasks or seeds were judged at different steps.  Intervals hold point by point, not for the curve as a whole.
+    Its points are all judged points up to where the shortest run ends.  Between a run's own judged
+    points it is interpolated linearly: this happens where tasks or seeds were judged at different
+    steps.  Intervals hold point by point, not for the curve as a whole.
     """
     grid = _grid(run for seeds in tasks.values() for run in seeds.values())
     generator = _generator("curve")
     draws = np.concatenate(
-        [_drawn(seeds, _picks(seeds, generator), generator, grid) for _, seeds in sorted(tasks.items())], 1
+        [
+            _drawn(seeds, _picks(seeds, generator), generator, grid)
+            for _, seeds in sorted(tasks.items())
+        ],
+        1,
     )  # (DRAWS, runs, G)
-    whole = np.stack([_along(run, grid, np.array(run.rates)) for _, seeds in sorted(tasks.items()) for _, run in sorted(seeds.items())])
+    whole = np.stack(
+        [
+            _along(run, grid, np.array(run.rates))
+            for _, seeds in sorted(tasks.items())
+            for _, run in sorted(seeds.items())
+        ]
+    )
     cut = 0.0 if len(tasks) == 1 else CUT
     values = trim_mean(whole, cut, axis=0)
     if any(len(seeds) < 2 for seeds in tasks.values()):
@@ -275,12 +317,17 @@ def while_learning(seeds: Seeds) -> Estimate:
 def largest_fall(seeds: Seeds) -> float | None:
     """How far success fell below what the same run had reached before, in the run and at the verdict where that is most.
 
-    The largest drawdown (Chan et al. 2020, arXiv 1912.05663, whose measure of risk over time is its expected worst part), of the verdicts
-    along the way alone: the base's and the final one are of other start states, and a harder draw of those is no fall.  Few episodes a
-    verdict make a fall of their own.  None where no run has two such verdicts.  A collapse at the first of them shows in :func:`lowest`.
+    The largest drawdown (Chan et al. 2020, arXiv 1912.05663, whose measure of risk over time is its
+    expected worst part), of the verdicts along the way alone: the base's and the final one are of
+    other start states, and a harder draw of those is no fall.  Few episodes a verdict make a fall
+    of their own.  None where no run has two such verdicts.  A collapse at the first of them shows
+    in :func:`lowest`.
     """
     ways = [np.array(run.rates[1:-1]) for run in seeds.values()]
-    return max((float(np.max(np.maximum.accumulate(way) - way)) for way in ways if len(way) > 1), default=None)
+    return max(
+        (float(np.max(np.maximum.accumulate(way) - way)) for way in ways if len(way) > 1),
+        default=None,
+    )
 
 
 def lowest(seeds: Seeds) -> float | None:
@@ -293,7 +340,8 @@ class Reached:
     """When the runs of a method on a task reached a success.
 
     Attributes:
-        steps: Median over seeds of the first judged point at or above it; infinite where it lies beyond the budget.
+        steps: Median over seeds of the first judged point at or above it; infinite where it lies
+            beyond the budget.
         reached: How many runs reached it.
         runs: Of how many.
         budget: Environment steps of the shortest run: an infinite median is more than this.
@@ -308,17 +356,23 @@ class Reached:
 def steps_to(seeds: Seeds, threshold: float) -> Reached:
     """Environment steps to a success of ``threshold``.
 
-    Nothing is interpolated.  A run that never gets there is censored: it counts as later than any that did, so the median is known as long
-    as more than half of the runs get there.
+    Nothing is interpolated.  A run that never gets there is censored: it counts as later than any
+    that did, so the median is known as long as more than half of the runs get there.
     """
     first = [
-        min((s for s, rate in zip(run.steps, run.rates, strict=True) if rate >= threshold), default=math.inf) for run in seeds.values()
+        min(
+            (s for s, rate in zip(run.steps, run.rates, strict=True) if rate >= threshold),
+            default=math.inf,
+        )
+        for run in seeds.values()
     ]
     budget = min(run.steps[-1] for run in seeds.values())
-    return Reached(float(median(first)), sum(steps < math.inf for steps in first), len(first), budget)
+    return Reached(
+        float(median(first)), sum(steps < math.inf for steps in first), len(first), budget
+    )
 
 
-# -- what the page claims ------------------------------------------------------------------------------------------------
+# -- what the page claims --------------------------------------------------------------------------
 
 HELD, NOT_HELD, UNDECIDED = "held", "not held", "undecided"
 SPEED = 0.9
@@ -327,7 +381,9 @@ FASTER = 2.0
 """How many times fewer steps than the best rival in action space."""
 QUESTIONS = {
     "success": "No rival ends better",
-    "speed": f"{SPEED:.0%} success in half the steps of action space".replace("%", "\N{NARROW NO-BREAK SPACE}%"),
+    "speed": f"{SPEED:.0%} success in half the steps of action space".replace(
+        "%", "\N{NARROW NO-BREAK SPACE}%"
+    ),
 }
 
 
@@ -354,17 +410,25 @@ class Claim:
 
 def rivals(spaces: Mapping[str, str]) -> list[str]:
     """Methods that act elsewhere than in the latent; those that act there are variants of ours."""
-    return [method for method, space in spaces.items() if method not in (OURS, BASE) and space != "latent"]
+    return [
+        method
+        for method, space in spaces.items()
+        if method not in (OURS, BASE) and space != "latent"
+    ]
 
 
 def claims(
-    points: Sequence[Point], spaces: Mapping[str, str], labels: Mapping[str, str], missing: Iterable[tuple[str, str, int]] = ()
+    points: Sequence[Point],
+    spaces: Mapping[str, str],
+    labels: Mapping[str, str],
+    missing: Iterable[tuple[str, str, int]] = (),
 ) -> list[Claim]:
     """What our method claims, task by task.
 
     *Success*: against each rival, the interval of the difference of mean final success (:func:`difference`) is not entirely below zero.
-    It is not corrected for their number, so more rivals make it harder.  *Speed*: our median steps to 0.9 are at most half of those of the
-    fastest rival that acts on actions; a rival that never gets there needs more than its budget.  Speed has no interval.
+    It is not corrected for their number, so more rivals make it harder.  *Speed*: our median steps
+    to 0.9 are at most half of those of the fastest rival that acts on actions; a rival that never
+    gets there needs more than its budget.  Speed has no interval.
 
     A claim is undecided while a run that it is about is missing, and where there is one seed only.
 
@@ -388,9 +452,13 @@ def claims(
             if not against:
                 continue
             concerned = {OURS, *against}
-            left = {m for t, m, _ in missing if t == task} | {m for m in concerned if (task, m) not in found}
+            left = {m for t, m, _ in missing if t == task} | {
+                m for m in concerned if (task, m) not in found
+            }
             waiting = [labels[m] for m in spaces if m in left & concerned]
-            verdict, text, reason = check({m: found[task, m] for m in concerned if (task, m) in found}, labels)
+            verdict, text, reason = check(
+                {m: found[task, m] for m in concerned if (task, m) in found}, labels
+            )
             if waiting:
                 verdict = UNDECIDED
                 reason = f"runs of {', '.join(waiting) if len(waiting) < 4 else f'{len(waiting)} methods'} are missing"
@@ -403,13 +471,23 @@ def _success(methods: Mapping[str, Seeds], labels: Mapping[str, str]) -> tuple[s
     if OURS not in methods:
         return UNDECIDED, "", "no run of ours"
     ours = methods[OURS]
-    gaps = {m: difference(ours, methods[m]) for m in labels if m in methods and m != OURS and methods[m].keys() & ours.keys()}
+    gaps = {
+        m: difference(ours, methods[m])
+        for m in labels
+        if m in methods and m != OURS and methods[m].keys() & ours.keys()
+    }
     if not gaps:
-        return UNDECIDED, f"{labels[OURS]} {percent(mean(ours).value)}", "no rival has a seed in common"
+        return (
+            UNDECIDED,
+            f"{labels[OURS]} {percent(mean(ours).value)}",
+            "no rival has a seed in common",
+        )
     best = min(gaps, key=lambda m: gaps[m].value)
     gap, name = gaps[best], labels[OURS]
     shared = sorted(ours.keys() & methods[best].keys())
-    levels = [float(np.mean([side[seed].rates[-1] for seed in shared])) for side in (ours, methods[best])]
+    levels = [
+        float(np.mean([side[seed].rates[-1] for seed in shared])) for side in (ours, methods[best])
+    ]
     text = f"{name} {percent(levels[0])}; best rival {labels[best]} {percent(levels[1])}; difference {_signed(gap.value)} points"
     if any(g.low is None for g in gaps.values()):
         return UNDECIDED, text, "one seed"
@@ -441,7 +519,11 @@ def _speed(methods: Mapping[str, Seeds], labels: Mapping[str, str]) -> tuple[str
     if ours.steps == theirs.steps == 0:
         return UNDECIDED, text, "the frozen base is there already"
     if ours.steps == math.inf:
-        return (UNDECIDED, text, "neither gets there") if theirs.steps == math.inf else (NOT_HELD, text, "")
+        return (
+            (UNDECIDED, text, "neither gets there")
+            if theirs.steps == math.inf
+            else (NOT_HELD, text, "")
+        )
     if theirs.steps == math.inf:  # all that is known of it is that it needs more than its budget
         fine = FASTER * ours.steps <= theirs.budget
         return (HELD, text, "") if fine else (UNDECIDED, text, "the budget is too small to tell")

@@ -9,8 +9,9 @@
     seeds: [0, 1, 2]
     params: {evaluate: {episodes: 8}}       # written over everything else
 
-Each (task, seed) has one base cell: demonstrations, frozen policy, its evaluation.  Each (task, method, seed) is a cell on top of it.
-A method that changes what the base is made of (sections before ``finetune_sim``) has a base of its own.
+Each (task, seed) has one base cell: demonstrations, frozen policy, its evaluation.  Each (task,
+method, seed) is a cell on top of it. A method that changes what the base is made of (sections
+before ``finetune_sim``) has a base of its own.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ SUITES = FOLDER / "suites"
 BASE = "base"
 OF_THE_BASE = ("run", "task", "ingest", "policy", "vib", "images", "pretrain", "evaluate")
 OF_THE_METHOD = ("finetune_sim",)
-"""Sections that decide the base policy with its verdict, and a method on top of it; the others have no say here."""
+"""Sections that decide the base policy with its verdict, and a method on top of it; the others have
+no say here."""
 
 
 class _Part(BaseModel):
@@ -45,7 +47,10 @@ class TaskEntry(_Part):
     """One task of a suite."""
 
     preset: str = Field(description="Preset of base policy, budget and judging.")
-    demos: int | Path = Field(100, description="Episodes to record with the task's scripted operator, or a file of demonstrations.")
+    demos: int | Path = Field(
+        100,
+        description="Episodes to record with the task's scripted operator, or a file of demonstrations.",
+    )
 
 
 class Method(_Part):
@@ -54,7 +59,9 @@ class Method(_Part):
     label: str = Field(description="Name for people.")
     preset: str = Field(description="Preset of the method.")
     params: dict[str, dict[str, Any]] = Field({}, description="Numbers written over the preset's.")
-    space: Literal["latent", "action", "noise", "embedding", "weights", "none"] = Field(description="Where it acts.")
+    space: Literal["latent", "action", "noise", "embedding", "weights", "none"] = Field(
+        description="Where it acts."
+    )
     source: str = Field(description="Where it was published.")
     tuning: str = Field(description="What was tried to make it good, and on what.")
 
@@ -77,7 +84,9 @@ class Suite(_Part):
         known, found = methods(), {}
         for entry in self.methods:
             if isinstance(entry, str) and entry not in known:
-                raise ConfigError(f"no method is named '{entry}'", remedy=f"methods: {', '.join(known)}")
+                raise ConfigError(
+                    f"no method is named '{entry}'", remedy=f"methods: {', '.join(known)}"
+                )
             found |= {entry: known[entry]} if isinstance(entry, str) else entry
         return found
 
@@ -113,17 +122,22 @@ class Cell:
     def key(self) -> str:
         """Digest of everything that decides the result, the code apart.
 
-        Numbers that are defaults stay out of it: a parameter that a later version adds must not undo days of runs.
+        Numbers that are defaults stay out of it: a parameter that a later version adds must not
+        undo days of runs.
         """
         sections = OF_THE_BASE if self.base is None else OF_THE_BASE + OF_THE_METHOD
-        stated = config.parse(self.params).model_dump(mode="json", exclude_defaults=True, include=set(sections))
+        stated = config.parse(self.params).model_dump(
+            mode="json", exclude_defaults=True, include=set(sections)
+        )
         facts = [stated, str(self.demos), self.base.key if self.base else None]
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def methods() -> dict[str, Method]:
     """Methods shipped with the package, from ``methods.yaml``."""
-    return {name: Method(**entry) for name, entry in strict_yaml.load(FOLDER / "methods.yaml").items()}
+    return {
+        name: Method(**entry) for name, entry in strict_yaml.load(FOLDER / "methods.yaml").items()
+    }
 
 
 def names() -> list[str]:
@@ -139,13 +153,18 @@ def load(name: str) -> Suite:
     """
     path = SUITES / f"{name}.yaml" if name in names() else Path(name)
     if not path.is_file():
-        raise ConfigError(f"no suite is named '{name}'", remedy=f"suites: {', '.join(names())}, or a path")
+        raise ConfigError(
+            f"no suite is named '{name}'", remedy=f"suites: {', '.join(names())}, or a path"
+        )
     try:
         suite = Suite.model_validate(strict_yaml.load(path, aliases=True))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part)[:60] for part in first["loc"]) or "the whole"
-        raise ConfigError(f"{path} is not a suite: {where}: {first['msg']}", remedy="see the ones that ship with the package") from error
+        raise ConfigError(
+            f"{path} is not a suite: {where}: {first['msg']}",
+            remedy="see the ones that ship with the package",
+        ) from error
     suite.chosen()
     return suite
 
@@ -158,22 +177,51 @@ def cells(suite: Suite, folder: Path) -> list[Cell]:
     """
     found: list[Cell] = []
     if taken := [name for name in suite.chosen() if name == BASE or name.startswith(f"{BASE}-")]:
-        raise ConfigError(f"a method is named '{taken[0]}', as the folders of base policies are", remedy="rename it")
+        raise ConfigError(
+            f"a method is named '{taken[0]}', as the folders of base policies are",
+            remedy="rename it",
+        )
     for task, entry in suite.tasks.items():
         plugins.load("tasks", task)  # what is missing is better said now than after the first hour
         for seed in suite.seeds:
             here = plain_names.inside(folder, task.replace("/", "-"), f"seed-{seed}")
-            common = [presets.read(entry.preset), {"task": {"name": task}, "run": {"seed": seed}}, suite.params]
+            common = [
+                presets.read(entry.preset),
+                {"task": {"name": task}, "run": {"seed": seed}},
+                suite.params,
+            ]
             bases: dict[str, Cell] = {}
             for name, method in suite.chosen().items():
-                own = {section: values for section, values in method.params.items() if section not in OF_THE_METHOD}
+                own = {
+                    section: values
+                    for section, values in method.params.items()
+                    if section not in OF_THE_METHOD
+                }
                 base_params = _params(*common, own)
-                base = Cell(task, BASE, seed, plain_names.inside(here, f"{BASE}-{name}" if own else BASE), base_params, entry.demos)
+                base = Cell(
+                    task,
+                    BASE,
+                    seed,
+                    plain_names.inside(here, f"{BASE}-{name}" if own else BASE),
+                    base_params,
+                    entry.demos,
+                )
                 if base.key not in bases:
                     bases[base.key] = base
                     found.append(base)
-                params = _params(*common, presets.read(method.preset), suite.params, own, method.params)
-                found.append(Cell(task, name, seed, plain_names.inside(here, name), params, base=bases[base.key]))
+                params = _params(
+                    *common, presets.read(method.preset), suite.params, own, method.params
+                )
+                found.append(
+                    Cell(
+                        task,
+                        name,
+                        seed,
+                        plain_names.inside(here, name),
+                        params,
+                        base=bases[base.key],
+                    )
+                )
     return found
 
 
@@ -193,4 +241,8 @@ def _of_the_algorithm(section: Mapping[str, Any], values: Mapping[str, Any]) -> 
         return dict(values)
     fields = {name: set(kind.model_fields) for name, kind in config.ALGORITHMS.items()}
     mine = fields["ppo" if section["algorithm"] == "ppo" else "sac"]
-    return {key: value for key, value in values.items() if key in mine or not any(key in known for known in fields.values())}
+    return {
+        key: value
+        for key, value in values.items()
+        if key in mine or not any(key in known for known in fields.values())
+    }

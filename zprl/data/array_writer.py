@@ -1,8 +1,8 @@
 """Large arrays to disk piece by piece: safetensors and ``.npy`` files that need no more memory than one piece.
 
-The safetensors library serialises from memory only.  Its format is an 8-byte length, a JSON header padded with spaces to a multiple of 8
-bytes, and the tensors' bytes, wide types first and then by name (https://huggingface.co/docs/safetensors): these are the bytes it would
-write itself.
+The safetensors library serialises from memory only.  Its format is an 8-byte length, a JSON header
+padded with spaces to a multiple of 8 bytes, and the tensors' bytes, wide types first and then by
+name (https://huggingface.co/docs/safetensors): these are the bytes it would write itself.
 """
 
 from __future__ import annotations
@@ -56,7 +56,11 @@ def write_safetensors(path: Path | str, stacks: Mapping[str, Stack]) -> None:
     for name in ordered:
         stack = stacks[name]
         stop = start + math.prod(stack.shape) * np.dtype(stack.dtype).itemsize
-        header[name] = {"dtype": TYPES[stack.dtype], "shape": list(stack.shape), "data_offsets": [start, stop]}
+        header[name] = {
+            "dtype": TYPES[stack.dtype],
+            "shape": list(stack.shape),
+            "data_offsets": [start, stop],
+        }
         start = stop
     text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
@@ -70,5 +74,7 @@ def write_npy(path: Path | str, stack: Stack) -> None:
     """Replace ``path`` with a ``.npy`` file, byte for byte what :func:`numpy.save` makes of the same array."""
     with durable.replacing(path) as file:
         descr = np.lib.format.dtype_to_descr(np.dtype(stack.dtype))
-        np.lib.format.write_array_header_1_0(file, {"descr": descr, "fortran_order": False, "shape": stack.shape})
+        np.lib.format.write_array_header_1_0(
+            file, {"descr": descr, "fortran_order": False, "shape": stack.shape}
+        )
         stack.write(file)

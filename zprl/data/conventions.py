@@ -1,15 +1,17 @@
 """Recordings of other conventions are converted once, when they are read, and the data report says so.
 
-Everything is declared in ``ingest.conventions``; nothing is guessed.  In this order: actions are shifted to the frames they belong to,
-observations and actions are put together from their columns (scaled, rotations in the wanted form, deltas made absolute), and all is
+Everything is declared in ``ingest.conventions``; nothing is guessed.  In this order: actions are
+shifted to the frames they belong to, observations and actions are put together from their columns
+(scaled, rotations in the wanted form, deltas made absolute), and all is
 resampled.  Actions here are absolute targets in the robot's base frame.  A delta is added to the pose observed in its frame::
 
     position:  target = observed + delta
     rotation:  target = R(delta) R(observed)        turned about axes of the base frame
 
-as robosuite's OSC controllers do (``set_goal_orientation`` of robosuite/utils/control_utils.py; since 1.5 ``compute_goal_pos`` and
-``compute_goal_ori`` of robosuite/controllers/parts/arm/osc.py, goal_update_mode "achieved").  They scale actions first: a recorded 1 is
-0.05 m or 0.5 rad in their default configuration, so ``scale: 0.05`` and ``scale: 0.5``.
+as robosuite's OSC controllers do (``set_goal_orientation`` of robosuite/utils/control_utils.py;
+since 1.5 ``compute_goal_pos`` and ``compute_goal_ori`` of robosuite/controllers/parts/arm/osc.py,
+goal_update_mode "achieved").  They scale actions first: a recorded 1 is 0.05 m or 0.5 rad in their
+default configuration, so ``scale: 0.05`` and ``scale: 0.5``.
 """
 
 from __future__ import annotations
@@ -31,7 +33,8 @@ from zprl.data.sources import Source
 OBSERVED: RotationForm = "quaternion_xyzw"
 COMMANDED: RotationForm = "rotation_6d"
 MAX_RATIO = 10
-"""Largest factor by which frames become more: a larger one comes from a wrong rate, and would fill the memory."""
+"""Largest factor by which frames become more: a larger one comes from a wrong rate, and would fill
+the memory."""
 
 REMEDY = "correct ingest.conventions, or leave the recording out"
 
@@ -75,7 +78,9 @@ class Conversion:
         self._parts = conventions.observations or {}
         bases = [part.of for part in conventions.actions or () if part.of is not None]
         self._made = tuple(dict.fromkeys([*obs_keys, *bases]))
-        self.inputs = tuple(dict.fromkeys(self._parts[key].key if key in self._parts else key for key in self._made))
+        self.inputs = tuple(
+            dict.fromkeys(self._parts[key].key if key in self._parts else key for key in self._made)
+        )
         self.facts = _say(conventions, self._made)
 
     def __call__(self, source: Source, episode: Episode) -> Iterator[Episode | Finding]:
@@ -83,37 +88,61 @@ class Conversion:
         try:
             yield self._convert(episode)
         except ConversionError as error:
-            yield Finding(error.code, "error", source.path.as_posix(), str(error), REMEDY, episode.name, error.frame)
+            yield Finding(
+                error.code,
+                "error",
+                source.path.as_posix(),
+                str(error),
+                REMEDY,
+                episode.name,
+                error.frame,
+            )
 
     def _convert(self, episode: Episode) -> Episode:
         asked = self._conventions
         episode = _shifted(episode, asked.action_shift)
         obs = {key: _observation(key, self._parts.get(key), episode.obs) for key in self._made}
         parts = asked.actions or ()
-        actions = [self._action(number, part, episode.actions, obs) for number, part in enumerate(parts)]
+        actions = [
+            self._action(number, part, episode.actions, obs) for number, part in enumerate(parts)
+        ]
         obs = {key: obs[key] for key in self._obs_keys}
         if asked.resample_hz is None:
-            joined = np.concatenate(actions, axis=1, dtype=np.float32) if actions else episode.actions
+            joined = (
+                np.concatenate(actions, axis=1, dtype=np.float32) if actions else episode.actions
+            )
             return replace(episode, obs=_narrow(obs), actions=joined)
         at = _places(episode, asked.resample_hz)
         hows = [_how_commanded(part, value) for part, value in zip(parts, actions, strict=True)]
-        obs = {key: resample(value, at, _how_observed(key, self._parts.get(key), value)) for key, value in obs.items()}
+        obs = {
+            key: resample(value, at, _how_observed(key, self._parts.get(key), value))
+            for key, value in obs.items()
+        }
         return replace(
             episode,
             obs=_narrow(obs),
-            actions=np.concatenate([resample(part, at, how) for part, how in zip(actions, hows, strict=True)], axis=1, dtype=np.float32),
+            actions=np.concatenate(
+                [resample(part, at, how) for part, how in zip(actions, hows, strict=True)],
+                axis=1,
+                dtype=np.float32,
+            ),
             rewards=events(episode.rewards, at),
             dones=events(episode.dones, at),
             rate_hz=asked.resample_hz,
         )
 
-    def _action(self, number: int, part: ActionPart, actions: np.ndarray, obs: dict[str, np.ndarray]) -> np.ndarray:
+    def _action(
+        self, number: int, part: ActionPart, actions: np.ndarray, obs: dict[str, np.ndarray]
+    ) -> np.ndarray:
         name = f"actions (part {number})"
         value = _taken(name, part, actions)
         base = None if part.of is None else obs[part.of]
         if part.rotation is None:
             if base is not None and base.shape != value.shape:
-                raise ConversionError("D05", f"{name} has {value.shape[1]} columns, {part.of} is {base.shape[1:]}: no delta of it")
+                raise ConversionError(
+                    "D05",
+                    f"{name} has {value.shape[1]} columns, {part.of} is {base.shape[1:]}: no delta of it",
+                )
             return value if base is None else base + value
         turn = _turn(name, value, part.rotation)
         if base is not None:
@@ -126,8 +155,13 @@ def _shifted(episode: Episode, late: int) -> Episode:
     """Frames with the actions that were commanded after them; those at the end, or the start, that have none are left out."""
     left = episode.length - abs(late)
     if left < 1:
-        raise ConversionError("D12", f"{episode.length} frames, fewer than the shift of {late} needs")
-    seen, done = slice(max(-late, 0), max(-late, 0) + left), slice(max(late, 0), max(late, 0) + left)
+        raise ConversionError(
+            "D12", f"{episode.length} frames, fewer than the shift of {late} needs"
+        )
+    seen, done = (
+        slice(max(-late, 0), max(-late, 0) + left),
+        slice(max(late, 0), max(late, 0) + left),
+    )
     rewards, dones = episode.rewards[seen].copy(), episode.dones[seen].copy()
     if late > 0:  # a success in the frames left out is the last one's
         rewards[-1], dones[-1] = episode.rewards[left - 1 :].max(), episode.dones[left - 1 :].any()
@@ -135,36 +169,59 @@ def _shifted(episode: Episode, late: int) -> Episode:
     return replace(episode, obs=obs, actions=episode.actions[done], rewards=rewards, dones=dones)
 
 
-def _observation(key: str, part: ObservationPart | None, recorded: dict[str, np.ndarray]) -> np.ndarray:
+def _observation(
+    key: str, part: ObservationPart | None, recorded: dict[str, np.ndarray]
+) -> np.ndarray:
     name = key if part is None else part.key
     if name not in recorded:
-        raise ConversionError("D22", f"observation '{name}' is missing; there are {', '.join(recorded)}")
+        raise ConversionError(
+            "D22", f"observation '{name}' is missing; there are {', '.join(recorded)}"
+        )
     value = recorded[name]
     if part is None:
         return value
     if is_image(value):
-        if part.columns is not None or part.rotation is not None or (part.scale, part.offset) != (1.0, 0.0):
-            raise ConversionError("D05", f"{name} holds pictures, which have no columns, scale or rotation")
+        if (
+            part.columns is not None
+            or part.rotation is not None
+            or (part.scale, part.offset) != (1.0, 0.0)
+        ):
+            raise ConversionError(
+                "D05", f"{name} holds pictures, which have no columns, scale or rotation"
+            )
         return value
     taken = _taken(name, part, value)
-    return taken if part.rotation is None else rotations.write(_turn(name, taken, part.rotation), part.to or OBSERVED)
+    return (
+        taken
+        if part.rotation is None
+        else rotations.write(_turn(name, taken, part.rotation), part.to or OBSERVED)
+    )
 
 
 def _taken(name: str, part: Part, value: np.ndarray) -> np.ndarray:
     """The part's columns, scaled, (L, d) float64."""
     columns = range(value.shape[1]) if part.columns is None else part.columns
     if max(columns, default=-1) >= value.shape[1]:
-        raise ConversionError("D05", f"{name} has {value.shape[1]} columns, column {max(columns)} is asked for (the first is 0)")
+        raise ConversionError(
+            "D05",
+            f"{name} has {value.shape[1]} columns, column {max(columns)} is asked for (the first is 0)",
+        )
     return value[:, list(columns)].astype(np.float64) * part.scale + part.offset
 
 
 def _turn(name: str, value: np.ndarray, form: RotationForm) -> Rotation:
     if value.ndim != 2 or value.shape[1] != rotations.width(form):
         said = rotations.SAID[form]
-        raise ConversionError("D05", f"{name} is {value.shape[1:]}, a {said} has {rotations.width(form)} columns")
+        raise ConversionError(
+            "D05", f"{name} is {value.shape[1:]}, a {said} has {rotations.width(form)} columns"
+        )
     odd = ~np.isfinite(value).all(1)
     if odd.any():
-        raise ConversionError("D04", f"{name} has {int(odd.sum())} frames with rotations that are not finite", int(odd.argmax()))
+        raise ConversionError(
+            "D04",
+            f"{name} has {int(odd.sum())} frames with rotations that are not finite",
+            int(odd.argmax()),
+        )
     try:
         return rotations.read(value, form)
     except rotations.NotARotationError as error:
@@ -181,7 +238,9 @@ def _how_observed(key: str, part: ObservationPart | None, value: np.ndarray) -> 
         return "nearest"
     if part is not None and part.resample is not None:
         return part.resample
-    form = _form(part, OBSERVED) or (OBSERVED if is_quaternion(key) and value.shape[1] == rotations.width(OBSERVED) else None)
+    form = _form(part, OBSERVED) or (
+        OBSERVED if is_quaternion(key) and value.shape[1] == rotations.width(OBSERVED) else None
+    )
     if form is not None:
         _turn(key, value, form)  # a recorded quaternion that is none is said here
         return form
@@ -189,14 +248,19 @@ def _how_observed(key: str, part: ObservationPart | None, value: np.ndarray) -> 
 
 
 def _how_commanded(part: ActionPart, value: np.ndarray) -> How:
-    alone: How = "nearest" if value.shape[1] == 1 else "linear"  # one number on its own is a gripper
+    alone: How = (
+        "nearest" if value.shape[1] == 1 else "linear"
+    )  # one number on its own is a gripper
     return part.resample or _form(part, COMMANDED) or alone
 
 
 def _places(episode: Episode, wanted_hz: float) -> np.ndarray:
     rate = episode.rate_hz
     if rate is None:
-        raise ConversionError("D02", f"the recording does not say its rate, so it cannot be resampled to {wanted_hz:g} Hz")
+        raise ConversionError(
+            "D02",
+            f"the recording does not say its rate, so it cannot be resampled to {wanted_hz:g} Hz",
+        )
     if not 0 < wanted_hz <= MAX_RATIO * rate < np.inf:
         text = f"the recording says {rate:g} Hz; {wanted_hz:g} Hz are more than {MAX_RATIO} times as many"
         raise ConversionError("D17", text)
@@ -204,7 +268,9 @@ def _places(episode: Episode, wanted_hz: float) -> np.ndarray:
 
 
 def _narrow(obs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    return {key: value if is_image(value) else value.astype(np.float32) for key, value in obs.items()}
+    return {
+        key: value if is_image(value) else value.astype(np.float32) for key, value in obs.items()
+    }
 
 
 def _say(conventions: Conventions, made: Sequence[str]) -> dict[str, str]:
@@ -213,7 +279,9 @@ def _say(conventions: Conventions, made: Sequence[str]) -> dict[str, str]:
     for key in made:
         seen = (conventions.observations or {}).get(key)
         if seen is not None:
-            said[f"observation {key}"] = _say_part(seen, f" of {seen.key}" if seen.columns else seen.key, OBSERVED)
+            said[f"observation {key}"] = _say_part(
+                seen, f" of {seen.key}" if seen.columns else seen.key, OBSERVED
+            )
     for number, part in enumerate(conventions.actions or ()):
         text = _say_part(part, "" if part.columns else "all columns", COMMANDED)
         if part.of is not None and part.rotation is None:
@@ -224,7 +292,9 @@ def _say(conventions: Conventions, made: Sequence[str]) -> dict[str, str]:
     late = conventions.action_shift
     if late:
         way, end = ("later", "last") if late > 0 else ("earlier", "first")
-        said["shift"] = f"each frame has the action recorded {abs(late)} frames {way}; the {end} {abs(late)} frames are left out"
+        said["shift"] = (
+            f"each frame has the action recorded {abs(late)} frames {way}; the {end} {abs(late)} frames are left out"
+        )
     if conventions.resample_hz is not None:
         text = "positions on a line, rotations by slerp, pictures and gripper commands from the nearest frame"
         said["resampled"] = f"to {conventions.resample_hz:g} Hz: {text}"

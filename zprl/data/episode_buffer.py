@@ -1,7 +1,8 @@
 """Episodes on disk instead of in memory: appended one by one, read back lazily.
 
-The file has no name, so nothing is left to clean up however the process ends.  Arrays read back are views of the mapped file: the pages of
-an episode are read when its numbers are looked at, and given back soon after.
+The file has no name, so nothing is left to clean up however the process ends.  Arrays read back are
+views of the mapped file: the pages of an episode are read when its numbers are looked at, and given
+back soon after.
 """
 
 from __future__ import annotations
@@ -57,12 +58,21 @@ class Spool(Sequence[Episode]):
             for value in arrays.values():
                 self._size += self._file.write(np.ascontiguousarray(value).data)
                 self._size += self._file.write(bytes(-self._size % ALIGN))
-        facts = (episode.name, bool(episode.success), episode.quality, episode.rate_hz, episode.length, start)
+        facts = (
+            episode.name,
+            bool(episode.success),
+            episode.quality,
+            episode.rate_hz,
+            episode.length,
+            start,
+        )
         self._rows.append((*facts, self._shared(layout)))
 
     def _shared(self, layout: Sequence[Sequence[Any]]) -> Layout:
         """One object for all episodes that are alike."""
-        wanted = tuple((str(key), str(dtype), tuple(map(int, shape))) for key, dtype, shape in layout)
+        wanted = tuple(
+            (str(key), str(dtype), tuple(map(int, shape))) for key, dtype, shape in layout
+        )
         return self._layouts.setdefault(wanted, wanted)
 
     def _mapped(self) -> mmap.mmap | bytes:
@@ -95,7 +105,9 @@ class Spool(Sequence[Episode]):
             start += size + -size % ALIGN
             self._handed += size
         parts = {part: arrays.pop(f"\0{part}") for part in PARTS}
-        return Episode(name=name, obs=arrays, **parts, success=success, quality=quality, rate_hz=rate_hz)
+        return Episode(
+            name=name, obs=arrays, **parts, success=success, quality=quality, rate_hz=rate_hz
+        )
 
 
 class Subset(Sequence[Episode]):

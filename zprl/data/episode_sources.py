@@ -1,7 +1,7 @@
 """Where each stored episode comes from: its source, the source's bytes, and what was in them before anything was converted.
 
-``sources.json`` lies beside the data report and not in the episode store, whose bytes follow from its episodes alone: the same episodes
-from another file are the same store.
+``sources.json`` lies beside the data report and not in the episode store, whose bytes follow from
+its episodes alone: the same episodes from another file are the same store.
 """
 
 from __future__ import annotations
@@ -45,7 +45,9 @@ class EpisodeOrigin(_Fixed):
     source: str
     content: Digest = Field(description="Episode.content_hash of what is stored.")
     recorded_name: str = Field(description="Its name in the source; another one where it was cut.")
-    recorded_content: Digest = Field(description="Episode.content_hash of what was read, before conversion.")
+    recorded_content: Digest = Field(
+        description="Episode.content_hash of what was read, before conversion."
+    )
 
 
 class Origins(_Fixed):
@@ -69,12 +71,16 @@ class Origins(_Fixed):
             found = durable.read_json(path, limit=MAX_BYTES)
             strange = len(found.keys() - cls.model_fields.keys()) if isinstance(found, dict) else 0
             if strange:  # said before each of them becomes a mistake of its own
-                raise DataError(f"{path} has {strange} unknown keys", remedy="run the ingest stage again (dvc repro ingest)")
+                raise DataError(
+                    f"{path} has {strange} unknown keys",
+                    remedy="run the ingest stage again (dvc repro ingest)",
+                )
             return cls.model_validate(found)
         except ValidationError as error:
             first = f"{error.error_count()} mistakes"  # the text of all may be long
             raise DataError(
-                f"{path} does not say where episodes come from: {first}", remedy="run the ingest stage again (dvc repro ingest)"
+                f"{path} does not say where episodes come from: {first}",
+                remedy="run the ingest stage again (dvc repro ingest)",
             ) from error
 
 
@@ -101,7 +107,10 @@ class Recorder:
     def write(self, path: Path, used: Sequence[Episode]) -> None:
         """Write ``sources.json`` for the episodes that are used; equal input gives equal bytes.  Reads each source once, for its digest."""
         rows = [self._of(episode) for episode in used]
-        document = Origins(sources={name: self._source(name) for name in sorted({row.source for row in rows})}, episodes=tuple(rows))
+        document = Origins(
+            sources={name: self._source(name) for name in sorted({row.source for row in rows})},
+            episodes=tuple(rows),
+        )
         durable.write_json(path, document.model_dump(mode="json"))
 
     def _before(self, source: Source, episode: Episode) -> Iterator[Episode]:
@@ -125,7 +134,13 @@ class Recorder:
         # A change may have held the episode back while others were read.
         held = self._hashes.get((source.path, episode.name))
         name, recorded = self._read if held is None else (episode.name, held)
-        row = EpisodeOrigin(name=episode.name, source=path, content=content, recorded_name=name, recorded_content=recorded)
+        row = EpisodeOrigin(
+            name=episode.name,
+            source=path,
+            content=content,
+            recorded_name=name,
+            recorded_content=recorded,
+        )
         self._seen.setdefault(episode.name, []).append(row)
 
     def _of(self, episode: Episode) -> EpisodeOrigin:

@@ -41,8 +41,8 @@ class Finding:
 
     Attributes:
         code: One of :data:`CODES`.
-        severity: ``error`` keeps the episode out (or, without an episode, fails the stage), ``warning`` asks for a look,
-            ``note`` is for information.
+        severity: ``error`` keeps the episode out (or, without an episode, fails the stage),
+            ``warning`` asks for a look, ``note`` is for information.
         file: The file as it was named to the reader; empty for findings on the whole set.
         message: One sentence with the numbers.
         remedy: One sentence.
@@ -61,7 +61,11 @@ class Finding:
     @property
     def where(self) -> str:
         """File, episode and frame in one phrase."""
-        parts = [self.file, self.episode and f"episode {self.episode}", None if self.frame is None else f"frame {self.frame}"]
+        parts = [
+            self.file,
+            self.episode and f"episode {self.episode}",
+            None if self.frame is None else f"frame {self.frame}",
+        ]
         return ", ".join(part for part in parts if part) or "all episodes"
 
     def __str__(self) -> str:

@@ -26,9 +26,11 @@ class Ingested:
 
     Attributes:
         files: All sources read, files or folders.
-        good: Episodes without an error, in file and demo order; read from disk when they are looked at.
+        good: Episodes without an error, in file and demo order; read from disk when they are looked
+            at.
         findings: Every finding.
-        quarantine: Names of the bad episodes; a file that cannot be read at all counts as one bad episode.
+        quarantine: Names of the bad episodes; a file that cannot be read at all counts as one bad
+            episode.
         facts: What each source says of itself, see :meth:`zprl.data.sources.Reader.facts`.
     """
 
@@ -49,19 +51,28 @@ class Ingested:
         return [finding for finding in self.findings if finding.severity == "error"]
 
 
-def read_all(sources: Sequence[Source], *, limits: Limits, changes: Sequence[Change] = (), folder: Path | None = None) -> Ingested:
+def read_all(
+    sources: Sequence[Source],
+    *,
+    limits: Limits,
+    changes: Sequence[Change] = (),
+    folder: Path | None = None,
+) -> Ingested:
     """Read, change and check every episode of every source; shows a progress bar on a terminal.  One episode at a time is in memory.
 
     Args:
         sources: Files and folders.
         limits: What still counts as good.
         changes: Done to each episode first.
-        folder: On whose disk the good episodes are kept meanwhile; ``None`` for that of temporary files.
+        folder: On whose disk the good episodes are kept meanwhile; ``None`` for that of temporary
+            files.
     """
     findings: list[Finding] = []
     passed: list[tuple[str, str]] = []
     spool = Spool(folder)
-    odd_ones: set[tuple[str, str | None]] = set()  # whose dimensions differ, which shows only when all were read
+    odd_ones: set[tuple[str, str | None]] = (
+        set()
+    )  # whose dimensions differ, which shows only when all were read
     tally = Tally()
     for source, item in check(_progress(sources), limits=limits, changes=changes):
         tally.add((source, item))
@@ -73,19 +84,38 @@ def read_all(sources: Sequence[Source], *, limits: Limits, changes: Sequence[Cha
             spool.append(item)
     good = Subset(spool, [number for number, place in enumerate(passed) if place not in odd_ones])
     done = {name: text for change in changes for name, text in getattr(change, "facts", {}).items()}
-    facts = {source.path.as_posix(): source.reader.facts(source.path) | done for source in sources if safe_source(source)}
+    facts = {
+        source.path.as_posix(): source.reader.facts(source.path) | done
+        for source in sources
+        if safe_source(source)
+    }
     findings += check_versions(facts)
-    return Ingested(tuple(source.path.as_posix() for source in sources), good, tuple(findings), tuple(tally.bad), facts)
+    return Ingested(
+        tuple(source.path.as_posix() for source in sources),
+        good,
+        tuple(findings),
+        tuple(tally.bad),
+        facts,
+    )
 
 
-def choose(good: Sequence[Episode], *, exclude_failures: bool, max_episodes: int | None) -> Sequence[Episode]:
+def choose(
+    good: Sequence[Episode], *, exclude_failures: bool, max_episodes: int | None
+) -> Sequence[Episode]:
     """The good episodes that ``params.yaml`` asks for, read as lazily as ``good``."""
     if not exclude_failures and max_episodes is None:
         return good
-    return Subset(good, [number for number, episode in enumerate(good) if episode.success or not exclude_failures][:max_episodes])
+    return Subset(
+        good,
+        [number for number, episode in enumerate(good) if episode.success or not exclude_failures][
+            :max_episodes
+        ],
+    )
 
 
-def require(result: Ingested, used: Sequence[Episode], *, max_bad_fraction: float, report: str) -> None:
+def require(
+    result: Ingested, used: Sequence[Episode], *, max_bad_fraction: float, report: str
+) -> None:
     """Raise :class:`DataError` unless the data are good enough, naming the first bad places.
 
     Args:
@@ -106,7 +136,10 @@ def require(result: Ingested, used: Sequence[Episode], *, max_bad_fraction: floa
         return
     shown = [f"\n  {finding}" for finding in errors[:5]]
     more = f"\n  and {len(errors) - 5} more" if len(errors) > 5 else ""
-    raise DataError(f"{why}{''.join(shown)}{more}", remedy=f"see {report}; repair or delete the demos, then run again")
+    raise DataError(
+        f"{why}{''.join(shown)}{more}",
+        remedy=f"see {report}; repair or delete the demos, then run again",
+    )
 
 
 def summarise(result: Ingested, used: Sequence[Episode]) -> dict[str, Any]:
@@ -125,7 +158,11 @@ def summarise(result: Ingested, used: Sequence[Episode]) -> dict[str, Any]:
         "length_median": float(statistics.median(lengths)) if lengths else 0.0,
         "length_max": max(lengths, default=0),
         "by_quality": {
-            quality: {"episodes": len(some), "frames": sum(e.length for e in some), "success_share": _share(some)}
+            quality: {
+                "episodes": len(some),
+                "frames": sum(e.length for e in some),
+                "success_share": _share(some),
+            }
             for quality in QUALITIES
             if (some := [e for e in outlines if e.quality == quality])
         },
@@ -148,4 +185,9 @@ def _share(episodes: Sequence[_Outline]) -> float:
 def _progress(sources: Sequence[Source]) -> Iterator[Source]:
     from rich.progress import track
 
-    yield from track(sources, "reading", console=terminal.console(stderr=True), disable=len(sources) < 2 or not sys.stderr.isatty())
+    yield from track(
+        sources,
+        "reading",
+        console=terminal.console(stderr=True),
+        disable=len(sources) < 2 or not sys.stderr.isatty(),
+    )

@@ -14,7 +14,8 @@ PICTURES = "observation.images."
 def observation_key(feature: str) -> str | None:
     """The observation that a feature holds: ``observation.images.<key>`` and ``observation.<key>`` hold ``<key>``.
 
-    The dimensions of ``observation.state`` may be named after keys of their own, see :func:`state_names`.
+    The dimensions of ``observation.state`` may be named after keys of their own, see
+    :func:`state_names`.
 
     >>> observation_key("observation.images.wrist_image"), observation_key("observation.object"), observation_key("action")
     ('wrist_image', 'object', None)
@@ -35,7 +36,10 @@ def picture_feature(key: str) -> str:
     'observation.images.wrist_image'
     """
     if "/" in key or not key:
-        raise DataError(f"a camera is named '{key}', and LeRobot takes no names with a slash", remedy="rename it in the recording")
+        raise DataError(
+            f"a camera is named '{key}', and LeRobot takes no names with a slash",
+            remedy="rename it in the recording",
+        )
     return PICTURES + key
 
 

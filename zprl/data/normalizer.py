@@ -63,10 +63,15 @@ class Normalizer(nn.Module):
         Raises:
             DataError: every action dimension is constant, so that there is nothing to learn.
         """
-        return cls.of_ranges({key: (value.amin(0), value.amax(0)) for key, value in obs.items()}, (actions.amin(0), actions.amax(0)))
+        return cls.of_ranges(
+            {key: (value.amin(0), value.amax(0)) for key, value in obs.items()},
+            (actions.amin(0), actions.amax(0)),
+        )
 
     @classmethod
-    def of_ranges(cls, obs: Mapping[str, tuple[Tensor, Tensor]], actions: tuple[Tensor, Tensor]) -> Normalizer:
+    def of_ranges(
+        cls, obs: Mapping[str, tuple[Tensor, Tensor]], actions: tuple[Tensor, Tensor]
+    ) -> Normalizer:
         """What :meth:`fit` makes of frames with these smallest and largest numbers per dimension, each a pair of (d,).
 
         Raises:
@@ -75,7 +80,10 @@ class Normalizer(nn.Module):
         middle, half, constant = _limits(*actions)
         index = torch.nonzero(~constant).flatten()
         if len(index) == 0:
-            raise DataError("no action dimension varies in the demonstrations", remedy="record demonstrations that move the robot")
+            raise DataError(
+                "no action dimension varies in the demonstrations",
+                remedy="record demonstrations that move the robot",
+            )
         normalizer = cls({key: len(low) for key, (low, _) in obs.items()}, len(middle), len(index))
         normalizer.action_index.copy_(index)
         normalizer.action_offset.copy_(middle[index])
@@ -89,7 +97,9 @@ class Normalizer(nn.Module):
                 continue
             middle, half, constant = _limits(low, high)
             normalizer.obs_offset[part] = middle
-            normalizer.obs_gain[part] = torch.where(constant, 0.0, 1.0 / torch.where(constant, 1.0, half))
+            normalizer.obs_gain[part] = torch.where(
+                constant, 0.0, 1.0 / torch.where(constant, 1.0, half)
+            )
         return normalizer
 
     @classmethod

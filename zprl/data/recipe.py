@@ -1,6 +1,7 @@
 """Subsets, corrected labels, cuts and joins of recorded episodes, as a recipe in ``params.yaml``: recordings are never edited.
 
-Names are matched against those that readers give; an episode that its reader could not read is not seen here.
+Names are matched against those that readers give; an episode that its reader could not read is not
+seen here.
 """
 
 from __future__ import annotations
@@ -35,7 +36,11 @@ class Apply:
         self._merged: set[str] = set()
         self._unused = dict.fromkeys(
             [
-                *((field, name) for field in ("only", "leave_out", "success", "quality", "cut") for name in getattr(recipe, field) or ()),
+                *(
+                    (field, name)
+                    for field in ("only", "leave_out", "success", "quality", "cut")
+                    for name in getattr(recipe, field) or ()
+                ),
                 *(("merge", name) for name in self._group),
             ]
         )
@@ -61,10 +66,21 @@ class Apply:
             start, stop = recipe.cut[pattern]
             if stop > episode.length:
                 text = f"the recipe's cut [{start}, {stop}) goes beyond its {episode.length} frames"
-                yield Finding("D23", "warning", source.path.as_posix(), text, "correct ingest.recipe.cut", name)
+                yield Finding(
+                    "D23",
+                    "warning",
+                    source.path.as_posix(),
+                    text,
+                    "correct ingest.recipe.cut",
+                    name,
+                )
             if start >= episode.length:
-                text = f"the recipe's cut [{start}, {stop}) leaves none of its {episode.length} frames"
-                yield Finding("D12", "error", source.path.as_posix(), text, "correct ingest.recipe.cut", name)
+                text = (
+                    f"the recipe's cut [{start}, {stop}) leaves none of its {episode.length} frames"
+                )
+                yield Finding(
+                    "D12", "error", source.path.as_posix(), text, "correct ingest.recipe.cut", name
+                )
                 return
             self._counts["cut"] += 1
             episode = cut(episode, start, stop)
@@ -89,10 +105,22 @@ class Apply:
         """What the recipe names and nothing has (D23), and how often it changed something (D24)."""
         for field, name in self._unused:
             text = f"ingest.recipe.{field} names {name!r}, which no episode that was read is called"
-            yield Finding("D23", "warning", "", text, "correct the name; the data report's summary and `zprl demos` show what there is")
+            yield Finding(
+                "D23",
+                "warning",
+                "",
+                text,
+                "correct the name; the data report's summary and `zprl demos` show what there is",
+            )
         if self._counts:
             text = ", ".join(f"{what} {count}" for what, count in sorted(self._counts.items()))
-            yield Finding("D24", "note", "", f"episodes that the recipe changed: {text}", "the recordings themselves stay as they are")
+            yield Finding(
+                "D24",
+                "note",
+                "",
+                f"episodes that the recipe changed: {text}",
+                "the recordings themselves stay as they are",
+            )
 
     def _matching(self, field: str, patterns: Iterable[str], name: str) -> list[str]:
         """Patterns that fit, in the recipe's order: the last one has the last word."""
@@ -109,7 +137,14 @@ class Apply:
             whole = join(parts)
         except ValueError as error:
             text = f"the recipe joins {', '.join(group)}, which do not fit: {error}"
-            yield Finding("D05", "error", source.path.as_posix(), text, "correct ingest.recipe.merge", group[0])
+            yield Finding(
+                "D05",
+                "error",
+                source.path.as_posix(),
+                text,
+                "correct ingest.recipe.merge",
+                group[0],
+            )
             return
         self._counts["joined"] += len(parts)
         yield whole
@@ -118,20 +153,25 @@ class Apply:
 def relabelled(episode: Episode, success: bool) -> Episode:
     """The same motion with another label: a sparse reward of 1 in the last frame of a success, and the end in the last frame."""
     last = _last(episode.length)
-    return replace(episode, success=success, dones=last, rewards=(last & success).astype(np.float32))
+    return replace(
+        episode, success=success, dones=last, rewards=(last & success).astype(np.float32)
+    )
 
 
 def cut(episode: Episode, start: int, stop: int) -> Episode:
     """Frames [start, stop) as an episode of their own with the same label.
 
-    A success whose reward of 1 lay in a frame that was cut off has it in its last frame: what is cut off at the end of a success is rest.
+    A success whose reward of 1 lay in a frame that was cut off has it in its last frame: what is
+    cut off at the end of a success is rest.
     """
     part = slice(start, stop)
     rewards = episode.rewards[part].copy()
     if episode.success and (episode.rewards >= 1).any() and not (rewards >= 1).any():
         rewards[-1] = 1.0
     obs = {key: value[part] for key, value in episode.obs.items()}
-    return replace(episode, obs=obs, actions=episode.actions[part], rewards=rewards, dones=_last(len(rewards)))
+    return replace(
+        episode, obs=obs, actions=episode.actions[part], rewards=rewards, dones=_last(len(rewards))
+    )
 
 
 def join(parts: Sequence[Episode]) -> Episode:
@@ -142,7 +182,13 @@ def join(parts: Sequence[Episode]) -> Episode:
     """
     first, *others = parts
     for other in others:
-        shapes = [{key: (value.dtype, value.shape[1:]) for key, value in (*e.obs.items(), ("actions", e.actions))} for e in (first, other)]
+        shapes = [
+            {
+                key: (value.dtype, value.shape[1:])
+                for key, value in (*e.obs.items(), ("actions", e.actions))
+            }
+            for e in (first, other)
+        ]
         if shapes[0] != shapes[1] or list(first.obs) != list(other.obs):
             raise ValueError("their observations or actions differ")
         if first.rate_hz != other.rate_hz:

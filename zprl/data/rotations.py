@@ -66,9 +66,13 @@ def read(values: np.ndarray, form: RotationForm) -> Rotation:
         return Rotation.from_rotvec(wide)
     if form == "euler_xyz":
         return Rotation.from_euler("xyz", wide)  # small letters: fixed axes
-    columns = wide.reshape(-1, 3, 3).transpose(0, 2, 1) if form == "matrix" else wide.reshape(-1, 2, 3)  # (L, columns, 3)
+    columns = (
+        wide.reshape(-1, 3, 3).transpose(0, 2, 1) if form == "matrix" else wide.reshape(-1, 2, 3)
+    )  # (L, columns, 3)
     gram = columns @ columns.transpose(0, 2, 1) - np.eye(columns.shape[1])
-    _check(np.abs(gram).max((1, 2)) / 2, SAID[form])  # squared lengths: to first order twice the deviation of the lengths
+    _check(
+        np.abs(gram).max((1, 2)) / 2, SAID[form]
+    )  # squared lengths: to first order twice the deviation of the lengths
     first = columns[:, 0] / np.linalg.norm(columns[:, 0], axis=1, keepdims=True)
     second = columns[:, 1] - (first * columns[:, 1]).sum(1, keepdims=True) * first
     second /= np.linalg.norm(second, axis=1, keepdims=True)
@@ -87,17 +91,23 @@ def write(rotation: Rotation, form: RotationForm) -> np.ndarray:
         return rotation.as_rotvec()
     if form == "euler_xyz":
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # at a pitch of 90 degrees two of the angles are not unique; any of them will do
+            warnings.simplefilter(
+                "ignore", UserWarning
+            )  # at a pitch of 90 degrees two of the angles are not unique; any of them will do
             return rotation.as_euler("xyz")
     matrix = rotation.as_matrix()
-    return matrix.reshape(-1, 9) if form == "matrix" else matrix[:, :, :2].transpose(0, 2, 1).reshape(-1, 6)
+    return (
+        matrix.reshape(-1, 9)
+        if form == "matrix"
+        else matrix[:, :, :2].transpose(0, 2, 1).reshape(-1, 6)
+    )
 
 
 def continuous(quaternions: np.ndarray) -> np.ndarray:
     """The same rotations (L, 4) xyzw, each with the sign that is nearer to the one before.
 
-    The first frame has the sign with which robots here report a pose: w >= 0, or x >= 0 beyond 120 degrees, where w >= 0 would change
-    with the noise of a tool that points down.
+    The first frame has the sign with which robots here report a pose: w >= 0, or x >= 0 beyond 120
+    degrees, where w >= 0 would change with the noise of a tool that points down.
     """
     x, _, _, w = quaternions[0]
     start = -1.0 if ((x < 0) if abs(w) < 0.5 else (w < 0)) else 1.0

@@ -10,8 +10,8 @@ import numpy as np
 class Moments:
     """Statistics per dimension of rows (L, width), which need not be kept.
 
-    Pieces are merged after Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances" (1979), in
-    double precision: no sum of squares, so nothing cancels.
+    Pieces are merged after Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for
+    computing sample variances" (1979), in double precision: no sum of squares, so nothing cancels.
 
     Attributes:
         width: Numbers per row.
@@ -48,9 +48,16 @@ class Moments:
         self._squares += ((values - mean) ** 2).sum(0) + delta**2 * self.count * len(values) / total
         self.mean = self.mean + delta * len(values) / total
         self.count = total
-        self.low, self.high = np.minimum(self.low, values.min(0)), np.maximum(self.high, values.max(0))
+        self.low, self.high = (
+            np.minimum(self.low, values.min(0)),
+            np.maximum(self.high, values.max(0)),
+        )
 
     def as_json(self) -> dict[str, Any]:
         """JSON object; only of something that saw rows."""
         lists = {"min": self.low, "max": self.high, "mean": self.mean, "std": self.std}
-        return {"width": self.width, "frames": self.count, **{name: value.tolist() for name, value in lists.items()}}
+        return {
+            "width": self.width,
+            "frames": self.count,
+            **{name: value.tolist() for name, value in lists.items()},
+        }

@@ -1,6 +1,7 @@
 """Copies recordings into the folder of demonstrations, whole or not at all.
 
-What is not yet whole has a hidden name that ends in ``.partial``: no reader looks at it, and the next copy sweeps it away.
+What is not yet whole has a hidden name that ends in ``.partial``: no reader looks at it, and the
+next copy sweeps it away.
 """
 
 from __future__ import annotations
@@ -23,9 +24,14 @@ def copy_whole(source: Path, target: Path) -> None:
         EnvironmentProblem: no space, no permission.
     """
     if target.exists() or target.is_symlink():
-        raise ConfigError(f"{target} exists and is never overwritten", remedy="choose another name with --name")
+        raise ConfigError(
+            f"{target} exists and is never overwritten", remedy="choose another name with --name"
+        )
     if source.is_dir() and target.resolve().is_relative_to(source.resolve()):
-        raise ConfigError(f"{target} lies inside {source}", remedy="copy a folder that does not contain the project")
+        raise ConfigError(
+            f"{target} lies inside {source}",
+            remedy="copy a folder that does not contain the project",
+        )
     files = [(source, Path())] if source.is_file() else list(contents(source))
     with durable.explained(target):
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -34,13 +40,19 @@ def copy_whole(source: Path, target: Path) -> None:
         try:
             for file, inside in files:
                 _copy(file, temp / inside if inside.parts else temp)
-            for folder in sorted((path for path in (temp.rglob("*") if temp.is_dir() else ()) if path.is_dir()), reverse=True):
+            for folder in sorted(
+                (path for path in (temp.rglob("*") if temp.is_dir() else ()) if path.is_dir()),
+                reverse=True,
+            ):
                 durable.sync(folder)
             if temp.is_dir():
                 durable.sync(temp)
             durable.operation("rename", target)
             if target.exists():  # another process was faster
-                raise ConfigError(f"{target} exists and is never overwritten", remedy="choose another name with --name")
+                raise ConfigError(
+                    f"{target} exists and is never overwritten",
+                    remedy="choose another name with --name",
+                )
             temp.rename(target)
             durable.sync(target.parent)
         except BaseException:
@@ -64,9 +76,15 @@ def contents(folder: Path) -> Iterator[tuple[Path, Path]]:
             if name.startswith("."):
                 continue
             if not path.resolve().is_relative_to(root):
-                raise DataError(f"{path} is a link out of its folder", remedy="if you trust it, copy the folder with `cp -rL` first")
+                raise DataError(
+                    f"{path} is a link out of its folder",
+                    remedy="if you trust it, copy the folder with `cp -rL` first",
+                )
             if not path.is_file():
-                raise DataError(f"{path} is neither a file nor a folder", remedy="copy the folder with `cp -rL` first, or remove it")
+                raise DataError(
+                    f"{path} is neither a file nor a folder",
+                    remedy="copy the folder with `cp -rL` first, or remove it",
+                )
             empty = False
             yield path, path.relative_to(folder)
     if empty:
@@ -79,8 +97,13 @@ def same(source: Path, target: Path) -> bool:
         return source.is_file() and target.is_file() and _equal(source, target)
     if not (source.is_dir() and target.is_dir()):
         return False
-    mine, theirs = dict((inside, path) for path, inside in contents(source)), dict((inside, path) for path, inside in contents(target))
-    return mine.keys() == theirs.keys() and all(_equal(path, theirs[inside]) for inside, path in mine.items())
+    mine, theirs = (
+        dict((inside, path) for path, inside in contents(source)),
+        dict((inside, path) for path, inside in contents(target)),
+    )
+    return mine.keys() == theirs.keys() and all(
+        _equal(path, theirs[inside]) for inside, path in mine.items()
+    )
 
 
 def sweep(folder: Path) -> None:

@@ -54,8 +54,14 @@ def pick(sources: Sequence[Source], wanted: Sequence[str]) -> list[Episode]:
             if first is None or items < first or not hasattr(source.reader, "first"):
                 break
     missing = next(want for want in wanted if want not in found)
-    near = difflib.get_close_matches(missing, [*names, *(name.split("/")[-1] for name in names)], n=1)
-    hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(names[:5]) or 'none'}{', ...' if len(names) > 5 else ''}"
+    near = difflib.get_close_matches(
+        missing, [*names, *(name.split("/")[-1] for name in names)], n=1
+    )
+    hint = (
+        f"did you mean '{near[0]}'?"
+        if near
+        else f"there are {', '.join(names[:5]) or 'none'}{', ...' if len(names) > 5 else ''}"
+    )
     raise DataError(f"no episode '{missing}' among {position}", remedy=hint)
 
 

@@ -1,7 +1,8 @@
 """Where recordings lie: files or whole folders, each read by the reader of its format.
 
-A source is one file (robomimic, Minari, Isaac Lab) or one folder (a LeRobot dataset, a robot session).  ``auto`` looks at each and picks
-the reader; a named reader takes everything that could be its own, so that a damaged file is refused aloud and never passed over.
+A source is one file (robomimic, Minari, Isaac Lab) or one folder (a LeRobot dataset, a robot
+session).  ``auto`` looks at each and picks the reader; a named reader takes everything that could
+be its own, so that a damaged file is refused aloud and never passed over.
 """
 
 from __future__ import annotations
@@ -31,8 +32,9 @@ class Reader(Protocol):
         name: Under which it is registered.
         suffixes: Of files that may be its own; empty where a source is a folder.
 
-    Two things more make large recordings pleasant, where a reader has them: an attribute ``first`` (read only so many episodes or defects;
-    ``None`` for all) and a method ``picture_sizes(path)`` (height and width of the pictures, by key, without reading them).
+    Two things more make large recordings pleasant, where a reader has them: an attribute ``first``
+        (read only so many episodes or defects; ``None`` for all) and a method
+        ``picture_sizes(path)`` (height and width of the pictures, by key, without reading them).
     """
 
     name: str
@@ -61,7 +63,13 @@ class Source:
     reader: Reader
 
 
-def find_sources(root: Path | str, *, reader: str = AUTO, obs_keys: Sequence[str] | None = None, actions: str = ACTIONS) -> list[Source]:
+def find_sources(
+    root: Path | str,
+    *,
+    reader: str = AUTO,
+    obs_keys: Sequence[str] | None = None,
+    actions: str = ACTIONS,
+) -> list[Source]:
     """Every source at or below ``root``, in a fixed order.
 
     Args:
@@ -71,11 +79,16 @@ def find_sources(root: Path | str, *, reader: str = AUTO, obs_keys: Sequence[str
         actions: Dataset of actions to read, for readers with an attribute ``actions_key``.
 
     Raises:
-        ConfigError: no reader has this name, or other actions are asked of a reader that has one kind only.
+        ConfigError: no reader has this name, or other actions are asked of a reader that has one
+            kind only.
     """
     names = plugins.names("readers") if reader == AUTO else [reader]
     readers = [plugins.load("readers", name)(obs_keys=obs_keys) for name in names]
-    found = [Source(path, owner) for path in _walk(Path(root), readers) if (owner := _owner(path, readers, reader, obs_keys))]
+    found = [
+        Source(path, owner)
+        for path in _walk(Path(root), readers)
+        if (owner := _owner(path, readers, reader, obs_keys))
+    ]
     if actions != ACTIONS:
         for source in found:
             if not hasattr(source.reader, "actions_key"):
@@ -104,9 +117,13 @@ def _walk(root: Path, readers: Sequence[Reader]) -> Iterator[Path]:
         yield from (here / name for name in files if Path(name).suffix in suffixes)
 
 
-def _owner(path: Path, readers: Sequence[Reader], asked: str, obs_keys: Sequence[str] | None) -> Reader | None:
+def _owner(
+    path: Path, readers: Sequence[Reader], asked: str, obs_keys: Sequence[str] | None
+) -> Reader | None:
     fitting = [reader for reader in readers if bool(reader.suffixes) == path.is_file()]
     if asked != AUTO:
         return fitting[0] if fitting else None
     owner = next((reader for reader in fitting if reader.owns(path)), None)
-    return owner or (plugins.load("readers", FALLBACK)(obs_keys=obs_keys) if path.is_file() else None)
+    return owner or (
+        plugins.load("readers", FALLBACK)(obs_keys=obs_keys) if path.is_file() else None
+    )

@@ -49,7 +49,8 @@ class EpisodeStore:
         success: Whether each episode achieved the task, bool.
         names: ``<file stem>/<demo_i>`` of each episode.
         quality: Grade of each episode.
-        weights: How often each episode's windows are drawn, relative to one another, float64; all 1 unless a recipe says otherwise.
+        weights: How often each episode's windows are drawn, relative to one another, float64; all 1
+            unless a recipe says otherwise.
         normalizer: Fitted on all frames.
     """
 
@@ -68,27 +69,53 @@ class EpisodeStore:
             self.success = torch.tensor(index["success"], dtype=torch.bool)
             self.lengths = torch.tensor(index["lengths"], dtype=torch.long)
             self.offsets = torch.tensor(index["offsets"], dtype=torch.long)
-            self.weights = torch.tensor(index.get("weights", [1.0] * len(self.names)), dtype=torch.float64)
-            # A list, not a mapping: JSON objects are written with sorted keys, and the order of keys is part of a policy.
+            self.weights = torch.tensor(
+                index.get("weights", [1.0] * len(self.names)), dtype=torch.float64
+            )
+            # A list, not a mapping: JSON objects are written with sorted keys, and the order of
+            # keys is part of a policy.
             self.obs_dims: dict[str, int] = {key: int(width) for key, width in index["obs_dims"]}
             self.action_dim = int(index["action_dim"])
-            self.image_sizes: dict[str, tuple[int, int]] = {key: (int(h), int(w)) for key, h, w in index.get("images", [])}
+            self.image_sizes: dict[str, tuple[int, int]] = {
+                key: (int(h), int(w)) for key, h, w in index.get("images", [])
+            }
             self.obs = {key: frames[f"obs/{key}"] for key in self.obs_dims}
-            self.obs |= {key: _mapped(self.path / IMAGES / f"{n}.npy") for n, key in enumerate(self.image_sizes)}
-            self.actions, self.rewards, self.dones = frames["actions"], frames["rewards"], frames["dones"]
+            self.obs |= {
+                key: _mapped(self.path / IMAGES / f"{n}.npy")
+                for n, key in enumerate(self.image_sizes)
+            }
+            self.actions, self.rewards, self.dones = (
+                frames["actions"],
+                frames["rewards"],
+                frames["dones"],
+            )
             state = durable.read_tensors(self.path / "normalizer.safetensors")
             self.normalizer = Normalizer.from_state(state, self.obs_dims)
             self._check()
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise DataError(f"{self.path} is damaged: {error}", remedy="run the ingest stage again (dvc repro ingest)") from error
+            raise DataError(
+                f"{self.path} is damaged: {error}",
+                remedy="run the ingest stage again (dvc repro ingest)",
+            ) from error
 
     def _check(self) -> None:
         total = int(self.lengths.sum())
-        sizes = {len(self.names), len(self.quality), len(self.success), len(self.lengths), len(self.offsets), len(self.weights)}
+        sizes = {
+            len(self.names),
+            len(self.quality),
+            len(self.success),
+            len(self.lengths),
+            len(self.offsets),
+            len(self.weights),
+        }
         if not (self.weights.isfinite() & (self.weights > 0)).all():
             raise ValueError("index.json has weights that are not positive numbers")
-        shapes = {key: tuple(value.shape) for key, value in self.obs.items()} | {"actions": tuple(self.actions.shape)}
-        wanted = {key: (total, width) for key, width in self.obs_dims.items()} | {"actions": (total, self.action_dim)}
+        shapes = {key: tuple(value.shape) for key, value in self.obs.items()} | {
+            "actions": tuple(self.actions.shape)
+        }
+        wanted = {key: (total, width) for key, width in self.obs_dims.items()} | {
+            "actions": (total, self.action_dim)
+        }
         wanted |= {key: (total, *size, 3) for key, size in self.image_sizes.items()}
         expected_offsets = torch.cumsum(self.lengths, 0) - self.lengths
         if len(sizes) != 1 or shapes != wanted or not torch.equal(expected_offsets, self.offsets):
@@ -100,17 +127,26 @@ class EpisodeStore:
         return cls(path)
 
     @staticmethod
-    def write(path: Path | str, episodes: Sequence[Episode], normalizer: Normalizer, *, weights: Mapping[str, float] | None = None) -> None:
+    def write(
+        path: Path | str,
+        episodes: Sequence[Episode],
+        normalizer: Normalizer,
+        *,
+        weights: Mapping[str, float] | None = None,
+    ) -> None:
         """Replace the folder ``path``; the same episodes give the same bytes.  One episode at a time is in memory.
 
         Args:
             path: The folder.
             episodes: Read once per array that is stored.
             normalizer: Fitted on them.
-            weights: How often windows of each quality are drawn in training (1 where it says nothing); ``None`` or empty stores none.
+            weights: How often windows of each quality are drawn in training (1 where it says
+                nothing); ``None`` or empty stores none.
         """
         if not episodes:
-            raise DataError("there are no episodes to store", remedy="record demonstrations or relax the checks")
+            raise DataError(
+                "there are no episodes to store", remedy="record demonstrations or relax the checks"
+            )
         facts = [(e.name, e.quality, bool(e.success), e.length) for e in episodes]
         names, quality, success, lengths = (list(column) for column in zip(*facts, strict=True))
         total = sum(lengths)
@@ -118,11 +154,16 @@ class EpisodeStore:
         def stack(dtype: str, shape: Sequence[int], of: Callable[[Episode], np.ndarray]) -> Stack:
             return Stack(dtype, (total, *shape), (of(e) for e in episodes))
 
-        frames = {f"obs/{key}": stack("float32", (width,), _observation(key)) for key, width in normalizer.obs_dims.items()}
+        frames = {
+            f"obs/{key}": stack("float32", (width,), _observation(key))
+            for key, width in normalizer.obs_dims.items()
+        }
         frames["actions"] = stack("float32", (normalizer.action_dim,), lambda e: e.actions)
         frames["rewards"] = stack("float32", (), lambda e: e.rewards)
         frames["dones"] = stack("bool", (), lambda e: e.dones)
-        images = {key: value.shape[1:3] for key, value in episodes[0].obs.items() if is_image(value)}
+        images = {
+            key: value.shape[1:3] for key, value in episodes[0].obs.items() if is_image(value)
+        }
         index: dict[str, Any] = {
             "format_version": FORMAT_VERSION,
             "names": names,
@@ -141,7 +182,10 @@ class EpisodeStore:
 
         def fill(folder: Path) -> None:
             for number, (key, size) in enumerate(images.items()):
-                write_npy(folder / IMAGES / f"{number}.npy", stack("uint8", (*size, 3), _pictures(key, size)))
+                write_npy(
+                    folder / IMAGES / f"{number}.npy",
+                    stack("uint8", (*size, 3), _pictures(key, size)),
+                )
             write_safetensors(folder / "frames.safetensors", frames)
             durable.write_tensors(folder / "normalizer.safetensors", normalizer.state_dict())
             durable.write_json(folder / "index.json", index)
@@ -152,7 +196,9 @@ class EpisodeStore:
         return len(self.names)
 
     def __getitem__(self, index: int) -> Episode:
-        number = range(len(self))[index]  # IndexError ends iteration; negative numbers count from the end
+        number = range(len(self))[
+            index
+        ]  # IndexError ends iteration; negative numbers count from the end
         start = int(self.offsets[number])
         part = slice(start, start + int(self.lengths[number]))
         return Episode(
@@ -168,9 +214,14 @@ class EpisodeStore:
 
 def fit_normalizer(episodes: Sequence[Episode]) -> Normalizer:
     """Fit on all frames of ``episodes``, one episode at a time; keys in the order of the first episode."""
-    pairs = {key: (torch.from_numpy(low), torch.from_numpy(high)) for key, (low, high) in ranges(episodes).items()}
+    pairs = {
+        key: (torch.from_numpy(low), torch.from_numpy(high))
+        for key, (low, high) in ranges(episodes).items()
+    }
     actions = pairs.pop("actions")
-    return Normalizer.of_ranges({key.removeprefix("obs/"): pair for key, pair in pairs.items()}, actions)
+    return Normalizer.of_ranges(
+        {key.removeprefix("obs/"): pair for key, pair in pairs.items()}, actions
+    )
 
 
 def _observation(key: str) -> Callable[[Episode], np.ndarray]:
@@ -183,7 +234,10 @@ def _pictures(key: str, size: tuple[int, int]) -> Callable[[Episode], np.ndarray
     def of(episode: Episode) -> np.ndarray:
         part = episode.obs[key]
         if part.dtype != np.uint8 or part.shape[1:] != (*size, 3):
-            raise DataError(f"pictures of {part.dtype} {part.shape[1:]} among others of uint8 {(*size, 3)}", remedy="scale them alike")
+            raise DataError(
+                f"pictures of {part.dtype} {part.shape[1:]} among others of uint8 {(*size, 3)}",
+                remedy="scale them alike",
+            )
         return part
 
     return of
@@ -192,9 +246,13 @@ def _pictures(key: str, size: tuple[int, int]) -> Callable[[Episode], np.ndarray
 def _mapped(path: Path) -> Tensor:
     """Pictures as a tensor over the file; a change to it stays in memory."""
     try:
-        found = np.lib.format.open_memmap(path, mode="c")  # unlike `np.load`: a ValueError for whatever is no array of numbers
+        found = np.lib.format.open_memmap(
+            path, mode="c"
+        )  # unlike `np.load`: a ValueError for whatever is no array of numbers
     except FileNotFoundError as error:
-        raise DataError(f"{path} does not exist", remedy="run the ingest stage again (dvc repro ingest)") from error
+        raise DataError(
+            f"{path} does not exist", remedy="run the ingest stage again (dvc repro ingest)"
+        ) from error
     if found.dtype != np.uint8:
         raise ValueError(f"{path} holds no pictures")
     return torch.from_numpy(found)

@@ -34,9 +34,12 @@ class Limits:
 
     Attributes:
         min_length: Frames an episode must have: ``policy.obs_steps + policy.chunk_steps``.
-        rotation_tolerance: Deviation of a quaternion's norm, or of 6-D rotation columns from orthonormal.
-        jump_m: Largest step of the end effector between frames; 3 m/s (a Franka FR3's limit) at 15 Hz is 0.2 m.
-        frozen_frames: So many identical robot states in a row while the commands move are a frozen recording.
+        rotation_tolerance: Deviation of a quaternion's norm, or of 6-D rotation columns from
+            orthonormal.
+        jump_m: Largest step of the end effector between frames; 3 m/s (a Franka FR3's limit) at 15
+            Hz is 0.2 m.
+        frozen_frames: So many identical robot states in a row while the commands move are a frozen
+            recording.
         frozen_command: Range of the commands within those frames that counts as moving.
     """
 
@@ -50,19 +53,36 @@ class Limits:
 def check_episode(episode: Episode, *, file: str, limits: Limits) -> list[Finding]:
     """All defects of one episode; an empty list means it is good."""
 
-    def found(code: str, message: str, remedy: str, frame: int | None = None, severity: Literal["error", "warning"] = "error") -> Finding:
+    def found(
+        code: str,
+        message: str,
+        remedy: str,
+        frame: int | None = None,
+        severity: Literal["error", "warning"] = "error",
+    ) -> Finding:
         return Finding(code, severity, file, message, remedy, episode.name, frame)
 
     if episode.length < limits.min_length:
         text = f"{episode.length} frames, at least {limits.min_length} are needed (obs_steps + chunk_steps)"
         return [found("D12", text, "record longer demos or shorten policy.chunk_steps")]
-    arrays = {**{f"obs/{key}": value for key, value in _states(episode).items()}, "actions": episode.actions, "rewards": episode.rewards}
+    arrays = {
+        **{f"obs/{key}": value for key, value in _states(episode).items()},
+        "actions": episode.actions,
+        "rewards": episode.rewards,
+    }
     findings = []
     for key, value in arrays.items():
         bad = ~np.isfinite(value)
         if bad.any():
             frame = int(bad.reshape(len(value), -1).any(1).argmax())
-            findings.append(found("D04", f"{key} has {int(bad.sum())} values that are not finite", "cut or re-record the demo", frame))
+            findings.append(
+                found(
+                    "D04",
+                    f"{key} has {int(bad.sum())} values that are not finite",
+                    "cut or re-record the demo",
+                    frame,
+                )
+            )
     if findings:
         return findings  # the other checks compute with these numbers
     findings += [found("D08", *defect) for defect in _rotations(episode, limits)]
@@ -71,7 +91,9 @@ def check_episode(episode: Episode, *, file: str, limits: Limits) -> list[Findin
         if step.max() > limits.jump_m:
             frame = int((step > limits.jump_m).argmax()) + 1
             text = f"{key} jumps by {step[frame - 1]:.3f} m between frames, the limit is {limits.jump_m} m"
-            findings.append(found("D11", text, "check for lost frames or a changed frame of reference", frame))
+            findings.append(
+                found("D11", text, "check for lost frames or a changed frame of reference", frame)
+            )
     run = _frozen(episode, limits)
     if run is not None:
         text = f"the robot's state is the same for {run[1]} frames while the commands move"
@@ -84,7 +106,9 @@ def _states(episode: Episode) -> dict[str, np.ndarray]:
     return {key: value for key, value in episode.obs.items() if not is_image(value)}
 
 
-def _rotations(episode: Episode, limits: Limits) -> Iterator[tuple[str, str, int] | tuple[str, str, int, Literal["warning"]]]:
+def _rotations(
+    episode: Episode, limits: Limits
+) -> Iterator[tuple[str, str, int] | tuple[str, str, int, Literal["warning"]]]:
     """Message, remedy, frame (and severity) of each rotation defect."""
     for key, value in episode.obs.items():
         if not is_quaternion(key) or value.shape[1] != 4:
@@ -93,16 +117,29 @@ def _rotations(episode: Episode, limits: Limits) -> Iterator[tuple[str, str, int
         off = np.abs(np.linalg.norm(wide, axis=1) - 1)
         if off.max() > limits.rotation_tolerance:
             frame = int((off > limits.rotation_tolerance).argmax())
-            yield f"quaternion {key} has norm {np.linalg.norm(wide[frame]):.3f}", "normalise it, and check its order (xyzw)", frame
+            yield (
+                f"quaternion {key} has norm {np.linalg.norm(wide[frame]):.3f}",
+                "normalise it, and check its order (xyzw)",
+                frame,
+            )
             continue
         flips = (wide[1:] * wide[:-1]).sum(1) < 0
         if flips.any():
             text = f"quaternion {key} flips its sign {int(flips.sum())} times; q and -q are one rotation but two inputs"
-            yield text, "record a continuous sign, or leave the key out of ingest.obs_keys", int(flips.argmax()) + 1, "warning"
+            yield (
+                text,
+                "record a continuous sign, or leave the key out of ingest.obs_keys",
+                int(flips.argmax()) + 1,
+                "warning",
+            )
     if episode.actions.shape[1] == POSE_ACTION_DIM:
         first, second = (episode.actions[:, i : i + 3].astype(np.float64) for i in (3, 6))
         off = np.maximum.reduce(
-            [np.abs((first**2).sum(1) - 1), np.abs((second**2).sum(1) - 1), np.abs((first * second).sum(1))]
+            [
+                np.abs((first**2).sum(1) - 1),
+                np.abs((second**2).sum(1) - 1),
+                np.abs((first * second).sum(1)),
+            ]
         )  # squared norms: to first order twice the deviation of the norms
         if off.max() > 2 * limits.rotation_tolerance:
             frame = int((off > 2 * limits.rotation_tolerance).argmax())
@@ -119,7 +156,10 @@ def _frozen(episode: Episode, limits: Limits) -> tuple[int, int] | None:
     state = np.concatenate([episode.obs[key] for key in keys], axis=1)
     edges = np.flatnonzero(np.concatenate([[True], (state[1:] != state[:-1]).any(1), [True]]))
     for start, stop in itertools.pairwise(edges):
-        if stop - start >= limits.frozen_frames and np.ptp(episode.actions[start:stop], axis=0).max() > limits.frozen_command:
+        if (
+            stop - start >= limits.frozen_frames
+            and np.ptp(episode.actions[start:stop], axis=0).max() > limits.frozen_command
+        ):
             return int(start), int(stop - start)
     return None
 
@@ -147,11 +187,16 @@ class DuplicateCheck:
 
 def shape_of(episode: Episode) -> Shape:
     """Observation widths (of pictures: height, width, 3) and action width: equal for all episodes of one store."""
-    widths = {key: value.shape[1:] if is_image(value) else value.shape[1] for key, value in episode.obs.items()}
+    widths = {
+        key: value.shape[1:] if is_image(value) else value.shape[1]
+        for key, value in episode.obs.items()
+    }
     return tuple(widths.items()), episode.actions.shape[1]
 
 
-def check_shapes(episodes: Sequence[tuple[str, Episode]], *, expected: Shape | None = None) -> list[Finding]:
+def check_shapes(
+    episodes: Sequence[tuple[str, Episode]], *, expected: Shape | None = None
+) -> list[Finding]:
     """D05 for every episode whose dimensions differ from those ``expected``, or of most; takes (file, episode) pairs."""
     if not episodes:
         return []
@@ -176,17 +221,40 @@ def check_set(episodes: Sequence[Episode]) -> list[Finding]:
     findings = []
     if episodes and not any(episode.success for episode in episodes):
         text = f"none of {len(episodes)} episodes is marked as a success"
-        findings.append(Finding("D21", "error", "", text, "set the attribute `success` on the demos, or record successful ones"))
+        findings.append(
+            Finding(
+                "D21",
+                "error",
+                "",
+                text,
+                "set the attribute `success` on the demos, or record successful ones",
+            )
+        )
     if not episodes:
         return findings
-    columns = {f"obs/{key}": [e.obs[key] for e in episodes] for key in _states(episodes[0]) if not is_quaternion(key)}
+    columns = {
+        f"obs/{key}": [e.obs[key] for e in episodes]
+        for key in _states(episodes[0])
+        if not is_quaternion(key)
+    }
     for key, parts in {**columns, "actions": [e.actions for e in episodes]}.items():
-        low, high = np.min([p.min(0) for p in parts], axis=0), np.max([p.max(0) for p in parts], axis=0)
-        same = (high - low) <= CONSTANT_RANGE * np.maximum(1.0, np.maximum(np.abs(low), np.abs(high)))
+        low, high = (
+            np.min([p.min(0) for p in parts], axis=0),
+            np.max([p.max(0) for p in parts], axis=0),
+        )
+        same = (high - low) <= CONSTANT_RANGE * np.maximum(
+            1.0, np.maximum(np.abs(low), np.abs(high))
+        )
         dims = np.flatnonzero(same).tolist()
         if dims:
-            what = "the policy will keep them fixed" if key == "actions" else "the policy will see 0 there"
-            findings.append(Finding("D14", "note", "", f"{key} never changes in dimensions {dims}", what))
+            what = (
+                "the policy will keep them fixed"
+                if key == "actions"
+                else "the policy will see 0 there"
+            )
+            findings.append(
+                Finding("D14", "note", "", f"{key} never changes in dimensions {dims}", what)
+            )
     return findings
 
 
@@ -201,7 +269,8 @@ def check_versions(facts: Mapping[str, Mapping[str, str]]) -> list[Finding]:
             "D15",
             "warning",
             "",
-            f"recordings of different versions of {simulator}: " + ", ".join(f"{version} ({file})" for version, file in found.items()),
+            f"recordings of different versions of {simulator}: "
+            + ", ".join(f"{version} ({file})" for version, file in found.items()),
             "replay or re-render them in the version that evaluates, or train on one of them",
         )
         for simulator, found in versions.items()

@@ -25,6 +25,7 @@ def make(task: Task, *, num_envs: int, device: str = "cpu") -> VectorEnv:
     """
     if any(dict(task.randomise).values()) and not task.name.startswith("isaac/"):
         raise ConfigError(
-            f"{task.name} has no domain randomisation", remedy="set all of task.randomise to 0, or take one of Isaac's worlds"
+            f"{task.name} has no domain randomisation",
+            remedy="set all of task.randomise to 0, or take one of Isaac's worlds",
         )
     return plugins.load("tasks", task.name)(task, num_envs=num_envs, device=device)

@@ -1,8 +1,9 @@
 """What a world is to everybody else: a vector environment with same-step auto-reset and no hidden buffers.
 
-Actions of the project's own worlds are absolute end-effector targets in the environment's own frame: position 3 [m], rotation 6-D (the
-first two columns of the rotation matrix, Zhou et al. 2019, arXiv 1812.07035), gripper 1 (+1 open, -1 closed).  Quaternions are xyzw.  A
-benchmark's worlds take the actions that the benchmark defines, and report the position that these command.
+Actions of the project's own worlds are absolute end-effector targets in the environment's own
+frame: position 3 [m], rotation 6-D (the first two columns of the rotation matrix, Zhou et al. 2019,
+arXiv 1812.07035), gripper 1 (+1 open, -1 closed).  Quaternions are xyzw.  A benchmark's worlds take
+the actions that the benchmark defines, and report the position that these command.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ class TaskSpec:
         control_hz: Environment steps per second of simulated or real time.
         episode_steps: Environment steps after which an episode is truncated.
         device: Torch device of every tensor that goes in or comes out.
-        image_sizes: Height and width of each picture among the observations; they are (N, H, W, 3) uint8.
+        image_sizes: Height and width of each picture among the observations; they are (N, H, W, 3)
+            uint8.
     """
 
     name: str
@@ -54,8 +56,10 @@ class StepResult:
         terminated: (N,) bool, ended by the task; never true together with ``truncated``.
         truncated: (N,) bool, ended by the time-out alone.
         success: (N,) bool, ended in success.
-        final_obs: Key to (N, d); where an episode ended, its true last observation, elsewhere equal to ``obs``.
-        target: (N, 3) end-effector position that the action commanded [m]; ``None`` where it is the action's first three numbers.
+        final_obs: Key to (N, d); where an episode ended, its true last observation, elsewhere equal
+            to ``obs``.
+        target: (N, 3) end-effector position that the action commanded [m]; ``None`` where it is the
+            action's first three numbers.
     """
 
     obs: Obs
@@ -83,8 +87,8 @@ class VectorEnv(Protocol):
     def step(self, action: torch.Tensor) -> StepResult:
         """Execute one action (N, A) in every environment for ``1 / control_hz`` seconds.
 
-        Where there are pictures, ``look=False`` asks for none: ``obs`` has none then, and ``final_obs`` those of ended episodes, black
-        elsewhere, if there are any.
+        Where there are pictures, ``look=False`` asks for none: ``obs`` has none then, and
+        ``final_obs`` those of ended episodes, black elsewhere, if there are any.
         """
         ...
 
@@ -114,12 +118,20 @@ def check_action(spec: TaskSpec, action: torch.Tensor) -> None:
 
     Raises:
         ConfigError: the shape is not (num_envs, action_dim).
-        DataError: it holds NaN or infinity, which a simulator would swallow and a robot must never see.
+        DataError: it holds NaN or infinity, which a simulator would swallow and a robot must never
+            see.
     """
     wanted = (spec.num_envs, spec.action_dim)
     if tuple(action.shape) != wanted:
-        raise ConfigError(f"{spec.name}: action has shape {tuple(action.shape)}, expected {wanted}", remedy="check action_dim and num_envs")
-    # One sum instead of isfinite().all(): any NaN or infinity makes it non-finite, and float32 actions cannot overflow in float64.
+        raise ConfigError(
+            f"{spec.name}: action has shape {tuple(action.shape)}, expected {wanted}",
+            remedy="check action_dim and num_envs",
+        )
+    # One sum instead of isfinite().all(): any NaN or infinity makes it non-finite, and float32
+    # actions cannot overflow in float64.
     if not bool(action.double().sum().isfinite()):
         bad = (~action.isfinite()).any(dim=1).nonzero().flatten().tolist()
-        raise DataError(f"{spec.name}: action of environment(s) {bad[:8]} is not finite", remedy="look for a diverged policy or learner")
+        raise DataError(
+            f"{spec.name}: action of environment(s) {bad[:8]} is not finite",
+            remedy="look for a diverged policy or learner",
+        )

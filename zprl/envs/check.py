@@ -1,7 +1,7 @@
 """The public checker: run it on your own task before you train on it.
 
-``check_env(factory)`` plays a few short scripts and raises :class:`RuleError` with the name of the first rule that does not hold.
-A task that passes can be trained, evaluated and resumed exactly.
+``check_env(factory)`` plays a few short scripts and raises :class:`RuleError` with the name of the
+first rule that does not hold. A task that passes can be trained, evaluated and resumed exactly.
 """
 
 from __future__ import annotations
@@ -57,9 +57,11 @@ def check_env(factory: Factory, *, seed: int = 0, jitter: float = 0.01) -> None:
     """Check every rule of :data:`RULES`; one simulator is open at a time.
 
     Args:
-        factory: Returns a fresh environment at each call; keep it small (2 to 4 environments, short episodes).
+        factory: Returns a fresh environment at each call; keep it small (2 to 4 environments, short
+            episodes).
         seed: Seed of the scripts.
-        jitter: Standard deviation of the noise that the script adds to ``hold()`` in the first three action dimensions.
+        jitter: Standard deviation of the noise that the script adds to ``hold()`` in the first
+            three action dimensions.
 
     Raises:
         RuleError: with the name of the first rule that does not hold.
@@ -70,11 +72,19 @@ def check_env(factory: Factory, *, seed: int = 0, jitter: float = 0.01) -> None:
     again = _play(factory, seed, jitter)
     _require(len(first) == len(again), "seed-repeats", "the scripts had different lengths")
     for number, (one, two) in enumerate(zip(first, again, strict=True)):
-        _require(torch.equal(one, two), "seed-repeats", f"the trajectories differ from recorded tensor {number} on")
+        _require(
+            torch.equal(one, two),
+            "seed-repeats",
+            f"the trajectories differ from recorded tensor {number} on",
+        )
     with factory() as env:
         _check_refusals(env, seed)
         start, other = first[0], torch.cat(_states(env.reset(seed + 1)), 1)
-        _require(not torch.equal(start, other), "seed-differs", f"seeds {seed} and {seed + 1} start alike")
+        _require(
+            not torch.equal(start, other),
+            "seed-differs",
+            f"seeds {seed} and {seed + 1} start alike",
+        )
     try:
         env.close()
     except Exception as error:  # whatever a foreign environment raises is the finding
@@ -97,12 +107,24 @@ def _check_obs(env: VectorEnv, obs: Obs, what: str) -> None:
     _require(list(obs) == keys, "obs-keys", f"{what} has {list(obs)}, spec {keys}")
     for key, size in spec.image_sizes.items():
         wanted = (spec.num_envs, *size, 3)
-        _require(tuple(obs[key].shape) == wanted, "obs-shape", f"{what} '{key}' is {tuple(obs[key].shape)}, expected {wanted}")
+        _require(
+            tuple(obs[key].shape) == wanted,
+            "obs-shape",
+            f"{what} '{key}' is {tuple(obs[key].shape)}, expected {wanted}",
+        )
         _require(obs[key].dtype == torch.uint8, "dtype", f"{what} '{key}' is {obs[key].dtype}")
-        _require(bool((obs[key].flatten(1).amax(1) > obs[key].flatten(1).amin(1)).all()), "finite", f"{what} '{key}' shows nothing")
+        _require(
+            bool((obs[key].flatten(1).amax(1) > obs[key].flatten(1).amin(1)).all()),
+            "finite",
+            f"{what} '{key}' shows nothing",
+        )
     for key, width in spec.obs_dims.items():
         wanted = (spec.num_envs, width)
-        _require(tuple(obs[key].shape) == wanted, "obs-shape", f"{what} '{key}' is {tuple(obs[key].shape)}, expected {wanted}")
+        _require(
+            tuple(obs[key].shape) == wanted,
+            "obs-shape",
+            f"{what} '{key}' is {tuple(obs[key].shape)}, expected {wanted}",
+        )
         _require(obs[key].dtype == torch.float32, "dtype", f"{what} '{key}' is {obs[key].dtype}")
         _require(bool(obs[key].isfinite().all()), "finite", f"{what} '{key}' is not finite")
 
@@ -113,13 +135,25 @@ def _check_result(env: VectorEnv, result: StepResult) -> None:
     wanted = (env.spec.num_envs,)
     for name in ("reward", "terminated", "truncated", "success"):
         value = getattr(result, name)
-        _require(tuple(value.shape) == wanted, "obs-shape", f"{name} is {tuple(value.shape)}, expected {wanted}")
+        _require(
+            tuple(value.shape) == wanted,
+            "obs-shape",
+            f"{name} is {tuple(value.shape)}, expected {wanted}",
+        )
         kind = torch.float32 if name == "reward" else torch.bool
         _require(value.dtype == kind, "dtype", f"{name} is {value.dtype}, expected {kind}")
     _require(bool(result.reward.isfinite().all()), "finite", "reward is not finite")
-    _require(not bool((result.terminated & result.truncated).any()), "flags-exclusive", "an episode is terminated and truncated at once")
+    _require(
+        not bool((result.terminated & result.truncated).any()),
+        "flags-exclusive",
+        "an episode is terminated and truncated at once",
+    )
     done = result.terminated | result.truncated
-    _require(not bool((result.success & ~done).any()), "success-is-end", "success while the episode goes on")
+    _require(
+        not bool((result.success & ~done).any()),
+        "success-is-end",
+        "success while the episode goes on",
+    )
     for key in result.obs:
         same = (result.obs[key] == result.final_obs[key]).flatten(1).all(1) | done
         _require(bool(same.all()), "final-obs", f"'{key}' differs from obs where no episode ended")
@@ -127,7 +161,13 @@ def _check_result(env: VectorEnv, result: StepResult) -> None:
 
 def _check_spec(env: VectorEnv) -> None:
     spec = env.spec
-    sizes = (spec.num_envs, spec.action_dim, spec.episode_steps, spec.control_hz, *spec.obs_dims.values())
+    sizes = (
+        spec.num_envs,
+        spec.action_dim,
+        spec.episode_steps,
+        spec.control_hz,
+        *spec.obs_dims.values(),
+    )
     _require(bool(spec.obs_dims) and all(size > 0 for size in sizes), "spec", f"sizes are {sizes}")
 
 
@@ -137,12 +177,20 @@ def _check_episode(env: VectorEnv, seed: int) -> None:
     spec = env.spec
     obs = env.reset(seed)
     _check_obs(env, obs, "reset")
-    _require(all(v.device.type == torch.device(spec.device).type for v in obs.values()), "spec", f"tensors are not on {spec.device}")
+    _require(
+        all(v.device.type == torch.device(spec.device).type for v in obs.values()),
+        "spec",
+        f"tensors are not on {spec.device}",
+    )
     start = {key: value.clone() for key, value in obs.items()}
     kept: list[tuple[torch.Tensor, torch.Tensor]] = [(obs[key], start[key]) for key in obs]
     hold = env.hold()
     shape = (spec.num_envs, spec.action_dim)
-    _require(tuple(hold.shape) == shape and bool(hold.isfinite().all()), "hold-shape", f"got {tuple(hold.shape)}, expected {shape}")
+    _require(
+        tuple(hold.shape) == shape and bool(hold.isfinite().all()),
+        "hold-shape",
+        f"got {tuple(hold.shape)}, expected {shape}",
+    )
     age = torch.zeros(spec.num_envs, dtype=torch.long, device=hold.device)
     previous, moved = start, 0.0
     for _ in range(spec.episode_steps + 2):
@@ -150,28 +198,55 @@ def _check_episode(env: VectorEnv, seed: int) -> None:
         age += 1
         _check_result(env, result)
         done = result.terminated | result.truncated
-        late, early = ~done & (age >= spec.episode_steps), result.truncated & (age != spec.episode_steps)
-        _require(not bool((late | early).any()), "time-out", f"ages {age[late | early].tolist()}, episode_steps {spec.episode_steps}")
+        late, early = (
+            ~done & (age >= spec.episode_steps),
+            result.truncated & (age != spec.episode_steps),
+        )
+        _require(
+            not bool((late | early).any()),
+            "time-out",
+            f"ages {age[late | early].tolist()}, episode_steps {spec.episode_steps}",
+        )
         if EEF_KEY in start:
-            moved = max(moved, float((result.final_obs[EEF_KEY] - start[EEF_KEY]).norm(dim=1).max()))
+            moved = max(
+                moved, float((result.final_obs[EEF_KEY] - start[EEF_KEY]).norm(dim=1).max())
+            )
         if bool(done.any()):
             _check_boundary(result, previous, done)
-            start = {key: torch.where(done[:, None], result.obs[key], start[key]) for key in spec.obs_dims}
+            start = {
+                key: torch.where(done[:, None], result.obs[key], start[key])
+                for key in spec.obs_dims
+            }
             hold = env.hold()
         age[done] = 0
-        kept += [(value, value.clone()) for value in (*result.obs.values(), *result.final_obs.values(), result.reward, done)]
+        kept += [
+            (value, value.clone())
+            for value in (*result.obs.values(), *result.final_obs.values(), result.reward, done)
+        ]
         previous = result.obs
-    _require(all(torch.equal(now, then) for now, then in kept), "own-tensors", "a tensor handed out earlier has changed")
+    _require(
+        all(torch.equal(now, then) for now, then in kept),
+        "own-tensors",
+        "a tensor handed out earlier has changed",
+    )
     _require(moved <= HOLD_TOLERANCE, "hold-holds", f"the tool moved {100 * moved:.1f} cm")
 
 
 def _check_boundary(result: StepResult, previous: Obs, done: torch.Tensor) -> None:
     """The last frame must continue the ended episode, the first one must not be the same frame again."""
-    last, first, before = (torch.cat([v[done] for v in _states(obs)], 1) for obs in (result.final_obs, result.obs, previous))
+    last, first, before = (
+        torch.cat([v[done] for v in _states(obs)], 1)
+        for obs in (result.final_obs, result.obs, previous)
+    )
     same = (last == first).all(1)
-    # Which of the two is wrong: a last frame far from the frame before it is really the next episode's first.
+    # Which of the two is wrong: a last frame far from the frame before it is really the next
+    # episode's first.
     near = (last - before).norm(dim=1)
-    _require(not bool(same.any()) or bool((near[same] < 0.05).all()), "final-obs", "final_obs is the next episode's first frame")
+    _require(
+        not bool(same.any()) or bool((near[same] < 0.05).all()),
+        "final-obs",
+        "final_obs is the next episode's first frame",
+    )
     _require(not bool(same.any()), "first-obs", "obs is the ended episode's last frame")
 
 
@@ -181,11 +256,21 @@ def _play(factory: Factory, seed: int, jitter: float) -> list[torch.Tensor]:
         tape = [torch.cat(_states(env.reset(seed)), 1).clone()]
         hold = env.hold()
         for step in range(env.spec.episode_steps + 5):
-            noise = torch.randn(hold.shape[0], 3, generator=torch.Generator().manual_seed(step)).to(hold.device)
+            noise = torch.randn(hold.shape[0], 3, generator=torch.Generator().manual_seed(step)).to(
+                hold.device
+            )
             action = hold.clone()
             action[:, :3] += jitter * noise[:, : action.shape[1]]
             result = env.step(action)
-            tape += [value.clone() for value in (*result.obs.values(), *result.final_obs.values(), result.reward, result.terminated)]
+            tape += [
+                value.clone()
+                for value in (
+                    *result.obs.values(),
+                    *result.final_obs.values(),
+                    result.reward,
+                    result.terminated,
+                )
+            ]
     return tape
 
 

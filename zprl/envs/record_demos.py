@@ -1,7 +1,7 @@
 """Recording demonstrations: an operator plays episodes in an environment, the kept ones become one robomimic file.
 
-Each round is a fresh simulator in which every environment contributes exactly its first episode: taking whatever ends first
-would fill the file with short, that is successful, episodes.
+Each round is a fresh simulator in which every environment contributes exactly its first episode:
+taking whatever ends first would fill the file with short, that is successful, episodes.
 """
 
 from __future__ import annotations
@@ -32,8 +32,12 @@ class RecordSettings(Section):
 
     task: Task = Task()
     num_envs: int = Field(64, ge=1, description="Episodes played side by side per round.")
-    keep_failures: float = Field(0.4, ge=0, le=1, description="Share of failed episodes that is kept; all successes are.")
-    operator: dict[str, Any] = Field({}, description="Settings of the task's scripted operator; empty for its own defaults.")
+    keep_failures: float = Field(
+        0.4, ge=0, le=1, description="Share of failed episodes that is kept; all successes are."
+    )
+    operator: dict[str, Any] = Field(
+        {}, description="Settings of the task's scripted operator; empty for its own defaults."
+    )
 
 
 class Operating(Protocol):
@@ -113,7 +117,8 @@ def record(
         settings: Task, operator and what is kept; written into the file.
         overwrite: Replace an existing file.
         make_env: Returns a fresh environment; by default the registered task's.
-        progress: Called with the number of episodes kept so far; by default a bar, in terminals only.
+        progress: Called with the number of episodes kept so far; by default a bar, in terminals
+            only.
 
     Raises:
         ConfigError: a number is out of range, or the task has no scripted operator.
@@ -129,19 +134,29 @@ def record(
         "env_kwargs": {"episode_steps": settings.task.episode_steps},
         "recorder": {**settings.model_dump(), "episodes": episodes, "seed": seed},
     }
-    with RobomimicWriter(path, env_args, overwrite=overwrite) as writer, _bar(episodes, progress) as show:
+    with (
+        RobomimicWriter(path, env_args, overwrite=overwrite) as writer,
+        _bar(episodes, progress) as show,
+    ):
         for number in range(MAX_ROUNDS):
             with (make_env or _registered(settings))() as env:
                 if not hasattr(env, "operator"):
-                    raise ConfigError(f"task {settings.task.name} has no scripted operator", remedy="record its demonstrations by hand")
-                operator = env.operator(seeding.derive(seed, "record-operator", number), settings.operator)
+                    raise ConfigError(
+                        f"task {settings.task.name} has no scripted operator",
+                        remedy="record its demonstrations by hand",
+                    )
+                operator = env.operator(
+                    seeding.derive(seed, "record-operator", number), settings.operator
+                )
                 played = _play(env, operator, seeding.derive(seed, "record-env", number))
             luck = seeding.numpy_generator(seed, "record-keep", number).random(len(played))
             for episode, chance in zip(played, luck, strict=True):
                 _count(seen.tried, episode.quality)
                 if episode.success:
                     _count(seen.succeeded, episode.quality)
-                if seen.episodes < episodes and (episode.success or chance < settings.keep_failures):
+                if seen.episodes < episodes and (
+                    episode.success or chance < settings.keep_failures
+                ):
                     writer.write(episode)
                     _count(seen.kept, episode.quality)
                     seen.episodes += 1
@@ -156,7 +171,9 @@ def record(
 
 
 def _registered(settings: RecordSettings) -> Callable[[], OperatedEnv]:
-    here = settings.task.model_copy(update={"workers": 0})  # operators look into the worlds themselves
+    here = settings.task.model_copy(
+        update={"workers": 0}
+    )  # operators look into the worlds themselves
     return lambda: plugins.load("tasks", here.name)(here, num_envs=settings.num_envs, device="cpu")
 
 
@@ -189,14 +206,22 @@ def _play(env: OperatedEnv, operator: Operating, seed: int) -> list[Episode]:
     for step in range(1, env.spec.episode_steps + 1):
         action = operator.act(obs)
         result = env.step(action)
-        frames.append(({k: v.cpu().numpy() for k, v in obs.items()}, action.cpu().numpy(), result.reward.cpu().numpy()))
+        frames.append(
+            (
+                {k: v.cpu().numpy() for k, v in obs.items()},
+                action.cpu().numpy(),
+                result.reward.cpu().numpy(),
+            )
+        )
         ended = (result.terminated | result.truncated).cpu().numpy() & (length == 0)
         length[ended] = step
         success |= ended & result.success.cpu().numpy()
         obs = result.obs
         if length.all():
             break
-        if ended.any() and hasattr(env, "rest"):  # what comes after the first episode is not recorded
+        if ended.any() and hasattr(
+            env, "rest"
+        ):  # what comes after the first episode is not recorded
             env.rest(torch.from_numpy(length > 0))
     episodes = []
     for i in range(n):
@@ -205,7 +230,10 @@ def _play(env: OperatedEnv, operator: Operating, seed: int) -> list[Episode]:
         episodes.append(
             Episode(
                 name=f"recorded/{i}",
-                obs={key: np.stack([frame[0][key][i] for frame in frames[: length[i]]]) for key in frames[0][0]},
+                obs={
+                    key: np.stack([frame[0][key][i] for frame in frames[: length[i]]])
+                    for key in frames[0][0]
+                },
                 actions=np.stack([frame[1][i] for frame in frames[: length[i]]]),
                 rewards=np.array([frame[2][i] for frame in frames[: length[i]]], dtype=np.float32),
                 dones=dones,

@@ -26,8 +26,8 @@ def quat_to_6d(quat: torch.Tensor) -> torch.Tensor:
 def quat_from_6d(columns: torch.Tensor) -> torch.Tensor:
     """Unit quaternions (..., 4) xyzw of 6-D rotations (..., 6), made orthonormal by Gram-Schmidt (Zhou et al. 2019).
 
-    The result is the largest of the four candidate quaternions, each proportional to a row of the matrix q q^T, so no angle is
-    near a division by zero.
+    The result is the largest of the four candidate quaternions, each proportional to a row of the
+    matrix q q^T, so no angle is near a division by zero.
     """
     a = torch.nn.functional.normalize(columns[..., :3], dim=-1)
     b = columns[..., 3:6]

@@ -11,9 +11,9 @@ from statistics import NormalDist
 def wilson(successes: int, episodes: int, *, confidence: float = 0.95) -> tuple[float, float]:
     """Wilson's score interval of a success rate (Wilson 1927; Brown, Cai and DasGupta 2001 recommend it).
 
-    With p = successes / n and the normal quantile z: centre (p + z^2 / 2n) / (1 + z^2 / n), half width
-    z / (1 + z^2 / n) * sqrt(p (1 - p) / n + z^2 / 4n^2).  Unlike p +- z * sqrt(p (1 - p) / n) it stays within [0, 1] and
-    has a width even where every episode succeeded.
+    With p = successes / n and the normal quantile z: centre (p + z^2 / 2n) / (1 + z^2 / n), half
+    width z / (1 + z^2 / n) * sqrt(p (1 - p) / n + z^2 / 4n^2).  Unlike p +- z * sqrt(p (1 - p) / n)
+    it stays within [0, 1] and has a width even where every episode succeeded.
 
     >>> [round(bound, 4) for bound in wilson(8, 10)]
     [0.4902, 0.9433]
@@ -52,14 +52,17 @@ class Paired:
     @property
     def difference(self) -> float:
         """Success rate of the second minus that of the first."""
-        return (self.only_second - self.only_first) / (self.both + self.only_first + self.only_second + self.neither)
+        return (self.only_second - self.only_first) / (
+            self.both + self.only_first + self.only_second + self.neither
+        )
 
 
 def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> Paired:
     """Compare two policies episode by episode (McNemar 1947, the exact binomial form).
 
-    Only episodes in which the two differ say anything; under the null hypothesis each goes either way with probability
-    1/2, so p is a two-sided binomial test on them.  Without such an episode p is 1.
+    Only episodes in which the two differ say anything; under the null hypothesis each goes either
+    way with probability 1/2, so p is a two-sided binomial test on them.  Without such an episode p
+    is 1.
     """
     from scipy.stats import binomtest
 
@@ -69,4 +72,6 @@ def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> Paired:
     only_first, only_second = pairs.count((True, False)), pairs.count((False, True))
     differ = only_first + only_second
     p_value = float(binomtest(only_first, differ, 0.5).pvalue) if differ else 1.0
-    return Paired(pairs.count((True, True)), only_first, only_second, pairs.count((False, False)), p_value)
+    return Paired(
+        pairs.count((True, True)), only_first, only_second, pairs.count((False, False)), p_value
+    )

@@ -1,6 +1,7 @@
 """How smoothly an episode went.  All definitions are ours: the paper shows traces, not numbers.
 
-Every function takes one episode's frames up to its end and nothing after it.  Too few frames give NaN, which
+Every function takes one episode's frames up to its end and nothing after it.  Too few frames give
+NaN, which
 :func:`mean` leaves out.
 """
 
@@ -16,10 +17,12 @@ from numpy.typing import ArrayLike
 def jerk_rms(positions: ArrayLike, rate_hz: float) -> float:
     """Root mean square of the jerk of an executed path [m/s^3].
 
-    The third finite difference of consecutive positions times rate^3, its norm squared, mean over the frames, root.
+    The third finite difference of consecutive positions times rate^3, its norm squared, mean over
+    the frames, root.
 
     Args:
-        positions: (L + 1, 3) executed end-effector positions [m]: the start and one after each step.
+        positions: (L + 1, 3) executed end-effector positions [m]: the start and one after each
+            step.
         rate_hz: Frames per second.
     """
     path = np.asarray(positions, np.float64)

@@ -1,7 +1,7 @@
 """A small ray caster: pictures of a scene from its poses, without a GPU, a window or a simulator.
 
-Boxes and capsules are intersected analytically, lit by one sun with hard shadows and a soft sky, and averaged over 2 x 2
-samples per pixel.  Equal poses give equal pixels.
+Boxes and capsules are intersected analytically, lit by one sun with hard shadows and a soft sky,
+and averaged over 2 x 2 samples per pixel.  Equal poses give equal pixels.
 """
 
 from __future__ import annotations
@@ -124,7 +124,12 @@ def rotation_matrix(quat: ArrayLike) -> Array:
 
 
 def render(
-    solids: Sequence[Solid], *, camera: Camera | None = None, width: int = 320, height: int = 240, samples: int = 2
+    solids: Sequence[Solid],
+    *,
+    camera: Camera | None = None,
+    width: int = 320,
+    height: int = 240,
+    samples: int = 2,
 ) -> NDArray[np.uint8]:
     """Draw solids over a floor and a sky: (height, width, 3), sRGB."""
     camera = camera or Camera()
@@ -155,7 +160,9 @@ def render(
     light = _light(solids, point, normal[seen], rays[seen], gloss)
     lit = palette[owner[seen]] * light[:, :1] + light[:, 1:]  # a white highlight
     # Far away everything melts into the sky, so that the floor has no hard horizon.
-    fog = np.clip((depth[seen] - FOG_START) / (FOG_END - FOG_START), 0, 1)[:, None] ** np.float32(0.8)
+    fog = np.clip((depth[seen] - FOG_START) / (FOG_END - FOG_START), 0, 1)[:, None] ** np.float32(
+        0.8
+    )
     image[seen] = lit * (1 - fog) + sky[seen] * fog
     image = image.reshape(height, samples, width, samples, 3).mean(axis=(1, 3))
     return (np.clip(image, 0, 1) ** np.float32(1 / 2.2) * 255 + np.float32(0.5)).astype(np.uint8)
@@ -175,7 +182,9 @@ def _floor(eye: Array, rays: Array) -> tuple[Array, Array]:
     return np.where((rays[:, 2] < -1e-6), distance, FAR).astype(np.float32), normal
 
 
-def _pixels(solid: Solid, eye: Array, axes: Array, focal: float, w: int, h: int) -> NDArray[np.int64] | None:
+def _pixels(
+    solid: Solid, eye: Array, axes: Array, focal: float, w: int, h: int
+) -> NDArray[np.int64] | None:
     """Flat indices of the pixels that can see the solid: the projected cube around its bounding sphere."""
     centre, radius = solid.bound()
     seen = axes @ (centre - eye)
@@ -192,14 +201,18 @@ def _pixels(solid: Solid, eye: Array, axes: Array, focal: float, w: int, h: int)
     return (np.arange(y0, y1)[:, None] * w + np.arange(x0, x1)).ravel()
 
 
-def _light(solids: Sequence[Solid], point: Array, normal: Array, rays: Array, gloss: Array) -> Array:
+def _light(
+    solids: Sequence[Solid], point: Array, normal: Array, rays: Array, gloss: Array
+) -> Array:
     """Per point: what multiplies its colour, and the white highlight, as (n, 2)."""
     facing = np.maximum(normal @ SUN, 0)
     bounds = [solid.bound() for solid in solids]
     # |c - p|^2 and friends for all spheres at once, by matrix products: the only part that grows with points x solids.
     centres = np.array([centre for centre, _ in bounds], np.float32).reshape(-1, 3)
     radii = np.array([radius for _, radius in bounds], np.float32)
-    squared = np.einsum("ij,ij->i", point, point)[:, None] - 2 * (point @ centres.T) + (centres**2).sum(1)
+    squared = (
+        np.einsum("ij,ij->i", point, point)[:, None] - 2 * (point @ centres.T) + (centres**2).sum(1)
+    )
     along = centres @ SUN - (point @ SUN)[:, None]
     reached = (squared - along * along < radii**2) & (along > -radii) & (facing > 0)[:, None]
     blocked = np.zeros(len(point), bool)
@@ -212,17 +225,22 @@ def _light(solids: Sequence[Solid], point: Array, normal: Array, rays: Array, gl
     facing[blocked] = 0
     half = SUN - rays
     half /= np.linalg.norm(half, axis=1, keepdims=True)
-    shine = gloss * np.maximum(np.einsum("ij,ij->i", normal, half), 0) ** np.float32(40) * (facing > 0)
+    shine = (
+        gloss * np.maximum(np.einsum("ij,ij->i", normal, half), 0) ** np.float32(40) * (facing > 0)
+    )
     small = radii < 0.2
     lifted = (normal @ centres[small].T) - np.einsum("ij,ij->i", normal, point)[:, None]
-    ambient = (np.float32(0.30) + np.float32(0.16) * normal[:, 2]) * _open_sky(squared[:, small], lifted, radii[small])
+    ambient = (np.float32(0.30) + np.float32(0.16) * normal[:, 2]) * _open_sky(
+        squared[:, small], lifted, radii[small]
+    )
     return np.stack((ambient + np.float32(0.78) * facing, shine), 1)
 
 
 def _open_sky(squared: Array, lifted: Array, radii: Array) -> Array:
     """Share of the sky (n,) that spheres leave to points: each takes cosine x solid angle (Quilez, "sphere ambient occlusion").
 
-    The spheres are the solids' bounding spheres at 0.55 of their radius: soft contact shadows need no more.
+    The spheres are the solids' bounding spheres at 0.55 of their radius: soft contact shadows need
+    no more.
 
     Args:
         squared: (n, K) squared distances to the centres.

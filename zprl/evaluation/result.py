@@ -1,6 +1,7 @@
 """What an evaluation found, in memory and on disk.  Equal evaluations have equal bytes: no clock, no host, no path.
 
-``artifacts/evaluation/<policy>/`` holds ``evaluation.json`` (summary and per-episode lists) and ``tracks.safetensors``:
+``artifacts/evaluation/<policy>/`` holds ``evaluation.json`` (summary and per-episode lists) and
+``tracks.safetensors``:
 
 =================  =========================================================================================
 tensor             content
@@ -87,7 +88,13 @@ class Evaluation:
             "total_variation": metrics.mean(self.total_variation),
             "chunk_jump": metrics.mean(self.chunk_jump),
         }
-        return {"episodes": self.episodes, **{key: value if value is None else round(value, DIGITS) for key, value in numbers.items()}}
+        return {
+            "episodes": self.episodes,
+            **{
+                key: value if value is None else round(value, DIGITS)
+                for key, value in numbers.items()
+            },
+        }
 
     def save(self, path: Path | str) -> None:
         """Replace the folder ``path``."""
@@ -102,7 +109,9 @@ class Evaluation:
             "bodies": list(self.bodies),
             **self.summary(),
             # Unrounded: a verdict read back must give the very summary it gave when it was reached.
-            "per_episode": {name: [_known(value) for value in getattr(self, name)] for name in PER_EPISODE},
+            "per_episode": {
+                name: [_known(value) for value in getattr(self, name)] for name in PER_EPISODE
+            },
         }
 
         def fill(folder: Path) -> None:
@@ -121,15 +130,38 @@ class Evaluation:
         path = Path(path)
         document, tracks = durable.read_json(path / SUMMARY), durable.read_tensors(path / TRACKS)
         try:
-            lists = {name: tuple(math.nan if v is None else v for v in document["per_episode"][name]) for name in PER_EPISODE}
-            plain = {name: document[name] for name in ("policy", "task", "seed", "control_hz", "chunk_steps", "env_steps", "film_strips")}
+            lists = {
+                name: tuple(math.nan if v is None else v for v in document["per_episode"][name])
+                for name in PER_EPISODE
+            }
+            plain = {
+                name: document[name]
+                for name in (
+                    "policy",
+                    "task",
+                    "seed",
+                    "control_hz",
+                    "chunk_steps",
+                    "env_steps",
+                    "film_strips",
+                )
+            }
             found = cls(**plain, **lists, bodies=tuple(document["bodies"]), tracks=tracks)
         except (KeyError, TypeError, AttributeError) as error:
-            raise DataError(f"{path / SUMMARY} is not an evaluation: {error!r}", remedy="run its stage again (dvc repro)") from error
+            raise DataError(
+                f"{path / SUMMARY} is not an evaluation: {error!r}",
+                remedy="run its stage again (dvc repro)",
+            ) from error
         if "film/poses" in tracks and not {"film/episode", "film/step"} <= tracks.keys():
-            raise DataError(f"{path / TRACKS} lacks the times of its film", remedy="run its stage again (dvc repro)")
+            raise DataError(
+                f"{path / TRACKS} lacks the times of its film",
+                remedy="run its stage again (dvc repro)",
+            )
         if not found.success or {len(values) for values in lists.values()} != {found.episodes}:
-            raise DataError(f"{path / SUMMARY}: lists of different length or empty", remedy="run its stage again (dvc repro)")
+            raise DataError(
+                f"{path / SUMMARY}: lists of different length or empty",
+                remedy="run its stage again (dvc repro)",
+            )
         return found
 
 

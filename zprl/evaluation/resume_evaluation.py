@@ -15,7 +15,8 @@ def kept(folder: Path, make: Callable[[], Evaluation]) -> tuple[Evaluation, bool
     """Return the evaluation in ``folder`` and True, or make it, keep it there, and return it and False.
 
     Args:
-        folder: Below a stage's run folder, whose name already stands for policy, task, seed and code.
+        folder: Below a stage's run folder, whose name already stands for policy, task, seed and
+            code.
         make: Runs the evaluation.
     """
     if folder.exists():

@@ -1,9 +1,11 @@
 """Play one episode per environment with a policy and measure it, in rounds where the episodes are too many to play side by side.
 
-Start states come from ``config.seed`` through the environment's own rule; the flow noise of episode n at decision i is row n of an
-(episodes, T, F) draw that depends on (seed, i) alone.  So episode n meets the same start and the same noise under every policy, whatever
-the other episodes do, and policies can be compared in pairs.  In worlds that can number their environments (:class:`Numbered`) it meets
-them whatever the size of a round, too; elsewhere every later round starts from a seed of its own.
+Start states come from ``config.seed`` through the environment's own rule; the flow noise of episode
+n at decision i is row n of an (episodes, T, F) draw that depends on (seed, i) alone.  So episode n
+meets the same start and the same noise under every policy, whatever the other episodes do, and
+policies can be compared in pairs.  In worlds that can number their environments (:class:`Numbered`)
+it meets them whatever the size of a round, too; elsewhere every later round starts from a seed of
+its own.
 """
 
 from __future__ import annotations
@@ -79,7 +81,8 @@ def evaluate(
         task: The task that ``make_env`` makes.
         config: Episodes, how many side by side, and seed.
         position_key: Observation key of the end effector's position [m].
-        tick: Called after each chunk with the number of ended episodes and of all; may raise to stop.
+        tick: Called after each chunk with the number of ended episodes and of all; may raise to
+            stop.
     """
     shape = policy_spec.policy
     at_once = min(config.num_envs or config.episodes, config.episodes)
@@ -89,17 +92,30 @@ def evaluate(
         with ChunkEnv(make_env(count), shape.chunk_steps, shape.obs_steps) as env:
             spec = env.env.spec
             if spec.num_envs != count:
-                raise ConfigError(f"{spec.num_envs} environments for {count} episodes", remedy="make one environment per episode")
+                raise ConfigError(
+                    f"{spec.num_envs} environments for {count} episodes",
+                    remedy="make one environment per episode",
+                )
             if position_key not in spec.obs_dims:
-                raise ConfigError(f"{spec.name} observes no '{position_key}'", remedy=f"name one of {', '.join(spec.obs_dims)}")
+                raise ConfigError(
+                    f"{spec.name} observes no '{position_key}'",
+                    remedy=f"name one of {', '.join(spec.obs_dims)}",
+                )
             obs = env.reset(_start_at(env.env, config.seed, first))
-            watch = _Watch(env.env, {key: obs[key][:, -1] for key in spec.obs_dims}, position_key, first)
+            watch = _Watch(
+                env.env, {key: obs[key][:, -1] for key in spec.obs_dims}, position_key, first
+            )
             chunk_index, awake = 0, count
             while not bool(watch.ended.all()):
                 if len(watch.targets) > spec.episode_steps:
-                    raise ConfigError(f"{spec.name} did not end its episodes after {spec.episode_steps} steps", remedy="check_env finds it")
+                    raise ConfigError(
+                        f"{spec.name} did not end its episodes after {spec.episode_steps} steps",
+                        remedy="check_env finds it",
+                    )
                 generator = seeding.torch_generator(config.seed, "evaluation-noise", chunk_index)
-                noise = torch.randn(config.episodes, shape.horizon, num_features, generator=generator)[first : first + count]
+                noise = torch.randn(
+                    config.episodes, shape.horizon, num_features, generator=generator
+                )[first : first + count]
                 result = env.step(act(obs, noise.to(spec.device)), on_step=watch.step)
                 obs, chunk_index = result.obs, chunk_index + 1
                 watch.env_steps += awake * shape.chunk_steps
@@ -145,7 +161,10 @@ def _joined(rounds: list[dict[str, Tensor]]) -> dict[str, Tensor]:
         parts = [tracks[key] for tracks in rounds]
         if key in ("position", "target"):
             longest = max(part.shape[1] for part in parts)
-            parts = [functional.pad(part, (0, 0, 0, longest - part.shape[1]), value=torch.nan) for part in parts]
+            parts = [
+                functional.pad(part, (0, 0, 0, longest - part.shape[1]), value=torch.nan)
+                for part in parts
+            ]
         found[key] = torch.cat(parts)
     return found
 
@@ -153,7 +172,8 @@ def _joined(rounds: list[dict[str, Tensor]]) -> dict[str, Tensor]:
 class _Watch:
     """Sees every environment step of a round, whose first episode is number ``first``, and remembers each environment's first episode.
 
-    Positions after a step are read from ``final_obs``, because ``obs`` already belongs to the next episode where one ended.
+    Positions after a step are read from ``final_obs``, because ``obs`` already belongs to the next
+    episode where one ended.
     """
 
     def __init__(self, env: VectorEnv, start: Obs, position_key: str, first: int) -> None:
@@ -184,7 +204,8 @@ class _Watch:
         self.ended |= done
         if self.bodies and bool(alive[: self.filmed].any()):
             number = len(self.targets)
-            # The scene has moved on to the next episode where one ended: its last picture is the one before.
+            # The scene has moved on to the next episode where one ended: its last picture is the
+            # one before.
             self._film(done[: self.filmed], number - 1)
             self.poses = self._poses()
             if number % FILM_EVERY == 0:
@@ -213,16 +234,28 @@ class _Watch:
             # The frame before an end may fall on a regular one.
             frames = {(episode, step): poses for episode, step, poses in self.frames}
             ordered = sorted(frames)
-            found["film/episode"] = torch.tensor([self.first + episode for episode, _ in ordered], dtype=torch.long)
+            found["film/episode"] = torch.tensor(
+                [self.first + episode for episode, _ in ordered], dtype=torch.long
+            )
             found["film/step"] = torch.tensor([step for _, step in ordered], dtype=torch.long)
-            found["film/poses"] = torch.stack([frames[key] for key in ordered]) if ordered else torch.empty(0, len(self.bodies), 7)
+            found["film/poses"] = (
+                torch.stack([frames[key] for key in ordered])
+                if ordered
+                else torch.empty(0, len(self.bodies), 7)
+            )
         return found
 
     def _poses(self) -> Tensor:
         """(filmed, bodies, 7) of now."""
         scene = self.env.scene()
-        return torch.stack([scene[name][: self.filmed].cpu() for name in self.bodies], 1) if self.bodies else torch.empty(0)
+        return (
+            torch.stack([scene[name][: self.filmed].cpu() for name in self.bodies], 1)
+            if self.bodies
+            else torch.empty(0)
+        )
 
     def _film(self, which: Tensor, step: int) -> None:
         if self.bodies:
-            self.frames += [(n, step, self.poses[n].clone()) for n in which.nonzero().flatten().tolist()]
+            self.frames += [
+                (n, step, self.poses[n].clone()) for n in which.nonzero().flatten().tolist()
+            ]

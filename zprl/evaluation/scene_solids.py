@@ -1,7 +1,8 @@
 """From the poses that an environment reports to solids a picture can show.
 
-The arm is drawn from the very primitives that the physics uses, plus a few that only please the eye: colliders leave gaps
-where links meet.  Bodies that are in no table appear as small spheres, so a new world has pictures from the first day.
+The arm is drawn from the very primitives that the physics uses, plus a few that only please the
+eye: colliders leave gaps where links meet.  Bodies that are in no table appear as small spheres, so
+a new world has pictures from the first day.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from zprl.evaluation.render import Array, Box, Capsule, Colour, Solid, rotation_
 MARK: Colour = (0.13, 0.19, 0.26)
 OTHER: Colour = (0.45, 0.50, 0.56)
 
-CONNECTORS: dict[str, tuple[tuple[tuple[float, float, float], tuple[float, float, float], float], ...]] = {
+CONNECTORS: dict[
+    str, tuple[tuple[tuple[float, float, float], tuple[float, float, float], float], ...]
+] = {
     "panda_link3": (((0, 0, -0.05), (0.0825, 0, 0), 0.055),),
     "panda_link4": (((0, 0, 0), (-0.0825, 0.08, 0), 0.055),),
     "panda_link5": (((0, 0.0, -0.22), (0, 0.03, -0.03), 0.047),),
@@ -47,17 +50,39 @@ def _body(name: str, position: Array, rotation: Array) -> list[Solid]:
         return position + rotation @ np.asarray(local, np.float32)
 
     if name == "cube":
-        return [Box(position, rotation, np.full(3, assets.CUBE_EDGE, np.float32), assets.COLOURS[name], gloss=0.3)]
+        return [
+            Box(
+                position,
+                rotation,
+                np.full(3, assets.CUBE_EDGE, np.float32),
+                assets.COLOURS[name],
+                gloss=0.3,
+            )
+        ]
     found: list[Solid] = []
     if name in assets.CAPSULES:
         for capsule in assets.CAPSULES[name]:
             half = np.array([0, 0, capsule.height / 2], np.float32)
-            found.append(Capsule(world(capsule.centre - half), world(capsule.centre + half), capsule.radius, assets.COLOURS[name]))
+            found.append(
+                Capsule(
+                    world(capsule.centre - half),
+                    world(capsule.centre + half),
+                    capsule.radius,
+                    assets.COLOURS[name],
+                )
+            )
     for box in assets.BOXES.get(name, ()):
-        found.append(Box(world(box.centre), rotation, np.array(box.size, np.float32), assets.COLOURS[name]))
-    found += [Capsule(world(a), world(b), radius, panda.SHELL) for a, b, radius in CONNECTORS.get(name, ())]
+        found.append(
+            Box(world(box.centre), rotation, np.array(box.size, np.float32), assets.COLOURS[name])
+        )
+    found += [
+        Capsule(world(a), world(b), radius, panda.SHELL)
+        for a, b, radius in CONNECTORS.get(name, ())
+    ]
     if name == "panda_link0":
-        found.append(Box(world(PEDESTAL[1]), rotation, np.array(PEDESTAL[0], np.float32), panda.JOINT))
+        found.append(
+            Box(world(PEDESTAL[1]), rotation, np.array(PEDESTAL[0], np.float32), panda.JOINT)
+        )
     return found or [Capsule(position, position + np.float32(1e-3), 0.02, OTHER)]
 
 
@@ -73,4 +98,10 @@ def _table() -> list[Solid]:
 
 
 def _upright(centre: ArrayLike, size: ArrayLike, colour: Colour) -> Box:
-    return Box(np.asarray(centre, np.float32), np.eye(3, dtype=np.float32), np.asarray(size, np.float32), colour, gloss=0.05)
+    return Box(
+        np.asarray(centre, np.float32),
+        np.eye(3, dtype=np.float32),
+        np.asarray(size, np.float32),
+        colour,
+        gloss=0.05,
+    )

@@ -13,7 +13,8 @@ from zprl.evaluation.result import Evaluation
 from zprl.recordings.store import RecordedEpisode, SessionStore
 
 CUT_OFF_HZ = 10.0
-"""Low-pass before differentiating three times: above it an arm's path is measurement noise (ours)."""
+"""Low-pass before differentiating three times: above it an arm's path is measurement noise
+(ours)."""
 
 
 def executed_path(stamps: np.ndarray, positions: np.ndarray, rate_hz: float) -> np.ndarray:
@@ -25,7 +26,8 @@ def executed_path(stamps: np.ndarray, positions: np.ndarray, rate_hz: float) -> 
         rate_hz: Rate of the grid.
 
     Returns:
-        (K, 3) positions: cubic interpolation, then a Butterworth filter of order 4, forward and backward (no lag).
+        (K, 3) positions: cubic interpolation, then a Butterworth filter of order 4, forward and
+        backward (no lag).
     """
     stamps, first = np.unique(stamps, return_index=True)  # a state can be read twice
     positions = positions[first]
@@ -44,7 +46,11 @@ def executed_path(stamps: np.ndarray, positions: np.ndarray, rate_hz: float) -> 
 def evaluation(store: SessionStore, phase: str) -> Evaluation:
     """The labelled episodes of one phase as an evaluation; its name is ``real_<phase>``."""
     labels = store.labels.current()
-    found = [e for e in store.episodes() if e.phase == phase and labels.get(e.number) in ("success", "failure")]
+    found = [
+        e
+        for e in store.episodes()
+        if e.phase == phase and labels.get(e.number) in ("success", "failure")
+    ]
     rate = store.header.rate_hz
     return Evaluation(
         policy=f"real_{phase}",
@@ -55,9 +61,13 @@ def evaluation(store: SessionStore, phase: str) -> Evaluation:
         env_steps=sum(e.steps for e in found),
         success=tuple(labels[e.number] == "success" for e in found),
         length=tuple(e.steps for e in found),
-        jerk_rms=tuple(smoothness.jerk_rms(executed_path(e.stamps, e.positions, rate), rate) for e in found),
+        jerk_rms=tuple(
+            smoothness.jerk_rms(executed_path(e.stamps, e.positions, rate), rate) for e in found
+        ),
         total_variation=tuple(smoothness.total_variation(e.commanded[:, :3]) for e in found),
-        chunk_jump=tuple(smoothness.chunk_jump(e.commanded[:, :3], store.header.chunk_steps) for e in found),
+        chunk_jump=tuple(
+            smoothness.chunk_jump(e.commanded[:, :3], store.header.chunk_steps) for e in found
+        ),
     )
 
 
@@ -71,14 +81,22 @@ def metrics(store: SessionStore, before: Evaluation, after: Evaluation) -> dict[
     """The numbers of ``metrics/real.json``."""
     episodes = list(store.episodes())
     labels = store.labels.current()
-    trained = [e for e in episodes if e.phase == "train" and labels.get(e.number) in ("success", "failure")]
+    trained = [
+        e for e in episodes if e.phase == "train" and labels.get(e.number) in ("success", "failure")
+    ]
     kinds = {"base": before.summary(), "": after.summary()}
-    flat = {f"{kind}_{key}".lstrip("_"): value for kind, numbers in kinds.items() for key, value in numbers.items()}
+    flat = {
+        f"{kind}_{key}".lstrip("_"): value
+        for kind, numbers in kinds.items()
+        for key, value in numbers.items()
+    }
     judged = [e for e in episodes if e.phase == "evaluate_after"]
     return {
         **flat,
         "session_episodes": len(trained),
-        "training_success_rate": sum(labels[e.number] == "success" for e in trained) / len(trained) if trained else None,
+        "training_success_rate": sum(labels[e.number] == "success" for e in trained) / len(trained)
+        if trained
+        else None,
         "robot_time_s": round(sum(e.robot_s for e in trained), 1),
         "wall_s": round(sum(e.wall_s for e in trained), 1),
         "clip_rate": clip_rate(judged),

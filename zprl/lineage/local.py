@@ -1,6 +1,7 @@
 """What lies in the project's folder, as records: bundles say what they were made from, the data report says where episodes come from.
 
-Enough to go back from a bundle to its demonstrations without any tracking store, for what was made last; runs of the past are only there.
+Enough to go back from a bundle to its demonstrations without any tracking store, for what was made
+last; runs of the past are only there.
 """
 
 from __future__ import annotations
@@ -16,7 +17,11 @@ from zprl.errors import DataError, ZprlError
 from zprl.lineage.records import HERE, Records, Run
 from zprl.lineage.walk import INGEST
 
-EPISODES, DATA_REPORT, BASE = Path("artifacts/episodes"), Path("artifacts/data_report"), Path("artifacts/base")
+EPISODES, DATA_REPORT, BASE = (
+    Path("artifacts/episodes"),
+    Path("artifacts/data_report"),
+    Path("artifacts/base"),
+)
 STEERING, START, DATA_DVC = Path("artifacts/steering"), Path("session/start"), Path("data.dvc")
 DOCUMENT = "bundle.json"
 MAX_TEXT, MAX_INDEX = 4 * 2**20, 64 * 2**20
@@ -55,9 +60,26 @@ def of_bundle(path: Path) -> Run:
     inputs = {str(k): str(v) for k, v in inputs.items()} if isinstance(inputs, dict) else {}
     if steering and isinstance(document.get("base_digest"), str):
         inputs[BASE.as_posix()] = document["base_digest"]
-    stage = said.get("stage") or (("finetune_real" if "session" in said else "finetune") if steering else "pretrain")
-    params = dict(_leaves({key: value for key, value in said.items() if key not in ("inputs", "latent_stats", "stage")}))
-    return Run(path.as_posix(), str(stage), HERE, inputs=inputs, outputs={path.as_posix(): digest(path)}, params=params)
+    stage = said.get("stage") or (
+        ("finetune_real" if "session" in said else "finetune") if steering else "pretrain"
+    )
+    params = dict(
+        _leaves(
+            {
+                key: value
+                for key, value in said.items()
+                if key not in ("inputs", "latent_stats", "stage")
+            }
+        )
+    )
+    return Run(
+        path.as_posix(),
+        str(stage),
+        HERE,
+        inputs=inputs,
+        outputs={path.as_posix(): digest(path)},
+        params=params,
+    )
 
 
 def runs(more: Sequence[Path] = ()) -> list[Run]:
@@ -73,7 +95,14 @@ def runs(more: Sequence[Path] = ()) -> list[Run]:
             continue
     try:
         if (DATA_REPORT / SOURCES).is_file() and _belong_together():
-            found.append(Run(DATA_REPORT.as_posix(), INGEST, HERE, outputs={EPISODES.as_posix(): digest(EPISODES)}))
+            found.append(
+                Run(
+                    DATA_REPORT.as_posix(),
+                    INGEST,
+                    HERE,
+                    outputs={EPISODES.as_posix(): digest(EPISODES)},
+                )
+            )
     except (ZprlError, OSError):
         pass
     return found
@@ -92,7 +121,9 @@ def records(more: Sequence[Path] = (), *, why: str) -> Records:
 def _belong_together() -> bool:
     """Whether report and store are of one run of ingest."""
     index = durable.read_json(EPISODES / "index.json", limit=MAX_INDEX)
-    return isinstance(index, dict) and index.get("names") == [episode.name for episode in Origins.read(DATA_REPORT / SOURCES).episodes]
+    return isinstance(index, dict) and index.get("names") == [
+        episode.name for episode in Origins.read(DATA_REPORT / SOURCES).episodes
+    ]
 
 
 def _leaves(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -104,16 +135,20 @@ def _leaves(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, s
 
 
 def _damaged(path: Path) -> DataError:
-    return DataError(f"{path / DOCUMENT} does not describe a bundle", remedy="restore the bundle (dvc checkout) or make it again")
+    return DataError(
+        f"{path / DOCUMENT} does not describe a bundle",
+        remedy="restore the bundle (dvc checkout) or make it again",
+    )
 
 
-# -- what the walk asks ------------------------------------------------------------------------------------------------
+# -- what the walk asks ----------------------------------------------------------------------------
 
 
 class Bytes:
     """Compares what lies in the project with digests; each path is read once.
 
-    Paths come from bundles and stores that anybody may have written, so nothing outside the project is looked at, and not more than
+    Paths come from bundles and stores that anybody may have written, so nothing outside the project
+    is looked at, and not more than
     :data:`MAX_READ` in all.
 
     Args:
@@ -138,7 +173,12 @@ class Bytes:
 
     def _read(self, path: Path) -> str:
         project = Path.cwd()
-        if path.is_absolute() or ".." in path.parts or not path.parts or not path.resolve().is_relative_to(project):
+        if (
+            path.is_absolute()
+            or ".." in path.parts
+            or not path.parts
+            or not path.resolve().is_relative_to(project)
+        ):
             return NOT_LOOKED_AT
         if not path.exists():
             return NOT_HERE
@@ -150,15 +190,21 @@ def cost(path: Path, limit: int, inside: Path | None = None) -> int:
     """Return how many bytes a file has, or the files of a folder have, with :data:`FILE_COST` for each.
 
     Raises:
-        DataError: more than ``limit``, neither file nor folder, or a link that leads out of ``inside``.
+        DataError: more than ``limit``, neither file nor folder, or a link that leads out of
+            ``inside``.
     """
     total = 0
     for each in itertools.chain([path], path.rglob("*")):
         regular = each.is_file()
         total += FILE_COST + (each.stat().st_size if regular else 0)
-        strays = inside is not None and each.is_symlink() and not each.resolve().is_relative_to(inside)
+        strays = (
+            inside is not None and each.is_symlink() and not each.resolve().is_relative_to(inside)
+        )
         if total > limit or strays or not (regular or each.is_dir()):
-            raise DataError(f"{path} is too large, or holds other things than files", remedy="get it from its maker again")
+            raise DataError(
+                f"{path} is too large, or holds other things than files",
+                remedy="get it from its maker again",
+            )
     return total
 
 

@@ -1,7 +1,8 @@
 """What lineage is made of: runs with the digests of what they read and made, registered versions, and where episodes come from.
 
-Two things are the same when their SHA-256 is (:func:`zprl.durable.digest`), wherever they lie; so a base policy that was copied into a
-robot session, or downloaded from the registry, is still the one that a run made.
+Two things are the same when their SHA-256 is (:func:`zprl.durable.digest`), wherever they lie; so a
+base policy that was copied into a robot session, or downloaded from the registry, is still the one
+that a run made.
 """
 
 from __future__ import annotations
@@ -62,7 +63,9 @@ class Version:
     inputs: Mapping[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        return f"{self.model} version {self.number}" + (f" ({', '.join(self.aliases)})" if self.aliases else "")
+        return f"{self.model} version {self.number}" + (
+            f" ({', '.join(self.aliases)})" if self.aliases else ""
+        )
 
 
 def _no_origins(run: Run) -> Origins | None:

@@ -43,7 +43,11 @@ def trace(target: str, fetch: Callable[[tuple[Path, ...]], Records]) -> tuple[No
     here = Here(local.Bytes(things).state, local.data_md5)
     if found:
         node = back(graph, target, things, here, about=_registered(records, things))
-    elif path.is_dir() and (path / "index.json").is_file() and (path / "frames.safetensors").is_file():
+    elif (
+        path.is_dir()
+        and (path / "index.json").is_file()
+        and (path / "frames.safetensors").is_file()
+    ):
         things = {path.as_posix(): local.digest(path)}
         node = back(graph, target, things, Here(local.Bytes(things).state, local.data_md5))
     elif path.exists():
@@ -53,9 +57,16 @@ def trace(target: str, fetch: Callable[[tuple[Path, ...]], Records]) -> tuple[No
     elif RUN_ID.fullmatch(target):
         raise DataError(f"{records.store} has no run {target}", remedy=REMEDY)
     elif (version := _version(records, target)) is not None:
-        about = {"model": version.model, "version": version.number, "aliases": list(version.aliases), "run": version.run_id}
+        about = {
+            "model": version.model,
+            "version": version.number,
+            "aliases": list(version.aliases),
+            "run": version.run_id,
+        }
         run = graph.by_id.get(version.run_id)
-        node = back(graph, str(version), version.inputs or (run.inputs if run else {}), here, about=about)
+        node = back(
+            graph, str(version), version.inputs or (run.inputs if run else {}), here, about=about
+        )
     else:
         node = _of_episode(graph, target)
     if not node.below:
@@ -67,7 +78,11 @@ def trace(target: str, fetch: Callable[[tuple[Path, ...]], Records]) -> tuple[No
 
 def _registered(records: Records, things: dict[str, str]) -> dict[str, Any]:
     """Versions that hold these very bundles."""
-    found = [str(version) for version in records.versions if set(things.values()) <= set(version.inputs.values())]
+    found = [
+        str(version)
+        for version in records.versions
+        if set(things.values()) <= set(version.inputs.values())
+    ]
     return {"registered": found} if found else {}
 
 
@@ -91,7 +106,11 @@ def _of_episode(graph: Graph, target: str) -> Node:
         if target in (episode.name, episode.recorded_name, episode.source)
     }
     recorded = {each for pair in contents for each in pair}
-    node = forward(graph, target, lambda _, episode: episode.content in recorded or episode.recorded_content in recorded)
+    node = forward(
+        graph,
+        target,
+        lambda _, episode: episode.content in recorded or episode.recorded_content in recorded,
+    )
     if len(recorded) == 1:
         node.facts["content"] = min(recorded)
     return node
@@ -119,7 +138,9 @@ def _of_path(graph: Graph, path: Path) -> Node:
         return episode.recorded_content in read[key]
 
     one = next(iter(digests.values()), "")
-    return forward(graph, path.as_posix(), wanted, about={"sha256": digests if len(digests) > 1 else one})
+    return forward(
+        graph, path.as_posix(), wanted, about={"sha256": digests if len(digests) > 1 else one}
+    )
 
 
 def _contents(path: Path, how: SourceOrigin) -> set[str]:
@@ -131,5 +152,14 @@ def _contents(path: Path, how: SourceOrigin) -> set[str]:
     if how.actions is not None and hasattr(reader, "actions_key"):
         reader.actions_key = how.actions
     places = [source.path for source in find_sources(path)]
-    fitting = [place for place in places if (place.suffix in reader.suffixes if place.is_file() else not reader.suffixes)]
-    return {item.content_hash() for place in fitting for item in reader.read(place) if isinstance(item, Episode)}
+    fitting = [
+        place
+        for place in places
+        if (place.suffix in reader.suffixes if place.is_file() else not reader.suffixes)
+    ]
+    return {
+        item.content_hash()
+        for place in fitting
+        for item in reader.read(place)
+        if isinstance(item, Episode)
+    }

@@ -37,24 +37,38 @@ def _below(tree: Tree, node: Node, episodes: int, params: bool) -> None:
         _lines(branch, each, params)
         _below(branch, each, episodes, params)
     if len(shown) < len(node.below):
-        tree.add(f"[dim]and {len(node.below) - len(shown)} more episodes (--episodes, --json)[/dim]")
+        tree.add(
+            f"[dim]and {len(node.below) - len(shown)} more episodes (--episodes, --json)[/dim]"
+        )
 
 
 def _title(node: Node) -> str:
     facts = node.facts
     name = f"[bold]{escape(node.name)}[/bold]"
     if node.kind == "episode":
-        recorded = f", recorded as {escape(facts['recorded_name'])} {facts['recorded_content'][:12]}" if "recorded_content" in facts else ""
+        recorded = (
+            f", recorded as {escape(facts['recorded_name'])} {facts['recorded_content'][:12]}"
+            if "recorded_content" in facts
+            else ""
+        )
         return f"{escape(node.name)}  content {facts['content'][:12]}{recorded}"
     if node.kind == "run":
-        made = ", ".join(f"{escape(path)} {digest[:12]}" for path, digest in facts.get("outputs", {}).items())
+        made = ", ".join(
+            f"{escape(path)} {digest[:12]}" for path, digest in facts.get("outputs", {}).items()
+        )
         return _run(facts) + (f" → {made}" if made else "")
     digest = facts.get("sha256")
-    words = [name, digest[:12] if isinstance(digest, str) else "", f"content {facts['content'][:12]}" if "content" in facts else ""]
+    words = [
+        name,
+        digest[:12] if isinstance(digest, str) else "",
+        f"content {facts['content'][:12]}" if "content" in facts else "",
+    ]
     if facts.get("told"):
         words.append("[dim](above)[/dim]")
     if "here" in facts:
-        words.append(f"[{STATES.get(facts['here'], 'dim')}]{facts['here']}{' here' if facts['here'].endswith('bytes') else ''}[/]")
+        words.append(
+            f"[{STATES.get(facts['here'], 'dim')}]{facts['here']}{' here' if facts['here'].endswith('bytes') else ''}[/]"
+        )
     return "  ".join(word for word in words if word)
 
 
@@ -68,7 +82,9 @@ def _lines(tree: Tree, node: Node, params: bool) -> None:
     if (facts.get("data") or {}).get("dvc_md5"):
         tree.add(f"data.dvc: md5 {escape(facts['data']['dvc_md5'])}")
     for episode in facts.get("episodes", [])[:10]:
-        tree.add(f"used as {escape(episode['name'])}  content {episode['content'][:12]}, from {escape(episode['source'])}")
+        tree.add(
+            f"used as {escape(episode['name'])}  content {episode['content'][:12]}, from {escape(episode['source'])}"
+        )
     if len(facts.get("episodes", [])) > 10:
         tree.add(f"[dim]and {len(facts['episodes']) - 10} more episodes (--json)[/dim]")
     said = (maker or facts).get("params", {})
@@ -79,7 +95,9 @@ def _lines(tree: Tree, node: Node, params: bool) -> None:
 def _run(facts: dict[str, Any]) -> str:
     here = facts["status"] == "here"
     words = [
-        f"{facts['stage']}, as {facts['run']} says" if here else f"{facts['stage']} run {facts['run']}",
+        f"{facts['stage']}, as {facts['run']} says"
+        if here
+        else f"{facts['stage']} run {facts['run']}",
         facts.get("started", ""),
         "" if facts["status"] in ("here", "FINISHED") else facts["status"].lower(),
         facts.get("note", ""),

@@ -32,7 +32,12 @@ class Node:
 
     def as_json(self) -> dict[str, Any]:
         """JSON object."""
-        return {"kind": self.kind, "name": self.name, **self.facts, **({"below": [n.as_json() for n in self.below]} if self.below else {})}
+        return {
+            "kind": self.kind,
+            "name": self.name,
+            **self.facts,
+            **({"below": [n.as_json() for n in self.below]} if self.below else {}),
+        }
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,8 @@ class Here:
     """What the walk asks of this machine.
 
     Attributes:
-        state: Path and digest to ``same bytes``, ``other bytes``, ``not here`` or ``not looked at``.
+        state: Path and digest to ``same bytes``, ``other bytes``, ``not here`` or ``not looked
+            at``.
         data_md5: Commit to DVC's hash of the folder of demonstrations, or ``None``.
     """
 
@@ -68,12 +74,21 @@ class Graph:
 
     def __init__(self, records: Records) -> None:
         self.records = records
-        made = {tuple(sorted(run.outputs.values())) for run in records.runs if run.status == FINISHED and run.outputs}
+        made = {
+            tuple(sorted(run.outputs.values()))
+            for run in records.runs
+            if run.status == FINISHED and run.outputs
+        }
         groups: dict[Any, list[Run]] = {}
         for run in sorted(records.runs, key=lambda run: (run.started, run.id), reverse=True):
             if run.status == HERE and tuple(sorted(run.outputs.values())) in made:
                 continue  # the run itself is known
-            key = (run.stage, run.status, tuple(sorted(run.inputs.items())), tuple(sorted(run.outputs.items())))
+            key = (
+                run.stage,
+                run.status,
+                tuple(sorted(run.inputs.items())),
+                tuple(sorted(run.outputs.items())),
+            )
             groups.setdefault(key, []).append(run)
         self._steps = {group[0].id: group for group in groups.values()}
         self._makers: dict[str, Run] = {}
@@ -97,7 +112,9 @@ class Graph:
 
     def users(self, digests: Iterable[str]) -> list[Run]:
         """Steps that read any of these bytes, oldest first."""
-        return list({run.id: run for digest in digests for run in self._users.get(digest, [])}.values())
+        return list(
+            {run.id: run for digest in digests for run in self._users.get(digest, [])}.values()
+        )
 
     def steps(self, stage: str) -> list[Run]:
         """Steps of a stage, newest first."""
@@ -109,10 +126,17 @@ class Graph:
         return [version for version in self.records.versions if version.run_id in ids]
 
 
-# -- back --------------------------------------------------------------------------------------------------------------
+# -- back ------------------------------------------------------------------------------------------
 
 
-def back(graph: Graph, name: str, things: Mapping[str, str], here: Here, *, about: Mapping[str, Any] | None = None) -> Node:
+def back(
+    graph: Graph,
+    name: str,
+    things: Mapping[str, str],
+    here: Here,
+    *,
+    about: Mapping[str, Any] | None = None,
+) -> Node:
     """From digests by path down to the bytes of each demonstration.
 
     Args:
@@ -123,12 +147,19 @@ def back(graph: Graph, name: str, things: Mapping[str, str], here: Here, *, abou
         about: Facts of what was asked for.
     """
     seen: set[str] = set()
-    return Node("target", name, dict(about or {}), [_artifact(graph, path, digest, here, seen) for path, digest in _ordered(graph, things)])
+    return Node(
+        "target",
+        name,
+        dict(about or {}),
+        [_artifact(graph, path, digest, here, seen) for path, digest in _ordered(graph, things)],
+    )
 
 
 def run_back(graph: Graph, run: Run, here: Here) -> Node:
     """From a run."""
-    root = back(graph, f"{run.stage} run {run.id}", run.inputs, here, about=facts(run, graph.reruns(run)))
+    root = back(
+        graph, f"{run.stage} run {run.id}", run.inputs, here, about=facts(run, graph.reruns(run))
+    )
     root.facts["outputs"] = dict(run.outputs)
     root.below += _sources(graph, run, here)
     return root
@@ -142,7 +173,12 @@ def _ordered(graph: Graph, things: Mapping[str, str]) -> list[tuple[str, str]]:
 
 def _depth(graph: Graph, digest: str, above: set[str]) -> int:
     run = None if digest in above else graph.maker(digest)
-    return 0 if run is None else 1 + max((_depth(graph, each, above | {digest}) for each in run.inputs.values()), default=0)
+    return (
+        0
+        if run is None
+        else 1
+        + max((_depth(graph, each, above | {digest}) for each in run.inputs.values()), default=0)
+    )
 
 
 def _artifact(graph: Graph, path: str, digest: str, here: Here, seen: set[str]) -> Node:
@@ -156,10 +192,17 @@ def _artifact(graph: Graph, path: str, digest: str, here: Here, seen: set[str]) 
     if run is None:
         return node
     node.facts["made_by"] = facts(run, graph.reruns(run))
-    node.below = [_artifact(graph, p, d, here, seen) for p, d in _ordered(graph, run.inputs) if run.stage != INGEST]
+    node.below = [
+        _artifact(graph, p, d, here, seen)
+        for p, d in _ordered(graph, run.inputs)
+        if run.stage != INGEST
+    ]
     node.below += _sources(graph, run, here)
     if run.stage == INGEST:
-        node.facts["data"] = {"sha256": run.inputs.get("data"), "dvc_md5": here.data_md5(run.commit)}
+        node.facts["data"] = {
+            "sha256": run.inputs.get("data"),
+            "dvc_md5": here.data_md5(run.commit),
+        }
     return node
 
 
@@ -169,7 +212,15 @@ def _sources(graph: Graph, run: Run, here: Here) -> list[Node]:
     if origins is None:
         return []
     nodes = {
-        path: Node("source", path, {"sha256": source.sha256, "reader": source.reader, "here": here.state(path, source.sha256)})
+        path: Node(
+            "source",
+            path,
+            {
+                "sha256": source.sha256,
+                "reader": source.reader,
+                "here": here.state(path, source.sha256),
+            },
+        )
         for path, source in origins.sources.items()
     }
     for episode in origins.episodes:
@@ -180,22 +231,31 @@ def _sources(graph: Graph, run: Run, here: Here) -> list[Node]:
 def _episode(episode: EpisodeOrigin) -> Node:
     node = Node("episode", episode.name, {"content": episode.content})
     if episode.recorded_content != episode.content:
-        node.facts |= {"recorded_name": episode.recorded_name, "recorded_content": episode.recorded_content}
+        node.facts |= {
+            "recorded_name": episode.recorded_name,
+            "recorded_content": episode.recorded_content,
+        }
     return node
 
 
-# -- forward -----------------------------------------------------------------------------------------------------------
+# -- forward ---------------------------------------------------------------------------------------
 
 
-def forward(graph: Graph, name: str, wanted: Wanted, *, about: Mapping[str, Any] | None = None) -> Node:
+def forward(
+    graph: Graph, name: str, wanted: Wanted, *, about: Mapping[str, Any] | None = None
+) -> Node:
     """From episodes to every run, policy and registered version that stood on them; each is told once, under the last step it stands on."""
     root = Node("target", name, dict(about or {}))
     for run in graph.steps(INGEST):
         origins = graph.records.origins(run)
-        used = [episode for episode in origins.episodes if wanted(origins, episode)] if origins else []
+        used = (
+            [episode for episode in origins.episodes if wanted(origins, episode)] if origins else []
+        )
         if used:
             node = _step(graph, run)
-            node.facts["episodes"] = [{**_episode(e).facts, "name": e.name, "source": e.source} for e in used]
+            node.facts["episodes"] = [
+                {**_episode(e).facts, "name": e.name, "source": e.source} for e in used
+            ]
             node.below += _came_of(graph, run)
             root.below.append(node)
     return root
@@ -203,7 +263,10 @@ def forward(graph: Graph, name: str, wanted: Wanted, *, about: Mapping[str, Any]
 
 def _step(graph: Graph, run: Run) -> Node:
     node = Node("run", run.stage, {**facts(run, graph.reruns(run)), "outputs": dict(run.outputs)})
-    node.below = [Node("version", str(v), {"model": v.model, "version": v.number, "aliases": list(v.aliases)}) for v in graph.versions(run)]
+    node.below = [
+        Node("version", str(v), {"model": v.model, "version": v.number, "aliases": list(v.aliases)})
+        for v in graph.versions(run)
+    ]
     return node
 
 
@@ -221,7 +284,11 @@ def _came_of(graph: Graph, origin: Run) -> list[Node]:
                     found[run.id] = run
         after |= found
         layer = list(found.values())
-    shown = {key: run for key, run in after.items() if run.outputs or run.stage.startswith(PROMOTE) or graph.versions(run)}
+    shown = {
+        key: run
+        for key, run in after.items()
+        if run.outputs or run.stage.startswith(PROMOTE) or graph.versions(run)
+    }
     nodes = {key: _step(graph, run) for key, run in shown.items()}
     top: list[Node] = []
     for key, node in nodes.items():

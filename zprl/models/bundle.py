@@ -6,8 +6,8 @@
     <kind>.safetensors weights and normaliser buffers
     SHA256SUMS         `sha256sum -c` checks it; so does every load
 
-No class name, path or code is ever taken from a file; sizes are checked before anything is read or allocated; the same
-policy and provenance give the same bytes.
+No class name, path or code is ever taken from a file; sizes are checked before anything is read or
+allocated; the same policy and provenance give the same bytes.
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ _SUM_LINE = re.compile(r"([0-9a-f]{64})  ([A-Za-z0-9_][A-Za-z0-9_.-]*)")
 _NORMALIZER = "normalizer."
 
 
-def write_bundle(path: Path | str, kind: str, document: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+def write_bundle(
+    path: Path | str, kind: str, document: Mapping[str, Any], tensors: Mapping[str, Tensor]
+) -> None:
     """Write a bundle folder, all or nothing.
 
     Args:
@@ -44,15 +46,24 @@ def write_bundle(path: Path | str, kind: str, document: Mapping[str, Any], tenso
         document: JSON value; ``format_version`` and ``kind`` are added.
         tensors: Named tensors; refused unless finite.
     """
-    broken = [name for name, t in tensors.items() if t.is_floating_point() and not torch.isfinite(t).all()]
+    broken = [
+        name for name, t in tensors.items() if t.is_floating_point() and not torch.isfinite(t).all()
+    ]
     if broken:
-        raise DataError(f"refusing to write {path}: {broken[0]} is not finite", remedy="train again with a lower learning rate")
+        raise DataError(
+            f"refusing to write {path}: {broken[0]} is not finite",
+            remedy="train again with a lower learning rate",
+        )
 
     def fill(folder: Path) -> None:
-        durable.write_json(folder / DOCUMENT, {**document, "format_version": FORMAT_VERSION, "kind": kind})
+        durable.write_json(
+            folder / DOCUMENT, {**document, "format_version": FORMAT_VERSION, "kind": kind}
+        )
         durable.write_tensors(folder / f"{kind}.safetensors", tensors)
         names = sorted((DOCUMENT, f"{kind}.safetensors"))
-        durable.write_text(folder / SUMS, "".join(f"{durable.digest(folder / name)}  {name}\n" for name in names))
+        durable.write_text(
+            folder / SUMS, "".join(f"{durable.digest(folder / name)}  {name}\n" for name in names)
+        )
 
     durable.write_dir(path, fill)
 
@@ -67,25 +78,45 @@ def read_bundle(path: Path | str, kind: str) -> tuple[dict[str, Any], dict[str, 
     sums = _read_sums(path)
     weights = f"{kind}.safetensors"
     if DOCUMENT not in sums:
-        raise DataError(f"{path / SUMS} does not list {DOCUMENT}", remedy="restore the bundle (dvc checkout) or make it again")
+        raise DataError(
+            f"{path / SUMS} does not list {DOCUMENT}",
+            remedy="restore the bundle (dvc checkout) or make it again",
+        )
     _verify(path, DOCUMENT, sums, MAX_TEXT_BYTES)
     document = durable.read_json(path / DOCUMENT, limit=MAX_TEXT_BYTES)
     if not isinstance(document, dict):
-        raise DataError(f"{path / DOCUMENT} is not a JSON object", remedy="restore the bundle or make it again")
+        raise DataError(
+            f"{path / DOCUMENT} is not a JSON object", remedy="restore the bundle or make it again"
+        )
     version = document.get("format_version")
     if not isinstance(version, int) or version < 1:
-        raise DataError(f"{path / DOCUMENT} has no valid format_version", remedy="restore the bundle or make it again")
+        raise DataError(
+            f"{path / DOCUMENT} has no valid format_version",
+            remedy="restore the bundle or make it again",
+        )
     if version > FORMAT_VERSION:
-        raise DataError(f"{path} has bundle format {version}, this zprl reads up to {FORMAT_VERSION}", remedy="upgrade zprl to open it")
+        raise DataError(
+            f"{path} has bundle format {version}, this zprl reads up to {FORMAT_VERSION}",
+            remedy="upgrade zprl to open it",
+        )
     if document.get("kind") != kind:
-        raise DataError(f"{path} is a {document.get('kind')!r} bundle, not a {kind!r} one", remedy=f"give the folder of a {kind} bundle")
+        raise DataError(
+            f"{path} is a {document.get('kind')!r} bundle, not a {kind!r} one",
+            remedy=f"give the folder of a {kind} bundle",
+        )
     if weights not in sums:
-        raise DataError(f"{path / SUMS} does not list {weights}", remedy="restore the bundle (dvc checkout) or make it again")
+        raise DataError(
+            f"{path / SUMS} does not list {weights}",
+            remedy="restore the bundle (dvc checkout) or make it again",
+        )
     _verify(path, weights, sums, MAX_TENSOR_BYTES)
     tensors = durable.read_tensors(path / weights)
     for name, t in tensors.items():
         if t.is_floating_point() and not torch.isfinite(t).all():
-            raise DataError(f"{path / weights}: {name} is not finite", remedy="restore the bundle or make it again")
+            raise DataError(
+                f"{path / weights}: {name} is not finite",
+                remedy="restore the bundle or make it again",
+            )
     return document, tensors
 
 
@@ -95,10 +126,15 @@ def save_policy(path: Path | str, policy: FlowPolicy, provenance: Mapping[str, A
     Args:
         path: The folder; replaced if it exists.
         policy: The policy, with the weights to ship.
-        provenance: JSON facts that do not change from run to run (digests, versions, statistics): they enter the digest.
+        provenance: JSON facts that do not change from run to run (digests, versions, statistics):
+            they enter the digest.
     """
     spec = {**policy.spec.model_dump(mode="json"), "obs_dims": _pairs(policy.spec.obs_dims)}
-    document = {"spec": spec, "normalizer": {"obs_dims": _pairs(policy.normalizer.obs_dims)}, "provenance": dict(provenance)}
+    document = {
+        "spec": spec,
+        "normalizer": {"obs_dims": _pairs(policy.normalizer.obs_dims)},
+        "provenance": dict(provenance),
+    }
     write_bundle(path, "policy", document, policy.state_dict())
 
 
@@ -115,24 +151,36 @@ def load_policy(path: Path | str, device: str = "cpu", *, noise_scale: float = 1
     """
     document, tensors = read_bundle(path, "policy")
     try:
-        spec = PolicySpec.model_validate({**document["spec"], "obs_dims": _mapping(document["spec"]["obs_dims"])})
+        spec = PolicySpec.model_validate(
+            {**document["spec"], "obs_dims": _mapping(document["spec"]["obs_dims"])}
+        )
         normalizer = _normalizer(_mapping(document["normalizer"]["obs_dims"]), tensors)
         # Shapes first, on the meta device, where a spec that asks for too much allocates nothing.
         with torch.device("meta"):
             expected = {k: t.shape for k, t in FlowPolicy(spec, normalizer).state_dict().items()}
         found = {k: t.shape for k, t in tensors.items()}
         if expected != found:
-            odd = sorted(k for k in expected.keys() | found.keys() if expected.get(k) != found.get(k))
-            raise DataError(f"{path}: {odd[0]} has shape {_show(found.get(odd[0]))}, its spec asks for {_show(expected.get(odd[0]))}")
+            odd = sorted(
+                k for k in expected.keys() | found.keys() if expected.get(k) != found.get(k)
+            )
+            raise DataError(
+                f"{path}: {odd[0]} has shape {_show(found.get(odd[0]))}, its spec asks for {_show(expected.get(odd[0]))}"
+            )
         policy = FlowPolicy(spec, normalizer)
         policy.load_state_dict(tensors)
     except ValidationError as error:
         first = error.errors()[0]
-        raise DataError(f"{path}: spec.{'.'.join(map(str, first['loc']))}: {first['msg']}", remedy="make the bundle again") from error
+        raise DataError(
+            f"{path}: spec.{'.'.join(map(str, first['loc']))}: {first['msg']}",
+            remedy="make the bundle again",
+        ) from error
     except DataError:
         raise
     except (ZprlError, KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
-        raise DataError(f"{path}: spec and weights do not make a policy: {error}", remedy="make the bundle again") from error
+        raise DataError(
+            f"{path}: spec and weights do not make a policy: {error}",
+            remedy="make the bundle again",
+        ) from error
     policy.noise_scale = noise_scale
     return policy.to(device).freeze()
 
@@ -147,12 +195,25 @@ def _mapping(pairs: list[list[Any]]) -> dict[str, int]:
 
 
 def _normalizer(obs_dims: dict[str, int], tensors: Mapping[str, Tensor]) -> Normalizer:
-    state = {name.removeprefix(_NORMALIZER): t for name, t in tensors.items() if name.startswith(_NORMALIZER)}
+    state = {
+        name.removeprefix(_NORMALIZER): t
+        for name, t in tensors.items()
+        if name.startswith(_NORMALIZER)
+    }
     width, index = len(state["obs_offset"]), state["action_index"]
-    if min(obs_dims.values()) < 1 or sum(obs_dims.values()) != width:  # before anything of that size is allocated
+    if (
+        min(obs_dims.values()) < 1 or sum(obs_dims.values()) != width
+    ):  # before anything of that size is allocated
         raise ValueError(f"normaliser of width {width} for observations {obs_dims}")
-    if index.dtype != torch.long or index.min() < 0 or index.max() >= len(state["action_constant"]) or (index.diff() <= 0).any():
-        raise ValueError(f"action_index {index.tolist()} does not rise within the action's {len(state['action_constant'])} dimensions")
+    if (
+        index.dtype != torch.long
+        or index.min() < 0
+        or index.max() >= len(state["action_constant"])
+        or (index.diff() <= 0).any()
+    ):
+        raise ValueError(
+            f"action_index {index.tolist()} does not rise within the action's {len(state['action_constant'])} dimensions"
+        )
     return Normalizer.from_state(state, obs_dims)
 
 
@@ -162,28 +223,39 @@ def _show(shape: torch.Size | None) -> str:
 
 def _read_sums(path: Path) -> dict[str, str]:
     if not (path / SUMS).is_file():
-        raise DataError(f"{path} is not a bundle: it has no {SUMS}", remedy="run the stage that makes it (dvc repro)")
+        raise DataError(
+            f"{path} is not a bundle: it has no {SUMS}",
+            remedy="run the stage that makes it (dvc repro)",
+        )
     _limit(path / SUMS, MAX_TEXT_BYTES)
     sums = {}
     for line in (path / SUMS).read_text(errors="replace").splitlines():
         match = _SUM_LINE.fullmatch(line)
         if match is None:
-            raise DataError(f"{path / SUMS} has a line that is not '<sha256>  <file name>': {json.dumps(line[:80])}")
+            raise DataError(
+                f"{path / SUMS} has a line that is not '<sha256>  <file name>': {json.dumps(line[:80])}"
+            )
         sums[match[2]] = match[1]
     return sums
 
 
 def _limit(file: Path, size: int) -> None:
     if file.stat().st_size > size:
-        raise DataError(f"{file} is larger than {size} bytes", remedy="this is not a bundle zprl wrote; get it from its maker again")
+        raise DataError(
+            f"{file} is larger than {size} bytes",
+            remedy="this is not a bundle zprl wrote; get it from its maker again",
+        )
 
 
 def _verify(path: Path, name: str, sums: Mapping[str, str], size: int) -> None:
     file = path / name
     if not file.is_file():
-        raise DataError(f"{file} does not exist", remedy="restore the bundle (dvc checkout) or make it again")
+        raise DataError(
+            f"{file} does not exist", remedy="restore the bundle (dvc checkout) or make it again"
+        )
     _limit(file, size)
     if durable.digest(file) != sums[name]:
         raise DataError(
-            f"{file} was changed after it was written (SHA256SUMS)", remedy="restore the bundle (dvc checkout) or make it again"
+            f"{file} was changed after it was written (SHA256SUMS)",
+            remedy="restore the bundle (dvc checkout) or make it again",
         )

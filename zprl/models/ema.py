@@ -20,7 +20,8 @@ def ema_decay(step: int, *, power: float, maximum: float) -> float:
 class Ema:
     """Exponential moving average of a module's parameters, the bottleneck's included.
 
-    Each parameter is averaged on its own, so extra parameters never change the average of the others.
+    Each parameter is averaged on its own, so extra parameters never change the average of the
+    others.
 
     Args:
         module: The module that is trained; the average starts as a copy of its parameters.

@@ -1,7 +1,8 @@
 """Flow matching: noise becomes actions along straight lines.
 
-Convention, said once: ``flow_time`` runs from **1 = noise** to **0 = action**, and ``velocity = noise - action``
-(official code, openpi and diffusers agree; LeRobot's multi-task DiT has it the other way round).
+Convention, said once: ``flow_time`` runs from **1 = noise** to **0 = action**, and ``velocity =
+noise - action`` (official code, openpi and diffusers agree; LeRobot's multi-task DiT has it the
+other way round).
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from torch import Tensor
 from zprl.errors import ConfigError
 
 TIME_SCALE = 100.0
-"""The network sees ``100 * flow_time`` (official code: 100 training time steps of its scheduler)."""
+"""The network sees ``100 * flow_time`` (official code: 100 training time steps of its
+scheduler)."""
 
 LAST_SIGMA = 0.01
 """Smallest noise level of the official code's scheduler before the appended zero."""
@@ -26,7 +28,8 @@ LAST_SIGMA = 0.01
 def draw_flow_time(rows: int, generator: torch.Generator) -> Tensor:
     """Draw training flow times (B,), uniform on (0, 1].
 
-    Continuous times are ours (and the official repository's later choice); its release drew from {0.01, 0.02, ..., 1}.
+    Continuous times are ours (and the official repository's later choice); its release drew from
+    {0.01, 0.02, ..., 1}.
     """
     return 1.0 - torch.rand(rows, generator=generator)  # rand is in [0, 1)
 
@@ -46,8 +49,9 @@ def time_grid(kind: Literal["uniform", "diffusers"], flow_steps: int) -> tuple[f
     """Return the ``flow_steps + 1`` flow times of the sampler, from 1 down to 0.
 
     Args:
-        kind: ``uniform`` has equal steps.  ``diffusers`` spaces ``flow_steps`` times from 1 to 0.01 and appends 0: what the
-            official release gets from diffusers' ``FlowMatchEulerDiscreteScheduler`` (its two steps are 0.99 and 0.01 long).
+        kind: ``uniform`` has equal steps.  ``diffusers`` spaces ``flow_steps`` times from 1 to 0.01
+            and appends 0: what the official release gets from diffusers'
+            ``FlowMatchEulerDiscreteScheduler`` (its two steps are 0.99 and 0.01 long).
         flow_steps: Number of Euler steps.
 
     >>> time_grid("uniform", 4)
@@ -65,11 +69,14 @@ def time_grid(kind: Literal["uniform", "diffusers"], flow_steps: int) -> tuple[f
     return (*(1.0 - i * spacing for i in range(flow_steps - 1)), LAST_SIGMA, 0.0)
 
 
-def euler(velocity: Callable[[Tensor, int], Tensor], noise: Tensor, grid: Sequence[float]) -> Tensor:
+def euler(
+    velocity: Callable[[Tensor, int], Tensor], noise: Tensor, grid: Sequence[float]
+) -> Tensor:
     """Integrate from ``noise`` (B, T, F) at flow time 1 to actions (B, T, F) at 0.
 
     Args:
-        velocity: Called with the current point (B, T, F) and the index of its flow time in ``grid``.
+        velocity: Called with the current point (B, T, F) and the index of its flow time in
+            ``grid``.
         noise: Start, standard normal.
         grid: Flow times, decreasing.
     """
@@ -82,10 +89,13 @@ def euler(velocity: Callable[[Tensor, int], Tensor], noise: Tensor, grid: Sequen
 def time_embedding(flow_time: Tensor, dim: int) -> Tensor:
     """Return sinusoidal features (B, dim) of ``flow_time`` (B,), scaled by 100 first.
 
-    Half sines, half cosines, wavelengths geometric from 2 pi to 20,000 pi (Diffusion Policy).  Unscaled times in [0, 1]
-    would leave all but the fastest sines unused.
+    Half sines, half cosines, wavelengths geometric from 2 pi to 20,000 pi (Diffusion Policy).
+    Unscaled times in [0, 1] would leave all but the fastest sines unused.
     """
     half = dim // 2
-    rates = torch.exp(torch.arange(half, dtype=torch.float32, device=flow_time.device) * (-math.log(10_000.0) / max(half - 1, 1)))
+    rates = torch.exp(
+        torch.arange(half, dtype=torch.float32, device=flow_time.device)
+        * (-math.log(10_000.0) / max(half - 1, 1))
+    )
     angles = TIME_SCALE * flow_time[:, None].float() * rates
     return torch.cat([angles.sin(), angles.cos()], dim=-1)

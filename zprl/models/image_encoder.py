@@ -1,8 +1,9 @@
 """Pictures to features: the encoder of the paper's code, written out.
 
-Per camera and frame: uint8 -> [-1, 1] -> crop -> ImageNet normalisation on top -> a ResNet-18 of its own, never pretrained, with group
-instead of batch normalisation -> spatial learned embeddings -> Linear -> LayerNorm -> Tanh.  Low-dimensional keys go in beside that as they
-are (normalised to their range).  The embedding is that of all frames, one after the other.
+Per camera and frame: uint8 -> [-1, 1] -> crop -> ImageNet normalisation on top -> a ResNet-18 of
+its own, never pretrained, with group instead of batch normalisation -> spatial learned embeddings
+-> Linear -> LayerNorm -> Tanh.  Low-dimensional keys go in beside that as they are (normalised to
+their range).  The embedding is that of all frames, one after the other.
 """
 
 from __future__ import annotations
@@ -33,15 +34,23 @@ class ImageSpec(BaseModel):
 
     key: str = Field(min_length=1, description="Observation key.")
     size: tuple[Side, Side] = Field(description="Height and width.")
-    crop: tuple[Side, Side] = Field(description="Height and width of the part that is seen: anywhere while training, else the middle.")
+    crop: tuple[Side, Side] = Field(
+        description="Height and width of the part that is seen: anywhere while training, else the middle."
+    )
     features: int = Field(256, ge=1, le=8192, description="Width F of what it becomes.")
-    channels: tuple[Channels, ...] = Field((64, 128, 256, 512), min_length=1, max_length=6, description="Of the ResNet's stages.")
-    spatial_blocks: int = Field(8, ge=1, le=64, description="Learned spatial weightings per channel.")
+    channels: tuple[Channels, ...] = Field(
+        (64, 128, 256, 512), min_length=1, max_length=6, description="Of the ResNet's stages."
+    )
+    spatial_blocks: int = Field(
+        8, ge=1, le=64, description="Learned spatial weightings per channel."
+    )
 
     @model_validator(mode="after")
     def _fits(self) -> ImageSpec:
         if self.crop[0] > self.size[0] or self.crop[1] > self.size[1]:
-            raise ValueError(f"the crop {self.crop} of '{self.key}' is larger than its pictures {self.size}")
+            raise ValueError(
+                f"the crop {self.crop} of '{self.key}' is larger than its pictures {self.size}"
+            )
         return self
 
 
@@ -56,7 +65,9 @@ class BasicBlock(nn.Module):
         self.norm2 = group_norm(channels)
         self.shortcut = nn.Sequential()
         if stride != 1 or fan_in != channels:
-            self.shortcut = nn.Sequential(nn.Conv2d(fan_in, channels, 1, stride, bias=False), group_norm(channels))
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(fan_in, channels, 1, stride, bias=False), group_norm(channels)
+            )
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, c, h, w) to (B, C, h / stride, w / stride)."""
@@ -67,20 +78,29 @@ class BasicBlock(nn.Module):
 class ResNet18(nn.Sequential):
     """ResNet-18 up to its last feature map: without average pooling and classifier.
 
-    With the default channels 11,176,512 weights, as published; each stage but the first halves height and width, the stem quarters them.
+    With the default channels 11,176,512 weights, as published; each stage but the first halves
+    height and width, the stem quarters them.
     """
 
     def __init__(self, channels: Sequence[int] = (64, 128, 256, 512)) -> None:
         stem = channels[0]
         stages = [
-            nn.Sequential(BasicBlock(fan_in, width, 1 if i == 0 else 2), BasicBlock(width, width, 1))
+            nn.Sequential(
+                BasicBlock(fan_in, width, 1 if i == 0 else 2), BasicBlock(width, width, 1)
+            )
             for i, (fan_in, width) in enumerate(zip((stem, *channels), channels, strict=False))
         ]
-        first = [nn.Conv2d(3, stem, 7, stride=2, padding=3, bias=False), group_norm(stem), nn.ReLU(inplace=True)]
+        first = [
+            nn.Conv2d(3, stem, 7, stride=2, padding=3, bias=False),
+            group_norm(stem),
+            nn.ReLU(inplace=True),
+        ]
         super().__init__(*first, nn.MaxPool2d(3, stride=2, padding=1), *stages)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")  # torchvision
+                nn.init.kaiming_normal_(
+                    module.weight, mode="fan_out", nonlinearity="relu"
+                )  # torchvision
 
     @staticmethod
     def shrunk(side: int, stages: int) -> int:
@@ -96,7 +116,9 @@ class SpatialEmbeddings(nn.Module):
     def __init__(self, channels: int, height: int, width: int, blocks: int) -> None:
         super().__init__()
         # Variance 1 / (positions): sums over the map keep the map's size.
-        self.weight = nn.Parameter(torch.randn(channels, blocks, height * width) * (height * width) ** -0.5)
+        self.weight = nn.Parameter(
+            torch.randn(channels, blocks, height * width) * (height * width) ** -0.5
+        )
 
     def forward(self, maps: Tensor) -> Tensor:
         """(B, C, h, w) to (B, C * blocks)."""
@@ -116,7 +138,11 @@ class CameraEncoder(nn.Module):
         last = spec.channels[-1]
         self.maps = ResNet18(spec.channels)
         self.pool = SpatialEmbeddings(last, height, width, spec.spatial_blocks)
-        self.head = nn.Sequential(nn.Linear(last * spec.spatial_blocks, spec.features), nn.LayerNorm(spec.features), nn.Tanh())
+        self.head = nn.Sequential(
+            nn.Linear(last * spec.spatial_blocks, spec.features),
+            nn.LayerNorm(spec.features),
+            nn.Tanh(),
+        )
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
 
@@ -153,7 +179,9 @@ class ImageObsEncoder(nn.Module):
         obs_steps: Frames of history O.
     """
 
-    def __init__(self, obs_dims: Mapping[str, int], images: Sequence[ImageSpec], *, obs_steps: int) -> None:
+    def __init__(
+        self, obs_dims: Mapping[str, int], images: Sequence[ImageSpec], *, obs_steps: int
+    ) -> None:
         super().__init__()
         self._states = tuple(obs_dims)
         # A list: a camera's key may hold a point, a module's name must not.
@@ -179,9 +207,22 @@ def crop(images: Tensor, size: tuple[int, int], augment: torch.Generator | None)
         top, left = spare[0] // 2, spare[1] // 2
         return images[:, :, top : top + height, left : left + width]
     rows = len(images)
-    top, left = (torch.randint(room + 1, (rows, 1), generator=augment, device=augment.device).to(images.device) for room in spare)
-    down, across = (first + torch.arange(side, device=images.device) for first, side in ((top, height), (left, width)))
-    return images[torch.arange(rows, device=images.device)[:, None, None], :, down[:, :, None], across[:, None, :]].movedim(3, 1)
+    top, left = (
+        torch.randint(room + 1, (rows, 1), generator=augment, device=augment.device).to(
+            images.device
+        )
+        for room in spare
+    )
+    down, across = (
+        first + torch.arange(side, device=images.device)
+        for first, side in ((top, height), (left, width))
+    )
+    return images[
+        torch.arange(rows, device=images.device)[:, None, None],
+        :,
+        down[:, :, None],
+        across[:, None, :],
+    ].movedim(3, 1)
 
 
 def group_norm(channels: int) -> nn.GroupNorm:

@@ -1,7 +1,8 @@
 """Observations to one embedding.
 
-Every observation key has its part in the embedding's input.  Low-dimensional keys are concatenated, all frames of the
-history together, and go through one small network; policies with pictures have :class:`zprl.models.image_encoder.ImageObsEncoder` instead.
+Every observation key has its part in the embedding's input.  Low-dimensional keys are concatenated,
+all frames of the history together, and go through one small network; policies with pictures have
+:class:`zprl.models.image_encoder.ImageObsEncoder` instead.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ def mlp(widths: Sequence[int], activation: type[nn.Module], *, head: bool = True
 class ObsEncoder(nn.Module):
     """Normalised low-dimensional observations to the embedding e in (-1, 1).
 
-    Linear -> LayerNorm -> Tanh at the end is what the official code's image encoder has; the official code itself
-    concatenates low-dimensional keys raw (the network for them is ours).
+    Linear -> LayerNorm -> Tanh at the end is what the official code's image encoder has; the
+    official code itself concatenates low-dimensional keys raw (the network for them is ours).
 
     Args:
         obs_dims: Width of each key, in the order in which they are concatenated.
@@ -36,7 +37,14 @@ class ObsEncoder(nn.Module):
         embedding_dim: Width of the embedding D.
     """
 
-    def __init__(self, obs_dims: Mapping[str, int], *, obs_steps: int, hidden: Sequence[int], embedding_dim: int) -> None:
+    def __init__(
+        self,
+        obs_dims: Mapping[str, int],
+        *,
+        obs_steps: int,
+        hidden: Sequence[int],
+        embedding_dim: int,
+    ) -> None:
         super().__init__()
         self.keys = tuple(obs_dims)
         self.body = mlp((obs_steps * sum(obs_dims.values()), *hidden, embedding_dim), nn.GELU)

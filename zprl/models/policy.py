@@ -1,8 +1,8 @@
 """The policy: observation -> embedding e -> latent z -> decoded embedding e~ -> flow -> action chunk.
 
-The base path (encoder and velocity network) is an ordinary flow-matching policy; the bottleneck sits between the two
-and only swaps the condition.  Training touches each part as :mod:`zprl.offline.losses` says; everywhere else the policy
-is frozen.
+The base path (encoder and velocity network) is an ordinary flow-matching policy; the bottleneck
+sits between the two and only swaps the condition.  Training touches each part as
+:mod:`zprl.offline.losses` says; everywhere else the policy is frozen.
 """
 
 from __future__ import annotations
@@ -11,7 +11,14 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 from torch import Tensor, nn
 
 from zprl import config, seeding
@@ -36,12 +43,16 @@ class PolicySpec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     obs_dims: dict[str, config.Width] = Field(
-        min_length=1, max_length=1000, description="Width of each observation key, in the order the encoder concatenates."
+        min_length=1,
+        max_length=1000,
+        description="Width of each observation key, in the order the encoder concatenates.",
     )
     action_dim: config.Width = Field(description="Width A of an action in physical units.")
     policy: config.Policy
     vib: config.Vib
-    images: tuple[ImageSpec, ...] = Field((), max_length=16, description="Cameras, in order; none: a policy on states alone.")
+    images: tuple[ImageSpec, ...] = Field(
+        (), max_length=16, description="Cameras, in order; none: a policy on states alone."
+    )
 
     @classmethod
     def of(cls, store: EpisodeStore, params: config.Params) -> PolicySpec:
@@ -57,8 +68,16 @@ class PolicySpec(BaseModel):
         )
         policy = params.policy
         if images:
-            policy = policy.model_copy(update={"embedding_dim": embedding_dim(store.obs_dims, images, policy.obs_steps)})
-        return cls(obs_dims=store.obs_dims, action_dim=store.action_dim, policy=policy, vib=params.vib, images=images)
+            policy = policy.model_copy(
+                update={"embedding_dim": embedding_dim(store.obs_dims, images, policy.obs_steps)}
+            )
+        return cls(
+            obs_dims=store.obs_dims,
+            action_dim=store.action_dim,
+            policy=policy,
+            vib=params.vib,
+            images=images,
+        )
 
     @property
     def obs_keys(self) -> tuple[str, ...]:
@@ -72,7 +91,9 @@ class PolicySpec(BaseModel):
         if self.images:
             width = embedding_dim(self.obs_dims, self.images, self.policy.obs_steps)
             if self.policy.embedding_dim != width:
-                raise ValueError(f"embedding_dim is {self.policy.embedding_dim}, but pictures and states together are {width} wide")
+                raise ValueError(
+                    f"embedding_dim is {self.policy.embedding_dim}, but pictures and states together are {width} wide"
+                )
         return self
 
     @model_serializer(mode="wrap")
@@ -87,12 +108,14 @@ class PolicySpec(BaseModel):
 class FlowPolicy(nn.Module):
     """A chunked flow-matching policy with a bottleneck.
 
-    Shapes: B batch, T horizon, C chunk_steps, O obs_steps, A action, F varying action features, D embedding, Z latent.
+    Shapes: B batch, T horizon, C chunk_steps, O obs_steps, A action, F varying action features, D
+    embedding, Z latent.
 
     Args:
         spec: Shapes and sampler.
         normalizer: Fitted on the demonstrations; its number of varying action dimensions is F.
-        seed: Seed of the initial weights.  Each part draws from its own, so one part's size never changes another's start.
+        seed: Seed of the initial weights.  Each part draws from its own, so one part's size never
+            changes another's start.
 
     Raises:
         ConfigError: sizes of the network that do not fit together.
@@ -113,29 +136,43 @@ class FlowPolicy(nn.Module):
         p = spec.policy
         self.num_features = int(normalizer.num_features)
         self.noise_scale = 1.0
-        """Standard deviation of the noise from which sequences are made; training knows 1, and less means less chance."""
+        """Standard deviation of the noise from which sequences are made; training knows 1, and less
+        means less chance."""
         self.encoder = _seeded(seed, "init-encoder", lambda: _encoder(spec))
-        self.velocity_net = _seeded(seed, "init-velocity", lambda: _velocity_net(p, self.num_features))
+        self.velocity_net = _seeded(
+            seed, "init-velocity", lambda: _velocity_net(p, self.num_features)
+        )
         self.vib: Vib | None = None
         if spec.vib.enabled:
-            self.vib = _seeded(seed, "init-vib", lambda: Vib(p.embedding_dim, spec.vib.latent_dim, hidden=spec.vib.hidden))
+            self.vib = _seeded(
+                seed,
+                "init-vib",
+                lambda: Vib(p.embedding_dim, spec.vib.latent_dim, hidden=spec.vib.hidden),
+            )
         self.grid = time_grid(p.time_grid, p.flow_steps)
-        # Features of the sampler's fixed times (flow_steps, E): computed once, not at every decision.
+        # Features of the sampler's fixed times (flow_steps, E): computed once, not at every
+        # decision.
         self.grid_features: Tensor
-        self.register_buffer("grid_features", time_embedding(torch.tensor(self.grid[:-1]), p.time_embedding_dim), persistent=False)
+        self.register_buffer(
+            "grid_features",
+            time_embedding(torch.tensor(self.grid[:-1]), p.time_embedding_dim),
+            persistent=False,
+        )
 
-    # -- the parts, in the order in which data flows through them -----------------------------------------------
+    # -- the parts, in the order in which data flows through them ----------------------------------
 
     def embed(self, obs: Mapping[str, Tensor], augment: torch.Generator | None = None) -> Tensor:
         """Return the embedding (B, D): all that anything behind it, RL included, ever sees of an observation.
 
         Args:
             obs: {key: (B, O, d)} in physical units; pictures (B, O, H, W, 3) uint8.
-            augment: Where random crops of pictures are drawn from, in training and while collecting (official code); ``None``
-                crops the middle.
+            augment: Where random crops of pictures are drawn from, in training and while collecting
+                (official code); ``None`` crops the middle.
         """
         seen = self.normalizer.normalize_obs({key: obs[key] for key in self.spec.obs_dims})
-        return self.encoder(seen | {image.key: obs[image.key] for image in self.spec.images}, augment)
+        return self.encoder(
+            seen | {image.key: obs[image.key] for image in self.spec.images}, augment
+        )
 
     def posterior(self, embedding: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and log standard deviation (B, Z) of the latent for an embedding (B, D)."""
@@ -147,7 +184,9 @@ class FlowPolicy(nn.Module):
 
     def velocity(self, noisy: Tensor, flow_time: Tensor, condition: Tensor) -> Tensor:
         """Return the velocity (B, T, F) at ``noisy`` (B, T, F) and ``flow_time`` (B,), given ``condition`` (B, D)."""
-        return self.velocity_net(noisy, time_embedding(flow_time, self.spec.policy.time_embedding_dim), condition)
+        return self.velocity_net(
+            noisy, time_embedding(flow_time, self.spec.policy.time_embedding_dim), condition
+        )
 
     def generate(self, condition: Tensor, noise: Tensor) -> Tensor:
         """Return the normalised action sequence (B, T, F): Euler steps from ``noise_scale * noise``.
@@ -157,7 +196,11 @@ class FlowPolicy(nn.Module):
             noise: Standard normal (B, T, F).
         """
         times = self.grid_features[:, None].expand(-1, len(noise), -1)
-        return euler(lambda point, i: self.velocity_net(point, times[i], condition), self.noise_scale * noise, self.grid)
+        return euler(
+            lambda point, i: self.velocity_net(point, times[i], condition),
+            self.noise_scale * noise,
+            self.grid,
+        )
 
     @property
     def executed_slice(self) -> slice:
@@ -175,8 +218,8 @@ class FlowPolicy(nn.Module):
         Args:
             obs: Observations in physical units.
             noise: Standard normal; the only source of chance.
-            bottleneck: True conditions on the decoded posterior mean (the policy that RL steers; official code evaluates
-                this one), False on the embedding itself.
+            bottleneck: True conditions on the decoded posterior mean (the policy that RL steers;
+                official code evaluates this one), False on the embedding itself.
         """
         condition = self.embed(obs)
         if bottleneck:
@@ -185,7 +228,13 @@ class FlowPolicy(nn.Module):
 
     def draw_noise(self, rows: int, generator: torch.Generator) -> Tensor:
         """Draw flow noise (rows, T, F) for :meth:`act` and :meth:`generate`."""
-        return torch.randn(rows, self.spec.policy.horizon, self.num_features, generator=generator, device=generator.device)
+        return torch.randn(
+            rows,
+            self.spec.policy.horizon,
+            self.num_features,
+            generator=generator,
+            device=generator.device,
+        )
 
     def freeze(self) -> FlowPolicy:
         """Make this policy immutable for optimisers and return it."""
@@ -194,7 +243,8 @@ class FlowPolicy(nn.Module):
     def _bottleneck(self) -> Vib:
         if self.vib is None:
             raise ConfigError(
-                "this policy was trained without a bottleneck", remedy="set vib.enabled: true and pretrain again, or use bottleneck=False"
+                "this policy was trained without a bottleneck",
+                remedy="set vib.enabled: true and pretrain again, or use bottleneck=False",
             )
         return self.vib
 
@@ -203,13 +253,25 @@ def _encoder(spec: PolicySpec) -> nn.Module:
     p = spec.policy
     if spec.images:
         return ImageObsEncoder(spec.obs_dims, spec.images, obs_steps=p.obs_steps)
-    return ObsEncoder(spec.obs_dims, obs_steps=p.obs_steps, hidden=p.encoder_hidden, embedding_dim=p.embedding_dim)
+    return ObsEncoder(
+        spec.obs_dims, obs_steps=p.obs_steps, hidden=p.encoder_hidden, embedding_dim=p.embedding_dim
+    )
 
 
 def _velocity_net(p: config.Policy, num_features: int) -> nn.Module:
-    sizes = {"horizon": p.horizon, "time_dim": p.time_embedding_dim, "condition_dim": p.embedding_dim}
+    sizes = {
+        "horizon": p.horizon,
+        "time_dim": p.time_embedding_dim,
+        "condition_dim": p.embedding_dim,
+    }
     if p.velocity_net == "unet":
-        return VelocityUnet(num_features, **sizes, channels=p.unet_channels, kernel=p.unet_kernel, groups=p.unet_groups)
+        return VelocityUnet(
+            num_features,
+            **sizes,
+            channels=p.unet_channels,
+            kernel=p.unet_kernel,
+            groups=p.unet_groups,
+        )
     return VelocityMlp(num_features, **sizes, hidden=p.mlp_hidden)
 
 

@@ -21,7 +21,15 @@ class VelocityMlp(nn.Module):
         hidden: Widths of the hidden layers.
     """
 
-    def __init__(self, num_features: int, *, horizon: int, time_dim: int, condition_dim: int, hidden: Sequence[int]) -> None:
+    def __init__(
+        self,
+        num_features: int,
+        *,
+        horizon: int,
+        time_dim: int,
+        condition_dim: int,
+        hidden: Sequence[int],
+    ) -> None:
         super().__init__()
         width = horizon * num_features
         self.body = mlp((width + time_dim + condition_dim, *hidden, width), nn.SiLU)

@@ -13,8 +13,9 @@ from zprl.models.obs_encoder import mlp
 class Vib(nn.Module):
     """q(z | e) and the decoder z -> e~.
 
-    Encoder and decoder are GELU networks (official code: 3 x 256); mean and log-variance have linear heads; the decoded
-    embedding is linear, not squashed; there is no way around the bottleneck.
+    Encoder and decoder are GELU networks (official code: 3 x 256); mean and log-variance have
+    linear heads; the decoded embedding is linear, not squashed; there is no way around the
+    bottleneck.
 
     Args:
         embedding_dim: Width of the embedding D.
@@ -48,7 +49,8 @@ def sample_posterior(mean: Tensor, log_std: Tensor, noise: Tensor) -> Tensor:
 def kl_divergence(mean: Tensor, log_std: Tensor) -> Tensor:
     """KL(q || N(0, I)) of Gaussians (B, Z), **averaged over batch and latent dimensions**.
 
-    Official code.  The usual convention sums over dimensions and is Z times larger, so kl_weight depends on this.
+    Official code.  The usual convention sums over dimensions and is Z times larger, so kl_weight
+    depends on this.
     """
     log_variance = 2.0 * log_std
     return -0.5 * (1.0 + log_variance - mean.square() - log_variance.exp()).mean()

@@ -11,7 +11,13 @@ from torch import Tensor
 
 from zprl.offline.losses import Losses
 
-COLUMNS = {"total": "loss", "base": "base_loss", "vib": "vib_loss", "kl": "kl", "reconstruction": "reconstruction"}
+COLUMNS = {
+    "total": "loss",
+    "base": "base_loss",
+    "vib": "vib_loss",
+    "kl": "kl",
+    "reconstruction": "reconstruction",
+}
 """Losses that are reported, under the names of the metrics."""
 
 
@@ -43,9 +49,13 @@ class Curves:
     def csv(self) -> str:
         """The rows as CSV, six significant digits: a DVC plot."""
         out = io.StringIO()
-        writer = csv.DictWriter(out, fieldnames=list(self.rows[0]) if self.rows else ["step"], lineterminator="\n")
+        writer = csv.DictWriter(
+            out, fieldnames=list(self.rows[0]) if self.rows else ["step"], lineterminator="\n"
+        )
         writer.writeheader()
-        writer.writerows({k: v if k == "step" else f"{v:.6g}" for k, v in row.items()} for row in self.rows)
+        writer.writerows(
+            {k: v if k == "step" else f"{v:.6g}" for k, v in row.items()} for row in self.rows
+        )
         return out.getvalue()
 
     def state(self) -> dict[str, Any]:
@@ -58,7 +68,9 @@ class Curves:
         curves = cls()
         # JSON objects come back with sorted keys; the columns' order is fixed here
         order = ["step", *COLUMNS.values()]
-        curves.rows = [{k: row[k] for k in (*order, *sorted(row.keys() - set(order)))} for row in state["rows"]]
+        curves.rows = [
+            {k: row[k] for k in (*order, *sorted(row.keys() - set(order)))} for row in state["rows"]
+        ]
         curves._sums = torch.tensor(state["sums"], dtype=torch.float64)
         curves._count = int(state["count"])
         return curves

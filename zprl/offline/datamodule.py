@@ -18,17 +18,22 @@ Batch = tuple[int, dict[str, Any]]
 def split_episodes(count: int, fraction: float, seed: int) -> tuple[list[int], list[int]]:
     """Return the numbers of training and validation episodes, a pure function of the arguments (split by episode: peers).
 
-    At least one episode is held out when ``fraction`` is above 0, and at least one is kept for training.
+    At least one episode is held out when ``fraction`` is above 0, and at least one is kept for
+    training.
     """
     held = min(max(1, round(fraction * count)), count - 1) if fraction > 0 else 0
-    order = torch.randperm(count, generator=seeding.torch_generator(seed, "validation-split")).tolist()
+    order = torch.randperm(
+        count, generator=seeding.torch_generator(seed, "validation-split")
+    ).tolist()
     return sorted(order[held:]), sorted(order[:held])
 
 
 class StepBatches(IterableDataset[Batch]):
     """``(step, batch)`` for each gradient step from ``start`` on: resuming means starting at another number."""
 
-    def __init__(self, windows: ChunkWindows, *, seed: int, start: int, stop: int, size: int) -> None:
+    def __init__(
+        self, windows: ChunkWindows, *, seed: int, start: int, stop: int, size: int
+    ) -> None:
         super().__init__()
         self.windows, self.seed, self.start, self.stop, self.size = windows, seed, start, stop, size
 
@@ -43,7 +48,9 @@ class WindowData(LightningDataModule):
     Batches are indexed in memory, so worker processes would only cost time.
     """
 
-    def __init__(self, windows: ChunkWindows, *, seed: int, start: int, stop: int, size: int) -> None:
+    def __init__(
+        self, windows: ChunkWindows, *, seed: int, start: int, stop: int, size: int
+    ) -> None:
         super().__init__()
         self.batches = StepBatches(windows, seed=seed, start=start, stop=stop, size=size)
 

@@ -10,8 +10,9 @@ kl              L_KL: to N(0, I), mean over batch *and* dimensions   bottleneck 
 reconstruction  L_rec: decoded embedding against the embedding       bottleneck only
 ==============  ===================================================  =============================================
 
-total = base + vib + kl_weight * kl + reconstruction_weight * reconstruction (official code).  No weight is reached from
-both sides, so the base policy is exactly what it would be without a bottleneck.
+total = base + vib + kl_weight * kl + reconstruction_weight * reconstruction (official code).  No
+weight is reached from both sides, so the base policy is exactly what it would be without a
+bottleneck.
 """
 
 from __future__ import annotations
@@ -40,11 +41,23 @@ class Draws:
     augment: torch.Generator | None = None
 
     @classmethod
-    def at(cls, policy: FlowPolicy, rows: int, seed: int, step: int, *, device: torch.device | str = "cpu") -> Draws:
+    def at(
+        cls,
+        policy: FlowPolicy,
+        rows: int,
+        seed: int,
+        step: int,
+        *,
+        device: torch.device | str = "cpu",
+    ) -> Draws:
         """Draw them as a pure function of (seed, step); one generator per purpose, so that none shifts another."""
         noise = policy.draw_noise(rows, seeding.torch_generator(seed, "flow-noise", step))
         flow_time = draw_flow_time(rows, seeding.torch_generator(seed, "flow-time", step))
-        latent = torch.randn(rows, policy.spec.vib.latent_dim, generator=seeding.torch_generator(seed, "latent-noise", step))
+        latent = torch.randn(
+            rows,
+            policy.spec.vib.latent_dim,
+            generator=seeding.torch_generator(seed, "latent-noise", step),
+        )
         augment = seeding.torch_generator(seed, "crop", step) if policy.spec.images else None
         return cls(noise.to(device), flow_time.to(device), latent.to(device), augment)
 
@@ -69,7 +82,9 @@ class Losses:
         return torch.stack([getattr(self, name).detach() for name in self.names()])
 
 
-def offline_losses(policy: FlowPolicy, obs: Mapping[str, Tensor], actions: Tensor, draws: Draws) -> Losses:
+def offline_losses(
+    policy: FlowPolicy, obs: Mapping[str, Tensor], actions: Tensor, draws: Draws
+) -> Losses:
     """Return the losses of one batch; both velocity errors share noise and flow time (official code).
 
     Args:

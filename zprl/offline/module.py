@@ -30,9 +30,13 @@ class OfflineModule(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the total loss of step ``batch[0]``."""
         step, data = batch
-        draws = Draws.at(self.policy, len(data["actions"]), self.state.seed, step, device=self.device)
+        draws = Draws.at(
+            self.policy, len(data["actions"]), self.state.seed, step, device=self.device
+        )
         losses = offline_losses(self.policy, data["obs"], data["actions"], draws)
-        if not torch.isfinite(losses.total):  # before the update, so that the last resume point stays healthy
+        if not torch.isfinite(
+            losses.total
+        ):  # before the update, so that the last resume point stays healthy
             raise ConfigError(
                 f"the loss is {losses.total.item()} at pretraining step {step}",
                 remedy="lower pretrain.learning_rate, or look at the data with `zprl data check`",

@@ -1,7 +1,8 @@
 """All that offline training carries from step to step, and how it goes to disk and back.
 
-Nothing random is in it: every draw is a pure function of (seed, step).  The learning rate and the EMA decay are
-functions of the step as well, so weights, averages and Adam's moments are the whole state.
+Nothing random is in it: every draw is a pure function of (seed, step).  The learning rate and the
+EMA decay are functions of the step as well, so weights, averages and Adam's moments are the whole
+state.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from zprl.run_dir import Generation, RunDir
 def learning_rate(step: int, config: Pretrain) -> float:
     """Learning rate of update ``step`` (0 for the first): linear warm-up, then half a cosine down to 0.
 
-    Official code (diffusers' cosine schedule), but the warm-up counts from 1, so that the first update moves (ours).
+    Official code (diffusers' cosine schedule), but the warm-up counts from 1, so that the first
+    update moves (ours).
     """
     if step < config.warmup_steps:
         return config.learning_rate * (step + 1) / config.warmup_steps
@@ -46,9 +48,15 @@ class TrainState:
         self.step = 0
         self.curves = Curves()
         self.ema = Ema(policy, power=config.ema_power, maximum=config.ema_max)
-        # One optimiser (official code).  Adam treats every weight on its own, so the bottleneck's never touch the base's.
+        # One optimiser (official code).  Adam treats every weight on its own, so the bottleneck's
+        # never touch the base's.
         self.optimizer = torch.optim.AdamW(
-            policy.parameters(), lr=config.learning_rate, betas=config.betas, eps=1e-8, weight_decay=config.weight_decay, fused=True
+            policy.parameters(),
+            lr=config.learning_rate,
+            betas=config.betas,
+            eps=1e-8,
+            weight_decay=config.weight_decay,
+            fused=True,
         )
 
     def finish_update(self) -> None:
@@ -58,7 +66,11 @@ class TrainState:
 
     def save(self, run_dir: RunDir) -> None:
         """Commit a generation: three safetensors files and a JSON."""
-        groups = {"model": self.policy.state_dict(), "ema": self.ema.average, "optimizer": self._moments()}
+        groups = {
+            "model": self.policy.state_dict(),
+            "ema": self.ema.average,
+            "optimizer": self._moments(),
+        }
         run_dir.save(self.step, {"curves": self.curves.state()}, groups)
 
     def restore(self, generation: Generation) -> None:
@@ -67,8 +79,11 @@ class TrainState:
         self.policy.load_state_dict(tensors["model"])
         self.ema.load(tensors["ema"])
         for name, p in self.policy.named_parameters():
-            # Adam's step counts stay on the parameter's device because the fused kernel wants them there.
-            self.optimizer.state[p] = {field: tensors["optimizer"][f"{name}/{field}"].to(p.device) for field in MOMENTS}
+            # Adam's step counts stay on the parameter's device because the fused kernel wants them
+            # there.
+            self.optimizer.state[p] = {
+                field: tensors["optimizer"][f"{name}/{field}"].to(p.device) for field in MOMENTS
+            }
         self.curves = Curves.of(generation.state["curves"])
         self.step = generation.step
 

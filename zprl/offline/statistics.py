@@ -19,15 +19,20 @@ def latent_stats(policy: FlowPolicy, windows: ChunkWindows, *, seed: int) -> dic
     """Measure embedding and posterior on up to 4,096 windows of the demonstrations.
 
     Returns:
-        ``anchor_rms``: RMS of the posterior mean over windows and dimensions, what RMS(lambda dz) is compared with;
-        ``mean_rms`` (Z,): the same per dimension; ``posterior_std`` (Z,): mean standard deviation per dimension;
-        ``embedding_rms``; ``windows``: how many were measured.  Without a bottleneck only the last two.
+        ``anchor_rms``: RMS of the posterior mean over windows and dimensions, what RMS(lambda dz)
+            is compared with;
+        ``mean_rms`` (Z,): the same per dimension; ``posterior_std`` (Z,): mean standard deviation
+            per dimension; ``embedding_rms``; ``windows``: how many were measured.  Without a
+            bottleneck only the last two.
     """
     rows = min(SAMPLE, len(windows))
     obs = windows.batch(seeding.derive(seed, "latent-stats"), 0, rows)["obs"]
     device = next(policy.parameters()).device
     embedding = policy.embed({key: value.to(device) for key, value in obs.items()})
-    stats: dict[str, Any] = {"windows": rows, "embedding_rms": _round(embedding.square().mean().sqrt())}
+    stats: dict[str, Any] = {
+        "windows": rows,
+        "embedding_rms": _round(embedding.square().mean().sqrt()),
+    }
     if policy.vib is not None:
         mean, log_std = policy.posterior(embedding)
         stats["anchor_rms"] = _round(mean.square().mean().sqrt())

@@ -43,11 +43,18 @@ class Hooks:
     say: Callable[[str], None]
 
 
-def train(state: TrainState, windows: ChunkWindows, validation: ChunkWindows | None, *, run_dir: RunDir, hooks: Hooks) -> None:
+def train(
+    state: TrainState,
+    windows: ChunkWindows,
+    validation: ChunkWindows | None,
+    *,
+    run_dir: RunDir,
+    hooks: Hooks,
+) -> None:
     """Train ``state`` up to ``state.config.steps``, continuing from the newest generation in ``run_dir``.
 
-    Stopping anywhere and calling again gives the same bits as never having stopped (same machine type, versions, threads).
-    Afterwards the averaged weights are in ``state.policy``.
+    Stopping anywhere and calling again gives the same bits as never having stopped (same machine
+    type, versions, threads). Afterwards the averaged weights are in ``state.policy``.
     """
     generation = run_dir.latest()
     if generation is not None:
@@ -55,20 +62,34 @@ def train(state: TrainState, windows: ChunkWindows, validation: ChunkWindows | N
         hooks.say(f"continuing at step {state.step} of {state.config.steps}")
     if state.step < state.config.steps:
         _fit(state, windows, validation, run_dir, hooks)
-    state.policy.load_state_dict(state.ema.average, strict=False)  # buffers (the normaliser) are not averaged
+    state.policy.load_state_dict(
+        state.ema.average, strict=False
+    )  # buffers (the normaliser) are not averaged
 
 
-def _fit(state: TrainState, windows: ChunkWindows, validation: ChunkWindows | None, run_dir: RunDir, hooks: Hooks) -> None:
+def _fit(
+    state: TrainState,
+    windows: ChunkWindows,
+    validation: ChunkWindows | None,
+    run_dir: RunDir,
+    hooks: Hooks,
+) -> None:
     config = state.config
     device = next(state.policy.parameters()).device
-    data = WindowData(windows, seed=state.seed, start=state.step, stop=config.steps, size=config.batch_size)
+    data = WindowData(
+        windows, seed=state.seed, start=state.step, stop=config.steps, size=config.batch_size
+    )
     with _quiet():
         trainer = Trainer(
             accelerator="cpu" if device.type == "cpu" else "gpu",
             devices=1,
             max_epochs=1,
             max_steps=config.steps - state.step,
-            callbacks=[KeepSignals(), Logbook(state, validation, hooks), ResumePoints(state, run_dir, hooks)],
+            callbacks=[
+                KeepSignals(),
+                Logbook(state, validation, hooks),
+                ResumePoints(state, run_dir, hooks),
+            ],
             default_root_dir=run_dir.path,
             logger=False,
             enable_checkpointing=False,
@@ -87,7 +108,9 @@ class KeepSignals(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Put the caller's handler back."""
-        with contextlib.suppress(ValueError):  # not the main thread: then Lightning has set none either
+        with contextlib.suppress(
+            ValueError
+        ):  # not the main thread: then Lightning has set none either
             signal.signal(signal.SIGTERM, self._handler)
 
 
@@ -126,7 +149,9 @@ class Logbook(Callback):
         obs = {key: value.to(device) for key, value in self._validation["obs"].items()}
         actions = self._validation["actions"].to(device)
         with self.state.ema.applied():
-            losses = offline_losses(policy, obs, actions, Draws.at(policy, len(actions), self._seed, 0, device=device))
+            losses = offline_losses(
+                policy, obs, actions, Draws.at(policy, len(actions), self._seed, 0, device=device)
+            )
         return {"val_base_loss": losses.base.item(), "val_vib_loss": losses.vib.item()}
 
 
@@ -147,11 +172,16 @@ class ResumePoints(Callback):
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Silence what Lightning says about itself: hardware lines, tips, and advice that does not fit in-memory batches."""
-    loggers = [logging.getLogger(f"lightning.pytorch.{name}") for name in ("utilities.rank_zero", "accelerators.cuda")]
+    loggers = [
+        logging.getLogger(f"lightning.pytorch.{name}")
+        for name in ("utilities.rank_zero", "accelerators.cuda")
+    ]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-        warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")  # Lightning 2.6.6 against torch 2.11
+        warnings.filterwarnings(
+            "ignore", message=".*treespec, LeafSpec.*"
+        )  # Lightning 2.6.6 against torch 2.11
         for logger in loggers:
             logger.setLevel(logging.WARNING)
         try:

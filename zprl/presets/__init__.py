@@ -1,8 +1,9 @@
 """Named sets of parameters.  A preset is written into ``params.yaml``: nothing stays hidden at run time.
 
-``method/...`` are ways to learn in simulation, ``laptop/...`` base policies that a CPU trains in a minute, and a benchmark's name
-stands before its tasks as the paper has them.  Beside the files of this folder each task on a robot that has a recipe is a preset of
-its name: the recipe, the task, and the observations that its policy wants of the demonstrations.
+``method/...`` are ways to learn in simulation, ``laptop/...`` base policies that a CPU trains in a
+minute, and a benchmark's name stands before its tasks as the paper has them.  Beside the files of
+this folder each task on a robot that has a recipe is a preset of its name: the recipe, the task,
+and the observations that its policy wants of the demonstrations.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ MAX_EDITED = 100_000
 
 
 def _files() -> dict[str, Path]:
-    return {path.relative_to(FOLDER).with_suffix("").as_posix(): path for path in FOLDER.rglob("*.yaml")}
+    return {
+        path.relative_to(FOLDER).with_suffix("").as_posix(): path for path in FOLDER.rglob("*.yaml")
+    }
 
 
 def names() -> list[str]:
@@ -42,7 +45,9 @@ def read(name: str) -> dict[str, Any]:
     if name not in names():
         near = difflib.get_close_matches(name, names(), n=1)
         hint = f"; did you mean '{near[0]}'?" if near else ""
-        raise ConfigError(f"no preset is named '{name}'{hint}", remedy=f"presets: {', '.join(names())}")
+        raise ConfigError(
+            f"no preset is named '{name}'{hint}", remedy=f"presets: {', '.join(names())}"
+        )
     return _of_task(RealTask.load(name))
 
 
@@ -61,11 +66,15 @@ def switch(target: MutableMapping[str, Any], values: Mapping[str, Any]) -> None:
             del target[key]
 
 
-def _merge(target: MutableMapping[str, Any], values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
+def _merge(
+    target: MutableMapping[str, Any], values: Mapping[str, Any], prefix: str = ""
+) -> Iterator[tuple[str, Any, Any]]:
     for key, value in values.items():
         if isinstance(value, Mapping):
             if not isinstance(target.setdefault(key, {}), MutableMapping):
-                raise ConfigError(f"{prefix}{key} is no section", remedy="write its keys below it, indented")
+                raise ConfigError(
+                    f"{prefix}{key} is no section", remedy="write its keys below it, indented"
+                )
             switch(target[key], value)
             yield from _merge(target[key], value, f"{prefix}{key}.")
             continue
@@ -96,13 +105,21 @@ def use(name: str, path: Path | str = config.PARAMS_FILE) -> list[tuple[str, Any
     ruamel = YAML()  # the round-trip loader constructs plain values only
     ruamel.width = 200
     ruamel.preserve_quotes = True
-    ruamel.representer.add_representer(type(None), lambda r, _: r.represent_scalar("tag:yaml.org,2002:null", "null"))
+    ruamel.representer.add_representer(
+        type(None), lambda r, _: r.represent_scalar("tag:yaml.org,2002:null", "null")
+    )
     try:
-        before = strict_yaml.load(path, limit=MAX_EDITED)  # refuses what would keep the other library busy
+        before = strict_yaml.load(
+            path, limit=MAX_EDITED
+        )  # refuses what would keep the other library busy
     except FileNotFoundError as error:
-        raise ConfigError(f"{path} does not exist", remedy="run in the project's root folder") from error
+        raise ConfigError(
+            f"{path} does not exist", remedy="run in the project's root folder"
+        ) from error
     if not isinstance(before, Mapping):
-        raise ConfigError(f"{path} has no sections", remedy="restore it (`git checkout params.yaml`)")
+        raise ConfigError(
+            f"{path} has no sections", remedy="restore it (`git checkout params.yaml`)"
+        )
     document = ruamel.load(path.read_text(encoding="utf-8"))
     changes = list(_merge(document, read(name)))
     text = io.StringIO()
@@ -120,12 +137,16 @@ def explain(section: str | None = None) -> Iterator[tuple[str, str, str, str]]:
     """
     sections = config.Params.model_fields
     if section is not None and section not in sections:
-        raise ConfigError(f"no section is named '{section}'", remedy=f"sections: {', '.join(sections)}")
+        raise ConfigError(
+            f"no section is named '{section}'", remedy=f"sections: {', '.join(sections)}"
+        )
     defaults = config.Params()
     for name in sections if section is None else (section,):
         model = getattr(defaults, name)
         for key, field in type(model).model_fields.items():
             kind = (
-                str(field.annotation).replace("typing.", "") if "[" in str(field.annotation) else getattr(field.annotation, "__name__", "")
+                str(field.annotation).replace("typing.", "")
+                if "[" in str(field.annotation)
+                else getattr(field.annotation, "__name__", "")
             )
             yield f"{name}.{key}", kind, str(getattr(model, key)), field.description or ""

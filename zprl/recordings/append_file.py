@@ -1,6 +1,7 @@
 """Appending to files that must survive a kill: what :mod:`zprl.durable` is for whole files, for files that grow.
 
-Every append, fsync and removal calls :func:`zprl.durable.operation` first, so that fault tests can strike it.
+Every append, fsync and removal calls :func:`zprl.durable.operation` first, so that fault tests can
+strike it.
 """
 
 from __future__ import annotations
@@ -27,13 +28,16 @@ class Appender:
         self.path = path
         with _explained(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | (os.O_EXCL if new else 0), 0o644)
+            self._fd = os.open(
+                path, os.O_RDWR | os.O_APPEND | os.O_CREAT | (os.O_EXCL if new else 0), 0o644
+            )
 
     def append(self, data: bytes, *, sync: bool) -> None:
         """Append ``data``.
 
         Args:
-            data: What to append; it reaches the kernel before this returns, so that only a power cut can take it away.
+            data: What to append; it reaches the kernel before this returns, so that only a power
+                cut can take it away.
             sync: Wait until a power cut cannot either (milliseconds instead of microseconds).
 
         Raises:
@@ -100,7 +104,9 @@ def lease(folder: Path) -> int:
             durable.lock(fd)
         except BlockingIOError as error:
             os.close(fd)
-            raise EnvironmentProblem(f"another process writes {folder}", remedy="wait for it or stop it, then run again") from error
+            raise EnvironmentProblem(
+                f"another process writes {folder}", remedy="wait for it or stop it, then run again"
+            ) from error
         except OSError:
             os.close(fd)
             raise
@@ -119,5 +125,10 @@ def _explained(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno == errno.ENOSPC:
-            raise EnvironmentProblem(f"no space left while writing {path}", remedy="free some disk space and run again") from error
-        raise EnvironmentProblem(f"cannot write {path}: {error.strerror}", remedy="check permissions and the disk, run again") from error
+            raise EnvironmentProblem(
+                f"no space left while writing {path}", remedy="free some disk space and run again"
+            ) from error
+        raise EnvironmentProblem(
+            f"cannot write {path}: {error.strerror}",
+            remedy="check permissions and the disk, run again",
+        ) from error

@@ -26,7 +26,9 @@ def seal(document: Mapping[str, Any]) -> dict[str, Any]:
     try:
         return {**document, DIGEST: hashlib.sha256(canonical(document).encode()).hexdigest()}
     except (TypeError, ValueError) as error:
-        raise DataError(f"not a JSON document: {error}", remedy="give finite numbers, texts, lists and mappings") from error
+        raise DataError(
+            f"not a JSON document: {error}", remedy="give finite numbers, texts, lists and mappings"
+        ) from error
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -39,7 +41,9 @@ def read(path: Path) -> dict[str, Any]:
     try:
         text = durable.read_bytes(path, MAX_BYTES)
     except FileNotFoundError as error:
-        raise DataError(f"{path} does not exist", remedy="restore it from a copy (`dvc checkout`)") from error
+        raise DataError(
+            f"{path} does not exist", remedy="restore it from a copy (`dvc checkout`)"
+        ) from error
     try:
         found = durable.parse_json(text, str(path), limit=MAX_BYTES)
         if not isinstance(found, dict) or text != canonical(found).encode():

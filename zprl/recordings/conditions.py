@@ -123,7 +123,9 @@ def changes(session: Path) -> list[dict[str, Any]]:
     content = durable.read_json(path)
     listed = isinstance(content, list) and len(content) <= MAX_CHANGES
     if not listed or not all(isinstance(change, dict) for change in content):
-        raise DataError(f"{path} is no list of changes of the limits", remedy="restore it from a copy")
+        raise DataError(
+            f"{path} is no list of changes of the limits", remedy="restore it from a copy"
+        )
     return content
 
 

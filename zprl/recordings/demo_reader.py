@@ -1,10 +1,13 @@
 """Reader of this package's own robot sessions: what an arm lived through, as demonstrations again.
 
-A source is a session's folder (:mod:`zprl.recordings.store`).  Its episodes are those of the robomimic export, number for number: observation,
-then the action that the policy commanded; the last observation led to none and is left out.  Episodes that nobody labelled, that the
-operator discarded, or in which a person moved the arm (what was commanded is then not what moved it) are left out and said so (D30).
+A source is a session's folder (:mod:`zprl.recordings.store`).  Its episodes are those of the
+robomimic export, number for number: observation, then the action that the policy commanded; the
+last observation led to none and is left out.  Episodes that nobody labelled, that the operator
+discarded, or in which a person moved the arm (what was commanded is then not what moved it) are
+left out and said so (D30).
 
-Every byte that is read is covered by a digest in the session; what does not fit it is refused.  Nothing in the folder is changed.
+Every byte that is read is covered by a digest in the session; what does not fit it is refused.
+Nothing in the folder is changed.
 """
 
 from __future__ import annotations
@@ -38,7 +41,8 @@ class SessionReader:
     """Yields an :class:`Episode` per labelled episode and a :class:`Finding` per defect; never raises for what a session holds.
 
     Args:
-        obs_keys: Observation keys to read, in order, pictures too; ``None`` reads every key of state, by name (pictures are skipped).
+        obs_keys: Observation keys to read, in order, pictures too; ``None`` reads every key of
+            state, by name (pictures are skipped).
 
     Example::
 
@@ -73,10 +77,13 @@ class SessionReader:
         return {
             "format": f"zprl session {header.id}",
             "task": header.task,
-            "robot": {"hardware": "real robot", "double": "double (simulated robot)"}.get(str(header.world.get("kind")), "unknown"),
+            "robot": {"hardware": "real robot", "double": "double (simulated robot)"}.get(
+                str(header.world.get("kind")), "unknown"
+            ),
             "rate": f"{header.rate_hz:g} Hz",
             "interface": header.interface,
-            "episodes": ", ".join(f"{count} {label}" for label, count in sorted(counts.items())) or "none",
+            "episodes": ", ".join(f"{count} {label}" for label, count in sorted(counts.items()))
+            or "none",
             "interventions": f"{moved:.1%} of the control steps",
         }
 
@@ -98,7 +105,11 @@ class SessionReader:
             store = _open(path)
             labels, numbers = store.labels.current(), store.numbers()
             if not numbers:
-                raise RefusedError("D02", "the session holds no episodes", "live some, or take its folder out of the data")
+                raise RefusedError(
+                    "D02",
+                    "the session holds no episodes",
+                    "live some, or take its folder out of the data",
+                )
         except Exception as error:
             yield _refusal(path, error)
             return
@@ -107,11 +118,19 @@ class SessionReader:
             name = f"{stem}/episode_{number:06d}"
             label = labels.get(number)
             if number not in numbers:
-                yield _finding(path, "D02", f"episode {number} is labelled {label} and is not there", RESTORE, name)
+                yield _finding(
+                    path,
+                    "D02",
+                    f"episode {number} is labelled {label} and is not there",
+                    RESTORE,
+                    name,
+                )
                 continue
             if label not in LABELLED:
                 remedy = "`zprl session label` gives it one"
-                yield _left_out(path, name, "was discarded by the operator" if label else "has no label", remedy)
+                yield _left_out(
+                    path, name, "was discarded by the operator" if label else "has no label", remedy
+                )
                 continue
             try:
                 recorded = store.episode(number)
@@ -119,14 +138,19 @@ class SessionReader:
                     _check_size(recorded.path / file, MAX_BYTES)
                 if recorded.intervention.any():
                     yield _left_out(
-                        path, name, "was moved by a person", "export it by its number (`zprl.recordings.export`) if it is wanted"
+                        path,
+                        name,
+                        "was moved by a person",
+                        "export it by its number (`zprl.recordings.export`) if it is wanted",
                     )
                     continue
                 yield self._episode(recorded, name, label == "success", store.header.rate_hz)
             except Exception as error:
                 yield _refusal(path, error, name)
 
-    def _episode(self, recorded: RecordedEpisode, name: str, success: bool, rate_hz: float) -> Episode:
+    def _episode(
+        self, recorded: RecordedEpisode, name: str, success: bool, rate_hz: float
+    ) -> Episode:
         last = np.zeros(recorded.steps, bool)
         last[-1] = True
         return Episode(
@@ -142,7 +166,11 @@ class SessionReader:
     def _observations(self, seen: dict[str, Tensor]) -> dict[str, np.ndarray]:
         odd = next((key for key in seen if not safe_name(key)), None)
         if odd is not None:
-            raise RefusedError("D18", f"the observation {odd[:40]!a} has no safe name", "rename it in the task file")
+            raise RefusedError(
+                "D18",
+                f"the observation {odd[:40]!a} has no safe name",
+                "rename it in the task file",
+            )
         keys = self.obs_keys
         if keys is None:
             keys = tuple(sorted(key for key, value in seen.items() if value.dim() == 2))
@@ -150,9 +178,17 @@ class SessionReader:
         if missing:
             near = difflib.get_close_matches(missing[0], seen, n=1)
             hint = f"did you mean '{near[0]}'?" if near else "correct ingest.obs_keys"
-            raise RefusedError("D22", f"observation '{missing[0]}' is missing; there are {', '.join(sorted(seen))}", hint)
+            raise RefusedError(
+                "D22",
+                f"observation '{missing[0]}' is missing; there are {', '.join(sorted(seen))}",
+                hint,
+            )
         if not keys:
-            raise RefusedError("D02", "there are only pictures", "name the cameras in ingest.obs_keys, or record proprioception too")
+            raise RefusedError(
+                "D02",
+                "there are only pictures",
+                "name the cameras in ingest.obs_keys, or record proprioception too",
+            )
         return {key: _values(key, seen[key][:-1].numpy()) for key in keys}
 
 
@@ -161,7 +197,11 @@ def _values(key: str, value: np.ndarray) -> np.ndarray:
     if is_image(value) and value.shape[3] == 3:
         return value
     if value.ndim != 2 or value.shape[1] == 0:
-        raise RefusedError("D05", f"{key} is {value.dtype} {value.shape}, neither (frames, width) nor pictures", "record it so")
+        raise RefusedError(
+            "D05",
+            f"{key} is {value.dtype} {value.shape}, neither (frames, width) nor pictures",
+            "record it so",
+        )
     return value.astype(np.float32, copy=False)
 
 
@@ -177,7 +217,9 @@ def _check_size(file: Path, limit: int) -> None:
     if file.exists() and not file.is_file():
         raise RefusedError("D01", f"{file.name} is no file", RESTORE)
     if file.exists() and file.stat().st_size > limit:
-        raise RefusedError("D17", f"{file.name} has {file.stat().st_size} bytes, the limit is {limit}", RESTORE)
+        raise RefusedError(
+            "D17", f"{file.name} has {file.stat().st_size} bytes, the limit is {limit}", RESTORE
+        )
 
 
 def _refusal(path: Path, error: Exception, episode: str | None = None) -> Finding:
@@ -195,6 +237,11 @@ def _left_out(path: Path, name: str, why: str, remedy: str) -> Finding:
 
 
 def _finding(
-    path: Path, code: str, message: str, remedy: str, episode: str | None = None, severity: Literal["error", "warning", "note"] = "error"
+    path: Path,
+    code: str,
+    message: str,
+    remedy: str,
+    episode: str | None = None,
+    severity: Literal["error", "warning", "note"] = "error",
 ) -> Finding:
     return Finding(code, severity, path.as_posix(), message, remedy, episode)

@@ -47,15 +47,21 @@ class EpisodeFacts(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     phase: PhaseKind
-    start_number: int = Field(ge=0, description="Number of the start position within its kind of phase.")
+    start_number: int = Field(
+        ge=0, description="Number of the start position within its kind of phase."
+    )
     seed: int = Field(ge=0)
     explore: bool = Field(description="Whether the policy explored.")
     stop_reason: str = Field(max_length=1000, description="success, failure, time_out, fault: ...")
     features: Names = Field((), description="Names of the columns of `features`, where known.")
     sent: Names = Field((), description="Names of the columns of `sent`, where known.")
     events: tuple[dict[str, JsonValue], ...] = Field((), max_length=100_000)
-    timing: dict[str, float] = Field(default_factory=dict, description="Intervals between the driver's ticks.")
-    weights: dict[int, str] = Field(default_factory=dict, description="Version of the weights to their digest.")
+    timing: dict[str, float] = Field(
+        default_factory=dict, description="Intervals between the driver's ticks."
+    )
+    weights: dict[int, str] = Field(
+        default_factory=dict, description="Version of the weights to their digest."
+    )
 
 
 class EpisodeRecord(EpisodeFacts):
@@ -65,12 +71,20 @@ class EpisodeRecord(EpisodeFacts):
     number: int = Field(ge=1)
     steps: int = Field(ge=1, description="Control steps, L.")
     decisions: int = Field(ge=1, description="Chunks of which at least one step was executed, M.")
-    unused_decisions: int = Field(ge=0, description="Chunks that came too late to be played: not stored.")
+    unused_decisions: int = Field(
+        ge=0, description="Chunks that came too late to be played: not stored."
+    )
     versions: tuple[int, ...] = Field(description="Versions of the weights that acted, ascending.")
-    robot_s: Seconds = Field(description="From the first observation to the last on the robot's clock.")
+    robot_s: Seconds = Field(
+        description="From the first observation to the last on the robot's clock."
+    )
     wall_s: Seconds = Field(description="The same on the host's clock.")
-    intervention_share: Share = Field(description="Share of control steps at which a person moved the arm.")
-    clip_share: Share = Field(description="Share of control steps whose target the safety filter changed.")
+    intervention_share: Share = Field(
+        description="Share of control steps at which a person moved the arm."
+    )
+    clip_share: Share = Field(
+        description="Share of control steps whose target the safety filter changed."
+    )
     limits_digest: str
     files: dict[str, str] = Field(description="SHA-256 of the tensor files.")
     digest: str
@@ -79,8 +93,9 @@ class EpisodeRecord(EpisodeFacts):
 class EpisodeWriter:
     """The open episode.  Rows are in the kernel's hands when a method returns; :meth:`commit` makes them durable.
 
-    Control steps and chunks come from two processes and may come in any order.  Which chunk was executed when and for how long, and
-    whether a person took over meanwhile, follows from the control steps alone.
+    Control steps and chunks come from two processes and may come in any order.  Which chunk was
+    executed when and for how long, and whether a person took over meanwhile, follows from the
+    control steps alone.
 
     Args:
         folder: ``episodes/``.
@@ -89,7 +104,9 @@ class EpisodeWriter:
         resume: Go on with what a killed writer left.
     """
 
-    def __init__(self, folder: Path, number: int, *, limits_digest: str, resume: bool = False) -> None:
+    def __init__(
+        self, folder: Path, number: int, *, limits_digest: str, resume: bool = False
+    ) -> None:
         self.number, self._folder, self._limits_digest = number, folder, limits_digest
         self.path = open_path(folder, number)
         self._layout: dict[str, dict[str, tuple[str, tuple[int, ...]]]] = {}
@@ -107,7 +124,12 @@ class EpisodeWriter:
     @property
     def complete(self) -> bool:
         """Whether there is something to commit: a control step, a chunk, the last observation and what the policy made of it."""
-        return self.steps > 0 and bool(self._ids) and LAST_FRAME in self._layout and LAST_STATE in self._layout
+        return (
+            self.steps > 0
+            and bool(self._ids)
+            and LAST_FRAME in self._layout
+            and LAST_STATE in self._layout
+        )
 
     def add_frame(
         self,
@@ -146,7 +168,10 @@ class EpisodeWriter:
             EnvironmentProblem: the disk is full or broken; the row was not appended.
         """
         if step != self.steps:
-            raise DataError(f"episode {self.number}: control step {step} came where {self.steps} was due", remedy="discard the episode")
+            raise DataError(
+                f"episode {self.number}: control step {step} came where {self.steps} was due",
+                remedy="discard the episode",
+            )
         arrays = _observed(stamp, host, obs, features, measured) | {
             "commanded": _numbers(commanded, np.float32),
             "sent": _numbers(sent, np.float64),
@@ -192,21 +217,47 @@ class EpisodeWriter:
             DataError: see :meth:`add_frame`; or this decision was recorded before.
         """
         if id in self._ids or id < 0:
-            raise DataError(f"episode {self.number}: chunk {id} came twice", remedy="discard the episode")
-        vectors = {"embedding": embedding, "anchor": anchor, "residual": residual, "point": point, "targets": targets}
-        vectors |= {name: value for name, value in (("mean", mean), ("log_std", log_std)) if value is not None}
+            raise DataError(
+                f"episode {self.number}: chunk {id} came twice", remedy="discard the episode"
+            )
+        vectors = {
+            "embedding": embedding,
+            "anchor": anchor,
+            "residual": residual,
+            "point": point,
+            "targets": targets,
+        }
+        vectors |= {
+            name: value
+            for name, value in (("mean", mean), ("log_std", log_std))
+            if value is not None
+        }
         arrays = {name: _numbers(value, np.float32) for name, value in vectors.items()}
-        arrays |= {"id": np.asarray(id, np.int64), "version": np.asarray(version, np.int64), "obs_step": np.asarray(obs_step, np.int64)}
+        arrays |= {
+            "id": np.asarray(id, np.int64),
+            "version": np.asarray(version, np.int64),
+            "obs_step": np.asarray(obs_step, np.int64),
+        }
         self._append(CHUNK, arrays | {"obs_stamp": _numbers(obs_stamp, np.float64)})
 
-    def finish(self, *, stamp: float, host: float, obs: Mapping[str, ArrayLike], features: ArrayLike, measured: ArrayLike) -> None:
+    def finish(
+        self,
+        *,
+        stamp: float,
+        host: float,
+        obs: Mapping[str, ArrayLike],
+        features: ArrayLike,
+        measured: ArrayLike,
+    ) -> None:
         """Append the last observation: what the last action led to.  Arguments as in :meth:`add_frame`."""
         self._append(LAST_FRAME, _observed(stamp, host, obs, features, measured))
 
     def finish_state(self, *, final_embedding: ArrayLike, final_anchor: ArrayLike) -> None:
         """Append what the policy makes of the last observation: embedding (D,) and anchor (R,)."""
         arrays = {"final_embedding": final_embedding, "final_anchor": final_anchor}
-        self._append(LAST_STATE, {name: _numbers(value, np.float32) for name, value in arrays.items()})
+        self._append(
+            LAST_STATE, {name: _numbers(value, np.float32) for name, value in arrays.items()}
+        )
 
     def commit(self, facts: EpisodeFacts) -> str:
         """Make the episode a folder that nothing changes any more.
@@ -216,16 +267,23 @@ class EpisodeWriter:
 
         Raises:
             DataError: it is not complete, or what was recorded does not fit together.
-            EnvironmentProblem: the disk is full or broken; nothing is lost, ``commit`` may be called again.
+            EnvironmentProblem: the disk is full or broken; nothing is lost, ``commit`` may be
+                called again.
         """
         target = folder_path(self._folder, self.number)
         if target.exists():
-            raise DataError(f"episode {self.number} is committed already", remedy="a committed episode is never changed; correct its label")
+            raise DataError(
+                f"episode {self.number} is committed already",
+                remedy="a committed episode is never changed; correct its label",
+            )
         if not self.complete:
             raise DataError(
-                f"episode {self.number} is not complete: it needs a control step, a chunk and its last observation", remedy="discard it"
+                f"episode {self.number} is not complete: it needs a control step, a chunk and its last observation",
+                remedy="discard it",
             )
-        found, _ = write_ahead_log.read(self.path)  # what is committed is what was written ahead: with or without a kill in between
+        found, _ = write_ahead_log.read(
+            self.path
+        )  # what is committed is what was written ahead: with or without a kill in between
         frames = _frames(found)
         chunks, unused = _chunks(found, frames, self.number)
         tensor_schema.check(frames, chunks, f"episode {self.number}")
@@ -235,7 +293,9 @@ class EpisodeWriter:
             durable.write_tensors(folder / FRAMES, frames)
             durable.write_tensors(folder / CHUNKS, chunks)
             files = {name: durable.digest(folder / name) for name in (FRAMES, CHUNKS)}
-            document.update(checksummed_json.seal(self._document(facts, frames, chunks, unused, files)))
+            document.update(
+                checksummed_json.seal(self._document(facts, frames, chunks, unused, files))
+            )
             durable.write_json(folder / FACTS, document)
 
         durable.write_dir(target, fill)
@@ -252,13 +312,21 @@ class EpisodeWriter:
         self._appender.close()
 
     def _document(
-        self, facts: EpisodeFacts, frames: dict[str, Tensor], chunks: dict[str, Tensor], unused: int, files: dict[str, str]
+        self,
+        facts: EpisodeFacts,
+        frames: dict[str, Tensor],
+        chunks: dict[str, Tensor],
+        unused: int,
+        files: dict[str, str],
     ) -> dict[str, Any]:
         stamp, host = frames["stamp"], frames["host"]
         for name in ("features", "sent"):
             names, width = getattr(facts, name), frames[name].shape[1]
             if names and len(names) != width:
-                raise DataError(f"episode {self.number}: {len(names)} names for {width} columns of '{name}'", remedy="give one per column")
+                raise DataError(
+                    f"episode {self.number}: {len(names)} names for {width} columns of '{name}'",
+                    remedy="give one per column",
+                )
         return {
             **facts.model_dump(mode="json"),
             "format_version": FORMAT_VERSION,
@@ -286,17 +354,28 @@ class EpisodeWriter:
         layout = {name: (str(value.dtype), value.shape) for name, value in row.arrays.items()}
         last = row.kind in (LAST_FRAME, LAST_STATE)
         if last and row.kind in self._layout:
-            raise DataError(f"episode {self.number} has ended already", remedy="discard the episode")
+            raise DataError(
+                f"episode {self.number} has ended already", remedy="discard the episode"
+            )
         known = self._layout.get(row.kind, layout)
         if layout != known:
-            odd = sorted(name for name in layout.keys() | known.keys() if layout.get(name) != known.get(name))
-            raise DataError(f"episode {self.number}: {', '.join(odd)} changed its shape", remedy="discard the episode")
+            odd = sorted(
+                name for name in layout.keys() | known.keys() if layout.get(name) != known.get(name)
+            )
+            raise DataError(
+                f"episode {self.number}: {', '.join(odd)} changed its shape",
+                remedy="discard the episode",
+            )
         for name, value in row.arrays.items():
             if value.dtype.kind == "f" and not np.isfinite(value).all():
-                raise DataError(f"episode {self.number}: {name} is not finite", remedy="discard the episode")
+                raise DataError(
+                    f"episode {self.number}: {name} is not finite", remedy="discard the episode"
+                )
 
     def _note(self, row: write_ahead_log.Row) -> None:
-        self._layout.setdefault(row.kind, {name: (str(value.dtype), value.shape) for name, value in row.arrays.items()})
+        self._layout.setdefault(
+            row.kind, {name: (str(value.dtype), value.shape) for name, value in row.arrays.items()}
+        )
         self.steps += row.kind == FRAME
         if row.kind == CHUNK:
             self._ids.add(int(row.arrays["id"]))
@@ -319,12 +398,18 @@ class RecordedEpisode:
             self.facts = EpisodeRecord.model_validate(document)
         except ValidationError as error:
             raise DataError(
-                f"{path / FACTS} does not describe an episode: {error.errors()[0]['loc']}", remedy="update zprl, or restore the file"
+                f"{path / FACTS} does not describe an episode: {error.errors()[0]['loc']}",
+                remedy="update zprl, or restore the file",
             ) from error
-        if folder_path(path.parent, self.facts.number) != path or set(self.facts.files) != {FRAMES, CHUNKS}:
-            raise DataError(f"{path} holds episode {self.facts.number}", remedy="restore the folder's name")
+        if folder_path(path.parent, self.facts.number) != path or set(self.facts.files) != {
+            FRAMES,
+            CHUNKS,
+        }:
+            raise DataError(
+                f"{path} holds episode {self.facts.number}", remedy="restore the folder's name"
+            )
 
-    # -- facts ---------------------------------------------------------------------------------------------------------
+    # -- facts -------------------------------------------------------------------------------------
 
     @property
     def number(self) -> int:
@@ -366,17 +451,26 @@ class RecordedEpisode:
         """SHA-256 that covers every byte."""
         return self.facts.digest
 
-    # -- tensors -------------------------------------------------------------------------------------------------------
+    # -- tensors -----------------------------------------------------------------------------------
 
     @cached_property
     def _tensors(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         for name, wanted in self.facts.files.items():
             if durable.digest(self.path / name) != wanted:
-                raise DataError(f"{self.path / name} is damaged", remedy="restore it from a copy (`dvc checkout`)")
-        frames, chunks = durable.read_tensors(self.path / FRAMES), durable.read_tensors(self.path / CHUNKS)
+                raise DataError(
+                    f"{self.path / name} is damaged",
+                    remedy="restore it from a copy (`dvc checkout`)",
+                )
+        frames, chunks = (
+            durable.read_tensors(self.path / FRAMES),
+            durable.read_tensors(self.path / CHUNKS),
+        )
         tensor_schema.check(frames, chunks, str(self.path))
         if (len(frames["chunk"]), len(chunks["id"])) != (self.facts.steps, self.facts.decisions):
-            raise DataError(f"{self.path} is not {self.facts.steps} steps long", remedy="restore it from a copy (`dvc checkout`)")
+            raise DataError(
+                f"{self.path} is not {self.facts.steps} steps long",
+                remedy="restore it from a copy (`dvc checkout`)",
+            )
         return frames, chunks
 
     @property
@@ -392,7 +486,11 @@ class RecordedEpisode:
     @property
     def obs(self) -> dict[str, Tensor]:
         """Policy key to (L + 1, d), the last observation included."""
-        return {name.removeprefix(OBS): value for name, value in self.frames.items() if name.startswith(OBS)}
+        return {
+            name.removeprefix(OBS): value
+            for name, value in self.frames.items()
+            if name.startswith(OBS)
+        }
 
     @property
     def stamps(self) -> np.ndarray:
@@ -433,7 +531,15 @@ class RecordedEpisode:
         """The decisions, as the learner takes them in."""
         from zprl.recordings.transitions import EpisodeTransitions
 
-        names = ("embedding", "anchor", "point", "steps", "intervened", "final_embedding", "final_anchor")
+        names = (
+            "embedding",
+            "anchor",
+            "point",
+            "steps",
+            "intervened",
+            "final_embedding",
+            "final_anchor",
+        )
         return EpisodeTransitions(self.number, **{name: self.chunks[name] for name in names})
 
     @classmethod
@@ -441,7 +547,10 @@ class RecordedEpisode:
         """Episode ``number`` of ``episodes/``."""
         path = folder_path(folder, number)
         if not path.is_dir():
-            raise DataError(f"there is no episode {number} in {folder.parent}", remedy="`zprl session show` lists the episodes")
+            raise DataError(
+                f"there is no episode {number} in {folder.parent}",
+                remedy="`zprl session show` lists the episodes",
+            )
         return cls(path)
 
 
@@ -455,16 +564,25 @@ def open_path(folder: Path, number: int) -> Path:
     return folder / f"open-{number:06d}{durable.PARTIAL}"
 
 
-# -- from rows to tensors ----------------------------------------------------------------------------------------------
+# -- from rows to tensors --------------------------------------------------------------------------
 
 
 def _numbers(value: ArrayLike, dtype: type) -> np.ndarray:
     return np.asarray(value, dtype)
 
 
-def _observed(stamp: float, host: float, obs: Mapping[str, ArrayLike], features: ArrayLike, measured: ArrayLike) -> dict[str, np.ndarray]:
+def _observed(
+    stamp: float,
+    host: float,
+    obs: Mapping[str, ArrayLike],
+    features: ArrayLike,
+    measured: ArrayLike,
+) -> dict[str, np.ndarray]:
     found = {name: np.asarray(value) for name, value in obs.items()}
-    seen = {OBS + name: value if value.dtype == np.uint8 else value.astype(np.float32) for name, value in found.items()}
+    seen = {
+        OBS + name: value if value.dtype == np.uint8 else value.astype(np.float32)
+        for name, value in found.items()
+    }
     rest = {"stamp": stamp, "host": host, "features": features, "measured": measured}
     return seen | {name: _numbers(value, np.float64) for name, value in rest.items()}
 
@@ -475,13 +593,27 @@ def _frames(found: list[write_ahead_log.Row]) -> dict[str, Tensor]:
 
     steps = [row.arrays for row in found if row.kind == FRAME]
     last = next(row.arrays for row in found if row.kind == LAST_FRAME)
-    odd = [name for name, value in last.items() if name not in steps[0] or steps[0][name].shape != value.shape]
+    odd = [
+        name
+        for name, value in last.items()
+        if name not in steps[0] or steps[0][name].shape != value.shape
+    ]
     if odd:
-        raise DataError(f"the last observation has another {', '.join(odd)} than the steps before", remedy="discard the episode")
-    return {name: torch.from_numpy(np.stack([r[name] for r in steps] + ([last[name]] if name in last else []))) for name in steps[0]}
+        raise DataError(
+            f"the last observation has another {', '.join(odd)} than the steps before",
+            remedy="discard the episode",
+        )
+    return {
+        name: torch.from_numpy(
+            np.stack([r[name] for r in steps] + ([last[name]] if name in last else []))
+        )
+        for name in steps[0]
+    }
 
 
-def _chunks(found: list[write_ahead_log.Row], frames: dict[str, Tensor], number: int) -> tuple[dict[str, Tensor], int]:
+def _chunks(
+    found: list[write_ahead_log.Row], frames: dict[str, Tensor], number: int
+) -> tuple[dict[str, Tensor], int]:
     """The chunks that were executed, in order, with when and how long; and how many were not."""
     import torch
 
@@ -490,19 +622,32 @@ def _chunks(found: list[write_ahead_log.Row], frames: dict[str, Tensor], number:
     executed = sorted({int(n) for n in played} - {NO_CHUNK})
     missing = [n for n in executed if n not in recorded]
     if missing or not executed:
-        what = f"chunk {missing[0]} was played but never recorded" if missing else "no chunk was played"
+        what = (
+            f"chunk {missing[0]} was played but never recorded"
+            if missing
+            else "no chunk was played"
+        )
         raise DataError(f"episode {number}: {what}", remedy="discard the episode")
-    chunks = {name: torch.from_numpy(np.stack([recorded[n][name] for n in executed])) for name in recorded[executed[0]]}
+    chunks = {
+        name: torch.from_numpy(np.stack([recorded[n][name] for n in executed]))
+        for name in recorded[executed[0]]
+    }
     chunks["step"] = torch.tensor([int(np.flatnonzero(played == n)[0]) for n in executed])
     chunks["steps"] = torch.tensor([int((played == n).sum()) for n in executed])
-    chunks["intervened"] = torch.from_numpy(_intervened(executed, chunks["step"].numpy(), frames["intervention"].numpy()))
+    chunks["intervened"] = torch.from_numpy(
+        _intervened(executed, chunks["step"].numpy(), frames["intervention"].numpy())
+    )
     last = next(row.arrays for row in found if row.kind == LAST_STATE)
-    return chunks | {name: torch.tensor(value) for name, value in last.items()}, len(recorded) - len(executed)
+    return chunks | {name: torch.tensor(value) for name, value in last.items()}, len(
+        recorded
+    ) - len(executed)
 
 
 def _intervened(executed: list[int], first: np.ndarray, intervention: np.ndarray) -> np.ndarray:
     """(M,) whether a person moved the arm between a chunk's first step and the next chunk's."""
     until = [*first[1:], len(intervention)]
     found = np.array([intervention[a:b].any() for a, b in zip(first, until, strict=True)], np.bool_)
-    found[0] |= intervention[: first[0]].any()  # before the first decision: nothing else can carry it
+    found[0] |= intervention[
+        : first[0]
+    ].any()  # before the first decision: nothing else can carry it
     return found

@@ -1,7 +1,8 @@
 """What the operator said of each episode: an append-only journal, one JSON object a line.
 
-A line is never changed.  A correction is a later line that names the one it supersedes; the order of the lines is the order in which the
-learner takes them in.  Each line holds a check over itself and the line before it, so that a changed, lost or moved line is noticed.
+A line is never changed.  A correction is a later line that names the one it supersedes; the order
+of the lines is the order in which the learner takes them in.  Each line holds a check over itself
+and the line before it, so that a changed, lost or moved line is noticed.
 """
 
 from __future__ import annotations
@@ -33,8 +34,14 @@ class Label(BaseModel):
     episode: int = Field(ge=1)
     label: Literal["success", "failure", "discard"]
     source: str = Field(max_length=200, description="Who said it: keyboard, console, time-out.")
-    nonce: str = Field(min_length=1, max_length=200, description="The same nonce twice is one input.")
-    author: str | None = Field(None, max_length=60, description="Who gave it; lines of programs, and older ones, have no such key.")
+    nonce: str = Field(
+        min_length=1, max_length=200, description="The same nonce twice is one input."
+    )
+    author: str | None = Field(
+        None,
+        max_length=60,
+        description="Who gave it; lines of programs, and older ones, have no such key.",
+    )
     supersedes: int | None = Field(None, ge=1, description="The line that this one corrects.")
 
 
@@ -72,7 +79,9 @@ class LabelJournal:
         """The line that an input has become."""
         return next((line for line in self.in_order() if line.nonce == nonce), None)
 
-    def append(self, episode: int, label: str, *, source: str, nonce: str, author: str | None = None) -> Label:
+    def append(
+        self, episode: int, label: str, *, source: str, nonce: str, author: str | None = None
+    ) -> Label:
         """Append a label and wait until it is on the disk; the same nonce twice gives the first line again.
 
         Raises:
@@ -85,11 +94,20 @@ class LabelJournal:
         if known is not None:
             return known
         before = [line.seq for line in self._lines if line.episode == episode]
-        fields = {"seq": len(self._lines) + 1, "episode": episode, "label": label, "source": source, "nonce": nonce, "author": author}
+        fields = {
+            "seq": len(self._lines) + 1,
+            "episode": episode,
+            "label": label,
+            "source": source,
+            "nonce": nonce,
+            "author": author,
+        }
         try:
             line = Label.model_validate({**fields, "supersedes": before[-1] if before else None})
         except ValidationError as error:
-            raise DataError(f"not a label: {fields}", remedy="labels are success, failure and discard") from error
+            raise DataError(
+                f"not a label: {fields}", remedy="labels are success, failure and discard"
+            ) from error
         text, check = _encode(line, self._check)
         self._appender.append(text, sync=True)
         self._take(line, check, len(text))
@@ -106,7 +124,7 @@ class LabelJournal:
         self._read()
         return self.path.exists() and self.path.stat().st_size > self._end
 
-    # -- reading -------------------------------------------------------------------------------------------------------
+    # -- reading -----------------------------------------------------------------------------------
 
     def _read(self) -> None:
         """Take in the lines that are new since the last time."""
@@ -119,7 +137,10 @@ class LabelJournal:
         try:
             with open(self.path, "rb") as file:
                 if file.seek(0, 2) > MAX_BYTES:
-                    raise DataError(f"{self.path} is no label journal: {file.tell()} bytes", remedy="restore it from a copy")
+                    raise DataError(
+                        f"{self.path} is no label journal: {file.tell()} bytes",
+                        remedy="restore it from a copy",
+                    )
                 file.seek(self._end)
                 return file.read()
         except FileNotFoundError:

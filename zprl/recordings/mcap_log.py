@@ -1,6 +1,7 @@
 """The operator's log of an episode: one MCAP file, made from the committed episode and so at any time made again.
 
-Channels are JSON with a schema each, so that any MCAP viewer shows them.  Times are the robot's clock.
+Channels are JSON with a schema each, so that any MCAP viewer shows them.  Times are the robot's
+clock.
 
 ===================  ==========================================================================================
 topic                content
@@ -37,21 +38,47 @@ CHUNK_BYTES = 64 * 1024
 """A small block: a file that is cut off loses at most one."""
 MAX_RECORD_BYTES = 64 * 2**20
 PROFILE, LIBRARY = "", "zprl"
-NUMBER, NUMBERS, FLAG, TEXT = {"type": "number"}, {"type": "array", "items": {"type": "number"}}, {"type": "boolean"}, {"type": "string"}
+NUMBER, NUMBERS, FLAG, TEXT = (
+    {"type": "number"},
+    {"type": "array", "items": {"type": "number"}},
+    {"type": "boolean"},
+    {"type": "string"},
+)
 NAMED = {"type": "object", "additionalProperties": NUMBER}
-TIME = {"type": "object", "title": "time", "properties": {"sec": {"type": "integer"}, "nsec": {"type": "integer"}}}
+TIME = {
+    "type": "object",
+    "title": "time",
+    "properties": {"sec": {"type": "integer"}, "nsec": {"type": "integer"}},
+}
 SCHEMAS: dict[str, dict[str, Any]] = {
     "zprl.State": {"step": NUMBER, "pose": NUMBERS, "wrench": NUMBERS, "features": NAMED},
-    "zprl.Command": {"step": NUMBER, "action": NUMBERS, "sent": NAMED, "clipped": FLAG, "intervention": FLAG},
+    "zprl.Command": {
+        "step": NUMBER,
+        "action": NUMBERS,
+        "sent": NAMED,
+        "clipped": FLAG,
+        "intervention": FLAG,
+    },
     "zprl.Chunk": {
-        "id": NUMBER, "version": NUMBER, "obs_step": NUMBER, "step": NUMBER, "steps": NUMBER, "intervened": FLAG,
-        "point": NUMBERS, "residual": NUMBERS, "residual_norm": NUMBER, "targets": {"type": "array", "items": NUMBERS},
+        "id": NUMBER,
+        "version": NUMBER,
+        "obs_step": NUMBER,
+        "step": NUMBER,
+        "steps": NUMBER,
+        "intervened": FLAG,
+        "point": NUMBERS,
+        "residual": NUMBERS,
+        "residual_norm": NUMBER,
+        "targets": {"type": "array", "items": NUMBERS},
     },
     "zprl.Event": {"kind": TEXT, "level": TEXT, "reason": TEXT, "step": NUMBER},
     "foxglove.CompressedImage": {
-        "timestamp": TIME, "frame_id": TEXT, "data": {"type": "string", "contentEncoding": "base64"}, "format": TEXT,
+        "timestamp": TIME,
+        "frame_id": TEXT,
+        "data": {"type": "string", "contentEncoding": "base64"},
+        "format": TEXT,
     },
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)
@@ -71,7 +98,11 @@ class Entry:
     body: dict[str, Any]
 
 
-def write_mcap(episode: RecordedEpisode, path: Path | str, images: Mapping[str, Iterable[Picture]] | None = None) -> None:
+def write_mcap(
+    episode: RecordedEpisode,
+    path: Path | str,
+    images: Mapping[str, Iterable[Picture]] | None = None,
+) -> None:
     """Write an episode's log; the same episode gives the same bytes.  An existing file is replaced.
 
     Args:
@@ -85,14 +116,20 @@ def write_mcap(episode: RecordedEpisode, path: Path | str, images: Mapping[str, 
     try:
         from mcap.writer import Writer
     except ModuleNotFoundError as error:
-        raise EnvironmentProblem("operator logs need the module 'mcap'", remedy="install the extra that has it: zprl[robot]") from error
+        raise EnvironmentProblem(
+            "operator logs need the module 'mcap'",
+            remedy="install the extra that has it: zprl[robot]",
+        ) from error
     buffer = io.BytesIO()
     writer = Writer(buffer, chunk_size=CHUNK_BYTES)
     writer.start(PROFILE, LIBRARY)
     log = _Log(writer)
     messages = [*_states(episode), *_commands(episode), *_chunks(episode), *_events(episode)]
     for camera, pictures in (images or {}).items():
-        messages += [(f"/images/{camera}", "foxglove.CompressedImage", p.stamp, _image(camera, p)) for p in pictures]
+        messages += [
+            (f"/images/{camera}", "foxglove.CompressedImage", p.stamp, _image(camera, p))
+            for p in pictures
+        ]
     for topic, schema, stamp, body in sorted(messages, key=lambda m: m[2]):
         log.add(topic, schema, stamp, body)
     writer.finish()
@@ -116,14 +153,18 @@ def recover_mcap(path: Path | str) -> list[Entry]:
     topics: dict[int, str] = {}
     with open(path, "rb") as file:
         try:
-            for record in StreamReader(file, record_size_limit=MAX_RECORD_BYTES, validate_crcs=True).records:
+            for record in StreamReader(
+                file, record_size_limit=MAX_RECORD_BYTES, validate_crcs=True
+            ).records:
                 if isinstance(record, Channel):
                     topics[record.id] = record.topic
                 elif isinstance(record, Message):
                     body = durable.parse_json(record.data, "a message", limit=MAX_RECORD_BYTES)
                     found.append(Entry(topics[record.channel_id], record.log_time / 1e9, body))
         except InvalidMagic as error:
-            raise DataError(f"{path} is not an MCAP file", remedy="make it again from the episode") from error
+            raise DataError(
+                f"{path} is not an MCAP file", remedy="make it again from the episode"
+            ) from error
         except ends:
             return found
     return found
@@ -145,7 +186,9 @@ class _Log:
         if topic not in self.channels:
             self.channels[topic] = self.writer.register_channel(topic, "json", self.schemas[schema])
         at, count = _nanoseconds(stamp), self.counts.get(topic, 0)
-        self.writer.add_message(self.channels[topic], at, json.dumps(body, allow_nan=False).encode(), at, count)
+        self.writer.add_message(
+            self.channels[topic], at, json.dumps(body, allow_nan=False).encode(), at, count
+        )
         self.counts[topic] = count + 1
 
 
@@ -155,7 +198,11 @@ Message = tuple[str, str, float, dict[str, Any]]
 def _states(episode: RecordedEpisode) -> Iterable[Message]:
     features = episode.frames["features"].numpy()
     for step, stamp in enumerate(episode.stamps):
-        body = {"step": step, "pose": episode.measured[step].tolist(), "features": _named(episode.facts.features, features[step])}
+        body = {
+            "step": step,
+            "pose": episode.measured[step].tolist(),
+            "features": _named(episode.facts.features, features[step]),
+        }
         if episode.wrench is not None and step < episode.steps:
             body["wrench"] = episode.wrench[step].tolist()
         yield "/state", "zprl.State", float(stamp), body
@@ -164,17 +211,32 @@ def _states(episode: RecordedEpisode) -> Iterable[Message]:
 def _commands(episode: RecordedEpisode) -> Iterable[Message]:
     sent = episode.frames["sent"].numpy()
     for step in range(episode.steps):
-        yield "/command", "zprl.Command", float(episode.stamps[step]), {
-            "step": step,
-            "action": episode.commanded[step].tolist(),
-            "sent": _named(episode.facts.sent, sent[step]),
-            "clipped": bool(episode.clipped[step]),
-            "intervention": bool(episode.intervention[step]),
-        }  # fmt: skip
+        yield (
+            "/command",
+            "zprl.Command",
+            float(episode.stamps[step]),
+            {
+                "step": step,
+                "action": episode.commanded[step].tolist(),
+                "sent": _named(episode.facts.sent, sent[step]),
+                "clipped": bool(episode.clipped[step]),
+                "intervention": bool(episode.intervention[step]),
+            },
+        )
 
 
 def _chunks(episode: RecordedEpisode) -> Iterable[Message]:
-    names = ("id", "version", "obs_step", "step", "steps", "intervened", "point", "residual", "targets")
+    names = (
+        "id",
+        "version",
+        "obs_step",
+        "step",
+        "steps",
+        "intervened",
+        "point",
+        "residual",
+        "targets",
+    )
     for i in range(len(episode.chunks["id"])):
         body = {name: episode.chunks[name][i].tolist() for name in names}
         body["residual_norm"] = float(episode.chunks["residual"][i].norm())
@@ -185,18 +247,31 @@ def _events(episode: RecordedEpisode) -> Iterable[Message]:
     first = float(episode.stamps[0])
     for event in episode.facts.events:
         stamp = event.get("stamp")
-        yield "/event", "zprl.Event", float(stamp) if isinstance(stamp, int | float) else first, dict(event)
+        yield (
+            "/event",
+            "zprl.Event",
+            float(stamp) if isinstance(stamp, int | float) else first,
+            dict(event),
+        )
 
 
 def _image(camera: str, picture: Picture) -> dict[str, Any]:
     seconds, rest = divmod(_nanoseconds(picture.stamp), 10**9)
     data = base64.b64encode(picture.jpeg).decode()
-    return {"timestamp": {"sec": seconds, "nsec": rest}, "frame_id": camera, "data": data, "format": "jpeg"}
+    return {
+        "timestamp": {"sec": seconds, "nsec": rest},
+        "frame_id": camera,
+        "data": data,
+        "format": "jpeg",
+    }
 
 
 def _named(names: tuple[str, ...], row: np.ndarray) -> dict[str, float]:
     """A row as an object; columns without names are numbered."""
-    return {name: float(value) for name, value in zip(names or map(str, range(len(row))), row, strict=True)}
+    return {
+        name: float(value)
+        for name, value in zip(names or map(str, range(len(row))), row, strict=True)
+    }
 
 
 def _nanoseconds(stamp: float) -> int:

@@ -8,8 +8,8 @@
         episodes/000001/                     committed episodes (:mod:`zprl.recordings.episode`)
         labels.jsonl                         what the operator said of them (:mod:`zprl.recordings.labels`)
 
-There is one writer at a time, the recorder; readers may come and go meanwhile and see each episode once it is complete.  Nothing keeps an
-index: what is there is what the folders say.
+There is one writer at a time, the recorder; readers may come and go meanwhile and see each episode
+once it is complete.  Nothing keeps an index: what is there is what the folders say.
 """
 
 from __future__ import annotations
@@ -29,15 +29,36 @@ from zprl.config import Real
 from zprl.errors import DataError
 from zprl.recordings import checksummed_json
 from zprl.recordings.append_file import lease, remove
-from zprl.recordings.episode import EpisodeFacts, EpisodeRecord, EpisodeWriter, RecordedEpisode, folder_path, open_path
+from zprl.recordings.episode import (
+    EpisodeFacts,
+    EpisodeRecord,
+    EpisodeWriter,
+    RecordedEpisode,
+    folder_path,
+    open_path,
+)
 from zprl.recordings.labels import Label, LabelJournal
 
-__all__ = ["EpisodeFacts", "EpisodeRecord", "EpisodeWriter", "Label", "RecordedEpisode", "SessionHeader", "SessionStore"]
+__all__ = [
+    "EpisodeFacts",
+    "EpisodeRecord",
+    "EpisodeWriter",
+    "Label",
+    "RecordedEpisode",
+    "SessionHeader",
+    "SessionStore",
+]
 
 FORMAT_VERSION = 1
 HEADER, TASK, LIMITS, START, EPISODES, LABELS, MCAP = (
-    "session.json", "task.yaml", "limits.yaml", "start", "episodes", "labels.jsonl", "mcap",
-)  # fmt: skip
+    "session.json",
+    "task.yaml",
+    "limits.yaml",
+    "start",
+    "episodes",
+    "labels.jsonl",
+    "mcap",
+)
 SESSION_INPUTS = (TASK, LIMITS, START)
 """Parts whose digests the header's file holds."""
 COMMITTED = re.compile(r"\d{6}")
@@ -56,7 +77,8 @@ class SessionHeader(BaseModel):
     chunk_steps: int = Field(ge=1, description="Actions per decision.")
     config: Real = Field(description="The section `finetune_real`: interface, plan and learner.")
     world: dict[str, JsonValue] = Field(
-        default_factory=dict, description="What stood at the other end: hardware, or a double and its physics."
+        default_factory=dict,
+        description="What stood at the other end: hardware, or a double and its physics.",
     )
 
     @property
@@ -80,7 +102,15 @@ class SessionStore:
         self.labels = LabelJournal(path / LABELS, write=write)
 
     @classmethod
-    def create(cls, path: Path | str, header: SessionHeader, *, task_yaml: str, limits_yaml: str, start: Path | str) -> Self:
+    def create(
+        cls,
+        path: Path | str,
+        header: SessionHeader,
+        *,
+        task_yaml: str,
+        limits_yaml: str,
+        start: Path | str,
+    ) -> Self:
         """Begin a session and open it for writing.
 
         Args:
@@ -95,17 +125,27 @@ class SessionStore:
         """
         path, start = Path(path), Path(start)
         if path.exists():
-            raise DataError(f"{path} exists already", remedy="open it to go on with it, or give another name")
+            raise DataError(
+                f"{path} exists already", remedy="open it to go on with it, or give another name"
+            )
         if not start.is_dir():
-            raise DataError(f"{start} does not exist", remedy="gather what the session starts with first")
+            raise DataError(
+                f"{start} does not exist", remedy="gather what the session starts with first"
+            )
 
         def fill(folder: Path) -> None:
             folder.chmod(0o700)
             durable.write_text(folder / TASK, task_yaml)
             durable.write_text(folder / LIMITS, limits_yaml)
-            shutil.copytree(start, folder / START, ignore=shutil.ignore_patterns(f"*{durable.PARTIAL}"))
+            shutil.copytree(
+                start, folder / START, ignore=shutil.ignore_patterns(f"*{durable.PARTIAL}")
+            )
             digests = {name: durable.digest(folder / name) for name in SESSION_INPUTS}
-            document = {"format_version": FORMAT_VERSION, "header": header.model_dump(mode="json"), "digests": digests}
+            document = {
+                "format_version": FORMAT_VERSION,
+                "header": header.model_dump(mode="json"),
+                "digests": digests,
+            }
             durable.write_bytes(folder / LABELS, b"")
             (folder / EPISODES).mkdir()
             durable.write_json(folder / HEADER, checksummed_json.seal(document))
@@ -119,7 +159,8 @@ class SessionStore:
 
         Args:
             path: Its folder.
-            write: Be the one writer: what a killed one left is tidied up.  A reader changes nothing on the disk.
+            write: Be the one writer: what a killed one left is tidied up.  A reader changes nothing
+                on the disk.
 
         Raises:
             DataError: it is not there or damaged.
@@ -137,14 +178,21 @@ class SessionStore:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self.close()
 
-    # -- episodes ------------------------------------------------------------------------------------------------------
+    # -- episodes ----------------------------------------------------------------------------------
 
     def numbers(self) -> list[int]:
         """Of the committed episodes, ascending."""
-        return sorted(int(p.name) for p in self._entries() if COMMITTED.fullmatch(p.name) and p.is_dir())
+        return sorted(
+            int(p.name) for p in self._entries() if COMMITTED.fullmatch(p.name) and p.is_dir()
+        )
 
     def __contains__(self, number: int) -> bool:
         return folder_path(self._episodes, number).is_dir()
@@ -175,15 +223,21 @@ class SessionStore:
 
         Args:
             number: Of the episode.
-            limits_digest: SHA-256 of the limits that the driver runs with; by default of the session's file.
+            limits_digest: SHA-256 of the limits that the driver runs with; by default of the
+                session's file.
 
         Raises:
             DataError: the number is in use.
         """
         self._writer_only()
         if not 1 <= number <= 999_999 or number in self or number in self.open_numbers():
-            raise DataError(f"{self.path}: episode {number} cannot be begun: the number is in use", remedy="take next_number()")
-        return EpisodeWriter(self._episodes, number, limits_digest=limits_digest or self.digests[LIMITS])
+            raise DataError(
+                f"{self.path}: episode {number} cannot be begun: the number is in use",
+                remedy="take next_number()",
+            )
+        return EpisodeWriter(
+            self._episodes, number, limits_digest=limits_digest or self.digests[LIMITS]
+        )
 
     def resume_episode(self, number: int) -> EpisodeWriter:
         """Go on with an episode whose writer was killed: every row that it had appended is there.
@@ -193,17 +247,24 @@ class SessionStore:
         """
         self._writer_only()
         if number not in self.open_numbers():
-            raise DataError(f"{self.path}: episode {number} is not open", remedy="open_numbers() names those that are")
-        return EpisodeWriter(self._episodes, number, limits_digest=self.digests[LIMITS], resume=True)
+            raise DataError(
+                f"{self.path}: episode {number} is not open",
+                remedy="open_numbers() names those that are",
+            )
+        return EpisodeWriter(
+            self._episodes, number, limits_digest=self.digests[LIMITS], resume=True
+        )
 
     def discard_open(self, number: int) -> None:
         """Throw away an open episode; harmless when there is none."""
         self._writer_only()
         remove(open_path(self._episodes, number))
 
-    # -- labels --------------------------------------------------------------------------------------------------------
+    # -- labels ------------------------------------------------------------------------------------
 
-    def label(self, episode: int, label: str, *, source: str, nonce: str, author: str | None = None) -> Label:
+    def label(
+        self, episode: int, label: str, *, source: str, nonce: str, author: str | None = None
+    ) -> Label:
         """Append a label for a committed episode; the same nonce twice gives the first line again, another label corrects.
 
         Raises:
@@ -212,13 +273,17 @@ class SessionStore:
         """
         self._writer_only()
         if episode not in self:
-            raise DataError(f"{self.path}: there is no episode {episode} to label", remedy="commit it first")
+            raise DataError(
+                f"{self.path}: there is no episode {episode} to label", remedy="commit it first"
+            )
         return self.labels.append(episode, label, source=source, nonce=nonce, author=author)
 
-    # -- tidying up ----------------------------------------------------------------------------------------------------
+    # -- tidying up --------------------------------------------------------------------------------
 
     def _entries(self) -> list[Path]:
-        return list(self._episodes.iterdir()) if self._episodes.is_dir() else []  # version control keeps no empty folder
+        return (
+            list(self._episodes.iterdir()) if self._episodes.is_dir() else []
+        )  # version control keeps no empty folder
 
     def _clean(self) -> None:
         """Remove half-written folders, and rows that were committed; rows of an open episode are kept for whoever resumes it."""
@@ -247,7 +312,10 @@ def check_files(path: Path, digests: Mapping[str, str]) -> None:
     """
     for name in (TASK, LIMITS):
         if durable.digest(path / name) != digests[name]:
-            raise DataError(f"{path / name} is not the one the session began with", remedy="restore it, or begin a new session")
+            raise DataError(
+                f"{path / name} is not the one the session began with",
+                remedy="restore it, or begin a new session",
+            )
 
 
 def read_header(path: Path) -> tuple[SessionHeader, dict[str, str]]:
@@ -257,14 +325,19 @@ def read_header(path: Path) -> tuple[SessionHeader, dict[str, str]]:
         DataError: it is not there, damaged, or of another format.
     """
     if not (path / HEADER).is_file():
-        raise DataError(f"{path} is not a session: {HEADER} is missing", remedy="give the folder of a session")
+        raise DataError(
+            f"{path} is not a session: {HEADER} is missing", remedy="give the folder of a session"
+        )
     document: dict[str, Any] = checksummed_json.read(path / HEADER)
     if document.get("format_version") != FORMAT_VERSION:
         raise DataError(
-            f"{path} has format version {document.get('format_version')}, this zprl reads {FORMAT_VERSION}", remedy="update zprl"
+            f"{path} has format version {document.get('format_version')}, this zprl reads {FORMAT_VERSION}",
+            remedy="update zprl",
         )
     try:
         digests = {name: str(document["digests"][name]) for name in SESSION_INPUTS}
         return SessionHeader.model_validate(document["header"]), digests
     except (KeyError, TypeError, ValidationError) as error:
-        raise DataError(f"{path / HEADER} does not describe a session: {error}", remedy="restore it from a copy") from error
+        raise DataError(
+            f"{path / HEADER} does not describe a session: {error}", remedy="restore it from a copy"
+        ) from error

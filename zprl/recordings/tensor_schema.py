@@ -1,6 +1,7 @@
 """Which tensors an episode holds, and the checks that they pass when written and when read.
 
-L control steps, M decisions, A action, C chunk_steps, D embedding, R residual, Z latent, P robot features.
+L control steps, M decisions, A action, C chunk_steps, D embedding, R residual, Z latent, P robot
+features.
 """
 
 from __future__ import annotations
@@ -60,13 +61,19 @@ def check(frames: Mapping[str, Tensor], chunks: Mapping[str, Tensor], where: str
     """
     problem = _problem(frames, chunks)
     if problem:
-        raise DataError(f"{where}: {problem}", remedy="restore it from a copy, or label the episode 'discard'")
+        raise DataError(
+            f"{where}: {problem}", remedy="restore it from a copy, or label the episode 'discard'"
+        )
 
 
 def _problem(frames: Mapping[str, Tensor], chunks: Mapping[str, Tensor]) -> str | None:
     sizes: dict[str, int] = {}
     plain = {name: value for name, value in frames.items() if not name.startswith(OBS)}
-    problem = _shapes(plain, FRAMES, sizes) or _shapes(chunks, CHUNKS, sizes) or _obs(frames, sizes["L+1"])
+    problem = (
+        _shapes(plain, FRAMES, sizes)
+        or _shapes(chunks, CHUNKS, sizes)
+        or _obs(frames, sizes["L+1"])
+    )
     if problem:
         return problem
     if sizes["L+1"] != sizes["L"] + 1 or sizes["L"] == 0 or sizes["M"] == 0:
@@ -82,7 +89,9 @@ def _problem(frames: Mapping[str, Tensor], chunks: Mapping[str, Tensor]) -> str 
     return _executed(frames, chunks)
 
 
-def _shapes(tensors: Mapping[str, Tensor], spec: Mapping[str, tuple[str, str]], sizes: dict[str, int]) -> str | None:
+def _shapes(
+    tensors: Mapping[str, Tensor], spec: Mapping[str, tuple[str, str]], sizes: dict[str, int]
+) -> str | None:
     """Fill ``sizes`` with what each letter stands for; returns what does not fit."""
     missing, unknown = set(spec) - set(tensors) - OPTIONAL, set(tensors) - set(spec)
     if missing or unknown:
@@ -103,7 +112,11 @@ def _shapes(tensors: Mapping[str, Tensor], spec: Mapping[str, tuple[str, str]], 
 def _obs(frames: Mapping[str, Tensor], rows: int) -> str | None:
     found = {name: value for name, value in frames.items() if name.startswith(OBS)}
     for name, value in found.items():
-        if str(value.dtype) not in ("torch.float32", "torch.uint8") or value.dim() < 2 or len(value) != rows:
+        if (
+            str(value.dtype) not in ("torch.float32", "torch.uint8")
+            or value.dim() < 2
+            or len(value) != rows
+        ):
             return f"{name} is {value.dtype} {tuple(value.shape)}, expected float32 or uint8 ({rows}, ...)"
     return None if found else "there is no observation"
 
@@ -118,6 +131,10 @@ def _executed(frames: Mapping[str, Tensor], chunks: Mapping[str, Tensor]) -> str
         return "a control step plays a chunk that is not recorded"
     for i, number in enumerate(ids):
         at = (played == number).nonzero()[:, 0]
-        if len(at) == 0 or int(at[0]) != int(chunks["step"][i]) or len(at) != int(chunks["steps"][i]):
+        if (
+            len(at) == 0
+            or int(at[0]) != int(chunks["step"][i])
+            or len(at) != int(chunks["steps"][i])
+        ):
             return f"chunk {int(number)} and the control steps disagree about when it was played"
     return None

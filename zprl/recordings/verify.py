@@ -1,7 +1,8 @@
 """Is a session whole?  Every byte that the replay or a judgement reads is covered by a digest.
 
-``session.json`` and each ``episode.json`` hold a digest of themselves and of the files beside them, the label journal a check in each line.
-Not covered, because nothing reads it as data: ``mcap/`` (made again from the episodes) and unfinished ``*.partial`` files.
+``session.json`` and each ``episode.json`` hold a digest of themselves and of the files beside them,
+the label journal a check in each line. Not covered, because nothing reads it as data: ``mcap/``
+(made again from the episodes) and unfinished ``*.partial`` files.
 """
 
 from __future__ import annotations
@@ -16,7 +17,15 @@ from zprl.recordings import conditions
 from zprl.recordings.conditions import TIGHTENED
 from zprl.recordings.episode import CHUNKS, FACTS, FRAMES, RecordedEpisode
 from zprl.recordings.labels import LabelJournal
-from zprl.recordings.store import COMMITTED, EPISODES, HEADER, LABELS, LIMITS, SESSION_INPUTS, read_header
+from zprl.recordings.store import (
+    COMMITTED,
+    EPISODES,
+    HEADER,
+    LABELS,
+    LIMITS,
+    SESSION_INPUTS,
+    read_header,
+)
 
 
 @dataclass(frozen=True)
@@ -42,7 +51,11 @@ def verify(path: Path | str) -> list[Damage]:
         _, digests = read_header(path)
     except ZprlError as error:
         return [Damage(HEADER, error.message)]
-    found = [Damage(name, "was changed after the session began") for name in SESSION_INPUTS if _digest(path / name) != digests[name]]
+    found = [
+        Damage(name, "was changed after the session began")
+        for name in SESSION_INPUTS
+        if _digest(path / name) != digests[name]
+    ]
     limits = {digests[LIMITS]}
     try:
         limits |= set(conditions.load(path).history)
@@ -55,7 +68,9 @@ def verify(path: Path | str) -> list[Damage]:
         except ZprlError as error:
             found.append(Damage(f"{EPISODES}/{folder.name}", error.message))
             if COMMITTED.fullmatch(folder.name):
-                numbers.add(int(folder.name))  # it is there, though damaged: its labels are not to blame
+                numbers.add(
+                    int(folder.name)
+                )  # it is there, though damaged: its labels are not to blame
     return found + list(_labels(path / LABELS, numbers))
 
 
@@ -94,10 +109,14 @@ def _labels(path: Path, numbers: set[int]) -> Iterator[Damage]:
         yield Damage(LABELS, error.message)
         return
     if torn:
-        yield Damage(LABELS, "ends in a part of a line; opening the session for writing cuts it off")
+        yield Damage(
+            LABELS, "ends in a part of a line; opening the session for writing cuts it off"
+        )
     for line in lines:
         if line.episode not in numbers:
-            yield Damage(LABELS, f"line {line.seq} is about episode {line.episode}, which is not there")
+            yield Damage(
+                LABELS, f"line {line.seq} is about episode {line.episode}, which is not there"
+            )
 
 
 def _digest(path: Path) -> str | None:

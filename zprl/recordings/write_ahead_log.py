@@ -1,6 +1,7 @@
 """The write-ahead file of an open episode: rows of arrays, appended one by one, readable up to the last whole one.
 
-A record is a kind (one letter), the length and CRC-32 of what follows, and a safetensors document of the row's arrays.
+A record is a kind (one letter), the length and CRC-32 of what follows, and a safetensors document
+of the row's arrays.
 """
 
 from __future__ import annotations
@@ -55,6 +56,9 @@ def read(path: Path) -> tuple[list[Row], int]:
         try:
             rows.append(Row(kind.decode("ascii"), load(body)))
         except (SafetensorError, UnicodeDecodeError, KeyError) as error:
-            raise DataError(f"{path}, row {len(rows) + 1} is damaged: {error}", remedy="discard the open episode") from error
+            raise DataError(
+                f"{path}, row {len(rows) + 1} is damaged: {error}",
+                remedy="discard the open episode",
+            ) from error
         place += HEAD.size + size
     return rows, place

@@ -14,7 +14,13 @@ def _row(facts: Facts) -> str:
 
 
 def model_card(
-    name: str, *, candidate: Facts, incumbent: Facts, decision: Decision, provenance: Mapping[str, Any], inputs: Mapping[str, str]
+    name: str,
+    *,
+    candidate: Facts,
+    incumbent: Facts,
+    decision: Decision,
+    provenance: Mapping[str, Any],
+    inputs: Mapping[str, str],
 ) -> str:
     """Write the card of a registered policy.
 

@@ -1,7 +1,8 @@
 """The gate: a pure function of what was measured.  It reads no file, asks no server and knows no clock.
 
-A candidate is promoted only when it is better beyond its interval: the lower end of its 95 % Wilson interval lies above
-the incumbent's success rate (ours).  More successes can therefore never turn an acceptance into a refusal.
+A candidate is promoted only when it is better beyond its interval: the lower end of its 95 % Wilson
+interval lies above the incumbent's success rate (ours).  More successes can therefore never turn an
+acceptance into a refusal.
 """
 
 from __future__ import annotations
@@ -51,14 +52,30 @@ class Facts:
             DataError: something that is not a number stands where one should.
         """
         try:
-            numbers = {key: float("nan") if value.get(key) is None else float(value[key]) for key in NUMBERS}
-            return cls(name, digest, str(value.get("task", "")), int(value.get("seed", -1)), int(value.get("episodes", 0)), **numbers)
+            numbers = {
+                key: float("nan") if value.get(key) is None else float(value[key])
+                for key in NUMBERS
+            }
+            return cls(
+                name,
+                digest,
+                str(value.get("task", "")),
+                int(value.get("seed", -1)),
+                int(value.get("episodes", 0)),
+                **numbers,
+            )
         except (TypeError, ValueError) as error:
-            raise DataError(f"the evaluation of '{name}' is not usable: {error}", remedy="run the stage evaluate again") from error
+            raise DataError(
+                f"the evaluation of '{name}' is not usable: {error}",
+                remedy="run the stage evaluate again",
+            ) from error
 
     def as_dict(self) -> dict[str, Any]:
         """JSON value; NaN, which JSON lacks, becomes null."""
-        return {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in asdict(self).items()}
+        return {
+            key: None if isinstance(v, float) and not math.isfinite(v) else v
+            for key, v in asdict(self).items()
+        }
 
 
 @dataclass(frozen=True)
@@ -74,7 +91,9 @@ def _unusable(facts: Facts) -> list[str]:
     if bad:
         return [f"{facts.name}: {', '.join(bad)} missing or not a number"]
     if not 0 <= facts.ci_low <= facts.success_rate <= facts.ci_high <= 1:
-        return [f"{facts.name}: success {facts.success_rate} does not lie in its interval [{facts.ci_low}, {facts.ci_high}]"]
+        return [
+            f"{facts.name}: success {facts.success_rate} does not lie in its interval [{facts.ci_low}, {facts.ci_high}]"
+        ]
     return [f"{facts.name}: negative jerk"] if facts.jerk_rms < 0 else []
 
 
@@ -87,18 +106,33 @@ def decide(candidate: Facts, incumbent: Facts, rules: Promote) -> Decision:
     """
     against = [reason for facts in (candidate, incumbent) for reason in _unusable(facts)]
     if candidate.task != incumbent.task or not candidate.task:
-        against.append(f"different tasks: candidate '{candidate.task}', {incumbent.name} '{incumbent.task}'")
+        against.append(
+            f"different tasks: candidate '{candidate.task}', {incumbent.name} '{incumbent.task}'"
+        )
     if candidate.seed != incumbent.seed:
-        against.append(f"different evaluation seeds: candidate {candidate.seed}, {incumbent.name} {incumbent.seed}")
+        against.append(
+            f"different evaluation seeds: candidate {candidate.seed}, {incumbent.name} {incumbent.seed}"
+        )
     for facts in (candidate, incumbent):
         if facts.episodes < rules.min_episodes:
-            against.append(f"{facts.name}: {facts.episodes} episodes are fewer than {rules.min_episodes}")
-    interval = f"candidate {candidate.success_rate:.3f} [{candidate.ci_low:.3f}, {candidate.ci_high:.3f}]"
+            against.append(
+                f"{facts.name}: {facts.episodes} episodes are fewer than {rules.min_episodes}"
+            )
+    interval = (
+        f"candidate {candidate.success_rate:.3f} [{candidate.ci_low:.3f}, {candidate.ci_high:.3f}]"
+    )
     if not candidate.ci_low > incumbent.success_rate:
-        against.append(f"not better beyond its interval: {interval}, {incumbent.name} {incumbent.success_rate:.3f}")
+        against.append(
+            f"not better beyond its interval: {interval}, {incumbent.name} {incumbent.success_rate:.3f}"
+        )
     if not candidate.jerk_rms <= rules.max_jerk_ratio * incumbent.jerk_rms:
         limit = f"{rules.max_jerk_ratio} x {incumbent.jerk_rms:.3g}"
-        against.append(f"not smooth enough: jerk {candidate.jerk_rms:.3g} m/s^3, limit {limit} of {incumbent.name}")
+        against.append(
+            f"not smooth enough: jerk {candidate.jerk_rms:.3g} m/s^3, limit {limit} of {incumbent.name}"
+        )
     if against:
         return Decision(False, tuple(against))
-    return Decision(True, (f"better beyond its interval: {interval}, {incumbent.name} {incumbent.success_rate:.3f}",))
+    return Decision(
+        True,
+        (f"better beyond its interval: {interval}, {incumbent.name} {incumbent.success_rate:.3f}",),
+    )

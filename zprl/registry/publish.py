@@ -1,7 +1,8 @@
 """From an accepted bundle to the registry's champion.
 
-A version is uploaded, read back and compared, tagged as complete, and only then does the alias move, in one call.  A kill
-in between leaves the old champion in place, and the next try finds the complete version and moves the alias.
+A version is uploaded, read back and compared, tagged as complete, and only then does the alias
+move, in one call.  A kill in between leaves the old champion in place, and the next try finds the
+complete version and moves the alias.
 """
 
 from __future__ import annotations
@@ -56,7 +57,11 @@ def champion(client: MlflowClient, name: str) -> Champion | None:
             return None
         raise
     try:
-        return Champion(str(version.version), _facts(version.tags["zprl.facts"]), _facts(version.tags["zprl.incumbent"]))
+        return Champion(
+            str(version.version),
+            _facts(version.tags["zprl.facts"]),
+            _facts(version.tags["zprl.incumbent"]),
+        )
     except (AttributeError, DataError, KeyError, TypeError, ValueError) as error:
         raise DataError(
             f"the champion of '{name}', version {version.version}, has no facts of its evaluation",
@@ -66,7 +71,11 @@ def champion(client: MlflowClient, name: str) -> Champion | None:
 
 def _complete(client: MlflowClient, name: str, digest: str) -> ModelVersion | None:
     versions = client.search_model_versions(f"name='{name}'")
-    found = [v for v in versions if v.tags.get("zprl.digest") == digest and v.tags.get("zprl.complete") == "true"]
+    found = [
+        v
+        for v in versions
+        if v.tags.get("zprl.digest") == digest and v.tags.get("zprl.complete") == "true"
+    ]
     return max(found, key=lambda v: int(v.version)) if found else None
 
 
@@ -79,7 +88,10 @@ def _upload(client: MlflowClient, run_id: str, folders: Mapping[str, Path], card
         for folder, path in folders.items():
             copy = client.download_artifacts(run_id, f"{FOLDER}/{folder}", temp)
             if durable.digest(copy) != durable.digest(path):
-                raise EnvironmentProblem(f"{path} came back changed from the artifact store", remedy="check the store, run again")
+                raise EnvironmentProblem(
+                    f"{path} came back changed from the artifact store",
+                    remedy="check the store, run again",
+                )
     return f"{client.get_run(run_id).info.artifact_uri}/{FOLDER}"
 
 
@@ -125,7 +137,9 @@ def publish(
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
         source = _upload(client, run_id, folders, card)
-        version = client.create_model_version(name, source=source, run_id=run_id, description=card[:5000])
+        version = client.create_model_version(
+            name, source=source, run_id=run_id, description=card[:5000]
+        )
     own = {
         **tags,
         "zprl.digest": candidate.digest,
@@ -137,7 +151,10 @@ def publish(
         client.set_model_version_tag(name, version.version, key, str(value))
     now = champion(client, name)
     if (now and now.version) != (before and before.version):
-        raise EnvironmentProblem(f"the champion of '{name}' changed during the promotion", remedy="run the stage promote again")
+        raise EnvironmentProblem(
+            f"the champion of '{name}' changed during the promotion",
+            remedy="run the stage promote again",
+        )
     if before is not None:
         client.set_registered_model_alias(name, PREVIOUS, before.version)
     client.set_registered_model_alias(name, CHAMPION, version.version)

@@ -16,7 +16,15 @@ from zprl.evaluation.result import Evaluation
 from zprl.report.inputs import POLICIES, REFERENCE, Curve
 from zprl.report.style import Picture, Theme, picture, thousands
 
-LEARNING_COLUMNS = ("env_steps", "success_rate", "episode_length", "latent_rms", "residual_rms", "residual_ratio", "q_mean")
+LEARNING_COLUMNS = (
+    "env_steps",
+    "success_rate",
+    "episode_length",
+    "latent_rms",
+    "residual_rms",
+    "residual_ratio",
+    "q_mean",
+)
 PATHS = 10
 """Episodes whose paths are drawn: more hide one another."""
 LOG_FROM = 5.0
@@ -30,18 +38,38 @@ def learning(curves: Mapping[str, Curve], evaluations: Mapping[str, Evaluation])
         left, right = figure.subplots(1, 2, width_ratios=(3, 2))
         for place, (policy, curve) in enumerate(curves.items()):
             colour = theme.policies[policy]
-            known = curve["episode_length"] > 0  # before the first finished episode there is nothing to average
+            known = (
+                curve["episode_length"] > 0
+            )  # before the first finished episode there is nothing to average
             steps = curve["env_steps"][known]
-            left.plot(steps, curve["success_rate"][known], color=colour, label=f"{POLICIES[policy][0]}, training")
+            left.plot(
+                steps,
+                curve["success_rate"][known],
+                color=colour,
+                label=f"{POLICIES[policy][0]}, training",
+            )
             right.plot(steps, curve["episode_length"][known], color=colour)
             if policy in evaluations:
-                # Side by side where both learners took equally many steps: intervals must not hide one another.
-                _final(left, right, curve["env_steps"][-1] * (1 + 0.015 * place), evaluations[policy], colour)
+                # Side by side where both learners took equally many steps: intervals must not hide
+                # one another.
+                _final(
+                    left,
+                    right,
+                    curve["env_steps"][-1] * (1 + 0.015 * place),
+                    evaluations[policy],
+                    colour,
+                )
         if REFERENCE in evaluations:
             found, colour = evaluations[REFERENCE], theme.policies[REFERENCE]
             low, high = wilson(sum(found.success), found.episodes)
             left.axhspan(low, high, color=colour, alpha=0.13, lw=0)
-            left.axhline(np.mean(found.success), color=colour, ls=(0, (5, 3)), lw=1.4, label="Base, evaluation")
+            left.axhline(
+                np.mean(found.success),
+                color=colour,
+                ls=(0, (5, 3)),
+                lw=1.4,
+                label="Base, evaluation",
+            )
             right.axhline(np.mean(found.length), color=colour, ls=(0, (5, 3)), lw=1.4)
         left.set(ylim=(-0.02, 1.03), xlabel="environment steps", ylabel="success", title="Success")
         left.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
@@ -67,7 +95,15 @@ def mark(axes: Axes, at: float, found: Evaluation, colour: str, label: str | Non
     """A dot for an evaluation's success, with its interval."""
     low, high = wilson(sum(found.success), found.episodes)
     rate = float(np.mean(found.success))
-    bars = {"fmt": "o", "color": colour, "ms": 6, "capsize": 3, "lw": 1.6, "clip_on": False, "zorder": 5}
+    bars = {
+        "fmt": "o",
+        "color": colour,
+        "ms": 6,
+        "capsize": 3,
+        "lw": 1.6,
+        "clip_on": False,
+        "zorder": 5,
+    }
     axes.errorbar([at], [rate], yerr=[[rate - low], [high - rate]], label=label, **bars)
 
 
@@ -95,8 +131,17 @@ def residuals(curves: Mapping[str, Curve]) -> Picture:
             axes.set_ylim(bottom=0)
             thousands(axes)
         handles, labels = ratio.get_legend_handles_labels()
-        handles += [Line2D([], [], color=theme.ink), Line2D([], [], color=theme.ink, ls=":", lw=1.4)]
-        figure.legend(handles, [*labels, "residual", "anchor"], loc="outside lower left", ncols=4, fontsize=8.5)
+        handles += [
+            Line2D([], [], color=theme.ink),
+            Line2D([], [], color=theme.ink, ls=":", lw=1.4),
+        ]
+        figure.legend(
+            handles,
+            [*labels, "residual", "anchor"],
+            loc="outside lower left",
+            ncols=4,
+            fontsize=8.5,
+        )
 
     caption = (
         "The anchor is what the residual is added to: the latent of the observation (ZPRL) or the base policy's action. Left: RMS of the "
@@ -116,10 +161,15 @@ def pretraining(curve: Curve) -> Picture:
     ]
     panels = [panel for panel in panels if panel[1] in curve and np.isfinite(curve[panel[1]]).any()]
     if not panels:
-        raise DataError("the pretraining curve has no loss that is a number", remedy="run pretrain again (dvc repro)")
+        raise DataError(
+            "the pretraining curve has no loss that is a number",
+            remedy="run pretrain again (dvc repro)",
+        )
 
     def draw(figure: Figure, theme: Theme) -> None:
-        for axes, (title, column, held_out) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        for axes, (title, column, held_out) in zip(
+            figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True
+        ):
             axes.plot(steps, curve[column], color=theme.policies["latent"])
             shown = curve[column]
             if held_out is not None and held_out in curve:
@@ -131,8 +181,17 @@ def pretraining(curve: Curve) -> Picture:
             axes.set(title=title, xlabel="gradient steps")
             axes.set_xlim(left=0)
             thousands(axes)
-        handles = [Line2D([], [], color=theme.policies["latent"]), Line2D([], [], color=theme.policies["base"], ls=(0, (5, 2)))]
-        figure.legend(handles, ["training", "held-out episodes"], loc="outside lower left", ncols=2, fontsize=8.5)
+        handles = [
+            Line2D([], [], color=theme.policies["latent"]),
+            Line2D([], [], color=theme.policies["base"], ls=(0, (5, 2))),
+        ]
+        figure.legend(
+            handles,
+            ["training", "held-out episodes"],
+            loc="outside lower left",
+            ncols=2,
+            fontsize=8.5,
+        )
 
     caption = "Mean loss over each logging interval; held-out episodes are judged with the averaged weights, which are the ones shipped."
     return picture("pretraining", "Pretraining", caption, size=(9.4, 2.9), draw=draw)
@@ -142,7 +201,10 @@ def paths(first: Evaluation, second: Evaluation) -> Picture:
     """Executed end-effector paths of the same episodes under two policies, from above and from the side."""
     tracks = [found.tracks.get("position") for found in (first, second)]
     if any(track is None or not len(track) for track in tracks):
-        raise DataError("the evaluations kept no end-effector positions", remedy="set evaluate.film_episodes above 0 and run them again")
+        raise DataError(
+            "the evaluations kept no end-effector positions",
+            remedy="set evaluate.film_episodes above 0 and run them again",
+        )
     positions = [track.numpy().astype(float) for track in tracks if track is not None]
     count = min(len(track) for track in positions)
     chosen = np.unique(np.linspace(0, count - 1, PATHS).astype(int))
@@ -166,7 +228,9 @@ def paths(first: Evaluation, second: Evaluation) -> Picture:
             Line2D([], [], color=theme.good, marker="o", ms=5),
             Line2D([], [], color=theme.bad, marker="X", ms=6),
         ]
-        figure.legend(marks, ["start", "succeeds", "fails"], loc="outside lower left", ncols=3, fontsize=8.5)
+        figure.legend(
+            marks, ["start", "succeeds", "fails"], loc="outside lower left", ncols=3, fontsize=8.5
+        )
 
     won = [sum(found.success[episode] for episode in chosen) for found, _ in sides]
     caption = (
@@ -185,4 +249,13 @@ def _path(axes: Axes, track: np.ndarray, axis: int, success: bool, theme: Theme)
     x, y = track[:, 0], track[:, axis]
     axes.plot(x, y, color=colour, lw=1.2, alpha=0.7)
     axes.plot(x[:1], y[:1], "o", color=theme.ink, mfc=theme.paper, ms=3.5, mew=0.9, zorder=4)
-    axes.plot(x[-1:], y[-1:], "o" if success else "X", color=colour, ms=5 if success else 6.5, mec=theme.paper, mew=0.6, zorder=5)
+    axes.plot(
+        x[-1:],
+        y[-1:],
+        "o" if success else "X",
+        color=colour,
+        ms=5 if success else 6.5,
+        mec=theme.paper,
+        mew=0.6,
+        zorder=5,
+    )

@@ -1,7 +1,7 @@
 """Where the page's facts come from, and what is said where they are missing.
 
-Every part of the page is made by :meth:`Parts.make`.  A part that cannot be made leaves a sentence, which the page prints in
-red at the part's own place: nothing is left out in silence.
+Every part of the page is made by :meth:`Parts.make`.  A part that cannot be made leaves a sentence,
+which the page prints in red at the part's own place: nothing is left out in silence.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ class Sources:
     """The folders in which earlier stages left their results.
 
     Attributes:
-        artifacts: Holds ``evaluation/``, ``base/``, ``steering/``, ``data_report/`` and ``promotion.json``.
+        artifacts: Holds ``evaluation/``, ``base/``, ``steering/``, ``data_report/`` and
+            ``promotion.json``.
         plots: Holds the CSV curves.
     """
 
@@ -63,13 +64,20 @@ class Sources:
         value = durable.read_json(path)
         missing = [key for key in required if not isinstance(value, dict) or key not in value]
         if missing or not isinstance(value, dict):
-            raise DataError(f"{path} lacks {', '.join(missing) or 'an object'}", remedy="run its stage again (dvc repro)")
+            raise DataError(
+                f"{path} lacks {', '.join(missing) or 'an object'}",
+                remedy="run its stage again (dvc repro)",
+            )
         return value
 
     def bundles(self) -> dict[str, Path]:
         """Bundles that policies are made of, by label."""
         steering = {f"steering/{name}": self.artifacts / "steering" / name for name in LEARNERS}
-        return {"base": self.artifacts / "base", **steering, "steering/real": self.artifacts / "steering" / "real"}
+        return {
+            "base": self.artifacts / "base",
+            **steering,
+            "steering/real": self.artifacts / "steering" / "real",
+        }
 
 
 @dataclass
@@ -97,7 +105,8 @@ def read_curve(path: Path, *required: str) -> Curve:
     """Read a CSV file of numbers.
 
     Raises:
-        DataError: missing, without rows, without a required column, or with something that is not a number.
+        DataError: missing, without rows, without a required column, or with something that is not a
+            number.
     """
     remedy = "run its stage again (dvc repro)"
     try:
@@ -114,9 +123,16 @@ def read_curve(path: Path, *required: str) -> Curve:
         raise DataError(f"{path} lacks the columns {', '.join(missing)}", remedy=remedy)
     try:
         # An empty cell is a number that was not measured; a short row is damage.
-        return {name: np.array([float(row[name] or "nan") if row[name] is not None else _torn() for row in rows]) for name in rows[0]}
+        return {
+            name: np.array(
+                [float(row[name] or "nan") if row[name] is not None else _torn() for row in rows]
+            )
+            for name in rows[0]
+        }
     except (TypeError, ValueError) as error:
-        raise DataError(f"{path} holds something that is not a number: {error}", remedy=remedy) from error
+        raise DataError(
+            f"{path} holds something that is not a number: {error}", remedy=remedy
+        ) from error
 
 
 def _torn() -> float:

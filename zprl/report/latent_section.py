@@ -33,8 +33,13 @@ def maps(sources: Sources) -> Picture:
     found = document(sources)
     tensors = durable.read_tensors(sources.artifacts / FOLDER / "maps.safetensors")
     panels = (("conditions", "Decoded embeddings"), ("actions", "Action chunks"))
-    if any(name not in tensors or tensors[name].shape[0] != 2 or tensors[name].shape[-1] != 2 for name, _ in panels):
-        raise DataError("the maps are not as the stage explain writes them", remedy="run it again (dvc repro)")
+    if any(
+        name not in tensors or tensors[name].shape[0] != 2 or tensors[name].shape[-1] != 2
+        for name, _ in panels
+    ):
+        raise DataError(
+            "the maps are not as the stage explain writes them", remedy="run it again (dvc repro)"
+        )
 
     def draw(figure: Figure, theme: Theme) -> None:
         for axes, (name, title) in zip(figure.subplots(1, 2), panels, strict=True):
@@ -43,8 +48,13 @@ def maps(sources: Sources) -> Picture:
             axes.scatter(*steered.T, s=7, lw=0, alpha=0.55, color=theme.policies["latent"])
             axes.set(title=title, xticks=[], yticks=[])
             axes.grid(visible=False)
-        marks = [Line2D([], [], color=theme.policies[name], marker="o", ls="none", ms=4) for name in ("base", "latent")]
-        figure.legend(marks, ["base", "steered (ZPRL)"], loc="outside lower left", ncols=2, fontsize=8.5)
+        marks = [
+            Line2D([], [], color=theme.policies[name], marker="o", ls="none", ms=4)
+            for name in ("base", "latent")
+        ]
+        figure.legend(
+            marks, ["base", "steered (ZPRL)"], loc="outside lower left", ncols=2, fontsize=8.5
+        )
 
     far = found["departure"]
     caption = (
@@ -72,15 +82,22 @@ def sweep(sources: Sources) -> Picture:
             for name, points in rows.items():
                 known = [(row["ratio"], row[column]) for row in points if column in row]
                 if known:
-                    axes.plot(*np.array(known).T, marker="o", ms=3.5, color=theme.policies[COLOURS[name]])
+                    axes.plot(
+                        *np.array(known).T, marker="o", ms=3.5, color=theme.policies[COLOURS[name]]
+                    )
             axes.axvline(found["ratio"], color=theme.ink, lw=1, ls=(0, (2, 2)))
             axes.set(title=title, xlabel="RMS of residual / anchor", xscale="log")
             axes.set_xticks(ratios, [f"{ratio:g}" for ratio in ratios])
             axes.set_xticks([], minor=True)
             axes.set_ylim(bottom=0)
-        handles = [Line2D([], [], color=theme.policies[COLOURS[name]], marker="o", ms=3.5) for name in LABELS]
+        handles = [
+            Line2D([], [], color=theme.policies[COLOURS[name]], marker="o", ms=3.5)
+            for name in LABELS
+        ]
         handles.append(Line2D([], [], color=theme.ink, lw=1, ls=(0, (2, 2))))
-        figure.legend(handles, [*LABELS.values(), "this run"], loc="outside lower left", ncols=4, fontsize=8.5)
+        figure.legend(
+            handles, [*LABELS.values(), "this run"], loc="outside lower left", ncols=4, fontsize=8.5
+        )
 
     caption = (
         "A random residual of growing size in three spaces. Left: RMS of the moved point over the anchor's. Middle and right: median "
@@ -94,7 +111,10 @@ def traces(sources: Sources) -> Picture:
     """Paths from the same starts under the base policy and under random residuals of one relative size."""
     found = {name: Evaluation.read(sources.artifacts / FOLDER / name) for name in WANDERERS}
     if any("position" not in evaluation.tracks for evaluation in found.values()):
-        raise DataError("the explorations kept no end-effector positions", remedy="run the stage explain again (dvc repro)")
+        raise DataError(
+            "the explorations kept no end-effector positions",
+            remedy="run the stage explain again (dvc repro)",
+        )
     numbers = {name: evaluation.summary() for name, evaluation in found.items()}
 
     def draw(figure: Figure, theme: Theme) -> None:

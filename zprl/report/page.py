@@ -54,17 +54,26 @@ def make(sources: Sources, *, title: str, render: video_strip.Render) -> Page:
     curves = _curves(parts, sources)
     headline = parts.make("headline", lambda: tables.headline(evaluations))
     rows = [_row(parts, name, evaluations) for name in POLICIES]
-    pictures = {key: value for key, value in _pictures(parts, sources, evaluations, curves, render).items() if value is not None}
+    pictures = {
+        key: value
+        for key, value in _pictures(parts, sources, evaluations, curves, render).items()
+        if value is not None
+    }
     document = {
         "title": title,
         "headline": headline,
         "policies": rows,
         "pictures": {key: _embedded(value) for key, value in pictures.items()},
         "promotion": parts.make("promotion", lambda: _promotion(sources)),
-        "transfer": parts.make("transfer", lambda: tables.transfer(sources.document("transfer/drop.json", "engines"))),
+        "transfer": parts.make(
+            "transfer", lambda: tables.transfer(sources.document("transfer/drop.json", "engines"))
+        ),
         "robot": parts.make("robot", lambda: robot_section.part(sources)),
         "data": parts.make("data", lambda: _data(sources)),
-        "provenance": {name: parts.make(f"bundle {name}", lambda p=path: tables.provenance(p)) for name, path in sources.bundles().items()},
+        "provenance": {
+            name: parts.make(f"bundle {name}", lambda p=path: tables.provenance(p))
+            for name, path in sources.bundles().items()
+        },
         "reference": REFERENCE,
         "candidate": CANDIDATE,
         "themes": {"light": LIGHT, "dark": DARK},
@@ -75,13 +84,19 @@ def make(sources: Sources, *, title: str, render: video_strip.Render) -> Page:
 
 
 def _evaluations(parts: Parts, sources: Sources) -> dict[str, Evaluation]:
-    found = {name: parts.make(f"evaluation {name}", lambda n=name: sources.evaluation(n)) for name in POLICIES}
+    found = {
+        name: parts.make(f"evaluation {name}", lambda n=name: sources.evaluation(n))
+        for name in POLICIES
+    }
     return {name: value for name, value in found.items() if value is not None}
 
 
 def _curves(parts: Parts, sources: Sources) -> dict[str, Curve]:
     found = {
-        name: parts.make(f"curve {name}", lambda f=file: sources.curve(f, *figures.LEARNING_COLUMNS)) for name, file in LEARNERS.items()
+        name: parts.make(
+            f"curve {name}", lambda f=file: sources.curve(f, *figures.LEARNING_COLUMNS)
+        )
+        for name, file in LEARNERS.items()
     }
     return {name: value for name, value in found.items() if value is not None}
 
@@ -89,15 +104,26 @@ def _curves(parts: Parts, sources: Sources) -> dict[str, Curve]:
 def _row(parts: Parts, name: str, evaluations: Mapping[str, Evaluation]) -> dict[str, Any]:
     """One policy's line; where there is no evaluation, its label and nothing else."""
     if name not in evaluations:
-        return {"name": name, "label": POLICIES[name][0], "meaning": POLICIES[name][1], "rate": None}
+        return {
+            "name": name,
+            "label": POLICIES[name][0],
+            "meaning": POLICIES[name][1],
+            "rate": None,
+        }
     pair = None
     if name != REFERENCE and REFERENCE in evaluations:
-        pair = parts.make(f"comparison {name}", lambda: tables.compare(evaluations[REFERENCE], evaluations[name]))
+        pair = parts.make(
+            f"comparison {name}", lambda: tables.compare(evaluations[REFERENCE], evaluations[name])
+        )
     return tables.policy_row(name, evaluations[name], pair)
 
 
 def _pictures(
-    parts: Parts, sources: Sources, evaluations: Mapping[str, Evaluation], curves: Mapping[str, Curve], render: video_strip.Render
+    parts: Parts,
+    sources: Sources,
+    evaluations: Mapping[str, Evaluation],
+    curves: Mapping[str, Curve],
+    render: video_strip.Render,
 ) -> dict[str, Picture | None]:
     found: dict[str, Picture | None] = {}
     if REFERENCE in evaluations and CANDIDATE in evaluations:
@@ -105,27 +131,55 @@ def _pictures(
         found["film"] = parts.make("film", lambda: video_strip.strip(*both, render=render))
         found["paths"] = parts.make("paths", lambda: figures.paths(*both))
     else:
-        parts.problems |= dict.fromkeys(("film", "paths"), "the evaluations of base and latent are both needed for this picture.")
+        parts.problems |= dict.fromkeys(
+            ("film", "paths"),
+            "the evaluations of base and latent are both needed for this picture.",
+        )
     if curves:
         found["learning"] = parts.make("learning", lambda: figures.learning(curves, evaluations))
         found["residuals"] = parts.make("residuals", lambda: figures.residuals(curves))
     else:
-        parts.problems |= dict.fromkeys(("learning", "residuals"), "there is no learning curve to draw.")
-    for key, draw in (("maps", latent_section.maps), ("sweep", latent_section.sweep), ("traces", latent_section.traces)):
+        parts.problems |= dict.fromkeys(
+            ("learning", "residuals"), "there is no learning curve to draw."
+        )
+    for key, draw in (
+        ("maps", latent_section.maps),
+        ("sweep", latent_section.sweep),
+        ("traces", latent_section.traces),
+    ):
         found[key] = parts.make(key, lambda d=draw: d(sources))
     found["robot learning"] = parts.make("robot learning", lambda: robot_section.learning(sources))
-    found["pretraining"] = parts.make("pretraining", lambda: figures.pretraining(sources.curve("pretrain.csv", "step", "base_loss")))
+    found["pretraining"] = parts.make(
+        "pretraining",
+        lambda: figures.pretraining(sources.curve("pretrain.csv", "step", "base_loss")),
+    )
     return found
 
 
 def _promotion(sources: Sources) -> dict[str, Any]:
     value = sources.document("promotion.json", "accept", "reasons")
-    sides = [tables.flat(value[side]) for side in ("candidate", "incumbent") if isinstance(value.get(side), dict)]
-    return {"accept": value["accept"] is True, "reasons": [str(reason) for reason in value["reasons"]], "sides": sides}
+    sides = [
+        tables.flat(value[side])
+        for side in ("candidate", "incumbent")
+        if isinstance(value.get(side), dict)
+    ]
+    return {
+        "accept": value["accept"] is True,
+        "reasons": [str(reason) for reason in value["reasons"]],
+        "sides": sides,
+    }
 
 
 def _data(sources: Sources) -> dict[str, Any]:
-    value = sources.document("data_report/summary.json", "episodes", "frames", "bad", "success_share", "by_quality", "findings")
+    value = sources.document(
+        "data_report/summary.json",
+        "episodes",
+        "frames",
+        "bad",
+        "success_share",
+        "by_quality",
+        "findings",
+    )
     cards = [
         (f"{int(value['episodes']):,}", "episodes used"),
         (f"{int(value['frames']):,}", "frames"),
@@ -133,13 +187,23 @@ def _data(sources: Sources) -> dict[str, Any]:
         (str(int(value["bad"])), "in quarantine"),
     ]
     findings = ", ".join(f"{code} ({number})" for code, number in value["findings"].items())
-    qualities = ", ".join(f"{name}: {row['episodes']} episodes" for name, row in value["by_quality"].items())
+    qualities = ", ".join(
+        f"{name}: {row['episodes']} episodes" for name, row in value["by_quality"].items()
+    )
     return {"cards": cards, "findings": findings or "none", "qualities": qualities}
 
 
 def _embedded(picture: Picture) -> dict[str, str]:
-    light, dark = (f"data:image/png;base64,{base64.b64encode(data).decode()}" for data in (picture.light, picture.dark))
-    return {"title": picture.title, "caption": picture.caption, "light": light, "dark": "" if dark == light else dark}
+    light, dark = (
+        f"data:image/png;base64,{base64.b64encode(data).decode()}"
+        for data in (picture.light, picture.dark)
+    )
+    return {
+        "title": picture.title,
+        "caption": picture.caption,
+        "light": light,
+        "dark": "" if dark == light else dark,
+    }
 
 
 def _fill(document: Mapping[str, Any]) -> str:

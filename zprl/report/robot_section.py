@@ -59,7 +59,12 @@ def learning(sources: Sources) -> Picture:
     def draw(figure: Figure, theme: Theme) -> None:
         axes = figure.subplots()
         colour = theme.policies["latent"]
-        axes.plot(curve["episodes"], curve["success_rate"], color=colour, label="training, last 40 episodes")
+        axes.plot(
+            curve["episodes"],
+            curve["success_rate"],
+            color=colour,
+            label="training, last 40 episodes",
+        )
         mark(axes, 0, before, theme.policies["base"], "evaluation before")
         mark(axes, curve["episodes"][-1], after, colour, "evaluation after")
         axes.set(ylim=(-0.02, 1.03), xlabel="labelled training episodes", ylabel="success")

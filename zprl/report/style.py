@@ -39,7 +39,12 @@ LIGHT = Theme(
     paper="#ffffff",
     ink="#2b3440",
     faint="#d9dfe6",
-    policies={"embedding": "#8792a0", "base": "#c9791a", "latent": "#2062c4", "action_residual": "#8a4fb8"},
+    policies={
+        "embedding": "#8792a0",
+        "base": "#c9791a",
+        "latent": "#2062c4",
+        "action_residual": "#8a4fb8",
+    },
     good="#1f8a5b",
     bad="#c0392f",
 )
@@ -47,7 +52,12 @@ DARK = Theme(
     paper="#171c23",
     ink="#d5dce5",
     faint="#343d49",
-    policies={"embedding": "#8d99a8", "base": "#e8a14c", "latent": "#6aa5ff", "action_residual": "#c08ee8"},
+    policies={
+        "embedding": "#8d99a8",
+        "base": "#e8a14c",
+        "latent": "#6aa5ff",
+        "action_residual": "#c08ee8",
+    },
     good="#4cc38a",
     bad="#f0776c",
 )
@@ -72,7 +82,14 @@ class Picture:
     dark: bytes
 
 
-def picture(name: str, title: str, caption: str, *, size: tuple[float, float], draw: Callable[[Figure, Theme], None]) -> Picture:
+def picture(
+    name: str,
+    title: str,
+    caption: str,
+    *,
+    size: tuple[float, float],
+    draw: Callable[[Figure, Theme], None],
+) -> Picture:
     """Draw a figure in both themes.
 
     Args:
@@ -118,7 +135,9 @@ def _png(size: tuple[float, float], draw: Callable[[Figure, Theme], None], theme
         figure = Figure(figsize=size, dpi=DPI, layout="constrained")
         draw(figure, theme)
         buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", metadata={"Software": None})  # its version would change the bytes
+        figure.savefig(
+            buffer, format="png", metadata={"Software": None}
+        )  # its version would change the bytes
     return buffer.getvalue()
 
 

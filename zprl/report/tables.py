@@ -44,16 +44,25 @@ def policy_row(name: str, found: Evaluation, pair: Paired | None) -> dict[str, A
         "meaning": meaning,
         "rate": percent(numbers["success_rate"]),
         "interval": interval(numbers["ci_low"], numbers["ci_high"]),
-        "bar": {key: round(100 * numbers[source], 2) for key, source in (("at", "success_rate"), ("low", "ci_low"), ("high", "ci_high"))},
+        "bar": {
+            key: round(100 * numbers[source], 2)
+            for key, source in (("at", "success_rate"), ("low", "ci_low"), ("high", "ci_high"))
+        },
         "count": f"{sum(found.success)} of {found.episodes}",
         "length": number(numbers["episode_length"], 0),
         "seconds": number(numbers["episode_length"] / found.control_hz, 1),
         "jerk": number(numbers["jerk_rms"], 0),
         "variation": number(numbers["total_variation"], 2, scale=1000),
         "jump": number(numbers["chunk_jump"], 2, scale=1000),
-        "difference": None if pair is None else f"{100 * pair.difference:+.1f}".replace("-", "\N{MINUS SIGN}"),
+        "difference": None
+        if pair is None
+        else f"{100 * pair.difference:+.1f}".replace("-", "\N{MINUS SIGN}"),
         "p_value": None if pair is None else p_text(pair.p_value),
-        "tone": "" if pair is None or pair.p_value >= SIGNIFICANT else "better" if pair.difference > 0 else "worse",
+        "tone": ""
+        if pair is None or pair.p_value >= SIGNIFICANT
+        else "better"
+        if pair.difference > 0
+        else "worse",
         "discordant": None if pair is None else f"{pair.only_second} won, {pair.only_first} lost",
     }
 
@@ -83,7 +92,10 @@ def headline(evaluations: Mapping[str, Evaluation]) -> dict[str, Any]:
     """
     missing = [name for name in (REFERENCE, CANDIDATE) if name not in evaluations]
     if missing:
-        raise DataError(f"there is no evaluation of {' and '.join(missing)}", remedy="run evaluate_base and evaluate (dvc repro)")
+        raise DataError(
+            f"there is no evaluation of {' and '.join(missing)}",
+            remedy="run evaluate_base and evaluate (dvc repro)",
+        )
     base, steered = evaluations[REFERENCE], evaluations[CANDIDATE]
     pair = compare(base, steered)
     sides = [
@@ -116,7 +128,10 @@ def provenance(path: Path) -> dict[str, Any]:
     """
     document = durable.read_json(path / "bundle.json")
     if not isinstance(document, dict) or not isinstance(document.get("provenance"), dict):
-        raise DataError(f"{path / 'bundle.json'} carries no provenance", remedy="make the bundle again (dvc repro)")
+        raise DataError(
+            f"{path / 'bundle.json'} carries no provenance",
+            remedy="make the bundle again (dvc repro)",
+        )
     facts = {key: document[key] for key in ("interface", "base_digest") if key in document}
     return {"digest": durable.digest(path), "facts": flat({**facts, **document["provenance"]})}
 
@@ -148,7 +163,11 @@ def interval(low: float, high: float) -> str:
 
 def number(value: float | None, digits: int, *, scale: float = 1.0) -> str:
     """A number with so many decimals, or a dash."""
-    return "\N{EN DASH}" if value is None or not math.isfinite(value) else f"{scale * value:.{digits}f}"
+    return (
+        "\N{EN DASH}"
+        if value is None or not math.isfinite(value)
+        else f"{scale * value:.{digits}f}"
+    )
 
 
 def count(value: int) -> str:

@@ -54,8 +54,13 @@ class Film:
     def of(cls, found: Evaluation, episode: int) -> Film:
         """Take one episode out of an evaluation."""
         which = (found.tracks["film/episode"] == episode).numpy()
-        steps, poses = found.tracks["film/step"].numpy()[which], found.tracks["film/poses"].numpy()[which].astype(float)
-        return cls(found.policy, steps, poses, found.bodies, found.success[episode], found.length[episode])
+        steps, poses = (
+            found.tracks["film/step"].numpy()[which],
+            found.tracks["film/poses"].numpy()[which].astype(float),
+        )
+        return cls(
+            found.policy, steps, poses, found.bodies, found.success[episode], found.length[episode]
+        )
 
     def at(self, step: int) -> Poses:
         """The latest frame that is not after ``step``."""
@@ -78,11 +83,20 @@ def choose(first: Evaluation, second: Evaluation) -> tuple[int, str]:
     """
     both = sorted(filmed(first) & filmed(second))
     if not both:
-        raise DataError("no episode was filmed under both policies", remedy="set evaluate.film_episodes above 0 and run them again")
+        raise DataError(
+            "no episode was filmed under both policies",
+            remedy="set evaluate.film_episodes above 0 and run them again",
+        )
     for episode in both:
         if second.success[episode] and not first.success[episode]:
-            return episode, f"Episode {episode}: among the {len(both)} filmed ones, the first that only the steered policy masters."
-    return both[0], f"Episode {both[0]}: none of the {len(both)} filmed ones is mastered by the steered policy alone."
+            return (
+                episode,
+                f"Episode {episode}: among the {len(both)} filmed ones, the first that only the steered policy masters.",
+            )
+    return (
+        both[0],
+        f"Episode {both[0]}: none of the {len(both)} filmed ones is mastered by the steered policy alone.",
+    )
 
 
 def columns(lengths: tuple[int, int]) -> list[int]:
@@ -104,7 +118,9 @@ def strip(first: Evaluation, second: Evaluation, *, render: Render) -> Picture:
         last: Image.Image | None = None
         for x, step in enumerate(moments):
             if last is None or step <= film.length:
-                last = Image.fromarray(render(film.at(step)), "RGB").resize((WIDTH, HEIGHT), Image.Resampling.LANCZOS)
+                last = Image.fromarray(render(film.at(step)), "RGB").resize(
+                    (WIDTH, HEIGHT), Image.Resampling.LANCZOS
+                )
             frame = _dimmed(last) if step > film.length else last.copy()
             _write(frame, film, step / first.control_hz, label=x == 0, ended=step >= film.length)
             canvas.paste(frame, (x * (WIDTH + GAP), y * (HEIGHT + GAP)))
@@ -116,7 +132,9 @@ def strip(first: Evaluation, second: Evaluation, *, render: Render) -> Picture:
 
 def _dimmed(frame: Image.Image) -> Image.Image:
     grey = frame.convert("L").convert("RGB")
-    return Image.blend(Image.new("RGB", frame.size, (40, 46, 54)), Image.blend(frame, grey, 0.7), DIM)
+    return Image.blend(
+        Image.new("RGB", frame.size, (40, 46, 54)), Image.blend(frame, grey, 0.7), DIM
+    )
 
 
 def _write(frame: Image.Image, film: Film, seconds: float, *, label: bool, ended: bool) -> None:
@@ -125,10 +143,18 @@ def _write(frame: Image.Image, film: Film, seconds: float, *, label: bool, ended
     if label:
         _pill(draw, POLICIES[film.policy][0], (10, 10), "lt", LIGHT.policies[film.policy])
     if ended:
-        _pill(draw, "success" if film.success else "failed", (WIDTH - 10, 10), "rt", LIGHT.good if film.success else LIGHT.bad)
+        _pill(
+            draw,
+            "success" if film.success else "failed",
+            (WIDTH - 10, 10),
+            "rt",
+            LIGHT.good if film.success else LIGHT.bad,
+        )
 
 
-def _pill(draw: ImageDraw.ImageDraw, text: str, corner: tuple[int, int], anchor: str, colour: str) -> None:
+def _pill(
+    draw: ImageDraw.ImageDraw, text: str, corner: tuple[int, int], anchor: str, colour: str
+) -> None:
     """White text on a rounded patch whose corner named by ``anchor`` (l/r, t/b) lies at ``corner``."""
     font = ImageFont.truetype(str(Path(mpl.get_data_path()) / "fonts/ttf/DejaVuSans-Bold.ttf"), 16)
     width, height = round(draw.textlength(text, font=font)) + 18, 27

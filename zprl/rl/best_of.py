@@ -1,6 +1,7 @@
 """Best of K: of several residuals that the actor might take, the critics choose (DICE-RL, arXiv 2603.10263).
 
-The critics' least value over the ensemble decides, while exploring and when judged.  All candidates share the decision's flow noise.
+The critics' least value over the ensemble decides, while exploring and when judged.  All candidates
+share the decision's flow noise.
 """
 
 from __future__ import annotations
@@ -15,13 +16,17 @@ from zprl.rl.networks import EnsembleMLP
 from zprl.rl.sac import Actor
 
 
-def choose(actor: Actor, critics: EnsembleMLP, scale: Tensor, state: Tensor, draws: Tensor) -> Tensor:
+def choose(
+    actor: Actor, critics: EnsembleMLP, scale: Tensor, state: Tensor, draws: Tensor
+) -> Tensor:
     """The best residual (B, R) of the candidates that standard normal draws (K, B, R) make of states (B, S)."""
     count, rows, width = draws.shape
     many = state.expand(count, *state.shape).flatten(0, 1)
     residuals = actor.sample(many, draws.flatten(0, 1))[0].residual
     points = many[:, -width:] + scale * residuals
-    values = critics(torch.cat([many, points], -1))[0].squeeze(-1).amin(0)  # a bound on Q would not change the order
+    values = (
+        critics(torch.cat([many, points], -1))[0].squeeze(-1).amin(0)
+    )  # a bound on Q would not change the order
     best = values.view(count, rows).argmax(0)
     return residuals.view(count, rows, width)[best, torch.arange(rows, device=state.device)]
 
@@ -29,8 +34,9 @@ def choose(actor: Actor, critics: EnsembleMLP, scale: Tensor, state: Tensor, dra
 def draws_of(noise: Tensor, count: int, width: int) -> Tensor:
     """Standard normal draws (K, B, R) as a function of a decision's flow noise (B, T, F), row by row.
 
-    Candidate 0 is the actor's mean (zeros); every other number is the projection of a row's noise on a fixed unit vector, which is standard
-    normal, too.  So a policy needs no noise beside the one it is given, and a row's choice does not depend on its neighbours.
+    Candidate 0 is the actor's mean (zeros); every other number is the projection of a row's noise
+    on a fixed unit vector, which is standard normal, too.  So a policy needs no noise beside the
+    one it is given, and a row's choice does not depend on its neighbours.
     """
     flat = noise.flatten(1)
     projected = flat @ _directions(count - 1, width, flat.shape[1]).to(flat.device)

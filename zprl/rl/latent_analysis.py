@@ -1,8 +1,8 @@
 """Embeddings and action chunks of the demonstrations' own states, as the base policy and as a steered one make them.
 
-The paper's finding is that steering mostly changes *which state gets which known action*.  Known is what the base policy does
-anywhere on the demonstrations; how far a point departs from that is measured in the distances the known points have among each
-other (:func:`departure`, ours).
+The paper's finding is that steering mostly changes *which state gets which known action*.  Known is
+what the base policy does anywhere on the demonstrations; how far a point departs from that is
+measured in the distances the known points have among each other (:func:`departure`, ours).
 """
 
 from __future__ import annotations
@@ -24,7 +24,11 @@ FRAMES = 1500
 """Frames that are drawn from the demonstrations."""
 RATIOS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
 """Sizes of a random residual, as RMS over the anchor's RMS."""
-SPACES: dict[str, Interface] = {"latent": LatentResidual(), "embedding": EmbeddingResidual(), "action": ActionResidual()}
+SPACES: dict[str, Interface] = {
+    "latent": LatentResidual(),
+    "embedding": EmbeddingResidual(),
+    "action": ActionResidual(),
+}
 
 
 @dataclass(frozen=True)
@@ -49,11 +53,16 @@ def draw(policy: FlowPolicy, store: EpisodeStore, *, seed: int, count: int = FRA
     """
     total = len(store.actions)
     if total < 3:
-        raise DataError(f"{total} frames of demonstrations are too few to compare", remedy="ingest more demonstrations")
+        raise DataError(
+            f"{total} frames of demonstrations are too few to compare",
+            remedy="ingest more demonstrations",
+        )
     generator = seeding.torch_generator(seed, "explain-frames")
     rows = torch.randperm(total, generator=generator)[:count]
     noise = policy.draw_noise(len(rows), generator).to(policy.grid_features.device)
-    return Frames(embed_frames(policy, store, rows[:, None].expand(-1, policy.spec.policy.obs_steps)), noise)
+    return Frames(
+        embed_frames(policy, store, rows[:, None].expand(-1, policy.spec.policy.obs_steps)), noise
+    )
 
 
 @torch.no_grad()
@@ -88,19 +97,25 @@ def sweep(policy: FlowPolicy, frames: Frames, *, seed: int) -> list[dict[str, fl
     Residuals are uniform, with an RMS of ``ratio`` times the anchor's.
 
     Returns:
-        Rows of ``space``, ``ratio``, ``rms`` (of the moved point over the anchor's) and ``action_departure``; where the space conditions
-        the generator also ``condition_departure``.
+        Rows of ``space``, ``ratio``, ``rms`` (of the moved point over the anchor's) and
+        ``action_departure``; where the space conditions the generator also ``condition_departure``.
     """
     found: list[dict[str, float | str]] = []
     for name, space in SPACES.items():
         anchor = space.anchor(policy, frames.embedding, frames.noise)
-        known = space.sequence(policy, frames.embedding, anchor, frames.noise)[:, policy.executed_slice].flatten(1)
+        known = space.sequence(policy, frames.embedding, anchor, frames.noise)[
+            :, policy.executed_slice
+        ].flatten(1)
         rms = anchor.square().mean().sqrt()
         generator = seeding.torch_generator(seed, f"explain-residual-{name}")
-        direction = (2 * torch.rand(anchor.shape, generator=generator) - 1).to(anchor.device) * 3**0.5  # RMS 1
+        direction = (2 * torch.rand(anchor.shape, generator=generator) - 1).to(
+            anchor.device
+        ) * 3**0.5  # RMS 1
         for ratio in RATIOS:
             point = anchor + ratio * rms * direction
-            moved = space.sequence(policy, frames.embedding, point, frames.noise)[:, policy.executed_slice].flatten(1)
+            moved = space.sequence(policy, frames.embedding, point, frames.noise)[
+                :, policy.executed_slice
+            ].flatten(1)
             row: dict[str, float | str] = {
                 "space": name,
                 "ratio": ratio,
@@ -119,6 +134,9 @@ def flatten(points: Tensor, *, seed: int) -> Tensor:
     """A map (N, 2) of points (N, d) by UMAP (arXiv 1802.03426): neighbours stay neighbours, distances mean little."""
     import umap  # compiles for seconds
 
-    # With a seed umap works on one thread and says so; fewer points than neighbours it would refuse.
-    made = umap.UMAP(n_neighbors=min(15, len(points) - 1), random_state=seed % 2**31, n_jobs=1, init="pca")
+    # With a seed umap works on one thread and says so; fewer points than neighbours it would
+    # refuse.
+    made = umap.UMAP(
+        n_neighbors=min(15, len(points) - 1), random_state=seed % 2**31, n_jobs=1, init="pca"
+    )
     return torch.from_numpy(made.fit_transform(points.cpu().numpy())).float()

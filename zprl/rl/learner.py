@@ -1,8 +1,8 @@
 """The latent-RL loop in simulation: collect a chunk in every environment, then learn from it.
 
-The loop runs in segments.  A segment starts from a fresh simulator, because a reset keeps hidden engine state, and ends in
-a resume point; every random number is a function of (seed, purpose, counter).  A killed run therefore repeats its last segment
-and arrives at the same bytes.
+The loop runs in segments.  A segment starts from a fresh simulator, because a reset keeps hidden
+engine state, and ends in a resume point; every random number is a function of (seed, purpose,
+counter).  A killed run therefore repeats its last segment and arrives at the same bytes.
 """
 
 from __future__ import annotations
@@ -56,20 +56,30 @@ class Learner:
         demos: Replay | None = None,
         on_row: Callable[[Row], None] = lambda _: None,
     ) -> None:
-        self.policy, self.interface, self.config, self.seed, self.device = policy, interface, config, seed, device
+        self.policy, self.interface, self.config, self.seed, self.device = (
+            policy,
+            interface,
+            config,
+            seed,
+            device,
+        )
         self.spec = policy.spec
         state_dim = self.spec.policy.embedding_dim + len(scale)
         self.agent = self._make_agent(state_dim, scale)
         planned = config.segments * config.chunk_steps_per_segment * config.num_envs
         self.replay = Replay(min(config.buffer_size, planned), state_dim, len(scale), device=device)
         others = [(demos, config.demo_fraction)] if demos is not None else []
-        self._updates = Updates(self.agent, config, seed=seed, main=self.replay, others=others, device=device)
+        self._updates = Updates(
+            self.agent, config, seed=seed, main=self.replay, others=others, device=device
+        )
         self.on_row = on_row
         self.chunk_discount = config.step_discount**self.spec.policy.chunk_steps
         self.segment = 0
         self.vector_steps = 0
         self.curve: list[Row] = []
-        self.recent: list[tuple[float, float]] = []  # (success, length) of finished training episodes
+        self.recent: list[
+            tuple[float, float]
+        ] = []  # (success, length) of finished training episodes
 
     def _make_agent(self, state_dim: int, scale: Tensor) -> Sac:
         config, generator = self.config, seeding.torch_generator(self.seed, "agent-init")
@@ -79,10 +89,20 @@ class Learner:
 
         def chunk(state: Tensor, noise: Tensor) -> Tensor:
             shaped = noise.view(-1, shape.horizon, width)
-            sequence = self.interface.sequence(self.policy, state[:, : shape.embedding_dim], noise, shaped)
+            sequence = self.interface.sequence(
+                self.policy, state[:, : shape.embedding_dim], noise, shaped
+            )
             return sequence[:, self.policy.executed_slice].flatten(1)
 
-        return NoiseAliased(state_dim, scale, config, generator, chunk=chunk, chunk_dim=shape.chunk_steps * width, device=self.device)
+        return NoiseAliased(
+            state_dim,
+            scale,
+            config,
+            generator,
+            chunk=chunk,
+            chunk_dim=shape.chunk_steps * width,
+            device=self.device,
+        )
 
     @property
     def chunk_steps(self) -> int:
@@ -99,7 +119,7 @@ class Learner:
         """Updates so far."""
         return self._updates.done
 
-    # -- collecting ------------------------------------------------------------------------------------------------
+    # -- collecting --------------------------------------------------------------------------------
 
     def _generator(self, purpose: str, counter: int) -> torch.Generator:
         return seeding.torch_generator(self.seed, purpose, counter, device=self.device)
@@ -108,11 +128,20 @@ class Learner:
         """Flow noise (N, T, F), and the draw (N, Z) that makes z a sample, for the decision at hand."""
         n, step = self.config.num_envs, self.vector_steps
         noise = torch.randn(
-            n, self.spec.policy.horizon, self.policy.num_features, generator=self._generator("flow-noise", step), device=self.device
+            n,
+            self.spec.policy.horizon,
+            self.policy.num_features,
+            generator=self._generator("flow-noise", step),
+            device=self.device,
         )
         if not self.config.sample_latent:
             return noise, None
-        return noise, torch.randn(n, self.spec.vib.latent_dim, generator=self._generator("latent", step), device=self.device)
+        return noise, torch.randn(
+            n,
+            self.spec.vib.latent_dim,
+            generator=self._generator("latent", step),
+            device=self.device,
+        )
 
     def _residual(self, state: Tensor) -> Tensor:
         """Exploring residual (N, R): none or noise while warming up, then the actor's sample."""
@@ -126,11 +155,17 @@ class Learner:
         else:
             residual = self.agent.actor.sample(state, noise)[0].residual
         if self.config.progressive_chunks:
-            share = min(1.0, (self.chunk_steps - self.config.warmup_chunks) / self.config.progressive_chunks)
-            residual = residual * (torch.rand(len(state), 1, generator=generator, device=self.device) < share)
+            share = min(
+                1.0, (self.chunk_steps - self.config.warmup_chunks) / self.config.progressive_chunks
+            )
+            residual = residual * (
+                torch.rand(len(state), 1, generator=generator, device=self.device) < share
+            )
         return residual
 
-    def _see(self, obs: dict[str, Tensor], noise: Tensor, sample: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    def _see(
+        self, obs: dict[str, Tensor], noise: Tensor, sample: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Embedding (N, D), anchor (N, R) and RL state (N, D + R) of observations; pictures are cropped at random (official code)."""
         augment = self._generator("crop", self.vector_steps) if self.spec.images else None
         embedding = self.policy.embed(obs, augment)
@@ -138,7 +173,9 @@ class Learner:
         return embedding, anchor, torch.cat([embedding, anchor], -1)
 
     @torch.no_grad()
-    def run_segment(self, make_env: Callable[[], ChunkEnv], tick: Callable[[], None] = lambda: None) -> None:
+    def run_segment(
+        self, make_env: Callable[[], ChunkEnv], tick: Callable[[], None] = lambda: None
+    ) -> None:
         """Collect and learn for one segment in a fresh simulator.
 
         Args:
@@ -155,7 +192,9 @@ class Learner:
             for _ in range(self.config.chunk_steps_per_segment):
                 residual = self._residual(state)
                 point = torch.addcmul(anchor, self.agent.scale, residual)
-                chunk = self.policy.executed(self.interface.sequence(self.policy, embedding, point, noise))
+                chunk = self.policy.executed(
+                    self.interface.sequence(self.policy, embedding, point, noise)
+                )
                 result = env.step(chunk)
                 self.vector_steps += 1
                 ended = result.terminated | result.truncated
@@ -166,15 +205,27 @@ class Learner:
                 if not self.config.bootstrap_truncated:
                     over = ended
                 elif result.truncated.any():
-                    follow = torch.where(ended[:, None], self._see(result.final_obs, noise, sample)[2], next_state)
+                    follow = torch.where(
+                        ended[:, None], self._see(result.final_obs, noise, sample)[2], next_state
+                    )
                 reward = result.reward - self.config.chunk_penalty
-                self.replay.add(state=state, point=point, reward=reward, discount=self.chunk_discount * (~over).float(), next_state=follow)
+                self.replay.add(
+                    state=state,
+                    point=point,
+                    reward=reward,
+                    discount=self.chunk_discount * (~over).float(),
+                    next_state=follow,
+                )
                 lengths += result.length
-                for success, length in zip(result.success[ended].tolist(), lengths[ended].tolist(), strict=True):
+                for success, length in zip(
+                    result.success[ended].tolist(), lengths[ended].tolist(), strict=True
+                ):
                     self.recent = [*self.recent, (float(success), length)][-RECENT:]
                 lengths[ended] = 0
                 totals["anchor_rms"] += float(anchor.square().mean().sqrt())
-                totals["residual_rms"] += float((self.agent.scale * residual).square().mean().sqrt())
+                totals["residual_rms"] += float(
+                    (self.agent.scale * residual).square().mean().sqrt()
+                )
                 totals["steps"] += 1
                 anchor, state = next_anchor, next_state
                 losses = self._learn() or losses
@@ -197,13 +248,18 @@ class Learner:
             "latent_rms": totals["anchor_rms"] / steps,
             "residual_rms": totals["residual_rms"] / steps,
             # Flow noise is its own residual: there is nothing to be in proportion to.
-            "residual_ratio": totals["residual_rms"] / totals["anchor_rms"] if totals["anchor_rms"] else 0.0,
-            **{name: losses.get(name, 0.0) for name in ("q_mean", "critic_loss", "actor_loss", "alpha", "entropy")},
+            "residual_ratio": totals["residual_rms"] / totals["anchor_rms"]
+            if totals["anchor_rms"]
+            else 0.0,
+            **{
+                name: losses.get(name, 0.0)
+                for name in ("q_mean", "critic_loss", "actor_loss", "alpha", "entropy")
+            },
         }
         self.curve.append(row)
         self.on_row(row)
 
-    # -- learning --------------------------------------------------------------------------------------------------
+    # -- learning ----------------------------------------------------------------------------------
 
     def _learn(self) -> dict[str, float]:
         """Do the updates that are due after this step; a function of counters alone."""
@@ -223,13 +279,23 @@ class Learner:
     def acting(self) -> SteeredPolicy:
         """The policy as it is now; it goes on learning with the learner."""
         critics = self.agent.critics if self.config.best_of > 1 else None
-        return SteeredPolicy(self.policy, self.interface, self.agent.actor, self.agent.scale, critics, self.config.best_of)
+        return SteeredPolicy(
+            self.policy,
+            self.interface,
+            self.agent.actor,
+            self.agent.scale,
+            critics,
+            self.config.best_of,
+        )
 
-    # -- resuming ---------------------------------------------------------------------------------------------------
+    # -- resuming ----------------------------------------------------------------------------------
 
     def state(self) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]]:
         """JSON facts and tensor groups from which :meth:`restore` continues exactly."""
-        facts = {name: getattr(self, name) for name in ("segment", "vector_steps", "updates", "curve", "recent")}
+        facts = {
+            name: getattr(self, name)
+            for name in ("segment", "vector_steps", "updates", "curve", "recent")
+        }
         return facts, {"agent": self.agent.state(), "replay": self.replay.state()}
 
     def restore(self, facts: dict[str, Any], tensors: dict[str, dict[str, Tensor]]) -> None:

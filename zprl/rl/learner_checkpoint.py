@@ -45,9 +45,15 @@ def load_agent(path: Path | str, agent: Sac) -> None:
     state = durable.read_tensors(Path(path) / AGENT)
     wanted = {name: value.shape for name, value in agent.state().items()}
     if {name: value.shape for name, value in state.items()} != wanted:
-        raise DataError(f"{path} holds an agent of other sizes", remedy="make it again with this configuration (dvc repro finetune_sim)")
+        raise DataError(
+            f"{path} holds an agent of other sizes",
+            remedy="make it again with this configuration (dvc repro finetune_sim)",
+        )
     if not all(bool(value.double().isfinite().all()) for value in state.values()):
-        raise DataError(f"{path} holds numbers that are not finite", remedy="make it again (dvc repro finetune_sim)")
+        raise DataError(
+            f"{path} holds numbers that are not finite",
+            remedy="make it again (dvc repro finetune_sim)",
+        )
     agent.restore(state)
 
 
@@ -60,11 +66,22 @@ def load_replay(path: Path | str, state_dim: int, residual_dim: int) -> Replay:
     data = durable.read_tensors(path)
     width = state_dim + residual_dim
     count = len(data.get("reward", torch.zeros(0)))
-    wanted = {"inputs": (count, width), "reward": (count,), "discount": (count,), "next_inputs": (count, width)}
+    wanted = {
+        "inputs": (count, width),
+        "reward": (count,),
+        "discount": (count,),
+        "next_inputs": (count, width),
+    }
     if count == 0 or {name: tuple(value.shape) for name, value in data.items()} != wanted:
-        raise DataError(f"{path} does not hold transitions of width {width}", remedy="make it again (dvc repro finetune_sim)")
+        raise DataError(
+            f"{path} does not hold transitions of width {width}",
+            remedy="make it again (dvc repro finetune_sim)",
+        )
     if not all(bool(value.isfinite().all()) for value in data.values()):
-        raise DataError(f"{path} holds numbers that are not finite", remedy="make it again (dvc repro finetune_sim)")
+        raise DataError(
+            f"{path} holds numbers that are not finite",
+            remedy="make it again (dvc repro finetune_sim)",
+        )
     return replay_of(data, state_dim, residual_dim)
 
 

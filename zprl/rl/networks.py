@@ -1,9 +1,10 @@
 """Small batched networks with hand-written gradients.
 
-A latent-RL update on a CPU is dozens of tiny matrix products, so the framework's bookkeeping costs more than the
-arithmetic.  Here an ensemble of K networks is one stack of batched products, its weights are views of one flat tensor (one
-optimiser step for everything), and ``backward`` computes exactly the gradients that are asked for: the actor's pass through
-the critics asks for no weight gradient at all.  ``tests/unit/rl`` holds every gradient against autograd's.
+A latent-RL update on a CPU is dozens of tiny matrix products, so the framework's bookkeeping costs
+more than the arithmetic.  Here an ensemble of K networks is one stack of batched products, its
+weights are views of one flat tensor (one optimiser step for everything), and ``backward`` computes
+exactly the gradients that are asked for: the actor's pass through the critics asks for no weight
+gradient at all.  ``tests/unit/rl`` holds every gradient against autograd's.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-# In place where the backward pass does not need what was there before: small tensors that stay in the cache are the speed here.
+# In place where the backward pass does not need what was there before: small tensors that stay in
+# the cache are the speed here.
 _FORWARD = {"relu": torch.relu_, "tanh": torch.tanh_, "gelu": torch.nn.functional.gelu}
 
 
@@ -62,11 +64,11 @@ class EnsembleMLP:
         sizes: Widths from input to output.
         members: K.
         activation: ``relu``, ``tanh`` or ``gelu``.
-        layer_norm: Normalise hidden layers before their activation.  The normalisation has no gain and offset of its own: the
-            next layer's weights do their work.
+        layer_norm: Normalise hidden layers before their activation.  The normalisation has no gain
+            and offset of its own: the next layer's weights do their work.
         generator: Source of the initial weights.
-        orthogonal: Orthogonal hidden layers with gain sqrt(2) and zero offsets (official code's actor); else the uniform
-            initialisation of ``torch.nn.Linear``.
+        orthogonal: Orthogonal hidden layers with gain sqrt(2) and zero offsets (official code's
+            actor); else the uniform initialisation of ``torch.nn.Linear``.
         output_gain: Gain of the orthogonal output layer (official code: 0.01 for the actor).
     """
 
@@ -86,7 +88,11 @@ class EnsembleMLP:
         self.members = members
         self.activation = activation
         self.layer_norm = layer_norm
-        shapes = [shape for i, o in itertools.pairwise(sizes) for shape in ((members, i, o), (members, 1, o))]
+        shapes = [
+            shape
+            for i, o in itertools.pairwise(sizes)
+            for shape in ((members, i, o), (members, 1, o))
+        ]
         self.flat = torch.zeros(parameters(sizes, members))
         if generator is not None:
             weights = self._views(self.flat, shapes)
@@ -107,7 +113,10 @@ class EnsembleMLP:
 
     @staticmethod
     def _views(flat: Tensor, shapes: list[tuple[int, int, int]]) -> list[tuple[Tensor, Tensor]]:
-        pieces = [piece.view(shape) for piece, shape in zip(flat.split([math.prod(s) for s in shapes]), shapes, strict=True)]
+        pieces = [
+            piece.view(shape)
+            for piece, shape in zip(flat.split([math.prod(s) for s in shapes]), shapes, strict=True)
+        ]
         return list(zip(pieces[::2], pieces[1::2], strict=True))
 
     def forward(self, inputs: Tensor, chosen: Tensor | None = None) -> tuple[Tensor, Trace]:
@@ -133,14 +142,18 @@ class EnsembleMLP:
                 break
             if self.layer_norm:
                 layer.before_norm = x
-                x, layer.mean, layer.rstd = torch.native_layer_norm(x, x.shape[-1:], None, None, 1e-5)
+                x, layer.mean, layer.rstd = torch.native_layer_norm(
+                    x, x.shape[-1:], None, None, 1e-5
+                )
             layer.before = x
             x = layer.after = _FORWARD[self.activation](x)
         return x, trace
 
     __call__ = forward
 
-    def backward(self, trace: Trace, grad: Tensor, *, weights: bool = True, inputs: slice | None = None) -> Tensor | None:
+    def backward(
+        self, trace: Trace, grad: Tensor, *, weights: bool = True, inputs: slice | None = None
+    ) -> Tensor | None:
         """Propagate ``grad`` (K, B, out) of a scalar loss.
 
         Args:
@@ -150,7 +163,8 @@ class EnsembleMLP:
             inputs: Columns of the input whose gradient is wanted; ``None`` for none.
 
         Returns:
-            Gradient (B, columns) with respect to the chosen inputs, summed over members, or ``None``.
+            Gradient (B, columns) with respect to the chosen inputs, summed over members, or
+            ``None``.
         """
         for n in reversed(range(len(trace))):
             layer, (weight, _) = trace[n], self._weights[n]
@@ -158,7 +172,14 @@ class EnsembleMLP:
                 grad = _backward(self.activation, grad, layer.before, layer.after)
                 if self.layer_norm:
                     grad = torch.ops.aten.native_layer_norm_backward(
-                        grad, layer.before_norm, grad.shape[-1:], layer.mean, layer.rstd, None, None, [True, False, False]
+                        grad,
+                        layer.before_norm,
+                        grad.shape[-1:],
+                        layer.mean,
+                        layer.rstd,
+                        None,
+                        None,
+                        [True, False, False],
                     )[0]
             if weights:
                 weight_grad, bias_grad = self._grads[n]
@@ -168,7 +189,11 @@ class EnsembleMLP:
                     torch.bmm(layer.inputs.transpose(1, 2), grad, out=weight_grad)
                 torch.sum(grad, 1, keepdim=True, out=bias_grad)
             if n > 0:
-                grad = grad * weight.transpose(1, 2) if grad.shape[-1] == 1 else torch.bmm(grad, weight.transpose(1, 2))
+                grad = (
+                    grad * weight.transpose(1, 2)
+                    if grad.shape[-1] == 1
+                    else torch.bmm(grad, weight.transpose(1, 2))
+                )
             elif inputs is not None:
                 return torch.bmm(grad, weight[:, inputs].transpose(1, 2)).sum(0)
         return None
@@ -177,7 +202,8 @@ class EnsembleMLP:
 class Adam:
     """Adam (Kingma and Ba, 2015, algorithm 1) on one flat tensor, with the gradient's norm limited first.
 
-    ``torch.optim`` spends several times the arithmetic of such a step on bookkeeping for parameter groups.
+    ``torch.optim`` spends several times the arithmetic of such a step on bookkeeping for parameter
+    groups.
     """
 
     BETAS = (0.9, 0.999)
@@ -201,7 +227,9 @@ class Adam:
         self.second.mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
         scale = math.sqrt(1 - beta2**self.steps)
         denominator = self.second.sqrt().add_(self.EPSILON * scale)
-        self.flat.addcdiv_(self.first, denominator, value=-self.learning_rate * scale / (1 - beta1**self.steps))
+        self.flat.addcdiv_(
+            self.first, denominator, value=-self.learning_rate * scale / (1 - beta1**self.steps)
+        )
 
     def state(self) -> dict[str, Tensor]:
         """First and second moments and the step count."""

@@ -1,7 +1,8 @@
 """DSRL's noise-aliased agent (arXiv 2506.15799): values are learned where the world is, on action chunks, and passed on to the noise.
 
-Many noises make one action, so a critic of noises alone must learn the same thing many times.  Here, with g(s, w) the executed chunk
-that the frozen generator makes of noise w, and w = scale * d the agent's point,
+Many noises make one action, so a critic of noises alone must learn the same thing many times.
+Here, with g(s, w) the executed chunk that the frozen generator makes of noise w, and w = scale * d
+the agent's point,
 
     action critics:  sum_k mean_B (Q_k(s, a) - y)^2,   y = r + Gamma * min_k Qbar_k(s', g(s', w')),   w' ~ pi(s')
     noise critics:   sum_k mean_B (W_k(s, w) - min_j Q_j(s, g(s, w)))^2,   w ~ N(0, 1), limited to the bound
@@ -38,35 +39,59 @@ class NoiseAliased(Sac):
     """
 
     def __init__(
-        self, state_dim: int, scale: Tensor, config: Rl, generator: torch.Generator, *, chunk: Chunk, chunk_dim: int, device: str = "cpu"
+        self,
+        state_dim: int,
+        scale: Tensor,
+        config: Rl,
+        generator: torch.Generator,
+        *,
+        chunk: Chunk,
+        chunk_dim: int,
+        device: str = "cpu",
     ) -> None:
         super().__init__(state_dim, scale, config, generator, device=device)
         sizes = (state_dim + chunk_dim, *config.hidden, 1)
-        options = {"activation": config.activation, "layer_norm": config.critic_layer_norm, "device": device}
+        options = {
+            "activation": config.activation,
+            "layer_norm": config.critic_layer_norm,
+            "device": device,
+        }
         self.chunk = chunk
         self.action_critics = EnsembleMLP(sizes, config.critics, generator=generator, **options)
         self.targets = EnsembleMLP(sizes, config.critics, **options)
         self.targets.flat.copy_(self.action_critics.flat)
-        self.action_critic_adam = Adam(self.action_critics.flat, config.critic_learning_rate, clip=config.grad_clip)
+        self.action_critic_adam = Adam(
+            self.action_critics.flat, config.critic_learning_rate, clip=config.grad_clip
+        )
 
     def target(self, batch: Batch, generator: torch.Generator) -> Tensor:
         """Bellman target y (B,)."""
         state = batch.next_inputs[:, : self.width]
         draw = torch.randn(len(state), self.dim, generator=generator, device=generator.device)
         out, _ = self.actor.sample(state, draw)
-        values, _ = self._values(self.targets, self._with_chunk(state, self.scale * out.residual), self._subset(generator))
+        values, _ = self._values(
+            self.targets,
+            self._with_chunk(state, self.scale * out.residual),
+            self._subset(generator),
+        )
         value = values.amin(0)
         if self.config.entropy_in_target:
             value = value - self.log_alpha.exp() * self.actor.log_prob(out)
         return batch.reward + batch.discount * value
 
-    def update_critics(self, batch: Batch, generator: torch.Generator) -> Callable[[], dict[str, float]]:
+    def update_critics(
+        self, batch: Batch, generator: torch.Generator
+    ) -> Callable[[], dict[str, float]]:
         """One step of the action critics, then one of the noise critics; call what it returns for the losses."""
         y = self.target(batch, generator)
         state = batch.inputs[:, : self.width]
-        values, trace = self._values(self.action_critics, self._with_chunk(state, batch.inputs[:, self.width :]))
+        values, trace = self._values(
+            self.action_critics, self._with_chunk(state, batch.inputs[:, self.width :])
+        )
         error = values - y
-        self.action_critics.backward(trace, self._through_bound(error * (2 / len(y)), values).unsqueeze(-1))
+        self.action_critics.backward(
+            trace, self._through_bound(error * (2 / len(y)), values).unsqueeze(-1)
+        )
         self.action_critic_adam.step(self.action_critics.grad)
 
         draw = torch.randn(len(y), self.dim, generator=generator, device=generator.device)

@@ -27,6 +27,8 @@ class Wanderer:
         """Action chunk (B, C, A) for observations {key: (B, O, d)} and flow noise (B, T, F), of which the residual is a function."""
         embedding = self.policy.embed(obs)
         anchor = self.interface.anchor(self.policy, embedding, noise)
-        residual = torch.erf(draws_of(noise, 2, len(self.scale))[1] / 2**0.5)  # a normal number's rank, on [-1, 1]
+        residual = torch.erf(
+            draws_of(noise, 2, len(self.scale))[1] / 2**0.5
+        )  # a normal number's rank, on [-1, 1]
         point = torch.addcmul(anchor, self.scale.to(anchor.device), residual)
         return self.policy.executed(self.interface.sequence(self.policy, embedding, point, noise))

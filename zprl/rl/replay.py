@@ -18,20 +18,31 @@ class Replay:
         residual_dim: R.
     """
 
-    def __init__(self, capacity: int, state_dim: int, residual_dim: int, *, device: str = "cpu") -> None:
+    def __init__(
+        self, capacity: int, state_dim: int, residual_dim: int, *, device: str = "cpu"
+    ) -> None:
         if capacity < 1:
-            raise ConfigError(f"replay capacity must be positive, got {capacity}", remedy="raise buffer_size")
+            raise ConfigError(
+                f"replay capacity must be positive, got {capacity}", remedy="raise buffer_size"
+            )
         self.capacity = capacity
         self.added = 0
         width = state_dim + residual_dim
-        shapes = {"inputs": (capacity, width), "reward": (capacity,), "discount": (capacity,), "next_inputs": (capacity, width)}
+        shapes = {
+            "inputs": (capacity, width),
+            "reward": (capacity,),
+            "discount": (capacity,),
+            "next_inputs": (capacity, width),
+        }
         self.data = {name: torch.zeros(shape, device=device) for name, shape in shapes.items()}
         self._state_dim = state_dim
 
     def __len__(self) -> int:
         return min(self.added, self.capacity)
 
-    def add(self, *, state: Tensor, point: Tensor, reward: Tensor, discount: Tensor, next_state: Tensor) -> None:
+    def add(
+        self, *, state: Tensor, point: Tensor, reward: Tensor, discount: Tensor, next_state: Tensor
+    ) -> None:
         """Append rows: states (B, S), executed points (B, R), rewards and discounts (B,), successors (B, S)."""
         rows = (torch.arange(len(reward), device=reward.device) + self.added) % self.capacity
         self.data["inputs"][rows] = torch.cat([state, point], -1)
@@ -47,7 +58,10 @@ class Replay:
 
     def state(self) -> dict[str, Tensor]:
         """Rows in use and the count of all rows ever added."""
-        return {"added": torch.tensor(self.added), **{name: value[: len(self)] for name, value in self.data.items()}}
+        return {
+            "added": torch.tensor(self.added),
+            **{name: value[: len(self)] for name, value in self.data.items()},
+        }
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """Continue from :meth:`state`."""
@@ -58,4 +72,9 @@ class Replay:
 
 def join(first: Batch, second: Batch) -> Batch:
     """Concatenate two batches row-wise."""
-    return Batch(*(torch.cat([getattr(first, name), getattr(second, name)]) for name in Batch.__dataclass_fields__))
+    return Batch(
+        *(
+            torch.cat([getattr(first, name), getattr(second, name)])
+            for name in Batch.__dataclass_fields__
+        )
+    )

@@ -30,7 +30,9 @@ class Spread:
 def measure(policy: FlowPolicy, interface: Interface, store: EpisodeStore, *, seed: int) -> Spread:
     """Measure an interface's space on frames drawn from the demonstrations."""
     generator = seeding.torch_generator(seed, "spread")
-    rows = torch.randint(len(store.actions), (min(SAMPLE, len(store.actions)),), generator=generator)
+    rows = torch.randint(
+        len(store.actions), (min(SAMPLE, len(store.actions)),), generator=generator
+    )
     device = policy.grid_features.device
     noise = policy.draw_noise(len(rows), generator).to(device)
     embedding = embed_frames(policy, store, rows[:, None].expand(-1, policy.spec.policy.obs_steps))
@@ -43,8 +45,9 @@ def propose(config: Rl, spread: Spread) -> Tensor:
     """Residual scale (R,) per dimension.
 
     With ``residual_scale: auto``, lambda is chosen so that a residual uniform on [-1, 1] has
-    RMS(lambda unit dz) = residual_ratio * RMS(anchor), the rule of the official README (with ratio 0.1).  An anchor that is
-    zero by definition (flow noise) has no such ratio: there lambda is 1.5 (DSRL).
+    RMS(lambda unit dz) = residual_ratio * RMS(anchor), the rule of the official README (with ratio
+    0.1).  An anchor that is zero by definition (flow noise) has no such ratio: there lambda is 1.5
+    (DSRL).
     """
     if config.residual_units == "posterior_std" and spread.posterior_std is not None:
         unit = spread.posterior_std

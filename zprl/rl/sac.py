@@ -1,14 +1,16 @@
 """The agent: soft actor-critic on a bounded residual, with ZPRL's choices and its peers' as options.
 
-Notation: s = (embedding, anchor), d = residual in [-1, 1]^R, x = anchor + scale * d (the perturbed point), K critics.
+Notation: s = (embedding, anchor), d = residual in [-1, 1]^R, x = anchor + scale * d (the perturbed
+point), K critics.
 
     target:  y = r + Gamma * min_{k in random subset} Qbar_k(s', x'(d')),   d' ~ pi(s')         [- alpha log pi if entropy_in_target]
     critic:  sum_k mean_B (Q_k(s, x) - y)^2
     actor:   mean_B [ alpha log pi(d|s) - mean_k Q_k(s, x(d)) + trust_weight * mean_R d^2 ]
     alpha:   mean_B [ -log_alpha * (log pi + target_entropy) ]
 
-Source: official code, except ``trust_weight`` (ours) and the options named after peers in :class:`zprl.config.Rl`.  Gradients
-are written out; the formulas stand beside them and the tests hold them against autograd.
+Source: official code, except ``trust_weight`` (ours) and the options named after peers in
+:class:`zprl.config.Rl`.  Gradients are written out; the formulas stand beside them and the tests
+hold them against autograd.
 """
 
 from __future__ import annotations
@@ -30,9 +32,10 @@ LOG_2PI = math.log(2 * math.pi)
 class Batch:
     """Transitions, laid out as the critics read them: (state, point) side by side, so that nothing is joined per update.
 
-    ``inputs`` (B, S + R), ``reward`` (B,), ``discount`` (B,; 0 where no value follows), and ``next_inputs`` (B, S + R) whose
-    last R columns are free.  The last R columns of a state are its anchor.  Updates overwrite points in place: a batch is used
-    for one critic update and then at most one actor update.
+    ``inputs`` (B, S + R), ``reward`` (B,), ``discount`` (B,; 0 where no value follows), and
+    ``next_inputs`` (B, S + R) whose last R columns are free.  The last R columns of a state are its
+    anchor.  Updates overwrite points in place: a batch is used for one critic update and then at
+    most one actor update.
     """
 
     inputs: Tensor
@@ -55,10 +58,18 @@ class ActorOutput:
 class Actor:
     """Tanh-Gaussian policy over residuals.
 
-    log std = log_std_min + (log_std_max - log_std_min) (tanh(raw) + 1) / 2, so it starts at the middle (official code).
+    log std = log_std_min + (log_std_max - log_std_min) (tanh(raw) + 1) / 2, so it starts at the
+    middle (official code).
     """
 
-    def __init__(self, state_dim: int, residual_dim: int, config: Rl, generator: torch.Generator | None, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        state_dim: int,
+        residual_dim: int,
+        config: Rl,
+        generator: torch.Generator | None,
+        device: str = "cpu",
+    ) -> None:
         self.residual_dim = residual_dim
         self.low, self.span = config.log_std_min, 0.5 * (config.log_std_max - config.log_std_min)
         self.net = EnsembleMLP(
@@ -87,19 +98,24 @@ class Actor:
 
     def log_prob(self, out: ActorOutput) -> Tensor:
         """Log-density (B,) of a sampled residual."""
-        # log det of tanh in its stable form: log(1 - tanh(u)^2) = 2 (log 2 - |u| - log(1 + exp(-2|u|)))
+        # log det of tanh in its stable form: log(1 - tanh(u)^2) = 2 (log 2 - |u| - log(1 +
+        # exp(-2|u|)))
         size = out.before.abs()
         log_det = 2 * (math.log(2) - size - (-2 * size).exp_().log1p_())
         log_std = self.low + self.span * (out.raw_log_std + 1)
         return (-0.5 * out.noise.square() - log_std - 0.5 * LOG_2PI - log_det).sum(-1)
 
-    def backward(self, trace: list, out: ActorOutput, grad_residual: Tensor, grad_log_prob: float) -> None:
+    def backward(
+        self, trace: list, out: ActorOutput, grad_residual: Tensor, grad_log_prob: float
+    ) -> None:
         """Fill the weights' gradient of a loss with the given derivatives.
 
         With u = mean + std * noise and d = tanh(u):  dd/du = 1 - d^2,  dlogp/du = 2 d (from the log det),
         dlogp/dlogstd = -1 (directly) + 2 d std noise (through u).
         """
-        grad_before = grad_residual * (1 - out.residual.square()) + (2 * grad_log_prob) * out.residual
+        grad_before = (
+            grad_residual * (1 - out.residual.square()) + (2 * grad_log_prob) * out.residual
+        )
         grad_log_std = grad_before * out.std * out.noise - grad_log_prob
         grad_raw = grad_log_std * (self.span * (1 - out.raw_log_std.square()))
         self.net.backward(trace, torch.cat([grad_before, grad_raw], -1).unsqueeze(0))
@@ -115,23 +131,41 @@ class Sac:
         generator: Source of the initial weights.
     """
 
-    def __init__(self, state_dim: int, scale: Tensor, config: Rl, generator: torch.Generator, *, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        state_dim: int,
+        scale: Tensor,
+        config: Rl,
+        generator: torch.Generator,
+        *,
+        device: str = "cpu",
+    ) -> None:
         self.config = config
         self.scale = scale.to(device)
         self.dim, self.width = len(scale), state_dim
         sizes = (state_dim + self.dim, *config.hidden, 1)
-        options = {"activation": config.activation, "layer_norm": config.critic_layer_norm, "device": device}
+        options = {
+            "activation": config.activation,
+            "layer_norm": config.critic_layer_norm,
+            "device": device,
+        }
         self.actor = Actor(state_dim, self.dim, config, generator, device)
         self.critics = EnsembleMLP(sizes, config.critics, generator=generator, **options)
         self.targets = EnsembleMLP(sizes, config.critics, **options)
         self.targets.flat.copy_(self.critics.flat)
         self.log_alpha = torch.full((1,), math.log(config.initial_alpha), device=device)
-        self.actor_adam = Adam(self.actor.net.flat, config.actor_learning_rate, clip=config.grad_clip)
-        self.critic_adam = Adam(self.critics.flat, config.critic_learning_rate, clip=config.grad_clip)
+        self.actor_adam = Adam(
+            self.actor.net.flat, config.actor_learning_rate, clip=config.grad_clip
+        )
+        self.critic_adam = Adam(
+            self.critics.flat, config.critic_learning_rate, clip=config.grad_clip
+        )
         self.alpha_adam = Adam(self.log_alpha, config.alpha_learning_rate)
         self.target_entropy = config.target_entropy_per_dim * self.dim
 
-    def _values(self, nets: EnsembleMLP, inputs: Tensor, chosen: Tensor | None = None) -> tuple[Tensor, list]:
+    def _values(
+        self, nets: EnsembleMLP, inputs: Tensor, chosen: Tensor | None = None
+    ) -> tuple[Tensor, list]:
         """Q (K, B) of inputs (B, S + R), squashed to [0, 1] by (tanh + 1) / 2 where the reward is (official code)."""
         out, trace = nets(inputs, chosen)
         out = out.squeeze(-1)
@@ -141,11 +175,18 @@ class Sac:
         """The targets whose smallest value counts (REDQ); the others need not be evaluated.  ``None`` for all."""
         if self.config.target_subset == self.config.critics:
             return None
-        return torch.randperm(self.config.critics, generator=generator, device=generator.device)[: self.config.target_subset]
+        return torch.randperm(self.config.critics, generator=generator, device=generator.device)[
+            : self.config.target_subset
+        ]
 
     def _perturb(self, inputs: Tensor, residual: Tensor) -> Tensor:
         """Write the points anchor + scale * residual into inputs (B, S + R)."""
-        torch.addcmul(inputs[:, self.width - self.dim : self.width], self.scale, residual, out=inputs[:, self.width :])
+        torch.addcmul(
+            inputs[:, self.width - self.dim : self.width],
+            self.scale,
+            residual,
+            out=inputs[:, self.width :],
+        )
         return inputs
 
     def _through_bound(self, grad: Tensor, values: Tensor) -> Tensor:
@@ -154,24 +195,37 @@ class Sac:
 
     def target(self, batch: Batch, generator: torch.Generator) -> Tensor:
         """Bellman target y (B,)."""
-        noise = torch.randn(len(batch.reward), self.dim, generator=generator, device=generator.device)
+        noise = torch.randn(
+            len(batch.reward), self.dim, generator=generator, device=generator.device
+        )
         out, _ = self.actor.sample(batch.next_inputs[:, : self.width], noise)
-        values, _ = self._values(self.targets, self._perturb(batch.next_inputs, out.residual), self._subset(generator))
+        values, _ = self._values(
+            self.targets, self._perturb(batch.next_inputs, out.residual), self._subset(generator)
+        )
         value = values.amin(0)
         if self.config.entropy_in_target:
             value = value - self.log_alpha.exp() * self.actor.log_prob(out)
         return batch.reward + batch.discount * value
 
-    def update_critics(self, batch: Batch, generator: torch.Generator) -> Callable[[], dict[str, float]]:
+    def update_critics(
+        self, batch: Batch, generator: torch.Generator
+    ) -> Callable[[], dict[str, float]]:
         """One critic step; call what it returns for the losses."""
         y = self.target(batch, generator)
         values, trace = self._values(self.critics, batch.inputs)
         error = values - y
-        self.critics.backward(trace, self._through_bound(error * (2 / len(y)), values).unsqueeze(-1))
+        self.critics.backward(
+            trace, self._through_bound(error * (2 / len(y)), values).unsqueeze(-1)
+        )
         self.critic_adam.step(self.critics.grad)
-        return lambda: {"critic_loss": float(error.square().mean(1).sum()), "q_mean": float(values.mean())}
+        return lambda: {
+            "critic_loss": float(error.square().mean(1).sum()),
+            "q_mean": float(values.mean()),
+        }
 
-    def update_actor(self, batch: Batch, generator: torch.Generator) -> Callable[[], dict[str, float]]:
+    def update_actor(
+        self, batch: Batch, generator: torch.Generator
+    ) -> Callable[[], dict[str, float]]:
         """One actor step and one step of the entropy weight; call what it returns for the losses."""
         size = len(batch.reward)
         alpha = float(self.log_alpha.exp())
@@ -183,7 +237,10 @@ class Sac:
         else:
             weights = torch.full_like(values, 1 / len(values))
         grad = self._through_bound(weights * (-1 / size), values).unsqueeze(-1)
-        grad_residual = self.critics.backward(trace, grad, weights=False, inputs=slice(self.width, None)) * self.scale
+        grad_residual = (
+            self.critics.backward(trace, grad, weights=False, inputs=slice(self.width, None))
+            * self.scale
+        )
         if self.config.trust_weight:
             grad_residual.add_(out.residual, alpha=2 * self.config.trust_weight / (size * self.dim))
         self.actor.backward(actor_trace, out, grad_residual, alpha / size)
@@ -200,13 +257,16 @@ class Sac:
         """Move the targets towards the critics by tau."""
         self.targets.flat.lerp_(self.critics.flat, self.config.tau)
 
-    # -- state ---------------------------------------------------------------------------------------------------
+    # -- state -------------------------------------------------------------------------------------
 
     def state(self) -> dict[str, Tensor]:
         """Everything that learning changes."""
         found = {
-            "actor": self.actor.net.flat, "critics": self.critics.flat, "targets": self.targets.flat, "log_alpha": self.log_alpha,
-        }  # fmt: skip
+            "actor": self.actor.net.flat,
+            "critics": self.critics.flat,
+            "targets": self.targets.flat,
+            "log_alpha": self.log_alpha,
+        }
         for name, adam in self._adams():
             found |= {f"{name}.{key}": value for key, value in adam.state().items()}
         return found
@@ -218,7 +278,17 @@ class Sac:
         self.targets.flat.copy_(state["targets"])
         self.log_alpha.copy_(state["log_alpha"])
         for name, adam in self._adams():
-            adam.restore({key.removeprefix(f"{name}."): value for key, value in state.items() if key.startswith(f"{name}.")})
+            adam.restore(
+                {
+                    key.removeprefix(f"{name}."): value
+                    for key, value in state.items()
+                    if key.startswith(f"{name}.")
+                }
+            )
 
     def _adams(self) -> list[tuple[str, Adam]]:
-        return [("actor_adam", self.actor_adam), ("critic_adam", self.critic_adam), ("alpha_adam", self.alpha_adam)]
+        return [
+            ("actor_adam", self.actor_adam),
+            ("critic_adam", self.critic_adam),
+            ("alpha_adam", self.alpha_adam),
+        ]

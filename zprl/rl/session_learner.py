@@ -1,9 +1,10 @@
 """The learner of a session: a fold over the labels, in the order in which they were given.
 
-``fold(state, label) -> state`` is a pure function of the recorded episode, the label and the seed: it adds the episode's
-transitions and does the updates they pay for.  The process beside the robot and the pipeline's replay run this same fold, so
-what the pipeline makes is, bit for bit, what acted.  A label that corrects an earlier one changes that episode's reward from
-there on and pays for no new updates.
+``fold(state, label) -> state`` is a pure function of the recorded episode, the label and the seed:
+it adds the episode's transitions and does the updates they pay for.  The process beside the robot
+and the pipeline's replay run this same fold, so what the pipeline makes is, bit for bit, what
+acted.  A label that corrects an earlier one changes that episode's reward from there on and pays
+for no new updates.
 """
 
 from __future__ import annotations
@@ -57,19 +58,28 @@ class SessionLearner:
         self.scale = tensors["scale"]
         self.dim = len(self.scale)
         self.state_dim = self.policy.spec.policy.embedding_dim + self.dim
-        self.agent = Sac(self.state_dim, self.scale, self.rl, seeding.torch_generator(seed, "agent-init"))
+        self.agent = Sac(
+            self.state_dim, self.scale, self.rl, seeding.torch_generator(seed, "agent-init")
+        )
         self._take_over()
         self.replay = Replay(CAPACITY, self.state_dim, self.dim)
         others = []
-        for name, share in ((learner_checkpoint.REPLAY, config.sim_fraction), (DEMOS, config.demo_fraction)):
+        for name, share in (
+            (learner_checkpoint.REPLAY, config.sim_fraction),
+            (DEMOS, config.demo_fraction),
+        ):
             if share:
-                others.append((learner_checkpoint.load_replay(folder / name, self.state_dim, self.dim), share))
+                others.append(
+                    (learner_checkpoint.load_replay(folder / name, self.state_dim, self.dim), share)
+                )
         self.updates = Updates(self.agent, self.rl, seed=seed, main=self.replay, others=others)
         self.chunk_discount = config.step_discount**self.policy.spec.policy.chunk_steps
         self.published = -1
         """Version of the weights told of last."""
         self.labels = 0  # lines of the journal taken in
-        self.episodes: dict[int, tuple[int, int, bool]] = {}  # number: row of the last chunk (-1: none kept), its steps, success
+        self.episodes: dict[
+            int, tuple[int, int, bool]
+        ] = {}  # number: row of the last chunk (-1: none kept), its steps, success
         self.paid = 0.0  # updates paid for by chunks, a fraction carried on
         self.curve: list[Row] = []
 
@@ -90,12 +100,19 @@ class SessionLearner:
         return self.labels
 
     def consume(
-        self, lived: EpisodeTransitions | None, number: int, success: bool, *, learn: bool = True, tick: Callable[[], None] = lambda: None
+        self,
+        lived: EpisodeTransitions | None,
+        number: int,
+        success: bool,
+        *,
+        learn: bool = True,
+        tick: Callable[[], None] = lambda: None,
     ) -> None:
         """Take in the next label of the journal.
 
         Args:
-            lived: The episode's decisions, or ``None`` where the label corrects one taken in before, or is of an evaluation.
+            lived: The episode's decisions, or ``None`` where the label corrects one taken in
+                before, or is of an evaluation.
             number: The labelled episode.
             success: Its label.
             learn: False only adds the rows: for going on from a checkpoint made later.
@@ -124,15 +141,26 @@ class SessionLearner:
     def _add(self, lived: EpisodeTransitions, success: bool) -> int:
         """Append the episode's transitions; returns how many."""
         self._check(lived)
-        states = torch.cat([torch.cat([lived.embedding, lived.anchor], -1), torch.cat([lived.final_embedding, lived.final_anchor])[None]])
+        states = torch.cat(
+            [
+                torch.cat([lived.embedding, lived.anchor], -1),
+                torch.cat([lived.final_embedding, lived.final_anchor])[None],
+            ]
+        )
         keep = ~lived.intervened
         last = len(lived.steps) - 1
         reward = torch.zeros(len(lived.steps))
         discount = torch.full((len(lived.steps),), self.chunk_discount)
         reward[last] = self._reward(int(lived.steps[last]), success)
-        discount[last] = 0.0  # nothing follows an episode's end, a time-out's neither (official code)
+        discount[last] = (
+            0.0  # nothing follows an episode's end, a time-out's neither (official code)
+        )
         self.replay.add(
-            state=states[:-1][keep], point=lived.point[keep], reward=reward[keep], discount=discount[keep], next_state=states[1:][keep]
+            state=states[:-1][keep],
+            point=lived.point[keep],
+            reward=reward[keep],
+            discount=discount[keep],
+            next_state=states[1:][keep],
         )
         row = self.replay.added - 1 if bool(keep[last]) else -1
         self.episodes[lived.number] = (row, int(lived.steps[last]), success)
@@ -151,9 +179,16 @@ class SessionLearner:
     def _check(self, lived: EpisodeTransitions) -> None:
         m, d, r = len(lived.steps), self.state_dim - self.dim, self.dim
         wanted = {
-            "embedding": (m, d), "anchor": (m, r), "point": (m, r), "intervened": (m,), "final_embedding": (d,), "final_anchor": (r,),
-        }  # fmt: skip
-        wrong = [name for name, shape in wanted.items() if tuple(getattr(lived, name).shape) != shape]
+            "embedding": (m, d),
+            "anchor": (m, r),
+            "point": (m, r),
+            "intervened": (m,),
+            "final_embedding": (d,),
+            "final_anchor": (r,),
+        }
+        wrong = [
+            name for name, shape in wanted.items() if tuple(getattr(lived, name).shape) != shape
+        ]
         if wrong or m == 0:
             raise DataError(
                 f"episode {lived.number}: {', '.join(wrong) or 'no decision'} does not fit the policy",
@@ -168,14 +203,22 @@ class SessionLearner:
             "updates": self.updates.done,
             "version": self.version,
             "success_rate": sum(recent) / len(recent),
-            **{name: losses.get(name, 0.0) for name in ("q_mean", "critic_loss", "actor_loss", "alpha", "entropy")},
+            **{
+                name: losses.get(name, 0.0)
+                for name in ("q_mean", "critic_loss", "actor_loss", "alpha", "entropy")
+            },
         }
 
-    # -- checkpoints: the agent alone; rows are read again from the episodes ---------------------------------------------
+    # -- checkpoints: the agent alone; rows are read again from the episodes -----------------------
 
     def save(self, path: Path | str) -> None:
         """Write a checkpoint."""
-        facts: dict[str, Any] = {"labels": self.labels, "updates": self.updates.done, "paid": self.paid, "curve": self.curve}
+        facts: dict[str, Any] = {
+            "labels": self.labels,
+            "updates": self.updates.done,
+            "paid": self.paid,
+            "curve": self.curve,
+        }
 
         def fill(folder: Path) -> None:
             durable.write_json(folder / "facts.json", facts)
@@ -187,14 +230,24 @@ class SessionLearner:
         """Continue from :meth:`save`, after the same labels were consumed with ``learn=False``."""
         facts = durable.read_json(Path(path) / "facts.json")
         if facts["labels"] != self.labels:
-            raise DataError(f"{path} knows {facts['labels']} labels, {self.labels} were read", remedy="delete it; the session learns anew")
+            raise DataError(
+                f"{path} knows {facts['labels']} labels, {self.labels} were read",
+                remedy="delete it; the session learns anew",
+            )
         learner_checkpoint.load_agent(path, self.agent)
         self.updates.done, self.paid, self.curve = facts["updates"], facts["paid"], facts["curve"]
 
 
 def agent_config(simulation: Rl, config: Real) -> Rl:
     """The agent's configuration on the robot: the networks of simulation, the learning rates and periods of the session."""
-    names = ("batch_size", "actor_learning_rate", "critic_learning_rate", "actor_period", "step_discount", "demo_fraction")
+    names = (
+        "batch_size",
+        "actor_learning_rate",
+        "critic_learning_rate",
+        "actor_period",
+        "step_discount",
+        "demo_fraction",
+    )
     return simulation.model_copy(update={name: getattr(config, name) for name in names})
 
 

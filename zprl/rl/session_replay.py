@@ -13,14 +13,31 @@ from zprl.rl.session_learner import SessionLearner, weights_digest
 TRAIN = "train"
 
 
-def take(learner: SessionLearner, store: SessionStore, line: Label, *, learn: bool = True, tick: Callable[[], None] = lambda: None) -> None:
+def take(
+    learner: SessionLearner,
+    store: SessionStore,
+    line: Label,
+    *,
+    learn: bool = True,
+    tick: Callable[[], None] = lambda: None,
+) -> None:
     """Take in one line of the journal."""
     episode = store.episode(line.episode)
-    new = episode.phase == TRAIN and line.label != "discard" and line.episode not in learner.episodes
-    learner.consume(episode.transitions() if new else None, line.episode, line.label == "success", learn=learn, tick=tick)
+    new = (
+        episode.phase == TRAIN and line.label != "discard" and line.episode not in learner.episodes
+    )
+    learner.consume(
+        episode.transitions() if new else None,
+        line.episode,
+        line.label == "success",
+        learn=learn,
+        tick=tick,
+    )
 
 
-def fold(store: SessionStore, *, tick: Callable[[], None] = lambda: None) -> tuple[SessionLearner, dict[int, str]]:
+def fold(
+    store: SessionStore, *, tick: Callable[[], None] = lambda: None
+) -> tuple[SessionLearner, dict[int, str]]:
     """Replay a whole session.
 
     Args:
@@ -42,5 +59,10 @@ def fold(store: SessionStore, *, tick: Callable[[], None] = lambda: None) -> tup
 
 def differing(store: SessionStore, digests: dict[int, str]) -> list[int]:
     """Versions that acted on the robot and whose weights the replay did not arrive at; empty when it is the very same learner."""
-    acted = {version: digest for episode in store.episodes() for version, digest in episode.facts.weights.items() if version >= 0}
+    acted = {
+        version: digest
+        for episode in store.episodes()
+        for version, digest in episode.facts.weights.items()
+        if version >= 0
+    }
     return sorted(version for version, digest in acted.items() if digests.get(version) != digest)

@@ -15,7 +15,8 @@ from zprl.rl.steering_spaces import Interface
 class SteeredPolicy:
     """Acts as the base policy would from a point moved by ``scale * residual``.
 
-    With a residual of zero it is the base policy bit for bit: same anchor, same decoder, same generator.
+    With a residual of zero it is the base policy bit for bit: same anchor, same decoder, same
+    generator.
 
     Args:
         policy: Frozen base policy.
@@ -27,7 +28,13 @@ class SteeredPolicy:
     """
 
     def __init__(
-        self, policy: FlowPolicy, interface: Interface, actor: Actor, scale: Tensor, critics: EnsembleMLP | None = None, best_of: int = 1
+        self,
+        policy: FlowPolicy,
+        interface: Interface,
+        actor: Actor,
+        scale: Tensor,
+        critics: EnsembleMLP | None = None,
+        best_of: int = 1,
     ) -> None:
         self.policy, self.interface, self.actor, self.scale = policy, interface, actor, scale
         self.critics, self.best_of = critics, best_of
@@ -42,7 +49,13 @@ class SteeredPolicy:
         anchor = self.interface.anchor(self.policy, embedding, noise)
         state = torch.cat([embedding, anchor], -1)
         if self.critics is not None and self.best_of > 1:
-            residual = choose(self.actor, self.critics, self.scale, state, draws_of(noise, self.best_of, len(self.scale)))
+            residual = choose(
+                self.actor,
+                self.critics,
+                self.scale,
+                state,
+                draws_of(noise, self.best_of, len(self.scale)),
+            )
         else:
             residual = self.actor.mean(state)
         point = torch.addcmul(anchor, self.scale, residual)

@@ -47,7 +47,10 @@ def save_steering(
         critics: What chooses where ``config.best_of`` is more than one.
     """
     if (critics is None) != (config.best_of == 1):
-        raise ConfigError("critics belong to best_of > 1, and to nothing else", remedy="pass them with the configuration they learned with")
+        raise ConfigError(
+            "critics belong to best_of > 1, and to nothing else",
+            remedy="pass them with the configuration they learned with",
+        )
     document = {
         "interface": interface.name,
         "state_dim": actor.net.sizes[0],
@@ -59,7 +62,14 @@ def save_steering(
     write_bundle(path, KIND, document, {"actor": actor.net.flat, "scale": scale, **choosing})
 
 
-def save_generator(path: Path | str, tuned: FlowPolicy, *, config: PolicyGradient, base_digest: str, provenance: Mapping[str, Any]) -> None:
+def save_generator(
+    path: Path | str,
+    tuned: FlowPolicy,
+    *,
+    config: PolicyGradient,
+    base_digest: str,
+    provenance: Mapping[str, Any],
+) -> None:
     """Write the changed generator of a policy as a steering bundle; everything else is the base's."""
     document = {
         "interface": GENERATOR,
@@ -70,7 +80,9 @@ def save_generator(path: Path | str, tuned: FlowPolicy, *, config: PolicyGradien
     write_bundle(path, KIND, document, tuned.velocity_net.state_dict())
 
 
-def load_steered(path: Path | str, base_path: Path | str, device: str = "cpu") -> SteeredPolicy | FlowPolicy:
+def load_steered(
+    path: Path | str, base_path: Path | str, device: str = "cpu"
+) -> SteeredPolicy | FlowPolicy:
     """Read a steering bundle and the base policy it belongs to; both kinds of result ``act`` alike.
 
     Raises:
@@ -80,19 +92,24 @@ def load_steered(path: Path | str, base_path: Path | str, device: str = "cpu") -
     found = durable.digest(base_path)
     if document.get("base_digest") != found:
         raise DataError(
-            f"{path} was learned on another base policy than {base_path}", remedy="give its own base bundle, or run finetune_sim again"
+            f"{path} was learned on another base policy than {base_path}",
+            remedy="give its own base bundle, or run finetune_sim again",
         )
     try:
         if document["interface"] == GENERATOR:
             policy = load_policy(base_path, device=device)
-            policy.velocity_net.load_state_dict({name: value.to(device) for name, value in tensors.items()})
+            policy.velocity_net.load_state_dict(
+                {name: value.to(device) for name, value in tensors.items()}
+            )
             return policy
         config = Rl.model_validate(document["config"])
         policy = load_policy(base_path, device=device, noise_scale=config.noise_scale)
         interface = plugins.load("interfaces", str(document["interface"]))()
         scale, state_dim = tensors["scale"].to(device), int(document["state_dim"])
         if scale.dim() != 1 or state_dim != policy.spec.policy.embedding_dim + len(scale):
-            raise ValueError(f"state of width {state_dim} and {len(scale)} residual dimensions do not fit the base policy")
+            raise ValueError(
+                f"state of width {state_dim} and {len(scale)} residual dimensions do not fit the base policy"
+            )
         _fits(tensors["actor"], parameters((state_dim, *config.hidden, 2 * len(scale))))
         actor = Actor(state_dim, len(scale), config, None, device)
         actor.net.flat.copy_(tensors["actor"])
@@ -100,13 +117,20 @@ def load_steered(path: Path | str, base_path: Path | str, device: str = "cpu") -
         if config.best_of > 1:
             sizes = (state_dim + len(scale), *config.hidden, 1)
             _fits(tensors["critics"], parameters(sizes, config.critics))
-            critics = EnsembleMLP(sizes, config.critics, activation=config.activation, layer_norm=config.critic_layer_norm, device=device)
+            critics = EnsembleMLP(
+                sizes,
+                config.critics,
+                activation=config.activation,
+                layer_norm=config.critic_layer_norm,
+                device=device,
+            )
             critics.flat.copy_(tensors["critics"])
     except ZprlError:
         raise
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise DataError(
-            f"{path} does not make a steering policy: {error}", remedy="make the bundle again (dvc repro finetune_sim)"
+            f"{path} does not make a steering policy: {error}",
+            remedy="make the bundle again (dvc repro finetune_sim)",
         ) from error
     return SteeredPolicy(policy, interface, actor, scale, critics, config.best_of)
 
@@ -114,4 +138,6 @@ def load_steered(path: Path | str, base_path: Path | str, device: str = "cpu") -
 def _fits(weights: Tensor, count: int) -> None:
     """Refuse weights of another number before a network of that size is made: copying would repeat a single one."""
     if weights.shape != (count,):
-        raise ValueError(f"weights of shape {tuple(weights.shape)} where its configuration asks for {count}")
+        raise ValueError(
+            f"weights of shape {tuple(weights.shape)} where its configuration asks for {count}"
+        )

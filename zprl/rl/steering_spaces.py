@@ -5,8 +5,8 @@ Every interface answers the same two questions, and that is all that distinguish
 * ``anchor``: which point of which space does the frozen policy take by itself?
 * ``sequence``: which action sequence does the frozen policy make of a perturbed point?
 
-In between, the agent adds ``residual_scale * residual`` with a residual in [-1, 1].  Agent, replay, learner, evaluation and
-robot session are the same for all interfaces.
+In between, the agent adds ``residual_scale * residual`` with a residual in [-1, 1].  Agent, replay,
+learner, evaluation and robot session are the same for all interfaces.
 
 =================  ======================  =================================================================
 class              perturbed point         published as
@@ -33,20 +33,25 @@ class Interface(Protocol):
 
     name: str
 
-    def anchor(self, policy: FlowPolicy, embedding: Tensor, noise: Tensor, *, sample: Tensor | None = None) -> Tensor:
+    def anchor(
+        self, policy: FlowPolicy, embedding: Tensor, noise: Tensor, *, sample: Tensor | None = None
+    ) -> Tensor:
         """The point the frozen policy takes by itself.
 
         Args:
             policy: The frozen policy.
             embedding: (B, D).
             noise: Flow noise (B, T, F) of this decision.
-            sample: Standard normal draw (B, Z) where the policy is to draw its latent instead of taking the mean.
+            sample: Standard normal draw (B, Z) where the policy is to draw its latent instead of
+                taking the mean.
 
         Returns:
             (B, R).
         """
 
-    def sequence(self, policy: FlowPolicy, embedding: Tensor, point: Tensor, noise: Tensor) -> Tensor:
+    def sequence(
+        self, policy: FlowPolicy, embedding: Tensor, point: Tensor, noise: Tensor
+    ) -> Tensor:
         """The normalised action sequence (B, T, F) made of the point (B, R)."""
 
 
@@ -61,10 +66,14 @@ class LatentResidual:
 
     name = "latent"
 
-    def anchor(self, policy: FlowPolicy, embedding: Tensor, noise: Tensor, *, sample: Tensor | None = None) -> Tensor:
+    def anchor(
+        self, policy: FlowPolicy, embedding: Tensor, noise: Tensor, *, sample: Tensor | None = None
+    ) -> Tensor:
         return latent_of(policy, embedding, sample)
 
-    def sequence(self, policy: FlowPolicy, embedding: Tensor, point: Tensor, noise: Tensor) -> Tensor:
+    def sequence(
+        self, policy: FlowPolicy, embedding: Tensor, point: Tensor, noise: Tensor
+    ) -> Tensor:
         return policy.generate(policy.decode(point), noise)
 
 
@@ -73,11 +82,15 @@ class ActionResidual:
 
     name = "action"
 
-    def anchor(self, policy: FlowPolicy, embedding: Tensor, noise: Tensor, *, sample: Tensor | None = None) -> Tensor:
+    def anchor(
+        self, policy: FlowPolicy, embedding: Tensor, noise: Tensor, *, sample: Tensor | None = None
+    ) -> Tensor:
         base = policy.generate(policy.decode(latent_of(policy, embedding, sample)), noise)
         return base[:, policy.executed_slice].flatten(1)
 
-    def sequence(self, policy: FlowPolicy, embedding: Tensor, point: Tensor, noise: Tensor) -> Tensor:
+    def sequence(
+        self, policy: FlowPolicy, embedding: Tensor, point: Tensor, noise: Tensor
+    ) -> Tensor:
         sequence = torch.zeros_like(noise)
         sequence[:, policy.executed_slice] = point.view(len(point), -1, policy.num_features)
         return sequence
@@ -88,10 +101,14 @@ class FlowNoise:
 
     name = "noise"
 
-    def anchor(self, policy: FlowPolicy, embedding: Tensor, noise: Tensor, *, sample: Tensor | None = None) -> Tensor:
+    def anchor(
+        self, policy: FlowPolicy, embedding: Tensor, noise: Tensor, *, sample: Tensor | None = None
+    ) -> Tensor:
         return torch.zeros_like(noise).flatten(1)
 
-    def sequence(self, policy: FlowPolicy, embedding: Tensor, point: Tensor, noise: Tensor) -> Tensor:
+    def sequence(
+        self, policy: FlowPolicy, embedding: Tensor, point: Tensor, noise: Tensor
+    ) -> Tensor:
         return policy.generate(policy.decode(latent_of(policy, embedding)), point.view_as(noise))
 
 
@@ -100,8 +117,12 @@ class EmbeddingResidual:
 
     name = "embedding"
 
-    def anchor(self, policy: FlowPolicy, embedding: Tensor, noise: Tensor, *, sample: Tensor | None = None) -> Tensor:
+    def anchor(
+        self, policy: FlowPolicy, embedding: Tensor, noise: Tensor, *, sample: Tensor | None = None
+    ) -> Tensor:
         return embedding
 
-    def sequence(self, policy: FlowPolicy, embedding: Tensor, point: Tensor, noise: Tensor) -> Tensor:
+    def sequence(
+        self, policy: FlowPolicy, embedding: Tensor, point: Tensor, noise: Tensor
+    ) -> Tensor:
         return policy.generate(point, noise)

@@ -1,7 +1,7 @@
 """The agent's updates, alike in simulation and on a robot: which rows make a batch, and which part learns when.
 
-Every random number is a function of (seed, number of the update): a learner that goes on from a checkpoint and one that never
-stopped do the same.
+Every random number is a function of (seed, number of the update): a learner that goes on from a
+checkpoint and one that never stopped do the same.
 """
 
 from __future__ import annotations
@@ -30,10 +30,20 @@ class Updates:
     """
 
     def __init__(
-        self, agent: Sac, config: Rl, *, seed: int, main: Replay, others: Sequence[tuple[Replay, float]] = (), device: str = "cpu"
+        self,
+        agent: Sac,
+        config: Rl,
+        *,
+        seed: int,
+        main: Replay,
+        others: Sequence[tuple[Replay, float]] = (),
+        device: str = "cpu",
     ) -> None:
         self.agent, self.config, self.seed, self.device = agent, config, seed, device
-        self.main, self.others = main, [(memory, share) for memory, share in others if len(memory) and share]
+        self.main, self.others = (
+            main,
+            [(memory, share) for memory, share in others if len(memory) and share],
+        )
         self.done = 0
 
     @torch.inference_mode()

@@ -1,7 +1,7 @@
 """What a robot is to everybody else: LeRobot's names and semantics, and what safe streaming needs besides.
 
-A driver is one class behind the entry point ``zprl.robots``; ``make(config)`` builds it and must not touch hardware.  Features are
-flat, known before connecting, and named as LeRobot names them:
+A driver is one class behind the entry point ``zprl.robots``; ``make(config)`` builds it and must
+not touch hardware.  Features are flat, known before connecting, and named as LeRobot names them:
 
 ===========================  ==================================================================================
 feature                      meaning
@@ -13,8 +13,8 @@ feature                      meaning
 ``joint_1.pos joint_1.vel``  [rad, rad/s]
 ===========================  ==================================================================================
 
-Two robots are composed with prefixes (``left.ee.x``).  All times are seconds of the *robot's* clock; on hardware it runs with the
-host's, a double's may run faster or slower.
+Two robots are composed with prefixes (``left.ee.x``).  All times are seconds of the *robot's*
+clock; on hardware it runs with the host's, a double's may run faster or slower.
 """
 
 from __future__ import annotations
@@ -165,7 +165,8 @@ class Robot(Protocol):
         """Make ``action`` the target at once and return what was really sent.  Never waits for the motion or the gripper.
 
         Raises:
-            RobotError: not connected, not finite, or the robot no longer takes commands (see :meth:`health`).
+            RobotError: not connected, not finite, or the robot no longer takes commands (see
+                :meth:`health`).
         """
         ...
 
@@ -221,4 +222,7 @@ class Pose:
 
     def features(self, prefix: str = "") -> Values:
         """The pose as features."""
-        return {prefix + key: float(v) for key, v in zip(POSE, (*self.position, *self.quaternion), strict=True)}
+        return {
+            prefix + key: float(v)
+            for key, v in zip(POSE, (*self.position, *self.quaternion), strict=True)
+        }

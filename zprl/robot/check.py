@@ -1,7 +1,8 @@
 """The public checker of robot drivers: run it on your own driver before a session uses it.
 
-``check_robot(factory)`` plays short scripts and raises :class:`RuleError` with the name of the first rule that does not hold.  It holds
-the pose in which it finds the arm and opens and closes the hand once; against hardware, keep the fingers free and a hand at the stop.
+``check_robot(factory)`` plays short scripts and raises :class:`RuleError` with the name of the
+first rule that does not hold.  It holds the pose in which it finds the arm and opens and closes the
+hand once; against hardware, keep the fingers free and a hand at the stop.
 """
 
 from __future__ import annotations
@@ -12,7 +13,17 @@ import time
 from collections.abc import Callable
 
 from zprl.errors import DataError, ZprlError
-from zprl.robot.base import GRIPPER, POSE, POSITION, QUATERNION, Mode, Robot, RobotError, StopLevel, Values
+from zprl.robot.base import (
+    GRIPPER,
+    POSE,
+    POSITION,
+    QUATERNION,
+    Mode,
+    Robot,
+    RobotError,
+    StopLevel,
+    Values,
+)
 
 Factory = Callable[[], Robot]
 
@@ -64,7 +75,8 @@ def check_robot(factory: Factory, *, prefix: str = "", tick: float = 0.02, steps
     Args:
         factory: Returns an unconnected driver; called once.
         prefix: Of the arm to check, for composed robots.
-        tick: Period of the script [s of the robot's clock], and the longest that a call may take [s of the host's].
+        tick: Period of the script [s of the robot's clock], and the longest that a call may take [s
+            of the host's].
         steps: Ticks of each script.
 
     Raises:
@@ -76,7 +88,11 @@ def check_robot(factory: Factory, *, prefix: str = "", tick: float = 0.02, steps
         _check_connected(_Script(robot, prefix, tick, steps))
         robot.disconnect()
         robot.disconnect()
-        _require(not robot.is_connected and robot.health().mode is Mode.DISCONNECTED, "disconnect", f"health is {robot.health()}")
+        _require(
+            not robot.is_connected and robot.health().mode is Mode.DISCONNECTED,
+            "disconnect",
+            f"health is {robot.health()}",
+        )
         try:
             robot.connect()
             robot.get_observation()
@@ -107,15 +123,30 @@ def _check_unconnected(robot: Robot, prefix: str) -> None:
     observations, actions = robot.observation_features, robot.action_features
     of_arm = {key for key in actions if key.startswith(prefix)}
     _require(of_arm == pose, "features", f"action features are {sorted(of_arm)}")
-    _require(pose <= set(observations), "features", f"observation features lack {sorted(pose - set(observations))}")
+    _require(
+        pose <= set(observations),
+        "features",
+        f"observation features lack {sorted(pose - set(observations))}",
+    )
     kinds = {*observations.values(), *actions.values()}
     _require(kinds == {float}, "features", f"types are {kinds}")
     limits = robot.limits
     sizes = (limits.speed, limits.acceleration, limits.jerk, limits.gripper_width, limits.reach)
-    _require(all(math.isfinite(size) and size > 0 for size in sizes), "limits", f"they are {limits}")
-    _require(not robot.is_connected and robot.health().mode is Mode.DISCONNECTED, "unconnected", f"health is {robot.health()}")
+    _require(
+        all(math.isfinite(size) and size > 0 for size in sizes), "limits", f"they are {limits}"
+    )
+    _require(
+        not robot.is_connected and robot.health().mode is Mode.DISCONNECTED,
+        "unconnected",
+        f"health is {robot.health()}",
+    )
     _raises(robot.get_observation, RobotError, "unconnected", "get_observation()")
-    _raises(lambda: robot.send_action(_hold_action(dict.fromkeys(actions, 0.0))), RobotError, "unconnected", "send_action()")
+    _raises(
+        lambda: robot.send_action(_hold_action(dict.fromkeys(actions, 0.0))),
+        RobotError,
+        "unconnected",
+        "send_action()",
+    )
     for level in StopLevel:
         robot.stop(level)
     robot.disconnect()
@@ -123,7 +154,10 @@ def _check_unconnected(robot: Robot, prefix: str) -> None:
 
 def _hold_action(values: Values) -> Values:
     """The given values with a valid orientation."""
-    return {key: 1.0 if key.endswith(QUATERNION[3]) else 0.0 if key.endswith(QUATERNION[:3]) else value for key, value in values.items()}
+    return {
+        key: 1.0 if key.endswith(QUATERNION[3]) else 0.0 if key.endswith(QUATERNION[:3]) else value
+        for key, value in values.items()
+    }
 
 
 class _Script:
@@ -146,7 +180,9 @@ class _Script:
         values = self.timed("get_observation", self.robot.get_observation)
         assert isinstance(values, dict)
         wanted = set(self.robot.observation_features)
-        _require(set(values) == wanted, "obs-keys", f"they differ by {sorted(set(values) ^ wanted)}")
+        _require(
+            set(values) == wanted, "obs-keys", f"they differ by {sorted(set(values) ^ wanted)}"
+        )
         broken = [key for key, value in values.items() if not math.isfinite(value)]
         _require(not broken, "finite", f"{broken} are not")
         norm = math.hypot(*(values[self.prefix + key] for key in QUATERNION))
@@ -167,7 +203,9 @@ class _Script:
             now = self.timed("now", self.robot.now)
             assert isinstance(now, float)
             _require(
-                now >= self.clock and stamp >= self.stamp, "clock", f"it went from {self.clock} to {now}, stamps {self.stamp} to {stamp}"
+                now >= self.clock and stamp >= self.stamp,
+                "clock",
+                f"it went from {self.clock} to {now}, stamps {self.stamp} to {stamp}",
             )
             _require(stamp <= now, "clock", f"a state of {stamp} at {now}")
             self.clock, self.stamp = now, stamp
@@ -181,14 +219,21 @@ class _Script:
         late = sorted((t, name) for t, name in self.times if t > self.tick)
         if len(late) > max(1, len(self.times) // 100):
             seconds, name = late[-1]
-            raise RuleError("fast", f"{len(late)} of {len(self.times)} calls were late; {name} took {1000 * seconds:.1f} ms")
+            raise RuleError(
+                "fast",
+                f"{len(late)} of {len(self.times)} calls were late; {name} took {1000 * seconds:.1f} ms",
+            )
         self.times.clear()
 
 
 def _check_connected(script: _Script) -> None:
     robot, prefix = script.robot, script.prefix
     robot.connect()
-    _require(robot.is_connected and robot.health().ok, "connect", f"is_connected {robot.is_connected}, {robot.health()}")
+    _require(
+        robot.is_connected and robot.health().ok,
+        "connect",
+        f"is_connected {robot.is_connected}, {robot.health()}",
+    )
     policy = os.sched_getscheduler(0)
     _require(policy == os.SCHED_OTHER, "no-realtime", f"the policy is {policy}")
     start = script.observe()
@@ -208,7 +253,11 @@ def _check_connected(script: _Script) -> None:
     _require(robot.is_connected, "stop-hold", "is_connected is False")
     for level in (StopLevel.SOFT, StopLevel.HARD):
         _check_stop(script, level, hold)
-        _require(robot.recover() and robot.is_connected, "recover", f"after {level.name}: {robot.health()}")
+        _require(
+            robot.recover() and robot.is_connected,
+            "recover",
+            f"after {level.name}: {robot.health()}",
+        )
         _check_near(script.observe(), start, prefix)
 
 
@@ -220,7 +269,9 @@ def _check_sent(action: Values, sent: Values, robot: Robot) -> None:
 
 
 def _check_near(values: Values, start: Values, prefix: str) -> None:
-    moved = math.dist([values[prefix + key] for key in POSITION], [start[prefix + key] for key in POSITION])
+    moved = math.dist(
+        [values[prefix + key] for key in POSITION], [start[prefix + key] for key in POSITION]
+    )
     _require(moved <= HOLD_TOLERANCE, "hold", f"the tool moved {1000 * moved:.1f} mm")
 
 
@@ -228,10 +279,17 @@ def _check_refusals(script: _Script, hold: Values) -> None:
     robot, first = script.robot, script.prefix + POSE[0]
     for value in (math.nan, math.inf):
         for key in (first, script.prefix + GRIPPER):
-            _raises(lambda key=key, value=value: robot.send_action(hold | {key: value}), RobotError, "refuses-nan", f"{key} = {value}")
+            _raises(
+                lambda key=key, value=value: robot.send_action(hold | {key: value}),
+                RobotError,
+                "refuses-nan",
+                f"{key} = {value}",
+            )
     _require(robot.is_connected, "refuses-nan", "the connection was given up")
     short = {key: value for key, value in hold.items() if key != first}
-    _raises(lambda: robot.send_action(short), ZprlError, "refuses-missing", f"an action without {first}")
+    _raises(
+        lambda: robot.send_action(short), ZprlError, "refuses-missing", f"an action without {first}"
+    )
 
 
 def _check_gripper(script: _Script, hold: Values) -> None:
@@ -245,7 +303,9 @@ def _check_gripper(script: _Script, hold: Values) -> None:
             # A hand that closes until it feels something passes by the opening asked for.
             if opening <= wanted + 0.01 if share < 0.5 else opening >= wanted - 0.01:
                 break
-            _require(robot.now() < end, "gripper", f"{wanted:.3f} m was asked, {opening:.3f} m it is")
+            _require(
+                robot.now() < end, "gripper", f"{wanted:.3f} m was asked, {opening:.3f} m it is"
+            )
             script.wait()
             script.act(hold | {key: wanted})
 

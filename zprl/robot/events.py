@@ -32,7 +32,11 @@ class Level(enum.IntEnum):
     @property
     def stop(self) -> StopLevel | None:
         """The robot's stop level that answers it; ``None`` where nothing needs to stop."""
-        return {Level.HOLD: StopLevel.HOLD, Level.SOFT_STOP: StopLevel.SOFT, Level.HARD_STOP: StopLevel.HARD}.get(self)
+        return {
+            Level.HOLD: StopLevel.HOLD,
+            Level.SOFT_STOP: StopLevel.SOFT,
+            Level.HARD_STOP: StopLevel.HARD,
+        }.get(self)
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,8 @@ class Event:
         value: What was measured or asked for, in the limit's unit.
         limit: What is allowed.
         stamp: When, on the robot's clock [s].
-        recoverable: Whether the robot may be recovered without asking a person, as often as the limits allow.
+        recoverable: Whether the robot may be recovered without asking a person, as often as the
+            limits allow.
     """
 
     kind: str
@@ -60,8 +65,17 @@ class Event:
     def as_dict(self) -> dict[str, Any]:
         """As JSON has it: the level by its lower-case name; numbers that are not finite are left out."""
         numbers = {name: getattr(self, name) for name in ("value", "limit", "stamp")}
-        finite = {name: float(v) if v is not None and math.isfinite(v) else None for name, v in numbers.items()}
-        return {"kind": self.kind, "level": self.level.name.lower(), "reason": self.reason, **finite, "recoverable": self.recoverable}
+        finite = {
+            name: float(v) if v is not None and math.isfinite(v) else None
+            for name, v in numbers.items()
+        }
+        return {
+            "kind": self.kind,
+            "level": self.level.name.lower(),
+            "reason": self.reason,
+            **finite,
+            "recoverable": self.recoverable,
+        }
 
     @classmethod
     def from_dict(cls, found: Mapping[str, Any]) -> Self:
@@ -73,12 +87,21 @@ class Event:
         try:
             kind, reason, level = found["kind"], found["reason"], Level[str(found["level"]).upper()]
             numbers = {name: found.get(name) for name in ("value", "limit", "stamp")}
-            if not isinstance(kind, str) or not isinstance(reason, str) or max(len(kind), len(reason)) > MAX_TEXT:
+            if (
+                not isinstance(kind, str)
+                or not isinstance(reason, str)
+                or max(len(kind), len(reason)) > MAX_TEXT
+            ):
                 raise TypeError("kind and reason are short texts")
             if any(
-                v is not None and (isinstance(v, bool) or not isinstance(v, int | float) or not math.isfinite(v)) for v in numbers.values()
+                v is not None
+                and (isinstance(v, bool) or not isinstance(v, int | float) or not math.isfinite(v))
+                for v in numbers.values()
             ):
                 raise TypeError("value, limit and stamp are finite numbers")
         except (KeyError, TypeError) as error:
-            raise DataError(f"not an event: {error}", remedy="stop other programs that write to the session's sockets") from error
+            raise DataError(
+                f"not an event: {error}",
+                remedy="stop other programs that write to the session's sockets",
+            ) from error
         return cls(kind, level, reason, **numbers, recoverable=found.get("recoverable") is True)

@@ -6,10 +6,11 @@ An observation layout names each policy key's terms::
     robot0_gripper_qpos: [gripper.pos/2, gripper.pos/2]
     object: [object.x, object.y, object.z, object.quat, object.x-ee.x]
 
-A term is ``name``, ``name*number``, ``name/number`` or ``name-name``; or a rotation of a pose, which makes several numbers:
-``ee.quat`` (4, xyzw), ``ee.rotvec`` (3) and ``ee.rot6d`` (6).
+A term is ``name``, ``name*number``, ``name/number`` or ``name-name``; or a rotation of a pose,
+which makes several numbers: ``ee.quat`` (4, xyzw), ``ee.rotvec`` (3) and ``ee.rot6d`` (6).
 
-An action layout says per arm how pose and gripper are written in the policy's action, arm after arm:
+An action layout says per arm how pose and gripper are written in the policy's action, arm after
+arm:
 
 =================== =====  ===================================================================================================
 kind                width  meaning
@@ -20,10 +21,11 @@ kind                width  meaning
 ``relative_rotvec``     6  step of the position [m] and its rotation vector [rad], both in the base frame, from the previous *target*
 =================== =====  ===================================================================================================
 
-then one number for the gripper where the arm's is steered (+1 open, -1 closed), and at the very end one for ``done`` where the policy
-says itself that it has finished.
+then one number for the gripper where the arm's is steered (+1 open, -1 closed), and at the very end
+one for ``done`` where the policy says itself that it has finished.
 
-A quaternion and its negative are one rotation; both layouts write the one that :func:`zprl.robot.rotation.steady` chooses.
+A quaternion and its negative are one rotation; both layouts write the one that
+:func:`zprl.robot.rotation.steady` chooses.
 """
 
 from __future__ import annotations
@@ -50,7 +52,8 @@ _ROTATIONS: dict[str, tuple[int, Callable[[Sequence[float]], rotation.Floats]]] 
 }
 DONE_THRESHOLD = 0.5
 REACHES = 3.0
-"""A position so many reaches from an arm's base, or a step of that length, is no target: two places of one arm are two reaches apart."""
+"""A position so many reaches from an arm's base, or a step of that length, is no target: two places
+of one arm are two reaches apart."""
 MAX_NUMBER = 100.0
 """The largest of an action's other numbers: those of rotations, grippers and flags are near one."""
 
@@ -74,9 +77,13 @@ class _Term:
         self.width = 1
         if last in _ROTATIONS:
             if sign or minus:
-                raise ConfigError(f"'{text}': a rotation cannot be calculated with", remedy=f"write {name} alone")
+                raise ConfigError(
+                    f"'{text}': a rotation cannot be calculated with", remedy=f"write {name} alone"
+                )
             self.width, function = _ROTATIONS[last]
-            self.needs: tuple[str, ...] = tuple(f"{base}.{key.removeprefix('ee.')}" for key in QUATERNION)
+            self.needs: tuple[str, ...] = tuple(
+                f"{base}.{key.removeprefix('ee.')}" for key in QUATERNION
+            )
             self.function: Callable[..., Sequence[float]] = lambda *q: function(q)
         elif minus:
             self.needs = (name, other)
@@ -84,7 +91,10 @@ class _Term:
         else:
             factor = float(number) if number else 1.0
             if not math.isfinite(factor) or (sign == "/" and factor == 0.0):
-                raise ConfigError(f"'{text}': {number} is no factor", remedy="use a finite number, and none of 0 below the stroke")
+                raise ConfigError(
+                    f"'{text}': {number} is no factor",
+                    remedy="use a finite number, and none of 0 below the stroke",
+                )
             self.needs = (name,)
             self.function = (lambda a: (a / factor,)) if sign == "/" else (lambda a: (a * factor,))
 
@@ -106,9 +116,14 @@ class ObsLayout:
     def __init__(self, spec: Mapping[str, Sequence[str]]) -> None:
         self._terms = {key: [_Term(text) for text in texts] for key, texts in spec.items()}
         if empty := [key for key, terms in self._terms.items() if not terms]:
-            raise ConfigError(f"the observation {empty[0]} has no terms", remedy="list at least one feature, or leave the key out")
+            raise ConfigError(
+                f"the observation {empty[0]} has no terms",
+                remedy="list at least one feature, or leave the key out",
+            )
         self.widths = {key: sum(term.width for term in terms) for key, terms in self._terms.items()}
-        self.needs = frozenset(name for terms in self._terms.values() for term in terms for name in term.needs)
+        self.needs = frozenset(
+            name for terms in self._terms.values() for term in terms for name in term.needs
+        )
 
     def read(self, features: Mapping[str, float]) -> dict[str, np.ndarray]:
         """The observation: policy key to (d,) float32.
@@ -119,7 +134,11 @@ class ObsLayout:
         found = {}
         try:
             for key, terms in self._terms.items():
-                values = [v for term in terms for v in term.function(*[features[name] for name in term.needs])]
+                values = [
+                    v
+                    for term in terms
+                    for v in term.function(*[features[name] for name in term.needs])
+                ]
                 if not math.isfinite(sum(values)):
                     self._complain(features)
                 found[key] = np.array(values, np.float32)
@@ -129,7 +148,9 @@ class ObsLayout:
 
     def _complain(self, features: Mapping[str, float]) -> NoReturn:
         missing = sorted(self.needs - features.keys())
-        broken = sorted(name for name in self.needs & features.keys() if not math.isfinite(features[name]))
+        broken = sorted(
+            name for name in self.needs & features.keys() if not math.isfinite(features[name])
+        )
         says = [f"missing: {', '.join(missing)}"] if missing else []
         says += [f"not finite: {', '.join(broken)}"] if broken else []
         raise DataError(
@@ -141,7 +162,9 @@ class ObsLayout:
 class ArmAction(_Section):
     """How one arm is written in the action."""
 
-    kind: Literal["absolute_6d", "absolute_quat", "absolute_rotvec", "relative_rotvec"] = Field(description="See the module.")
+    kind: Literal["absolute_6d", "absolute_quat", "absolute_rotvec", "relative_rotvec"] = Field(
+        description="See the module."
+    )
     gripper: Literal["binary", "linear", "none"] = Field(
         "binary",
         description="binary: open from 0 on, closed below; linear: the opening in between; none: not in the action, it stays as it is.",
@@ -169,15 +192,20 @@ class ActionSpec(_Section):
     """What an action of the policy consists of."""
 
     arms: dict[str, ArmAction] = Field(
-        min_length=1, description='Arm prefix ("" for a single arm, else like "left.") to its part, in order.'
+        min_length=1,
+        description='Arm prefix ("" for a single arm, else like "left.") to its part, in order.',
     )
-    done: bool = Field(False, description="The last number says that the policy has finished (above 0.5).")
+    done: bool = Field(
+        False, description="The last number says that the policy has finished (above 0.5)."
+    )
     smoothing: Smoothing | None = Field(None, description="Of what is sent; null: none.")
 
     @model_validator(mode="after")
     def _fits(self) -> ActionSpec:
         if self.smoothing and any(arm.kind == "relative_rotvec" for arm in self.arms.values()):
-            raise ValueError("steps relative to the previous target are not smoothed: each would be counted several times")
+            raise ValueError(
+                "steps relative to the previous target are not smoothed: each would be counted several times"
+            )
         return self
 
 
@@ -208,8 +236,9 @@ class ActionLayout:
     def fault(self, chunk: np.ndarray, most: int) -> str:
         """Why a policy that says this chunk is broken, in a sentence; empty for a chunk that may be played.
 
-        A target somewhat outside the workspace is the safety filter's to clip.  One beyond any place that the arm could have meant tells
-        that the policy has lost its way, and following it to the workspace's edge helps nobody.
+        A target somewhat outside the workspace is the safety filter's to clip.  One beyond any
+        place that the arm could have meant tells that the policy has lost its way, and following it
+        to the workspace's edge helps nobody.
 
         Args:
             chunk: What arrived, of any shape and type.
@@ -228,7 +257,8 @@ class ActionLayout:
     def features(self, action: np.ndarray, previous_target: Mapping[str, float]) -> Values:
         """The target for the robot that an action asks for.
 
-        Smoothing begins anew whenever ``previous_target`` is not what the last call returned: after homing, a reset, an intervention.
+        Smoothing begins anew whenever ``previous_target`` is not what the last call returned: after
+        homing, a reset, an intervention.
 
         Args:
             action: (A,).
@@ -256,7 +286,13 @@ class ActionLayout:
             target[prefix + GRIPPER] = self._gripper(arm, prefix, numbers, previous_target)
         return self._smooth(target, previous_target) if self.spec.smoothing else target
 
-    def encode(self, target: Mapping[str, float], previous_target: Mapping[str, float] | None = None, *, done: bool = False) -> np.ndarray:
+    def encode(
+        self,
+        target: Mapping[str, float],
+        previous_target: Mapping[str, float] | None = None,
+        *,
+        done: bool = False,
+    ) -> np.ndarray:
         """The action whose unsmoothed target this is, (A,) float32: for interventions and exports.
 
         Args:
@@ -273,10 +309,17 @@ class ActionLayout:
                 numbers += _encode(arm.kind, target, previous_target or {}, prefix)
                 if arm.gripper != "none":
                     share = target[prefix + GRIPPER] / self._opening[prefix]
-                    numbers.append(min(1.0, max(-1.0, 2 * share - 1)) if arm.gripper == "linear" else 1.0 if share > 0.5 else -1.0)
+                    numbers.append(
+                        min(1.0, max(-1.0, 2 * share - 1))
+                        if arm.gripper == "linear"
+                        else 1.0
+                        if share > 0.5
+                        else -1.0
+                    )
         except KeyError as error:
             raise DataError(
-                f"no action without the feature {error}", remedy="give every arm's pose and gripper, and the target before"
+                f"no action without the feature {error}",
+                remedy="give every arm's pose and gripper, and the target before",
             ) from error
         if self.spec.done:
             numbers.append(float(done))
@@ -287,7 +330,8 @@ class ActionLayout:
 
         Args:
             action: (A,).
-            prefix: Which arm's; by default the first's.  True for an arm whose gripper is not in the action.
+            prefix: Which arm's; by default the first's.  True for an arm whose gripper is not in
+                the action.
         """
         prefix = next(iter(self.spec.arms)) if prefix is None else prefix
         arm = self.spec.arms[prefix]
@@ -299,17 +343,26 @@ class ActionLayout:
 
     def _numbers(self, action: np.ndarray) -> list[float]:
         if np.shape(action) != (self.width,):
-            raise DataError(f"an action has the shape ({self.width},), not {np.shape(action)}", remedy="use a policy trained for this task")
+            raise DataError(
+                f"an action has the shape ({self.width},), not {np.shape(action)}",
+                remedy="use a policy trained for this task",
+            )
         numbers = np.asarray(action, np.float64).tolist()
         if not math.isfinite(sum(numbers)):
-            raise DataError(f"an action is not finite: {numbers}", remedy="the policy is broken; do not run it")
+            raise DataError(
+                f"an action is not finite: {numbers}", remedy="the policy is broken; do not run it"
+            )
         return numbers
 
-    def _gripper(self, arm: ArmAction, prefix: str, numbers: list[float], previous: Mapping[str, float]) -> float:
+    def _gripper(
+        self, arm: ArmAction, prefix: str, numbers: list[float], previous: Mapping[str, float]
+    ) -> float:
         if arm.gripper == "none":
             return previous[prefix + GRIPPER]
         value = numbers[self._start[prefix] + arm.pose_width]
-        share = min(1.0, max(0.0, (value + 1) / 2)) if arm.gripper == "linear" else float(value >= 0)
+        share = (
+            min(1.0, max(0.0, (value + 1) / 2)) if arm.gripper == "linear" else float(value >= 0)
+        )
         return share * self._opening[prefix]
 
     def _smooth(self, target: Values, previous: Mapping[str, float]) -> Values:
@@ -326,14 +379,21 @@ class ActionLayout:
             for age, older in enumerate(self._history[1:], 1):
                 total += (weight := self.spec.smoothing.decay**age)
                 share = weight / total
-                position = [a + share * (older[key] - a) for a, key in zip(mean[:3], keys[:3], strict=True)]
-                mean = [*position, *rotation.slerp(mean[3:], [older[key] for key in keys[3:]], share)]
+                position = [
+                    a + share * (older[key] - a) for a, key in zip(mean[:3], keys[:3], strict=True)
+                ]
+                mean = [
+                    *position,
+                    *rotation.slerp(mean[3:], [older[key] for key in keys[3:]], share),
+                ]
             smooth |= zip(keys, mean, strict=True)
         self._last = dict(smooth)  # a copy: the caller may change its own
         return smooth
 
 
-def _decode(kind: str, part: Sequence[float], previous: Mapping[str, float], prefix: str) -> tuple[float, ...]:
+def _decode(
+    kind: str, part: Sequence[float], previous: Mapping[str, float], prefix: str
+) -> tuple[float, ...]:
     """Position and quaternion (7,) of one arm."""
     if kind == "absolute_6d":
         return (*part[:3], *rotation.from_6d(part[3:]))
@@ -343,10 +403,15 @@ def _decode(kind: str, part: Sequence[float], previous: Mapping[str, float], pre
     if kind == "absolute_rotvec":
         return (*part[:3], *turn)
     before = [previous[prefix + key] for key in POSE]
-    return (*(a + b for a, b in zip(before[:3], part[:3], strict=True)), *rotation.unit(rotation.product(turn, before[3:])))
+    return (
+        *(a + b for a, b in zip(before[:3], part[:3], strict=True)),
+        *rotation.unit(rotation.product(turn, before[3:])),
+    )
 
 
-def _encode(kind: str, target: Mapping[str, float], previous: Mapping[str, float], prefix: str) -> list[float]:
+def _encode(
+    kind: str, target: Mapping[str, float], previous: Mapping[str, float], prefix: str
+) -> list[float]:
     pose = [target[prefix + key] for key in POSE]
     if kind == "absolute_6d":
         return [*pose[:3], *rotation.to_6d(pose[3:])]
@@ -355,7 +420,9 @@ def _encode(kind: str, target: Mapping[str, float], previous: Mapping[str, float
     if kind == "absolute_rotvec":
         return [*pose[:3], *rotation.to_rotvec(rotation.steady(pose[3:]))]
     before = [previous[prefix + key] for key in POSE]
-    turn = rotation.to_rotvec(rotation.shorter(rotation.product(pose[3:], rotation.inverse(before[3:]))))
+    turn = rotation.to_rotvec(
+        rotation.shorter(rotation.product(pose[3:], rotation.inverse(before[3:])))
+    )
     return [*(a - b for a, b in zip(pose[:3], before[:3], strict=True)), *turn]
 
 

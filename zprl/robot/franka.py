@@ -1,13 +1,15 @@
 """Driver of a Franka arm and hand through franky-control 2 (libfranka 0.21, robot system 5.9 or newer).
 
-The arm is held by a Cartesian impedance controller that runs at 1 kHz inside franky's C++ thread; :meth:`Franka.send_action` only moves
-its reference, which takes microseconds.  Everything that may wait for the network has a thread of its own: the hand (two), and a watcher
-that reads the state when nobody is in control (in control the state is a copy in memory).
+The arm is held by a Cartesian impedance controller that runs at 1 kHz inside franky's C++ thread;
+:meth:`Franka.send_action` only moves its reference, which takes microseconds.  Everything that may
+wait for the network has a thread of its own: the hand (two), and a watcher that reads the state
+when nobody is in control (in control the state is a copy in memory).
 
-Three habits of libfranka and franky shape this module.  ``franky.Robot()`` puts the calling thread into SCHED_FIFO 99, which every
-later thread and process inherits: it is called in a short-lived thread, and the policy is reset besides.  After a second without states
-a ``Robot`` object is dead for good: :meth:`Franka.connect` builds a new one.  ``recover_from_errors()`` may answer False although it
-succeeded: what the state says afterwards counts.
+Three habits of libfranka and franky shape this module.  ``franky.Robot()`` puts the calling thread
+into SCHED_FIFO 99, which every later thread and process inherits: it is called in a short-lived
+thread, and the policy is reset besides.  After a second without states a ``Robot`` object is dead
+for good: :meth:`Franka.connect` builds a new one.  ``recover_from_errors()`` may answer False
+although it succeeded: what the state says afterwards counts.
 """
 
 from __future__ import annotations
@@ -25,7 +27,17 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from zprl.errors import ConfigError
-from zprl.robot.base import GRIPPER, POSE, WRENCH, Health, Mode, Ranges, RobotError, StopLevel, Values
+from zprl.robot.base import (
+    GRIPPER,
+    POSE,
+    WRENCH,
+    Health,
+    Mode,
+    Ranges,
+    RobotError,
+    StopLevel,
+    Values,
+)
 
 MAX_OPENING = 0.08
 _ACTION = (*POSE, GRIPPER)
@@ -36,9 +48,11 @@ _OBSERVATION = (
     *(f"joint_{i}.{what}" for what in ("pos", "vel") for i in range(1, 8)),
 )
 _WIDE = 0.08
-"""Grasps accept any width [m]: whether something is held is for the policy's eyes, not for the hand's firmware."""
+"""Grasps accept any width [m]: whether something is held is for the policy's eyes, not for the
+hand's firmware."""
 _FIRST_S = 0.05
-"""Longest wait of :meth:`Franka.health` for the first state after control was lost [s]; it is due after 1 ms."""
+"""Longest wait of :meth:`Franka.health` for the first state after control was lost [s]; it is due
+after 1 ms."""
 
 _RELEASE_S = 6.0
 """Longest wait for the arm to come to rest and for the client to end [s]."""
@@ -50,8 +64,12 @@ class Load(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     mass: float = Field(0.0, ge=0.0, le=3.0, description="[kg]")
-    centre: tuple[float, float, float] = Field((0.0, 0.0, 0.0), description="of mass in the flange's frame [m]")
-    inertia: tuple[float, float, float] = Field((0.0, 0.0, 0.0), description="about the centre of mass, diagonal [kg m^2]")
+    centre: tuple[float, float, float] = Field(
+        (0.0, 0.0, 0.0), description="of mass in the flange's frame [m]"
+    )
+    inertia: tuple[float, float, float] = Field(
+        (0.0, 0.0, 0.0), description="about the centre of mass, diagonal [kg m^2]"
+    )
 
 
 class FrankaConfig(BaseModel):
@@ -60,22 +78,49 @@ class FrankaConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     host: str = Field(description="Address of the robot's control; 127.x is a double.")
-    realtime: Literal["enforce", "ignore"] = Field("enforce", description="What a kernel without real-time scheduling means.")
+    realtime: Literal["enforce", "ignore"] = Field(
+        "enforce", description="What a kernel without real-time scheduling means."
+    )
     translational_stiffness: float = Field(2000.0, ge=50.0, le=3000.0, description="[N/m]")
     rotational_stiffness: float = Field(60.0, ge=2.0, le=150.0, description="[Nm/rad]")
-    translational_damping: float = Field(100.0, ge=10.0, le=400.0, description="[Ns/m]; franky's default takes the arm for 1 kg")
+    translational_damping: float = Field(
+        100.0, ge=10.0, le=400.0, description="[Ns/m]; franky's default takes the arm for 1 kg"
+    )
     rotational_damping: float = Field(10.0, ge=0.5, le=50.0, description="[Nms/rad]")
-    translational_clip: float = Field(0.02, gt=0.0, le=0.1, description="Longest spring [m]; stiffness times this bounds the force.")
+    translational_clip: float = Field(
+        0.02,
+        gt=0.0,
+        le=0.1,
+        description="Longest spring [m]; stiffness times this bounds the force.",
+    )
     rotational_clip: float = Field(0.4, gt=0.0, le=1.0, description="[rad]")
-    posture_stiffness: float = Field(5.0, ge=0.0, le=50.0, description="Pull of the elbow towards its place at connect [Nm/rad].")
-    max_torque_rate: float = Field(1.0, gt=0.0, le=1.0, description="Steepest change of the joint torques [Nm/ms].")
-    collision_force: float = Field(50.0, ge=5.0, le=100.0, description="External force at which the robot stops itself [N].")
-    collision_torque: float = Field(30.0, ge=5.0, le=100.0, description="External joint torque at which the robot stops itself [Nm].")
-    dynamics: float = Field(0.2, gt=0.0, le=1.0, description="Of franky's own motions, relative to the robot's limits.")
+    posture_stiffness: float = Field(
+        5.0, ge=0.0, le=50.0, description="Pull of the elbow towards its place at connect [Nm/rad]."
+    )
+    max_torque_rate: float = Field(
+        1.0, gt=0.0, le=1.0, description="Steepest change of the joint torques [Nm/ms]."
+    )
+    collision_force: float = Field(
+        50.0, ge=5.0, le=100.0, description="External force at which the robot stops itself [N]."
+    )
+    collision_torque: float = Field(
+        30.0,
+        ge=5.0,
+        le=100.0,
+        description="External joint torque at which the robot stops itself [Nm].",
+    )
+    dynamics: float = Field(
+        0.2, gt=0.0, le=1.0, description="Of franky's own motions, relative to the robot's limits."
+    )
     load: Load = Load()
     gripper_speed: float = Field(0.08, gt=0.0, le=0.2, description="[m/s]")
     gripper_force: float = Field(20.0, gt=0.0, le=70.0, description="of a grasp [N]")
-    gripper_step: float = Field(0.005, gt=0.0, le=0.05, description="Smallest change of the asked opening that moves the hand [m].")
+    gripper_step: float = Field(
+        0.005,
+        gt=0.0,
+        le=0.05,
+        description="Smallest change of the asked opening that moves the hand [m].",
+    )
     connect_timeout: float = Field(10.0, gt=0.0, le=120.0, description="[s]")
     recover_timeout: float = Field(1.0, gt=0.0, le=10.0, description="[s]")
 
@@ -90,7 +135,9 @@ class FrankaConfig(BaseModel):
     @model_validator(mode="after")
     def _real_robots_need_real_time(self) -> Self:
         if self.realtime == "ignore" and not self.is_loopback:
-            raise ValueError("realtime: ignore is for doubles at 127.x only; a real Franka needs a PREEMPT_RT kernel")
+            raise ValueError(
+                "realtime: ignore is for doubles at 127.x only; a real Franka needs a PREEMPT_RT kernel"
+            )
         return self
 
 
@@ -105,14 +152,18 @@ def make(config: Mapping[str, Any]) -> Franka:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "franka"
-        raise ConfigError(f"robot config '{where}': {first['msg']}", remedy="see zprl.robot.franka.FrankaConfig") from error
+        raise ConfigError(
+            f"robot config '{where}': {first['msg']}", remedy="see zprl.robot.franka.FrankaConfig"
+        ) from error
 
 
 class Franka:
     """See the module."""
 
     name = "franka"
-    limits = Ranges(speed=1.7, acceleration=13.0, jerk=6500.0, gripper_width=MAX_OPENING, reach=0.855)
+    limits = Ranges(
+        speed=1.7, acceleration=13.0, jerk=6500.0, gripper_width=MAX_OPENING, reach=0.855
+    )
     """The FR3's, as franky reports them."""
 
     def __init__(self, config: FrankaConfig) -> None:
@@ -166,7 +217,8 @@ class Franka:
             robot.relative_dynamics_factor = config.dynamics
         except Exception as error:  # franky's exceptions have no common base
             raise RobotError(
-                f"the Franka refuses its settings: {_first_line(error)}", remedy="unlock it and activate FCI in Desk"
+                f"the Franka refuses its settings: {_first_line(error)}",
+                remedy="unlock it and activate FCI in Desk",
             ) from error
         reported = self._await(lambda state: abs(state.m_load - load.mass) < 1e-3)
         if not reported:
@@ -179,8 +231,8 @@ class Franka:
         """Build a fresh connection, write the settings and hold the present pose.
 
         Raises:
-            RobotError: nobody answers, real-time scheduling is missing, or the robot is in a mode that cannot be commanded; in the
-                last case :meth:`health` and :meth:`recover` work.
+            RobotError: nobody answers, real-time scheduling is missing, or the robot is in a mode
+                that cannot be commanded; in the last case :meth:`health` and :meth:`recover` work.
         """
         if self.is_connected:
             return
@@ -192,7 +244,8 @@ class Franka:
             self._hand.start()
             if not self._hand.ready.wait(self.config.connect_timeout) or self._hand.error:
                 raise RobotError(
-                    f"the Franka's hand does not answer: {self._hand.error or 'timeout'}", remedy="initialise the hand in Desk"
+                    f"the Franka's hand does not answer: {self._hand.error or 'timeout'}",
+                    remedy="initialise the hand in Desk",
                 )
         except BaseException:
             self.disconnect()
@@ -218,7 +271,9 @@ class Franka:
             watcher.close()
         if held[0] is not None:
             # By a thread: a client whose robot is dead may hang even while it is destroyed.
-            release = threading.Thread(target=_release, args=(held,), name="franka-release", daemon=True)
+            release = threading.Thread(
+                target=_release, args=(held,), name="franka-release", daemon=True
+            )
             try:
                 release.start()
                 release.join(_RELEASE_S)
@@ -245,10 +300,15 @@ class Franka:
         try:
             values = np.array([action[key] for key in _ACTION], np.float64)
         except KeyError as error:
-            raise RobotError(f"the action lacks {error}", remedy=f"an action has {', '.join(_ACTION)}") from error
+            raise RobotError(
+                f"the action lacks {error}", remedy=f"an action has {', '.join(_ACTION)}"
+            ) from error
         norm = float(np.linalg.norm(values[3:7]))
         if not np.isfinite(values).all() or not 0.9 < norm < 1.1:
-            raise RobotError("the action is not finite, or its quaternion has no unit length", remedy="filter actions before sending")
+            raise RobotError(
+                "the action is not finite, or its quaternion has no unit length",
+                remedy="filter actions before sending",
+            )
         if not self.is_connected:
             health = self.health()
             raise RobotError(
@@ -273,18 +333,25 @@ class Franka:
     def stop(self, level: StopLevel) -> None:
         """Stop.
 
-        HOLD leaves the reference where the last command put it.  SOFT ramps torques down to damping and gives up control.  HARD is
-        libfranka's own stop, sent by a thread because its answer may never come, and only once because libfranka mixes up the
-        answers to two.
+        HOLD leaves the reference where the last command put it.  SOFT ramps torques down to damping
+        and gives up control.  HARD is libfranka's own stop, sent by a thread because its answer may
+        never come, and only once because libfranka mixes up the answers to two.
         """
         robot = self._robot
-        if robot is None or level is StopLevel.HOLD or not self._in_control() or self._stopping is not None:
+        if (
+            robot is None
+            or level is StopLevel.HOLD
+            or not self._in_control()
+            or self._stopping is not None
+        ):
             return
         if level is StopLevel.SOFT and self._tracker is None:
             return
         self._tracker = None
         if level is StopLevel.HARD:
-            self._stopping = threading.Thread(target=_quietly, args=(robot.stop,), name="franka-stop", daemon=True)
+            self._stopping = threading.Thread(
+                target=_quietly, args=(robot.stop,), name="franka-stop", daemon=True
+            )
             self._stopping.start()
             return
         import franky
@@ -295,7 +362,8 @@ class Franka:
         """Clear errors and hold the present pose; also takes control again after a stop.
 
         Returns:
-            False where a person must act: user stop, refused recovery, or a lost connection (then :meth:`connect`).
+            False where a person must act: user stop, refused recovery, or a lost connection (then
+                :meth:`connect`).
         """
         robot = self._robot
         if robot is None or self._lost:
@@ -339,19 +407,35 @@ class Franka:
             with contextlib.suppress(Exception):
                 self._last = robot.state
         elif not watcher.seen(_FIRST_S):
-            return Health(Mode.DISCONNECTED if self._lost else Mode.ERROR, detail=self._lost or "no state since control was lost")
+            return Health(
+                Mode.DISCONNECTED if self._lost else Mode.ERROR,
+                detail=self._lost or "no state since control was lost",
+            )
         state = self._last
-        modes = {"Idle": Mode.IDLE, "Move": Mode.MOVING, "Reflex": Mode.REFLEX, "UserStopped": Mode.USER_STOPPED}
+        modes = {
+            "Idle": Mode.IDLE,
+            "Move": Mode.MOVING,
+            "Reflex": Mode.REFLEX,
+            "UserStopped": Mode.USER_STOPPED,
+        }
         hand = self._hand
-        return Health(modes.get(state.robot_mode.name, Mode.ERROR), _flags(state.current_errors), hand.error if hand is not None else "")
+        return Health(
+            modes.get(state.robot_mode.name, Mode.ERROR),
+            _flags(state.current_errors),
+            hand.error if hand is not None else "",
+        )
 
-    # -- inside ------------------------------------------------------------------------------------------------------
+    # -- inside ------------------------------------------------------------------------------------
 
     def _open(self) -> None:
         """Build the client in a thread, because it may block for a minute and marks its thread as real-time."""
         import franky
 
-        mode = franky.RealtimeConfig.Ignore if self.config.realtime == "ignore" else franky.RealtimeConfig.Enforce
+        mode = (
+            franky.RealtimeConfig.Ignore
+            if self.config.realtime == "ignore"
+            else franky.RealtimeConfig.Enforce
+        )
         result: list[Any] = []
 
         def build() -> None:
@@ -365,7 +449,10 @@ class Franka:
         thread.join(self.config.connect_timeout)
         os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
         if not result:
-            raise RobotError(f"the Franka at {self.config.host} does not answer", remedy="check power, network and FCI")
+            raise RobotError(
+                f"the Franka at {self.config.host} does not answer",
+                remedy="check power, network and FCI",
+            )
         if isinstance(result[0], Exception):
             raise RobotError(
                 f"cannot connect to the Franka at {self.config.host}: {_first_line(result[0])}",
@@ -374,11 +461,15 @@ class Franka:
         self._robot, self._lost = result[0], ""
         self._watcher = _Watcher(self._robot, self._watched)
         self._watcher.start()
-        # A client that is alive when the interpreter ends makes C++ abort, with the arm still under control.
+        # A client that is alive when the interpreter ends makes C++ abort, with the arm still under
+        # control.
         atexit.register(self.disconnect)
         if not self._watcher.fresh(self.config.connect_timeout):
             self.disconnect()
-            raise RobotError(f"the Franka at {self.config.host} sends no states", remedy="check network and firewall")
+            raise RobotError(
+                f"the Franka at {self.config.host} sends no states",
+                remedy="check network and firewall",
+            )
 
     def _take_control(self) -> None:
         import franky
@@ -399,14 +490,20 @@ class Franka:
                     max_delta_tau=config.max_torque_rate,
                 )
                 end = time.monotonic() + self.config.recover_timeout
-                # "In control" begins before the request is sent: a stop would overtake it.  The robot's own word counts.
-                while not (self._robot.is_in_control and self._robot.state.robot_mode == franky.RobotMode.Move):
+                # "In control" begins before the request is sent: a stop would overtake it.  The
+                # robot's own word counts.
+                while not (
+                    self._robot.is_in_control
+                    and self._robot.state.robot_mode == franky.RobotMode.Move
+                ):
                     self._robot.poll_motion()  # raises what went wrong
                     if time.monotonic() > end:
                         raise TimeoutError("the motion does not start")
                     time.sleep(0.001)
             except Exception as error:
-                raise RobotError(f"the Franka does not give control: {_first_line(error)}", remedy="see health()") from error
+                raise RobotError(
+                    f"the Franka does not give control: {_first_line(error)}", remedy="see health()"
+                ) from error
             self._tracker, self._engaged = tracker, True
             watcher.rest()
 
@@ -418,8 +515,12 @@ class Franka:
         if self._in_control():
             try:
                 self._last = robot.state
-            except Exception as error:  # control ended between the two lines, and the network with it
-                raise RobotError(f"the Franka is gone: {_first_line(error)}", remedy="call connect()") from error
+            except (
+                Exception
+            ) as error:  # control ended between the two lines, and the network with it
+                raise RobotError(
+                    f"the Franka is gone: {_first_line(error)}", remedy="call connect()"
+                ) from error
         elif self._lost:
             raise RobotError(f"the Franka is gone: {self._lost}", remedy="call connect()")
         return self._last
@@ -427,8 +528,8 @@ class Franka:
     def _in_control(self) -> bool:
         """Whether franky's control loop runs; leaves the client to the watcher once it does not.
 
-        From then on nothing but ``connect`` and ``recover`` may ask the client anything: it answers under the mutex that a read of the
-        state holds, for a second on a dead network.
+        From then on nothing but ``connect`` and ``recover`` may ask the client anything: it answers
+        under the mutex that a read of the state holds, for a second on a dead network.
         """
         if self._engaged and not self._robot.is_in_control:
             self._engaged = False
@@ -522,8 +623,9 @@ class _Watcher(threading.Thread):
 class _Hand:
     """The hand in two threads: one reads its opening, one carries out the newest wish.
 
-    A wish that differs by ``gripper_step`` from the last command becomes one: opening wider is a move, closing is a grasp with the
-    configured force that accepts any width.  A command that fails is reported and not repeated until the wish changes.
+    A wish that differs by ``gripper_step`` from the last command becomes one: opening wider is a
+    move, closing is a grasp with the configured force that accepts any width.  A command that fails
+    is reported and not repeated until the wish changes.
     """
 
     def __init__(self, config: FrankaConfig) -> None:
@@ -535,7 +637,10 @@ class _Hand:
         self._changed = threading.Condition()
         self._closed = False
         self._gripper: Any = None
-        self._threads = [threading.Thread(target=f, name=f"franka-hand-{f.__name__[1:]}", daemon=True) for f in (self._read, self._obey)]
+        self._threads = [
+            threading.Thread(target=f, name=f"franka-hand-{f.__name__[1:]}", daemon=True)
+            for f in (self._read, self._obey)
+        ]
 
     def start(self) -> None:
         """Connect and read, in the background."""
@@ -590,7 +695,9 @@ class _Hand:
                 wish = self._wish
             assert wish is not None
             ended = self._carry_out(wish, wider=wish > commanded)
-            commanded = wish if ended else self.opening  # a wish that came back while its command was being stopped counts again
+            commanded = (
+                wish if ended else self.opening
+            )  # a wish that came back while its command was being stopped counts again
 
     def _carry_out(self, wish: float, *, wider: bool) -> bool:
         """Do it; False when it was stopped because the wish changed meanwhile."""
@@ -600,7 +707,9 @@ class _Hand:
             if wider:
                 future = gripper.move_async(wish, config.gripper_speed)
             else:
-                future = gripper.grasp_async(wish, config.gripper_speed, config.gripper_force, _WIDE, _WIDE)
+                future = gripper.grasp_async(
+                    wish, config.gripper_speed, config.gripper_force, _WIDE, _WIDE
+                )
             while not future.wait(0.01):
                 if not stopped and (self._closed or self._differs(wish)):
                     stopped = True
@@ -628,7 +737,11 @@ def _flags(errors: Any) -> tuple[str, ...]:
     """Names of the error flags that are set."""
     if not any(errors.__getstate__()):
         return ()
-    return tuple(sorted(name for name in dir(type(errors)) if not name.startswith("_") and getattr(errors, name)))
+    return tuple(
+        sorted(
+            name for name in dir(type(errors)) if not name.startswith("_") and getattr(errors, name)
+        )
+    )
 
 
 def _is_idle(state: Any) -> bool:

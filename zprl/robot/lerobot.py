@@ -1,13 +1,16 @@
 """Any robot with LeRobot's methods as one of ours, and any of ours as one of theirs; by duck typing, LeRobot itself is not needed.
 
-Their ``get_observation`` and ``send_action`` talk to a bus and may take milliseconds or hang.  A thread of the adapter does both in turn;
-the rest of the program sees the newest state and leaves the newest action.  A state's stamp is the host time just before it was read.
+Their ``get_observation`` and ``send_action`` talk to a bus and may take milliseconds or hang.  A
+thread of the adapter does both in turn; the rest of the program sees the newest state and leaves
+the newest action.  A state's stamp is the host time just before it was read.
 
-What they cannot do is said here once: they have no stop (this adapter commands the pose measured last, and gives up control), no
-mode and no errors but exceptions, and ``disconnect`` takes the torque away from most of them: the arm may fall.
+What they cannot do is said here once: they have no stop (this adapter commands the pose measured
+last, and gives up control), no mode and no errors but exceptions, and ``disconnect`` takes the
+torque away from most of them: the arm may fall.
 
-The robot has to take tool poses.  Arms that LeRobot drives by their joints need a class around them that solves the kinematics (LeRobot
-has the processors for it); its names and units are mapped by the config.
+The robot has to take tool poses.  Arms that LeRobot drives by their joints need a class around them
+that solves the kinematics (LeRobot has the processors for it); its names and units are mapped by
+the config.
 """
 
 from __future__ import annotations
@@ -24,11 +27,23 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from zprl.errors import ConfigError, EnvironmentProblem
 from zprl.robot import rotation
-from zprl.robot.base import GRIPPER, POSE, QUATERNION, Health, Mode, Ranges, Robot, RobotError, StopLevel, Values
+from zprl.robot.base import (
+    GRIPPER,
+    POSE,
+    QUATERNION,
+    Health,
+    Mode,
+    Ranges,
+    Robot,
+    RobotError,
+    StopLevel,
+    Values,
+)
 
 _ACTION = (*POSE, GRIPPER)
 FAILURES = 3
-"""Exceptions in a row after which the connection counts as lost; LeRobot's buses try again by themselves before they raise."""
+"""Exceptions in a row after which the connection counts as lost; LeRobot's buses try again by
+themselves before they raise."""
 JOIN_S = 5.0
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -51,13 +66,29 @@ class LeRobotConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
-    path: str = Field(alias="import", pattern=r"^[\w.]+:\w+$", description="The robot's class: `package.module:Class`.")
-    config: str | None = Field(None, pattern=r"^[\w.]+:\w+$", description="Class of its config; null: the class takes the arguments.")
-    kwargs: dict[str, Any] = Field(default_factory=dict, description="Arguments of the config, or of the class.")
+    path: str = Field(
+        alias="import",
+        pattern=r"^[\w.]+:\w+$",
+        description="The robot's class: `package.module:Class`.",
+    )
+    config: str | None = Field(
+        None,
+        pattern=r"^[\w.]+:\w+$",
+        description="Class of its config; null: the class takes the arguments.",
+    )
+    kwargs: dict[str, Any] = Field(
+        default_factory=dict, description="Arguments of the config, or of the class."
+    )
     ranges: RangesConfig
-    names: dict[str, str] = Field(default_factory=dict, description="Our feature to theirs, where they differ.")
-    scale: dict[str, Positive] = Field(default_factory=dict, description="Our feature's unit in theirs: ours = theirs x scale.")
-    rotvec: tuple[str, str, str] | None = Field(None, description="Their features of a rotation vector [rad]; null: quaternions.")
+    names: dict[str, str] = Field(
+        default_factory=dict, description="Our feature to theirs, where they differ."
+    )
+    scale: dict[str, Positive] = Field(
+        default_factory=dict, description="Our feature's unit in theirs: ours = theirs x scale."
+    )
+    rotvec: tuple[str, str, str] | None = Field(
+        None, description="Their features of a rotation vector [rad]; null: quaternions."
+    )
     rate_hz: float = Field(100.0, gt=0, le=1000, description="How often the bus is used at most.")
     simulated: bool = False
 
@@ -73,10 +104,15 @@ def make(config: Mapping[str, Any]) -> LeRobotRobot:
     except ValidationError as error:
         first = error.errors()[0]
         raise ConfigError(
-            f"robot config '{'.'.join(map(str, first['loc']))}': {first['msg']}", remedy="see zprl.robot.lerobot.LeRobotConfig"
+            f"robot config '{'.'.join(map(str, first['loc']))}': {first['msg']}",
+            remedy="see zprl.robot.lerobot.LeRobotConfig",
         ) from error
     kind = _load(settings.path)
-    inner = kind(_load(settings.config)(**settings.kwargs)) if settings.config else kind(**settings.kwargs)
+    inner = (
+        kind(_load(settings.config)(**settings.kwargs))
+        if settings.config
+        else kind(**settings.kwargs)
+    )
     return LeRobotRobot(inner, settings)
 
 
@@ -144,7 +180,10 @@ class LeRobotRobot:
             bus.read()
         except Exception as error:
             self._let_go()
-            raise RobotError(f"{self.name} does not connect: {_text(error)}", remedy="check power, cable and calibration") from error
+            raise RobotError(
+                f"{self.name} does not connect: {_text(error)}",
+                remedy="check power, cable and calibration",
+            ) from error
         bus.start()
         self._bus = bus
 
@@ -164,7 +203,10 @@ class LeRobotRobot:
         try:
             ours = {key: float(action[key]) for key in self.action_features}
         except KeyError as error:
-            raise RobotError(f"the action lacks {error}", remedy=f"an action has {', '.join(self.action_features)}") from error
+            raise RobotError(
+                f"the action lacks {error}",
+                remedy=f"an action has {', '.join(self.action_features)}",
+            ) from error
         if not all(map(math.isfinite, ours.values())):
             raise RobotError("the action is not finite", remedy="filter actions before sending")
         bus = self._alive()
@@ -173,7 +215,9 @@ class LeRobotRobot:
         try:
             bus.action = self._to_theirs(ours)
         except ValueError as error:
-            raise RobotError("the action's quaternion has no direction", remedy="filter actions before sending") from error
+            raise RobotError(
+                "the action's quaternion has no direction", remedy="filter actions before sending"
+            ) from error
         return ours
 
     def now(self) -> float:
@@ -191,7 +235,9 @@ class LeRobotRobot:
             return
         bus.in_control = False
         measured = bus.state[1]
-        bus.action = self._to_theirs({key: measured[key] for key in self.action_features if key in measured})
+        bus.action = self._to_theirs(
+            {key: measured[key] for key in self.action_features if key in measured}
+        )
 
     def recover(self) -> bool:
         """Take control again after a stop; False when the connection is lost (then :meth:`connect`)."""
@@ -208,13 +254,20 @@ class LeRobotRobot:
             return Health(Mode.DISCONNECTED, (), bus.said if bus else "")
         return Health(Mode.IDLE, (), bus.said)
 
-    # -- names and units ---------------------------------------------------------------------------------------------
+    # -- names and units ---------------------------------------------------------------------------
 
     def _ours(self, features: Mapping[str, Any]) -> dict[str, type]:
         """Their features under our names."""
         back = {theirs: ours for ours, theirs in self.config.names.items()}
         turn = self.config.rotvec or ()
-        found = dict.fromkeys((back.get(name, name) for name, kind in features.items() if kind is float and name not in turn), float)
+        found = dict.fromkeys(
+            (
+                back.get(name, name)
+                for name, kind in features.items()
+                if kind is float and name not in turn
+            ),
+            float,
+        )
         if turn and set(turn) <= set(features):
             found |= dict.fromkeys(QUATERNION, float)
         return found
@@ -225,7 +278,9 @@ class LeRobotRobot:
         for ours in self.observation_features:
             if self.config.rotvec and ours in QUATERNION:
                 continue
-            values[ours] = float(found[self.config.names.get(ours, ours)]) * self.config.scale.get(ours, 1.0)
+            values[ours] = float(found[self.config.names.get(ours, ours)]) * self.config.scale.get(
+                ours, 1.0
+            )
         if self.config.rotvec:
             turn = rotation.from_rotvec([float(found[name]) for name in self.config.rotvec])
             values |= zip(QUATERNION, rotation.steady(turn), strict=True)
@@ -233,9 +288,14 @@ class LeRobotRobot:
 
     def _to_theirs(self, ours: Mapping[str, float]) -> Values:
         """Our numbers as theirs."""
-        values = {self.config.names.get(key, key): value / self.config.scale.get(key, 1.0) for key, value in ours.items()}
+        values = {
+            self.config.names.get(key, key): value / self.config.scale.get(key, 1.0)
+            for key, value in ours.items()
+        }
         if self.config.rotvec:
-            turn = rotation.to_rotvec(rotation.shorter(rotation.unit([values.pop(key) for key in QUATERNION])))
+            turn = rotation.to_rotvec(
+                rotation.shorter(rotation.unit([values.pop(key) for key in QUATERNION]))
+            )
             values |= zip(self.config.rotvec, turn, strict=True)
         return values
 
@@ -250,13 +310,17 @@ class LeRobotRobot:
             if self.inner.is_connected:
                 self.inner.disconnect()
         except Exception as error:
-            raise RobotError(f"{self.name} does not disconnect: {_text(error)}", remedy="switch its power off") from error
+            raise RobotError(
+                f"{self.name} does not disconnect: {_text(error)}", remedy="switch its power off"
+            ) from error
 
 
 class _Bus(threading.Thread):
     """Writes the newest action and reads the newest state, in turn."""
 
-    def __init__(self, inner: Any, convert: Callable[[Mapping[str, Any]], Values], period: float) -> None:
+    def __init__(
+        self, inner: Any, convert: Callable[[Mapping[str, Any]], Values], period: float
+    ) -> None:
         super().__init__(name="lerobot-bus", daemon=True)
         self._inner, self._convert, self._period = inner, convert, period
         self._closed = threading.Event()
@@ -307,7 +371,10 @@ class LeRobotView:
         self.name = self.robot_type = robot.name
         self.id = identity
         self.cameras: dict[str, Any] = {}
-        self.observation_features, self.action_features = dict(robot.observation_features), dict(robot.action_features)
+        self.observation_features, self.action_features = (
+            dict(robot.observation_features),
+            dict(robot.action_features),
+        )
 
     def __str__(self) -> str:
         return f"{self.id} {self.name}"
@@ -316,7 +383,12 @@ class LeRobotView:
         self.connect()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self.disconnect()
 
     @property
@@ -365,10 +437,13 @@ def _load(path: str) -> Any:
         return getattr(importlib.import_module(module), name)
     except ModuleNotFoundError as error:
         raise EnvironmentProblem(
-            f"'{path}' cannot be imported: no module '{error.name}'", remedy="install the package that has it"
+            f"'{path}' cannot be imported: no module '{error.name}'",
+            remedy="install the package that has it",
         ) from error
     except AttributeError as error:
-        raise ConfigError(f"'{module}' has no '{name}'", remedy="write package.module:Class") from error
+        raise ConfigError(
+            f"'{module}' has no '{name}'", remedy="write package.module:Class"
+        ) from error
 
 
 def _text(error: BaseException) -> str:

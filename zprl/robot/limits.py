@@ -1,9 +1,10 @@
 """One versioned file of limits, whose digest is stored with every episode.
 
-Software limits are not a safety-rated function: the robot's own limits and the hardware stop in a person's hand stay in force.
+Software limits are not a safety-rated function: the robot's own limits and the hardware stop in a
+person's hand stay in force.
 
-Limits may be tightened at run time and never loosened.  What is tighter is declared once per field (:class:`Tighter`) and compared in one
-place (:meth:`Limits.tightened`).
+Limits may be tightened at run time and never loosened.  What is tighter is declared once per field
+(:class:`Tighter`) and compared in one place (:meth:`Limits.tightened`).
 """
 
 from __future__ import annotations
@@ -35,7 +36,13 @@ class Tighter(enum.Enum):
     FIXED = "none"
 
 
-LOWER, HIGHER, MORE, SET, FIXED = Tighter.LOWER, Tighter.HIGHER, Tighter.MORE, Tighter.SET, Tighter.FIXED
+LOWER, HIGHER, MORE, SET, FIXED = (
+    Tighter.LOWER,
+    Tighter.HIGHER,
+    Tighter.MORE,
+    Tighter.SET,
+    Tighter.FIXED,
+)
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -45,15 +52,18 @@ Watched = Literal["policy", "operator", "camera"]
 
 # A limit beyond these bounds is none: a misprint, or a way to switch a watch off without saying so.
 MOST_SPEED, MOST_ACCELERATION, MOST_JERK = 20.0, 500.0, 1e5
-"""Per second, of metres or radians; several times what the fastest arms do.  Each robot's own ranges bound it further."""
+"""Per second, of metres or radians; several times what the fastest arms do.  Each robot's own
+ranges bound it further."""
 MOST_STEP, MOST_CLIP = 1.0, 0.3
 """[m]; with a stiffness of 800 N/m the clip's is a push of 240 N."""
 MOST_LOAD = 1000.0
 """[N] and [Nm]; a person is hurt long before."""
 MOST_AGE_S, MOST_SILENCE_S = 5.0, 60.0
-"""Age of a state, reading or command, and silence of somebody; beyond a minute nobody stands beside the stop."""
+"""Age of a state, reading or command, and silence of somebody; beyond a minute nobody stands beside
+the stop."""
 MOST_RECOVERIES, RECOVERY_S = 100, 5.0
-"""Automatic recoveries in a window, and seconds of window for each: a robot that needs more of them needs a person."""
+"""Automatic recoveries in a window, and seconds of window for each: a robot that needs more of them
+needs a person."""
 
 
 class Section(BaseModel):
@@ -79,7 +89,9 @@ class Plane(Section):
     """A half-space the tool centre point must stay in: ``normal . p >= offset``."""
 
     normal: Annotated[Vector, FIXED] = Field(description="Unit vector towards the allowed side.")
-    offset: Annotated[Finite, HIGHER] = Field(description="Distance of the plane from the base's origin along the normal [m].")
+    offset: Annotated[Finite, HIGHER] = Field(
+        description="Distance of the plane from the base's origin along the normal [m]."
+    )
 
     @model_validator(mode="after")
     def _unit(self) -> Plane:
@@ -91,8 +103,12 @@ class Plane(Section):
 class Cone(Section):
     """Where the tool's z axis may point."""
 
-    axis: Annotated[Vector, FIXED] = Field(description="Unit vector in the base frame; (0, 0, -1) is straight down.")
-    angle: Annotated[Positive, LOWER] = Field(le=math.pi, description="Largest angle between the tool's z axis and it [rad].")
+    axis: Annotated[Vector, FIXED] = Field(
+        description="Unit vector in the base frame; (0, 0, -1) is straight down."
+    )
+    angle: Annotated[Positive, LOWER] = Field(
+        le=math.pi, description="Largest angle between the tool's z axis and it [rad]."
+    )
 
     @model_validator(mode="after")
     def _unit(self) -> Cone:
@@ -108,7 +124,9 @@ class Motion(Section):
     """
 
     speed: Annotated[Positive, LOWER] = Field(le=MOST_SPEED, description="[m/s] or [rad/s].")
-    acceleration: Annotated[Positive, LOWER] = Field(le=MOST_ACCELERATION, description="[m/s^2] or [rad/s^2].")
+    acceleration: Annotated[Positive, LOWER] = Field(
+        le=MOST_ACCELERATION, description="[m/s^2] or [rad/s^2]."
+    )
     jerk: Annotated[Positive, LOWER] = Field(le=MOST_JERK, description="[m/s^3] or [rad/s^3].")
 
 
@@ -129,10 +147,18 @@ class ArmLimits(Section):
     """Limits of one arm."""
 
     workspace: Box = Field(description="Where the tool centre point may be told to go.")
-    keep_out: Annotated[tuple[Box, ...], MORE] = Field((), max_length=32, description="Boxes it may not be told to enter.")
-    planes: Annotated[tuple[Plane, ...], MORE] = Field((), max_length=32, description="Half-spaces it must stay in.")
-    cone: Annotated[Cone | None, SET] = Field(None, description="Where the tool may point; null: anywhere.")
-    max_step: Annotated[Positive, LOWER] = Field(le=MOST_STEP, description="Largest change of the target position per action [m].")
+    keep_out: Annotated[tuple[Box, ...], MORE] = Field(
+        (), max_length=32, description="Boxes it may not be told to enter."
+    )
+    planes: Annotated[tuple[Plane, ...], MORE] = Field(
+        (), max_length=32, description="Half-spaces it must stay in."
+    )
+    cone: Annotated[Cone | None, SET] = Field(
+        None, description="Where the tool may point; null: anywhere."
+    )
+    max_step: Annotated[Positive, LOWER] = Field(
+        le=MOST_STEP, description="Largest change of the target position per action [m]."
+    )
     max_rotation_step: Annotated[Positive, LOWER] = Field(
         le=math.pi, description="Largest change of the target orientation per action [rad]."
     )
@@ -143,14 +169,22 @@ class ArmLimits(Section):
         description="Largest distance of what is sent from what is measured [m]; with a stiffness K the arm pushes with K times it at "
         "most.",
     )
-    tracking_clip_rotation: Annotated[Positive, LOWER] = Field(le=3.0, description="The same for the orientation [rad], and for torque.")
+    tracking_clip_rotation: Annotated[Positive, LOWER] = Field(
+        le=3.0, description="The same for the orientation [rad], and for torque."
+    )
     force: Annotated[Positive | None, LOWER] = Field(
-        None, le=MOST_LOAD, description="External force at which the arm stops [N]; null: not watched."
+        None,
+        le=MOST_LOAD,
+        description="External force at which the arm stops [N]; null: not watched.",
     )
     torque: Annotated[Positive | None, LOWER] = Field(
-        None, le=MOST_LOAD, description="External torque at which the arm stops [Nm]; null: not watched."
+        None,
+        le=MOST_LOAD,
+        description="External torque at which the arm stops [Nm]; null: not watched.",
     )
-    debounce_ticks: Annotated[int, LOWER] = Field(3, ge=1, le=100, description="States in a row over a threshold before the arm stops.")
+    debounce_ticks: Annotated[int, LOWER] = Field(
+        3, ge=1, le=100, description="States in a row over a threshold before the arm stops."
+    )
     measured_speed: Annotated[Positive, LOWER] = Field(
         le=MOST_SPEED, description="Measured speed of the tool at which the arm stops [m/s]."
     )
@@ -160,13 +194,17 @@ class ArmLimits(Section):
 class Recoveries(Section):
     """How often a robot may be recovered without asking a person."""
 
-    count: Annotated[int, LOWER] = Field(3, ge=0, le=MOST_RECOVERIES, description="At most so many ...")
+    count: Annotated[int, LOWER] = Field(
+        3, ge=0, le=MOST_RECOVERIES, description="At most so many ..."
+    )
     window_s: Annotated[Positive, HIGHER] = Field(600.0, description="... within so many seconds.")
 
     @model_validator(mode="after")
     def _rare(self) -> Recoveries:
         if self.window_s < RECOVERY_S * self.count:
-            raise ValueError(f"{self.count} recoveries want a window of at least {RECOVERY_S * self.count:g} s")
+            raise ValueError(
+                f"{self.count} recoveries want a window of at least {RECOVERY_S * self.count:g} s"
+            )
         return self
 
 
@@ -174,13 +212,19 @@ class Limits(Section):
     """Everything that bounds a session."""
 
     format_version: Annotated[Literal[1], FIXED] = 1
-    arms: dict[str, ArmLimits] = Field(min_length=1, description='Arm prefix ("" for a single arm) to its limits.')
+    arms: dict[str, ArmLimits] = Field(
+        min_length=1, description='Arm prefix ("" for a single arm) to its limits.'
+    )
     state_age_s: Annotated[Positive, LOWER] = Field(
         0.05, le=MOST_AGE_S, description="Host seconds for which the robot's stamp may stand still."
     )
-    sense_age_s: Annotated[Positive, LOWER] = Field(0.15, le=MOST_AGE_S, description="Age at which a camera or tracker reading is refused.")
+    sense_age_s: Annotated[Positive, LOWER] = Field(
+        0.15, le=MOST_AGE_S, description="Age at which a camera or tracker reading is refused."
+    )
     command_age_s: Annotated[Positive, LOWER] = Field(
-        0.5, le=MOST_AGE_S, description="The arm holds while the next chunk is late, and stops after this long."
+        0.5,
+        le=MOST_AGE_S,
+        description="The arm holds while the next chunk is late, and stops after this long.",
     )
     heartbeat_s: dict[Watched, Annotated[Positive, LOWER, Field(le=MOST_SILENCE_S)]] = Field(
         {"operator": 5.0},
@@ -188,13 +232,18 @@ class Limits(Section):
     )
     recoveries: Recoveries = Recoveries()
     altered_chunk_fraction: Annotated[Finite, LOWER] = Field(
-        0.25, ge=0, le=1, description="A chunk is flagged when more than this share of its steps was changed."
+        0.25,
+        ge=0,
+        le=1,
+        description="A chunk is flagged when more than this share of its steps was changed.",
     )
 
     @model_validator(mode="after")
     def _watched(self) -> Limits:
         if "operator" not in self.heartbeat_s:
-            raise ValueError("heartbeat_s names no operator: whoever can stop the arm is always watched")
+            raise ValueError(
+                "heartbeat_s names no operator: whoever can stop the arm is always watched"
+            )
         return self
 
     @classmethod
@@ -207,7 +256,10 @@ class Limits(Section):
         try:
             found = strict_yaml.load(path)
         except FileNotFoundError as error:
-            raise ConfigError(f"the limits file {path} does not exist", remedy="give a YAML file, e.g. a task's own") from error
+            raise ConfigError(
+                f"the limits file {path} does not exist",
+                remedy="give a YAML file, e.g. a task's own",
+            ) from error
         return cls._read(found, str(path))
 
     @classmethod
@@ -217,11 +269,16 @@ class Limits(Section):
         except ValidationError as error:
             first = error.errors()[0]
             key = ".".join(str(part) for part in first["loc"]) or "the whole"
-            raise ConfigError(f"{where}: {key}: {first['msg']}", remedy="see zprl/robot/limits.py for what each limit means") from error
+            raise ConfigError(
+                f"{where}: {key}: {first['msg']}",
+                remedy="see zprl/robot/limits.py for what each limit means",
+            ) from error
 
     def digest(self) -> str:
         """SHA-256 of the limits as canonical JSON."""
-        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), allow_nan=False)
+        text = json.dumps(
+            self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), allow_nan=False
+        )
         return hashlib.sha256(text.encode()).hexdigest()
 
     def tightened(self, changes: Mapping[str, Any]) -> Limits:
@@ -236,7 +293,8 @@ class Limits(Section):
         new = self._read(_merged(self.model_dump(), changes), "changed limits")
         if loosened := next(_loosened(self, new), None):
             raise ConfigError(
-                f"{loosened} would be loosened", remedy="limits are only tightened at run time; edit the file and start a new session"
+                f"{loosened} would be loosened",
+                remedy="limits are only tightened at run time; edit the file and start a new session",
             )
         return new
 
@@ -247,10 +305,15 @@ class Limits(Section):
             ConfigError: a limit lies beyond it.
         """
         if prefix not in self.arms:
-            raise ConfigError(f"there are no limits for the arm '{prefix}'", remedy=f"the file has limits for {sorted(self.arms)}")
+            raise ConfigError(
+                f"there are no limits for the arm '{prefix}'",
+                remedy=f"the file has limits for {sorted(self.arms)}",
+            )
         arm = self.arms[prefix]
         box = arm.workspace
-        farthest = math.hypot(*(max(abs(low), abs(high)) for low, high in zip(box.low, box.high, strict=True)))
+        farthest = math.hypot(
+            *(max(abs(low), abs(high)) for low, high in zip(box.low, box.high, strict=True))
+        )
         for name, limit, most in (
             ("translation.speed", arm.translation.speed, ranges.speed),
             ("translation.acceleration", arm.translation.acceleration, ranges.acceleration),
@@ -261,7 +324,8 @@ class Limits(Section):
         ):
             if limit > most * (1 + 1e-9):
                 raise ConfigError(
-                    f"limit {prefix}{name} is {limit:.4g}, but the robot can do {most:.4g} at most", remedy="lower it in the limits file"
+                    f"limit {prefix}{name} is {limit:.4g}, but the robot can do {most:.4g} at most",
+                    remedy="lower it in the limits file",
                 )
 
 
@@ -277,7 +341,9 @@ def _loosened(old: Any, new: Any, name: str = "", rule: Tighter | None = None) -
         for key, field in type(old).model_fields.items():
             rules = [m for m in field.metadata if isinstance(m, Tighter)]
             below = rules[0] if rules else LOWER if key == "heartbeat_s" else None
-            yield from _loosened(getattr(old, key), getattr(new, key), f"{name}.{key}".lstrip("."), below)
+            yield from _loosened(
+                getattr(old, key), getattr(new, key), f"{name}.{key}".lstrip("."), below
+            )
     elif isinstance(old, dict):  # arms are a closed set; whoever is watched stays watched
         for key in old.keys() - new.keys():
             yield f"{name}.{key}"

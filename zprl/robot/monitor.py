@@ -29,7 +29,8 @@ class _Arm:
 class Monitor:
     """Thresholds on the measured state, heartbeats, and the e-stop's latch.
 
-    An event is given when its condition begins, and again after :meth:`restart`; the e-stop is given at every check until it is released.
+    An event is given when its condition begins, and again after :meth:`restart`; the e-stop is
+    given at every check until it is released.
 
     Args:
         limits: The session's.
@@ -50,7 +51,13 @@ class Monitor:
         self._moved = 0.0
         self._told: set[str] = set()
 
-    def check(self, features: Mapping[str, float], stamp: float, host_now: float, health: Health | None = None) -> list[Event]:
+    def check(
+        self,
+        features: Mapping[str, float],
+        stamp: float,
+        host_now: float,
+        health: Health | None = None,
+    ) -> list[Event]:
         """What is wrong now.
 
         Args:
@@ -61,7 +68,9 @@ class Monitor:
         """
         events: list[Event] = []
         if self.estopped is not None:
-            events.append(Event("estop", Level.HARD_STOP, f"e-stop pressed ({self.estopped})", stamp=stamp))
+            events.append(
+                Event("estop", Level.HARD_STOP, f"e-stop pressed ({self.estopped})", stamp=stamp)
+            )
         if health is not None:
             events += self._once("health", not health.ok, lambda: _sick(health, stamp))
         moved = self._stamp is None or stamp > self._stamp
@@ -72,7 +81,13 @@ class Monitor:
             "state_stale",
             age > most,
             lambda: Event(
-                "state_stale", Level.SOFT_STOP, f"no new state from the robot for {age:.3f} s", age, most, stamp, recoverable=True
+                "state_stale",
+                Level.SOFT_STOP,
+                f"no new state from the robot for {age:.3f} s",
+                age,
+                most,
+                stamp,
+                recoverable=True,
             ),
         )
         if moved:
@@ -82,16 +97,20 @@ class Monitor:
             events += self._heartbeat(name, host_now - beat, stamp)
         return events
 
-    # -- the arm -----------------------------------------------------------------------------------------------------
+    # -- the arm -----------------------------------------------------------------------------------
 
-    def _look(self, prefix: str, arm: _Arm, features: Mapping[str, float], stamp: float) -> list[Event]:
+    def _look(
+        self, prefix: str, arm: _Arm, features: Mapping[str, float], stamp: float
+    ) -> list[Event]:
         position = tuple(features[prefix + key] for key in POSITION)
         found = [features[prefix + key] for key in WRENCH if prefix + key in features]
         broken = not all(map(math.isfinite, (*position, *found)))
         events = self._once(
             prefix + "state_not_finite",
             broken,
-            lambda: Event("state_not_finite", Level.SOFT_STOP, f"{prefix}state is not finite", stamp=stamp),
+            lambda: Event(
+                "state_not_finite", Level.SOFT_STOP, f"{prefix}state is not finite", stamp=stamp
+            ),
         )
         if broken:
             return events
@@ -100,7 +119,11 @@ class Monitor:
             events += self._wrench(prefix, arm, found, stamp)
         else:
             reason = f"{prefix}arm reports no wrench: only the tracking clip bounds the force"
-            events += self._once(prefix + "no_wrench", watched, lambda: Event("no_wrench", Level.NOTE, reason, stamp=stamp))
+            events += self._once(
+                prefix + "no_wrench",
+                watched,
+                lambda: Event("no_wrench", Level.NOTE, reason, stamp=stamp),
+            )
         return events + self._speed(prefix, arm, position, stamp)
 
     def _wrench(self, prefix: str, arm: _Arm, found: list[float], stamp: float) -> list[Event]:
@@ -111,7 +134,13 @@ class Monitor:
             prefix + "wrench",
             arm.over >= arm.limits.debounce_ticks,
             lambda: Event(
-                "wrench", Level.HARD_STOP, f"{prefix}external {name} reached {peak:.1f} {unit}", peak, limit, stamp, recoverable=True
+                "wrench",
+                Level.HARD_STOP,
+                f"{prefix}external {name} reached {peak:.1f} {unit}",
+                peak,
+                limit,
+                stamp,
+                recoverable=True,
             ),
         )
 
@@ -119,11 +148,15 @@ class Monitor:
         """Whether no arm is pushed harder than its limits allow: only then is it wise to take control again."""
         for prefix, arm in self._arms.items():
             found = [features[prefix + key] for key in WRENCH if prefix + key in features]
-            if len(found) == len(WRENCH) and not _load(arm.limits, found)[0] <= 1:  # NaN is not calm
+            if (
+                len(found) == len(WRENCH) and not _load(arm.limits, found)[0] <= 1
+            ):  # NaN is not calm
                 return False
         return True
 
-    def _speed(self, prefix: str, arm: _Arm, position: tuple[float, ...], stamp: float) -> list[Event]:
+    def _speed(
+        self, prefix: str, arm: _Arm, position: tuple[float, ...], stamp: float
+    ) -> list[Event]:
         if arm.position is None:
             arm.position, arm.stamp = position, stamp
             return []
@@ -134,7 +167,15 @@ class Monitor:
         return self._once(
             prefix + "speed",
             speed > most,
-            lambda: Event("speed", Level.HARD_STOP, f"{prefix}tool moved at {speed:.2f} m/s", speed, most, stamp, recoverable=True),
+            lambda: Event(
+                "speed",
+                Level.HARD_STOP,
+                f"{prefix}tool moved at {speed:.2f} m/s",
+                speed,
+                most,
+                stamp,
+                recoverable=True,
+            ),
         )
 
     def _once(self, name: str, holds: bool, make: Callable[[], Event]) -> list[Event]:
@@ -147,7 +188,7 @@ class Monitor:
         self._told.add(name)
         return [make()]
 
-    # -- everybody else ----------------------------------------------------------------------------------------------
+    # -- everybody else ----------------------------------------------------------------------------
 
     def beat(self, name: str, host_now: float) -> None:
         """Somebody is alive; from the first beat on, silence is noticed.  ``camera/wrist`` is a ``camera``."""
@@ -163,7 +204,9 @@ class Monitor:
         return self._once(
             f"heartbeat {name}",
             most is not None and silence > most,
-            lambda: Event("heartbeat", Level.SOFT_STOP, reason, silence, most, stamp, recoverable=True),
+            lambda: Event(
+                "heartbeat", Level.SOFT_STOP, reason, silence, most, stamp, recoverable=True
+            ),
         )
 
     def late(self, late_s: float, stamp: float | None = None) -> Event | None:
@@ -172,8 +215,23 @@ class Monitor:
         if late_s <= 0:
             return None
         if late_s <= most:
-            return Event("chunk_late", Level.HOLD, f"the next chunk is {late_s:.3f} s late: holding", late_s, most, stamp)
-        return Event("chunk_missing", Level.SOFT_STOP, f"the next chunk is {late_s:.3f} s late", late_s, most, stamp, recoverable=True)
+            return Event(
+                "chunk_late",
+                Level.HOLD,
+                f"the next chunk is {late_s:.3f} s late: holding",
+                late_s,
+                most,
+                stamp,
+            )
+        return Event(
+            "chunk_missing",
+            Level.SOFT_STOP,
+            f"the next chunk is {late_s:.3f} s late",
+            late_s,
+            most,
+            stamp,
+            recoverable=True,
+        )
 
     def press_estop(self, source: str) -> None:
         """Latch the e-stop."""
@@ -194,9 +252,16 @@ class Monitor:
 
 def _load(limits: ArmLimits, wrench: list[float]) -> tuple[float, str, str, float, float]:
     """The worse one of force and torque: its share of the limit, name, unit, length and limit."""
-    parts = (("force", "N", math.hypot(*wrench[:3]), limits.force), ("torque", "Nm", math.hypot(*wrench[3:]), limits.torque))
+    parts = (
+        ("force", "N", math.hypot(*wrench[:3]), limits.force),
+        ("torque", "Nm", math.hypot(*wrench[3:]), limits.torque),
+    )
     return max(
-        ((length / limit, name, unit, length, limit) for name, unit, length, limit in parts if limit is not None),
+        (
+            (length / limit, name, unit, length, limit)
+            for name, unit, length, limit in parts
+            if limit is not None
+        ),
         default=(0.0, "", "", 0.0, 0.0),
     )
 
@@ -204,4 +269,10 @@ def _load(limits: ArmLimits, wrench: list[float]) -> tuple[float, str, str, floa
 def _sick(health: Health, stamp: float) -> Event:
     flags = f" ({', '.join(health.errors)})" if health.errors else ""
     reason = f"the robot is in mode '{health.mode}'{flags}"
-    return Event("health", Level.SOFT_STOP, reason[:500], stamp=stamp, recoverable=health.mode in (Mode.REFLEX, Mode.DISCONNECTED))
+    return Event(
+        "health",
+        Level.SOFT_STOP,
+        reason[:500],
+        stamp=stamp,
+        recoverable=health.mode in (Mode.REFLEX, Mode.DISCONNECTED),
+    )

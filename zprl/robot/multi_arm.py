@@ -1,7 +1,8 @@
 """Two robots (or more) under prefixes as one: all of them move, or none.
 
-The clock is the host's, because two robots have two: :meth:`Pair.now` is monotonic host time, :meth:`Pair.state_stamp` the host time at
-which the slowest arm's own stamp was last seen to move, so that one silent arm makes the pair's state old.
+The clock is the host's, because two robots have two: :meth:`Pair.now` is monotonic host time,
+:meth:`Pair.state_stamp` the host time at which the slowest arm's own stamp was last seen to move,
+so that one silent arm makes the pair's state old.
 """
 
 from __future__ import annotations
@@ -14,7 +15,14 @@ from collections.abc import Callable, Iterator, Mapping
 from zprl.errors import ConfigError
 from zprl.robot.base import Health, Mode, Ranges, Robot, RobotError, StopLevel, Values
 
-_WORST_FIRST = (Mode.DISCONNECTED, Mode.ERROR, Mode.USER_STOPPED, Mode.REFLEX, Mode.MOVING, Mode.IDLE)
+_WORST_FIRST = (
+    Mode.DISCONNECTED,
+    Mode.ERROR,
+    Mode.USER_STOPPED,
+    Mode.REFLEX,
+    Mode.MOVING,
+    Mode.IDLE,
+)
 
 
 class Pair:
@@ -30,7 +38,10 @@ class Pair:
     def __init__(self, robots: Mapping[str, Robot]) -> None:
         for prefix in robots:
             if not prefix.endswith("."):
-                raise ConfigError(f"'{prefix}' is no prefix of an arm", remedy="several arms have prefixes that end in a point: 'left.'")
+                raise ConfigError(
+                    f"'{prefix}' is no prefix of an arm",
+                    remedy="several arms have prefixes that end in a point: 'left.'",
+                )
         self.robots = dict(robots)
         self.name = "+".join(robot.name for robot in self.robots.values())
         self.simulated = all(robot.simulated for robot in self.robots.values())
@@ -40,18 +51,31 @@ class Pair:
     @property
     def observation_features(self) -> dict[str, type]:
         """Of all arms, prefixed."""
-        return {prefix + key: kind for prefix, robot in self.robots.items() for key, kind in robot.observation_features.items()}
+        return {
+            prefix + key: kind
+            for prefix, robot in self.robots.items()
+            for key, kind in robot.observation_features.items()
+        }
 
     @property
     def action_features(self) -> dict[str, type]:
         """Of all arms, prefixed."""
-        return {prefix + key: kind for prefix, robot in self.robots.items() for key, kind in robot.action_features.items()}
+        return {
+            prefix + key: kind
+            for prefix, robot in self.robots.items()
+            for key, kind in robot.action_features.items()
+        }
 
     @property
     def limits(self) -> Ranges:
         """What every arm can do; see :attr:`ranges` for each."""
         names = Ranges.__dataclass_fields__
-        return Ranges(**{name: min(getattr(ranges, name) for ranges in self.ranges.values()) for name in names})
+        return Ranges(
+            **{
+                name: min(getattr(ranges, name) for ranges in self.ranges.values())
+                for name in names
+            }
+        )
 
     @property
     def is_connected(self) -> bool:
@@ -105,9 +129,13 @@ class Pair:
     def send_action(self, action: Mapping[str, float]) -> Values:
         """Send to all; no arm's ``send_action`` waits, so none is late.  When one refuses, the others are stopped."""
         if missing := sorted(self.action_features.keys() - action.keys()):
-            raise RobotError(f"the action lacks {', '.join(missing)}", remedy="an action names every arm")
+            raise RobotError(
+                f"the action lacks {', '.join(missing)}", remedy="an action names every arm"
+            )
         if not all(math.isfinite(action[key]) for key in self.action_features):
-            raise RobotError("the action is not finite", remedy="filter actions before sending")  # before anybody moves
+            raise RobotError(
+                "the action is not finite", remedy="filter actions before sending"
+            )  # before anybody moves
         sent: Values = {}
         with self._named() as at:
             try:
@@ -140,14 +168,24 @@ class Pair:
 
     def recover(self) -> bool:
         """Whether all took control again; arms that do hold their pose until the last one follows."""
-        return all([robot.recover() for robot in self.robots.values()])  # a list: no arm is left out
+        return all(
+            [robot.recover() for robot in self.robots.values()]
+        )  # a list: no arm is left out
 
     def health(self) -> Health:
         """The worst mode; all errors, prefixed."""
         found = {prefix: robot.health() for prefix, robot in self.robots.items()}
         worst = min((health.mode for health in found.values()), key=_WORST_FIRST.index)
-        errors = tuple(prefix + error for prefix, health in found.items() for error in health.errors)
-        return Health(worst, errors, "; ".join(f"{prefix} {health.detail}" for prefix, health in found.items() if health.detail))
+        errors = tuple(
+            prefix + error for prefix, health in found.items() for error in health.errors
+        )
+        return Health(
+            worst,
+            errors,
+            "; ".join(
+                f"{prefix} {health.detail}" for prefix, health in found.items() if health.detail
+            ),
+        )
 
     @contextlib.contextmanager
     def _named(self) -> Iterator[Callable[[str], None]]:
@@ -156,4 +194,6 @@ class Pair:
         try:
             yield where.append
         except RobotError as error:
-            raise RobotError(f"{where[-1].rstrip('.')}: {error.message}", remedy=error.remedy) from error
+            raise RobotError(
+                f"{where[-1].rstrip('.')}: {error.message}", remedy=error.remedy
+            ) from error

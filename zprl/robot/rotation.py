@@ -1,7 +1,8 @@
 """Rotations in plain floats for the control path, where one array call costs more than the whole formula.
 
-Quaternions are xyzw and of unit length unless said; rotation vectors [rad]; the 6-D rotation of actions is the first two columns of the
-rotation matrix.  The batched, differentiable twin of this module is :mod:`zprl.envs.rotation`.
+Quaternions are xyzw and of unit length unless said; rotation vectors [rad]; the 6-D rotation of
+actions is the first two columns of the rotation matrix.  The batched, differentiable twin of this
+module is :mod:`zprl.envs.rotation`.
 """
 
 from __future__ import annotations
@@ -60,9 +61,10 @@ def shorter(q: Sequence[float]) -> Floats:
 def steady(q: Sequence[float]) -> Floats:
     """The same rotation with a sign that does not jump where tools point down.
 
-    A tool that points down is half a turn away from the base frame, exactly where the usual choice (w >= 0) changes with the noise of a
-    measurement.  Beyond 120 degrees the side with x >= 0 is taken instead, with angles of up to 240 degrees: steady for every tilt of up
-    to 60 degrees from straight down and every yaw within half a turn of the pose (1, 0, 0, 0).
+    A tool that points down is half a turn away from the base frame, exactly where the usual choice
+    (w >= 0) changes with the noise of a measurement.  Beyond 120 degrees the side with x >= 0 is
+    taken instead, with angles of up to 240 degrees: steady for every tilt of up to 60 degrees from
+    straight down and every yaw within half a turn of the pose (1, 0, 0, 0).
     """
     x, y, z, w = q
     return (-x, -y, -z, -w) if ((x < 0) if abs(w) < 0.5 else (w < 0)) else (x, y, z, w)
@@ -80,9 +82,13 @@ def to_6d(q: Sequence[float]) -> Floats:
     """First two columns of the rotation matrix, column after column, (6,)."""
     x, y, z, w = q
     return (
-        1 - 2 * (y * y + z * z), 2 * (x * y + w * z), 2 * (x * z - w * y),
-        2 * (x * y - w * z), 1 - 2 * (x * x + z * z), 2 * (y * z + w * x),
-    )  # fmt: skip
+        1 - 2 * (y * y + z * z),
+        2 * (x * y + w * z),
+        2 * (x * z - w * y),
+        2 * (x * y - w * z),
+        1 - 2 * (x * x + z * z),
+        2 * (y * z + w * x),
+    )
 
 
 def from_6d(columns: Sequence[float]) -> Floats:
@@ -98,7 +104,8 @@ def from_6d(columns: Sequence[float]) -> Floats:
         raise ValueError("parallel columns")
     bx, by, bz = unit([q - along * p for p, q in zip(a, b, strict=True)])
     cx, cy, cz = ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx
-    # The largest of the four squared components is at least 1/4: no angle is near a division by zero (Shepperd 1978).
+    # The largest of the four squared components is at least 1/4: no angle is near a division by
+    # zero (Shepperd 1978).
     squares = (1 + ax - by - cz, 1 - ax + by - cz, 1 - ax - by + cz, 1 + ax + by + cz)
     best = max(range(4), key=squares.__getitem__)
     rows = (

@@ -1,6 +1,7 @@
 """Safety in software: the filter bounds what the robot is told, the monitor watches what it does.
 
-Neither is a safety-rated function: the robot's own limits and the hardware stop in a person's hand stay in force.
+Neither is a safety-rated function: the robot's own limits and the hardware stop in a person's hand
+stay in force.
 """
 
 from zprl.robot.monitor import Monitor

@@ -1,6 +1,7 @@
 """The last thing before the wire: what may be sent to one arm.
 
-In this order: finite, workspace and keep-outs, cone, step cap, jerk-limited following, tracking clip.
+In this order: finite, workspace and keep-outs, cone, step cap, jerk-limited following, tracking
+clip.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ class Filtered:
         pose: Tool pose.
         gripper: Opening [m].
         events: What began with this call; a clip that lasts is told once, when it begins.
-        clipped: Whether this very call was changed by a limit (following a target smoothly is no change).
+        clipped: Whether this very call was changed by a limit (following a target smoothly is no
+            change).
     """
 
     pose: Pose
@@ -41,9 +43,10 @@ class Filtered:
 class SafetyFilter:
     """The filter of one arm.
 
-    What comes out is finite and inside the workspace, always.  While the arm keeps up with it (``tracking_clip`` does not bite), speed,
-    acceleration and jerk stay within their limits, stops included.  In contact the tracking clip bounds the force to the stiffness times
-    the clip, and following goes on from what was really sent, so that nothing is stored up behind an obstacle.
+    What comes out is finite and inside the workspace, always.  While the arm keeps up with it
+    (``tracking_clip`` does not bite), speed, acceleration and jerk stay within their limits, stops
+    included.  In contact the tracking clip bounds the force to the stiffness times the clip, and
+    following goes on from what was really sent, so that nothing is stored up behind an obstacle.
 
     Args:
         limits: Of the arm.
@@ -66,26 +69,33 @@ class SafetyFilter:
     def _stop_inside(self, point: Floats, low: Floats, high: Floats, last: Floats) -> bool:
         return self.region.contains_box(add(point, low), add(point, high))
 
-    # -- use ---------------------------------------------------------------------------------------------------------
+    # -- use ---------------------------------------------------------------------------------------
 
     def reset(self, pose: Pose, gripper: float) -> None:
         """Start at rest from the measured pose: at first, and after anybody else has moved the arm.
 
-        A pose outside by no more than the tracking clip (the arm sags) starts from the nearest allowed one.
+        A pose outside by no more than the tracking clip (the arm sags) starts from the nearest
+        allowed one.
 
         Raises:
             RobotError: the arm is farther outside, or the pose is not finite.
         """
         read = _read(pose)
         if read is None or not math.isfinite(gripper):
-            raise RobotError("the measured pose is not finite", remedy="look at the robot's state, then recover")
+            raise RobotError(
+                "the measured pose is not finite", remedy="look at the robot's state, then recover"
+            )
         position = self.region.nearest(read[0])
         orientation = self.pointing.nearest(read[1], INSET)
         if position is None or math.dist(position, read[0]) > self.limits.tracking_clip:
-            raise RobotError(f"the tool at {_text(read[0])} m is outside its workspace", remedy="guide it inside by hand, then recover")
+            raise RobotError(
+                f"the tool at {_text(read[0])} m is outside its workspace",
+                remedy="guide it inside by hand, then recover",
+            )
         if math.hypot(*Turn.between(orientation, read[1])) > self.limits.tracking_clip_rotation:
             raise RobotError(
-                f"the tool points {self.pointing.tilt(read[1]):.2f} rad off its cone's axis", remedy="turn it back by hand, then recover"
+                f"the tool points {self.pointing.tilt(read[1]):.2f} rad off its cone's axis",
+                remedy="turn it back by hand, then recover",
             )
         inside = self.region.contains(read[0])
         self._line.reset(read[0] if inside else position)
@@ -120,46 +130,80 @@ class SafetyFilter:
         """Whether what is sent has come to rest."""
         return self._line.resting and self._turn.resting
 
-    # -- the steps ---------------------------------------------------------------------------------------------------
+    # -- the steps ---------------------------------------------------------------------------------
 
     def _goal(self, target: Pose, gripper: float) -> tuple[Floats, Floats] | None:
         """The allowed goal nearest to the target, or ``None`` for one that is refused."""
         read = _read(target)
         if read is None or not math.isfinite(gripper):
-            self._tell("not_finite", Level.SOFT_STOP, "the target is not a finite pose: refused, the last good one is held")
+            self._tell(
+                "not_finite",
+                Level.SOFT_STOP,
+                "the target is not a finite pose: refused, the last good one is held",
+            )
             return None
         position, orientation = read
         nearest = self.region.nearest(position)
         if nearest is None:
-            self._tell("keep_out", Level.HOLD, f"no allowed position was found near {_text(position)} m: the last good one is held")
+            self._tell(
+                "keep_out",
+                Level.HOLD,
+                f"no allowed position was found near {_text(position)} m: the last good one is held",
+            )
             return None
         if (off := math.dist(nearest, position)) > TOLD:
             inside = nearest == self.region.clamped(position, INSET)
-            self._tell("workspace" if inside else "keep_out", Level.CLIP, f"target moved {off:.3f} m into the allowed space", off, 0.0)
+            self._tell(
+                "workspace" if inside else "keep_out",
+                Level.CLIP,
+                f"target moved {off:.3f} m into the allowed space",
+                off,
+                0.0,
+            )
         if (tilt := self.pointing.tilt(orientation)) > self.pointing.angle + TOLD:
-            self._tell("cone", Level.CLIP, f"target tilted {tilt:.2f} rad: turned back into the cone", tilt, self.pointing.angle)
+            self._tell(
+                "cone",
+                Level.CLIP,
+                f"target tilted {tilt:.2f} rad: turned back into the cone",
+                tilt,
+                self.pointing.angle,
+            )
         return nearest, self.pointing.nearest(orientation, INSET)
 
     def _held(self) -> tuple[Floats, Floats]:
         """The last good target."""
         if self._target is None:
-            raise RobotError("the safety filter does not know where the arm is", remedy="call reset with the measured pose first")
+            raise RobotError(
+                "the safety filter does not know where the arm is",
+                remedy="call reset with the measured pose first",
+            )
         return self._target
 
-    def _step(self, held: tuple[Floats, Floats], goal: tuple[Floats, Floats]) -> tuple[Floats, Floats]:
+    def _step(
+        self, held: tuple[Floats, Floats], goal: tuple[Floats, Floats]
+    ) -> tuple[Floats, Floats]:
         """The goal, no farther from the last one than a step: a bucket that one action's ticks refill."""
         position, orientation = held
         offset, turn = subtract(goal[0], position), Turn.between(orientation, goal[1])
         shares = []
         for axis, (length, most, unit_name) in enumerate(
-            ((math.hypot(*offset), self.limits.max_step, "m"), (math.hypot(*turn), self.limits.max_rotation_step, "rad"))
+            (
+                (math.hypot(*offset), self.limits.max_step, "m"),
+                (math.hypot(*turn), self.limits.max_rotation_step, "rad"),
+            )
         ):
             room = self._allowance[axis] * most
             share = min(1.0, max(room, 0.0) / length) if length > 0 else 1.0
             self._allowance[axis] -= share * length / most
             if (1 - share) * length > TOLD:
                 kind = "rotation_step" if axis else "step"
-                self._tell(kind, Level.CLIP, f"a step of {length:.3f} {unit_name} was cut to {room:.3f}", length, room)
+                self._tell(
+                    kind,
+                    Level.CLIP,
+                    f"a step of {length:.3f} {unit_name} was cut to {room:.3f}",
+                    length,
+                    room,
+                )
             shares.append(share)
         return (
             goal[0] if shares[0] == 1 else add(position, scaled(offset, shares[0])),
@@ -186,7 +230,9 @@ class SafetyFilter:
         began = tuple(event for kind, event in self._now.items() if kind not in self._before)
         clipped = bool(self._now)
         self._before, self._now = set(self._now), {}
-        return Filtered(Pose(np.array(position), np.array(orientation)), self._gripper, began, clipped)
+        return Filtered(
+            Pose(np.array(position), np.array(orientation)), self._gripper, began, clipped
+        )
 
     def _stay_near(self, measured: Pose | None, last: tuple[Floats, Floats]) -> None:
         """No farther from the measured pose than the tracking clip; where that contradicts the workspace, the workspace wins."""
@@ -200,29 +246,70 @@ class SafetyFilter:
         away = subtract(self._line.point, position)
         if (length := math.hypot(*away)) > (most := self.limits.tracking_clip):
             wanted = add(position, scaled(away, most / length))
-            sent = wanted if self.region.contains(wanted) else self.region.nearest(wanted) or self._line.point
-            self._tell("tracking", Level.CLIP, f"the arm is {length:.3f} m from where it was sent: force bounded", length, most)
+            sent = (
+                wanted
+                if self.region.contains(wanted)
+                else self.region.nearest(wanted) or self._line.point
+            )
+            self._tell(
+                "tracking",
+                Level.CLIP,
+                f"the arm is {length:.3f} m from where it was sent: force bounded",
+                length,
+                most,
+            )
             if (error := math.dist(sent, position)) > most + TOLD:
-                self._tell("outside", Level.SOFT_STOP, f"the tool at {_text(position)} m is {error:.3f} m outside", error, most)
+                self._tell(
+                    "outside",
+                    Level.SOFT_STOP,
+                    f"the tool at {_text(position)} m is {error:.3f} m outside",
+                    error,
+                    most,
+                )
             self._line.reset(sent, scaled(subtract(sent, last[0]), 1 / self.period))
         turn = Turn.between(orientation, self._turn.point)
         if (length := math.hypot(*turn)) > (most := self.limits.tracking_clip_rotation):
-            sent_turn = self.pointing.nearest(Turn.moved(orientation, scaled(turn, most / length)), INSET)
+            sent_turn = self.pointing.nearest(
+                Turn.moved(orientation, scaled(turn, most / length)), INSET
+            )
             self._tell(
-                "tracking_rotation", Level.CLIP, f"the tool is {length:.2f} rad from where it was sent: torque bounded", length, most
+                "tracking_rotation",
+                Level.CLIP,
+                f"the tool is {length:.2f} rad from where it was sent: torque bounded",
+                length,
+                most,
             )
             if (error := math.hypot(*Turn.between(orientation, sent_turn))) > most + TOLD:
-                self._tell("outside_cone", Level.SOFT_STOP, f"the tool points {error:.2f} rad outside its cone", error, most)
+                self._tell(
+                    "outside_cone",
+                    Level.SOFT_STOP,
+                    f"the tool points {error:.2f} rad outside its cone",
+                    error,
+                    most,
+                )
             self._turn.reset(sent_turn, scaled(Turn.between(last[1], sent_turn), 1 / self.period))
 
     def _width(self, gripper: float) -> float:
         low, high = self.limits.gripper.low, self.limits.gripper.high
         width = min(max(gripper, low), high)
         if abs(width - gripper) > TOLD:
-            self._tell("gripper", Level.CLIP, f"a gripper opening of {gripper:.3f} m was clipped", gripper, width)
+            self._tell(
+                "gripper",
+                Level.CLIP,
+                f"a gripper opening of {gripper:.3f} m was clipped",
+                gripper,
+                width,
+            )
         return width
 
-    def _tell(self, kind: str, level: Level, reason: str, value: float | None = None, limit: float | None = None) -> None:
+    def _tell(
+        self,
+        kind: str,
+        level: Level,
+        reason: str,
+        value: float | None = None,
+        limit: float | None = None,
+    ) -> None:
         self._now[kind] = Event(kind, level, reason, value, limit)
 
 
@@ -230,7 +317,11 @@ def _read(pose: Pose) -> tuple[Floats, Floats] | None:
     """Position and unit quaternion, or ``None`` where they are not finite or are no rotation."""
     position = tuple(float(v) for v in np.asarray(pose.position, np.float64).ravel())
     quaternion = tuple(float(v) for v in np.asarray(pose.quaternion, np.float64).ravel())
-    if len(position) != 3 or len(quaternion) != 4 or not all(map(math.isfinite, (*position, *quaternion))):
+    if (
+        len(position) != 3
+        or len(quaternion) != 4
+        or not all(map(math.isfinite, (*position, *quaternion)))
+    ):
         return None
     return (position, unit(quaternion)) if 0.5 < math.hypot(*quaternion) < 2 else None
 

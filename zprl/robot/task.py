@@ -1,6 +1,7 @@
 """A task on a robot, as a file: which arms and senses, how fast, what the policy sees and says, who judges and how.
 
-Everything about arms is keyed by their prefix: ``""`` where there is one arm, else names that end in a point (``"left."``).
+Everything about arms is keyed by their prefix: ``""`` where there is one arm, else names that end
+in a point (``"left."``).
 :meth:`RealTask.load` judges the file alone and imports no driver, so a supervisor may call it; :meth:`RealTask.make_robot` builds the
 robot, unconnected, and judges file and limits against it.
 """
@@ -29,7 +30,8 @@ BUILT_IN = Path(__file__).parent / "tasks"
 SESSION_LIMITS = "limits.yaml"
 """What a session calls its copy of the limits."""
 GRIPPER_COMMAND = "gripper.command"
-"""The last commanded gripper state of an arm, +1 open, -1 closed: known to the session, not to the robot."""
+"""The last commanded gripper state of an arm, +1 open, -1 closed: known to the session, not to the
+robot."""
 UNIT_TOLERANCE = 1e-3
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -48,8 +50,12 @@ class Home(Section):
     """A tool pose."""
 
     position: tuple[Finite, Finite, Finite] = Field(description="[m], base frame.")
-    quaternion: tuple[Finite, Finite, Finite, Finite] = Field((1.0, 0.0, 0.0, 0.0), description="xyzw; (1, 0, 0, 0) points down.")
-    gripper: Literal["open", "closed", "keep"] = Field("open", description="keep: as it is, for a tool that stays in the hand.")
+    quaternion: tuple[Finite, Finite, Finite, Finite] = Field(
+        (1.0, 0.0, 0.0, 0.0), description="xyzw; (1, 0, 0, 0) points down."
+    )
+    gripper: Literal["open", "closed", "keep"] = Field(
+        "open", description="keep: as it is, for a tool that stays in the hand."
+    )
 
     @model_validator(mode="after")
     def _unit(self) -> Home:
@@ -62,7 +68,9 @@ class Arm(Section):
     """One robot arm."""
 
     driver: str = Field(description="Registered driver (entry point `zprl.robots`).")
-    config: dict[str, Any] = Field(default_factory=dict, description="What the driver's `make(config)` gets.")
+    config: dict[str, Any] = Field(
+        default_factory=dict, description="What the driver's `make(config)` gets."
+    )
     home: Home = Field(description="Where every episode starts.")
 
 
@@ -86,14 +94,20 @@ class SenseKind(Section):
     """What makes a sense."""
 
     kind: str = Field(description="Registered kind (entry point `zprl.senses`).")
-    config: dict[str, Any] = Field(default_factory=dict, description="What the kind's `make(config)` gets.")
+    config: dict[str, Any] = Field(
+        default_factory=dict, description="What the kind's `make(config)` gets."
+    )
 
 
 class SenseSpec(SenseKind):
     """A camera, or a tracker of an object's pose."""
 
-    double: SenseKind | None = Field(None, description="What takes its place where the robot is a double; null: nothing.")
-    image: Image | None = Field(None, description="For a camera; null: it tells a pose, features `<name>.x` to `<name>.qw`.")
+    double: SenseKind | None = Field(
+        None, description="What takes its place where the robot is a double; null: nothing."
+    )
+    image: Image | None = Field(
+        None, description="For a camera; null: it tells a pose, features `<name>.x` to `<name>.qw`."
+    )
 
 
 class Reach(Section):
@@ -109,7 +123,9 @@ class Label(Section):
 
     rule: str = Field(min_length=1, description="What a success is, a sentence for the operator.")
     reward: float = Field(1.0, gt=0, le=1, description="Of a success; a failure has 0.")
-    time_out: Literal["ask", "failure"] = Field("ask", description="When the time is up: ask the person, or call it a failure.")
+    time_out: Literal["ask", "failure"] = Field(
+        "ask", description="When the time is up: ask the person, or call it a failure."
+    )
     double: Literal["lifted"] | Reach = Field(
         "lifted",
         description="What a double's scripted operator calls a success: the Franka double's cube lifted, or a tool at a place.",
@@ -121,21 +137,42 @@ class RealTask(Section):
 
     name: Name
     description: str = Field(min_length=1)
-    arms: dict[Prefix, Arm] = Field(min_length=1, max_length=8, description="Arms by prefix, in order.")
-    senses: dict[Name, SenseSpec] = Field(default_factory=dict, description="Cameras and pose trackers by name.")
+    arms: dict[Prefix, Arm] = Field(
+        min_length=1, max_length=8, description="Arms by prefix, in order."
+    )
+    senses: dict[Name, SenseSpec] = Field(
+        default_factory=dict, description="Cameras and pose trackers by name."
+    )
     rate_hz: float = Field(gt=0, le=1000, description="Control steps per second: one action each.")
-    tick_hz: float = Field(100.0, gt=0, le=1000, description="Ticks of the driver per second; a whole multiple of rate_hz.")
+    tick_hz: float = Field(
+        100.0,
+        gt=0,
+        le=1000,
+        description="Ticks of the driver per second; a whole multiple of rate_hz.",
+    )
     episode_steps: int = Field(ge=1, description="Control steps after which the time is up.")
     obs_steps: int = Field(1, ge=1, le=16, description="Observation frames that the policy sees.")
     chunk_steps: int = Field(ge=1, description="Actions executed per decision.")
-    lead_steps: int = Field(2, ge=0, description="Control steps before the end of a chunk at which the next is decided (async mode).")
+    lead_steps: int = Field(
+        2,
+        ge=0,
+        description="Control steps before the end of a chunk at which the next is decided (async mode).",
+    )
     observation: Terms = Field(description="Policy key to terms; see zprl.robot.feature_mapping.")
     action: ActionSpec
-    home_tolerance: float = Field(0.01, gt=0, le=0.2, description="How near to its home pose an arm has to come [m].")
-    limits: str = Field(pattern=safe_names.PATTERN, max_length=safe_names.MAX_NAME, description="Limits file beside this one.")
+    home_tolerance: float = Field(
+        0.01, gt=0, le=0.2, description="How near to its home pose an arm has to come [m]."
+    )
+    limits: str = Field(
+        pattern=safe_names.PATTERN,
+        max_length=safe_names.MAX_NAME,
+        description="Limits file beside this one.",
+    )
     label: Label
     reset: str = Field(min_length=1, description="What the operator does between two episodes.")
-    recipe: dict[str, Any] = Field(default_factory=dict, description="Overrides of params.yaml, by section.")
+    recipe: dict[str, Any] = Field(
+        default_factory=dict, description="Overrides of params.yaml, by section."
+    )
     hardware: bool = Field(description="Whether it has ever run on hardware.")
     untried: str = Field("", description="What was never tried.")
 
@@ -146,21 +183,26 @@ class RealTask(Section):
         """Read a task file.
 
         Args:
-            task: A built-in name, or the path of a file (a name with a slash or a ``.yaml`` is one).
+            task: A built-in name, or the path of a file (a name with a slash or a ``.yaml`` is
+                one).
 
         Raises:
-            ConfigError: nothing is there, or something in it is unknown, impossible or contradictory.
+            ConfigError: nothing is there, or something in it is unknown, impossible or
+                contradictory.
         """
         path = _locate(task)
         try:
             found = strict_yaml.load(path)
         except FileNotFoundError as error:
-            raise ConfigError(f"the task file {path} does not exist", remedy="`zprl session tasks` lists ours") from error
+            raise ConfigError(
+                f"the task file {path} does not exist", remedy="`zprl session tasks` lists ours"
+            ) from error
         try:
             self = cls.model_validate(found)
         except ValidationError as error:
             raise ConfigError(
-                f"{path}: {config.mistakes(error, partial(_known, cls))}", remedy="zprl/robot/task.py says what each key means"
+                f"{path}: {config.mistakes(error, partial(_known, cls))}",
+                remedy="zprl/robot/task.py says what each key means",
             ) from error
         self._path = path
         try:
@@ -169,7 +211,7 @@ class RealTask(Section):
             raise ConfigError(f"{path}: {error.message}", remedy=error.remedy) from error
         return self
 
-    # -- what the file says -----------------------------------------------------------------------------------------
+    # -- what the file says ------------------------------------------------------------------------
 
     @property
     def path(self) -> Path:
@@ -192,7 +234,10 @@ class RealTask(Section):
         """Prefix to the pose in which episodes start."""
         import numpy as np
 
-        return {p: Pose(np.array(arm.home.position), np.array(arm.home.quaternion)) for p, arm in self.arms.items()}
+        return {
+            p: Pose(np.array(arm.home.position), np.array(arm.home.quaternion))
+            for p, arm in self.arms.items()
+        }
 
     @property
     def images(self) -> dict[str, Image]:
@@ -205,7 +250,7 @@ class RealTask(Section):
         poses = [name for name, sense in self.senses.items() if sense.image is None]
         return tuple(f"{name}.{key.removeprefix('ee.')}" for name in poses for key in POSE)
 
-    # -- robots and senses ------------------------------------------------------------------------------------------
+    # -- robots and senses -------------------------------------------------------------------------
 
     def make_robot(self) -> Robot:
         """The robot, not connected: one arm's driver, or a pair.
@@ -213,7 +258,9 @@ class RealTask(Section):
         Raises:
             ConfigError: a driver is unknown, or file and limits do not fit the robot.
         """
-        robots: dict[str, Robot] = {p: plugins.load("robots", arm.driver)(arm.config) for p, arm in self.arms.items()}
+        robots: dict[str, Robot] = {
+            p: plugins.load("robots", arm.driver)(arm.config) for p, arm in self.arms.items()
+        }
         if "" in robots:
             robot = robots[""]
         else:
@@ -235,18 +282,29 @@ class RealTask(Section):
             limits: A session's; by default those beside the file.
 
         Raises:
-            ConfigError: what a layout reads or writes does not exist, or a limit lies beyond what the robot can do.
+            ConfigError: what a layout reads or writes does not exist, or a limit lies beyond what
+                the robot can do.
         """
-        known = {*robot.observation_features, *self.sense_features, *(p + GRIPPER_COMMAND for p in self.arms)}
+        known = {
+            *robot.observation_features,
+            *self.sense_features,
+            *(p + GRIPPER_COMMAND for p in self.arms),
+        }
         if missing := sorted(ObsLayout(self.observation).needs - known):
             near = difflib.get_close_matches(missing[0], known, n=1)
             raise ConfigError(
-                f"{self._path}: nothing tells the observation's {', '.join(missing)}" + (f"; did you mean '{near[0]}'?" if near else ""),
+                f"{self._path}: nothing tells the observation's {', '.join(missing)}"
+                + (f"; did you mean '{near[0]}'?" if near else ""),
                 remedy=f"there are: {', '.join(sorted(known))}",
             )
         ActionLayout(self.action, self.ranges(robot))
-        if missing := sorted({p + key for p in self.arms for key in (*POSE, GRIPPER)} - set(robot.action_features)):
-            raise ConfigError(f"{self._path}: the robot does not take {', '.join(missing)}", remedy="use a driver with pose targets")
+        if missing := sorted(
+            {p + key for p in self.arms for key in (*POSE, GRIPPER)} - set(robot.action_features)
+        ):
+            raise ConfigError(
+                f"{self._path}: the robot does not take {', '.join(missing)}",
+                remedy="use a driver with pose targets",
+            )
         limits = limits or Limits.load(self.limits_path)
         for prefix, ranges in self.ranges(robot).items():
             limits.check_against(ranges, prefix)
@@ -255,9 +313,14 @@ class RealTask(Section):
         """The pose trackers, not started; :meth:`make_cameras` makes the others.
 
         Args:
-            twin: Folder of the double's control sockets, where the robot is one; kinds called ``twin...`` are told.
+            twin: Folder of the double's control sockets, where the robot is one; kinds called
+                ``twin...`` are told.
         """
-        return {name: self._sense(name, twin) for name, sense in self.senses.items() if sense.image is None}
+        return {
+            name: self._sense(name, twin)
+            for name, sense in self.senses.items()
+            if sense.image is None
+        }
 
     def make_cameras(self, twin: Path | None = None) -> dict[str, Sense]:
         """The cameras, not started."""
@@ -269,7 +332,7 @@ class RealTask(Section):
         more = {"twin": str(twin)} if twin and spec.kind.startswith("twin") else {}
         return plugins.load("senses", spec.kind)({"name": name, **spec.config, **more})
 
-    # -- judging the file -------------------------------------------------------------------------------------------
+    # -- judging the file --------------------------------------------------------------------------
 
     def _check(self) -> None:
         """What the models alone do not see."""
@@ -279,28 +342,56 @@ class RealTask(Section):
                 raise ConfigError(message, remedy=remedy)
 
         ticks = self.tick_hz / self.rate_hz
-        require(abs(ticks - round(ticks)) < 1e-9 and ticks >= 1, f"tick_hz ({self.tick_hz}) is no multiple of rate_hz ({self.rate_hz})",
-                "make it a whole multiple")  # fmt: skip
-        require(self.chunk_steps <= self.episode_steps, f"chunk_steps ({self.chunk_steps}) exceed episode_steps ({self.episode_steps})",
-                "make chunks shorter")  # fmt: skip
-        require(self.lead_steps < self.chunk_steps, f"lead_steps ({self.lead_steps}) must be below chunk_steps ({self.chunk_steps})",
-                "decide later")  # fmt: skip
-        require("" not in self.arms or len(self.arms) == 1, "several arms, and one has no prefix", "give every arm a prefix like 'left.'")
-        require(tuple(self.action.arms) == self.prefixes, f"the action has the arms {list(self.action.arms)}, the task {list(self.arms)}",
-                "name the same arms in the same order")  # fmt: skip
-        require(not (both := self.observation.keys() & {image.key for image in self.images.values()}),
-                f"{sorted(both)} is both an image and a list of features", "give the image another key")  # fmt: skip
+        require(
+            abs(ticks - round(ticks)) < 1e-9 and ticks >= 1,
+            f"tick_hz ({self.tick_hz}) is no multiple of rate_hz ({self.rate_hz})",
+            "make it a whole multiple",
+        )
+        require(
+            self.chunk_steps <= self.episode_steps,
+            f"chunk_steps ({self.chunk_steps}) exceed episode_steps ({self.episode_steps})",
+            "make chunks shorter",
+        )
+        require(
+            self.lead_steps < self.chunk_steps,
+            f"lead_steps ({self.lead_steps}) must be below chunk_steps ({self.chunk_steps})",
+            "decide later",
+        )
+        require(
+            "" not in self.arms or len(self.arms) == 1,
+            "several arms, and one has no prefix",
+            "give every arm a prefix like 'left.'",
+        )
+        require(
+            tuple(self.action.arms) == self.prefixes,
+            f"the action has the arms {list(self.action.arms)}, the task {list(self.arms)}",
+            "name the same arms in the same order",
+        )
+        require(
+            not (both := self.observation.keys() & {image.key for image in self.images.values()}),
+            f"{sorted(both)} is both an image and a list of features",
+            "give the image another key",
+        )
         reserved = {p.removesuffix(".") for p in self.arms} | {"ee", "gripper"}
-        require(not (both := reserved & self.senses.keys()), f"a sense is named as a part of the robot is: {sorted(both)}", "rename it")
+        require(
+            not (both := reserved & self.senses.keys()),
+            f"a sense is named as a part of the robot is: {sorted(both)}",
+            "rename it",
+        )
         ObsLayout(self.observation)
         policy = config.parse(self.recipe, source="recipe").policy
         if "policy" in self.recipe:
-            require((policy.obs_steps, policy.chunk_steps) == (self.obs_steps, self.chunk_steps),
-                    "the recipe's policy has other obs_steps or chunk_steps than the task", "make them equal")  # fmt: skip
+            require(
+                (policy.obs_steps, policy.chunk_steps) == (self.obs_steps, self.chunk_steps),
+                "the recipe's policy has other obs_steps or chunk_steps than the task",
+                "make them equal",
+            )
         limits = Limits.load(self.limits_path)
-        require(tuple(sorted(limits.arms)) == tuple(sorted(self.arms)),
-                f"{self.limits_path.name} has limits for the arms {sorted(limits.arms)}, the task has {sorted(self.arms)}",
-                "name the same arms")  # fmt: skip
+        require(
+            tuple(sorted(limits.arms)) == tuple(sorted(self.arms)),
+            f"{self.limits_path.name} has limits for the arms {sorted(limits.arms)}, the task has {sorted(self.arms)}",
+            "name the same arms",
+        )
         self.check_home(limits)
 
     def check_home(self, limits: Limits) -> None:
@@ -311,14 +402,19 @@ class RealTask(Section):
         """
         for prefix, arm in self.arms.items():
             box = limits.arms[prefix].workspace
-            if not all(low <= v <= high for low, v, high in zip(box.low, arm.home.position, box.high, strict=True)):
+            if not all(
+                low <= v <= high
+                for low, v, high in zip(box.low, arm.home.position, box.high, strict=True)
+            ):
                 where = f"the home position of the arm '{prefix}' lies outside its workspace"
                 raise ConfigError(where, remedy="move it, or widen the limits")
 
 
 def built_in() -> list[str]:
     """Names of the tasks that come with the package."""
-    return sorted(path.stem for path in BUILT_IN.glob("*.yaml") if not path.name.endswith(".limits.yaml"))
+    return sorted(
+        path.stem for path in BUILT_IN.glob("*.yaml") if not path.name.endswith(".limits.yaml")
+    )
 
 
 def _locate(task: str | Path) -> Path:
@@ -328,7 +424,10 @@ def _locate(task: str | Path) -> Path:
         return BUILT_IN / f"{task}.yaml"
     near = difflib.get_close_matches(task, built_in(), n=1)
     hint = f"; did you mean '{near[0]}'?" if near else ""
-    raise ConfigError(f"no task is named '{task}'{hint}", remedy=f"built in: {', '.join(built_in())}; or give the path of a file")
+    raise ConfigError(
+        f"no task is named '{task}'{hint}",
+        remedy=f"built in: {', '.join(built_in())}; or give the path of a file",
+    )
 
 
 def _known(kind: Any, path: tuple[int | str, ...]) -> list[str]:

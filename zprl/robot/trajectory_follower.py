@@ -1,11 +1,13 @@
 """Following a moving target with bounded speed, acceleration and jerk, always able to stop in time.
 
-Every tick a time-optimal trajectory from the present state to the target is planned (Ruckig; Berscheid and Kroeger 2021) and one
-period of it taken, *if* the stop from there stays where the caller allows.  If it does not, or cannot be planned, one period of the stop
-that was found allowed a tick ago is taken instead.  By induction everything sent lies on a trajectory that may be stopped in
-allowed space, however the targets jump.
+Every tick a time-optimal trajectory from the present state to the target is planned (Ruckig;
+Berscheid and Kroeger 2021) and one period of it taken, *if* the stop from there stays where the
+caller allows.  If it does not, or cannot be planned, one period of the stop that was found allowed
+a tick ago is taken instead.  By induction everything sent lies on a trajectory that may be stopped
+in allowed space, however the targets jump.
 
-Positions are planned relative to where the axes are; that is why one algorithm serves positions and orientations.
+Positions are planned relative to where the axes are; that is why one algorithm serves positions and
+orientations.
 """
 
 from __future__ import annotations
@@ -104,11 +106,17 @@ class Follower:
         period: Of a tick [s].
         motion: Bounds on the vectors' lengths.
         space: :class:`Line` or :class:`Turn`.
-        allowed: Whether a stop may be: called with the point it starts at, its bounding box as lowest and highest offset, and
-            its last offset.
+        allowed: Whether a stop may be: called with the point it starts at, its bounding box as
+            lowest and highest offset, and its last offset.
     """
 
-    def __init__(self, period: float, motion: Motion, space: type, allowed: Callable[[Any, Floats, Floats, Floats], bool]) -> None:
+    def __init__(
+        self,
+        period: float,
+        motion: Motion,
+        space: type,
+        allowed: Callable[[Any, Floats, Floats, Floats], bool],
+    ) -> None:
         from ruckig import ControlInterface, InputParameter, Ruckig, Synchronization
 
         self.period, self.space, self.allowed = period, space, allowed
@@ -117,7 +125,9 @@ class Follower:
         self._planner = Ruckig(3, period)
         self._way, self._halt = InputParameter(3), InputParameter(3)
         self._halt.control_interface = ControlInterface.Velocity
-        self._way.synchronization = Synchronization.Phase  # straight from rest; as fast as the slowest axis otherwise
+        self._way.synchronization = (
+            Synchronization.Phase
+        )  # straight from rest; as fast as the slowest axis otherwise
         self._halt.synchronization = Synchronization.No  # every axis as soon as it can
         for parameters in (self._way, self._halt):
             parameters.max_velocity = [self.top] * 3
@@ -149,7 +159,12 @@ class Follower:
         if way is not None:
             point, rate, second = self._state(self.point, way, self.period)
             if (stop := self._plan_stop(point, rate, second)) is not None:
-                self.point, self.rate, self.second, self._stop = point, rate, second, (point, stop, 0.0)
+                self.point, self.rate, self.second, self._stop = (
+                    point,
+                    rate,
+                    second,
+                    (point, stop, 0.0),
+                )
                 return True
         self.brake()
         return False
@@ -159,11 +174,17 @@ class Follower:
         if self._stop is not None:
             start, stop, elapsed = self._stop
             self._stop = (start, stop, elapsed + self.period)
-            self.point, self.rate, self.second = self._state(start, stop, min(elapsed + self.period, stop.duration))
+            self.point, self.rate, self.second = self._state(
+                start, stop, min(elapsed + self.period, stop.duration)
+            )
 
     def _state(self, start: Any, trajectory: Any, at: float) -> tuple[Any, Floats, Floats]:
         offset, rate, second = trajectory.at_time(at)
-        return self.space.moved(start, offset), self.space.carried(offset, rate), self.space.carried(offset, second)
+        return (
+            self.space.moved(start, offset),
+            self.space.carried(offset, rate),
+            self.space.carried(offset, second),
+        )
 
     def _plan(self, parameters: Any, rate: Floats, second: Floats, goal: Floats | None) -> Any:
         from ruckig import Result, RuckigError, Trajectory

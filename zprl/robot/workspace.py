@@ -9,7 +9,8 @@ from zprl.robot.rotation import Floats, from_rotvec, product, unit
 from zprl.robot.trajectory_follower import Turn, add, cross, dot, rotated, scaled
 
 INSET = 1e-5
-"""Targets keep this distance [m, rad] from every boundary, so that rounding in what leads there stays within it."""
+"""Targets keep this distance [m, rad] from every boundary, so that rounding in what leads there
+stays within it."""
 ROUNDING = 1e-7
 TRIES = 8
 
@@ -29,10 +30,16 @@ class Region:
         ):
             return False
         for normal, offset in self.planes:
-            if sum(n * (a if n > 0 else b) for n, a, b in zip(normal, low, high, strict=True)) < offset:
+            if (
+                sum(n * (a if n > 0 else b) for n, a, b in zip(normal, low, high, strict=True))
+                < offset
+            ):
                 return False
         return not any(
-            all(a < top and b > bottom for a, b, bottom, top in zip(low, high, bottoms, tops, strict=True))
+            all(
+                a < top and b > bottom
+                for a, b, bottom, top in zip(low, high, bottoms, tops, strict=True)
+            )
             for bottoms, tops in self.keep_out
         )
 
@@ -42,7 +49,10 @@ class Region:
 
     def clamped(self, point: Floats, inset: float = 0.0) -> Floats:
         """The nearest point of the workspace box."""
-        return tuple(min(max(v, low + inset), high - inset) for v, low, high in zip(point, self.low, self.high, strict=True))
+        return tuple(
+            min(max(v, low + inset), high - inset)
+            for v, low, high in zip(point, self.low, self.high, strict=True)
+        )
 
     def nearest(self, point: Floats) -> Floats | None:
         """A near allowed point (the nearest, where only one boundary is in the way), or ``None`` where none was found."""
@@ -88,7 +98,9 @@ class Pointing:
     def allows_stop(self, orientation: Floats, low: Floats, high: Floats, last: Floats) -> bool:
         """Whether the tool points into the cone now and when it has stopped."""
         limit = self.angle + ROUNDING
-        return self.angle >= math.pi or (self.tilt(orientation) <= limit and self.tilt(Turn.moved(orientation, last)) <= limit)
+        return self.angle >= math.pi or (
+            self.tilt(orientation) <= limit and self.tilt(Turn.moved(orientation, last)) <= limit
+        )
 
     def nearest(self, orientation: Floats, inset: float = 0.0) -> Floats:
         """The orientation turned back into the cone, the short way."""
@@ -99,4 +111,6 @@ class Pointing:
         turn = cross(z, self.axis)
         if math.hypot(*turn) < 1e-9:  # opposite to the axis: any direction is as short
             turn = cross(z, (1.0, 0.0, 0.0) if abs(z[0]) < 0.9 else (0.0, 1.0, 0.0))
-        return unit(product(from_rotvec(scaled(turn, (tilt - wanted) / math.hypot(*turn))), orientation))
+        return unit(
+            product(from_rotvec(scaled(turn, (tilt - wanted) / math.hypot(*turn))), orientation)
+        )

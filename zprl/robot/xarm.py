@@ -1,15 +1,18 @@
 """Driver of a UFACTORY xArm 6 or 7 with a Robotiq 2F gripper on its wrist, through xarm-python-sdk 1.18.
 
-The arm is streamed in servo mode (mode 1) with absolute axis-angle poses: the controller executes the newest pose only, at once and at
-full speed, and ignores one that lies more than 10 mm away.  What is smooth and slow is therefore ours to make: the session's filter shapes
-the targets, and a thread of this driver walks towards the newest one in steps that are never too long.
+The arm is streamed in servo mode (mode 1) with absolute axis-angle poses: the controller executes
+the newest pose only, at once and at full speed, and ignores one that lies more than 10 mm away.
+What is smooth and slow is therefore ours to make: the session's filter shapes the targets, and a
+thread of this driver walks towards the newest one in steps that are never too long.
 
-Every call of the SDK is a round trip that may take seconds on a dead network, so each has a thread of its own: the walker sends poses,
-stops and asks for errors; the gripper talks over port 503, because the tool's serial line would hold the arm's connection for
-10 to 20 ms; states arrive 100 times a second on port 30003.  They carry no stamp of the controller's: host time of arrival is the stamp.
+Every call of the SDK is a round trip that may take seconds on a dead network, so each has a thread
+of its own: the walker sends poses, stops and asks for errors; the gripper talks over port 503,
+because the tool's serial line would hold the arm's connection for 10 to 20 ms; states arrive 100
+times a second on port 30003.  They carry no stamp of the controller's: host time of arrival is the
+stamp.
 
-Two habits of the SDK: it sets the process's default socket timeout to one second (undone here after connecting), and it prefers a unix
-socket in ``/tmp`` to the address it is given (forbidden here).
+Two habits of the SDK: it sets the process's default socket timeout to one second (undone here after
+connecting), and it prefers a unix socket in ``/tmp`` to the address it is given (forbidden here).
 """
 
 from __future__ import annotations
@@ -40,18 +43,33 @@ ERROR_POLL_S = 0.2
 ANSWER_S = 1.0
 """Longest wait for an answer of the controller [s]."""
 ROBOTIQ_OPENING = 0.085
-"""Of a 2F-85 [m]; its position byte is taken as linear in the opening (Robotiq's manual gives the ends only)."""
+"""Of a 2F-85 [m]; its position byte is taken as linear in the opening (Robotiq's manual gives the
+ends only)."""
 _ACTION = (*POSE, GRIPPER)
 
 # The controller's error codes (SDK, x_code.py), by who may clear them.
-USER_STOPS = {1: "emergency_stop_button", 2: "emergency_stop_input", 3: "emergency_stop_enabling_device"}
+USER_STOPS = {
+    1: "emergency_stop_button",
+    2: "emergency_stop_input",
+    3: "emergency_stop_enabling_device",
+}
 REFLEXES = {
-    21: "kinematics", 22: "self_collision", 23: "joint_limit", 24: "speed_limit", 25: "planning", 30: "measured_speed_limit",
-    31: "collision", 35: "safety_boundary", 38: "abnormal_joint_angle", 40: "no_joint_solution", 60: "servo_speed_limit",
-}  # fmt: skip
+    21: "kinematics",
+    22: "self_collision",
+    23: "joint_limit",
+    24: "speed_limit",
+    25: "planning",
+    30: "measured_speed_limit",
+    31: "collision",
+    35: "safety_boundary",
+    38: "abnormal_joint_angle",
+    40: "no_joint_solution",
+    60: "servo_speed_limit",
+}
 _OK, _ERROR, _WARNING, _NOT_READY = 0, 1, 2, 9
 _LOST = (-1, 3, 4, 5, 6, 7, 8)
-"""The SDK's words for: not connected, no answer, four kinds of answers to something else, cannot send."""
+"""The SDK's words for: not connected, no answer, four kinds of answers to something else, cannot
+send."""
 _STOPPED = (4, 5)
 _PAUSED = 3
 
@@ -67,7 +85,9 @@ class Tool(_Section):
     """What hangs on the flange; wrong values make the arm collide with its own idea of gravity."""
 
     offset: Vector = Field(description="Tool centre point in the flange's frame [m].")
-    turn: Vector = Field((0.0, 0.0, 0.0), description="Roll, pitch, yaw of the tool in the flange's frame [rad].")
+    turn: Vector = Field(
+        (0.0, 0.0, 0.0), description="Roll, pitch, yaw of the tool in the flange's frame [rad]."
+    )
     mass: float = Field(gt=0, le=5, description="[kg]")
     centre: Vector = Field(description="of mass in the flange's frame [m].")
 
@@ -76,13 +96,26 @@ class XArmConfig(_Section):
     """Everything the driver is told."""
 
     host: str = Field(description="Address of the control box; 127.x is a double.")
-    axes: Literal[6, 7] = Field(7, description="Joints; the xArm 5 cannot take any pose and is not supported.")
-    gripper: Literal["robotiq", "none"] = Field("robotiq", description="What is on the wrist's serial line.")
+    axes: Literal[6, 7] = Field(
+        7, description="Joints; the xArm 5 cannot take any pose and is not supported."
+    )
+    gripper: Literal["robotiq", "none"] = Field(
+        "robotiq", description="What is on the wrist's serial line."
+    )
     gripper_speed: int = Field(255, ge=0, le=255, description="Robotiq's speed byte.")
     gripper_force: int = Field(100, ge=0, le=255, description="Robotiq's force byte.")
-    tool: Tool | None = Field(None, description="Written at connect; null: the control box's own settings stay.")
-    collision_sensitivity: int | None = Field(None, ge=1, le=5, description="Written at connect, 5 stops first; null: stays.")
-    reach: float = Field(0.70, gt=0, le=1.0, description="Farthest flange position from the base [m] (xArm 6 and 7: 0.70).")
+    tool: Tool | None = Field(
+        None, description="Written at connect; null: the control box's own settings stay."
+    )
+    collision_sensitivity: int | None = Field(
+        None, ge=1, le=5, description="Written at connect, 5 stops first; null: stays."
+    )
+    reach: float = Field(
+        0.70,
+        gt=0,
+        le=1.0,
+        description="Farthest flange position from the base [m] (xArm 6 and 7: 0.70).",
+    )
     connect_timeout: float = Field(10.0, gt=0, le=120, description="[s]")
 
     @property
@@ -105,7 +138,9 @@ def make(config: Mapping[str, Any]) -> XArm:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "xarm"
-        raise ConfigError(f"robot config '{where}': {first['msg']}", remedy="see zprl.robot.xarm.XArmConfig") from error
+        raise ConfigError(
+            f"robot config '{where}': {first['msg']}", remedy="see zprl.robot.xarm.XArmConfig"
+        ) from error
 
 
 class XArm:
@@ -117,9 +152,12 @@ class XArm:
         self.config = config
         self.simulated = config.is_loopback
         tool = math.hypot(*config.tool.offset) if config.tool else 0.0
-        # Speed and acceleration: the SDK's own limits; jerk: the largest that UFACTORY's manual lets one set.
+        # Speed and acceleration: the SDK's own limits; jerk: the largest that UFACTORY's manual
+        # lets one set.
         width = ROBOTIQ_OPENING if config.gripper == "robotiq" else 0.0
-        self._ranges = Ranges(speed=1.0, acceleration=50.0, jerk=100.0, gripper_width=width, reach=config.reach + tool)
+        self._ranges = Ranges(
+            speed=1.0, acceleration=50.0, jerk=100.0, gripper_width=width, reach=config.reach + tool
+        )
         self._arm: Any = None
         self._walker: _Walker | None = None
         self._gripper: _Robotiq | None = None
@@ -128,7 +166,7 @@ class XArm:
         self._seen = (0, 0)
         """Mode and state in the newest report."""
 
-    # -- what it is --------------------------------------------------------------------------------------------------
+    # -- what it is --------------------------------------------------------------------------------
 
     @property
     def observation_features(self) -> dict[str, type]:
@@ -158,13 +196,14 @@ class XArm:
     def calibrate(self) -> None:
         """Nothing to do."""
 
-    # -- coming and going --------------------------------------------------------------------------------------------
+    # -- coming and going --------------------------------------------------------------------------
 
     def connect(self, calibrate: bool = True) -> None:
         """Build a fresh connection, write the settings and hold the present pose.
 
         Raises:
-            RobotError: nobody answers, or the arm cannot be commanded; in the last case :meth:`health` and :meth:`recover` work.
+            RobotError: nobody answers, or the arm cannot be commanded; in the last case
+                :meth:`health` and :meth:`recover` work.
         """
         if self.is_connected:
             return
@@ -201,7 +240,9 @@ class XArm:
             if thread is not None:
                 thread.close()
         if arm is not None:
-            with contextlib.suppress(Exception):  # it may be dead: then there is nothing to bring to rest
+            with contextlib.suppress(
+                Exception
+            ):  # it may be dead: then there is nothing to bring to rest
                 if arm.connected and arm.state not in _STOPPED:
                     arm.set_state(4)
             _limited(arm.disconnect, 3.0)
@@ -220,16 +261,22 @@ class XArm:
         if config.tool:
             offset = [1000 * v for v in config.tool.offset]
             _expect(arm.set_tcp_offset([*offset, *config.tool.turn], is_radian=True), "tool offset")
-            _expect(arm.set_tcp_load(config.tool.mass, [1000 * v for v in config.tool.centre]), "load")
+            _expect(
+                arm.set_tcp_load(config.tool.mass, [1000 * v for v in config.tool.centre]), "load"
+            )
         if config.collision_sensitivity is not None:
-            _expect(arm.set_collision_sensitivity(config.collision_sensitivity), "collision sensitivity")
+            _expect(
+                arm.set_collision_sensitivity(config.collision_sensitivity), "collision sensitivity"
+            )
 
-    # -- state and commands ------------------------------------------------------------------------------------------
+    # -- state and commands ------------------------------------------------------------------------
 
     def get_observation(self) -> Values:
         """The newest state, from memory."""
         if not self._alive():
-            raise RobotError("the xArm is not connected, or the connection is lost", remedy="call connect()")
+            raise RobotError(
+                "the xArm is not connected, or the connection is lost", remedy="call connect()"
+            )
         opening = self._gripper.opening if self._gripper else 0.0
         return {**self._state[1], GRIPPER: opening}
 
@@ -238,10 +285,15 @@ class XArm:
         try:
             values = [float(action[key]) for key in _ACTION]
         except KeyError as error:
-            raise RobotError(f"the action lacks {error}", remedy=f"an action has {', '.join(_ACTION)}") from error
+            raise RobotError(
+                f"the action lacks {error}", remedy=f"an action has {', '.join(_ACTION)}"
+            ) from error
         norm = math.hypot(*values[3:7])
         if not math.isfinite(sum(values)) or not 0.9 < norm < 1.1:
-            raise RobotError("the action is not finite, or its quaternion has no unit length", remedy="filter actions before sending")
+            raise RobotError(
+                "the action is not finite, or its quaternion has no unit length",
+                remedy="filter actions before sending",
+            )
         walker = self._walker
         if walker is None or not self.is_connected:
             health = self.health()
@@ -267,7 +319,8 @@ class XArm:
     def stop(self, level: StopLevel) -> None:
         """Stop: HOLD at the pose sent last, SOFT by the control box's own deceleration, HARD by its immediate stop.
 
-        SOFT and HARD give up control.  The walker sends them before anything else; this waits for that no longer than a step.
+        SOFT and HARD give up control.  The walker sends them before anything else; this waits for
+        that no longer than a step.
         """
         walker = self._walker
         if walker is not None and self._alive():
@@ -277,7 +330,8 @@ class XArm:
         """Clear a reflex and hold the present pose; also takes control again after a stop.
 
         Returns:
-            False where a person must act: emergency stop, pause, a servo's error, or a lost connection (then :meth:`connect`).
+            False where a person must act: emergency stop, pause, a servo's error, or a lost
+                connection (then :meth:`connect`).
         """
         walker = self._walker
         if walker is None or not self._alive():
@@ -316,33 +370,56 @@ class XArm:
             return Health(Mode.ERROR, (f"error_{code}",), gripper)
         if state == _PAUSED:
             return Health(Mode.USER_STOPPED, ("paused",), gripper)
-        return Health(Mode.MOVING if walker.in_control and not walker.there else Mode.IDLE, (), gripper or walker.detail)
+        return Health(
+            Mode.MOVING if walker.in_control and not walker.there else Mode.IDLE,
+            (),
+            gripper or walker.detail,
+        )
 
-    # -- inside ------------------------------------------------------------------------------------------------------
+    # -- inside ------------------------------------------------------------------------------------
 
     def _joints(self) -> tuple[str, ...]:
         return tuple(f"joint_{i}.pos" for i in range(1, self.config.axes + 1))
 
     def _alive(self) -> bool:
-        return self._arm is not None and self._arm.connected and (self._walker is None or not self._walker.lost)
+        return (
+            self._arm is not None
+            and self._arm.connected
+            and (self._walker is None or not self._walker.lost)
+        )
 
     def _open(self) -> None:
         from xarm.wrapper import XArmAPI
 
         host, patience = self.config.host, self.config.connect_timeout
         self._arrived.clear()
-        arm = XArmAPI(host, is_radian=True, do_not_open=True, report_type="real", forbid_uds=True, check_joint_limit=False)
-        arm.register_report_location_callback(lambda found: self._report(arm, found), report_cartesian=True, report_joints=True)
+        arm = XArmAPI(
+            host,
+            is_radian=True,
+            do_not_open=True,
+            report_type="real",
+            forbid_uds=True,
+            check_joint_limit=False,
+        )
+        arm.register_report_location_callback(
+            lambda found: self._report(arm, found), report_cartesian=True, report_joints=True
+        )
         done, error = _limited(arm.connect, patience)
         socket.setdefaulttimeout(None)
         self._arm = arm
         if not done or error or not arm.connected or not self._arrived.wait(patience):
             self.disconnect()
             said = f": {error}" if error else ""
-            raise RobotError(f"the xArm at {host} does not answer{said}", remedy="check power, network and that no other session holds it")
+            raise RobotError(
+                f"the xArm at {host} does not answer{said}",
+                remedy="check power, network and that no other session holds it",
+            )
         if arm.axis != self.config.axes:
             self.disconnect()
-            raise RobotError(f"the arm at {host} has {arm.axis} joints, not {self.config.axes}", remedy="correct `axes` in its config")
+            raise RobotError(
+                f"the arm at {host} has {arm.axis} joints, not {self.config.axes}",
+                remedy="correct `axes` in its config",
+            )
         arm.set_timeout(ANSWER_S)
 
     def _report(self, arm: Any, found: Mapping[str, Any]) -> None:
@@ -355,7 +432,9 @@ class XArm:
         if all(math.isfinite(v) for v in values.values()):
             self._state = (time.monotonic(), values)  # one assignment: readers see a whole state
             self._arrived.set()
-        socket.setdefaulttimeout(None)  # the SDK changes it again whenever it opens a connection anew
+        socket.setdefaulttimeout(
+            None
+        )  # the SDK changes it again whenever it opens a connection anew
 
     def _enable(self) -> None:
         arm = self._arm
@@ -372,8 +451,9 @@ class XArm:
     def _enter(self, mode: int) -> None:
         """Set a mode, and wait until a report says so.
 
-        Reports may be under way for long on a busy machine, but they come in order: whoever went through mode 0 and then sees the servo
-        mode has none left from before, which would tell of a stop that is over and of a pose that the arm has left.
+        Reports may be under way for long on a busy machine, but they come in order: whoever went
+        through mode 0 and then sees the servo mode has none left from before, which would tell of a
+        stop that is over and of a pose that the arm has left.
         """
         arm = self._arm
         _expect(arm.set_mode(mode), "set_mode")
@@ -382,12 +462,17 @@ class XArm:
         while True:
             self._arrived.clear()
             if not self._arrived.wait(ANSWER_S):
-                raise RobotError("the xArm sends no states", remedy="check network and firewall (port 30003)")
+                raise RobotError(
+                    "the xArm sends no states", remedy="check network and firewall (port 30003)"
+                )
             found, state = self._seen
             if found == mode and state not in _STOPPED:
                 return
             if time.monotonic() > end:
-                raise RobotError(f"the xArm does not enter mode {mode} (mode {found}, state {state})", remedy="look at its console")
+                raise RobotError(
+                    f"the xArm does not enter mode {mode} (mode {found}, state {state})",
+                    remedy="look at its console",
+                )
 
 
 class _Walker(threading.Thread):
@@ -459,16 +544,23 @@ class _Walker(threading.Thread):
             if (level := self._stopping) is not None:
                 self._stopping = None
                 code = self._arm.set_state(4 if level is StopLevel.HARD else 6)
-                if code not in (_OK, _WARNING) and level is not StopLevel.HARD:  # older firmware has no state 6
+                if (
+                    code not in (_OK, _WARNING) and level is not StopLevel.HARD
+                ):  # older firmware has no state 6
                     code = self._arm.set_state(4)
                 self._heard(code)
                 self._stopped.set()
             elif self.in_control and self._arm.state in (*_STOPPED, _PAUSED):
-                self.in_control, self.detail = False, f"stopped from outside (state {self._arm.state})"
+                self.in_control, self.detail = (
+                    False,
+                    f"stopped from outside (state {self._arm.state})",
+                )
                 self.check_errors()
             elif self.in_control and not self.there:
                 self._step(began)
-                time.sleep(max(0.0, STEP_S / 2 - (time.monotonic() - began)))  # 200 Hz at most, however often targets come
+                time.sleep(
+                    max(0.0, STEP_S / 2 - (time.monotonic() - began))
+                )  # 200 Hz at most, however often targets come
             elif began - self._asked > ERROR_POLL_S:
                 self.check_errors()
 
@@ -476,10 +568,14 @@ class _Walker(threading.Thread):
         target = self._target
         assert target is not None
         # Steps in a quick sequence are shorter, so that the speed is bounded, too.
-        pose = self._sent = step_towards(self._sent, target, min(1.0, (now - self._stepped) / STEP_S))
+        pose = self._sent = step_towards(
+            self._sent, target, min(1.0, (now - self._stepped) / STEP_S)
+        )
         self._stepped = now
         millimetres = [1000 * v for v in pose[:3]]
-        code = self._arm.set_servo_cartesian_aa([*millimetres, *rotation.to_rotvec(rotation.shorter(pose[3:]))], is_radian=True)
+        code = self._arm.set_servo_cartesian_aa(
+            [*millimetres, *rotation.to_rotvec(rotation.shorter(pose[3:]))], is_radian=True
+        )
         self._heard(code)
         if code in (_ERROR, _NOT_READY):
             self.in_control = False
@@ -501,7 +597,9 @@ class _Robotiq(threading.Thread):
         self._wish: int | None = None
         self._closed = threading.Event()
         self.opening, self.error = 0.0, ""
-        arm.set_rs485_use_503_port(True)  # refused before firmware 1.11: then it shares the arm's connection
+        arm.set_rs485_use_503_port(
+            True
+        )  # refused before firmware 1.11: then it shares the arm's connection
         code, _ = arm.robotiq_get_status()  # sets the serial line's speed, too
         _expect(code, "the gripper's status")
         if not arm.robotiq_status["gACT"] or arm.robotiq_status["gSTA"] != 3:
@@ -526,7 +624,9 @@ class _Robotiq(threading.Thread):
         while not self._closed.wait(STEP_S) and self._arm.connected:
             if (wish := self._wish) is not None and wish != commanded:
                 speed, force = self._config.gripper_speed, self._config.gripper_force
-                code, _ = self._arm.robotiq_set_position(wish, speed, force, wait=False, no_check=True, check_baud=False)
+                code, _ = self._arm.robotiq_set_position(
+                    wish, speed, force, wait=False, no_check=True, check_baud=False
+                )
                 commanded = wish if code == _OK else commanded
             code, _ = self._arm.robotiq_get_status(check_baud=False)
             self.error = f"gripper: the SDK says {code}" if code else ""
@@ -539,26 +639,42 @@ class _Robotiq(threading.Thread):
             self.error = f"gripper: fault {status['gFLT']}"
 
 
-def step_towards(pose: rotation.Floats, target: rotation.Floats, part: float = 1.0) -> rotation.Floats:
+def step_towards(
+    pose: rotation.Floats, target: rotation.Floats, part: float = 1.0
+) -> rotation.Floats:
     """The next pose (7,) on the straight way to a target: at most ``part`` of ``STEP_M`` and of ``STEP_RAD`` further."""
     distance = math.dist(pose[:3], target[:3])
     turn = rotation.shorter(rotation.product(target[3:], rotation.inverse(pose[3:])))
     angle = 2 * math.atan2(math.hypot(*turn[:3]), turn[3])
-    share = min(1.0, part * STEP_M / distance if distance else 1.0, part * STEP_RAD / angle if angle else 1.0)
+    share = min(
+        1.0,
+        part * STEP_M / distance if distance else 1.0,
+        part * STEP_RAD / angle if angle else 1.0,
+    )
     if share == 1.0:
         return target
-    return (*(a + share * (b - a) for a, b in zip(pose[:3], target[:3], strict=True)), *rotation.slerp(pose[3:], target[3:], share))
+    return (
+        *(a + share * (b - a) for a, b in zip(pose[:3], target[:3], strict=True)),
+        *rotation.slerp(pose[3:], target[3:], share),
+    )
 
 
 def from_rpy(roll: float, pitch: float, yaw: float) -> rotation.Floats:
     """Unit quaternion of the controller's angles [rad]: about the fixed axes x, then y, then z."""
-    turns = (rotation.from_rotvec((0, 0, yaw)), rotation.from_rotvec((0, pitch, 0)), rotation.from_rotvec((roll, 0, 0)))
+    turns = (
+        rotation.from_rotvec((0, 0, yaw)),
+        rotation.from_rotvec((0, pitch, 0)),
+        rotation.from_rotvec((roll, 0, 0)),
+    )
     return rotation.product(turns[0], rotation.product(turns[1], turns[2]))
 
 
 def _expect(code: int, what: str) -> None:
     if code not in (_OK, _WARNING):
-        raise RobotError(f"the xArm refuses: {what} (code {code})", remedy="look at its console; clear errors, then connect again")
+        raise RobotError(
+            f"the xArm refuses: {what} (code {code})",
+            remedy="look at its console; clear errors, then connect again",
+        )
 
 
 def _limited(call: Callable[[], object], seconds: float) -> tuple[bool, Exception | None]:

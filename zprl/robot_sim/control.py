@@ -1,9 +1,11 @@
 """The scripted operator's channel to a double: not the robot's protocol, and nothing that a policy may see.
 
-Requests and answers are JSON over a ZMQ pair REQ/REP, checked on both sides; poses of the cube as a tracker would see it are published
-on a second socket.  Both are unix sockets in the folder of the double: ``control`` and ``tracker``.
+Requests and answers are JSON over a ZMQ pair REQ/REP, checked on both sides; poses of the cube as a
+tracker would see it are published on a second socket.  Both are unix sockets in the folder of the
+double: ``control`` and ``tracker``.
 
-A tracker message is ``{"name": "cube", "seq": n, "stamp": seconds of the robot's clock, "pose": [x, y, z, qx, qy, qz, qw]}``.
+A tracker message is ``{"name": "cube", "seq": n, "stamp": seconds of the robot's clock, "pose": [x,
+y, z, qx, qy, qz, qw]}``.
 """
 
 from __future__ import annotations
@@ -90,7 +92,10 @@ def decode(data: bytes) -> Request:
     try:
         return REQUEST.validate_python(durable.parse_json(data, "a request", limit=MAX_MESSAGE))
     except ValidationError as error:
-        raise DataError(f"not a request: {error.errors()[0]['msg']}", remedy="kinds are reset, place, state, inject") from error
+        raise DataError(
+            f"not a request: {error.errors()[0]['msg']}",
+            remedy="kinds are reset, place, state, inject",
+        ) from error
 
 
 class ControlServer:
@@ -154,7 +159,14 @@ class Tracker:
         """Look at the true pose (7,) if it is time to, and return the messages that are due."""
         gap = self._gap
         if now >= self._seq / gap.tracker_rate:
-            self._under_way.append({"name": "cube", "seq": self._seq, "stamp": now, "pose": self._disturb(pose).tolist()})
+            self._under_way.append(
+                {
+                    "name": "cube",
+                    "seq": self._seq,
+                    "stamp": now,
+                    "pose": self._disturb(pose).tolist(),
+                }
+            )
             self._seq = max(self._seq + 1, int(now * gap.tracker_rate) + 1)
         due = []
         while self._under_way and now >= self._under_way[0]["stamp"] + gap.tracker_latency:
@@ -167,7 +179,9 @@ class Tracker:
         half = 0.5 * self._gap.tracker_turn_noise * noise[3:]
         vector, scalar = pose[3:6], pose[6]
         # Product of the small turn (half, 1) and the pose's quaternion, normalised.
-        turned = np.array([*(vector + scalar * half + np.cross(half, vector)), scalar - half @ vector])
+        turned = np.array(
+            [*(vector + scalar * half + np.cross(half, vector)), scalar - half @ vector]
+        )
         return np.concatenate((position, turned / np.linalg.norm(turned)))
 
 
@@ -179,7 +193,9 @@ def address(folder: Path | str, name: str) -> str:
     """
     path = str(Path(folder).absolute() / name)
     if len(path.encode()) > 107:  # sun_path
-        raise EnvironmentProblem(f"{path} is too long for a unix socket", remedy="use a folder with a shorter path")
+        raise EnvironmentProblem(
+            f"{path} is too long for a unix socket", remedy="use a folder with a shorter path"
+        )
     return f"ipc://{path}"
 
 
@@ -240,14 +256,21 @@ class TwinControl:
         if not self._socket.poll(1000 * self._timeout):
             self._socket.close()  # a REQ socket that waits for an answer cannot ask again
             self._socket = None
-            raise EnvironmentProblem(f"the double at {self._address} does not answer", remedy="is its process alive?")
+            raise EnvironmentProblem(
+                f"the double at {self._address} does not answer", remedy="is its process alive?"
+            )
         try:
             answer = durable.parse_json(self._socket.recv(), "the answer", limit=MAX_MESSAGE)
             if answer["ok"]:
                 return TwinState.model_validate(answer["state"])
         except (ValueError, KeyError, TypeError) as error:
-            raise DataError("the double's answer cannot be read", remedy="do both ends have the same version?") from error
-        raise DataError(f"the double refused: {str(answer.get('error'))[:500]}", remedy="see zprl.robot_sim.control for the requests")
+            raise DataError(
+                "the double's answer cannot be read", remedy="do both ends have the same version?"
+            ) from error
+        raise DataError(
+            f"the double refused: {str(answer.get('error'))[:500]}",
+            remedy="see zprl.robot_sim.control for the requests",
+        )
 
 
 class TrackerFeed:
@@ -277,11 +300,17 @@ class TrackerFeed:
                 data = self._socket.recv(self._zmq.NOBLOCK)
             except self._zmq.Again:
                 return True
-            with contextlib.suppress(DataError, KeyError, TypeError, ValueError, OverflowError):  # what is no message is passed over
+            with contextlib.suppress(
+                DataError, KeyError, TypeError, ValueError, OverflowError
+            ):  # what is no message is passed over
                 message = durable.parse_json(data, "a pose", limit=MAX_MESSAGE)
                 pose = np.array(message["pose"], np.float64)
                 if pose.shape == (7,) and np.isfinite(pose).all():
-                    self.stamp, self.seq, self.pose = float(message["stamp"]), int(message["seq"]), pose
+                    self.stamp, self.seq, self.pose = (
+                        float(message["stamp"]),
+                        int(message["seq"]),
+                        pose,
+                    )
 
     def close(self) -> None:
         """Let go of the socket."""

@@ -1,6 +1,7 @@
 """What can go wrong with a robot, as messages of the operator's channel; each is seen by the unmodified client.
 
-Durations are seconds of the robot's clock, but for ``freeze``, which stops that clock and lasts seconds of the wall's.
+Durations are seconds of the robot's clock, but for ``freeze``, which stops that clock and lasts
+seconds of the wall's.
 """
 
 from __future__ import annotations
@@ -82,7 +83,10 @@ class Clear(_Message):
     fault: Literal["clear"] = "clear"
 
 
-Fault = Annotated[Reflex | UserStop | RefuseRecovery | Push | LoseStates | Freeze | BadGripper | Clear, Field(discriminator="fault")]
+Fault = Annotated[
+    Reflex | UserStop | RefuseRecovery | Push | LoseStates | Freeze | BadGripper | Clear,
+    Field(discriminator="fault"),
+]
 
 
 class Faults:
@@ -127,7 +131,10 @@ class Faults:
         """Whether the state packet of this step is lost: a pure function of seed and step."""
         if now >= self._mute_end:
             return False
-        return self._share >= 1.0 or seeding.derive(self._seed, "lost-state", step) < self._share * 2**63
+        return (
+            self._share >= 1.0
+            or seeding.derive(self._seed, "lost-state", step) < self._share * 2**63
+        )
 
     def wrench(self, now: float) -> np.ndarray | None:
         """The wrench that acts at this moment (6,), or None."""

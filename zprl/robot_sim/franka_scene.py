@@ -1,7 +1,8 @@
 """The double's world: franky-sim's FR3 with its hand, a table top and a cube in MuJoCo, in the frame of the robot's base.
 
-Lean on purpose, because one step per millisecond has to take a small part of one: visual meshes are dropped, robot links do not
-collide with each other, and all arrays are views into MuJoCo's own memory.
+Lean on purpose, because one step per millisecond has to take a small part of one: visual meshes are
+dropped, robot links do not collide with each other, and all arrays are views into MuJoCo's own
+memory.
 """
 
 from __future__ import annotations
@@ -17,17 +18,21 @@ from zprl.robot_sim.sim_gap import Gap
 HOME = (0.0, -0.569, 0.0, -2.810, 0.0, 3.037, 0.741)
 """Joint positions at which Isaac Lab's lift task starts [rad]."""
 TOOL_OFFSET = 0.1034
-"""Tool centre point in front of the hand's frame [m]; the same in Isaac's task and on the FR3's wire."""
+"""Tool centre point in front of the hand's frame [m]; the same in Isaac's task and on the FR3's
+wire."""
 CUBE_CENTRE = (0.5, 0.0)
 CUBE_SPREAD = (0.1, 0.25)
-"""The cube starts at CUBE_CENTRE plus or minus this in x and y [m], as in the simulated lift task."""
+"""The cube starts at CUBE_CENTRE plus or minus this in x and y [m], as in the simulated lift
+task."""
 SUCCESS_HEIGHT = 0.15
 SUCCESS_DISTANCE = 0.06
-"""Lifted: the cube's centre is this high and this near to the tool [m], as in the simulated lift task."""
+"""Lifted: the cube's centre is this high and this near to the tool [m], as in the simulated lift
+task."""
 MAX_OPENING = 0.08
 FINGER_STIFFNESS = 5000.0
 FINGER_DAMPING = 65.0
-"""Of each finger's servo [N/m, Ns/m]: critical for the 0.21 kg that finger and drive appear to have."""
+"""Of each finger's servo [N/m, Ns/m]: critical for the 0.21 kg that finger and drive appear to
+have."""
 TORQUE_LIMIT = np.array([87.0, 87.0, 87.0, 87.0, 12.0, 12.0, 12.0])
 STEP = 0.001
 _WRENCH_TAU = 0.01
@@ -38,7 +43,9 @@ _PREFIX = "robot0_"
 def cube_start(seed: int, number: int, gap: Gap) -> np.ndarray:
     """Where the cube stands at the start of episode ``number``: a pure function of its arguments, (3,) [m]."""
     offset = seeding.numpy_generator(seed, "cube-start", number).uniform(-1.0, 1.0, 2)
-    return np.array([*(np.array(CUBE_CENTRE) + offset * CUBE_SPREAD), gap.table_height + gap.cube_edge / 2])
+    return np.array(
+        [*(np.array(CUBE_CENTRE) + offset * CUBE_SPREAD), gap.table_height + gap.cube_edge / 2]
+    )
 
 
 def mjcf(gap: Gap, home: tuple[float, ...] = HOME) -> str:
@@ -68,9 +75,21 @@ def mjcf(gap: Gap, home: tuple[float, ...] = HOME) -> str:
     _child(_child(scene, "visual"), "quality").attrib.update({"shadowsize": "0", "offsamples": "0"})
     top = {"contype": "2", "conaffinity": "3", "friction": "0.6 0.005 0.0001"}
     ET.SubElement(
-        world, "geom", name="table", type="plane", size="0.6 0.6 0.1", pos=f"0.5 0 {gap.table_height}", rgba=".55 .5 .45 1", **top
+        world,
+        "geom",
+        name="table",
+        type="plane",
+        size="0.6 0.6 0.1",
+        pos=f"0.5 0 {gap.table_height}",
+        rgba=".55 .5 .45 1",
+        **top,
     )
-    cube = ET.SubElement(world, "body", name="cube", pos=f"{CUBE_CENTRE[0]} {CUBE_CENTRE[1]} {gap.table_height + gap.cube_edge / 2}")
+    cube = ET.SubElement(
+        world,
+        "body",
+        name="cube",
+        pos=f"{CUBE_CENTRE[0]} {CUBE_CENTRE[1]} {gap.table_height + gap.cube_edge / 2}",
+    )
     ET.SubElement(cube, "freejoint", name="cube_joint")
     half = gap.cube_edge / 2
     # priority: the cube's own friction counts, not the larger one of the two that touch
@@ -103,9 +122,11 @@ class World:
 
     Attributes:
         q, dq: Joint positions [rad] and velocities [rad/s], (7,), views.
-        wrench: Estimated external wrench on the robot at the tool, base frame, low-pass filtered, without gravity of the arm (a held
-            object's weight counts), (6,) [N, Nm].  Forces on hand and fingers only.
-        external: (6,) [N, Nm] a wrench at the tool, base frame, that acts on the robot besides; zero unless somebody writes it.
+        wrench: Estimated external wrench on the robot at the tool, base frame, low-pass filtered,
+            without gravity of the arm (a held object's weight counts), (6,) [N, Nm].  Forces on
+            hand and fingers only.
+        external: (6,) [N, Nm] a wrench at the tool, base frame, that acts on the robot besides;
+            zero unless somebody writes it.
     """
 
     def __init__(self, gap: Gap, home: tuple[float, ...] = HOME) -> None:
@@ -120,11 +141,20 @@ class World:
         def joint(name: str) -> Any:
             return model.joint(name)
 
-        first, finger, cube = joint(_PREFIX + "fr3_joint1"), joint(_PREFIX + "finger_joint1"), joint("cube_joint")
-        q, v, f, fv, c, cv = (int(x[0]) for j in (first, finger, cube) for x in (j.qposadr, j.dofadr))
+        first, finger, cube = (
+            joint(_PREFIX + "fr3_joint1"),
+            joint(_PREFIX + "finger_joint1"),
+            joint("cube_joint"),
+        )
+        q, v, f, fv, c, cv = (
+            int(x[0]) for j in (first, finger, cube) for x in (j.qposadr, j.dofadr)
+        )
         self.q, self.dq = data.qpos[q : q + 7], data.qvel[v : v + 7]
         self._fingers, self._finger_speeds = data.qpos[f : f + 2], data.qvel[fv : fv + 2]
-        self._torque, self._finger_force = data.qfrc_applied[v : v + 7], data.qfrc_applied[fv : fv + 2]
+        self._torque, self._finger_force = (
+            data.qfrc_applied[v : v + 7],
+            data.qfrc_applied[fv : fv + 2],
+        )
         self._arm = slice(v, v + 7)
         self._cube_qpos, self._cube_qvel = data.qpos[c : c + 7], data.qvel[cv : cv + 6]
         self.gravity_torque = data.qfrc_gravcomp[v : v + 7]
@@ -132,14 +162,21 @@ class World:
         model.dof_damping[v : v + 7] *= gap.joint_damping
 
         self._hand = model.body(_PREFIX + "hand").id
-        hands = [self._hand, *(model.body(_PREFIX + name).id for name in ("left_finger", "right_finger"))]
+        hands = [
+            self._hand,
+            *(model.body(_PREFIX + name).id for name in ("left_finger", "right_finger")),
+        ]
         self._hand_forces = data.cfrc_ext[min(hands) : max(hands) + 1]
         self._root_com = data.subtree_com[int(model.body_rootid[self._hand])]
-        self._hand_position, self.rotation = data.xpos[self._hand], data.xmat[self._hand].reshape(3, 3)
+        self._hand_position, self.rotation = (
+            data.xpos[self._hand],
+            data.xmat[self._hand].reshape(3, 3),
+        )
         self._hand_com, self._push = data.xipos[self._hand], data.xfrc_applied[self._hand]
         self._cube = model.body("cube").id
         robot = [b for b in range(1, model.nbody) if b != self._cube]
-        # As the robot's firmware: torque commands come on top of gravity compensation for the mass it believes to carry.
+        # As the robot's firmware: torque commands come on top of gravity compensation for the mass
+        # it believes to carry.
         model.body_gravcomp[robot] = 1.0
         self._hand_mass = float(model.body_mass[self._hand])
         model.body_mass[self._hand] = self._hand_mass + gap.payload_error
@@ -183,11 +220,15 @@ class World:
     def lifted(self) -> bool:
         """Whether the task is solved at this moment."""
         position = self._cube_qpos[:3]
-        return bool(position[2] > SUCCESS_HEIGHT and np.linalg.norm(position - self.tool) < SUCCESS_DISTANCE)
+        return bool(
+            position[2] > SUCCESS_HEIGHT and np.linalg.norm(position - self.tool) < SUCCESS_DISTANCE
+        )
 
     def set_load(self, mass: float) -> None:
         """Tell gravity compensation the mass of a load at the hand [kg] (its offset from the hand's own centre is ignored)."""
-        self.model.body_gravcomp[self._hand] = (self._hand_mass + mass) / (self._hand_mass + self.gap.payload_error)
+        self.model.body_gravcomp[self._hand] = (self._hand_mass + mass) / (
+            self._hand_mass + self.gap.payload_error
+        )
 
     def place_cube(self, position: np.ndarray) -> None:
         """Put the cube at rest at a position (3,), unturned."""
@@ -210,25 +251,34 @@ class World:
         self._push[3:] = self.external[3:] + _cross(self.tool - self._hand_com, self.external[:3])
         mujoco, model, data = self._mujoco, self.model, self.data
         mujoco.mj_step2(model, data)
-        mujoco.mj_rnePostConstraint(model, data)  # contact forces of this step, before step1 finds new contacts
+        mujoco.mj_rnePostConstraint(
+            model, data
+        )  # contact forces of this step, before step1 finds new contacts
         total = self._hand_forces.sum(0)
         force = total[3:]
         moment = total[:3] + _cross(self._root_com - self.tool, force)
         self.wrench[:3] += self._filter * (force - self.wrench[:3])
         self.wrench[3:] += self._filter * (moment - self.wrench[3:])
-        mujoco.mj_step1(model, data)  # kinematics of the new state, so that what is sent is not a step old
+        mujoco.mj_step1(
+            model, data
+        )  # kinematics of the new state, so that what is sent is not a step old
         self._find_tool()
         self.steps += 1
 
     def external_torque(self) -> np.ndarray:
         """Joint torques of :attr:`wrench`, (7,) [Nm]."""
-        self._mujoco.mj_jac(self.model, self.data, self._jacobian[:3], self._jacobian[3:], self.tool, self._hand)
+        self._mujoco.mj_jac(
+            self.model, self.data, self._jacobian[:3], self._jacobian[3:], self.tool, self._hand
+        )
         return self.wrench @ self._jacobian[:, self._arm]
 
     def bodies(self) -> dict[str, list[float]]:
         """Pose of every body by name: position and quaternion xyzw."""
         return {
-            self.model.body(i).name.removeprefix(_PREFIX): [*self.data.xpos[i].tolist(), *_xyzw(self.data.xquat[i]).tolist()]
+            self.model.body(i).name.removeprefix(_PREFIX): [
+                *self.data.xpos[i].tolist(),
+                *_xyzw(self.data.xquat[i]).tolist(),
+            ]
             for i in range(1, self.model.nbody)
         }
 
@@ -238,10 +288,15 @@ class World:
     def _drive_fingers(self) -> None:
         """A reference that moves with the asked speed, and a force-limited servo after it."""
         reach = self.gripper_speed * STEP
-        self._opening_reference += min(max(self.opening_goal - self._opening_reference, -reach), reach)
+        self._opening_reference += min(
+            max(self.opening_goal - self._opening_reference, -reach), reach
+        )
         limit = self.gripper_force
         for i in (0, 1):
-            pull = FINGER_STIFFNESS * (self._opening_reference / 2 - self._fingers[i]) - FINGER_DAMPING * self._finger_speeds[i]
+            pull = (
+                FINGER_STIFFNESS * (self._opening_reference / 2 - self._fingers[i])
+                - FINGER_DAMPING * self._finger_speeds[i]
+            )
             self._finger_force[i] = min(max(pull, -limit), limit)
 
 

@@ -1,12 +1,14 @@
 """The double of a Franka: libfranka's protocol in front of :class:`~zprl.robot_sim.franka_scene.World`.
 
-Kept from the real thing: state numbers are the robot's milliseconds, a command answers the state of its number, a robot that gets no
-answer goes on with the last command and stops with ``communication_constraints_violation`` after 20 in a row, collision thresholds set
-by the client abort a motion with a reflex, gravity is compensated for the load that the client states.
+Kept from the real thing: state numbers are the robot's milliseconds, a command answers the state of
+its number, a robot that gets no answer goes on with the last command and stops with
+``communication_constraints_violation`` after 20 in a row, collision thresholds set by the client
+abort a motion with a reflex, gravity is compensated for the load that the client states.
 
-Different: while a client is in control, the double waits up to ``patience`` (wall clock) for the answer to each state before it counts
-it as missed ("lockstep"), so that physics does not depend on how busy the machine is.  Torque control and joint position and velocity
-motions are served; Cartesian motion generators and changed tool frames are refused.
+Different: while a client is in control, the double waits up to ``patience`` (wall clock) for the
+answer to each state before it counts it as missed ("lockstep"), so that physics does not depend on
+how busy the machine is.  Torque control and joint position and velocity motions are served;
+Cartesian motion generators and changed tool frames are refused.
 """
 
 from __future__ import annotations
@@ -32,10 +34,11 @@ _STIFFNESS = np.array([2000.0, 2000.0, 2000.0, 2000.0, 800.0, 800.0, 800.0])
 _DAMPING = np.array([100.0, 100.0, 100.0, 100.0, 40.0, 40.0, 40.0])
 """Of the joint controller that holds the arm when nobody controls it [Nm/rad, Nms/rad] (ours)."""
 _TCP_PERIOD = 2
-"""TCP is looked at every so many steps, because a system call costs as much as a fifth of the physics."""
+"""TCP is looked at every so many steps, because a system call costs as much as a fifth of the
+physics."""
 _STOP_STEPS = 10
-"""A stopped motion ends so many milliseconds after the stop was answered.  libfranka 0.21 reads both answers in two threads and can
-lose one, and hang for ever, when they come together."""
+"""A stopped motion ends so many milliseconds after the stop was answered.  libfranka 0.21 reads
+both answers in two threads and can lose one, and hang for ever, when they come together."""
 _EXTERNAL_CONTROLLER = 2
 
 
@@ -99,7 +102,8 @@ class Counters:
 
 
 _COMMAND = struct.Struct("<Q7d7d16d6d2d??7d?")
-"""A client's answer: state number, q, dq, pose, twist, elbow, elbow valid, motion finished, torques, torques finished."""
+"""A client's answer: state number, q, dq, pose, twist, elbow, elbow valid, motion finished,
+torques, torques finished."""
 _COLLISION = struct.Struct("<7d7d7d7d6d6d6d6d")
 
 
@@ -132,7 +136,8 @@ class FrankaServer:
         self._delayed: deque[np.ndarray] = deque()
         self._torque_limits = np.full((2, 7), 20.0)
         self._force_limits = np.full((2, 6), 30.0)
-        """Contact and collision thresholds of joints [Nm] and tool [N, Nm]; franky's defaults until the client sets them."""
+        """Contact and collision thresholds of joints [Nm] and tool [N, Nm]; franky's defaults until
+        the client sets them."""
         self._packet = self._first_packet()
 
     @property
@@ -211,15 +216,27 @@ class FrankaServer:
                     self._stop_at = self.world.steps + _STOP_STEPS
             case Command.SET_COLLISION_BEHAVIOR if len(message.payload) >= _COLLISION.size:
                 values = np.array(_COLLISION.unpack_from(message.payload))
-                # The "nominal" thresholds; those for phases of acceleration are not told apart here.
-                self._torque_limits, self._force_limits = values[14:28].reshape(2, 7), values[40:52].reshape(2, 6)
+                # The "nominal" thresholds; those for phases of acceleration are not told apart
+                # here.
+                self._torque_limits, self._force_limits = (
+                    values[14:28].reshape(2, 7),
+                    values[40:52].reshape(2, 6),
+                )
                 self._channel.reply(message, 0)
             case Command.SET_LOAD if len(message.payload) >= 104:
                 load = struct.unpack_from("<13d", message.payload)
                 self.world.set_load(min(max(load[0], 0.0), 5.0))
-                self._packet.m_load[:], self._packet.F_x_Cload[:], self._packet.I_load[:] = load[0], load[1:4], load[4:]
+                self._packet.m_load[:], self._packet.F_x_Cload[:], self._packet.I_load[:] = (
+                    load[0],
+                    load[1:4],
+                    load[4:],
+                )
                 self._channel.reply(message, 0)
-            case Command.SET_JOINT_IMPEDANCE | Command.SET_CARTESIAN_IMPEDANCE | Command.SET_GUIDING_MODE:
+            case (
+                Command.SET_JOINT_IMPEDANCE
+                | Command.SET_CARTESIAN_IMPEDANCE
+                | Command.SET_GUIDING_MODE
+            ):
                 self._channel.reply(message, 0)  # of controllers that are not part of the double
             case Command.ERROR_RECOVERY:
                 self._recover(message)
@@ -235,7 +252,11 @@ class FrankaServer:
             self._channel.reply(message, MoveStatus.NOT_POSSIBLE)
             return
         controller, generator = struct.unpack_from("<II", message.payload)
-        drive = Drive.TORQUE if controller == _EXTERNAL_CONTROLLER else {0: Drive.POSITION, 1: Drive.VELOCITY}.get(generator)
+        drive = (
+            Drive.TORQUE
+            if controller == _EXTERNAL_CONTROLLER
+            else {0: Drive.POSITION, 1: Drive.VELOCITY}.get(generator)
+        )
         if drive is None:
             self._channel.reply(message, MoveStatus.INVALID_ARGUMENT)
             return
@@ -243,7 +264,11 @@ class FrankaServer:
         self._command = self._goal.copy() if drive is Drive.POSITION else np.zeros(7)
         self._answered, self._missed_in_row = False, 0
         self._packet.last_errors = bytes(len(FLAG_INDEX))
-        self._packet.motion_generator_mode = {Drive.TORQUE: 5, Drive.POSITION: 1, Drive.VELOCITY: 2}[drive]
+        self._packet.motion_generator_mode = {
+            Drive.TORQUE: 5,
+            Drive.POSITION: 1,
+            Drive.VELOCITY: 2,
+        }[drive]
         self._packet.controller_mode = controller
         self._channel.newest()  # answers to states of an earlier motion
         self.counters.motions += 1
@@ -288,10 +313,18 @@ class FrankaServer:
             return
         muted = self.faults.loses(self.world.steps, self.world.time)
         data = self._channel.newest()
-        if data is None and self._answered and not muted and self._patience and self._channel.wait(self._patience):
+        if (
+            data is None
+            and self._answered
+            and not muted
+            and self._patience
+            and self._channel.wait(self._patience)
+        ):
             data = self._channel.newest()
         if data is None or len(data) < _COMMAND.size:
-            if self._answered and not muted:  # a state that was never sent cannot be answered: that fault is ours
+            if (
+                self._answered and not muted
+            ):  # a state that was never sent cannot be answered: that fault is ours
                 self.counters.missed += 1
                 self._missed_in_row += 1
                 if self._missed_in_row >= LOST_IN_A_ROW:
@@ -303,7 +336,11 @@ class FrankaServer:
         if values[40] or values[48]:
             self._end_motion(MoveStatus.SUCCESS)
             return
-        command = np.array({Drive.TORQUE: values[41:48], Drive.POSITION: values[1:8]}.get(self._drive, values[8:15]))
+        command = np.array(
+            {Drive.TORQUE: values[41:48], Drive.POSITION: values[1:8]}.get(
+                self._drive, values[8:15]
+            )
+        )
         if np.isfinite(command).all():
             self._command = command
 
@@ -314,7 +351,11 @@ class FrankaServer:
             if not world.gap.control_delay:
                 return self._command
             self._delayed.append(self._command)
-            return self._delayed.popleft() if len(self._delayed) > world.gap.control_delay else np.zeros(7)
+            return (
+                self._delayed.popleft()
+                if len(self._delayed) > world.gap.control_delay
+                else np.zeros(7)
+            )
         if self._drive is Drive.VELOCITY:
             self._goal = world.q + STEP * self._command
             return 4 * _DAMPING * (self._command - world.dq)
@@ -325,7 +366,9 @@ class FrankaServer:
         """Write the packet of the present state; stop by reflex where a collision threshold is passed."""
         packet, world = self._packet, self.world
         q, dq = world.q, world.dq
-        pose = packet.O_T_EE.reshape(4, 4)  # column-major on the wire: rows here are columns of the matrix
+        pose = packet.O_T_EE.reshape(
+            4, 4
+        )  # column-major on the wire: rows here are columns of the matrix
         pose[:3, :3], pose[3, :3] = world.rotation.T, world.tool
         packet.O_T_EE_d[:] = packet.O_T_EE_c[:] = packet.O_T_EE
         packet.q[:] = packet.theta[:] = q
@@ -336,12 +379,18 @@ class FrankaServer:
         else:
             packet.q_d[:] = q if self._drive is not Drive.HOLD else self._goal
             packet.dq_d[:] = 0.0 if self._drive is Drive.HOLD else dq
-        packet.elbow[:] = packet.elbow_d[:] = packet.elbow_c[:] = (q[2], 1.0 if q[3] > 0.0 else -1.0)
+        packet.elbow[:] = packet.elbow_d[:] = packet.elbow_c[:] = (
+            q[2],
+            1.0 if q[3] > 0.0 else -1.0,
+        )
         packet.tau_J_d[:] = torque
         packet.tau_J[:] = torque + world.gravity_torque
         wrench = world.wrench
         packet.O_F_ext_hat_K[:] = wrench
-        packet.K_F_ext_hat_K[:3], packet.K_F_ext_hat_K[3:] = wrench[:3] @ world.rotation, wrench[3:] @ world.rotation
+        packet.K_F_ext_hat_K[:3], packet.K_F_ext_hat_K[3:] = (
+            wrench[:3] @ world.rotation,
+            wrench[3:] @ world.rotation,
+        )
         packet.robot_mode = self._mode
         packet.success_rate += 0.01 * ((self._missed_in_row == 0) - packet.success_rate)
         if abs(wrench).max() > 0.1 or packet.tau_ext_hat_filtered.any():
@@ -351,8 +400,14 @@ class FrankaServer:
         packet, size = self._packet, abs(self._packet.K_F_ext_hat_K)
         torque = self.world.external_torque()
         packet.tau_ext_hat_filtered[:] = torque
-        packet.cartesian_contact[:], packet.cartesian_collision[:] = size > self._force_limits[0], size > self._force_limits[1]
-        packet.joint_contact[:], packet.joint_collision[:] = abs(torque) > self._torque_limits[0], abs(torque) > self._torque_limits[1]
+        packet.cartesian_contact[:], packet.cartesian_collision[:] = (
+            size > self._force_limits[0],
+            size > self._force_limits[1],
+        )
+        packet.joint_contact[:], packet.joint_collision[:] = (
+            abs(torque) > self._torque_limits[0],
+            abs(torque) > self._torque_limits[1],
+        )
         if self._motion is not None:
             if packet.cartesian_collision.any():
                 self._reflex(FLAG_INDEX["cartesian_reflex"])

@@ -80,7 +80,9 @@ class GripperServer:
             self._go_on(self._motion)
         self._last = self._world.opening
         if self._channel.connected:
-            self._channel.publish(self._world.steps, _STATE.pack(self._last, MAX_OPENING, self._grasping, 20))
+            self._channel.publish(
+                self._world.steps, _STATE.pack(self._last, MAX_OPENING, self._grasping, 20)
+            )
 
     def _handle(self, message: Message) -> None:
         world, now = self._world, self._world.time
@@ -90,14 +92,34 @@ class GripperServer:
             motion = None
             match command:
                 case Command.HOMING:
-                    motion = _Motion(message, [MAX_OPENING, world.opening], 0.05, _MOVE_FORCE, 0.0, MAX_OPENING, start)
+                    motion = _Motion(
+                        message,
+                        [MAX_OPENING, world.opening],
+                        0.05,
+                        _MOVE_FORCE,
+                        0.0,
+                        MAX_OPENING,
+                        start,
+                    )
                 case Command.MOVE:
                     width, speed = struct.unpack_from("<dd", message.payload)
-                    motion = _Motion(message, [width], speed, _MOVE_FORCE, width - 0.005, width + 0.005, start)
+                    motion = _Motion(
+                        message, [width], speed, _MOVE_FORCE, width - 0.005, width + 0.005, start
+                    )
                 case Command.GRASP:
                     width, inner, outer, speed, force = struct.unpack_from("<5d", message.payload)
-                    # Fingers close until they feel the force, wherever that is; the width only judges the result.
-                    motion = _Motion(message, [0.0], speed, force, width - inner, width + outer, start, grasps=True)
+                    # Fingers close until they feel the force, wherever that is; the width only
+                    # judges the result.
+                    motion = _Motion(
+                        message,
+                        [0.0],
+                        speed,
+                        force,
+                        width - inner,
+                        width + outer,
+                        start,
+                        grasps=True,
+                    )
         except (ValueError, struct.error):
             self._channel.drop()
             return

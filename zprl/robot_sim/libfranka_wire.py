@@ -1,7 +1,8 @@
 """libfranka's wire: one TCP connection for commands and one stream of UDP packets for states, for the arm and for the hand.
 
-Both servers frame alike and differ in widths: the arm's header has a 32-bit command and 64-bit state numbers (protocol 10), the hand's
-16 and 32 bits (protocol 3).  What a client sends is bounded before it is believed; a client that breaks the framing is dropped.
+Both servers frame alike and differ in widths: the arm's header has a 32-bit command and 64-bit
+state numbers (protocol 10), the hand's 16 and 32 bits (protocol 3).  What a client sends is bounded
+before it is believed; a client that breaks the framing is dropped.
 """
 
 from __future__ import annotations
@@ -96,7 +97,11 @@ class Channel:
 
     def reply(self, message: Message, status: int, payload: bytes = b"") -> None:
         """Answer a command."""
-        header = self._header.pack(message.command, message.identifier, self._header.size + self._status.size + len(payload))
+        header = self._header.pack(
+            message.command,
+            message.identifier,
+            self._header.size + self._status.size + len(payload),
+        )
         self._send(header + self._status.pack(status) + payload)
 
     def publish(self, number: int, state: bytes) -> None:
@@ -130,7 +135,10 @@ class Channel:
         if self._udp is not None or self._tcp is None or len(payload) < 4:
             return
         port = struct.unpack_from("<HH", payload)[1]
-        self._send(self._header.pack(CONNECT, identifier, self._header.size + 8) + struct.pack("<HH4x", 0, self._version))
+        self._send(
+            self._header.pack(CONNECT, identifier, self._header.size + 8)
+            + struct.pack("<HH4x", 0, self._version)
+        )
         self._udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._udp.bind((self._host, 0))
         self._udp.connect((self._tcp.getpeername()[0], port))

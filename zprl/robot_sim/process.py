@@ -30,13 +30,36 @@ class TwinProcess:
     """
 
     def __init__(
-        self, host: str, *, speed: float = 1.0, seed: int = 0, gap: Gap | None = None, folder: Path | None = None, patience: float = 0.02
+        self,
+        host: str,
+        *,
+        speed: float = 1.0,
+        seed: int = 0,
+        gap: Gap | None = None,
+        folder: Path | None = None,
+        patience: float = 0.02,
     ) -> None:
         self.host = host
         self._own = folder is None
         self.folder = Path(tempfile.mkdtemp(prefix="twin-")) if folder is None else Path(folder)
-        self._arguments = ["--host", host, "--folder", str(self.folder), "--speed", str(speed), "--seed", str(seed)]
-        self._arguments += ["--gap", (gap or Gap()).model_dump_json(), "--patience", str(patience), "--parent", str(os.getpid())]
+        self._arguments = [
+            "--host",
+            host,
+            "--folder",
+            str(self.folder),
+            "--speed",
+            str(speed),
+            "--seed",
+            str(seed),
+        ]
+        self._arguments += [
+            "--gap",
+            (gap or Gap()).model_dump_json(),
+            "--patience",
+            str(patience),
+            "--parent",
+            str(os.getpid()),
+        ]
         self._process: subprocess.Popen[bytes] | None = None
         self.control = TwinControl(self.folder)
 
@@ -71,7 +94,10 @@ class TwinProcess:
                 except EnvironmentProblem as error:
                     if self._process.poll() is not None:
                         words = log.read_text(errors="replace").strip()[-500:]
-                        raise EnvironmentProblem(f"the double at {self.host} ended: {words}", remedy="is its address in use?") from error
+                        raise EnvironmentProblem(
+                            f"the double at {self.host} ended: {words}",
+                            remedy="is its address in use?",
+                        ) from error
                     if time.monotonic() > end:
                         self.stop()
                         raise
@@ -84,7 +110,9 @@ class TwinProcess:
         """End it, however it is doing."""
         process, self._process = self._process, None
         if process is not None:
-            process.send_signal(signal.SIGCONT)  # it may have been stopped to see what a client does
+            process.send_signal(
+                signal.SIGCONT
+            )  # it may have been stopped to see what a client does
             process.terminate()
             try:
                 process.wait(2.0)

@@ -24,12 +24,23 @@ _IDLE_SPEED = 1.0
 def main(arguments: list[str] | None = None) -> int:
     """Serve until SIGTERM or SIGINT."""
     parser = argparse.ArgumentParser(prog="python -m zprl.robot_sim.serve", description=__doc__)
-    parser.add_argument("--host", default="127.0.0.7", help="loopback address; libfranka dials ports 1337 and 1338 of it")
+    parser.add_argument(
+        "--host",
+        default="127.0.0.7",
+        help="loopback address; libfranka dials ports 1337 and 1338 of it",
+    )
     parser.add_argument("--folder", type=Path, required=True, help="for the operator's sockets")
-    parser.add_argument("--speed", type=float, default=1.0, help="robot seconds per second; 0: as fast as it goes")
+    parser.add_argument(
+        "--speed", type=float, default=1.0, help="robot seconds per second; 0: as fast as it goes"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--gap", default="{}", help="JSON of zprl.robot_sim.sim_gap.Gap")
-    parser.add_argument("--patience", type=float, default=0.02, help="longest wait for a client's answer [s]; 0: no lockstep")
+    parser.add_argument(
+        "--patience",
+        type=float,
+        default=0.02,
+        help="longest wait for a client's answer [s]; 0: no lockstep",
+    )
     parser.add_argument("--parent", type=int, default=0, help="die with this process")
     options = parser.parse_args(arguments)
     if not options.host.startswith("127."):
@@ -54,7 +65,14 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _serve(world: World, server: FrankaServer, control: ControlServer, tracker: Tracker, speed: float, running: list[bool]) -> None:
+def _serve(
+    world: World,
+    server: FrankaServer,
+    control: ControlServer,
+    tracker: Tracker,
+    speed: float,
+    running: list[bool],
+) -> None:
     pace, idle = Pace(speed), Pace(min(speed, _IDLE_SPEED) or _IDLE_SPEED)
     while running:
         if world.steps % _CONTROL_PERIOD == 0:

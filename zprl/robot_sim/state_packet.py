@@ -1,6 +1,7 @@
 """The state packet of libfranka's protocol 10 as one array of floats and a short tail, filled in place once per millisecond.
 
-The layout was taken from franky-sim's ``FrankaRobotState.pack_state`` and from there checked against the unmodified client.
+The layout was taken from franky-sim's ``FrankaRobotState.pack_state`` and from there checked
+against the unmodified client.
 """
 
 from __future__ import annotations
@@ -11,14 +12,48 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 _LAYOUT = (
-    ("O_T_EE", 16), ("O_T_EE_d", 16), ("F_T_EE", 16), ("EE_T_K", 16), ("F_T_NE", 16), ("NE_T_EE", 16),
-    ("m_ee", 1), ("I_ee", 9), ("F_x_Cee", 3), ("m_load", 1), ("I_load", 9), ("F_x_Cload", 3), ("elbow", 2), ("elbow_d", 2),
-    ("tau_J", 7), ("tau_J_d", 7), ("dtau_J", 7), ("q", 7), ("q_d", 7), ("dq", 7), ("dq_d", 7), ("ddq_d", 7),
-    ("joint_contact", 7), ("cartesian_contact", 6), ("joint_collision", 7), ("cartesian_collision", 6),
-    ("tau_ext_hat_filtered", 7), ("O_F_ext_hat_K", 6), ("K_F_ext_hat_K", 6), ("O_dP_EE_d", 6), ("O_ddP_O", 3),
-    ("elbow_c", 2), ("delbow_c", 2), ("ddelbow_c", 2), ("O_T_EE_c", 16), ("O_dP_EE_c", 6), ("O_ddP_EE_c", 6),
-    ("theta", 7), ("dtheta", 7), ("accelerometer_top", 18), ("accelerometer_bottom", 18),
-)  # fmt: skip
+    ("O_T_EE", 16),
+    ("O_T_EE_d", 16),
+    ("F_T_EE", 16),
+    ("EE_T_K", 16),
+    ("F_T_NE", 16),
+    ("NE_T_EE", 16),
+    ("m_ee", 1),
+    ("I_ee", 9),
+    ("F_x_Cee", 3),
+    ("m_load", 1),
+    ("I_load", 9),
+    ("F_x_Cload", 3),
+    ("elbow", 2),
+    ("elbow_d", 2),
+    ("tau_J", 7),
+    ("tau_J_d", 7),
+    ("dtau_J", 7),
+    ("q", 7),
+    ("q_d", 7),
+    ("dq", 7),
+    ("dq_d", 7),
+    ("ddq_d", 7),
+    ("joint_contact", 7),
+    ("cartesian_contact", 6),
+    ("joint_collision", 7),
+    ("cartesian_collision", 6),
+    ("tau_ext_hat_filtered", 7),
+    ("O_F_ext_hat_K", 6),
+    ("K_F_ext_hat_K", 6),
+    ("O_dP_EE_d", 6),
+    ("O_ddP_O", 3),
+    ("elbow_c", 2),
+    ("delbow_c", 2),
+    ("ddelbow_c", 2),
+    ("O_T_EE_c", 16),
+    ("O_dP_EE_c", 6),
+    ("O_ddP_EE_c", 6),
+    ("theta", 7),
+    ("dtheta", 7),
+    ("accelerometer_top", 18),
+    ("accelerometer_bottom", 18),
+)
 
 FLAGS = (
     "joint_position_limits_violation",
@@ -63,7 +98,8 @@ FLAGS = (
     "base_acceleration_initialization_timeout",
     "base_acceleration_invalid_reading",
 )
-"""Names of the error flags by their place on the wire, as the unmodified client (libfranka 0.21) names them."""
+"""Names of the error flags by their place on the wire, as the unmodified client (libfranka 0.21)
+names them."""
 FLAG_INDEX = {name: i for i, name in enumerate(FLAGS)}
 
 _TAIL = struct.Struct("<BB41s41sBf")
@@ -91,5 +127,12 @@ class StatePacket:
 
     def pack(self) -> bytes:
         """The packet's bytes, without its number."""
-        tail = (self.motion_generator_mode, self.controller_mode, self.errors, self.last_errors, self.robot_mode, self.success_rate)
+        tail = (
+            self.motion_generator_mode,
+            self.controller_mode,
+            self.errors,
+            self.last_errors,
+            self.robot_mode,
+            self.success_rate,
+        )
         return self.floats.tobytes() + _TAIL.pack(*tail)

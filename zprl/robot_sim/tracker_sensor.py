@@ -15,7 +15,10 @@ from zprl.robot_sim.control import TrackerFeed
 def make(config: Mapping[str, Any]) -> TwinPose:
     """Make the sense; entry point ``twin_pose``."""
     if "twin" not in config:
-        raise ConfigError("the sense 'twin_pose' needs a running double", remedy="on hardware use a tracker of the world, e.g. 'apriltag'")
+        raise ConfigError(
+            "the sense 'twin_pose' needs a running double",
+            remedy="on hardware use a tracker of the world, e.g. 'apriltag'",
+        )
     return TwinPose(str(config["name"]), Path(config["twin"]))
 
 

@@ -1,13 +1,16 @@
 """A double of an xArm control box on loopback, for the unmodified SDK: ``python -m zprl.robot_sim.xarm_server --host 127.0.0.9 --folder DIR``.
 
-It speaks the private protocol on TCP ports 502 and 503 (requests: transaction, protocol, length, register, content; answers: the same
-with a byte of state bits before the content) and sends the 100 Hz report on 30003.  Ports below 1024 need root; the SDK knows no others.
+It speaks the private protocol on TCP ports 502 and 503 (requests: transaction, protocol, length,
+register, content; answers: the same with a byte of state bits before the content) and sends the 100
+Hz report on 30003.  Ports below 1024 need root; the SDK knows no others.
 
-The arm is no arm: its tool follows the newest pose with a first-order lag, joints stand still, nothing can be hit.  What is true to the
-real one is what a driver must get right: modes and states, refusals, error codes, poses that lie too far away and are ignored, a serial
-line to the gripper that takes its time.
+The arm is no arm: its tool follows the newest pose with a first-order lag, joints stand still,
+nothing can be hit.  What is true to the real one is what a driver must get right: modes and states,
+refusals, error codes, poses that lie too far away and are ignored, a serial line to the gripper
+that takes its time.
 
-A unix socket ``control`` in the folder takes one line of JSON per request: :class:`Change`; the answer is :class:`BoxState`.
+A unix socket ``control`` in the folder takes one line of JSON per request: :class:`Change`; the
+answer is :class:`BoxState`.
 """
 
 from __future__ import annotations
@@ -65,14 +68,30 @@ class Change(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     error: int | None = Field(None, ge=0, le=255, description="Error code; the arm stops.")
-    latched: bool | None = Field(None, description="Errors come back when cleared, as with a pressed emergency stop.")
-    state: int | None = Field(None, ge=0, le=6, description="As somebody at the console sets it: 0 ready, 3 pause, 4 stop.")
+    latched: bool | None = Field(
+        None, description="Errors come back when cleared, as with a pressed emergency stop."
+    )
+    state: int | None = Field(
+        None,
+        ge=0,
+        le=6,
+        description="As somebody at the console sets it: 0 ready, 3 pause, 4 stop.",
+    )
     muted: bool | None = Field(None, description="Send no reports.")
-    late_s: float | None = Field(None, ge=0, le=5, description="How long reports are under way, as to a busy client [s].")
+    late_s: float | None = Field(
+        None, ge=0, le=5, description="How long reports are under way, as to a busy client [s]."
+    )
     deaf: bool | None = Field(None, description="Answer no commands.")
-    line_s: float | None = Field(None, ge=0, le=5, description="How long the gripper's serial line takes [s].")
+    line_s: float | None = Field(
+        None, ge=0, le=5, description="How long the gripper's serial line takes [s]."
+    )
     gripper_fault: int | None = Field(None, ge=0, le=15)
-    object_m: Finite | None = Field(None, ge=-1, le=OPENING, description="Width of what is between the fingers [m]; below 0: nothing.")
+    object_m: Finite | None = Field(
+        None,
+        ge=-1,
+        le=OPENING,
+        description="Width of what is between the fingers [m]; below 0: nothing.",
+    )
 
 
 class BoxState(BaseModel):
@@ -109,7 +128,9 @@ class Gripper:
     def _advance(self) -> None:
         now = time.monotonic()
         reach, self._since = self.speed * (now - self._since), now
-        wanted = max(OPENING * (1 - self.asked / 255), self.object_m if self.opening >= self.object_m else -1)
+        wanted = max(
+            OPENING * (1 - self.asked / 255), self.object_m if self.opening >= self.object_m else -1
+        )
         if self.activated:
             self.opening += min(max(wanted - self.opening, -reach), reach)
 
@@ -150,14 +171,27 @@ class ControlBox:
         self.gripper = Gripper()
         self.counters = {"poses": 0, "ignored": 0, "refused": 0, "unknown": 0, "served": 0}
         self._answers: dict[int, Callable[[bytes], bytes]] = {
-            1: lambda _: _VERSION.ljust(40, b"\0"), 13: lambda _: bytes([self.state]), 14: lambda _: b"\0\0",
-            15: lambda _: bytes([self.error, 0]), 42: lambda _: bytes(28),
+            1: lambda _: _VERSION.ljust(40, b"\0"),
+            13: lambda _: bytes([self.state]),
+            14: lambda _: b"\0\0",
+            15: lambda _: bytes([self.error, 0]),
+            42: lambda _: bytes(28),
             41: lambda _: struct.pack("<6f", *self._millimetres(rpy(self.pose[3:]))),
             91: lambda _: struct.pack("<6f", *self._millimetres(rotation.to_rotvec(self.pose[3:]))),
-            128: lambda _: _BAUD_115200, 124: self._serial,
-            11: self._enable, 12: self._set_state, 16: self._clean, 19: self._set_mode, 35: self._set_offset, 36: self._set_load,
-            37: self._set_sensitivity, 93: self._servo, 17: lambda _: b"", 253: lambda _: b"", 254: lambda _: b"",
-        }  # fmt: skip
+            128: lambda _: _BAUD_115200,
+            124: self._serial,
+            11: self._enable,
+            12: self._set_state,
+            16: self._clean,
+            19: self._set_mode,
+            35: self._set_offset,
+            36: self._set_load,
+            37: self._set_sensitivity,
+            93: self._servo,
+            17: lambda _: b"",
+            253: lambda _: b"",
+            254: lambda _: b"",
+        }
 
     def answer(self, register: int, content: bytes) -> bytes:
         """State bits and content of the answer to a request."""
@@ -179,7 +213,9 @@ class ControlBox:
         if self.state not in (_READY, _MOVING):
             return
         share = 1 - math.exp(-seconds / LAG_S)
-        position = [a + share * (b - a) for a, b in zip(self.pose[:3], self.target[:3], strict=True)]
+        position = [
+            a + share * (b - a) for a, b in zip(self.pose[:3], self.target[:3], strict=True)
+        ]
         self.pose = (*position, *rotation.slerp(self.pose[3:], self.target[3:], share))
         self.state = _MOVING if math.dist(self.pose[:3], self.target[:3]) > 1e-5 else _READY
 
@@ -212,13 +248,24 @@ class ControlBox:
             self.latched_error = 0
         self.gripper._advance()
         return BoxState(
-            pose=self.pose, target=self.target, mode=self.mode, state=self.state, error=self.error, enabled=self.enabled,
-            opening=self.gripper.opening, activated=self.gripper.activated, tool_offset=self.tool_offset, load=self.load,
-            sensitivity=self.sensitivity, counters=self.counters,
-        )  # fmt: skip
+            pose=self.pose,
+            target=self.target,
+            mode=self.mode,
+            state=self.state,
+            error=self.error,
+            enabled=self.enabled,
+            opening=self.gripper.opening,
+            activated=self.gripper.activated,
+            tool_offset=self.tool_offset,
+            load=self.load,
+            sensitivity=self.sensitivity,
+            counters=self.counters,
+        )
 
     def _bits(self) -> int:
-        return (0x40 if self.error else 0) | (0x10 if self.state in (_STOPPED, _MODE_CHANGED) or not self.enabled else 0)
+        return (0x40 if self.error else 0) | (
+            0x10 if self.state in (_STOPPED, _MODE_CHANGED) or not self.enabled else 0
+        )
 
     def _millimetres(self, turn: rotation.Floats) -> list[float]:
         return [*(1000 * v for v in self.pose[:3]), *turn]
@@ -302,7 +349,9 @@ async def _serve(host: str, folder: Path) -> None:
                 if box.deaf:
                     continue
                 answer = box.answer(body[0], body[1:])
-                writer.write(struct.pack(">HHHB", transaction, protocol, 1 + len(answer), body[0]) + answer)
+                writer.write(
+                    struct.pack(">HHHB", transaction, protocol, 1 + len(answer), body[0]) + answer
+                )
                 await writer.drain()
         writer.close()
 
@@ -317,9 +366,13 @@ async def _serve(host: str, folder: Path) -> None:
         with contextlib.suppress(asyncio.LimitOverrunError, OSError, ValueError):
             while line := await reader.readline():
                 try:
-                    answer = box.change(Change.model_validate(durable.parse_json(line, "a change", limit=MAX_LINE))).model_dump_json()
+                    answer = box.change(
+                        Change.model_validate(durable.parse_json(line, "a change", limit=MAX_LINE))
+                    ).model_dump_json()
                 except (DataError, ValidationError) as error:
-                    said = error.message if isinstance(error, DataError) else error.errors()[0]["msg"]
+                    said = (
+                        error.message if isinstance(error, DataError) else error.errors()[0]["msg"]
+                    )
                     answer = json.dumps({"error": said})
                 writer.write(answer.encode() + b"\n")
                 await writer.drain()
@@ -337,7 +390,10 @@ async def _serve(host: str, folder: Path) -> None:
             while under_way and under_way[0][0] <= time.monotonic() - box.late_s:
                 _, report = under_way.popleft()
                 for writer in list(listeners):
-                    if writer.transport.get_write_buffer_size() < 100_000 and not writer.is_closing():
+                    if (
+                        writer.transport.get_write_buffer_size() < 100_000
+                        and not writer.is_closing()
+                    ):
                         writer.write(report)
 
     stop = asyncio.Event()
@@ -354,8 +410,14 @@ async def _serve(host: str, folder: Path) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Serve until SIGTERM or SIGINT."""
-    parser = argparse.ArgumentParser(prog="python -m zprl.robot_sim.xarm_server", description=__doc__)
-    parser.add_argument("--host", default="127.0.0.9", help="loopback address; the SDK dials ports 502, 503 and 30003 of it")
+    parser = argparse.ArgumentParser(
+        prog="python -m zprl.robot_sim.xarm_server", description=__doc__
+    )
+    parser.add_argument(
+        "--host",
+        default="127.0.0.9",
+        help="loopback address; the SDK dials ports 502, 503 and 30003 of it",
+    )
     parser.add_argument("--folder", type=Path, required=True, help="for the control socket")
     parser.add_argument("--parent", type=int, default=0, help="die with this process")
     options = parser.parse_args(arguments)
@@ -397,7 +459,14 @@ class XArmTwin:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         log = self.folder / "log"
-        arguments = ["--host", self.host, "--folder", str(self.folder), "--parent", str(os.getpid())]
+        arguments = [
+            "--host",
+            self.host,
+            "--folder",
+            str(self.folder),
+            "--parent",
+            str(os.getpid()),
+        ]
         with open(log, "wb") as file:
             self._process = subprocess.Popen(
                 child_processes.python("-m", "zprl.robot_sim.xarm_server", *arguments),
@@ -414,7 +483,9 @@ class XArmTwin:
             except EnvironmentProblem as error:
                 if self._process.poll() is not None:
                     words = log.read_text(errors="replace").strip()[-300:]
-                    raise EnvironmentProblem(f"the double at {self.host} ended: {words}", remedy="port 502 needs root") from error
+                    raise EnvironmentProblem(
+                        f"the double at {self.host} ended: {words}", remedy="port 502 needs root"
+                    ) from error
                 if time.monotonic() > end:
                     self.stop()
                     raise
@@ -430,17 +501,25 @@ class XArmTwin:
                 sock.sendall(request)
                 line = sock.makefile("rb").readline(MAX_LINE)
         except OSError as error:
-            raise EnvironmentProblem(f"the double at {self.host} does not answer: {error}", remedy="is its process alive?") from error
+            raise EnvironmentProblem(
+                f"the double at {self.host} does not answer: {error}",
+                remedy="is its process alive?",
+            ) from error
         try:
             return BoxState.model_validate(durable.parse_json(line, "the answer", limit=MAX_LINE))
         except ValidationError as error:
-            raise DataError(f"the double refused: {line[:300]!r}", remedy="see zprl.robot_sim.xarm_server.Change") from error
+            raise DataError(
+                f"the double refused: {line[:300]!r}",
+                remedy="see zprl.robot_sim.xarm_server.Change",
+            ) from error
 
     def stop(self) -> None:
         """End it, however it is doing."""
         process, self._process = self._process, None
         if process is not None:
-            process.send_signal(signal.SIGCONT)  # it may have been stopped to see what a client does
+            process.send_signal(
+                signal.SIGCONT
+            )  # it may have been stopped to see what a client does
             process.terminate()
             try:
                 process.wait(2.0)

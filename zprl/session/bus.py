@@ -1,7 +1,8 @@
 """Messages between the processes of a session: a topic, a JSON object, raw arrays.  Never pickle.
 
-Every process publishes on one unix socket, in a folder that only this user can enter, and subscribes to whom it needs.  Publishing
-never blocks: a reader that does not keep up loses messages, except on a :class:`Feed`, whose writer is told instead.
+Every process publishes on one unix socket, in a folder that only this user can enter, and
+subscribes to whom it needs.  Publishing never blocks: a reader that does not keep up loses
+messages, except on a :class:`Feed`, whose writer is told instead.
 """
 
 from __future__ import annotations
@@ -38,11 +39,21 @@ class Message:
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
 
 
-def encode(sender: str, topic: str, body: Mapping[str, Any], arrays: Mapping[str, np.ndarray] | None = None) -> list[bytes]:
+def encode(
+    sender: str, topic: str, body: Mapping[str, Any], arrays: Mapping[str, np.ndarray] | None = None
+) -> list[bytes]:
     """A message as frames: topic, JSON, one frame per array."""
     arrays = {name: np.ascontiguousarray(value) for name, value in (arrays or {}).items()}
-    header = {"from": sender, "body": body, "arrays": [[name, str(a.dtype), list(a.shape)] for name, a in arrays.items()]}
-    return [topic.encode(), json.dumps(header, allow_nan=False).encode(), *(a.tobytes() for a in arrays.values())]
+    header = {
+        "from": sender,
+        "body": body,
+        "arrays": [[name, str(a.dtype), list(a.shape)] for name, a in arrays.items()],
+    }
+    return [
+        topic.encode(),
+        json.dumps(header, allow_nan=False).encode(),
+        *(a.tobytes() for a in arrays.values()),
+    ]
 
 
 def decode(frames: list[bytes]) -> Message:
@@ -68,7 +79,10 @@ def decode(frames: list[bytes]) -> Message:
             arrays[str(name)] = np.frombuffer(raw, kind).reshape(shape)
         return Message(str(header["from"]), frames[0].decode(), header["body"], arrays)
     except (DataError, KeyError, TypeError, ValueError, OverflowError) as error:
-        raise DataError(f"a malformed message: {str(error)[:200]}", remedy="stop others that write to the session's sockets") from error
+        raise DataError(
+            f"a malformed message: {str(error)[:200]}",
+            remedy="stop others that write to the session's sockets",
+        ) from error
 
 
 def make_folder() -> Path:
@@ -118,7 +132,9 @@ class Bus:
         socket.setsockopt(zmq.MAXMSGSIZE, MAX_BYTES)
         return socket
 
-    def publish(self, topic: str, body: Mapping[str, Any], arrays: Mapping[str, np.ndarray] | None = None) -> None:
+    def publish(
+        self, topic: str, body: Mapping[str, Any], arrays: Mapping[str, np.ndarray] | None = None
+    ) -> None:
         """Tell whoever listens; never blocks."""
         self._out.send_multipart(encode(self.name, topic, body, arrays), zmq.NOBLOCK)
 
@@ -176,7 +192,13 @@ class Feed:
             self._socket.connect(address)
         self.malformed = 0
 
-    def put(self, sender: str, topic: str, body: Mapping[str, Any], arrays: Mapping[str, np.ndarray] | None = None) -> bool:
+    def put(
+        self,
+        sender: str,
+        topic: str,
+        body: Mapping[str, Any],
+        arrays: Mapping[str, np.ndarray] | None = None,
+    ) -> bool:
         """Send without waiting; False when the line is full or nobody reads."""
         try:
             self._socket.send_multipart(encode(sender, topic, body, arrays), zmq.NOBLOCK)

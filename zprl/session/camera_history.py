@@ -28,7 +28,10 @@ class Eyes:
 
     def __init__(self, task: RealTask, session: str, max_age_s: float) -> None:
         self.images, self.max_age_s = task.images, max_age_s
-        self.readers = {camera: LatestReader(RingReader(camera, ring_name(session, camera))) for camera in self.images}
+        self.readers = {
+            camera: LatestReader(RingReader(camera, ring_name(session, camera)))
+            for camera in self.images
+        }
         self.history: deque[dict[str, np.ndarray]] = deque(maxlen=max(task.obs_steps, 1))
         self.steps = task.obs_steps
 

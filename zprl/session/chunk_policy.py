@@ -28,7 +28,8 @@ class Request:
         number: The episode's number in its session.
         start_number: The start position's number within its kind of phase.
         decision: Number of the decision within the episode.
-        evaluation: Evaluations draw their noise from the evaluation's seed, by start number: before and after see the same.
+        evaluation: Evaluations draw their noise from the evaluation's seed, by start number: before
+            and after see the same.
         explore: Draw latent and residual; otherwise means.
     """
 
@@ -72,13 +73,21 @@ class Chooser:
     def warm_up(self) -> None:
         """Decide once for nothing: the first pass through the networks is many times slower than the next."""
         steps = self.policy.spec.policy.obs_steps
-        obs = {key: np.zeros((steps, width), np.float32) for key, width in self.policy.spec.obs_dims.items()}
-        obs |= {image.key: np.zeros((steps, *image.size, 3), np.uint8) for image in self.policy.spec.images}
+        obs = {
+            key: np.zeros((steps, width), np.float32)
+            for key, width in self.policy.spec.obs_dims.items()
+        }
+        obs |= {
+            image.key: np.zeros((steps, *image.size, 3), np.uint8)
+            for image in self.policy.spec.images
+        }
         self.choose(obs, Request(0, 0, 0, evaluation=False, explore=True))
 
     def _generator(self, purpose: str, request: Request) -> torch.Generator:
         if request.evaluation:
-            return seeding.torch_generator(self.config.evaluation_seed, purpose, request.start_number, request.decision)
+            return seeding.torch_generator(
+                self.config.evaluation_seed, purpose, request.start_number, request.decision
+            )
         return seeding.torch_generator(self.seed, purpose, request.number, request.decision)
 
     @torch.inference_mode()
@@ -90,27 +99,37 @@ class Chooser:
             request: Which decision this is.
 
         Returns:
-            The arrays of a ``chunk`` message: ``targets`` (C, A), ``embedding`` (D,), ``anchor``, ``residual``, ``point`` (R,), and for
-            the latent interface ``mean`` and ``log_std`` (Z,).
+            The arrays of a ``chunk`` message: ``targets`` (C, A), ``embedding`` (D,), ``anchor``,
+                ``residual``, ``point`` (R,), and for the latent interface ``mean`` and ``log_std``
+                (Z,).
         """
         spec = self.policy.spec
         noise = self.policy.draw_noise(1, self._generator("session-noise", request))
         embedding = self.policy.embed({key: torch.tensor(obs[key])[None] for key in spec.obs_keys})
         sample = None
         if request.explore and self.sample_latent:
-            sample = torch.randn(1, spec.vib.latent_dim, generator=self._generator("session-latent", request))
+            sample = torch.randn(
+                1, spec.vib.latent_dim, generator=self._generator("session-latent", request)
+            )
         anchor = self.interface.anchor(self.policy, embedding, noise, sample=sample)
         state = torch.cat([embedding, anchor], -1)
         if request.explore:
-            draw = torch.randn(1, len(self.scale), generator=self._generator("session-exploration", request))
+            draw = torch.randn(
+                1, len(self.scale), generator=self._generator("session-exploration", request)
+            )
             residual = self.actor.sample(state, draw)[0].residual
         else:
             residual = self.actor.mean(state)
         point = torch.addcmul(anchor, self.scale, residual)
         found = {
-            "targets": self.policy.executed(self.interface.sequence(self.policy, embedding, point, noise)),
-            "embedding": embedding, "anchor": anchor, "residual": residual, "point": point,
-        }  # fmt: skip
+            "targets": self.policy.executed(
+                self.interface.sequence(self.policy, embedding, point, noise)
+            ),
+            "embedding": embedding,
+            "anchor": anchor,
+            "residual": residual,
+            "point": point,
+        }
         if self.interface.name == "latent":
             found["mean"], found["log_std"] = self.policy.posterior(embedding)
         return {name: value[0].numpy() for name, value in found.items()}
@@ -118,7 +137,9 @@ class Chooser:
     @torch.inference_mode()
     def see(self, obs: Mapping[str, np.ndarray], request: Request) -> dict[str, np.ndarray]:
         """Embedding (D,) and anchor (R,) where an episode ended."""
-        embedding = self.policy.embed({key: torch.tensor(obs[key])[None] for key in self.policy.spec.obs_keys})
+        embedding = self.policy.embed(
+            {key: torch.tensor(obs[key])[None] for key in self.policy.spec.obs_keys}
+        )
         noise = self.policy.draw_noise(1, self._generator("session-noise", request))
         anchor = self.interface.anchor(self.policy, embedding, noise)
         return {"final_embedding": embedding[0].numpy(), "final_anchor": anchor[0].numpy()}

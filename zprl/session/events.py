@@ -50,7 +50,8 @@ class Input(enum.StrEnum):
 
 
 CONFIRM_CELL = "Confirm that the cell is clear and the stop is in your hand"
-"""What a person confirms, by ``clear``, before a real arm moves at the start of every run of a session."""
+"""What a person confirms, by ``clear``, before a real arm moves at the start of every run of a
+session."""
 LABELS = {Input.SUCCESS: Label.SUCCESS, Input.FAILURE: Label.FAILURE, Input.DISCARD: Label.DISCARD}
 
 
@@ -88,8 +89,10 @@ class Progress:
     Attributes:
         episodes: All committed ones.
         last_number: The highest number ever given to an episode, discarded ones included.
-        training_labels: The last line of the label journal, counted from 1, that is about a training episode; 0 for none.
-        nonces: Of the journal's lines: an input that comes again after a restart is still the same input.
+        training_labels: The last line of the label journal, counted from 1, that is about a
+            training episode; 0 for none.
+        nonces: Of the journal's lines: an input that comes again after a restart is still the same
+            input.
         final: What ``evaluate_after`` episodes name as their version, once there is one.
         estopped: Whether the e-stop was latched.
     """
@@ -102,7 +105,7 @@ class Progress:
     estopped: bool = False
 
 
-# -- events ----------------------------------------------------------------------------------------------------------
+# -- events ----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -216,11 +219,24 @@ class Restarted:
 
 
 Happening = (
-    Tick | OperatorInput | Ready | Homed | TimeUp | Stopped | Fault | EStop | Recovered | Committed | Lost | Labelled | VersionAvailable
-    | Died | Restarted
-)  # fmt: skip
+    Tick
+    | OperatorInput
+    | Ready
+    | Homed
+    | TimeUp
+    | Stopped
+    | Fault
+    | EStop
+    | Recovered
+    | Committed
+    | Lost
+    | Labelled
+    | VersionAvailable
+    | Died
+    | Restarted
+)
 
-# -- actions ---------------------------------------------------------------------------------------------------------
+# -- actions ---------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -333,6 +349,19 @@ class Say:
 
 
 Action = (
-    GoHome | AskReset | StartEpisode | EndEpisode | Stop | Recover | BeginIntervention | EndIntervention
-    | StoreLabel | CommitEpisode | Discard | AskLabel | WaitForWeights | Finish | Say
-)  # fmt: skip
+    GoHome
+    | AskReset
+    | StartEpisode
+    | EndEpisode
+    | Stop
+    | Recover
+    | BeginIntervention
+    | EndIntervention
+    | StoreLabel
+    | CommitEpisode
+    | Discard
+    | AskLabel
+    | WaitForWeights
+    | Finish
+    | Say
+)

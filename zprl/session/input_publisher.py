@@ -13,7 +13,8 @@ from zprl.session.events import Input
 from zprl.session.inputs import OperatorInput
 
 REPEATS, STOP_REPEATS = 3, 150
-"""How often a press is said again, at every beat: who has just started does not hear the first one.  A nonce makes it one press."""
+"""How often a press is said again, at every beat: who has just started does not hear the first one.
+A nonce makes it one press."""
 STOP_GAP_S = 0.05
 """Between two messages of an e-stop that is pressed again and again."""
 
@@ -27,8 +28,9 @@ class _Said:
 class Mouth:
     """Says presses on the bus, from any thread and without waiting for whatever else this process does.
 
-    An e-stop that is pressed while one is latched, or not yet confirmed, is the same e-stop: however
-    often it comes, it costs one message every :data:`STOP_GAP_S`, and nothing is kept of it.
+    An e-stop that is pressed while one is latched, or not yet confirmed, is the same e-stop:
+    however often it comes, it costs one message every :data:`STOP_GAP_S`, and nothing is kept of
+    it.
 
     Args:
         bus: Of the process; nobody else publishes on it.
@@ -63,12 +65,15 @@ class Mouth:
         """Say that the process is alive, and every press again that may not have been heard.
 
         Args:
-            stopped: Whether the session tells that the e-stop is latched: then it needs no repetition.
+            stopped: Whether the session tells that the e-stop is latched: then it needs no
+                repetition.
             more: What else the beat says.
         """
         with self._lock:
             self.bus.publish("beat", more)
-            self._said = [said for said in self._said if said.left > 0 and not said.press.refusal(None, now())]
+            self._said = [
+                said for said in self._said if said.left > 0 and not said.press.refusal(None, now())
+            ]
             for said in self._said:
                 said.left -= 1
                 self._publish(said.press)

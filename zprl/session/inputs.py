@@ -1,7 +1,8 @@
 """What an operator says, and the foot pedal.  The web page says the same, with the same keys.
 
-A reader is a context manager with a thread: it waits on one file descriptor and hands each :class:`OperatorInput` to ``emit``, which
-must not block.  A key does not know which episode it is about, so a reader asks for the present :class:`Moment` at every press.
+A reader is a context manager with a thread: it waits on one file descriptor and hands each
+:class:`OperatorInput` to ``emit``, which must not block.  A key does not know which episode it is
+about, so a reader asks for the present :class:`Moment` at every press.
 """
 
 from __future__ import annotations
@@ -23,7 +24,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 
 from zprl.errors import EnvironmentProblem
 from zprl.session import events
@@ -52,9 +61,15 @@ def _visible(name: str) -> str:
     return name
 
 
-INVISIBLE = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\uffa0\ufe00-\ufe0f\U000e0000-\U000e0fff]")
+INVISIBLE = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\uffa0\ufe00-\ufe0f\U000e0000-\U000e0fff]"
+)
 """Letters and marks that Unicode lists as ignorable (Default_Ignorable_Code_Point)."""
-Author = Annotated[str, BeforeValidator(_visible), Field(max_length=60, pattern=r"^[\p{L}\p{N}_][\p{L}\p{M}\p{N}_ .'@+-]*$")]
+Author = Annotated[
+    str,
+    BeforeValidator(_visible),
+    Field(max_length=60, pattern=r"^[\p{L}\p{N}_][\p{L}\p{M}\p{N}_ .'@+-]*$"),
+]
 """Name of a person: composed, without what cannot be seen."""
 CONSOLE = "console"
 """Source of what is pressed on the operator's page."""
@@ -74,12 +89,23 @@ class OperatorInput(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Input
-    episode: EpisodeNumber | None = Field(None, description="Which episode a label or `reset_done` is about.")
+    episode: EpisodeNumber | None = Field(
+        None, description="Which episode a label or `reset_done` is about."
+    )
     nonce: Nonce = Field(default_factory=lambda: uuid.uuid4().hex)
-    source: str = Field(pattern=r"^[a-z][a-z0-9_-]{0,31}$", description="pedal, console, spacemouse, scripted.")
-    seq: Seq | None = Field(None, description="Number of the situation that it answers (`Machine.seq`); null: of none, for the e-stop.")
-    at: Stamp | None = Field(None, description="When that situation was last known to stand (`clock.now`) [s].")
-    author: Author | None = Field(None, description="Who pressed it; null: a program, or a stranger's e-stop.")
+    source: str = Field(
+        pattern=r"^[a-z][a-z0-9_-]{0,31}$", description="pedal, console, spacemouse, scripted."
+    )
+    seq: Seq | None = Field(
+        None,
+        description="Number of the situation that it answers (`Machine.seq`); null: of none, for the e-stop.",
+    )
+    at: Stamp | None = Field(
+        None, description="When that situation was last known to stand (`clock.now`) [s]."
+    )
+    author: Author | None = Field(
+        None, description="Who pressed it; null: a program, or a stranger's e-stop."
+    )
 
     @model_validator(mode="after")
     def _authored(self) -> Self:
@@ -129,7 +155,7 @@ class Moment:
     at: float | None = None
 
 
-# -- keys ------------------------------------------------------------------------------------------------------------
+# -- keys ------------------------------------------------------------------------------------------
 
 KEYS = {
     "1": Input.SUCCESS,
@@ -141,11 +167,13 @@ KEYS = {
     "\x1b": Input.ESTOP,
     "\r": Input.CLEAR,
 }
-"""Shared by pedal and page, but for Enter, which is the pedal's alone.  ``p`` resumes a paused session."""
+"""Shared by pedal and page, but for Enter, which is the pedal's alone.  ``p`` resumes a paused
+session."""
 CODES = {2: "1", 11: "0", 32: "d", 19: "r", 25: "p", 57: " ", 1: "\x1b", 28: "\r"}
 """Linux key codes (input-event-codes.h) of a pedal that was set to send our own keys."""
 PEDALS = CODES | {30: "0", 48: " ", 46: "1"}
-"""... and of a triple foot switch as delivered (a, b, c): left failure, middle e-stop, right success."""
+"""... and of a triple foot switch as delivered (a, b, c): left failure, middle e-stop, right
+success."""
 
 
 def press(key: str, moment: Moment, source: str) -> OperatorInput | None:
@@ -163,7 +191,7 @@ def press(key: str, moment: Moment, source: str) -> OperatorInput | None:
     return OperatorInput(kind=kind, episode=episode, source=source, seq=moment.seq, at=moment.at)
 
 
-# -- readers ---------------------------------------------------------------------------------------------------------
+# -- readers ---------------------------------------------------------------------------------------
 
 
 class Reader:
@@ -171,7 +199,8 @@ class Reader:
 
     Args:
         fd: What to read; closed by whoever opened it.
-        on_lost: Called once with a sentence when the device goes away: an e-stop pedal that was pulled out must not go unnoticed.
+        on_lost: Called once with a sentence when the device goes away: an e-stop pedal that was
+            pulled out must not go unnoticed.
     """
 
     name = "reader"
@@ -207,7 +236,9 @@ class Reader:
 
     def lost(self, why: str) -> None:
         """The device is gone."""
-        self.on_lost(f"{self.name} is lost ({why}): plug it in again and restart the session's operator")
+        self.on_lost(
+            f"{self.name} is lost ({why}): plug it in again and restart the session's operator"
+        )
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -254,8 +285,11 @@ class Pedal(Reader):
         self._rest = b""
         self._first_clear: tuple[float, int | None] = (-math.inf, None)
         self.stamped = False
-        """Whether the kernel stamps the keys on the session's clock: what was pressed while this process stood still is old."""
-        if stat.S_ISCHR(os.fstat(fd).st_mode):  # ours alone: a pedal must not type into terminals and pages as well
+        """Whether the kernel stamps the keys on the session's clock: what was pressed while this
+        process stood still is old."""
+        if stat.S_ISCHR(
+            os.fstat(fd).st_mode
+        ):  # ours alone: a pedal must not type into terminals and pages as well
             with contextlib.suppress(OSError):
                 fcntl.ioctl(fd, self.EVIOCGRAB, 1)
             with contextlib.suppress(OSError):
@@ -267,11 +301,14 @@ class Pedal(Reader):
         whole = len(data) - len(data) % self.event.size
         self._rest = data[whole:]
         for seconds, microseconds, kind, code, value in self.event.iter_unpack(data[:whole]):
-            if kind == self.EV_KEY and value == self.PRESSED and code in self.keys:  # neither a release nor a repetition
+            if (
+                kind == self.EV_KEY and value == self.PRESSED and code in self.keys
+            ):  # neither a release nor a repetition
                 at = seconds + 1e-6 * microseconds if self.stamped else now()
                 self._pressed(self.keys[code], at)
             elif kind == self.EV_SYN and code == self.SYN_DROPPED:
-                # The kernel threw presses away because nobody read them; one of them may have been a stop.
+                # The kernel threw presses away because nobody read them; one of them may have been
+                # a stop.
                 self.emit(OperatorInput(kind=Input.ESTOP, source=self.name))
 
     def _pressed(self, key: str, at: float) -> None:
@@ -290,7 +327,9 @@ class Pedal(Reader):
         if made.kind is Input.CLEAR and at - before < BOUNCE_S:
             self._first_clear = before, seq
             return
-        if made.kind is Input.CLEAR and (at - before > CONFIRM_S or seq != known.seq):  # the first, or for another situation
+        if made.kind is Input.CLEAR and (
+            at - before > CONFIRM_S or seq != known.seq
+        ):  # the first, or for another situation
             self._first_clear = at, known.seq
             return
         self.emit(made)

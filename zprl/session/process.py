@@ -1,7 +1,8 @@
 """What every process of a session shares: how it starts, how it stops, what it is told.
 
-The supervisor starts a child as ``python -m zprl.session.<name> <settings.json>``; the file holds :class:`Settings`.  A child dies with
-its parent, ends at SIGTERM, and reports a failure as one sentence on the bus and in its log.
+The supervisor starts a child as ``python -m zprl.session.<name> <settings.json>``; the file holds
+:class:`Settings`.  A child dies with its parent, ends at SIGTERM, and reports a failure as one
+sentence on the bus and in its log.
 """
 
 from __future__ import annotations
@@ -36,12 +37,18 @@ class Settings(BaseModel):
     work: Path = Field(description="Folder of weights, checkpoints and logs: never data.")
     config: Real
     seed: int
-    digests: dict[str, str] = Field(default_factory=dict, description="Of task and limits, as the supervisor has them in force.")
+    digests: dict[str, str] = Field(
+        default_factory=dict, description="Of task and limits, as the supervisor has them in force."
+    )
     rings: str = Field("zprl", description="Prefix of the cameras' shared memory.")
     console_host: str = "127.0.0.1"
     console_port: int = 0
-    console_fd: int | None = Field(None, description="Socket of the page that the supervisor holds open and hands down.")
-    twin: Path | None = Field(None, description="Folder of the double's control sockets, where the robot is one.")
+    console_fd: int | None = Field(
+        None, description="Socket of the page that the supervisor holds open and hands down."
+    )
+    twin: Path | None = Field(
+        None, description="Folder of the double's control sockets, where the robot is one."
+    )
 
     def conditions(self) -> Conditions:
         """Load the task and the limits that the session runs under.

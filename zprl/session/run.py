@@ -24,11 +24,21 @@ NAMES = ("recorder", "driver", "actor", "learner", "console")
 
 
 def create(
-    folder: Path, *, config: Real, agent: Rl, seed: int, base: Path, steering: Path | None, learner: Path | None, episodes: Path, work: Path
+    folder: Path,
+    *,
+    config: Real,
+    agent: Rl,
+    seed: int,
+    base: Path,
+    steering: Path | None,
+    learner: Path | None,
+    episodes: Path,
+    work: Path,
 ) -> SessionStore:
     """Begin a session: gather all it needs into its folder; no robot moves.  See :func:`zprl.session.setup.gather`.
 
-    What lies in ``work`` is thrown away: weights and checkpoints of another session are none of this one's.
+    What lies in ``work`` is thrown away: weights and checkpoints of another session are none of
+    this one's.
     """
     if not folder.exists():
         shutil.rmtree(work, ignore_errors=True)
@@ -48,10 +58,23 @@ def create(
         world=world(robot),
     )
     gathered = durable.private_folder(work) / "start"
-    setup.gather(gathered, base=base, steering=steering, learner=learner, episodes=episodes, config=config, agent=agent, seed=seed)
+    setup.gather(
+        gathered,
+        base=base,
+        steering=steering,
+        learner=learner,
+        episodes=episodes,
+        config=config,
+        agent=agent,
+        seed=seed,
+    )
     try:
         store = SessionStore.create(
-            folder, header, task_yaml=task.path.read_text(), limits_yaml=task.limits_path.read_text(), start=gathered
+            folder,
+            header,
+            task_yaml=task.path.read_text(),
+            limits_yaml=task.limits_path.read_text(),
+            start=gathered,
         )
         store.close()
         return store
@@ -69,7 +92,12 @@ def world(robot: Robot) -> dict[str, Any]:
 
 
 def run(
-    folder: Path, work: Path, *, say: Callable[[str], None] = print, stopping: Callable[[], bool] = lambda: False, console_port: int = 0
+    folder: Path,
+    work: Path,
+    *,
+    say: Callable[[str], None] = print,
+    stopping: Callable[[], bool] = lambda: False,
+    console_port: int = 0,
 ) -> None:
     """Run a session to its end, from wherever it is.
 
@@ -86,7 +114,12 @@ def run(
     durable.sweep(work)
     sockets = bus.make_folder()
     try:
-        with access.granted(work), with_double(task, speed=header.config.speed, seed=header.seed, gap=header.world.get("gap")) as twin:
+        with (
+            access.granted(work),
+            with_double(
+                task, speed=header.config.speed, seed=header.seed, gap=header.world.get("gap")
+            ) as twin,
+        ):
             settings = Settings(
                 session=folder.absolute(),
                 sockets=sockets,
@@ -97,14 +130,20 @@ def run(
                 rings=sockets.name,
                 twin=twin,
             )
-            names = (*NAMES, *(["hand"] if operator_devices.wanted() else []), *(["scripted"] if twin else []))
+            names = (
+                *NAMES,
+                *(["hand"] if operator_devices.wanted() else []),
+                *(["scripted"] if twin else []),
+            )
             Supervisor(settings, names, say=say, stopping=stopping).run()
     finally:
         shutil.rmtree(sockets, ignore_errors=True)
 
 
 @contextlib.contextmanager
-def with_double(task: RealTask, *, speed: float = 0.0, seed: int = 0, gap: Any = None) -> Iterator[Path | None]:
+def with_double(
+    task: RealTask, *, speed: float = 0.0, seed: int = 0, gap: Any = None
+) -> Iterator[Path | None]:
     """Bring a double along where the task's robot is one; yields the folder of its sockets, or ``None`` for hardware."""
     if not task.make_robot().simulated:
         yield None
@@ -114,14 +153,19 @@ def with_double(task: RealTask, *, speed: float = 0.0, seed: int = 0, gap: Any =
 
     drivers = {arm.driver for arm in task.arms.values()}
     if unknown := drivers - {"franka", "xarm"}:
-        raise ConfigError(f"'{task.name}' runs on a double that is not started by itself: {', '.join(unknown)}", remedy="use its robot")
+        raise ConfigError(
+            f"'{task.name}' runs on a double that is not started by itself: {', '.join(unknown)}",
+            remedy="use its robot",
+        )
     pace = 1.0 if "xarm" in drivers else speed  # the xArm's double knows no other
     with contextlib.ExitStack() as doubles:
         folders: dict[str, Path] = {}
         for arm in task.arms.values():
             host = str(arm.config["host"])
             if arm.driver == "franka":
-                twin: TwinProcess | XArmTwin = TwinProcess(host, speed=pace, seed=seed, gap=Gap.model_validate(gap or {}))
+                twin: TwinProcess | XArmTwin = TwinProcess(
+                    host, speed=pace, seed=seed, gap=Gap.model_validate(gap or {})
+                )
             else:
                 twin = XArmTwin(host)
             folders.setdefault(arm.driver, doubles.enter_context(twin).folder)

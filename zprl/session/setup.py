@@ -9,7 +9,8 @@
         replay.safetensors   simulation's newest transitions, where the learner mixes some in
         demos.safetensors    the demonstrations as transitions
 
-Where there is no simulation of the task, ``steering`` is a new agent's residual, near zero, and agent and replay are missing.
+Where there is no simulation of the task, ``steering`` is a new agent's residual, near zero, and
+agent and replay are missing.
 """
 
 from __future__ import annotations
@@ -28,14 +29,23 @@ from zprl.rl.session_learner import BASE, DEMOS, STEERING
 
 
 def gather(
-    folder: Path, *, base: Path, steering: Path | None, learner: Path | None, episodes: Path, config: Real, agent: Rl, seed: int
+    folder: Path,
+    *,
+    base: Path,
+    steering: Path | None,
+    learner: Path | None,
+    episodes: Path,
+    config: Real,
+    agent: Rl,
+    seed: int,
 ) -> None:
     """Fill the ``start`` folder.
 
     Args:
         folder: Where to; it must not exist.
         base: Bundle of the frozen policy.
-        steering: Bundle of the residual learned in simulation, for ``config.interface``; ``None`` where there is no simulation.
+        steering: Bundle of the residual learned in simulation, for ``config.interface``; ``None``
+            where there is no simulation.
         learner: What its learner left (:mod:`zprl.rl.learner_checkpoint`); ``None`` likewise.
         episodes: The demonstrations (:class:`zprl.data.store.EpisodeStore`).
         config: The ``finetune_real`` section.
@@ -46,11 +56,16 @@ def gather(
         DataError: the pieces do not belong together.
     """
     if steering is None or learner is None:
-        durable.write_dir(folder, lambda target: _from_base(target, base, episodes, config, agent, seed))
+        durable.write_dir(
+            folder, lambda target: _from_base(target, base, episodes, config, agent, seed)
+        )
         return
     document, tensors = read_bundle(steering, steering_bundle.KIND)
     if document.get("base_digest") != durable.digest(base):
-        raise DataError(f"{steering} was learned on another base policy than {base}", remedy="run finetune_sim again")
+        raise DataError(
+            f"{steering} was learned on another base policy than {base}",
+            remedy="run finetune_sim again",
+        )
     if document["interface"] != config.interface:
         raise DataError(
             f"{steering} steers by '{document['interface']}', the session wants '{config.interface}'",
@@ -72,19 +87,26 @@ def gather(
     def fill(target: Path) -> None:
         shutil.copytree(base, target / BASE)
         shutil.copytree(steering, target / STEERING)
-        for name in (learner_checkpoint.AGENT, *([learner_checkpoint.REPLAY] if config.sim_fraction else [])):
+        for name in (
+            learner_checkpoint.AGENT,
+            *([learner_checkpoint.REPLAY] if config.sim_fraction else []),
+        ):
             shutil.copyfile(learner / name, target / name)
         durable.write_tensors(target / DEMOS, memory.data)
 
     durable.write_dir(folder, fill)
 
 
-def _from_base(target: Path, base: Path, episodes: Path, config: Real, agent: Rl, seed: int) -> None:
+def _from_base(
+    target: Path, base: Path, episodes: Path, config: Real, agent: Rl, seed: int
+) -> None:
     """A new agent on the base policy, its residual near zero: the very one that the session's learner begins with."""
     policy = load_policy(base, noise_scale=agent.noise_scale)
     interface = plugins.load("interfaces", config.interface)()
     store = EpisodeStore.open(episodes)
-    scale = residual_scale.propose(agent, residual_scale.measure(policy, interface, store, seed=seed))
+    scale = residual_scale.propose(
+        agent, residual_scale.measure(policy, interface, store, seed=seed)
+    )
     state_dim = policy.spec.policy.embedding_dim + len(scale)
     new = Sac(state_dim, scale, agent, seeding.torch_generator(seed, "agent-init"))
     shutil.copytree(base, target / BASE)

@@ -1,8 +1,9 @@
 """A SpaceMouse for taking over: its HID reports, and what a push means to the arm.
 
-The decoder is our own, over ``/dev/hidraw*``: a dozen lines, where the library wants a C library and loads it at import.  It knows both
-layouts in use: translation in report 1 and rotation in report 2 (wired models), or all six axes in report 1 (wireless and newer ones);
-buttons are report 3.  Axes are right-handed and the person's: +x right, +y away, +z up, rotations about the same axes.
+The decoder is our own, over ``/dev/hidraw*``: a dozen lines, where the library wants a C library
+and loads it at import.  It knows both layouts in use: translation in report 1 and rotation in
+report 2 (wired models), or all six axes in report 1 (wireless and newer ones); buttons are report
+3.  Axes are right-handed and the person's: +x right, +y away, +z up, rotations about the same axes.
 
 What a person does is recorded as an intervention, in action space; no latent is made up for it.
 """
@@ -37,7 +38,8 @@ VENDORS = {0x256F, 0x046D}
 LOGITECH_MODELS = range(0xC603, 0xC62C)
 """Logitech also makes ordinary mice; its 3-D mice are in here."""
 STALE_S = 0.25
-"""A pushed cap reports every 8 to 16 ms; silence for so long means that nobody pushes, or that the receiver is gone."""
+"""A pushed cap reports every 8 to 16 ms; silence for so long means that nobody pushes, or that the
+receiver is gone."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,9 @@ def decode(report: bytes, state: MouseState) -> MouseState:
 
 def _three(report: bytes, start: int) -> tuple[float, ...]:
     counts = struct.unpack_from("<3h", report, start)
-    return tuple(max(-1.0, min(1.0, sign * count / FULL)) for sign, count in zip(SIGNS, counts, strict=True))
+    return tuple(
+        max(-1.0, min(1.0, sign * count / FULL)) for sign, count in zip(SIGNS, counts, strict=True)
+    )
 
 
 def find(root: Path = Path("/sys/class/hidraw")) -> Path:
@@ -84,7 +88,11 @@ def find(root: Path = Path("/sys/class/hidraw")) -> Path:
     for entry in sorted(root.glob("hidraw*")):
         try:
             lines = (entry / "device" / "uevent").read_text().splitlines()
-            _, vendor, product = next(line for line in lines if line.startswith("HID_ID=")).removeprefix("HID_ID=").split(":")
+            _, vendor, product = (
+                next(line for line in lines if line.startswith("HID_ID="))
+                .removeprefix("HID_ID=")
+                .split(":")
+            )
             ids = int(vendor, 16), int(product, 16)
         except (OSError, StopIteration, ValueError):
             continue
@@ -105,7 +113,13 @@ class SpaceMouse(Reader):
     name = "spacemouse"
     chunk = 64
 
-    def __init__(self, fd: int, *, on_lost: Callable[[str], None] = lambda _: None, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        fd: int,
+        *,
+        on_lost: Callable[[str], None] = lambda _: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         super().__init__(fd, on_lost=on_lost)
         self.clock = clock
         self.reports = 0
@@ -134,7 +148,9 @@ class SpaceMouse(Reader):
         return state if self.clock() - stamp < STALE_S else replace(state, twist=REST.twist)
 
     @classmethod
-    def open(cls, path: Path | str | None = None, *, on_lost: Callable[[str], None] = lambda _: None) -> SpaceMouse:
+    def open(
+        cls, path: Path | str | None = None, *, on_lost: Callable[[str], None] = lambda _: None
+    ) -> SpaceMouse:
         """Open a device file, or the first SpaceMouse there is; it is closed with the process.
 
         Raises:
@@ -150,7 +166,7 @@ class SpaceMouse(Reader):
             ) from error
 
 
-# -- from a push to a command ----------------------------------------------------------------------------------------
+# -- from a push to a command ----------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -162,7 +178,8 @@ class InterventionCommand:
         translation: Change of the target position, base frame (3,) [m].
         rotation: Change of the target orientation about fixed axes, a rotation vector (3,) [rad].
         toggle_gripper: Whether the gripper button was pressed in this step.
-        edge: ``intervene`` in the step in which a person takes over, ``release`` in that in which it ends.
+        edge: ``intervene`` in the step in which a person takes over, ``release`` in that in which
+            it ends.
     """
 
     engaged: bool = False
@@ -173,7 +190,13 @@ class InterventionCommand:
 
     def input(self, episode: int | None) -> OperatorInput | None:
         """The operator input of the edge, if there is one."""
-        return OperatorInput(kind=self.edge, episode=episode, source=SpaceMouse.name, author=this_user()) if self.edge else None
+        return (
+            OperatorInput(
+                kind=self.edge, episode=episode, source=SpaceMouse.name, author=this_user()
+            )
+            if self.edge
+            else None
+        )
 
     def target(self, pose: Pose) -> Pose:
         """The target pose, one step on."""
@@ -191,10 +214,13 @@ class Feel:
         step_s: Seconds per control step.
         max_step: Largest translation per step [m].
         max_turn: Largest rotation per step [rad].
-        yaw: Direction of the person's right hand in the base frame, an angle about z from its x axis [rad].  -pi/2: the person stands
-            behind the base and looks along its x axis; pi/2: face to face with it.
-        threshold: Norm of the twist above which a person takes over; pushes count from there, so that taking over does not jerk.
-        release_s: After the cap is let go: seconds until the policy goes on.  The command fades over the first half.
+        yaw: Direction of the person's right hand in the base frame, an angle about z from its x
+            axis [rad].  -pi/2: the person stands behind the base and looks along its x axis; pi/2:
+            face to face with it.
+        threshold: Norm of the twist above which a person takes over; pushes count from there, so
+            that taking over does not jerk.
+        release_s: After the cap is let go: seconds until the policy goes on.  The command fades
+            over the first half.
         hold_button: Bit of the button that holds the arm without a push.
         gripper_button: Bit of the button that opens and closes.
     """
@@ -211,10 +237,17 @@ class Feel:
     gripper_button: int = 1
 
     @classmethod
-    def within(cls, limits: ArmLimits, rate_hz: float, *, share: float = 0.5, yaw: float = BEHIND) -> Feel:
+    def within(
+        cls, limits: ArmLimits, rate_hz: float, *, share: float = 0.5, yaw: float = BEHIND
+    ) -> Feel:
         """A full push moves at ``share`` of what the limits allow."""
         return cls(
-            share * limits.translation.speed, share * limits.rotation.speed, 1 / rate_hz, limits.max_step, limits.max_rotation_step, yaw
+            share * limits.translation.speed,
+            share * limits.rotation.speed,
+            1 / rate_hz,
+            limits.max_step,
+            limits.max_rotation_step,
+            yaw,
         )
 
 
@@ -239,7 +272,9 @@ class Intervention:
         pushed = norm > feel.threshold
         if pushed or state.buttons >> feel.hold_button & 1:
             self._engaged, self._idle_steps = True, 0
-            past = (min(norm, 1.0) - feel.threshold) / (1 - feel.threshold) / norm if pushed else 0.0
+            past = (
+                (min(norm, 1.0) - feel.threshold) / (1 - feel.threshold) / norm if pushed else 0.0
+            )
             self._twist = twist = tuple(past * v for v in state.twist)
         else:
             self._idle_steps += 1
@@ -249,7 +284,11 @@ class Intervention:
             twist = tuple(fade * v for v in self._twist)
         pressed = bool(state.buttons & ~self._buttons & 1 << feel.gripper_button)
         self._buttons = state.buttons
-        edge = (Input.INTERVENE if self._engaged else Input.RELEASE) if self._engaged != before else None
+        edge = (
+            (Input.INTERVENE if self._engaged else Input.RELEASE)
+            if self._engaged != before
+            else None
+        )
         return InterventionCommand(
             self._engaged,
             self._turned(twist[:3], feel.speed, feel.max_step),

@@ -1,7 +1,8 @@
 """The session's state machine: pure, no I/O, no clock of its own.
 
-Events go in, actions come out; the supervisor carries the actions out and tells what came of them.  What must survive a crash
-is on disk: a machine made from what is committed there (:class:`Progress`) goes on where the last one was.
+Events go in, actions come out; the supervisor carries the actions out and tells what came of them.
+What must survive a crash is on disk: a machine made from what is committed there
+(:class:`Progress`) goes on where the last one was.
 
 Choices that are not obvious:
 
@@ -101,8 +102,10 @@ class Machine:
     Args:
         plan: Phases, in order.
         progress: What is committed.
-        mode: ``async``: the session goes on while the learner and the labels catch up; ``sync``: it waits for both (the authors' loop).
-        interrupted: What becomes of an episode that a fault, an e-stop or a dead process interrupts.
+        mode: ``async``: the session goes on while the learner and the labels catch up; ``sync``: it
+            waits for both (the authors' loop).
+        interrupted: What becomes of an episode that a fault, an e-stop or a dead process
+            interrupts.
         recoveries: How many times a robot may be recovered without asking a person.
         confirm: What a person must confirm, by ``clear``, before anything moves; empty: nothing.
 
@@ -121,8 +124,15 @@ class Machine:
         confirm: str = "",
     ) -> None:
         kinds = [phase.kind for phase in plan]
-        if not plan or any(phase.episodes < 0 for phase in plan) or kinds != [kind for kind in PhaseKind if kind in kinds]:
-            raise ConfigError("a plan has each kind of phase at most once, in the order before, train, after", remedy="correct the plan")
+        if (
+            not plan
+            or any(phase.episodes < 0 for phase in plan)
+            or kinds != [kind for kind in PhaseKind if kind in kinds]
+        ):
+            raise ConfigError(
+                "a plan has each kind of phase at most once, in the order before, train, after",
+                remedy="correct the plan",
+            )
         progress = progress or Progress()
         self.plan, self.mode, self.interrupted = plan, mode, interrupted
         self.state = State.IDLE
@@ -153,7 +163,7 @@ class Machine:
         self._situation: tuple[object, ...] = ()
         self._stops = 0
 
-    # -- what others may want to know --------------------------------------------------------------------------------
+    # -- what others may want to know --------------------------------------------------------------
 
     @property
     def number(self) -> int:
@@ -180,7 +190,11 @@ class Machine:
         """The phase of the open or the next episode; ``None`` when the plan is done."""
         if self.open:
             return self.open.phase
-        begun = [i for i, phase in enumerate(self.plan) if any(known.kind is phase.kind for known in self.episodes.values())]
+        begun = [
+            i
+            for i, phase in enumerate(self.plan)
+            if any(known.kind is phase.kind for known in self.episodes.values())
+        ]
         for phase in self.plan[max(begun, default=0) :]:
             if self._count(phase, pending=False) < phase.episodes:
                 return phase
@@ -190,9 +204,17 @@ class Machine:
     def wanted(self) -> int | None:
         """The labels that the weights of the next episode must know; ``None``: any weights will do."""
         phase = self.phase
-        if phase is None or phase.kind is PhaseKind.EVALUATE_BEFORE or (phase.kind is PhaseKind.TRAIN and self.mode == "async"):
+        if (
+            phase is None
+            or phase.kind is PhaseKind.EVALUATE_BEFORE
+            or (phase.kind is PhaseKind.TRAIN and self.mode == "async")
+        ):
             return None
-        return self._final if phase.kind is PhaseKind.EVALUATE_AFTER and self._final is not None else self._training_labels
+        return (
+            self._final
+            if phase.kind is PhaseKind.EVALUATE_AFTER and self._final is not None
+            else self._training_labels
+        )
 
     @property
     def behind(self) -> bool:
@@ -203,7 +225,9 @@ class Machine:
     @property
     def held(self) -> bool:
         """True while only a person can let the arm go on: nobody takes control of it before."""
-        return self.estopped is not None or (self.fault is not None and self.fault.person and not self.fault.recovering)
+        return self.estopped is not None or (
+            self.fault is not None and self.fault.person and not self.fault.recovering
+        )
 
     @property
     def reason(self) -> str:
@@ -218,9 +242,11 @@ class Machine:
 
     def _count(self, phase: Phase, *, pending: bool) -> int:
         good = (Label.SUCCESS, Label.FAILURE, None) if pending else (Label.SUCCESS, Label.FAILURE)
-        return sum(known.kind is phase.kind and known.label in good for known in self.episodes.values())
+        return sum(
+            known.kind is phase.kind and known.label in good for known in self.episodes.values()
+        )
 
-    # -- events ------------------------------------------------------------------------------------------------------
+    # -- events ------------------------------------------------------------------------------------
 
     def handle(self, event: Happening) -> list[Action]:
         """Take in one event; returns what to do about it, in order."""
@@ -236,14 +262,18 @@ class Machine:
                 self.state = State.AWAIT_RESET
             case TimeUp(episode) if self._acting(episode):
                 self._to(State.STOPPING, EndEpisode(episode))
-            case Stopped(episode) if self._acting(episode) or (self.state is State.STOPPING and self._is_open(episode)):
+            case Stopped(episode) if self._acting(episode) or (
+                self.state is State.STOPPING and self._is_open(episode)
+            ):
                 self.open.ended = True
                 self.state = State.IDLE
             case Fault(level, reason, recoverable):
                 self._fail(level, reason, person=not recoverable)
             case EStop(source):
                 self._estop(source)
-            case Recovered(ok, reason) if self.fault and self.fault.recovering and self.estopped is None:
+            case Recovered(ok, reason) if (
+                self.fault and self.fault.recovering and self.estopped is None
+            ):
                 self._recovered(ok, reason)
             case Committed(episode) if self._is_open(episode) and self.open.committing:
                 self._committed()
@@ -265,7 +295,16 @@ class Machine:
     def _number_situation(self) -> None:
         """Increment ``seq`` when anything has changed that a press could answer."""
         person = self.fault is not None and self.fault.person
-        situation = (self.state, self.number, self.paused, *self.pending, self.behind, self.reason, person, self._stops)
+        situation = (
+            self.state,
+            self.number,
+            self.paused,
+            *self.pending,
+            self.behind,
+            self.reason,
+            person,
+            self._stops,
+        )
         if situation != self._situation:
             self._situation = situation
             self.seq += 1
@@ -287,10 +326,12 @@ class Machine:
         self.refused = text
         self._say(text)
 
-    # -- the operator ------------------------------------------------------------------------------------------------
+    # -- the operator ------------------------------------------------------------------------------
 
     def _input(self, event: OperatorInput) -> None:
-        if event.kind is Input.ESTOP:  # before anything else: a stop is never taken for a repetition
+        if (
+            event.kind is Input.ESTOP
+        ):  # before anything else: a stop is never taken for a repetition
             self._estop(event.source)
             return
         if event.nonce in self._nonces or event.nonce in self._journaled:
@@ -310,9 +351,16 @@ class Machine:
     def _request(self, event: OperatorInput) -> None:
         """Take in a press that is no label."""
         match event.kind:
-            case Input.RESET_DONE if self.state is not State.AWAIT_RESET or event.episode not in (None, self.number):
-                self._refuse(f"reset_done is not awaited now (state {self.state}, episode {self.number})")
-            case Input.RESET_DONE if self.behind:  # the arm moves when this is pressed, not minutes later
+            case Input.RESET_DONE if self.state is not State.AWAIT_RESET or event.episode not in (
+                None,
+                self.number,
+            ):
+                self._refuse(
+                    f"reset_done is not awaited now (state {self.state}, episode {self.number})"
+                )
+            case Input.RESET_DONE if (
+                self.behind
+            ):  # the arm moves when this is pressed, not minutes later
                 self._refuse("the learner is still busy: press again when it is ready")
             case Input.RESET_DONE:
                 self._reset_done = True
@@ -320,7 +368,10 @@ class Machine:
                 self._pause()
             case Input.RESUME:
                 self.paused = False
-            case Input.INTERVENE if self.state is State.RUNNING and event.episode in (None, self.number):
+            case Input.INTERVENE if self.state is State.RUNNING and event.episode in (
+                None,
+                self.number,
+            ):
                 self._to(State.INTERVENTION, BeginIntervention(self.number))
             case Input.RELEASE if self.state is State.INTERVENTION:
                 self._to(State.RUNNING, EndIntervention(self.number))
@@ -333,7 +384,9 @@ class Machine:
         if event.episode is None:
             self._refuse(f"{event.kind}: no episode is named")
             return
-        line = StoreLabel(event.episode, LABELS[event.kind], event.source, event.nonce, event.author)
+        line = StoreLabel(
+            event.episode, LABELS[event.kind], event.source, event.nonce, event.author
+        )
         if self._is_open(event.episode):
             if self.open.committing:
                 self.open.later.append(line)
@@ -352,22 +405,30 @@ class Machine:
         known = self.episodes[line.episode]
         if known.label is line.label:  # a second click
             return
-        self.episodes[line.episode] = Known(known.number, known.kind, known.start_number, line.label)
+        self.episodes[line.episode] = Known(
+            known.number, known.kind, known.start_number, line.label
+        )
         self._in_flight[line.nonce] = line
         self._actions.append(line)
         if known.label is not None:
-            self._say(f"the label of episode {line.episode} is {line.label} now; it was {known.label}")
+            self._say(
+                f"the label of episode {line.episode} is {line.label} now; it was {known.label}"
+            )
 
     def _pause(self) -> None:
         self.paused = True
         if self.open:
-            self._say(f"the session pauses after episode {self.open.number}; press e-stop to stop the arm now")
+            self._say(
+                f"the session pauses after episode {self.open.number}; press e-stop to stop the arm now"
+            )
         elif self.state is State.HOMING:
             self._to(State.IDLE, Stop(StopLevel.HOLD))
 
     def _clear(self) -> None:
         if self.dead - BYSTANDERS or not self._ready:
-            self._refuse(f"cannot clear: waiting for {', '.join(sorted(self.dead - BYSTANDERS)) or 'driver'} to come back")
+            self._refuse(
+                f"cannot clear: waiting for {', '.join(sorted(self.dead - BYSTANDERS)) or 'driver'} to come back"
+            )
         elif self.estopped is not None or self.fault is not None:
             self.fault = _Fault(self.reason, person=True, recovering=True)
             self.estopped = None
@@ -375,7 +436,7 @@ class Machine:
         else:
             self._refuse("there is nothing to clear")
 
-    # -- stops -------------------------------------------------------------------------------------------------------
+    # -- stops -------------------------------------------------------------------------------------
 
     def _interrupt(self) -> None:
         """Whatever was going on has ended; an episode that had not is discarded, or labelled where the session wants that."""
@@ -384,7 +445,9 @@ class Machine:
             if self.interrupted == "label":
                 self.open.ended = True
             else:
-                self._say(f"episode {self.open.number} was interrupted: it is discarded and repeated")
+                self._say(
+                    f"episode {self.open.number} was interrupted: it is discarded and repeated"
+                )
                 self._drop()
 
     def _forget_reset(self) -> None:
@@ -394,11 +457,19 @@ class Machine:
     def _drop(self) -> None:
         self._actions.append(Discard(self.open.number))
         self.open = None
-        if self.state in (State.COMMIT, State.AWAIT_LABEL, State.RUNNING, State.INTERVENTION, State.STOPPING):
+        if self.state in (
+            State.COMMIT,
+            State.AWAIT_LABEL,
+            State.RUNNING,
+            State.INTERVENTION,
+            State.STOPPING,
+        ):
             self.state = State.IDLE
 
     def _estop(self, source: str) -> None:
-        self._stops += 1  # also of one that is latched: a `clear` for the situation before it is refused
+        self._stops += (
+            1  # also of one that is latched: a `clear` for the situation before it is refused
+        )
         if self.estopped is not None and self.state is State.ESTOP:  # latched already
             return
         self._actions.append(Stop(StopLevel.HARD))
@@ -412,7 +483,9 @@ class Machine:
         if self.estopped is None:
             person = person or (self.fault is not None and self.fault.person)
             self.fault = _Fault(reason, person)
-            self._to(State.FAULT, Say(f"{reason}: press clear when it is safe" if person else reason))
+            self._to(
+                State.FAULT, Say(f"{reason}: press clear when it is safe" if person else reason)
+            )
 
     def _died(self, process: str) -> None:
         if process in self.dead:
@@ -431,7 +504,9 @@ class Machine:
     def _restarted(self, process: str) -> None:
         self.dead.discard(process)
         if process == "recorder":
-            self._actions += [line for line in self._in_flight.values() if line.episode in self.episodes]
+            self._actions += [
+                line for line in self._in_flight.values() if line.episode in self.episodes
+            ]
 
     def _recovered(self, ok: bool, reason: str) -> None:
         if ok:
@@ -439,7 +514,9 @@ class Machine:
             self.state = State.IDLE
         else:
             self.fault = _Fault(reason or self.fault.reason, person=True)
-            self._say(f"the robot did not recover ({self.fault.reason}): look at it, then press clear")
+            self._say(
+                f"the robot did not recover ({self.fault.reason}): look at it, then press clear"
+            )
 
     def _try_recovery(self) -> None:
         fault = self.fault
@@ -453,11 +530,16 @@ class Machine:
             fault.person = True
             self._say(f"{fault.reason}: too many recoveries in a row, press clear when it is safe")
 
-    # -- the recorder ------------------------------------------------------------------------------------------------
+    # -- the recorder ------------------------------------------------------------------------------
 
     def _committed(self) -> None:
         done, self.open = self.open, None
-        self.episodes[done.number] = Known(done.number, done.phase.kind, done.start_number, done.label.label if done.label else None)
+        self.episodes[done.number] = Known(
+            done.number,
+            done.phase.kind,
+            done.start_number,
+            done.label.label if done.label else None,
+        )
         if done.label:
             self._in_flight[done.label.nonce] = done.label
         for line in done.later:
@@ -472,7 +554,7 @@ class Machine:
         if self.episodes[line.episode].kind is PhaseKind.TRAIN:
             self._training_labels = max(self._training_labels, seq)
 
-    # -- what comes next ---------------------------------------------------------------------------------------------
+    # -- what comes next ---------------------------------------------------------------------------
 
     def _advance(self) -> None:
         """Go as far as possible without another event."""
@@ -530,7 +612,9 @@ class Machine:
         if not self._ready:
             self.state = State.IDLE
             return True
-        if (self.pending and (phase.kind.evaluation or self.mode == "sync")) or self._count(phase, pending=True) >= phase.episodes:
+        if (self.pending and (phase.kind.evaluation or self.mode == "sync")) or self._count(
+            phase, pending=True
+        ) >= phase.episodes:
             self.state = State.AWAIT_LABEL
             return True
         return False
@@ -538,11 +622,19 @@ class Machine:
     def _start(self) -> None:
         """Start the next episode once the scene is in order and the weights are there."""
         phase = self.phase
-        taken = {known.start_number for known in self.episodes.values() if known.kind is phase.kind and known.label is not Label.DISCARD}
+        taken = {
+            known.start_number
+            for known in self.episodes.values()
+            if known.kind is phase.kind and known.label is not Label.DISCARD
+        }
         asked = self._asked_reset
-        if asked is None or asked.kind is not phase.kind or asked.start_number in taken:  # a late label may have changed what comes next
+        if (
+            asked is None or asked.kind is not phase.kind or asked.start_number in taken
+        ):  # a late label may have changed what comes next
             self._forget_reset()
-            self._asked_reset = asked = AskReset(self.number, phase.kind, next(n for n in range(len(taken) + 1) if n not in taken))
+            self._asked_reset = asked = AskReset(
+                self.number, phase.kind, next(n for n in range(len(taken) + 1) if n not in taken)
+            )
             self._actions.append(asked)
         wanted = self.wanted
         if self.behind:

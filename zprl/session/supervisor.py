@@ -1,7 +1,8 @@
 """The supervisor: spawns the session's processes, watches them, and carries out what the state machine says.  It imports no driver.
 
-What it wants of the others stands in one message, the plan, that is sent again and again: a process that was restarted knows within a
-tenth of a second where the session is, and doing something twice is the same as doing it once.
+What it wants of the others stands in one message, the plan, that is sent again and again: a process
+that was restarted knows within a tenth of a second where the session is, and doing something twice
+is the same as doing it once.
 """
 
 from __future__ import annotations
@@ -55,7 +56,8 @@ TOPICS = {
 PROGRESS, EVENTS = "progress.json", "events.jsonl"
 ACTING = (m.State.RUNNING, m.State.INTERVENTION, m.State.STOPPING)
 ANSWERS, ANSWER_S = 100, 5.0
-"""How many presses are answered in the plan, and for how long [s]: 30 at once and 10 a second from each page at most."""
+"""How many presses are answered in the plan, and for how long [s]: 30 at once and 10 a second from
+each page at most."""
 LAST = "driver"
 CAMERA = "camera-"
 
@@ -115,7 +117,9 @@ class Supervisor:
             recoveries=self.conditions.limits.recoveries,
             confirm="" if settings.twin is not None else CONFIRM_CELL,
         )
-        self.bus = Bus(settings.sockets, "supervisor", {name: TOPICS[name] for name in names if name in TOPICS})
+        self.bus = Bus(
+            settings.sockets, "supervisor", {name: TOPICS[name] for name in names if name in TOPICS}
+        )
         self.children: dict[str, Child] = {}
         self.counter = {"recover": 0, "stop": 0}
         self.stop_level = int(StopLevel.HOLD)
@@ -157,7 +161,12 @@ class Supervisor:
         labels = self.store.labels.current()
         kinds = {e.number: m.PhaseKind(e.phase) for e in self.store.episodes()}
         known = [
-            m.Known(e.number, kinds[e.number], e.start_number, m.Label(labels[e.number]) if e.number in labels else None)
+            m.Known(
+                e.number,
+                kinds[e.number],
+                e.start_number,
+                m.Label(labels[e.number]) if e.number in labels else None,
+            )
             for e in self.store.episodes()
         ]
         lines = self.store.labels.in_order()
@@ -183,12 +192,16 @@ class Supervisor:
             return Kept(estopped=True)
 
     def _keep(self) -> None:
-        value = Kept(last_number=self.machine.last_number, final=self.machine.final, estopped=self.machine.estopped is not None)
+        value = Kept(
+            last_number=self.machine.last_number,
+            final=self.machine.final,
+            estopped=self.machine.estopped is not None,
+        )
         if value != self.kept:
             durable.write_json(self.settings.work / PROGRESS, value.model_dump())
             self.kept = value
 
-    # -- processes ---------------------------------------------------------------------------------------------------
+    # -- processes ---------------------------------------------------------------------------------
 
     def run(self) -> None:
         """Run until the plan is done.
@@ -197,16 +210,21 @@ class Supervisor:
             Interrupted: asked to stop; running again continues.
             EnvironmentProblem: a process does not stay alive.
         """
-        page = listen.open_for(self.settings) if "console" in self.names else None  # held to the end: the port is never free
+        page = (
+            listen.open_for(self.settings) if "console" in self.names else None
+        )  # held to the end: the port is never free
         self.settings = self.settings.model_copy(update={"console_fd": page and page.fileno()})
         self._write_settings()
         try:
-            # The driver comes last: a robot that is in control takes processor time at the highest priority.
+            # The driver comes last: a robot that is in control takes processor time at the highest
+            # priority.
             for name in self.names:
                 if name != LAST:
                     self._spawn(name)
             while not self.finished:
-                if LAST not in self.children and all(child.back or n.startswith(CAMERA) for n, child in self.children.items()):
+                if LAST not in self.children and all(
+                    child.back or n.startswith(CAMERA) for n, child in self.children.items()
+                ):
                     self._spawn(LAST)
                 for message in self.bus.poll(0.01):
                     self._hear(message)
@@ -216,14 +234,19 @@ class Supervisor:
                 if time.monotonic() - self._sent > PLAN_S:
                     self._publish()
                 if self.stopping():
-                    raise Interrupted("the session stopped on request", remedy="run the same command again to continue")
+                    raise Interrupted(
+                        "the session stopped on request",
+                        remedy="run the same command again to continue",
+                    )
         finally:
             self._end()
             if page is not None:
                 page.close()
 
     def _write_settings(self) -> None:
-        durable.write_json(self.settings.work / "settings.json", self.settings.model_dump(mode="json"))
+        durable.write_json(
+            self.settings.work / "settings.json", self.settings.model_dump(mode="json")
+        )
 
     def _watch_limits(self) -> None:
         """Take limits that were tightened meanwhile into force; whatever else became of the files changes nothing."""
@@ -264,9 +287,13 @@ class Supervisor:
         with open(self._log(name), "ab") as log:
             process = subprocess.Popen(
                 child_processes.python("-m", *self._command(name)),
-                stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=env, start_new_session=True,
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                env=env,
+                start_new_session=True,
                 pass_fds=[self.settings.console_fd] if name == "console" else [],
-            )  # fmt: skip
+            )
         self.children[name] = Child(name, process, begun, replaces=child is not None, starts=starts)
 
     def _command(self, name: str) -> list[str]:
@@ -275,10 +302,24 @@ class Supervisor:
             camera = name.removeprefix(CAMERA)
             spec = self.task.senses[camera]
             sense = (self.settings.twin and spec.double) or spec
-            config = sense.config | ({"twin": str(self.settings.twin)} if sense.kind.startswith("twin") else {})
+            config = sense.config | (
+                {"twin": str(self.settings.twin)} if sense.kind.startswith("twin") else {}
+            )
             ring = ring_name(self.settings.rings, camera)
-            return ["zprl.robot.sensors.shared_memory_ring", "--ring", ring, "--kind", sense.kind, "--config", json.dumps(config)]
-        module = "zprl.session.processes.console.process" if name == "console" else f"zprl.session.{name}"
+            return [
+                "zprl.robot.sensors.shared_memory_ring",
+                "--ring",
+                ring,
+                "--kind",
+                sense.kind,
+                "--config",
+                json.dumps(config),
+            ]
+        module = (
+            "zprl.session.processes.console.process"
+            if name == "console"
+            else f"zprl.session.{name}"
+        )
         return [module, str(self.settings.work / "settings.json"), str(os.getpid())]
 
     def _log(self, name: str) -> Path:
@@ -287,20 +328,30 @@ class Supervisor:
     def _last_words(self, name: str) -> str:
         try:
             lines = self._log(name).read_text(errors="replace").splitlines()
-            return [line for line in lines if line.strip() and not line.startswith("  remedy:")][-1][:300]
+            return [line for line in lines if line.strip() and not line.startswith("  remedy:")][
+                -1
+            ][:300]
         except (OSError, IndexError):
             return "no last words"
 
     def _watch(self) -> None:
         """Replace what died or froze."""
         for name, child in list(self.children.items()):
-            speaks = not name.startswith(CAMERA)  # a camera is heard through its pictures: the actor refuses old ones
-            if speaks and time.monotonic() - child.heard > (FROZEN_S if child.back else BEGINNING_S):
+            speaks = not name.startswith(
+                CAMERA
+            )  # a camera is heard through its pictures: the actor refuses old ones
+            if speaks and time.monotonic() - child.heard > (
+                FROZEN_S if child.back else BEGINNING_S
+            ):
                 child.process.kill()
                 child.process.wait()
             if child.process.poll() is not None:
-                self.say(f"process '{name}' ended ({child.process.returncode}): {self._last_words(name)}")
-                for message in self.bus.poll():  # the dead one's last messages are not its successor's first
+                self.say(
+                    f"process '{name}' ended ({child.process.returncode}): {self._last_words(name)}"
+                )
+                for (
+                    message
+                ) in self.bus.poll():  # the dead one's last messages are not its successor's first
                     self._hear(message)
                 if speaks:
                     self._do(self.machine.handle(m.Died(name)))
@@ -320,7 +371,7 @@ class Supervisor:
                 child.process.wait()
         self.bus.close()
 
-    # -- from messages to events -------------------------------------------------------------------------------------
+    # -- from messages to events -------------------------------------------------------------------
 
     def _hear(self, message: Message) -> None:
         child = self.children[message.sender]
@@ -334,7 +385,9 @@ class Supervisor:
         try:
             event = self._event(message)
         except (ZprlError, KeyError, TypeError, ValueError) as error:
-            self.say(f"a message of '{message.sender}' about '{message.topic}' was not understood: {error}")
+            self.say(
+                f"a message of '{message.sender}' about '{message.topic}' was not understood: {error}"
+            )
             return
         if event is not None:
             self._do(self.machine.handle(event))
@@ -404,13 +457,17 @@ class Supervisor:
                 return m.Ready()
             case "homed":
                 return m.Homed()
-            case "time_out" if self.task.label.time_out == "failure" and not (self.machine.open and self.machine.open.label):
+            case "time_out" if self.task.label.time_out == "failure" and not (
+                self.machine.open and self.machine.open.label
+            ):
                 return m.OperatorInput(m.Input.FAILURE, f"time-out-{number}", "time-out", number)
             case "time_out":
                 return m.TimeUp(number)
             case "episode_ended":
                 return m.Stopped(number)
-            case "recovered" | "recovery_refused" if int(body["recover"]) != self.counter["recover"]:
+            case "recovered" | "recovery_refused" if (
+                int(body["recover"]) != self.counter["recover"]
+            ):
                 return None  # the answer to an older request
             case "recovered" | "recovery_refused":
                 return m.Recovered(body["kind"] == "recovered", str(body["reason"]))
@@ -428,24 +485,36 @@ class Supervisor:
 
     def _starting(self) -> str:
         """Which processes have not been heard of yet."""
-        silent = [name for name, child in self.children.items() if not (child.back or name.startswith(CAMERA))]
+        silent = [
+            name
+            for name, child in self.children.items()
+            if not (child.back or name.startswith(CAMERA))
+        ]
         return f"waiting for {', '.join(silent)} to start" if silent else ""
 
-    # -- from actions to the plan ------------------------------------------------------------------------------------
+    # -- from actions to the plan ------------------------------------------------------------------
 
     def _do(self, actions: list[m.Action]) -> None:
         for action in actions:
             match action:
                 case m.AskReset(episode, kind, start_number):
-                    self.reset = {"episode": episode, "evaluation": kind.evaluation, "start_number": start_number}
+                    self.reset = {
+                        "episode": episode,
+                        "evaluation": kind.evaluation,
+                        "start_number": start_number,
+                    }
                     self.prompt = self.task.reset
                 case m.StartEpisode(number, phase, start_number, version):
                     simulated = phase.kind is m.PhaseKind.EVALUATE_BEFORE
                     self.reset = None
                     self.current = {
-                        "number": number, "start_number": start_number, "evaluation": phase.kind.evaluation, "explore": phase.explore,
-                        "weights": AS_SIMULATED if simulated else version, "kind": str(phase.kind),
-                    }  # fmt: skip
+                        "number": number,
+                        "start_number": start_number,
+                        "evaluation": phase.kind.evaluation,
+                        "explore": phase.explore,
+                        "weights": AS_SIMULATED if simulated else version,
+                        "kind": str(phase.kind),
+                    }
                     self.prompt = self.task.label.rule
                 case m.Stop(level):
                     self.counter["stop"] += 1
@@ -489,7 +558,10 @@ class Supervisor:
             **self.counter,
             "stop_level": self.stop_level,
             "reset": self.reset if self.machine.state is m.State.AWAIT_RESET else None,
-            "commit": [{"number": n, "label": _line(label) if label else None} for n, label in sorted(self.commits.items())],
+            "commit": [
+                {"number": n, "label": _line(label) if label else None}
+                for n, label in sorted(self.commits.items())
+            ],
             "labels": [_line(label) for label in self.labels.values()],
             "discard": list(self.discards),
             "pending": self.machine.pending,
@@ -510,8 +582,12 @@ def _changed_at(path: Path) -> int:
 
 def _line(label: m.StoreLabel) -> dict[str, Any]:
     return {
-        "episode": label.episode, "label": str(label.label), "source": label.source, "nonce": label.nonce, "author": label.author,
-    }  # fmt: skip
+        "episode": label.episode,
+        "label": str(label.label),
+        "source": label.source,
+        "nonce": label.nonce,
+        "author": label.author,
+    }
 
 
 def plan_of(settings: Settings) -> tuple[m.Phase, ...]:

@@ -1,8 +1,9 @@
 """One writer for what happened in a run: metrics, files, tags.  MLflow stands behind it and may fail; training does not.
 
-``tracker.log`` only fills a buffer; full or old buffers go out as one batch, because single calls cost 10 to 100 ms
-and batches are a hundred times cheaper per metric (measured).  When the store cannot be reached, one warning is
-printed, points are kept (up to a limit) and sending is tried again later.
+``tracker.log`` only fills a buffer; full or old buffers go out as one batch, because single calls
+cost 10 to 100 ms and batches are a hundred times cheaper per metric (measured).  When the store
+cannot be reached, one warning is printed, points are kept (up to a limit) and sending is tried
+again later.
 """
 
 from __future__ import annotations
@@ -59,7 +60,9 @@ class Tracker:
         clock: Monotonic seconds; tests pass their own.
     """
 
-    def __init__(self, backend: Backend | None = None, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, backend: Backend | None = None, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._backend = backend
         self._clock = clock
         self._points: list[Point] = []
@@ -82,9 +85,15 @@ class Tracker:
         now = int(time.time() * 1000)
         for name, value in metrics.items():
             if step > self._sent_before.get(name, -1):
-                self._attempt(lambda name=name, value=value: self._points.append((name, float(value), int(step), now)))
+                self._attempt(
+                    lambda name=name, value=value: self._points.append(
+                        (name, float(value), int(step), now)
+                    )
+                )
         del self._points[:-KEEP_POINTS]
-        if self._clock() >= self._next_flush or (len(self._points) >= FLUSH_POINTS and not self._failures):
+        if self._clock() >= self._next_flush or (
+            len(self._points) >= FLUSH_POINTS and not self._failures
+        ):
             self.flush()
 
     def flush(self) -> None:
@@ -111,20 +120,33 @@ class Tracker:
     def tag(self, **tags: Any) -> None:
         """Set tags on the run."""
         if (backend := self._backend) is not None:
-            self._attempt(lambda: backend.send_tags({name: str(value) for name, value in tags.items()}))
+            self._attempt(
+                lambda: backend.send_tags({name: str(value) for name, value in tags.items()})
+            )
 
     def __enter__(self) -> Tracker:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
         if (backend := self._backend) is None:
             return
         self.flush()
-        # An interrupted stage continues this very run later; a failed one starts a new attempt in the same run.
+        # An interrupted stage continues this very run later; a failed one starts a new attempt in
+        # the same run.
         killed = isinstance(error, Interrupted | KeyboardInterrupt | SystemExit | GeneratorExit)
         if error is not None and not killed:
-            self.tag(**{"zprl.error": error.message if isinstance(error, ZprlError) else f"{type(error).__name__}: {error}"[:500]})
-        self._attempt(lambda: backend.end("FINISHED" if error is None else "KILLED" if killed else "FAILED"))
+            self.tag(
+                **{
+                    "zprl.error": error.message
+                    if isinstance(error, ZprlError)
+                    else f"{type(error).__name__}: {error}"[:500]
+                }
+            )
+        self._attempt(
+            lambda: backend.end("FINISHED" if error is None else "KILLED" if killed else "FAILED")
+        )
 
     def _attempt(self, action: Callable[[], object]) -> bool:
         try:
@@ -138,7 +160,13 @@ class Tracker:
         return True
 
 
-def _open(name: str, run_dir: RunDir | None, params: Mapping[str, Any], inputs: Mapping[str, str], parent: str | None) -> Tracker:
+def _open(
+    name: str,
+    run_dir: RunDir | None,
+    params: Mapping[str, Any],
+    inputs: Mapping[str, str],
+    parent: str | None,
+) -> Tracker:
     switch = os.environ.get(SWITCH_VARIABLE, "")
     if switch.lower() in {"off", "0", "false"}:
         return Tracker()
@@ -153,7 +181,9 @@ def _open(name: str, run_dir: RunDir | None, params: Mapping[str, Any], inputs: 
         from zprl.tracking import mlflow_tracker
 
         known = None if run_dir is None else run_dir.notes().get("mlflow_run")
-        run = mlflow_tracker.open_run(name, known=known, parent=parent, params=params, inputs=inputs)
+        run = mlflow_tracker.open_run(
+            name, known=known, parent=parent, params=params, inputs=inputs
+        )
         if run_dir is not None and run.run_id != known:
             run_dir.note(mlflow_run=run.run_id)
         tracker = Tracker(run)
@@ -162,7 +192,9 @@ def _open(name: str, run_dir: RunDir | None, params: Mapping[str, Any], inputs: 
     return tracker
 
 
-def open_tracker(stage: str, *, run_dir: RunDir, params: Mapping[str, Any], inputs: Mapping[str, str]) -> Tracker:
+def open_tracker(
+    stage: str, *, run_dir: RunDir, params: Mapping[str, Any], inputs: Mapping[str, str]
+) -> Tracker:
     """Open the stage's run: a child of ``ZPRL_PARENT_RUN`` if that is set, and the run of the killed attempt if there was one.
 
     Args:
@@ -172,12 +204,14 @@ def open_tracker(stage: str, *, run_dir: RunDir, params: Mapping[str, Any], inpu
         inputs: Digest by path of what the stage reads.
 
     Returns:
-        A tracker; with ``ZPRL_TRACKING=off``, or when the store cannot be opened, one that tracks nothing; with ``file:PATH`` one that
-        writes a file (:mod:`zprl.tracking.file_tracker`).
+        A tracker; with ``ZPRL_TRACKING=off``, or when the store cannot be opened, one that tracks
+        nothing; with ``file:PATH`` one that writes a file (:mod:`zprl.tracking.file_tracker`).
     """
     return _open(stage, run_dir, params, inputs, os.environ.get(PARENT_VARIABLE) or None)
 
 
-def open_pipeline_tracker(name: str, *, params: Mapping[str, Any], inputs: Mapping[str, str], parent: str | None = None) -> Tracker:
+def open_pipeline_tracker(
+    name: str, *, params: Mapping[str, Any], inputs: Mapping[str, str], parent: str | None = None
+) -> Tracker:
     """Open the parent run of a pipeline run; export its ``run_id`` as ``ZPRL_PARENT_RUN`` for the stages below."""
     return _open(name, None, params, inputs, parent or None)

@@ -1,7 +1,7 @@
 """What a run tracks, as lines of JSON in a file: for a stage in an image, where there is no MLflow; :class:`Replay` tells it on.
 
-``ZPRL_TRACKING=file:PATH`` chooses it.  A line is ``{"points": [[name, value, step, milliseconds], ...]}``,
-``{"path": ..., "folder": ...}`` or ``{"tags": {...}}``.
+``ZPRL_TRACKING=file:PATH`` chooses it.  A line is ``{"points": [[name, value, step, milliseconds],
+...]}``, ``{"path": ..., "folder": ...}`` or ``{"tags": {...}}``.
 """
 
 from __future__ import annotations

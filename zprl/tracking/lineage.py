@@ -18,7 +18,14 @@ from zprl.lineage import local
 from zprl.lineage.records import HERE, Records, Run, Version
 from zprl.lineage.walk import INGEST
 from zprl.tracking import SWITCH_VARIABLE
-from zprl.tracking.mlflow_tracker import ARTIFACT_FOLDER, EXPERIMENT, SQLITE, connect, is_local, tracking_uri
+from zprl.tracking.mlflow_tracker import (
+    ARTIFACT_FOLDER,
+    EXPERIMENT,
+    SQLITE,
+    connect,
+    is_local,
+    tracking_uri,
+)
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -68,11 +75,18 @@ def records(more: tuple[Path, ...] = ()) -> Records:
             known[run.id] = _origins(client, run.id, places[run.id])
         return known[run.id]
 
-    return Records(f"MLflow at {_shown(tracking_uri())}", (*map(_run, found), *local.runs(more)), versions, origins)
+    return Records(
+        f"MLflow at {_shown(tracking_uri())}",
+        (*map(_run, found), *local.runs(more)),
+        versions,
+        origins,
+    )
 
 
 def _runs(client: MlflowClient) -> Iterator[Any]:
-    experiment = client.get_experiment_by_name(os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT)
+    experiment = client.get_experiment_by_name(
+        os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT
+    )
     token = None
     while experiment is not None:
         page = client.search_runs([experiment.experiment_id], max_results=PAGE, page_token=token)
@@ -84,7 +98,11 @@ def _runs(client: MlflowClient) -> Iterator[Any]:
 
 def _run(run: Any) -> Run:
     tags: dict[str, str] = run.data.tags
-    started = datetime.fromtimestamp(run.info.start_time / 1000, UTC).isoformat(timespec="seconds") if run.info.start_time else ""
+    started = (
+        datetime.fromtimestamp(run.info.start_time / 1000, UTC).isoformat(timespec="seconds")
+        if run.info.start_time
+        else ""
+    )
     commit = tags.get("zprl.git_commit", "")
     notes = [tags[name] for name in NOTES if name in tags]
     if run.info.run_name == INGEST and not _readable(str(run.info.artifact_uri or "")):
@@ -103,7 +121,11 @@ def _run(run: Any) -> Run:
 
 
 def _digests(tags: dict[str, str], prefix: str) -> dict[str, str]:
-    return {name.removeprefix(prefix): value for name, value in sorted(tags.items()) if name.startswith(prefix)}
+    return {
+        name.removeprefix(prefix): value
+        for name, value in sorted(tags.items())
+        if name.startswith(prefix)
+    }
 
 
 def _versions(client: MlflowClient) -> Iterator[Version]:
@@ -122,13 +144,15 @@ def _versions(client: MlflowClient) -> Iterator[Version]:
         for version in found:
             number = str(version.version)
             names = tuple(sorted(aliases.get((version.name, number), [])))
-            yield Version(version.name, number, names, version.run_id or "", _digests(version.tags, INPUT))
+            yield Version(
+                version.name, number, names, version.run_id or "", _digests(version.tags, INPUT)
+            )
         token = found.token
         if not token:
             return
 
 
-# -- where artifacts lie -----------------------------------------------------------------------------------------------
+# -- where artifacts lie ---------------------------------------------------------------------------
 
 
 def _own_file(address: str) -> Path | None:
@@ -143,7 +167,10 @@ def _own_file(address: str) -> Path | None:
     if parts.scheme == SERVED:  # `zprl ui` serves this folder under that name
         path = Path(ARTIFACT_FOLDER, *path.parts[1:])
     location = urlsplit(os.environ.get("ZPRL_ARTIFACT_LOCATION", ""))
-    folders = [ARTIFACT_FOLDER, *([unquote(location.path)] if location.path and location.scheme in ("", "file") else [])]
+    folders = [
+        ARTIFACT_FOLDER,
+        *([unquote(location.path)] if location.path and location.scheme in ("", "file") else []),
+    ]
     file = (path / REPORT / SOURCES).resolve()
     return file if any(file.is_relative_to(Path(folder).resolve()) for folder in folders) else None
 
@@ -153,9 +180,15 @@ def _followed(address: str) -> bool:
     parts = urlsplit(address)
     if is_local():
         location = os.environ.get("ZPRL_ARTIFACT_LOCATION", "")
-        named = bool(location) and urlsplit(location).scheme not in ("", "file") and address.startswith(location.rstrip("/") + "/")
+        named = (
+            bool(location)
+            and urlsplit(location).scheme not in ("", "file")
+            and address.startswith(location.rstrip("/") + "/")
+        )
         return named and ".." not in unquote(address)
-    if parts.scheme not in ("http", "https", SERVED) or (parts.scheme == SERVED and not parts.netloc):
+    if parts.scheme not in ("http", "https", SERVED) or (
+        parts.scheme == SERVED and not parts.netloc
+    ):
         return True
     server = urlsplit(tracking_uri())
     return parts.netloc == server.netloc and parts.scheme in (server.scheme, SERVED)
@@ -177,9 +210,13 @@ def _origins(client: MlflowClient, run_id: str, address: str) -> Origins | None:
         return Origins.read(file) if file is not None and file.is_file() else None
     try:
         with _no_login() if is_local() else nullcontext(), tempfile.TemporaryDirectory() as temp:
-            if not any(file.path == f"{REPORT}/{SOURCES}" for file in client.list_artifacts(run_id, REPORT)):
+            if not any(
+                file.path == f"{REPORT}/{SOURCES}" for file in client.list_artifacts(run_id, REPORT)
+            ):
                 return None
-            return Origins.read(Path(client.download_artifacts(run_id, f"{REPORT}/{SOURCES}", temp)))
+            return Origins.read(
+                Path(client.download_artifacts(run_id, f"{REPORT}/{SOURCES}", temp))
+            )
     except ZprlError:
         raise
     except Exception as error:

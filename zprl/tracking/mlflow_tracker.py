@@ -1,7 +1,8 @@
 """MLflow behind the tracker: where runs live, how they start, continue and end.
 
-Only ``MlflowClient`` is used, never MLflow's global "active run": a process that joins a run through ``MLFLOW_RUN_ID``
-marks it finished when it exits (measured), and a stage is not the owner of the pipeline's run.
+Only ``MlflowClient`` is used, never MLflow's global "active run": a process that joins a run
+through ``MLFLOW_RUN_ID`` marks it finished when it exits (measured), and a stage is not the owner
+of the pipeline's run.
 """
 
 from __future__ import annotations
@@ -64,7 +65,10 @@ def connect() -> MlflowClient:
         logging.getLogger(name).setLevel(logging.WARNING)
     from mlflow import MlflowClient
 
-    return MlflowClient(tracking_uri=tracking_uri(), registry_uri=os.environ.get("MLFLOW_REGISTRY_URI") or tracking_uri())
+    return MlflowClient(
+        tracking_uri=tracking_uri(),
+        registry_uri=os.environ.get("MLFLOW_REGISTRY_URI") or tracking_uri(),
+    )
 
 
 def experiment_id(client: MlflowClient) -> str:
@@ -85,7 +89,7 @@ def experiment_id(client: MlflowClient) -> str:
     return str(client.create_experiment(name))
 
 
-# -- who works on a run ----------------------------------------------------------------------------------------
+# -- who works on a run ----------------------------------------------------------------------------
 
 
 def _process_started(pid: int) -> float | None:
@@ -101,7 +105,11 @@ def _process_started(pid: int) -> float | None:
 
 def owner_tags() -> dict[str, str]:
     """Tags that say which process works on a run."""
-    return {"zprl.pid": str(os.getpid()), "zprl.host": socket.gethostname(), "zprl.pid_started": f"{_process_started(os.getpid()):.2f}"}
+    return {
+        "zprl.pid": str(os.getpid()),
+        "zprl.host": socket.gethostname(),
+        "zprl.pid_started": f"{_process_started(os.getpid()):.2f}",
+    }
 
 
 def is_orphan(tags: Mapping[str, str], *, host: str | None = None) -> bool:
@@ -119,14 +127,16 @@ def is_orphan(tags: Mapping[str, str], *, host: str | None = None) -> bool:
 def close_dead_runs(client: MlflowClient) -> int:
     """Mark runs as KILLED whose process died without a word; returns how many there were."""
     closed = 0
-    for run in client.search_runs([experiment_id(client)], "attributes.status = 'RUNNING'", max_results=1000):
+    for run in client.search_runs(
+        [experiment_id(client)], "attributes.status = 'RUNNING'", max_results=1000
+    ):
         if is_orphan(run.data.tags):
             client.set_terminated(run.info.run_id, "KILLED")
             closed += 1
     return closed
 
 
-# -- a run -----------------------------------------------------------------------------------------------------
+# -- a run -----------------------------------------------------------------------------------------
 
 
 def flatten(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -155,14 +165,20 @@ class MlflowRun:
         if not self.continued:
             return {}
         names = self.client.get_run(self.run_id).data.metrics
-        return {name: max(m.step for m in self.client.get_metric_history(self.run_id, name)) for name in names}
+        return {
+            name: max(m.step for m in self.client.get_metric_history(self.run_id, name))
+            for name in names
+        }
 
     def send(self, points: list[Point]) -> None:
         """Store metrics in batches."""
         from mlflow.entities import Metric
 
         for start in range(0, len(points), BATCH):
-            metrics = [Metric(name, value, time_ms, step) for name, value, step, time_ms in points[start : start + BATCH]]
+            metrics = [
+                Metric(name, value, time_ms, step)
+                for name, value, step, time_ms in points[start : start + BATCH]
+            ]
             self.client.log_batch(self.run_id, metrics=metrics)
 
     def send_params(self, params: Mapping[str, Any]) -> None:
@@ -178,7 +194,10 @@ class MlflowRun:
         from mlflow.entities import Dataset, DatasetInput
 
         rows = [
-            DatasetInput(Dataset(path, digest[:36], "dvc", json.dumps({"path": path, "sha256": digest}))) for path, digest in inputs.items()
+            DatasetInput(
+                Dataset(path, digest[:36], "dvc", json.dumps({"path": path, "sha256": digest}))
+            )
+            for path, digest in inputs.items()
         ]
         if rows:
             self.client.log_inputs(self.run_id, datasets=rows)
@@ -194,7 +213,9 @@ class MlflowRun:
         """Set tags in one call."""
         from mlflow.entities import RunTag
 
-        self.client.log_batch(self.run_id, tags=[RunTag(name, text[:5000]) for name, text in tags.items()])
+        self.client.log_batch(
+            self.run_id, tags=[RunTag(name, text[:5000]) for name, text in tags.items()]
+        )
 
     def end(self, status: str) -> None:
         """Close the run."""
@@ -215,7 +236,12 @@ def _reopen(client: MlflowClient, run_id: str) -> bool:
 
 
 def open_run(
-    stage: str, *, known: str | None = None, parent: str | None = None, params: Mapping[str, Any], inputs: Mapping[str, str]
+    stage: str,
+    *,
+    known: str | None = None,
+    parent: str | None = None,
+    params: Mapping[str, Any],
+    inputs: Mapping[str, str],
 ) -> MlflowRun:
     """Start a run, or continue ``known``, below ``parent``; runs of dead processes are closed first."""
     client = connect()
@@ -232,14 +258,18 @@ def open_run(
         if path in inputs:
             tags["zprl.data_digest"] = inputs[path]
     if parent is not None:
-        tags[PARENT_TAG] = parent  # a continued stage moves below the pipeline run that continues it
+        tags[PARENT_TAG] = (
+            parent  # a continued stage moves below the pipeline run that continues it
+        )
     if known is not None and _reopen(client, known):
         run = MlflowRun(client, known, continued=True)
         run.send_tags(tags)
         if "zprl.error" in client.get_run(known).data.tags:
             client.delete_tag(known, "zprl.error")
         return run
-    info = client.create_run(experiment_id(client), start_time=int(time.time() * 1000), run_name=stage).info
+    info = client.create_run(
+        experiment_id(client), start_time=int(time.time() * 1000), run_name=stage
+    ).info
     run = MlflowRun(client, info.run_id, continued=False)
     run.send_tags(tags)
     run.send_params(params)

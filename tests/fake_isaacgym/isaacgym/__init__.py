@@ -9,4 +9,6 @@ and count once between two steps, and parameters have no attributes but their ow
 import sys
 
 if "torch" in sys.modules:
-    raise ImportError("PyTorch was imported before isaacgym modules.  Please import torch after isaacgym modules.")
+    raise ImportError(
+        "PyTorch was imported before isaacgym modules.  Please import torch after isaacgym modules."
+    )

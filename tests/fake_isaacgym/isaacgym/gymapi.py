@@ -25,7 +25,11 @@ DH = [
     (0.0, 0.0, math.pi / 2),
     (0.088, 0.0, math.pi / 2),
 ]
-LINKS = [f"panda_link{i}" for i in range(9)] + ["panda_hand", "panda_leftfinger", "panda_rightfinger"]
+LINKS = [f"panda_link{i}" for i in range(9)] + [
+    "panda_hand",
+    "panda_leftfinger",
+    "panda_rightfinger",
+]
 JOINTS = [f"panda_joint{i}" for i in range(1, 8)] + ["panda_finger_joint1", "panda_finger_joint2"]
 TOOL = 0.1034
 GAIN = 0.4  # share of the way to its target that a joint goes in a step
@@ -67,7 +71,14 @@ class PhysXParams(_Struct):
 
 
 class SimParams(_Struct):
-    fields: ClassVar = {"dt": 1 / 60, "substeps": 2, "up_axis": "y", "gravity": Vec3, "use_gpu_pipeline": False, "physx": PhysXParams}
+    fields: ClassVar = {
+        "dt": 1 / 60,
+        "substeps": 2,
+        "up_axis": "y",
+        "gravity": Vec3,
+        "use_gpu_pipeline": False,
+        "physx": PhysXParams,
+    }
 
 
 class PlaneParams(_Struct):
@@ -75,7 +86,12 @@ class PlaneParams(_Struct):
 
 
 class AssetOptions(_Struct):
-    fields: ClassVar = {"fix_base_link": False, "disable_gravity": False, "flip_visual_attachments": False, "armature": 0.0}
+    fields: ClassVar = {
+        "fix_base_link": False,
+        "disable_gravity": False,
+        "flip_visual_attachments": False,
+        "armature": 0.0,
+    }
     fields["density"] = 1000.0
 
 
@@ -100,7 +116,14 @@ class Env:
 
 class Sim:
     def __init__(self, params):
-        self.params, self.envs, self.actors, self.ready, self.ground, self.time = params, [], 0, False, False, 0
+        self.params, self.envs, self.actors, self.ready, self.ground, self.time = (
+            params,
+            [],
+            0,
+            False,
+            False,
+            0,
+        )
         self.written = {}
 
 
@@ -131,8 +154,14 @@ def kinematics(q):
     for i, (a, d, alpha) in enumerate(DH):
         ca, sa = math.cos(alpha), math.sin(alpha)
         c, s, zero = torch.cos(q[:, i]), torch.sin(q[:, i]), torch.zeros(n)
-        rows = [(c, -s, zero, zero + a), (s * ca, c * ca, zero - sa, zero - d * sa), (s * sa, c * sa, zero + ca, zero + d * ca)]
-        pose = pose @ torch.stack([torch.stack(row, -1) for row in (*rows, (zero, zero, zero, zero + 1))], 1)
+        rows = [
+            (c, -s, zero, zero + a),
+            (s * ca, c * ca, zero - sa, zero - d * sa),
+            (s * sa, c * sa, zero + ca, zero + d * ca),
+        ]
+        pose = pose @ torch.stack(
+            [torch.stack(row, -1) for row in (*rows, (zero, zero, zero, zero + 1))], 1
+        )
         poses.append(pose)
         joints.append((i + 1, pose[:, :3, 2], pose[:, :3, 3]))
     flange = torch.eye(4)
@@ -152,7 +181,10 @@ def kinematics(q):
     for i, (first, axis, origin) in enumerate(joints):
         arm = links[:, first:, :3, 3] - origin[:, None]
         axes = axis[:, None].expand_as(arm)
-        jacobian[:, first - 1 :, :3, i], jacobian[:, first - 1 :, 3:, i] = torch.cross(axes, arm, dim=2), axes
+        jacobian[:, first - 1 :, :3, i], jacobian[:, first - 1 :, 3:, i] = (
+            torch.cross(axes, arm, dim=2),
+            axes,
+        )
     jacobian[:, -2, :3, 7], jacobian[:, -1, :3, 8] = hand[:, :3, 1], -hand[:, :3, 1]
     return links, jacobian
 
@@ -212,7 +244,9 @@ class Gym:
 
     def get_actor_index(self, arg0, arg1, arg2):
         assert arg2 == DOMAIN_SIM
-        return arg0.number * len(arg0.actors) + arg1  # environments are made alike, and actors are asked for when all are there
+        return (
+            arg0.number * len(arg0.actors) + arg1
+        )  # environments are made alike, and actors are asked for when all are there
 
     def prepare_sim(self, arg0):
         sim, n = arg0, len(arg0.envs)
@@ -232,8 +266,15 @@ class Gym:
         sim.offset = torch.zeros(n, sim.per_env - 1, 3)
         sim.links, sim.jacobian = kinematics(sim.q)
         bodies = len(LINKS) + sim.per_env - 1
-        shapes = {"root": (n * sim.per_env, 13), "dof": (n * 9, 2), "body": (n * bodies, 13), "jacobian": (n, len(LINKS) - 1, 6, 9)}
-        sim.buffers = {name: Tensor(torch.full(shape, float("nan"))) for name, shape in shapes.items()}
+        shapes = {
+            "root": (n * sim.per_env, 13),
+            "dof": (n * 9, 2),
+            "body": (n * bodies, 13),
+            "jacobian": (n, len(LINKS) - 1, 6, 9),
+        }
+        sim.buffers = {
+            name: Tensor(torch.full(shape, float("nan"))) for name, shape in shapes.items()
+        }
         return True
 
     # -- tensors --
@@ -258,7 +299,9 @@ class Gym:
         return True
 
     def refresh_dof_state_tensor(self, arg0):
-        arg0.buffers["dof"].buffer.copy_(torch.stack((arg0.q, torch.zeros_like(arg0.q)), -1).view(-1, 2))
+        arg0.buffers["dof"].buffer.copy_(
+            torch.stack((arg0.q, torch.zeros_like(arg0.q)), -1).view(-1, 2)
+        )
         return True
 
     def refresh_rigid_body_state_tensor(self, arg0):
@@ -295,7 +338,9 @@ class Gym:
     def _once(self, sim, what, indices, count):
         assert indices.buffer.dtype == torch.int32 and len(indices.buffer) == count
         rows = set(indices.buffer.tolist())
-        assert rows >= sim.written.get(what, set()), f"{what} states were written twice between two steps: only the last would count"
+        assert rows >= sim.written.get(what, set()), (
+            f"{what} states were written twice between two steps: only the last would count"
+        )
         sim.written[what] = rows
         return indices.buffer.long()
 
@@ -318,11 +363,19 @@ class Gym:
             inside = (sim.root[:, 1 + i, :3] - tool).abs().amax(1) < 0.02
             blocked = inside & (sim.targets[:, 7] < half)
             fingers = sim.q[:, 7:]
-            sim.q[:, 7:] = torch.where(blocked[:, None] & (fingers < half), torch.min(before[:, 7:], half.expand_as(fingers)), fingers)
+            sim.q[:, 7:] = torch.where(
+                blocked[:, None] & (fingers < half),
+                torch.min(before[:, 7:], half.expand_as(fingers)),
+                fingers,
+            )
             grips = blocked & (sim.q[:, 7:] <= half + 1e-4).all(1)
-            sim.offset[grips & ~sim.held[:, i], i] = (sim.root[:, 1 + i, :3] - tool)[grips & ~sim.held[:, i]]
+            sim.offset[grips & ~sim.held[:, i], i] = (sim.root[:, 1 + i, :3] - tool)[
+                grips & ~sim.held[:, i]
+            ]
             sim.held[:, i] = grips
-            sim.root[:, 1 + i, :3] = torch.where(grips[:, None], tool + sim.offset[:, i], sim.root[:, 1 + i, :3])
+            sim.root[:, 1 + i, :3] = torch.where(
+                grips[:, None], tool + sim.offset[:, i], sim.root[:, 1 + i, :3]
+            )
             sim.root[~grips, 1 + i, 2] = sim.edges[i, 2] / 2  # falls in no time
         sim.links, sim.jacobian = kinematics(sim.q)
         sim.written.clear()

@@ -35,11 +35,21 @@ def suite(
     done: float = 1.0,
 ) -> tuple[list[Point], list[RunFacts], SuiteInfo]:
     """Rows, facts and description; of the runs, seed by seed, the share ``done`` is there."""
-    every = [(task, method, seed) for seed in seeds for task in tasks for method in (BASE, *methods)]
+    every = [
+        (task, method, seed) for seed in seeds for task in tasks for method in (BASE, *methods)
+    ]
     there = every[: math.ceil(done * len(every))]
     points = [point for key in there for point in _run(*key, methods)]
     facts = [
-        RunFacts(t, m, s, *((0, None) if m == BASE else (180_000, 95.0 + s)), 0.004 + 0.002 * len(m) / 16, 1800.0 + 60 * s, "40091bc")
+        RunFacts(
+            t,
+            m,
+            s,
+            *((0, None) if m == BASE else (180_000, 95.0 + s)),
+            0.004 + 0.002 * len(m) / 16,
+            1800.0 + 60 * s,
+            "40091bc",
+        )
         for t, m, s in there
     ]
     info = SuiteInfo(
@@ -49,14 +59,19 @@ def suite(
         commits=("40091bc", "a863b96"),
         wall_s=sum(fact.wall_s for fact in facts),
         machines=("2 x EPYC",),
-        methods={name: MethodInfo(label, "made up", space, "none, for it is made up") for name, (label, space, *_) in methods.items()},
+        methods={
+            name: MethodInfo(label, "made up", space, "none, for it is made up")
+            for name, (label, space, *_) in methods.items()
+        },
         missing=[key for key in every if key not in there],
         budget=BUDGET,
     )
     return points, facts, info
 
 
-def _run(task: str, method: str, seed: int, methods: dict[str, tuple[str, str, float, float]]) -> list[Point]:
+def _run(
+    task: str, method: str, seed: int, methods: dict[str, tuple[str, str, float, float]]
+) -> list[Point]:
     rng = seeding.numpy_generator(seed, f"{task} {method}")
     start = 0.45 - TASKS[task]
     if method == BASE:
@@ -65,8 +80,23 @@ def _run(task: str, method: str, seed: int, methods: dict[str, tuple[str, str, f
     end = min(1.0, end - TASKS[task])
     points = []
     for part in range(11):
-        rate = start + (end - start) * (1 - math.exp(-part / 10 / (0.4 * slow))) + 0.01 * (seed - 1) * (part > 0)
+        rate = (
+            start
+            + (end - start) * (1 - math.exp(-part / 10 / (0.4 * slow)))
+            + 0.01 * (seed - 1) * (part > 0)
+        )
         episodes = 100 if part in (0, 10) else 20
         share = start if part == 0 else rng.binomial(episodes, min(max(rate, 0.0), 1.0)) / episodes
-        points.append(Point(task, method, seed, part * BUDGET // 10, round(share, 2), episodes, 250.0 + 10 * len(method), 160.0 * part))
+        points.append(
+            Point(
+                task,
+                method,
+                seed,
+                part * BUDGET // 10,
+                round(share, 2),
+                episodes,
+                250.0 + 10 * len(method),
+                160.0 * part,
+            )
+        )
     return points

@@ -35,7 +35,11 @@ class Reader(HTMLParser):
         assert self.open == []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.references += [value or "" for key, value in attrs if key in ("src", "srcset", "href", "action", "data")]
+        self.references += [
+            value or ""
+            for key, value in attrs
+            if key in ("src", "srcset", "href", "action", "data")
+        ]
         if tag not in self.VOID:
             self.open.append(tag)
 
@@ -73,7 +77,14 @@ def test_a_whole_suite_has_every_part() -> None:
         "Smoothness",
         "Cost",
     )
-    facts = ("Methods and their tuning", "How to make it again", "zprl bench made -j 2", "40091bc", "a863b96", "2 x EPYC")
+    facts = (
+        "Methods and their tuning",
+        "How to make it again",
+        "zprl bench made -j 2",
+        "40091bc",
+        "a863b96",
+        "2 x EPYC",
+    )
     for part in parts + facts:
         assert part in found.text, part
     for label, *_ in made.RIVALS.values():
@@ -90,22 +101,32 @@ def test_the_page_refers_to_nothing_outside_and_carries_its_rows(tmp_path: Path)
     text = (tmp_path / "made.html").read_text()
     found = Reader(text)
     assert "<script" not in text
-    assert all(reference.startswith("data:") or reference == "#missing" for reference in found.references)
+    assert all(
+        reference.startswith("data:") or reference == "#missing" for reference in found.references
+    )
     (rows,) = (reference for reference in found.references if reference.startswith("data:text/csv"))
     (tmp_path / "made.csv").write_bytes(base64.b64decode(rows.partition(",")[2]))
     assert sorted(results.read(tmp_path / "made.csv")) == sorted(points)
     page.write(tmp_path / "again.html", points[::-1], facts[::-1], info)
-    assert (tmp_path / "again.html").read_text() == text, "the same rows give the same bytes, whatever their order"
+    assert (tmp_path / "again.html").read_text() == text, (
+        "the same rows give the same bytes, whatever their order"
+    )
 
 
 def test_verdicts_stand_first_with_their_numbers() -> None:
     found = read()
-    claims = statistics.claims(made.suite()[0], {m: v[1] for m, v in made.RIVALS.items()}, {m: v[0] for m, v in made.RIVALS.items()})
+    claims = statistics.claims(
+        made.suite()[0],
+        {m: v[1] for m, v in made.RIVALS.items()},
+        {m: v[0] for m, v in made.RIVALS.items()},
+    )
     assert len(claims) == 6
     for verdict in page.VERDICTS:
         count = sum(claim.verdict == verdict for claim in claims)
         assert f" {count} of 6 claims {verdict}" in found.text
-    assert all(part.replace(THIN, " ") in found.text for claim in claims for part in claim.text.split("; "))
+    assert all(
+        part.replace(THIN, " ") in found.text for claim in claims for part in claim.text.split("; ")
+    )
     assert found.text.index("claims held") < found.text.index("Final success")
 
 
@@ -124,7 +145,10 @@ def test_part_of_a_suite_says_what_is_missing_and_decides_nothing() -> None:
     missing = found.text[found.text.index("What is missing") :]
     for label, *_ in made.RIVALS.values():
         assert label in missing
-    assert "metaworld/box-close-v3 Embedding residual 2" in missing or "Embedding residual 1, 2" in missing
+    assert (
+        "metaworld/box-close-v3 Embedding residual 2" in missing
+        or "Embedding residual 1, 2" in missing
+    )
 
 
 def test_methods_without_a_run_on_every_task_are_not_put_together() -> None:
@@ -137,7 +161,9 @@ def test_methods_without_a_run_on_every_task_are_not_put_together() -> None:
 
 def test_one_task_and_one_seed_has_no_intervals() -> None:
     found = read(tasks=("robosuite/lift",), seeds=(0,))
-    assert found.text.count("% one seed") >= len(made.RIVALS) + 1, "in every row of the table of final success"
+    assert found.text.count("% one seed") >= len(made.RIVALS) + 1, (
+        "in every row of the table of final success"
+    )
     assert not re.search(r"\d to \d+\.\d %", found.text)
     assert "2 of 2 claims undecided" in found.text
     assert "All runs together" in found.text
@@ -160,19 +186,26 @@ def test_the_first_results_make_a_page_too(done: float) -> None:
 def test_texts_of_strangers_are_escaped() -> None:
     points, facts, info = made.suite(methods=made.VARIANTS, seeds=(0,))
     info = dataclasses.replace(
-        info, title="<b>&", methods={m: dataclasses.replace(i, tuning="<script>1</script>") for m, i in info.methods.items()}
+        info,
+        title="<b>&",
+        methods={
+            m: dataclasses.replace(i, tuning="<script>1</script>") for m, i in info.methods.items()
+        },
     )
     text = page.html(points, facts, info)
     assert "<script" not in text
     assert "&lt;b&gt;&amp;" in text
 
 
-# -- figures -------------------------------------------------------------------------------------------------------------
+# -- figures ---------------------------------------------------------------------------------------
 
 
 def test_curves_are_the_same_bytes_again_and_land_in_a_file(tmp_path: Path) -> None:
     points, _, info = made.suite(seeds=(0, 1))
-    labels, spaces = ({name: getattr(method, part) for name, method in info.methods.items()} for part in ("label", "space"))
+    labels, spaces = (
+        {name: getattr(method, part) for name, method in info.methods.items()}
+        for part in ("label", "space")
+    )
     drawn = figures.curves(points, labels, spaces)
     assert figures.curves(points[::-1], labels, spaces) == drawn
     assert drawn.light != drawn.dark
@@ -227,9 +260,14 @@ def _seen(colour: str, eye: list[list[float]]) -> list[float]:
     """CIE L*a*b* (D65) of a colour as an eye sees it."""
     parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
-    linear = [min(max(sum(w * c for w, c in zip(row, linear, strict=True)), 0.0), 1.0) for row in eye]
+    linear = [
+        min(max(sum(w * c for w, c in zip(row, linear, strict=True)), 0.0), 1.0) for row in eye
+    ]
     to_xyz = ((0.4124, 0.3576, 0.1805), (0.2126, 0.7152, 0.0722), (0.0193, 0.1192, 0.9505))
-    xyz = [sum(w * c for w, c in zip(row, linear, strict=True)) / n for row, n in zip(to_xyz, (0.9505, 1.0, 1.089), strict=True)]
+    xyz = [
+        sum(w * c for w, c in zip(row, linear, strict=True)) / n
+        for row, n in zip(to_xyz, (0.9505, 1.0, 1.089), strict=True)
+    ]
     x, y, z = (t ** (1 / 3) if t > 0.008856 else 7.787 * t + 16 / 116 for t in xyz)
     return [116 * y - 16, 500 * (x - y), 200 * (y - z)]
 
@@ -237,8 +275,16 @@ def _seen(colour: str, eye: list[list[float]]) -> list[float]:
 # Machado, Oliveira and Fernandes 2009, table 1, severity 1.0, over linear RGB.
 EYES = {
     "normal": [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]],
-    "protanope": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
-    "deuteranope": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+    "protanope": [
+        [0.152286, 1.052583, -0.204868],
+        [0.114503, 0.786281, 0.099216],
+        [-0.003882, -0.048116, 1.051998],
+    ],
+    "deuteranope": [
+        [0.367322, 0.860646, -0.227968],
+        [0.280085, 0.672501, 0.047413],
+        [-0.011820, 0.042940, 0.968881],
+    ],
 }
 
 
@@ -247,5 +293,9 @@ EYES = {
 def test_colours_are_apart_to_every_eye(eye: str, theme: str, apart: float) -> None:
     spaces = dict.fromkeys([OURS, *map(str, range(1, len(figures.COLOURS)))], "latent")
     seen = [_seen(getattr(look, theme), EYES[eye]) for look in figures.looks(spaces).values()]
-    nearest = min(sum((a - b) ** 2 for a, b in zip(x, y, strict=True)) ** 0.5 for n, x in enumerate(seen) for y in seen[:n])
+    nearest = min(
+        sum((a - b) ** 2 for a, b in zip(x, y, strict=True)) ** 0.5
+        for n, x in enumerate(seen)
+        for y in seen[:n]
+    )
     assert nearest > apart

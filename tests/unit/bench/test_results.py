@@ -41,8 +41,16 @@ def test_what_is_written_is_read_in_whatever_order_it_came(points: list[Point]) 
 
 
 def test_the_columns_are_the_published_ones(tmp_path: Path) -> None:
-    results.write(tmp_path / "r.csv", [Point("t", "zprl", 0, 100, 0.5, 20, None, 3.25), Point("t", "base", 0, 0, 0.25, 20, 1.5, 0.0)])
-    assert (tmp_path / "r.csv").read_text() == HEAD + "t,base,0,0,0.25,20,1.5,0.0\nt,zprl,0,100,0.5,20,,3.25\n"
+    results.write(
+        tmp_path / "r.csv",
+        [
+            Point("t", "zprl", 0, 100, 0.5, 20, None, 3.25),
+            Point("t", "base", 0, 0, 0.25, 20, 1.5, 0.0),
+        ],
+    )
+    assert (
+        tmp_path / "r.csv"
+    ).read_text() == HEAD + "t,base,0,0,0.25,20,1.5,0.0\nt,zprl,0,100,0.5,20,,3.25\n"
 
 
 @pytest.mark.parametrize(
@@ -70,7 +78,9 @@ def test_the_columns_are_the_published_ones(tmp_path: Path) -> None:
         ("", "0 columns"),
     ],
 )
-def test_a_row_that_is_none_is_refused_with_line_and_column(tmp_path: Path, row: str, told: str) -> None:
+def test_a_row_that_is_none_is_refused_with_line_and_column(
+    tmp_path: Path, row: str, told: str
+) -> None:
     (tmp_path / "r.csv").write_text(HEAD + "t,zprl,0,0,0.5,20,,0\n" + row + "\n")
     with pytest.raises(DataError, match="line 3") as error:
         results.read(tmp_path / "r.csv")
@@ -78,7 +88,15 @@ def test_a_row_that_is_none_is_refused_with_line_and_column(tmp_path: Path, row:
     assert error.value.remedy
 
 
-@pytest.mark.parametrize("head", ["", "task,method\n", HEAD.replace("\n", ",more\n"), HEAD.replace("seed,env_steps", "env_steps,seed")])
+@pytest.mark.parametrize(
+    "head",
+    [
+        "",
+        "task,method\n",
+        HEAD.replace("\n", ",more\n"),
+        HEAD.replace("seed,env_steps", "env_steps,seed"),
+    ],
+)
 def test_other_columns_are_refused(tmp_path: Path, head: str) -> None:
     (tmp_path / "r.csv").write_text(head)
     with pytest.raises(DataError, match=r"line 1.*columns"):
@@ -94,7 +112,10 @@ def test_what_is_no_file_and_what_is_no_text(tmp_path: Path) -> None:
 
 def finished(**changed: object) -> results.Run:
     facts = results.RunFacts("toy/one", "zprl", 0, 10, 2.5, None, 4.0, None)
-    points = (Point("toy/one", "zprl", 0, 0, 0.5, 20, None, 0.0), Point("toy/one", "zprl", 0, 400, 0.9, 20, 1.5, 3.0))
+    points = (
+        Point("toy/one", "zprl", 0, 0, 0.5, 20, None, 0.0),
+        Point("toy/one", "zprl", 0, 400, 0.9, 20, 1.5, 3.0),
+    )
     return replace(results.Run("abc", "digest", None, facts, points), **changed)
 
 
@@ -120,6 +141,10 @@ def test_broken_runs_are_refused(tmp_path: Path, text: str, says: str) -> None:
     file = tmp_path / "runs.json"
     results.write_runs(file, [finished()])
     key = text.split(":")[0]
-    file.write_text(re.sub(rf"{key}: [^,}}]+", text, file.read_text(), count=1) if text.startswith('"') else text)
+    file.write_text(
+        re.sub(rf"{key}: [^,}}]+", text, file.read_text(), count=1)
+        if text.startswith('"')
+        else text
+    )
     with pytest.raises(DataError, match=says):
         results.read_runs(file)

@@ -15,7 +15,9 @@ from zprl.errors import ConfigError
 
 @pytest.fixture(autouse=True)
 def _any_task(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plugins, "load", lambda group, name: None)  # the benchmarks' packages are not needed to plan
+    monkeypatch.setattr(
+        plugins, "load", lambda group, name: None
+    )  # the benchmarks' packages are not needed to plan
 
 
 def made(**changes) -> Suite:
@@ -49,7 +51,9 @@ def test_every_method_has_its_preset_and_says_how_it_was_tuned(name: str) -> Non
     assert len(method.tuning) > 3
     stated = presets.read(method.preset)["finetune_sim"]
     kind = config.ALGORITHMS["ppo" if stated["algorithm"] == "ppo" else "sac"]
-    assert set(stated) == set(kind.model_fields) - set(config.Budget.model_fields), "a method states all that decides it, and no budget"
+    assert set(stated) == set(kind.model_fields) - set(config.Budget.model_fields), (
+        "a method states all that decides it, and no budget"
+    )
 
 
 def test_methods_share_a_base_unless_they_change_it(tmp_path: Path) -> None:
@@ -80,13 +84,23 @@ def test_a_key_changes_with_what_decides_and_with_nothing_else(tmp_path: Path) -
     other = keys(params={"finetune_sim": {"segments": 3}})
     assert other[0] == base, "a budget does not change what the base is"
     assert other[1] != zprl
-    assert all(new != old for new, old in zip(keys(params={"pretrain": {"steps": 7}}), [base, zprl, dsrl], strict=True))
+    assert all(
+        new != old
+        for new, old in zip(
+            keys(params={"pretrain": {"steps": 7}}), [base, zprl, dsrl], strict=True
+        )
+    )
     assert keys(methods=["dsrl", "zprl"]) == [base, dsrl, zprl]
 
 
 def test_a_suite_s_numbers_reach_the_algorithms_that_know_them(tmp_path: Path) -> None:
     cells = suite.cells(
-        made(methods=["zprl", "dppo"], seeds=[0], params={"finetune_sim": {"warmup_chunks": 7, "rollout_steps": 9}}), tmp_path
+        made(
+            methods=["zprl", "dppo"],
+            seeds=[0],
+            params={"finetune_sim": {"warmup_chunks": 7, "rollout_steps": 9}},
+        ),
+        tmp_path,
     )
     assert cells[1].params["finetune_sim"]["warmup_chunks"] == 7
     assert cells[2].params["finetune_sim"]["rollout_steps"] == 9
@@ -97,9 +111,15 @@ def test_a_suite_s_numbers_reach_the_algorithms_that_know_them(tmp_path: Path) -
 
 @pytest.mark.parametrize(
     ("changes", "told"),
-    [({"methods": ["zpl"]}, "zpl"), ({"tasks": {"t": {"preset": "nowhere"}}}, "nowhere"), ({"params": {"task": {"nam": 1}}}, "nam")],
+    [
+        ({"methods": ["zpl"]}, "zpl"),
+        ({"tasks": {"t": {"preset": "nowhere"}}}, "nowhere"),
+        ({"params": {"task": {"nam": 1}}}, "nam"),
+    ],
 )
-def test_what_does_not_fit_is_said_before_anything_runs(changes: dict, told: str, tmp_path: Path) -> None:
+def test_what_does_not_fit_is_said_before_anything_runs(
+    changes: dict, told: str, tmp_path: Path
+) -> None:
     with pytest.raises(ConfigError, match=told):
         suite.cells(made(**changes), tmp_path)
 

@@ -41,7 +41,7 @@ def test_good_files_raise_no_alarm(tmp_path: Path) -> None:
     assert result.quarantine == ()
 
 
-# -- defects of the file: the mutation gets the open file ------------------------------------------------------------
+# -- defects of the file: the mutation gets the open file ------------------------------------------
 
 
 def _replace(file: h5py.File, path: str, **new: object) -> h5py.Dataset:
@@ -65,7 +65,9 @@ def _linked_demo(file: h5py.File) -> None:
 
 
 def _external_storage(file: h5py.File) -> None:
-    _replace(file, "data/demo_1/actions", shape=(41, 10), dtype="f4", external=[("raw.bin", 0, 41 * 40)])
+    _replace(
+        file, "data/demo_1/actions", shape=(41, 10), dtype="f4", external=[("raw.bin", 0, 41 * 40)]
+    )
 
 
 def _virtual(file: h5py.File) -> None:
@@ -81,7 +83,9 @@ def _unknown_filter(file: h5py.File) -> None:
     plist.set_filter(32004, h5py.h5z.FLAG_OPTIONAL, ())  # lz4, a plug-in HDF5 would have to load
     group = file["data/demo_1"]
     del group["actions"]
-    h5py.h5d.create(group.id, b"actions", h5py.h5t.IEEE_F32LE, h5py.h5s.create_simple((41, 10)), plist)
+    h5py.h5d.create(
+        group.id, b"actions", h5py.h5t.IEEE_F32LE, h5py.h5s.create_simple((41, 10)), plist
+    )
 
 
 def _huge(file: h5py.File) -> None:
@@ -95,7 +99,14 @@ def _bomb(file: h5py.File) -> None:  # within the limit, but hardly anything is 
 
 
 def _huge_chunk(file: h5py.File) -> None:
-    _replace(file, "data/demo_1/actions", shape=(41, 10), dtype="f4", chunks=(10**8, 10), maxshape=(None, 10))
+    _replace(
+        file,
+        "data/demo_1/actions",
+        shape=(41, 10),
+        dtype="f4",
+        chunks=(10**8, 10),
+        maxshape=(None, 10),
+    )
 
 
 def _bad_demo_name(file: h5py.File) -> None:
@@ -131,9 +142,17 @@ def _overflow(file: h5py.File) -> None:
 
 FILE_ZOO: dict[str, tuple[str, str, Callable[[h5py.File], None]]] = {
     "no group data": ("D02", "group /data is missing", lambda f: f.move("data", "date")),
-    "no demos": ("D02", "holds no demos", lambda f: [f.__delitem__(f"data/demo_{i}") for i in range(3)]),
+    "no demos": (
+        "D02",
+        "holds no demos",
+        lambda f: [f.__delitem__(f"data/demo_{i}") for i in range(3)],
+    ),
     "no actions": ("D02", "actions is missing", lambda f: f.__delitem__("data/demo_1/actions")),
-    "no num_samples": ("D02", "num_samples is missing", lambda f: f["data/demo_1"].attrs.__delitem__("num_samples")),
+    "no num_samples": (
+        "D02",
+        "num_samples is missing",
+        lambda f: f["data/demo_1"].attrs.__delitem__("num_samples"),
+    ),
     "no obs": ("D02", "obs is missing", lambda f: f.__delitem__("data/demo_1/obs")),
     "no env_args": ("D02", "env_args", lambda f: f["data"].attrs.__delitem__("env_args")),
     "obs shorter": (
@@ -141,9 +160,21 @@ FILE_ZOO: dict[str, tuple[str, str, Callable[[h5py.File], None]]] = {
         "has 40 frames, num_samples says 41",
         lambda f: _replace(f, "data/demo_1/obs/object", data=np.zeros((40, 10), "f4")),
     ),
-    "num_samples wrong": ("D03", "has 41 frames, num_samples says 99", lambda f: f["data/demo_1"].attrs.__setitem__("num_samples", 99)),
-    "rewards longer": ("D03", "rewards has 50 frames", lambda f: _replace(f, "data/demo_1/rewards", data=np.zeros(50, "f4"))),
-    "total wrong": ("D03", "says 1 frames, the demos have 123", lambda f: f["data"].attrs.__setitem__("total", 1)),
+    "num_samples wrong": (
+        "D03",
+        "has 41 frames, num_samples says 99",
+        lambda f: f["data/demo_1"].attrs.__setitem__("num_samples", 99),
+    ),
+    "rewards longer": (
+        "D03",
+        "rewards has 50 frames",
+        lambda f: _replace(f, "data/demo_1/rewards", data=np.zeros(50, "f4")),
+    ),
+    "total wrong": (
+        "D03",
+        "says 1 frames, the demos have 123",
+        lambda f: f["data"].attrs.__setitem__("total", 1),
+    ),
     "nan": ("D04", "obs/object has 1 values that are not finite", _nan),
     "overflow": ("D04", "actions has 1 values", _overflow),
     "actions of rank 3": (
@@ -151,9 +182,21 @@ FILE_ZOO: dict[str, tuple[str, str, Callable[[h5py.File], None]]] = {
         "actions is float32 (41, 2, 5)",
         lambda f: _replace(f, "data/demo_1/actions", data=np.zeros((41, 2, 5), "f4")),
     ),
-    "complex actions": ("D05", "complex64", lambda f: _replace(f, "data/demo_1/actions", data=np.zeros((41, 10), "c8"))),
-    "empty dataspace": ("D05", "None", lambda f: _replace(f, "data/demo_1/actions", data=h5py.Empty("f4"))),
-    "demo is a dataset": ("D05", "not a group", lambda f: _replace(f, "data/demo_1", data=np.zeros(3))),
+    "complex actions": (
+        "D05",
+        "complex64",
+        lambda f: _replace(f, "data/demo_1/actions", data=np.zeros((41, 10), "c8")),
+    ),
+    "empty dataspace": (
+        "D05",
+        "None",
+        lambda f: _replace(f, "data/demo_1/actions", data=h5py.Empty("f4")),
+    ),
+    "demo is a dataset": (
+        "D05",
+        "not a group",
+        lambda f: _replace(f, "data/demo_1", data=np.zeros(3)),
+    ),
     "nested obs": ("D05", "is not a dataset", lambda f: f.create_group("data/demo_1/obs/deeper")),
     "external link": ("D16", "is an external link", _external_link),
     "soft link": ("D16", "is a soft link", _soft_link),
@@ -191,7 +234,9 @@ def test_broken_file(tmp_path: Path, kind: str) -> None:
         assert result.quarantine == ("a/demo_1",)
 
 
-@pytest.mark.parametrize("content", [b"", b"not hdf5 at all", None], ids=["empty", "text", "truncated"])
+@pytest.mark.parametrize(
+    "content", [b"", b"not hdf5 at all", None], ids=["empty", "text", "truncated"]
+)
 def test_not_hdf5(tmp_path: Path, content: bytes | None) -> None:
     path = write_demo_file(tmp_path / "a.hdf5", 3)
     path.write_bytes(path.read_bytes()[:2000] if content is None else content)
@@ -232,13 +277,17 @@ def test_unsafe_file_name(tmp_path: Path) -> None:
     assert r"a\x07.hdf5" in finding.file
 
 
-# -- defects of meaning: the mutation gets an episode ---------------------------------------------------------------
+# -- defects of meaning: the mutation gets an episode ----------------------------------------------
 
 
 def _with(episode: Episode, key: str, change: Callable[[np.ndarray], None]) -> Episode:
     value = (episode.actions if key == "actions" else episode.obs[key]).copy()
     change(value)
-    return replace(episode, actions=value) if key == "actions" else replace(episode, obs={**episode.obs, key: value})
+    return (
+        replace(episode, actions=value)
+        if key == "actions"
+        else replace(episode, obs={**episode.obs, key: value})
+    )
 
 
 def _scale(value: np.ndarray) -> None:
@@ -269,14 +318,39 @@ def _freeze(episode: Episode) -> Episode:
 
 MEANING_ZOO: dict[str, tuple[str, str, int | None, Callable[[Episode], Episode]]] = {
     "quaternion norm": ("D08", "has norm 1.500", 5, lambda e: _with(e, "robot0_eef_quat", _scale)),
-    "quaternion sign": ("D08", "flips its sign 1 times", 20, lambda e: _with(e, "robot0_eef_quat", _flip)),
-    "6-D rotation length": ("D08", "not two orthonormal columns", 9, lambda e: _with(e, "actions", _not_a_rotation)),
-    "6-D rotation skew": ("D08", "not two orthonormal columns", 9, lambda e: _with(e, "actions", _skew)),
+    "quaternion sign": (
+        "D08",
+        "flips its sign 1 times",
+        20,
+        lambda e: _with(e, "robot0_eef_quat", _flip),
+    ),
+    "6-D rotation length": (
+        "D08",
+        "not two orthonormal columns",
+        9,
+        lambda e: _with(e, "actions", _not_a_rotation),
+    ),
+    "6-D rotation skew": (
+        "D08",
+        "not two orthonormal columns",
+        9,
+        lambda e: _with(e, "actions", _skew),
+    ),
     "frozen": ("D10", "the same for 11 frames", 4, _freeze),
     "jump": ("D11", "jumps by 0.3", 12, lambda e: _with(e, "robot0_eef_pos", _jump)),
     "too short": ("D12", "10 frames, at least 16 are needed", None, lambda _: make_episode(1, 10)),
-    "duplicate": ("D13", "the same content as a/demo_0", None, lambda _: replace(make_episode(0, 40), quality="worse")),
-    "other robot": ("D05", "actions 7 differ from", None, lambda e: replace(e, actions=e.actions[:, :7])),
+    "duplicate": (
+        "D13",
+        "the same content as a/demo_0",
+        None,
+        lambda _: replace(make_episode(0, 40), quality="worse"),
+    ),
+    "other robot": (
+        "D05",
+        "actions 7 differ from",
+        None,
+        lambda e: replace(e, actions=e.actions[:, :7]),
+    ),
 }
 
 
@@ -315,16 +389,37 @@ def test_no_success_at_all(tmp_path: Path) -> None:
 def test_constant_dimensions_are_noted(tmp_path: Path) -> None:
     write_demo_file(tmp_path / "a.hdf5", 3)
     notes = {finding.message for finding in check(tmp_path).findings if finding.code == "D14"}
-    assert notes == {"actions never changes in dimensions [5, 8]", "obs/object never changes in dimensions [3, 4, 5, 6]"}
+    assert notes == {
+        "actions never changes in dimensions [5, 8]",
+        "obs/object never changes in dimensions [3, 4, 5, 6]",
+    }
 
 
-# -- doubts: what the actions are does not look like what is declared ---------------------------------------------------
+# -- doubts: what the actions are does not look like what is declared ------------------------------
 
 CONTROLLER = {"type": "OSC_POSE", "input_max": 1, "input_min": -1, "control_delta": True}
 DOUBT_ZOO: dict[str, tuple[str, str, int | None, dict, Callable[[np.ndarray], None]]] = {
-    "delta beyond its bounds": ("D06", "the worst is 1.500 in dimension 0", 9, {}, lambda a: a.__setitem__((9, 0), 1.5)),
-    "deltas that are poses": ("D07", "they look absolute", 0, {}, lambda a: a.__setitem__((slice(None), 0), 3.0)),
-    "poses that are deltas": ("D07", "they look like deltas", None, {"control_delta": False}, lambda a: a.__isub__(a.mean(0))),
+    "delta beyond its bounds": (
+        "D06",
+        "the worst is 1.500 in dimension 0",
+        9,
+        {},
+        lambda a: a.__setitem__((9, 0), 1.5),
+    ),
+    "deltas that are poses": (
+        "D07",
+        "they look absolute",
+        0,
+        {},
+        lambda a: a.__setitem__((slice(None), 0), 3.0),
+    ),
+    "poses that are deltas": (
+        "D07",
+        "they look like deltas",
+        None,
+        {"control_delta": False},
+        lambda a: a.__isub__(a.mean(0)),
+    ),
 }
 
 
@@ -334,7 +429,9 @@ def test_doubtful_actions(tmp_path: Path, kind: str) -> None:
     path = write_demo_file(tmp_path / "a.hdf5", 3)
     kwargs = {"control_freq": 20, "controller_configs": CONTROLLER | declared}
     with h5py.File(path, "a") as file:
-        file["data"].attrs["env_args"] = json.dumps({"env_name": "Lift", "type": 1, "env_kwargs": kwargs})
+        file["data"].attrs["env_args"] = json.dumps(
+            {"env_name": "Lift", "type": 1, "env_kwargs": kwargs}
+        )
         for demo in file["data"].values():
             actions = demo["actions"][:, :7]  # position, rotation vector, gripper
             if demo.name.endswith("demo_1"):
@@ -343,14 +440,21 @@ def test_doubtful_actions(tmp_path: Path, kind: str) -> None:
             demo["actions"] = actions
     result = check(tmp_path)
     (finding,) = loud(result)
-    assert (finding.code, finding.severity, finding.episode, finding.frame) == (code, "warning", "a/demo_1", frame)
+    assert (finding.code, finding.severity, finding.episode, finding.frame) == (
+        code,
+        "warning",
+        "a/demo_1",
+        frame,
+    )
     assert message in finding.message
     assert len(result.good) == 3
 
 
 def test_different_simulator_versions(tmp_path: Path) -> None:
     for name, seed, version in (("a", 0, "1.4.1"), ("b", 10, "1.5.1"), ("c", 20, "1.4.1")):
-        with RobomimicWriter(tmp_path / f"{name}.hdf5", {"env_name": "Lift", "type": 1, "env_version": version}) as writer:
+        with RobomimicWriter(
+            tmp_path / f"{name}.hdf5", {"env_name": "Lift", "type": 1, "env_version": version}
+        ) as writer:
             writer.write(make_episode(seed))
     (finding,) = loud(check(tmp_path))
     assert (finding.code, finding.severity, finding.episode) == ("D15", "warning", None)
@@ -363,5 +467,8 @@ def test_different_simulator_versions(tmp_path: Path) -> None:
 def test_every_code_has_an_animal() -> None:
     shown = {code for code, *_ in FILE_ZOO.values()} | {code for code, *_ in MEANING_ZOO.values()}
     shown |= {code for code, *_ in DOUBT_ZOO.values()} | {"D15"}
-    shown |= {"D09", "D30"}  # of formats with timestamps and labels: test_lerobot_reader.py, test_demo_reader.py
+    shown |= {
+        "D09",
+        "D30",
+    }  # of formats with timestamps and labels: test_lerobot_reader.py, test_demo_reader.py
     assert shown | {"D01", "D14", "D21", "D22", "D23", "D24"} == set(CODES)

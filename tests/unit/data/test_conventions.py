@@ -42,11 +42,15 @@ def episode(length: int = 4, rate_hz: float | None = None, **obs: np.ndarray) ->
     flags = np.zeros(length, np.float32)
     flags[-1] = 1
     actions = (10 * np.arange(length)[:, None] + np.arange(3)).astype(np.float32)
-    obs = {key: np.asarray(value, np.float32) for key, value in obs.items()} or {"state": actions.copy()}
+    obs = {key: np.asarray(value, np.float32) for key, value in obs.items()} or {
+        "state": actions.copy()
+    }
     return Episode("a/demo_0", obs, actions, flags, flags > 0, True, rate_hz=rate_hz)
 
 
-def converted(conventions: Conventions, keys: tuple[str, ...], given_episode: Episode) -> Episode | Finding:
+def converted(
+    conventions: Conventions, keys: tuple[str, ...], given_episode: Episode
+) -> Episode | Finding:
     conversion = convert(conventions, keys)
     (item,) = conversion(Source(Path("a.hdf5"), None), given_episode)  # type: ignore[arg-type]
     return item
@@ -58,7 +62,7 @@ def good(*args) -> Episode:
     return item
 
 
-# -- rotations -------------------------------------------------------------------------------------------------------
+# -- rotations -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("source", FORMS)
@@ -69,14 +73,21 @@ def test_a_quarter_turn_about_z_in_every_form(source: str, target: str) -> None:
 
 
 def test_euler_angles_turn_about_fixed_axes() -> None:
-    # First a quarter about x (y becomes z), then a quarter about the fixed z: y ends at z, z ends at -y turned to x.
-    matrix = rotations.write(rotations.read(np.array([[np.pi / 2, 0, np.pi / 2]]), "euler_xyz"), "matrix").reshape(3, 3)
+    # First a quarter about x (y becomes z), then a quarter about the fixed z: y ends at z, z ends
+    # at -y turned to x.
+    matrix = rotations.write(
+        rotations.read(np.array([[np.pi / 2, 0, np.pi / 2]]), "euler_xyz"), "matrix"
+    ).reshape(3, 3)
     np.testing.assert_allclose(matrix @ [0, 1, 0], [0, 0, 1], atol=1e-12)
     np.testing.assert_allclose(matrix @ [0, 0, 1], [1, 0, 0], atol=1e-12)
 
 
 @settings(deadline=None, max_examples=60)
-@given(st.lists(st.lists(st.floats(-1, 1), min_size=4, max_size=4), min_size=1, max_size=5), st.sampled_from(FORMS), st.sampled_from(FORMS))
+@given(
+    st.lists(st.lists(st.floats(-1, 1), min_size=4, max_size=4), min_size=1, max_size=5),
+    st.sampled_from(FORMS),
+    st.sampled_from(FORMS),
+)
 def test_round_trips(numbers: list[list[float]], first: str, second: str) -> None:
     quaternions = np.array(numbers)
     quaternions[np.linalg.norm(quaternions, axis=1) < 0.1] = [0.5, 0.5, 0.5, 0.5]
@@ -84,7 +95,9 @@ def test_round_trips(numbers: list[list[float]], first: str, second: str) -> Non
     there = rotations.write(start, first)
     assert there.shape == (len(numbers), ROTATION_WIDTHS[first])
     back = rotations.read(rotations.write(rotations.read(there, first), second), second)
-    assert (start.inv() * back).magnitude().max() < 1e-5  # euler angles lose half the digits near 90 degrees of pitch
+    assert (
+        start.inv() * back
+    ).magnitude().max() < 1e-5  # euler angles lose half the digits near 90 degrees of pitch
 
 
 def test_signs_are_continuous_and_begin_as_the_robots_do() -> None:
@@ -112,7 +125,7 @@ def test_what_is_no_rotation_is_refused(form: str, values: list[float], message:
     assert caught.value.frame == 1
 
 
-# -- observations and actions ------------------------------------------------------------------------------------------
+# -- observations and actions ----------------------------------------------------------------------
 
 
 def test_columns_units_and_orders() -> None:
@@ -120,7 +133,9 @@ def test_columns_units_and_orders() -> None:
     pictures = np.zeros((4, 2, 2, 3), np.uint8)
     wanted = Conventions(
         observations={
-            "robot0_eef_quat": ObservationPart(key="state", columns=(3, 4, 5, 6), rotation="quaternion_wxyz"),
+            "robot0_eef_quat": ObservationPart(
+                key="state", columns=(3, 4, 5, 6), rotation="quaternion_wxyz"
+            ),
             "robot0_eef_pos": ObservationPart(key="state", columns=(0, 1, 2), scale=0.001),
             "wrist_image": ObservationPart(key="images.wrist"),
         },
@@ -137,18 +152,24 @@ def test_columns_units_and_orders() -> None:
     np.testing.assert_allclose(made.obs["robot0_eef_quat"][0], [0, 0, HALF, HALF], rtol=1e-6)
     assert np.shares_memory(made.obs["wrist_image"], pictures)
     np.testing.assert_array_equal(made.actions[:2], [[2, 0, 0], [12, 10, -10]])
-    assert {value.dtype for value in (made.actions, made.obs["robot0_eef_pos"], made.obs["robot0_eef_quat"])} == {np.dtype(np.float32)}
+    assert {
+        value.dtype
+        for value in (made.actions, made.obs["robot0_eef_pos"], made.obs["robot0_eef_quat"])
+    } == {np.dtype(np.float32)}
 
 
 def test_deltas_become_absolute_in_the_base_frame() -> None:
-    # The tool is a quarter turn about z; the delta is a quarter turn about the fixed x, recorded as robosuite does: pi in units of 0.5 rad.
+    # The tool is a quarter turn about z; the delta is a quarter turn about the fixed x, recorded as
+    # robosuite does: pi in units of 0.5 rad.
     observed = episode(pos=np.full((4, 3), 0.5), quat=np.tile([0, 0, HALF, HALF], (4, 1)))
     actions = np.tile([1.0, 0, -1, np.pi, 0, 0, 1], (4, 1)).astype(np.float32)
     source = Episode(observed.name, observed.obs, actions, observed.rewards, observed.dones, True)
     wanted = Conventions(
         actions=(
             ActionPart(columns=(0, 1, 2), scale=0.05, delta=True, of="pos"),
-            ActionPart(columns=(3, 4, 5), scale=0.5, rotation="rotation_vector", delta=True, of="quat"),
+            ActionPart(
+                columns=(3, 4, 5), scale=0.5, rotation="rotation_vector", delta=True, of="quat"
+            ),
             ActionPart(columns=(6,)),
         )
     )
@@ -163,38 +184,69 @@ def test_a_delta_of_an_observation_in_another_form() -> None:
     source = episode(matrix=np.tile(QUARTER["matrix"], (4, 1)))
     wanted = Conventions(
         observations={"six": ObservationPart(key="matrix", rotation="matrix", to="rotation_6d")},
-        actions=(ActionPart(columns=(0, 1, 2), scale=0, rotation="rotation_vector", delta=True, of="six"),),
+        actions=(
+            ActionPart(
+                columns=(0, 1, 2), scale=0, rotation="rotation_vector", delta=True, of="six"
+            ),
+        ),
     )
-    np.testing.assert_allclose(good(wanted, ("six",), source).actions, np.tile(QUARTER["rotation_6d"], (4, 1)), atol=1e-6)
+    np.testing.assert_allclose(
+        good(wanted, ("six",), source).actions, np.tile(QUARTER["rotation_6d"], (4, 1)), atol=1e-6
+    )
 
 
 @pytest.mark.parametrize(
-    ("late", "seen", "done"), [(1, [0, 1, 2], [10, 20, 30]), (-1, [1, 2, 3], [0, 10, 20]), (0, [0, 1, 2, 3], [0, 10, 20, 30])]
+    ("late", "seen", "done"),
+    [
+        (1, [0, 1, 2], [10, 20, 30]),
+        (-1, [1, 2, 3], [0, 10, 20]),
+        (0, [0, 1, 2, 3], [0, 10, 20, 30]),
+    ],
 )
 def test_shift(late: int, seen: list[int], done: list[int]) -> None:
     made = good(Conventions(action_shift=late), ("frame",), episode(frame=np.arange(4)[:, None]))
     assert made.obs["frame"][:, 0].tolist() == seen
     assert made.actions[:, 0].tolist() == done
-    assert made.rewards.tolist() == [0.0] * (len(seen) - 1) + [1.0]  # the success stays the last frame's
+    assert made.rewards.tolist() == [0.0] * (len(seen) - 1) + [
+        1.0
+    ]  # the success stays the last frame's
     assert made.dones.tolist() == [False] * (len(seen) - 1) + [True]
 
 
-# -- another rate --------------------------------------------------------------------------------------------------------
+# -- another rate ----------------------------------------------------------------------------------
 
 
 def test_twice_the_rate_on_a_line_and_on_a_turn() -> None:
     angles = np.array([0, 0.2, 0.4])
     quaternions = np.stack([0 * angles, 0 * angles, np.sin(angles / 2), np.cos(angles / 2)], 1)
-    source = episode(3, 10.0, pos=[[0.0], [1.0], [3.0]], eef_quat=quaternions, gripper_command=[[1.0], [1.0], [-1.0]])
-    source.obs["image"] = np.arange(3, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 2, 3), np.uint8)
-    wanted = Conventions(actions=(ActionPart(columns=(0, 1)), ActionPart(columns=(2,))), resample_hz=20)
+    source = episode(
+        3,
+        10.0,
+        pos=[[0.0], [1.0], [3.0]],
+        eef_quat=quaternions,
+        gripper_command=[[1.0], [1.0], [-1.0]],
+    )
+    source.obs["image"] = np.arange(3, dtype=np.uint8)[:, None, None, None] * np.ones(
+        (1, 2, 2, 3), np.uint8
+    )
+    wanted = Conventions(
+        actions=(ActionPart(columns=(0, 1)), ActionPart(columns=(2,))), resample_hz=20
+    )
     made = good(wanted, tuple(source.obs), source)
     assert made.rate_hz == 20
     assert made.length == 5
     np.testing.assert_allclose(made.obs["pos"][:, 0], [0, 0.5, 1, 2, 3])
-    np.testing.assert_allclose(2 * np.arcsin(made.obs["eef_quat"][:, 2]), [0, 0.1, 0.2, 0.3, 0.4], atol=1e-6)
+    np.testing.assert_allclose(
+        2 * np.arcsin(made.obs["eef_quat"][:, 2]), [0, 0.1, 0.2, 0.3, 0.4], atol=1e-6
+    )
     np.testing.assert_allclose(made.actions[:, 0], [0, 5, 10, 15, 20])
-    assert made.actions[:, 2].tolist() == [2, 12, 12, 22, 22]  # alone: a gripper, from the nearest frame
+    assert made.actions[:, 2].tolist() == [
+        2,
+        12,
+        12,
+        22,
+        22,
+    ]  # alone: a gripper, from the nearest frame
     assert made.obs["gripper_command"][:, 0].tolist() == [1, 1, 1, -1, -1]
     assert made.obs["image"][:, 0, 0, 0].tolist() == [0, 1, 1, 2, 2]
     assert made.obs["image"].dtype == np.uint8
@@ -203,7 +255,9 @@ def test_twice_the_rate_on_a_line_and_on_a_turn() -> None:
 
 def test_half_the_rate_keeps_the_success() -> None:
     wanted = Conventions(actions=(ActionPart(),), resample_hz=5)
-    made = good(wanted, ("state",), episode(4, 10.0))  # frames 0 and 2 stay; the success of frame 3 is frame 2's
+    made = good(
+        wanted, ("state",), episode(4, 10.0)
+    )  # frames 0 and 2 stay; the success of frame 3 is frame 2's
     assert made.obs["state"][:, 0].tolist() == [0, 20]
     assert made.rewards.tolist() == [0, 1]
     assert made.dones.tolist() == [False, True]
@@ -218,17 +272,47 @@ def test_places_do_not_lose_a_frame_to_rounding() -> None:
     assert events(np.array([False]), at).tolist() == [False]
 
 
-# -- refusals ------------------------------------------------------------------------------------------------------------
+# -- refusals --------------------------------------------------------------------------------------
 
 PART = ActionPart()
 REFUSED = {
-    "missing key": ("D22", "'no' is missing", Conventions(observations={"a": ObservationPart(key="no")}), {}),
-    "column": ("D05", "has 3 columns, column 3 is asked for", Conventions(actions=(ActionPart(columns=(3,)),)), {}),
-    "observed column": ("D05", "state has 3 columns", Conventions(observations={"a": ObservationPart(key="state", columns=(7,))}), {}),
-    "width": ("D05", "a quaternion (wxyz) has 4 columns", Conventions(actions=(ActionPart(rotation="quaternion_wxyz"),)), {}),
-    "base width": ("D05", "no delta of it", Conventions(actions=(ActionPart(columns=(0,), delta=True, of="state"),)), {}),
+    "missing key": (
+        "D22",
+        "'no' is missing",
+        Conventions(observations={"a": ObservationPart(key="no")}),
+        {},
+    ),
+    "column": (
+        "D05",
+        "has 3 columns, column 3 is asked for",
+        Conventions(actions=(ActionPart(columns=(3,)),)),
+        {},
+    ),
+    "observed column": (
+        "D05",
+        "state has 3 columns",
+        Conventions(observations={"a": ObservationPart(key="state", columns=(7,))}),
+        {},
+    ),
+    "width": (
+        "D05",
+        "a quaternion (wxyz) has 4 columns",
+        Conventions(actions=(ActionPart(rotation="quaternion_wxyz"),)),
+        {},
+    ),
+    "base width": (
+        "D05",
+        "no delta of it",
+        Conventions(actions=(ActionPart(columns=(0,), delta=True, of="state"),)),
+        {},
+    ),
     "no rate": ("D02", "does not say its rate", Conventions(actions=(PART,), resample_hz=20), {}),
-    "lying rate": ("D17", "says 0.001 Hz", Conventions(actions=(PART,), resample_hz=20), {"rate_hz": 0.001}),
+    "lying rate": (
+        "D17",
+        "says 0.001 Hz",
+        Conventions(actions=(PART,), resample_hz=20),
+        {"rate_hz": 0.001},
+    ),
     "too short": ("D12", "fewer than the shift of 4", Conventions(action_shift=4), {}),
     "no rotation": (
         "D08",
@@ -245,7 +329,12 @@ def test_refused(kind: str) -> None:
     keys = ("a",) if wanted.observations else ("state",)
     item = converted(wanted, keys, episode(**more))
     assert isinstance(item, Finding)
-    assert (item.code, item.episode, item.file, item.severity) == (code, "a/demo_0", "a.hdf5", "error")
+    assert (item.code, item.episode, item.file, item.severity) == (
+        code,
+        "a/demo_0",
+        "a.hdf5",
+        "error",
+    )
     assert item.remedy
     assert message in item.message, item.message
 
@@ -271,7 +360,10 @@ def test_numbers_that_are_not_finite_are_no_rotation() -> None:
         ({"actions": []}, "actions is empty"),
         ({"actions": [{"columns": []}]}, "columns is empty"),
         ({"resample_hz": 20}, "resample_hz needs actions"),
-        ({"observations": {"robot0_eef_poss": {"key": "state"}}}, "which neither obs_keys nor a delta names"),
+        (
+            {"observations": {"robot0_eef_poss": {"key": "state"}}},
+            "which neither obs_keys nor a delta names",
+        ),
         ({"rotation": "xyzw"}, "unknown key"),
     ],
 )
@@ -281,7 +373,7 @@ def test_a_bad_section_is_said(section: dict, message: str) -> None:
     assert message in str(caught.value)
 
 
-# -- together ------------------------------------------------------------------------------------------------------------
+# -- together --------------------------------------------------------------------------------------
 
 
 def test_from_file_to_facts(tmp_path: Path) -> None:
@@ -291,7 +383,9 @@ def test_from_file_to_facts(tmp_path: Path) -> None:
             "ingest": {
                 "obs_keys": ["robot0_eef_pos", "cube"],
                 "conventions": {
-                    "observations": {"cube": {"key": "object", "columns": [0, 1, 2], "scale": 1000}},
+                    "observations": {
+                        "cube": {"key": "object", "columns": [0, 1, 2], "scale": 1000}
+                    },
                     "actions": [
                         {"columns": [0, 1, 2]},
                         {"columns": [3, 4, 5, 6, 7, 8], "rotation": "rotation_6d"},
@@ -304,7 +398,9 @@ def test_from_file_to_facts(tmp_path: Path) -> None:
     ).ingest
     conversion = convert(wanted.conventions, wanted.obs_keys)
     assert conversion.inputs == ("robot0_eef_pos", "object")
-    result = read_all(find_sources(tmp_path, obs_keys=conversion.inputs), limits=Limits(), changes=[conversion])
+    result = read_all(
+        find_sources(tmp_path, obs_keys=conversion.inputs), limits=Limits(), changes=[conversion]
+    )
     assert [f.code for f in result.findings if f.severity != "note"] == []
     assert len(result.good) == 3
     before, after = make_episode(0, 40), result.good[0]
@@ -316,14 +412,23 @@ def test_from_file_to_facts(tmp_path: Path) -> None:
     assert facts["format"] == "robomimic"
     assert facts["observation cube"] == "columns 0, 1, 2 of object, times 1000"
     assert facts["actions, part 2"] == "columns 9, times -1"
-    assert facts["shift"] == "each frame has the action recorded 1 frames later; the last 1 frames are left out"
+    assert (
+        facts["shift"]
+        == "each frame has the action recorded 1 frames later; the last 1 frames are left out"
+    )
 
 
 def test_said_in_words() -> None:
     facts = convert(
         Conventions(
-            observations={"robot0_eef_quat": ObservationPart(key="state", columns=(3, 4, 5, 6), rotation="quaternion_wxyz")},
-            actions=(ActionPart(rotation="rotation_vector", scale=0.5, delta=True, of="robot0_eef_quat"),),
+            observations={
+                "robot0_eef_quat": ObservationPart(
+                    key="state", columns=(3, 4, 5, 6), rotation="quaternion_wxyz"
+                )
+            },
+            actions=(
+                ActionPart(rotation="rotation_vector", scale=0.5, delta=True, of="robot0_eef_quat"),
+            ),
             resample_hz=20,
         ),
         OBS_KEYS,

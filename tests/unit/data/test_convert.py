@@ -61,8 +61,16 @@ def test_numbers_come_back(tmp_path: Path, to: str) -> None:
     path = source(tmp_path / "a.hdf5", before)
     dest = tmp_path / ("b.hdf5" if to == "robomimic" else "b")
     found = convert(path, dest, to=to)
-    assert (found.sources, found.episodes, found.frames, found.rate_hz, found.left_out) == (1, 4, 12 + 13 + 14 + 15, 20.0, ())
-    assert set(next(READERS[to]().read(dest)).obs) == set(before[0].obs)  # HDF5 lists keys by name: their order is not kept
+    assert (found.sources, found.episodes, found.frames, found.rate_hz, found.left_out) == (
+        1,
+        4,
+        12 + 13 + 14 + 15,
+        20.0,
+        (),
+    )
+    assert set(next(READERS[to]().read(dest)).obs) == set(
+        before[0].obs
+    )  # HDF5 lists keys by name: their order is not kept
     after = READERS[to](obs_keys=tuple(before[0].obs)).read(dest)
     assert {e.quality for e in before} == {"better", "okay", "worse"}
     assert sum(e.success for e in before) == 3
@@ -84,12 +92,27 @@ def test_pictures_come_along_unasked(tmp_path: Path, way: tuple[str, str]) -> No
 
 def test_there_and_back_again(tmp_path: Path) -> None:
     before = [with_pictures(episode) for episode in varied()]
-    convert(source(tmp_path / "a.hdf5", before), tmp_path / "b", to="lerobot", pictures="png", task="Lift it.", robot="franka")
+    convert(
+        source(tmp_path / "a.hdf5", before),
+        tmp_path / "b",
+        to="lerobot",
+        pictures="png",
+        task="Lift it.",
+        robot="franka",
+    )
     convert(tmp_path / "b", tmp_path / "c.hdf5", to="robomimic")
     with h5py.File(tmp_path / "c.hdf5") as file:
         said = json.loads(file["data"].attrs["env_args"])
-    assert said == {"env_name": "Lift it.", "env_type": 2, "env_kwargs": {"control_freq": 20.0, "robots": "franka"}}
-    for old, new in zip(before, RobomimicReader(obs_keys=tuple(before[0].obs)).read(tmp_path / "c.hdf5"), strict=True):
+    assert said == {
+        "env_name": "Lift it.",
+        "env_type": 2,
+        "env_kwargs": {"control_freq": 20.0, "robots": "franka"},
+    }
+    for old, new in zip(
+        before,
+        RobomimicReader(obs_keys=tuple(before[0].obs)).read(tmp_path / "c.hdf5"),
+        strict=True,
+    ):
         same(old, new)
 
 
@@ -106,15 +129,37 @@ def test_bad_episodes_are_left_out_and_named(tmp_path: Path) -> None:
     actions = good[1].actions.copy()
     actions[4, 0] = np.nan
     narrow = make_episode(7, length=12)
-    source(tmp_path / "a" / "one.hdf5", [good[0], replace(good[1], actions=actions), replace(narrow, obs={"object": narrow.obs["object"]})])
-    source(tmp_path / "a" / "two.hdf5", [make_episode(8, length=12)], {**AT_20_HZ, "env_kwargs": {"control_freq": 10}})
+    source(
+        tmp_path / "a" / "one.hdf5",
+        [
+            good[0],
+            replace(good[1], actions=actions),
+            replace(narrow, obs={"object": narrow.obs["object"]}),
+        ],
+    )
+    source(
+        tmp_path / "a" / "two.hdf5",
+        [make_episode(8, length=12)],
+        {**AT_20_HZ, "env_kwargs": {"control_freq": 10}},
+    )
     (tmp_path / "a" / "zero.hdf5").write_bytes(b"no HDF5")
     found = convert(tmp_path / "a", tmp_path / "b", to="lerobot", reader="robomimic")
     assert (found.episodes, found.frames, found.sources) == (1, 12, 3)
-    assert found.left_out == ("one/demo_1", "one/demo_2", "two/demo_0", (tmp_path / "a/zero.hdf5").as_posix())
-    codes = {finding.episode or finding.file: finding.code for finding in found.findings if finding.severity == "error"}
+    assert found.left_out == (
+        "one/demo_1",
+        "one/demo_2",
+        "two/demo_0",
+        (tmp_path / "a/zero.hdf5").as_posix(),
+    )
+    codes = {
+        finding.episode or finding.file: finding.code
+        for finding in found.findings
+        if finding.severity == "error"
+    }
     assert list(codes.values()) == ["D04", "D05", "D05", "D01"]
-    assert "10 frames per second, the first episode has 20" in next(f.message for f in found.findings if f.episode == "two/demo_0")
+    assert "10 frames per second, the first episode has 20" in next(
+        f.message for f in found.findings if f.episode == "two/demo_0"
+    )
 
 
 def test_a_rate_nobody_knows(tmp_path: Path) -> None:

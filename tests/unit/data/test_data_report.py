@@ -25,9 +25,16 @@ def test_files_and_bytes(tmp_path: Path) -> None:
     note = Finding("D14", "note", "", "never changes", "fixed")
     for name in ("one", "two"):
         report.write(tmp_path / name, result(note), make_episodes(5))
-    assert sorted(path.name for path in (tmp_path / "one").iterdir()) == ["findings.json", "report.html", "summary.json"]
+    assert sorted(path.name for path in (tmp_path / "one").iterdir()) == [
+        "findings.json",
+        "report.html",
+        "summary.json",
+    ]
     assert durable.digest(tmp_path / "one") == durable.digest(tmp_path / "two")
-    assert read_json(tmp_path / "one" / "findings.json") == {"findings": [note.as_json()], "quarantine": []}
+    assert read_json(tmp_path / "one" / "findings.json") == {
+        "findings": [note.as_json()],
+        "quarantine": [],
+    }
     page = (tmp_path / "one" / "report.html").read_text()
     assert page.count("data:image/png;base64,") == 3
     assert not re.search(r'(src|href)="(?!data:)', page), "the page must load nothing"

@@ -19,19 +19,39 @@ from zprl.data.readers.robomimic import RobomimicReader
 from zprl.data.sources import find_sources
 from zprl.errors import ConfigError
 
-OSC = {"type": "OSC_POSE", "input_max": 1, "input_min": -1, "output_max": [0.05] * 3 + [0.5] * 3, "control_delta": True}
+OSC = {
+    "type": "OSC_POSE",
+    "input_max": 1,
+    "input_min": -1,
+    "output_max": [0.05] * 3 + [0.5] * 3,
+    "control_delta": True,
+}
 """robosuite up to 1.4."""
-ARM = {**{key: value for key, value in OSC.items() if key != "control_delta"}, "input_type": "delta", "gripper": {"type": "GRIP"}}
+ARM = {
+    **{key: value for key, value in OSC.items() if key != "control_delta"},
+    "input_type": "delta",
+    "gripper": {"type": "GRIP"},
+}
 """Of a composite controller, robosuite 1.5."""
 BOUNDS = (-1.0, 1.0)
 
 
 def said(**more: Any) -> dict[str, Any]:
-    return {"env_name": "Lift", "type": 1, "env_kwargs": {"control_freq": 20, "controller_configs": OSC}} | more
+    return {
+        "env_name": "Lift",
+        "type": 1,
+        "env_kwargs": {"control_freq": 20, "controller_configs": OSC},
+    } | more
 
 
 def composite(**parts: Any) -> dict[str, Any]:
-    return said(env_version="1.5.1", env_kwargs={"control_freq": 20, "controller_configs": {"type": "BASIC", "body_parts": parts}})
+    return said(
+        env_version="1.5.1",
+        env_kwargs={
+            "control_freq": 20,
+            "controller_configs": {"type": "BASIC", "body_parts": parts},
+        },
+    )
 
 
 def read(tmp_path: Path, value: Any, **attributes: Any) -> EnvArgs:
@@ -44,18 +64,30 @@ def read(tmp_path: Path, value: Any, **attributes: Any) -> EnvArgs:
 
 ERAS = {
     "v0.1": (said(), EnvArgs("Lift", "robosuite", None, 20.0, ("OSC_POSE",), True, BOUNDS)),
-    "v0.2": (said(env_version="1.2.0"), EnvArgs("Lift", "robosuite", "1.2.0", 20.0, ("OSC_POSE",), True, BOUNDS)),
+    "v0.2": (
+        said(env_version="1.2.0"),
+        EnvArgs("Lift", "robosuite", "1.2.0", 20.0, ("OSC_POSE",), True, BOUNDS),
+    ),
     "absolute": (
-        said(env_version="1.4.1", env_kwargs={"control_freq": 20, "controller_configs": OSC | {"control_delta": False}}),
+        said(
+            env_version="1.4.1",
+            env_kwargs={"control_freq": 20, "controller_configs": OSC | {"control_delta": False}},
+        ),
         EnvArgs("Lift", "robosuite", "1.4.1", 20.0, ("OSC_POSE",), False, None),
     ),
     "two robots": (
         said(env_kwargs={"controller_configs": [OSC, OSC]}),
         EnvArgs("Lift", "robosuite", None, None, ("OSC_POSE", "OSC_POSE"), True, BOUNDS),
     ),
-    "v1.5": (composite(right=ARM), EnvArgs("Lift", "robosuite", "1.5.1", 20.0, ("OSC_POSE",), True, BOUNDS)),
+    "v1.5": (
+        composite(right=ARM),
+        EnvArgs("Lift", "robosuite", "1.5.1", 20.0, ("OSC_POSE",), True, BOUNDS),
+    ),
     "v1.5, arms": (
-        composite(arms={"right": ARM, "left": ARM}, torso={"type": "JOINT_POSITION", "input_type": "absolute"}),
+        composite(
+            arms={"right": ARM, "left": ARM},
+            torso={"type": "JOINT_POSITION", "input_type": "absolute"},
+        ),
         EnvArgs("Lift", "robosuite", "1.5.1", 20.0, ("OSC_POSE", "OSC_POSE"), True, BOUNDS),
     ),
     "v1.5, absolute": (
@@ -74,17 +106,27 @@ def test_eras(tmp_path: Path, era: str) -> None:
 
 def test_version_of_the_file(tmp_path: Path) -> None:
     assert read(tmp_path, said(), env_version="1.4.0").version == "1.4.0"
-    assert read(tmp_path, said(), repository_version="1.3.1").version == "1.3.1"  # robosuite's own recordings
+    assert (
+        read(tmp_path, said(), repository_version="1.3.1").version == "1.3.1"
+    )  # robosuite's own recordings
 
 
 NONSENSE = {
     "no json": "{",
     "a list": "[]",
     "deep": "[" * 100_000,
-    "deep controllers": json.dumps(said(env_kwargs={"controller_configs": json.loads('{"a":' * 50 + "1" + "}" * 50)})),
+    "deep controllers": json.dumps(
+        said(env_kwargs={"controller_configs": json.loads('{"a":' * 50 + "1" + "}" * 50)})
+    ),
     "huge numbers": '{"type": 1, "env_kwargs": {"control_freq": 1e999, "controller_configs": {"type": "OSC_POSE", "control_delta": true, '
     f'"input_min": -{"9" * 400}, "input_max": NaN}}}}}}',
-    "wrong types": json.dumps(said(env_name=[1], env_version={}, env_kwargs={"control_freq": "20", "controller_configs": [1, None, "x"]})),
+    "wrong types": json.dumps(
+        said(
+            env_name=[1],
+            env_version={},
+            env_kwargs={"control_freq": "20", "controller_configs": [1, None, "x"]},
+        )
+    ),
     "tiny steps": '{"sim_args": {"dt": 1e-320, "decimation": 1e-300}}',
     "true": json.dumps({"type": True, "env_kwargs": {"control_freq": True}}),
 }
@@ -93,7 +135,10 @@ NONSENSE = {
 @pytest.mark.parametrize("kind", NONSENSE)
 def test_nonsense_says_nothing(tmp_path: Path, kind: str) -> None:
     found = read(tmp_path, NONSENSE[kind])
-    assert (found.name, found.version, found.rate_hz, found.bounds) in ((None, None, None, None), ("Lift", None, None, None))
+    assert (found.name, found.version, found.rate_hz, found.bounds) in (
+        (None, None, None, None),
+        ("Lift", None, None, None),
+    )
 
 
 def test_text_is_short_and_printable(tmp_path: Path) -> None:
@@ -151,7 +196,9 @@ def test_masks_of_v01_do_no_harm(tmp_path: Path) -> None:
     assert isinstance(episode, Episode)
 
 
-def test_other_actions_are_not_asked_of_readers_that_have_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_actions_are_not_asked_of_readers_that_have_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_demo_file(tmp_path / "a.hdf5", 1)
 
     class One:
@@ -168,7 +215,7 @@ def test_other_actions_are_not_asked_of_readers_that_have_none(tmp_path: Path, m
         find_sources(tmp_path, reader="one", actions="actions_abs")
 
 
-# -- doubts: (declared, actions, dataset) to code ------------------------------------------------------------------------
+# -- doubts: (declared, actions, dataset) to code --------------------------------------------------
 
 DELTA = EnvArgs(controllers=("OSC_POSE",), delta=True, bounds=BOUNDS)
 POSE = EnvArgs(controllers=("OSC_POSE",), delta=False)
@@ -212,5 +259,8 @@ def test_doubts(declared: EnvArgs, actions: np.ndarray, key: str, code: str | No
 def test_evidence() -> None:
     found = doubt(with_value(SMALL, slice(7, 9), -1.5), DELTA, "actions")
     assert found is not None
-    assert found[1] == "actions leave the declared bounds [-1, 1] in 2 of 400 frames, the worst is -1.500 in dimension 2"
+    assert (
+        found[1]
+        == "actions leave the declared bounds [-1, 1] in 2 of 400 frames, the worst is -1.500 in dimension 2"
+    )
     assert found[3] == 7

@@ -37,11 +37,14 @@ def same(one: Episode, two: Episode) -> bool:
     return (
         [getattr(one, name) for name in facts] == [getattr(two, name) for name in facts]
         and list(one.obs) == list(two.obs)
-        and all(a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes() for a, b in zip(*arrays, strict=True))
+        and all(
+            a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+            for a, b in zip(*arrays, strict=True)
+        )
     )
 
 
-# -- the spool ---------------------------------------------------------------------------------------------------------
+# -- the spool -------------------------------------------------------------------------------------
 
 
 def test_what_went_in_comes_out_also_between_appends(tmp_path: Path) -> None:
@@ -98,7 +101,7 @@ def test_subset() -> None:
     assert len(some) == 3
 
 
-# -- files written piece by piece --------------------------------------------------------------------------------------
+# -- files written piece by piece ------------------------------------------------------------------
 
 
 def test_safetensors_are_the_librarys_to_the_byte(tmp_path: Path) -> None:
@@ -110,10 +113,17 @@ def test_safetensors_are_the_librarys_to_the_byte(tmp_path: Path) -> None:
         "Z": rng.standard_normal(5, dtype=np.float32),
         "pictures": rng.integers(0, 256, (5, 2, 2, 3), dtype=np.uint8),
     }
-    stacks = {name: Stack(str(value.dtype), value.shape, [value[:2], value[2:]]) for name, value in arrays.items()}
+    stacks = {
+        name: Stack(str(value.dtype), value.shape, [value[:2], value[2:]])
+        for name, value in arrays.items()
+    }
     write_safetensors(tmp_path / "f", stacks)
-    assert (tmp_path / "f").read_bytes() == save({name: torch.from_numpy(value) for name, value in arrays.items()})
-    durable.write_tensors(tmp_path / "g", {name: torch.from_numpy(value) for name, value in arrays.items()})
+    assert (tmp_path / "f").read_bytes() == save(
+        {name: torch.from_numpy(value) for name, value in arrays.items()}
+    )
+    durable.write_tensors(
+        tmp_path / "g", {name: torch.from_numpy(value) for name, value in arrays.items()}
+    )
     assert (tmp_path / "f").read_bytes() == (tmp_path / "g").read_bytes()
 
 
@@ -124,8 +134,12 @@ def test_npy_is_numpys_to_the_byte(tmp_path: Path) -> None:
     assert (tmp_path / "a.npy").read_bytes() == (tmp_path / "b.npy").read_bytes()
 
 
-@pytest.mark.parametrize("parts", [[np.zeros((2, 3))], [np.zeros((4, 2))], []], ids=["too few", "other width", "none"])
-def test_parts_that_do_not_make_the_whole_leave_the_old_file(tmp_path: Path, parts: list[np.ndarray]) -> None:
+@pytest.mark.parametrize(
+    "parts", [[np.zeros((2, 3))], [np.zeros((4, 2))], []], ids=["too few", "other width", "none"]
+)
+def test_parts_that_do_not_make_the_whole_leave_the_old_file(
+    tmp_path: Path, parts: list[np.ndarray]
+) -> None:
     (tmp_path / "f").write_text("old")
     with pytest.raises(ValueError, match="array of shape"):
         write_safetensors(tmp_path / "f", {"x": Stack("float32", (4, 3), parts)})
@@ -133,7 +147,7 @@ def test_parts_that_do_not_make_the_whole_leave_the_old_file(tmp_path: Path, par
     assert [path.name for path in tmp_path.iterdir()] == ["f"]
 
 
-# -- the whole way -----------------------------------------------------------------------------------------------------
+# -- the whole way ---------------------------------------------------------------------------------
 
 
 def test_ranges_in_passes_are_those_of_all_frames() -> None:
@@ -165,8 +179,13 @@ def test_good_episodes_are_on_disk_and_stores_from_there_are_the_same(tmp_path: 
 def test_memory_does_not_grow_with_the_number_of_episodes(tmp_path: Path) -> None:
     """Python's and numpy's own allocations while 60 episodes of 240 kB go from file to store stay below three of them."""
     write_demo_file(tmp_path / "data" / "a.hdf5", 60, length=1000)
-    size = sum(value.nbytes for value in (*make_episode(0, 1000).obs.values(), make_episode(0, 1000).actions))
-    read_all(find_sources(write_demo_file(tmp_path / "b.hdf5", 1)), limits=Limits())  # what is imported once
+    size = sum(
+        value.nbytes
+        for value in (*make_episode(0, 1000).obs.values(), make_episode(0, 1000).actions)
+    )
+    read_all(
+        find_sources(write_demo_file(tmp_path / "b.hdf5", 1)), limits=Limits()
+    )  # what is imported once
     tracemalloc.start()
     result = read_all(find_sources(tmp_path / "data"), limits=Limits(jump_m=10))
     EpisodeStore.write(tmp_path / "store", result.good, fit_normalizer(result.good))

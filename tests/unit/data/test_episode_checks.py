@@ -22,7 +22,9 @@ from zprl.data.validation import Limits, check_set, check_shapes
 
 
 def findings(*sources: Source, **options: object) -> list[Finding]:
-    return [item for _, item in check(sources, limits=Limits(), **options) if isinstance(item, Finding)]
+    return [
+        item for _, item in check(sources, limits=Limits(), **options) if isinstance(item, Finding)
+    ]
 
 
 def narrow(episode: Episode) -> Episode:
@@ -32,7 +34,10 @@ def narrow(episode: Episode) -> Episode:
 def test_the_set_is_judged_as_if_all_were_in_memory() -> None:
     """The ranges are kept as two frames per shape; what was never seen moving over ALL episodes is constant, not in each."""
     good = make_episodes(6)
-    still = [replace(e, obs={**e.obs, "object": np.full((e.length, 10), number, np.float32)}) for number, e in enumerate(good[:3])]
+    still = [
+        replace(e, obs={**e.obs, "object": np.full((e.length, 10), number, np.float32)})
+        for number, e in enumerate(good[:3])
+    ]
     for episodes in (good, still, [replace(e, success=False) for e in good]):
         named = [replace(e, name=f"a/demo_{number}") for number, e in enumerate(episodes)]
         assert findings(source("a", named)) == check_set(named)
@@ -43,8 +48,12 @@ def test_the_set_is_judged_as_if_all_were_in_memory() -> None:
 def test_odd_shapes_come_last_and_name_the_minority() -> None:
     episodes = [make_episode(0), narrow(make_episode(1)), make_episode(2)]
     items = list(check([source("a", episodes)], limits=Limits()))
-    assert [item.name for _, item in items if isinstance(item, Episode)] == [e.name for e in episodes]
-    odd = [(where, item) for where, item in items if isinstance(item, Finding) and item.code == "D05"]
+    assert [item.name for _, item in items if isinstance(item, Episode)] == [
+        e.name for e in episodes
+    ]
+    odd = [
+        (where, item) for where, item in items if isinstance(item, Finding) and item.code == "D05"
+    ]
     assert odd == [(None, finding) for finding in check_shapes([("a.fixed", e) for e in episodes])]
     tally = Tally()
     for item in items:
@@ -101,10 +110,14 @@ def test_what_is_beside_is_the_measure_and_stays_silent() -> None:
     old = [make_episode(0, name="old/0"), make_episode(1, length=1, name="old/short")]
     new = [narrow(make_episode(number, name=f"new/{number}")) for number in (5, 6, 7)]
     found = findings(source("new", new), beside=[source("old", old)])
-    assert {f.episode for f in found if f.code == "D05"} == {"new/5", "new/6", "new/7"}, "three against one, and still the three are odd"
+    assert {f.episode for f in found if f.code == "D05"} == {"new/5", "new/6", "new/7"}, (
+        "three against one, and still the three are odd"
+    )
     assert "old/short" not in {f.episode for f in found}
     again = findings(source("new", [make_episode(0, name="new/0")]), beside=[source("old", old)])
-    assert [(f.code, f.message) for f in again if f.severity == "error"] == [("D13", "the same content as old/0")]
+    assert [(f.code, f.message) for f in again if f.severity == "error"] == [
+        ("D13", "the same content as old/0")
+    ]
 
 
 def test_unsafe_names_are_not_read() -> None:
@@ -117,8 +130,14 @@ def test_unsafe_names_are_not_read() -> None:
 def test_changes_come_before_the_checks(count: int) -> None:
     def cut(_: Source, episode: Episode) -> Iterator[Episode | Finding]:
         for number in range(count):
-            yield replace(episode, name=f"{episode.name}.{number}", actions=episode.actions + number)
+            yield replace(
+                episode, name=f"{episode.name}.{number}", actions=episode.actions + number
+            )
 
-    items = [item for _, item in check([source("a", [make_episode(0)])], limits=Limits(), changes=[cut]) if isinstance(item, Episode)]
+    items = [
+        item
+        for _, item in check([source("a", [make_episode(0)])], limits=Limits(), changes=[cut])
+        if isinstance(item, Episode)
+    ]
     # Actions that are shifted are no rotation any more (D08), except where the shift is 0.
     assert [item.name for item in items] == ["made/demo_0.0"][:count]

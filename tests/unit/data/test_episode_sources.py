@@ -27,18 +27,30 @@ def halves(source: Source, episode: Episode) -> Iterator[Episode]:
     middle = episode.length // 2
     for name, part in (("a", slice(None, middle)), ("b", slice(middle, None))):
         arrays = {field: getattr(episode, field)[part] for field in ("actions", "rewards", "dones")}
-        yield replace(episode, name=f"{episode.name}{name}", obs={k: v[part] for k, v in episode.obs.items()}, **arrays)
+        yield replace(
+            episode,
+            name=f"{episode.name}{name}",
+            obs={k: v[part] for k, v in episode.obs.items()},
+            **arrays,
+        )
 
 
-def test_each_episode_names_its_source_and_its_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_episode_names_its_source_and_its_content(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     write_demo_file(tmp_path / "data/a.hdf5", 2)
     write_demo_file(tmp_path / "data/more/b.hdf5", 1, seed=7)
     recorder = Recorder()
-    result = read_all(find_sources(Path("data"), obs_keys=["object"]), limits=LIMITS, changes=recorder.around([]))
+    result = read_all(
+        find_sources(Path("data"), obs_keys=["object"]), limits=LIMITS, changes=recorder.around([])
+    )
     recorder.write(Path(SOURCES), result.good[1:])
     found = Origins.read(Path(SOURCES))
-    assert [(e.name, e.source) for e in found.episodes] == [("a/demo_1", "data/a.hdf5"), ("b/demo_0", "data/more/b.hdf5")]
+    assert [(e.name, e.source) for e in found.episodes] == [
+        ("a/demo_1", "data/a.hdf5"),
+        ("b/demo_0", "data/more/b.hdf5"),
+    ]
     assert [e.content for e in found.episodes] == [e.content_hash() for e in result.good[1:]]
     assert all((e.recorded_name, e.recorded_content) == (e.name, e.content) for e in found.episodes)
     assert {name: source.sha256 for name, source in found.sources.items()} == {
@@ -54,7 +66,11 @@ def test_each_episode_names_its_source_and_its_content(tmp_path: Path, monkeypat
 
 def test_what_was_changed_is_traced_to_what_was_read(tmp_path: Path) -> None:
     write_demo_file(tmp_path / "a.hdf5", 2, length=40)
-    raw = [item.content_hash() for _, item in check(find_sources(tmp_path), limits=LIMITS) if isinstance(item, Episode)]
+    raw = [
+        item.content_hash()
+        for _, item in check(find_sources(tmp_path), limits=LIMITS)
+        if isinstance(item, Episode)
+    ]
     recorder = Recorder()
     result = read_all(find_sources(tmp_path), limits=LIMITS, changes=recorder.around([halves]))
     recorder.write(tmp_path / SOURCES, result.good)
@@ -70,7 +86,9 @@ def test_of_equal_names_the_one_that_is_used_counts(tmp_path: Path) -> None:
     recorder = Recorder()
     (look,) = recorder.around([])
     one, other = (make_episode(seed, name="a/demo_0") for seed in (1, 2))
-    sources = find_sources(write_demo_file(tmp_path / "a.hdf5", 1)) + find_sources(write_demo_file(tmp_path / "b.hdf5", 1))
+    sources = find_sources(write_demo_file(tmp_path / "a.hdf5", 1)) + find_sources(
+        write_demo_file(tmp_path / "b.hdf5", 1)
+    )
     for source, episode in zip(sources, (one, other), strict=True):
         assert list(look(source, episode)) == [episode]
     recorder.write(tmp_path / SOURCES, [other])
@@ -94,10 +112,13 @@ def test_a_session_is_a_source_as_a_whole(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "{}", "[]", "nonsense", '{"format_version": 2, "sources": {}, "episodes": []}',
+        "{}",
+        "[]",
+        "nonsense",
+        '{"format_version": 2, "sources": {}, "episodes": []}',
         '{"format_version": 1, "sources": {}, "episodes": [{"name": "a/b", "source": "x", "content": "1"}]}',
     ],
-)  # fmt: skip
+)
 def test_a_damaged_file_is_bad_data(tmp_path: Path, text: str) -> None:
     (tmp_path / SOURCES).write_text(text)
     with pytest.raises(DataError, match="json"):

@@ -72,12 +72,17 @@ def test_pictures_are_mapped_and_the_file_is_never_changed(store):
 def test_a_hash_tells_pictures_apart(episodes):
     changed = {**episodes[0].obs, "front": episodes[0].obs["front"].copy()}
     changed["front"][3, 2, 1, 0] ^= 1
-    assert Episode(**{**vars(episodes[0]), "obs": changed}).content_hash() != episodes[0].content_hash()
+    assert (
+        Episode(**{**vars(episodes[0]), "obs": changed}).content_hash()
+        != episodes[0].content_hash()
+    )
 
 
 def test_windows_give_pictures_as_they_are_with_held_first_frames(store, episodes):
     windows = ChunkWindows(store, ("front", "object"), obs_steps=2, horizon=4)
-    found = windows.gather(torch.tensor([0, 5, 12]))  # first and sixth frame of the first episode, first of the second
+    found = windows.gather(
+        torch.tensor([0, 5, 12])
+    )  # first and sixth frame of the first episode, first of the second
     assert found["obs"]["front"].shape == (3, 2, 8, 10, 3)
     assert found["obs"]["front"].dtype == torch.uint8
     first, second = episodes[0].obs["front"], episodes[1].obs["front"]
@@ -112,8 +117,21 @@ def test_damage_is_named(tmp_path, store, episodes):
 
 def test_stores_of_states_are_what_they_were(tmp_path):
     store = make_store(tmp_path / "s", 2)
-    assert sorted(p.name for p in store.path.iterdir()) == ["frames.safetensors", "index.json", "normalizer.safetensors"]
-    keys = {"format_version", "names", "quality", "success", "lengths", "offsets", "obs_dims", "action_dim"}
+    assert sorted(p.name for p in store.path.iterdir()) == [
+        "frames.safetensors",
+        "index.json",
+        "normalizer.safetensors",
+    ]
+    keys = {
+        "format_version",
+        "names",
+        "quality",
+        "success",
+        "lengths",
+        "offsets",
+        "obs_dims",
+        "action_dim",
+    }
     assert set(read_json(store.path / "index.json")) == keys
     assert store.image_sizes == {}
 
@@ -125,13 +143,28 @@ def test_stores_of_states_are_the_same_to_the_byte(tmp_path):
         length = 4 + n
         ramp = np.arange(length * 5, dtype=np.float32).reshape(length, 5) / 8 + n
         obs = {"position": ramp[:, :3].copy(), "tool_quat": ramp[:, 1:].copy()}
-        made.append(Episode(f"made/demo_{n}", obs, ramp, ramp[:, 0].copy(), np.arange(length) == length - 1, n != 1, "okay"))
+        made.append(
+            Episode(
+                f"made/demo_{n}",
+                obs,
+                ramp,
+                ramp[:, 0].copy(),
+                np.arange(length) == length - 1,
+                n != 1,
+                "okay",
+            )
+        )
     EpisodeStore.write(tmp_path / "store", made, fit_normalizer(made))
-    assert durable.digest(tmp_path / "store") == "5c6a441b0c20ef6182da785fb2d9c1e2f160b52cbbcdc6fb9fb2789944d72ba2"
-    assert made[0].content_hash() == "73967795c1bb306468911dba5f3b975f9e6db64b4f189a2922b5010ef7187c5e"
+    assert (
+        durable.digest(tmp_path / "store")
+        == "5c6a441b0c20ef6182da785fb2d9c1e2f160b52cbbcdc6fb9fb2789944d72ba2"
+    )
+    assert (
+        made[0].content_hash() == "73967795c1bb306468911dba5f3b975f9e6db64b4f189a2922b5010ef7187c5e"
+    )
 
 
-# -- a policy learns from pictures -------------------------------------------------------------------------------------
+# -- a policy learns from pictures -----------------------------------------------------------------
 
 SIDE, SQUARE = 32, 6
 
@@ -146,14 +179,39 @@ def square_episode(seed, length=32):
         picture[top : top + SQUARE, left : left + SQUARE] = (230, 40, 40)
     nothing = np.zeros(length, np.float32)
     obs = {"camera": pictures, "nothing": nothing[:, None]}
-    return Episode(f"made/demo_{seed}", obs, (2 * places / room - 1).astype(np.float32), nothing, nothing.astype(bool), True)
+    return Episode(
+        f"made/demo_{seed}",
+        obs,
+        (2 * places / room - 1).astype(np.float32),
+        nothing,
+        nothing.astype(bool),
+        True,
+    )
 
 
 def square_policy(store):
-    cameras = (ImageSpec(key="camera", size=(SIDE, SIDE), crop=(30, 30), features=32, channels=(16, 32), spatial_blocks=4),)
-    sizes = {"horizon": 1, "chunk_steps": 1, "embedding_dim": embedding_dim(store.obs_dims, cameras, 1), "mlp_hidden": (64, 64)}
+    cameras = (
+        ImageSpec(
+            key="camera",
+            size=(SIDE, SIDE),
+            crop=(30, 30),
+            features=32,
+            channels=(16, 32),
+            spatial_blocks=4,
+        ),
+    )
+    sizes = {
+        "horizon": 1,
+        "chunk_steps": 1,
+        "embedding_dim": embedding_dim(store.obs_dims, cameras, 1),
+        "mlp_hidden": (64, 64),
+    }
     spec = PolicySpec(
-        obs_dims=store.obs_dims, action_dim=2, policy=small_config(**sizes), vib=Vib(latent_dim=4, hidden=(64,)), images=cameras
+        obs_dims=store.obs_dims,
+        action_dim=2,
+        policy=small_config(**sizes),
+        vib=Vib(latent_dim=4, hidden=(64,)),
+        images=cameras,
     )
     return FlowPolicy(spec, copy.deepcopy(store.normalizer), seed=0)
 
@@ -168,10 +226,16 @@ def squares(tmp_path_factory):
 
 def learn(squares, root, steps, stop_at=None):
     windows, held_out = (
-        ChunkWindows(squares, tuple(squares.obs), obs_steps=1, horizon=1, episodes=numbers) for numbers in (range(22), range(22, 24))
+        ChunkWindows(squares, tuple(squares.obs), obs_steps=1, horizon=1, episodes=numbers)
+        for numbers in (range(22), range(22, 24))
     )
     config = Pretrain(
-        steps=steps, batch_size=64, learning_rate=2e-3, warmup_steps=20, checkpoint_every=10_000, log_every=max(1, steps // 30)
+        steps=steps,
+        batch_size=64,
+        learning_rate=2e-3,
+        warmup_steps=20,
+        checkpoint_every=10_000,
+        log_every=max(1, steps // 30),
     )
     state = TrainState(square_policy(squares), config, seed=0)
     rows = []
@@ -180,7 +244,12 @@ def learn(squares, root, steps, stop_at=None):
         if state.step == stop_at:
             raise Interrupted("stopped")
 
-    hooks = Hooks(stopping=lambda: state.step == stop_at, saved=saved, log=lambda _, row: rows.append(row), say=lambda _: None)
+    hooks = Hooks(
+        stopping=lambda: state.step == stop_at,
+        saved=saved,
+        log=lambda _, row: rows.append(row),
+        say=lambda _: None,
+    )
     with RunDir(root, "pretrain", {}) as run_dir:
         train(state, windows, held_out, run_dir=run_dir, hooks=hooks)
     return state, held_out, rows
@@ -210,13 +279,24 @@ def error(policy, store, *, blind=False):
     if blind:
         obs["camera"] = torch.zeros_like(obs["camera"])
     noise = policy.draw_noise(64, torch.Generator().manual_seed(1))
-    return (policy.act(obs, noise, bottleneck=False)[:, 0] - store.actions[last]).square().mean().sqrt().item()
+    return (
+        (policy.act(obs, noise, bottleneck=False)[:, 0] - store.actions[last])
+        .square()
+        .mean()
+        .sqrt()
+        .item()
+    )
 
 
 def test_training_on_pictures_gives_the_same_bits_again(squares, tmp_path):
-    first, second = (learn(squares, tmp_path / name, 4)[0].policy.state_dict() for name in ("a", "b"))
+    first, second = (
+        learn(squares, tmp_path / name, 4)[0].policy.state_dict() for name in ("a", "b")
+    )
     assert all(torch.equal(first[key], second[key]) for key in first)
-    assert any(not torch.equal(a, b) for a, b in zip(first.values(), square_policy(squares).state_dict().values(), strict=True))
+    assert any(
+        not torch.equal(a, b)
+        for a, b in zip(first.values(), square_policy(squares).state_dict().values(), strict=True)
+    )
 
 
 def test_stopping_and_going_on_gives_the_same_bits(squares, tmp_path):

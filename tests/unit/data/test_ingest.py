@@ -38,7 +38,11 @@ def test_files_come_sorted_from_all_folders_and_only_demos(tmp_path: Path) -> No
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / "c.hdf5").mkdir()
-    assert [source.path.relative_to(tmp_path).as_posix() for source in find_sources(tmp_path)] == ["a.hdf5", "b/a.hdf5", "b/z.hdf5"]
+    assert [source.path.relative_to(tmp_path).as_posix() for source in find_sources(tmp_path)] == [
+        "a.hdf5",
+        "b/a.hdf5",
+        "b/z.hdf5",
+    ]
 
 
 def test_bad_share_decides(tmp_path: Path) -> None:
@@ -51,7 +55,10 @@ def test_bad_share_decides(tmp_path: Path) -> None:
         require(result, result.good, max_bad_fraction=0.24, report="runs/report.html")
     text = str(caught.value)
     assert "1 of 4 episodes are bad" in text
-    assert f"D04 {path.as_posix()}, episode a/demo_0, frame 5: actions has 35 values that are not finite" in text
+    assert (
+        f"D04 {path.as_posix()}, episode a/demo_0, frame 5: actions has 35 values that are not finite"
+        in text
+    )
     assert "runs/report.html" in text
     assert caught.value.exit_code == 3
 
@@ -94,6 +101,10 @@ def test_summary_by_hand() -> None:
     assert summary["frames"] == 166
     assert summary["bad_fraction"] == 0.2
     assert summary["success_share"] == 0.75
-    assert (summary["length_min"], summary["length_median"], summary["length_max"]) == (40, 41.5, 43)
+    assert (summary["length_min"], summary["length_median"], summary["length_max"]) == (
+        40,
+        41.5,
+        43,
+    )
     assert summary["by_quality"]["better"] == {"episodes": 2, "frames": 83, "success_share": 0.5}
     assert "unknown" not in summary["by_quality"]

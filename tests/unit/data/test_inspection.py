@@ -22,17 +22,23 @@ from zprl.data.validation import Limits
 LIMITS = Limits()
 
 
-def straight(name: str, *, length: int = 20, step: float = 0.01, start: float = 0.0, **facts) -> Episode:
+def straight(
+    name: str, *, length: int = 20, step: float = 0.01, start: float = 0.0, **facts
+) -> Episode:
     """The end effector moves ``step`` along x per frame."""
     track = np.zeros((length, 3), np.float32)
     track[:, 0] = start + step * np.arange(length)
     last = np.zeros(length, np.float32)
-    return Episode(name, {"eef_pos": track}, track[:, :2] + 1, last, last > 0, **{"success": True, **facts})
+    return Episode(
+        name, {"eef_pos": track}, track[:, :2] + 1, last, last > 0, **{"success": True, **facts}
+    )
 
 
 @pytest.mark.parametrize("cuts", [[], [1], [3, 4], [10, 20, 30]])
 def test_moments_do_not_depend_on_the_pieces(cuts: list[int]) -> None:
-    rows = np.random.default_rng(0).normal(1e4, 1e-2, (40, 3))  # a mean a million times the deviation: sums of squares would cancel
+    rows = np.random.default_rng(0).normal(
+        1e4, 1e-2, (40, 3)
+    )  # a mean a million times the deviation: sums of squares would cancel
     moments = Moments(3)
     for piece in np.split(rows, cuts):
         moments.add(piece)
@@ -56,12 +62,17 @@ def test_motion_by_hand() -> None:
     track[:, 2] = [0, 1, 8, 27, 64]  # t³: its third difference is 6
     episode = replace(straight("a/0", length=5), obs={"eef_pos": track}, rate_hz=2.0)
     assert motion(episode) == pytest.approx({"length": 5, "path": 64, "jerk": 6 * 2**3})
-    assert motion(replace(episode, rate_hz=None)) == pytest.approx({"length": 5, "path": 64, "jerk per frame": 6})
+    assert motion(replace(episode, rate_hz=None)) == pytest.approx(
+        {"length": 5, "path": 64, "jerk per frame": 6}
+    )
     assert motion(replace(episode, obs={"x": track})) == {"length": 5}
 
 
 def test_few_episodes_have_no_outliers() -> None:
-    motions = {str(number): {"length": float(length)} for number, length in enumerate([10, 11, 12, 13, 10, 11, 500])}
+    motions = {
+        str(number): {"length": float(length)}
+        for number, length in enumerate([10, 11, 12, 13, 10, 11, 500])
+    }
     assert find_outliers(motions) == []
     motions["7"] = {"length": 12.0}
     assert [outlier.episode for outlier in find_outliers(motions)] == ["6"]
@@ -69,12 +80,19 @@ def test_few_episodes_have_no_outliers() -> None:
 
 def test_counts_by_hand() -> None:
     first = source(
-        "a", [straight("a/0", rate_hz=10, success=False), straight("a/1", length=30, rate_hz=10, start=1), straight("a/0x", length=1)]
+        "a",
+        [
+            straight("a/0", rate_hz=10, success=False),
+            straight("a/1", length=30, rate_hz=10, start=1),
+            straight("a/0x", length=1),
+        ],
     )
     second = source("b", [straight("b/0", step=0.02), straight("b/1", rate_hz=10)])
     found = inspect([first, second], limits=LIMITS)
     said = found.as_json()
-    assert (said["episodes"], said["bad"], said["frames"]) == (3, 2, 70), "b/1 is a/0 again, a/0x is too short"
+    assert (said["episodes"], said["bad"], said["frames"]) == (3, 2, 70), (
+        "b/1 is a/0 again, a/0x is too short"
+    )
     assert said["seconds"] == pytest.approx(5.0)
     assert (said["episodes_with_rate"], said["rates_hz"]) == (2, {"10": 2})
     assert said["success_share"] == pytest.approx(2 / 3)
@@ -91,7 +109,10 @@ def test_counts_by_hand() -> None:
 
 
 def test_the_episode_that_stands_out_is_found() -> None:
-    usual = [straight(f"a/{number}", length=20 + number % 3, step=0.01 + 0.0001 * number) for number in range(12)]
+    usual = [
+        straight(f"a/{number}", length=20 + number % 3, step=0.01 + 0.0001 * number)
+        for number in range(12)
+    ]
     found = inspect([source("a", [*usual, straight("a/odd", length=90, step=0.05)])], limits=LIMITS)
     assert {outlier.episode for outlier in found.outliers} == {"a/odd"}
     assert {outlier.what for outlier in found.outliers} >= {"length", "path"}
@@ -123,9 +144,16 @@ def test_a_sample_of_a_file(tmp_path: Path) -> None:
 
 
 def test_a_key_of_two_widths_is_two_lines() -> None:
-    wide = replace(straight("a/1"), actions=np.ones((20, 3), np.float32) * np.arange(20, dtype=np.float32)[:, None])
+    wide = replace(
+        straight("a/1"),
+        actions=np.ones((20, 3), np.float32) * np.arange(20, dtype=np.float32)[:, None],
+    )
     found = inspect([source("a", [straight("a/0"), wide])], limits=LIMITS)
-    assert {key: moments.width for key, moments in found.keys.items()} == {"eef_pos": 3, "actions": 2, "actions (3 wide)": 3}
+    assert {key: moments.width for key, moments in found.keys.items()} == {
+        "eef_pos": 3,
+        "actions": 2,
+        "actions (3 wide)": 3,
+    }
 
 
 def test_the_card_says_it_and_strangers_cannot_write_in_it() -> None:

@@ -35,9 +35,16 @@ def check_content(path: Path) -> None:
     first, second = episodes(path)
     made = content(1)
     assert tuple(first.obs) == STATES
-    assert (second.name, second.length, second.success, second.rate_hz) == (f"{path.stem}/demo_1", FRAMES, True, 20.0)
+    assert (second.name, second.length, second.success, second.rate_hz) == (
+        f"{path.stem}/demo_1",
+        FRAMES,
+        True,
+        20.0,
+    )
     np.testing.assert_array_equal(second.actions, made["actions"].astype(np.float32))
-    np.testing.assert_array_equal(second.obs["robot0_eef_pos"], made["obs"]["robot0_eef_pos"].astype(np.float32))
+    np.testing.assert_array_equal(
+        second.obs["robot0_eef_pos"], made["obs"]["robot0_eef_pos"].astype(np.float32)
+    )
     np.testing.assert_allclose(second.obs["eef_quat"][0], [0.6, 0, 0, 0.8])
     assert second.obs[STATES[0]][:, 0].tolist() == [0.0] * 6 + [1.0] * 6
     assert second.rewards.tolist() == [0.0] * (FRAMES - 1) + [1.0]
@@ -82,8 +89,13 @@ def test_facts(tmp_path: Path) -> None:
 def test_quaternions_of_old_files_become_xyzw(tmp_path: Path) -> None:
     path = write_isaaclab_file(tmp_path / "a.hdf5", version=None)
     (episode,) = episodes(path)
-    np.testing.assert_allclose(episode.obs["eef_quat"], np.tile([0, 0, 0.8, 0.6], (FRAMES, 1)), rtol=1e-6)
-    assert IsaacLabReader().facts(path)["format"] == "Isaac Lab before 3.0; quaternions named *quat became xyzw from wxyz"
+    np.testing.assert_allclose(
+        episode.obs["eef_quat"], np.tile([0, 0, 0.8, 0.6], (FRAMES, 1)), rtol=1e-6
+    )
+    assert (
+        IsaacLabReader().facts(path)["format"]
+        == "Isaac Lab before 3.0; quaternions named *quat became xyzw from wxyz"
+    )
 
 
 def test_a_flat_observation_group_is_the_key_policy(tmp_path: Path) -> None:
@@ -98,8 +110,13 @@ def test_a_flat_observation_group_is_the_key_policy(tmp_path: Path) -> None:
 def test_other_actions(tmp_path: Path) -> None:
     path = write_isaaclab_file(tmp_path / "a.hdf5")
     (episode,) = episodes(path, actions_key="processed_actions")
-    np.testing.assert_array_equal(episode.actions, content(0)["processed_actions"].astype(np.float32))
-    assert IsaacLabReader(actions_key="processed_actions").facts(path)["actions read"] == "processed_actions"
+    np.testing.assert_array_equal(
+        episode.actions, content(0)["processed_actions"].astype(np.float32)
+    )
+    assert (
+        IsaacLabReader(actions_key="processed_actions").facts(path)["actions read"]
+        == "processed_actions"
+    )
 
 
 def test_a_failure(tmp_path: Path) -> None:
@@ -114,11 +131,27 @@ def _deep(file: h5py.File) -> None:
 
 BROKEN = {
     "no obs": ("D02", "obs is missing", lambda file: file.__delitem__("data/demo_0/obs")),
-    "no success": ("D02", "no attribute success", lambda file: file["data/demo_0"].attrs.__delitem__("success")),
-    "later format": ("D20", "format version 2", lambda file: file.attrs.__setitem__("format_version", 2)),
+    "no success": (
+        "D02",
+        "no attribute success",
+        lambda file: file["data/demo_0"].attrs.__delitem__("success"),
+    ),
+    "later format": (
+        "D20",
+        "format version 2",
+        lambda file: file.attrs.__setitem__("format_version", 2),
+    ),
     "too deep": ("D05", "deeper than 6", _deep),
-    "short": ("D03", "12 frames, num_samples says 11", lambda file: file["data/demo_0"].attrs.__setitem__("num_samples", 11)),
-    "external": ("D16", "external link", lambda file: file["data/demo_0/obs"].__setitem__("x", h5py.ExternalLink("o.hdf5", "/x"))),
+    "short": (
+        "D03",
+        "12 frames, num_samples says 11",
+        lambda file: file["data/demo_0"].attrs.__setitem__("num_samples", 11),
+    ),
+    "external": (
+        "D16",
+        "external link",
+        lambda file: file["data/demo_0/obs"].__setitem__("x", h5py.ExternalLink("o.hdf5", "/x")),
+    ),
 }
 
 
@@ -139,6 +172,8 @@ def test_a_missing_key_names_the_nearest(tmp_path: Path) -> None:
 
 
 def test_robomimics_reader_still_says_what_is_wrong(tmp_path: Path) -> None:
-    (item,) = RobomimicReader(obs_keys=("datagen_info",)).read(write_isaaclab_file(tmp_path / "a.hdf5"))
+    (item,) = RobomimicReader(obs_keys=("datagen_info",)).read(
+        write_isaaclab_file(tmp_path / "a.hdf5")
+    )
     assert isinstance(item, Finding)
     assert item.code == "D05"

@@ -28,7 +28,10 @@ from zprl.data.writers.lerobot import LeRobotWriter
 
 VERSIONS = ("v2.1", "v3.0")
 LOST = ("next.reward", "next.done")
-FIRST_DATA = {"v2.1": "data/chunk-000/episode_000000.parquet", "v3.0": "data/chunk-000/file-000.parquet"}
+FIRST_DATA = {
+    "v2.1": "data/chunk-000/episode_000000.parquet",
+    "v3.0": "data/chunk-000/file-000.parquet",
+}
 FIRST_FILM = {
     "v2.1": "videos/chunk-000/observation.images.film/episode_000000.mp4",
     "v3.0": "videos/observation.images.film/chunk-000/file-000.mp4",
@@ -39,11 +42,17 @@ OF_FIRST_FILE = {"v2.1": [0], "v3.0": [0, 1]}
 
 def read(root: Path, *keys: str) -> tuple[list[Episode], list[Finding]]:
     items = list(LeRobotReader(obs_keys=keys or None).read(root))
-    return [item for item in items if isinstance(item, Episode)], [item for item in items if isinstance(item, Finding)]
+    return [item for item in items if isinstance(item, Episode)], [
+        item for item in items if isinstance(item, Finding)
+    ]
 
 
 def errors(root: Path, *keys: str) -> list[tuple[str, str | None]]:
-    return [(finding.code, finding.episode) for finding in read(root, *keys)[1] if finding.severity == "error"]
+    return [
+        (finding.code, finding.episode)
+        for finding in read(root, *keys)[1]
+        if finding.severity == "error"
+    ]
 
 
 def edit_info(root: Path, **values: Any) -> None:
@@ -55,21 +64,33 @@ def edit_info(root: Path, **values: Any) -> None:
 def test_values(version: str, tmp_path: Path) -> None:
     good, findings = read(write_lerobot(tmp_path / "lift", version))
     assert not findings
-    assert [episode.name for episode in good] == ["lift/episode_0", "lift/episode_1", "lift/episode_2"]
+    assert [episode.name for episode in good] == [
+        "lift/episode_0",
+        "lift/episode_1",
+        "lift/episode_2",
+    ]
     assert [episode.length for episode in good] == [6, 7, 8]
     second = good[1]
     assert list(second.obs) == ["pos", "grip", "force"]
-    np.testing.assert_array_equal(second.obs["pos"], [[1, 0], [1, 1], [1, 2], [1, 3], [1, 4], [1, 5], [1, 6]])
+    np.testing.assert_array_equal(
+        second.obs["pos"], [[1, 0], [1, 1], [1, 2], [1, 3], [1, 4], [1, 5], [1, 6]]
+    )
     np.testing.assert_array_equal(second.obs["grip"], [[0.5]] * 7)
     np.testing.assert_array_equal(second.obs["force"], [[10], [11], [12], [13], [14], [15], [16]])
-    np.testing.assert_array_equal(second.actions, np.float32([[0, 1], [0.1, 1], [0.2, 1], [0.3, 1], [0.4, 1], [0.5, 1], [0.6, 1]]))
+    np.testing.assert_array_equal(
+        second.actions,
+        np.float32([[0, 1], [0.1, 1], [0.2, 1], [0.3, 1], [0.4, 1], [0.5, 1], [0.6, 1]]),
+    )
     np.testing.assert_array_equal(good[0].rewards, [0, 0, 0, 0, 0, 1])
     np.testing.assert_array_equal(second.rewards, [0] * 7)
     assert second.dones.tolist() == [False] * 6 + [True]
     assert [episode.success for episode in good] == [True, False, True]
     assert {episode.quality for episode in good} == {"unknown"}
     assert {episode.rate_hz for episode in good} == {10.0}
-    assert all(value.dtype == np.float32 for value in (*second.obs.values(), second.actions, second.rewards))
+    assert all(
+        value.dtype == np.float32
+        for value in (*second.obs.values(), second.actions, second.rewards)
+    )
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -112,11 +133,22 @@ def test_a_state_with_other_names_stays_whole(names: Any, tmp_path: Path) -> Non
 
 def test_split_names() -> None:
     assert split_names(["arm.q.0", "arm.q.1", "b.0"]) == {"arm.q": slice(0, 2), "b": slice(2, 3)}
-    assert split_names(["a.0", "a.01"]) == split_names(["a.1"]) == split_names(["a.0", "a.0"]) == split_names([]) == {}
+    assert (
+        split_names(["a.0", "a.01"])
+        == split_names(["a.1"])
+        == split_names(["a.0", "a.0"])
+        == split_names([])
+        == {}
+    )
 
 
 SUCCESS = {
-    "row": ({"success": [False, True, None]}, None, [False, True, True], "`success` in meta/episodes"),
+    "row": (
+        {"success": [False, True, None]},
+        None,
+        [False, True, True],
+        "`success` in meta/episodes",
+    ),
     "flag": (None, "flag", [False, False, True], "column `next.success`"),
     "reward": (None, None, [True, False, True], "column `next.reward`"),
     "none": (None, "none", [True, True, True], "not labelled: every episode counts as a success"),
@@ -147,7 +179,9 @@ def test_success(version: str, rule: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_quality(version: str, tmp_path: Path) -> None:
-    root = write_lerobot(tmp_path / "lift", version, about={"quality": ["better", "splendid", "worse"]})
+    root = write_lerobot(
+        tmp_path / "lift", version, about={"quality": ["better", "splendid", "worse"]}
+    )
     assert [episode.quality for episode in read(root)[0]] == ["better", "unknown", "worse"]
 
 
@@ -163,7 +197,9 @@ def test_facts(version: str, tmp_path: Path) -> None:
         "tasks": "Lift the cube.",
     }
     assert LeRobotReader().facts(tmp_path / "nothing") == {}
-    (root / "meta" / ("tasks.jsonl" if version == "v2.1" else "tasks.parquet")).write_bytes(b"PAR1 nonsense")
+    (root / "meta" / ("tasks.jsonl" if version == "v2.1" else "tasks.parquet")).write_bytes(
+        b"PAR1 nonsense"
+    )
     assert LeRobotReader().facts(root)["format"] == f"LeRobot {version}"
 
 
@@ -174,7 +210,10 @@ def test_what_our_writer_wrote(tmp_path: Path) -> None:
     written = [
         Episode(
             name=f"made/demo_{number}",
-            obs={"pos": draw.normal(size=(5, 3)).astype(np.float32), "grip": draw.normal(size=(5, 1)).astype(np.float32)},
+            obs={
+                "pos": draw.normal(size=(5, 3)).astype(np.float32),
+                "grip": draw.normal(size=(5, 1)).astype(np.float32),
+            },
             actions=draw.normal(size=(5, 1)).astype(np.float32),
             rewards=(last & success).astype(np.float32),
             dones=last,
@@ -189,8 +228,13 @@ def test_what_our_writer_wrote(tmp_path: Path) -> None:
             writer.write(episode)
     good, findings = read(tmp_path / "out")
     assert not findings
-    assert [episode.content_hash() for episode in good] == [episode.content_hash() for episode in written]
-    assert [(e.success, e.quality, e.rate_hz) for e in good] == [(True, "okay", 20.0), (False, "unknown", 20.0)]
+    assert [episode.content_hash() for episode in good] == [
+        episode.content_hash() for episode in written
+    ]
+    assert [(e.success, e.quality, e.rate_hz) for e in good] == [
+        (True, "okay", 20.0),
+        (False, "unknown", 20.0),
+    ]
     assert [e.rewards.tolist() for e in good] == [e.rewards.tolist() for e in written]
 
 
@@ -205,7 +249,10 @@ def test_a_long_file_is_read_in_batches(tmp_path: Path) -> None:
         assert set(episode.obs["pos"][:, 0]) == {number}
     reader = LeRobotReader()
     reader.first = 2
-    assert [item.name for item in reader.read(tmp_path / "lift")] == ["lift/episode_0", "lift/episode_1"]
+    assert [item.name for item in reader.read(tmp_path / "lift")] == [
+        "lift/episode_0",
+        "lift/episode_1",
+    ]
 
 
 def test_found_among_other_sources(tmp_path: Path) -> None:
@@ -214,11 +261,15 @@ def test_found_among_other_sources(tmp_path: Path) -> None:
     (source,) = sources.find_sources(tmp_path / "demos")
     assert (source.reader.name, source.path) == ("lerobot", tmp_path / "demos/lift")
     result = read_all([source], limits=Limits())
-    assert [episode.name for episode in result.good] == ["lift/episode_0", "lift/episode_1", "lift/episode_2"]
+    assert [episode.name for episode in result.good] == [
+        "lift/episode_0",
+        "lift/episode_1",
+        "lift/episode_2",
+    ]
     assert result.facts[source.path.as_posix()]["format"] == "LeRobot v3.0"
 
 
-# -- what is refused ---------------------------------------------------------------------------------------------------
+# -- what is refused -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("version", ["v2.0", "v1.6", "v4.0", None, 3])
@@ -255,7 +306,10 @@ def test_a_bad_info(info: dict[str, Any], code: str, tmp_path: Path) -> None:
 
 
 def test_templates() -> None:
-    assert fill("a/{video_key}/e_{episode_index:06d}.mp4", video_key="c.d", episode_index=7) == "a/c.d/e_000007.mp4"
+    assert (
+        fill("a/{video_key}/e_{episode_index:06d}.mp4", video_key="c.d", episode_index=7)
+        == "a/c.d/e_000007.mp4"
+    )
     for template in ("{0}", "{x!r}", "{x:>9}", "{x[0]}", "{", "}", "{y}"):
         with pytest.raises(RefusedError):
             fill(template, x=1)
@@ -299,9 +353,13 @@ def test_damage_stays_with_its_file(version: str, damage: str, tmp_path: Path) -
     good, findings = read(root)
     lost = OF_FIRST_FILE[version]
     code = "D02" if damage in ("missing", "pipe") else "D01"
-    assert [(finding.code, finding.episode) for finding in findings] == [(code, f"lift/episode_{number}") for number in lost]
+    assert [(finding.code, finding.episode) for finding in findings] == [
+        (code, f"lift/episode_{number}") for number in lost
+    ]
     assert FIRST_DATA[version] in findings[0].message
-    assert [episode.name for episode in good] == [f"lift/episode_{number}" for number in range(3) if number not in lost]
+    assert [episode.name for episode in good] == [
+        f"lift/episode_{number}" for number in range(3) if number not in lost
+    ]
 
 
 def test_damaged_metadata(tmp_path: Path) -> None:
@@ -312,9 +370,15 @@ def test_damaged_metadata(tmp_path: Path) -> None:
     path.unlink()
     assert errors(root) == [("D02", None)]
     root = write_lerobot(tmp_path / "b", "v2.1")
-    (root / "meta/episodes.jsonl").write_text('{"episode_index": 0, "length": 6}\n{"episode_index": 1, "len')
+    (root / "meta/episodes.jsonl").write_text(
+        '{"episode_index": 0, "length": 6}\n{"episode_index": 1, "len'
+    )
     assert errors(root) == [("D01", None)]
-    for row in ('{"episode_index": -1, "length": 6}', '{"episode_index": 0, "length": true}', '{"episode_index": 0, "length": 1e9}'):
+    for row in (
+        '{"episode_index": -1, "length": 6}',
+        '{"episode_index": 0, "length": true}',
+        '{"episode_index": 0, "length": 1e9}',
+    ):
         (root / "meta/episodes.jsonl").write_text(row)
         assert errors(root) == [("D05", None)]
     (root / "meta/episodes.jsonl").write_text('{"episode_index": 0, "length": 6}\n' * 2)
@@ -327,7 +391,9 @@ def test_damaged_metadata(tmp_path: Path) -> None:
 def test_counts(version: str, tmp_path: Path) -> None:
     root = write_lerobot(tmp_path / "lift", version, info={"total_episodes": 4, "total_frames": 99})
     found = read(root)[1]
-    assert [(finding.code, finding.severity, finding.episode) for finding in found] == [("D03", "warning", None)] * 2
+    assert [(finding.code, finding.severity, finding.episode) for finding in found] == [
+        ("D03", "warning", None)
+    ] * 2
     assert "says 99 frames, meta/episodes lists 21" in found[1].message
 
 
@@ -350,7 +416,11 @@ def test_frames_against_metadata(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("times", "frame"),
-    [([0, 0.1, 0.1, 0.3, 0.4, 0.5], 2), ([0, 0.1, 0.2, 0.36, 0.4, 0.5], 3), ([0, 0.1, 0.2, float("nan"), 0.4, 0.5], 3)],
+    [
+        ([0, 0.1, 0.1, 0.3, 0.4, 0.5], 2),
+        ([0, 0.1, 0.2, 0.36, 0.4, 0.5], 3),
+        ([0, 0.1, 0.2, float("nan"), 0.4, 0.5], 3),
+    ],
     ids=["standing", "late", "nan"],
 )
 def test_timestamps(times: list[float], frame: int, tmp_path: Path) -> None:
@@ -359,13 +429,20 @@ def test_timestamps(times: list[float], frame: int, tmp_path: Path) -> None:
             columns["timestamp"] = np.float32(times)
 
     good, (finding,) = read(write_lerobot(tmp_path / "lift", columns=change))
-    assert (finding.code, finding.severity, finding.episode, finding.frame) == ("D09", "error", "lift/episode_0", frame)
+    assert (finding.code, finding.severity, finding.episode, finding.frame) == (
+        "D09",
+        "error",
+        "lift/episode_0",
+        frame,
+    )
     assert len(good) == 2
 
 
 def test_small_jitter_and_late_hours_are_no_defect(tmp_path: Path) -> None:
     def change(number: int, columns: dict[str, np.ndarray]) -> None:
-        columns["timestamp"] = (columns["frame_index"] / 10 + 3600 * number + 0.049 * (columns["frame_index"] % 2)).astype(np.float32)
+        columns["timestamp"] = (
+            columns["frame_index"] / 10 + 3600 * number + 0.049 * (columns["frame_index"] % 2)
+        ).astype(np.float32)
 
     assert not read(write_lerobot(tmp_path / "lift", columns=change))[1]
 
@@ -407,7 +484,7 @@ def test_torn_episodes(tmp_path: Path) -> None:
     assert len(read(root)[0]) < 3
 
 
-# -- hostile -----------------------------------------------------------------------------------------------------------
+# -- hostile ---------------------------------------------------------------------------------------
 
 
 def varint(value: int) -> bytes:
@@ -452,20 +529,28 @@ def patch_size(path: Path, width: int, height: int) -> None:
     entry = data.index(b"avc1", data.index(b"stsd"))
     data[entry + 28 : entry + 32] = width.to_bytes(2, "big") + height.to_bytes(2, "big")
     header = data.index(b"tkhd")
-    data[header + 80 : header + 88] = (width << 16).to_bytes(4, "big") + (height << 16).to_bytes(4, "big")
+    data[header + 80 : header + 88] = (width << 16).to_bytes(4, "big") + (height << 16).to_bytes(
+        4, "big"
+    )
     path.write_bytes(data)
 
 
 def test_a_film_that_declares_huge_frames(tmp_path: Path) -> None:
     root = write_lerobot(tmp_path / "lift", "v2.1", film=True)
-    write_film(root / FIRST_FILM["v2.1"], [10], size=(2400, 4200))  # 10 million pixels in some kilobytes
+    write_film(
+        root / FIRST_FILM["v2.1"], [10], size=(2400, 4200)
+    )  # 10 million pixels in some kilobytes
     good, (finding,) = read(root, "images.film")
     assert (finding.code, finding.episode) == ("D17", "lift/episode_0")
     assert len(good) == 2
     write_film(root / FIRST_FILM["v2.1"], [10] * 6)
     patch_size(root / FIRST_FILM["v2.1"], 65535, 65535)
     # FFmpeg believes the stream's own header, which says 64 x 48, or refuses; neither takes memory.
-    assert errors(root, "images.film") in ([], [("D17", "lift/episode_0")], [("D01", "lift/episode_0")])
+    assert errors(root, "images.film") in (
+        [],
+        [("D17", "lift/episode_0")],
+        [("D01", "lift/episode_0")],
+    )
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -475,7 +560,9 @@ def test_a_cut_film(version: str, tmp_path: Path) -> None:
     whole = path.read_bytes()
     write_film(path, [grey(0, frame) for frame in range(4)])
     found = errors(root, "images.film", "grip")
-    assert found == [("D03", f"lift/episode_{number}") for number in ([0] if version == "v2.1" else [0, 1, 2])]
+    assert found == [
+        ("D03", f"lift/episode_{number}") for number in ([0] if version == "v2.1" else [0, 1, 2])
+    ]
     assert "0.400 s; 2 of 6 are missing" in read(root, "images.film")[1][0].message
     path.write_bytes(whole[: len(whole) // 3])
     assert {code for code, _ in errors(root, "images.film")} == {"D01"}
@@ -489,7 +576,10 @@ def test_a_playlist_is_not_followed(tmp_path: Path) -> None:
     root = write_lerobot(tmp_path / "lift", "v2.1", film=True)
     secret = tmp_path / "secret.mp4"
     write_film(secret, [grey(0, frame) for frame in range(6)])
-    for text in (f"#EXTM3U\n#EXTINF:1,\n{secret}\n#EXT-X-ENDLIST\n", f"ffconcat version 1.0\nfile {secret}\n"):
+    for text in (
+        f"#EXTM3U\n#EXTINF:1,\n{secret}\n#EXT-X-ENDLIST\n",
+        f"ffconcat version 1.0\nfile {secret}\n",
+    ):
         (root / FIRST_FILM["v2.1"]).write_text(text)
         assert errors(root, "images.film") == [("D01", "lift/episode_0")]
 
@@ -502,7 +592,11 @@ def test_an_unknown_codec(tmp_path: Path) -> None:
         stream = container.add_stream("mjpeg", rate=10)
         stream.height, stream.width, stream.pix_fmt = 48, 64, "yuvj420p"
         for _ in range(6):
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format="rgb24")))
+            container.mux(
+                stream.encode(
+                    av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format="rgb24")
+                )
+            )
         container.mux(stream.encode())
     assert errors(root, "images.film") == [("D05", "lift/episode_0")]
 
@@ -533,7 +627,9 @@ def test_stills_that_are_hostile(tmp_path: Path) -> None:
         (None, "D16"),
     ):
         rows = [{"bytes": png(1), "path": ""}] * 5 + [{"bytes": data, "path": "/etc/passwd"}]
-        pq.write_table(table.set_column(place, "observation.images.still", pa.array(rows, kind)), path)
+        pq.write_table(
+            table.set_column(place, "observation.images.still", pa.array(rows, kind)), path
+        )
         assert errors(root, "images.still") == [(code, "lift/episode_0")], code
     assert not errors(root, "grip")
 

@@ -34,7 +34,9 @@ EPISODES = "meta/episodes/chunk-000/file-000.parquet"
 
 
 def write(path: Path, episodes: list[Episode], **options) -> Path:
-    with LeRobotWriter(path, **{"rate_hz": 20, "task": "Lift the cube.", "robot": "franka"} | options) as writer:
+    with LeRobotWriter(
+        path, **{"rate_hz": 20, "task": "Lift the cube.", "robot": "franka"} | options
+    ) as writer:
         assert [writer.write(episode) for episode in episodes] == list(range(len(episodes)))
     return path
 
@@ -45,7 +47,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write(tmp_path_factory.mktemp("lerobot") / "set", make_episodes(4))
 
 
-# -- what is written ---------------------------------------------------------------------------------------------------
+# -- what is written -------------------------------------------------------------------------------
 
 
 def test_every_number_is_there(dataset: Path) -> None:
@@ -53,7 +55,9 @@ def test_every_number_is_there(dataset: Path) -> None:
     assert frames["episode_index"].tolist() == [0] * 40 + [1] * 41 + [2] * 42 + [3] * 43
     for number, episode in enumerate(make_episodes(4)):
         rows = frames[frames["episode_index"] == number]
-        np.testing.assert_array_equal(np.stack(rows["observation.state"]), np.concatenate(list(episode.obs.values()), axis=1))
+        np.testing.assert_array_equal(
+            np.stack(rows["observation.state"]), np.concatenate(list(episode.obs.values()), axis=1)
+        )
         np.testing.assert_array_equal(np.stack(rows["action"]), episode.actions)
         np.testing.assert_array_equal(rows["next.reward"], episode.rewards)
         np.testing.assert_array_equal(rows["next.done"], episode.dones)
@@ -69,16 +73,26 @@ def test_the_state_names_its_keys(dataset: Path) -> None:
     widths = {key: value.shape[1] for key, value in make_episode().obs.items()}
     assert (state["dtype"], state["shape"]) == ("float32", [20])
     assert state["names"][2:4] == ["robot0_eef_pos.2", "robot0_eef_quat.0"]
-    assert [(key, part.stop - part.start) for key, part in split_names(state["names"]).items()] == list(widths.items())
+    assert [
+        (key, part.stop - part.start) for key, part in split_names(state["names"]).items()
+    ] == list(widths.items())
     assert info["features"]["next.reward"] == {"dtype": "float32", "shape": [1], "names": None}
-    assert (info["codebase_version"], info["fps"], info["robot_type"], info["video_path"]) == ("v3.0", 20, "franka", None)
+    assert (info["codebase_version"], info["fps"], info["robot_type"], info["video_path"]) == (
+        "v3.0",
+        20,
+        "franka",
+        None,
+    )
     assert (info["total_episodes"], info["total_frames"]) == (4, 166)
 
 
 def test_names_there_and_back() -> None:
     assert observation_key(picture_feature("wrist_image")) == "wrist_image"
     assert observation_key("observation.object") == "object"
-    assert [observation_key(name) for name in ("action", "next.reward", "observation.", "observation.images.")] == [
+    assert [
+        observation_key(name)
+        for name in ("action", "next.reward", "observation.", "observation.images.")
+    ] == [
         None,
         None,
         None,
@@ -101,7 +115,11 @@ def test_labels_stand_in_the_episodes_rows(dataset: Path) -> None:
 def test_statistics_are_those_of_all_frames(dataset: Path) -> None:
     stats = json.loads((dataset / "meta/stats.json").read_text())
     actions = np.concatenate([episode.actions for episode in make_episodes(4)]).astype(np.float64)
-    for name, value in {"mean": actions.mean(0), "std": actions.std(0), "q10": np.quantile(actions, 0.1, axis=0)}.items():
+    for name, value in {
+        "mean": actions.mean(0),
+        "std": actions.std(0),
+        "q10": np.quantile(actions, 0.1, axis=0),
+    }.items():
         np.testing.assert_allclose(stats["action"][name], value, atol=1e-12)
     assert stats["next.success"]["mean"] == [pytest.approx(3 / 166)]
     assert stats["action"]["count"] == [166]
@@ -115,23 +133,34 @@ def test_a_state_of_one_number_and_an_episode_without_state(tmp_path: Path) -> N
     assert "observation.state" not in pd.read_parquet(write(tmp_path / "none", [none]) / FRAMES)
 
 
-def test_large_files_are_followed_by_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_files_are_followed_by_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(lerobot_files, "DATA_FILE_MB", 0)
     monkeypatch.setattr(lerobot_files, "FILES_PER_CHUNK", 3)
     path = write(tmp_path / "set", make_episodes(4))
     rows = pd.read_parquet(path / EPISODES)
-    assert list(zip(rows["data/chunk_index"], rows["data/file_index"], strict=True)) == [(0, 0), (0, 1), (0, 2), (1, 0)]
-    assert pd.read_parquet(path / "data/chunk-001/file-000.parquet")["episode_index"].unique().tolist() == [3]
+    assert list(zip(rows["data/chunk_index"], rows["data/file_index"], strict=True)) == [
+        (0, 0),
+        (0, 1),
+        (0, 2),
+        (1, 0),
+    ]
+    assert pd.read_parquet(path / "data/chunk-001/file-000.parquet")[
+        "episode_index"
+    ].unique().tolist() == [3]
     stats = json.loads((path / "meta/stats.json").read_text())
     assert (stats["index"]["max"], stats["index"]["count"]) == ([165], [166])
 
 
 def test_same_episodes_same_bytes(tmp_path: Path) -> None:
     episodes = [with_pictures(make_episode(length=12))]
-    assert durable.digest(write(tmp_path / "a", episodes)) == durable.digest(write(tmp_path / "b", episodes))
+    assert durable.digest(write(tmp_path / "a", episodes)) == durable.digest(
+        write(tmp_path / "b", episodes)
+    )
 
 
-# -- pictures ----------------------------------------------------------------------------------------------------------
+# -- pictures --------------------------------------------------------------------------------------
 
 
 def test_png_keeps_every_pixel(tmp_path: Path) -> None:
@@ -157,7 +186,9 @@ def test_films_show_each_frame_at_its_time(tmp_path: Path) -> None:
     path = write(tmp_path / "set", [episode, episode])
     rows = pd.read_parquet(path / EPISODES)
     features = json.loads((path / "meta/info.json").read_text())["features"]
-    assert features["observation.images.front"]["info"]["video.pix_fmt"] == "yuv444p"  # 63 x 65 cannot be halved
+    assert (
+        features["observation.images.front"]["info"]["video.pix_fmt"] == "yuv444p"
+    )  # 63 x 65 cannot be halved
     assert features["observation.images.wrist_image"]["info"]["video.pix_fmt"] == "yuv420p"
     for key in ("front", "wrist_image"):
         name = f"observation.images.{key}"
@@ -168,7 +199,9 @@ def test_films_show_each_frame_at_its_time(tmp_path: Path) -> None:
             seen = list(film.decode(video=0))
         assert [frame.time for frame in seen] == pytest.approx([k / 20 for k in range(12)])
         for frame, picture in zip(seen, episode.obs[key], strict=True):
-            assert np.abs(frame.to_ndarray(format="rgb24").astype(float) - picture).mean() < 4  # lossy; a frame on, blue differs by 5
+            assert (
+                np.abs(frame.to_ndarray(format="rgb24").astype(float) - picture).mean() < 4
+            )  # lossy; a frame on, blue differs by 5
 
 
 def test_picture_statistics_are_exact() -> None:
@@ -177,15 +210,23 @@ def test_picture_statistics_are_exact() -> None:
     parts = [part.astype(np.uint8) for part in parts]
     stats = (LevelCounts.of(parts[0]) + LevelCounts.of(parts[1])).stats()
     pixels = np.concatenate(parts).reshape(-1, 3) / 255
-    wanted = {"min": pixels.min(0), "max": pixels.max(0), "mean": pixels.mean(0), "std": pixels.std(0)}
-    wanted |= {f"q{round(100 * q):02d}": np.quantile(pixels, q, axis=0) for q in (0.01, 0.1, 0.5, 0.9, 0.99)}
+    wanted = {
+        "min": pixels.min(0),
+        "max": pixels.max(0),
+        "mean": pixels.mean(0),
+        "std": pixels.std(0),
+    }
+    wanted |= {
+        f"q{round(100 * q):02d}": np.quantile(pixels, q, axis=0)
+        for q in (0.01, 0.1, 0.5, 0.9, 0.99)
+    }
     assert stats.pop("count") == [7]
     for name, value in wanted.items():
         np.testing.assert_allclose(stats.pop(name), value.reshape(3, 1, 1), atol=1e-12)
     assert not stats
 
 
-# -- what is refused ---------------------------------------------------------------------------------------------------
+# -- what is refused -------------------------------------------------------------------------------
 
 
 def _no_number(episode: Episode) -> Episode:
@@ -199,12 +240,17 @@ def _no_number(episode: Episode) -> Episode:
     [
         (lambda e: replace(e, quality="great"), "quality 'great' is unknown"),
         (lambda e: replace(e, rate_hz=15.0), "15.0 frames per second, not 20"),
-        (lambda e: replace(e, obs={key: e.obs[key] for key in reversed(e.obs)}), "other columns than the first"),
+        (
+            lambda e: replace(e, obs={key: e.obs[key] for key in reversed(e.obs)}),
+            "other columns than the first",
+        ),
         (lambda e: replace(e, actions=e.actions[:, :4]), "other columns than the first"),
         (_no_number, "action has numbers that are not finite"),
     ],
 )
-def test_an_episode_that_does_not_fit(tmp_path: Path, change: Callable[[Episode], Episode], message: str) -> None:
+def test_an_episode_that_does_not_fit(
+    tmp_path: Path, change: Callable[[Episode], Episode], message: str
+) -> None:
     episodes = [make_episode(), change(make_episode(1))]
     with pytest.raises(DataError, match=message):
         write(tmp_path / "set", episodes)
@@ -236,17 +282,22 @@ def test_nothing_is_replaced_unasked(tmp_path: Path) -> None:
     assert (tmp_path / "thesis/chapter.txt").exists()
 
 
-# -- faults ------------------------------------------------------------------------------------------------------------
+# -- faults ----------------------------------------------------------------------------------------
 
 
 def test_an_exception_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), LeRobotWriter(tmp_path / "set", rate_hz=20, task="", robot="") as writer:
+    with (
+        pytest.raises(KeyboardInterrupt),
+        LeRobotWriter(tmp_path / "set", rate_hz=20, task="", robot="") as writer,
+    ):
         writer.write(with_pictures(make_episode(length=5)))
         raise KeyboardInterrupt
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_full_disk_at_any_operation_leaves_the_old_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_at_any_operation_leaves_the_old_dataset(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = write(tmp_path / "set", [make_episode()])
     before = durable.digest(path)
     episodes = [with_pictures(make_episode(seed, length=5)) for seed in (1, 2)]
@@ -255,7 +306,9 @@ def test_a_full_disk_at_any_operation_leaves_the_old_dataset(tmp_path: Path, mon
     write(tmp_path / "other", episodes)
     total = len(seen)
     assert total > 10, seen
-    for strike in range(1, total + 1):  # the last but one removes the old folder, and only the rename comes after it
+    for strike in range(
+        1, total + 1
+    ):  # the last but one removes the old folder, and only the rename comes after it
         seen.clear()
 
         def operation(name: str, path: Path, strike: int = strike) -> None:
@@ -288,10 +341,14 @@ def test_a_killed_writer_leaves_the_old_dataset(tmp_path: Path) -> None:
     path = write(tmp_path / "set", make_episodes(1))
     before = durable.digest(path)
     done = subprocess.run(
-        [sys.executable, "-c", KILLED, str(path)], env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}, check=False
+        [sys.executable, "-c", KILLED, str(path)],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
+        check=False,
     )
     assert done.returncode == -signal.SIGKILL
     assert durable.digest(path) == before
-    assert len(list(tmp_path.iterdir())) == 2  # what it left ends in .partial, and the next writer removes it
+    assert (
+        len(list(tmp_path.iterdir())) == 2
+    )  # what it left ends in .partial, and the next writer removes it
     write(path, make_episodes(2), overwrite=True)
     assert [p.name for p in tmp_path.iterdir()] == ["set"]

@@ -45,7 +45,9 @@ def test_constant_action_is_dropped_and_put_back_bit_for_bit(normalizer: Normali
 
 
 def test_nothing_is_clamped(normalizer: Normalizer) -> None:
-    assert normalizer.denormalize_actions(torch.tensor([2.0, 0.0])).tolist()[0] == 5.0  # middle 1 + 2 x half range 2
+    assert (
+        normalizer.denormalize_actions(torch.tensor([2.0, 0.0])).tolist()[0] == 5.0
+    )  # middle 1 + 2 x half range 2
     assert normalizer.normalize_obs({"pos": torch.tensor([[8.0, 7.0]])})["pos"][0, 0].item() == 3.0
 
 

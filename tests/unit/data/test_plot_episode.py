@@ -35,13 +35,20 @@ def red_and_blue(length: int = 6) -> Episode:
 
 
 def test_picking_by_name_end_and_position() -> None:
-    a, b = (source(name, [make_episode(number, name=f"{name}/demo_{number}") for number in range(3)]) for name in "ab")
+    a, b = (
+        source(name, [make_episode(number, name=f"{name}/demo_{number}") for number in range(3)])
+        for name in "ab"
+    )
     names = [episode.name for episode in pick([a, b], ["b/demo_2", "demo_1", "3"])]
     assert names == ["b/demo_2", "a/demo_1", "b/demo_0"]
     with pytest.raises(DataError, match="no episode 'demo_9' among 6") as caught:
         pick([a, b], ["demo_1", "demo_9"])
     assert "demo_" in str(caught.value.remedy)
-    assert [episode.name for episode in first_episodes([a, b], 3)] == ["a/demo_0", "a/demo_1", "b/demo_0"]
+    assert [episode.name for episode in first_episodes([a, b], 3)] == [
+        "a/demo_0",
+        "a/demo_1",
+        "b/demo_0",
+    ]
 
 
 def test_a_late_episode_is_found_by_reading_more_and_more() -> None:
@@ -64,14 +71,25 @@ def test_a_column_per_episode() -> None:
     one, three = (size(plot_episode.plot(make_episodes(count)))[0] for count in (1, 3))
     assert three > 2 * one - 300
     assert plot_episode.plot(make_episodes(1)) == plot_episode.plot(make_episodes(1))
-    assert plot_episode.title(make_episode(0, quality="worse", success=False)) == "made/demo_0: failure, worse"
+    assert (
+        plot_episode.title(make_episode(0, quality="worse", success=False))
+        == "made/demo_0: failure, worse"
+    )
 
 
 def test_broken_formulas_in_names_are_only_text() -> None:
     episode = make_episode(0, name=r"a/$\frac{$")
-    odd = replace(episode, obs={r"$\bad{": episode.obs["object"], **{f"k{number}": episode.obs["object"] for number in range(2)}})
+    odd = replace(
+        episode,
+        obs={
+            r"$\bad{": episode.obs["object"],
+            **{f"k{number}": episode.obs["object"] for number in range(2)},
+        },
+    )
     assert size(plot_episode.plot([odd]))
-    assert size(video._png(next(video._drawings(replace(episode, name="$x_$"), "robot0_eef_pos", [3]))))
+    assert size(
+        video._png(next(video._drawings(replace(episode, name="$x_$"), "robot0_eef_pos", [3])))
+    )
 
 
 def test_spread_keeps_both_ends() -> None:

@@ -32,7 +32,9 @@ def demos(tmp_path: Path) -> Path:
 
 
 def read(demos: Path, **recipe: object) -> Ingested:
-    return read_all(find_sources(demos), limits=Limits(), changes=[Apply(Recipe.model_validate(recipe))])
+    return read_all(
+        find_sources(demos), limits=Limits(), changes=[Apply(Recipe.model_validate(recipe))]
+    )
 
 
 def names(result: Ingested) -> list[str]:
@@ -43,12 +45,26 @@ def said(result: Ingested, code: str) -> list[str]:
     return [finding.message for finding in result.findings if finding.code == code]
 
 
-def three(values: tuple[float, ...] = (0.0, 0.0, 1.0), *, name: str = "a/demo_0", success: bool = True, quality: str = "okay") -> Episode:
+def three(
+    values: tuple[float, ...] = (0.0, 0.0, 1.0),
+    *,
+    name: str = "a/demo_0",
+    success: bool = True,
+    quality: str = "okay",
+) -> Episode:
     column = np.arange(3, dtype=np.float32)[:, None]
-    return Episode(name, {"x": column}, column, np.array(values, np.float32), np.array([False, False, True]), success, quality)
+    return Episode(
+        name,
+        {"x": column},
+        column,
+        np.array(values, np.float32),
+        np.array([False, False, True]),
+        success,
+        quality,
+    )
 
 
-# -- subsets -----------------------------------------------------------------------------------------------------------
+# -- subsets ---------------------------------------------------------------------------------------
 
 
 def test_an_empty_recipe_changes_nothing(demos: Path) -> None:
@@ -66,7 +82,10 @@ def test_an_empty_recipe_changes_nothing(demos: Path) -> None:
         ({"only": ["a/demo_[01]", "b/demo_3"]}, ["a/demo_0", "a/demo_1", "b/demo_3"]),
         ({"only": ["a/*"], "leave_out": ["*/demo_2"]}, ["a/demo_0", "a/demo_1", "a/demo_3"]),
         ({"keep_quality": ["worse"]}, ["a/demo_2", "b/demo_2"]),
-        ({"quality": {"a/demo_0": "worse"}, "keep_quality": ["worse"]}, ["a/demo_0", "a/demo_2", "b/demo_2"]),
+        (
+            {"quality": {"a/demo_0": "worse"}, "keep_quality": ["worse"]},
+            ["a/demo_0", "a/demo_2", "b/demo_2"],
+        ),
     ],
 )
 def test_which_are_kept(demos: Path, recipe: dict, kept: list[str]) -> None:
@@ -80,7 +99,7 @@ def test_the_last_pattern_that_fits_holds(demos: Path) -> None:
     assert [episode.quality for episode in result.good][:4] == ["worse", "better", "worse", "worse"]
 
 
-# -- labels, cuts, joins -----------------------------------------------------------------------------------------------
+# -- labels, cuts, joins ---------------------------------------------------------------------------
 
 
 def test_a_new_label_moves_reward_and_end(demos: Path) -> None:
@@ -103,7 +122,11 @@ def test_relabelling_replaces_dense_rewards() -> None:
 def test_cut_keeps_frames_and_label() -> None:
     found = cut(three((0, 0, 1)), 0, 2)
     assert found.obs["x"].ravel().tolist() == [0, 1]
-    assert (found.rewards.tolist(), found.dones.tolist(), found.success) == ([0, 1], [False, True], True)
+    assert (found.rewards.tolist(), found.dones.tolist(), found.success) == (
+        [0, 1],
+        [False, True],
+        True,
+    )
     front = cut(three((0, 0, 1)), 1, 3)
     assert (front.actions.ravel().tolist(), front.rewards.tolist()) == ([1, 2], [0, 1])
     failure = cut(three((0, 0, 0), success=False), 0, 2)
@@ -122,7 +145,9 @@ def test_cut_beyond_the_end_is_said(demos: Path) -> None:
 
 
 def test_join_by_hand() -> None:
-    found = join([three((0, 0, 1)), three((0, 0, 0), name="a/demo_4", success=False, quality="worse")])
+    found = join(
+        [three((0, 0, 1)), three((0, 0, 0), name="a/demo_4", success=False, quality="worse")]
+    )
     assert found.name == "a/demo_0+demo_4"
     assert found.actions.ravel().tolist() == [0, 1, 2, 0, 1, 2]
     assert found.dones.tolist() == [False] * 5 + [True]
@@ -145,7 +170,10 @@ def test_merge_across_sources_or_with_a_missing_one_stays_apart(demos: Path) -> 
     texts = said(result, "D23")
     assert len(texts) == 4
     assert "joins it with b/demo_0" in texts[0]
-    assert texts[-1] == "ingest.recipe.merge names 'a/demo_9', which no episode that was read is called"
+    assert (
+        texts[-1]
+        == "ingest.recipe.merge names 'a/demo_9', which no episode that was read is called"
+    )
 
 
 def test_parts_that_do_not_fit_are_an_error() -> None:
@@ -153,14 +181,23 @@ def test_parts_that_do_not_fit_are_an_error() -> None:
     change = Apply(Recipe(merge=(("a/demo_0", "a/demo_1"),)))
     source = Source(Path("a.hdf5"), RobomimicReader())
     items = [*change(source, three()), *change(source, other), *change.end_of_source(source)]
-    assert [(item.code, item.severity, item.episode) for item in items if isinstance(item, Finding)] == [("D05", "error", "a/demo_0")]
+    assert [
+        (item.code, item.severity, item.episode) for item in items if isinstance(item, Finding)
+    ] == [("D05", "error", "a/demo_0")]
 
 
-# -- what is said ------------------------------------------------------------------------------------------------------
+# -- what is said ----------------------------------------------------------------------------------
 
 
 def test_names_that_nothing_has_are_warnings_at_the_end(demos: Path) -> None:
-    result = read(demos, only=["a/*", "c/*"], leave_out=["a/demo_13"], success={"x": True}, quality={"y/*": "okay"}, cut={"z": [0, 9]})
+    result = read(
+        demos,
+        only=["a/*", "c/*"],
+        leave_out=["a/demo_13"],
+        success={"x": True},
+        quality={"y/*": "okay"},
+        cut={"z": [0, 9]},
+    )
     found = [finding for finding in result.findings if finding.code == "D23"]
     assert {finding.severity for finding in found} == {"warning"}
     assert [finding.message.partition(",")[0] for finding in found] == [
@@ -199,18 +236,22 @@ def test_what_cannot_be_done_is_refused(recipe: dict) -> None:
         Recipe.model_validate(recipe)
 
 
-# -- weights -----------------------------------------------------------------------------------------------------------
+# -- weights ---------------------------------------------------------------------------------------
 
 
 def test_weights_are_stored_only_where_a_recipe_gives_some(tmp_path: Path) -> None:
-    episodes = [make_episode(i, quality=grade) for i, grade in enumerate(("better", "okay", "unknown"))]
+    episodes = [
+        make_episode(i, quality=grade) for i, grade in enumerate(("better", "okay", "unknown"))
+    ]
     normalizer = fit_normalizer(episodes)
     EpisodeStore.write(tmp_path / "none", episodes, normalizer)
     EpisodeStore.write(tmp_path / "empty", episodes, normalizer, weights={})
     assert durable.digest(tmp_path / "none") == durable.digest(tmp_path / "empty")
     assert "weights" not in read_json(tmp_path / "none" / "index.json")
     assert EpisodeStore.open(tmp_path / "none").weights.tolist() == [1, 1, 1]
-    EpisodeStore.write(tmp_path / "some", episodes, normalizer, weights={"better": 2.0, "okay": 0.5})
+    EpisodeStore.write(
+        tmp_path / "some", episodes, normalizer, weights={"better": 2.0, "okay": 0.5}
+    )
     assert EpisodeStore.open(tmp_path / "some").weights.tolist() == [2, 0.5, 1]
 
 

@@ -79,12 +79,18 @@ def test_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Monke
             raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(durable, "operation", strike)
-    with pytest.raises(EnvironmentProblem, match="cannot write"), RobomimicWriter(path, ENV_ARGS, overwrite=True) as writer:
+    with (
+        pytest.raises(EnvironmentProblem, match="cannot write"),
+        RobomimicWriter(path, ENV_ARGS, overwrite=True) as writer,
+    ):
         writer.write(make_episode())
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["a.hdf5"]
 
 
 def test_unknown_quality(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="quality 'great'"), RobomimicWriter(tmp_path / "a.hdf5", ENV_ARGS) as writer:
+    with (
+        pytest.raises(DataError, match="quality 'great'"),
+        RobomimicWriter(tmp_path / "a.hdf5", ENV_ARGS) as writer,
+    ):
         writer.write(make_episode(quality="great"))

@@ -30,7 +30,9 @@ def recording(tmp_path: Path) -> Path:
 
 def test_a_folder_goes_without_what_is_hidden(recording: Path, tmp_path: Path) -> None:
     copy_whole(recording, tmp_path / "to/copy")
-    assert sorted(p.relative_to(tmp_path / "to").as_posix() for p in (tmp_path / "to").rglob("*")) == [
+    assert sorted(
+        p.relative_to(tmp_path / "to").as_posix() for p in (tmp_path / "to").rglob("*")
+    ) == [
         "copy",
         "copy/data.bin",
         "copy/meta",
@@ -73,7 +75,9 @@ def test_an_empty_folder_is_no_recording(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("strike", [1, 2, 3])
-def test_struck_at_every_operation_the_target_is_not_there(strike: int, recording: Path, tmp_path: Path, monkeypatch) -> None:
+def test_struck_at_every_operation_the_target_is_not_there(
+    strike: int, recording: Path, tmp_path: Path, monkeypatch
+) -> None:
     seen = 0
 
     def operation(name: str, path: Path) -> None:
@@ -95,7 +99,9 @@ def test_what_a_kill_left_is_swept(recording: Path, tmp_path: Path) -> None:
     assert list((tmp_path / "to").iterdir()) == []
 
 
-def test_a_full_disk_is_an_environment_problem(recording: Path, tmp_path: Path, monkeypatch) -> None:
+def test_a_full_disk_is_an_environment_problem(
+    recording: Path, tmp_path: Path, monkeypatch
+) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 

@@ -23,7 +23,11 @@ def test_round_trip(tmp_path: Path) -> None:
     assert store.offsets.tolist() == [0, 40, 81]
     assert store.actions.shape == (123, 10)
     for before, after in zip(episodes, store, strict=True):
-        assert (after.name, after.success, after.quality) == (before.name, before.success, before.quality)
+        assert (after.name, after.success, after.quality) == (
+            before.name,
+            before.success,
+            before.quality,
+        )
         assert after.content_hash() == before.content_hash()
         np.testing.assert_array_equal(after.rewards, before.rewards)
         np.testing.assert_array_equal(after.dones, before.dones)

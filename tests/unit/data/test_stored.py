@@ -43,7 +43,11 @@ def test_a_run_of_numbers_is_where_it_says(path: Path) -> None:
         found = stored.view(file["plain"])
         assert found is not None
         assert np.array_equal(found, NUMBERS)
-        for part, same in ((found, NUMBERS), (found[:, None], NUMBERS[:, None]), (found[50:60], NUMBERS[50:60])):
+        for part, same in (
+            (found, NUMBERS),
+            (found[:, None], NUMBERS[:, None]),
+            (found[50:60], NUMBERS[50:60]),
+        ):
             offset = stored.place(part)
             assert offset is not None
             again = stored.read(opened.fileno(), "<f4", same.shape, offset)
@@ -80,13 +84,21 @@ def _written(path: Path) -> list[Episode]:
             demo.attrs["success"] = episode.success
             for key, value in episode.obs.items():
                 demo[f"obs/{key}"] = value
-            demo["actions"], demo["rewards"], demo["dones"] = episode.actions, episode.rewards.astype(np.float64), episode.dones
+            demo["actions"], demo["rewards"], demo["dones"] = (
+                episode.actions,
+                episode.rewards.astype(np.float64),
+                episode.dones,
+            )
     return episodes
 
 
 def _handed(path: Path, items: Iterator[Episode | Finding] | None = None) -> tuple[BinaryIO, dict]:
     file = durable.scratch()
-    return file, json.loads(json.dumps(hand_over(RobomimicReader().read_here(path) if items is None else items, file, path)))
+    return file, json.loads(
+        json.dumps(
+            hand_over(RobomimicReader().read_here(path) if items is None else items, file, path)
+        )
+    )
 
 
 def test_only_what_is_converted_is_copied(tmp_path: Path) -> None:
@@ -106,7 +118,11 @@ def test_only_what_is_converted_is_copied(tmp_path: Path) -> None:
 def test_a_file_that_changes_between_the_two_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "demos.hdf5"
     _written(path)
-    for change in (lambda: os.utime(path, ns=(1, 1)), lambda: path.unlink(), lambda: path.write_bytes(b"")):
+    for change in (
+        lambda: os.utime(path, ns=(1, 1)),
+        lambda: path.unlink(),
+        lambda: path.write_bytes(b""),
+    ):
         _written(path)
         handed = Handed(*_handed(path))
         change()

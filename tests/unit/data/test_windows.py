@@ -21,15 +21,29 @@ def store(tmp_path: Path) -> EpisodeStore:
     for number, values in enumerate((np.arange(3.0), np.arange(10.0, 15.0))):
         column = values[:, None].astype(np.float32)
         zeros = np.zeros(len(values), np.float32)
-        episodes.append(Episode(f"e/demo_{number}", {"x": column}, column + 100, zeros, zeros.astype(bool), success=True))
+        episodes.append(
+            Episode(
+                f"e/demo_{number}",
+                {"x": column},
+                column + 100,
+                zeros,
+                zeros.astype(bool),
+                success=True,
+            )
+        )
     EpisodeStore.write(tmp_path / "store", episodes, fit_normalizer(episodes))
     return EpisodeStore.open(tmp_path / "store")
 
 
-def windows(store: EpisodeStore, obs_steps: int, horizon: int, episodes: list[int] | None = None) -> list[tuple[list, list]]:
+def windows(
+    store: EpisodeStore, obs_steps: int, horizon: int, episodes: list[int] | None = None
+) -> list[tuple[list, list]]:
     cut = ChunkWindows(store, ("x",), obs_steps=obs_steps, horizon=horizon, episodes=episodes)
     every = cut.gather(torch.arange(len(cut)))
-    return [(x.flatten().tolist(), a.flatten().tolist()) for x, a in zip(every["obs"]["x"], every["actions"], strict=True)]
+    return [
+        (x.flatten().tolist(), a.flatten().tolist())
+        for x, a in zip(every["obs"]["x"], every["actions"], strict=True)
+    ]
 
 
 def test_one_observation(store: EpisodeStore) -> None:
@@ -40,7 +54,9 @@ def test_one_observation(store: EpisodeStore) -> None:
     ]
 
 
-def test_two_observations_pad_the_front_and_actions_start_with_the_oldest(store: EpisodeStore) -> None:
+def test_two_observations_pad_the_front_and_actions_start_with_the_oldest(
+    store: EpisodeStore,
+) -> None:
     assert windows(store, 2, 3, [0]) == [
         ([0, 0], [100, 100, 101]),
         ([0, 1], [100, 101, 102]),
@@ -61,7 +77,9 @@ def test_chosen_episodes_only(store: EpisodeStore) -> None:
 
 def test_batches_walk_through_every_window_once_per_epoch(store: EpisodeStore) -> None:
     cut = ChunkWindows(store, ("x",), obs_steps=1, horizon=2)
-    seen = torch.cat([cut.batch(0, step, 3)["obs"]["x"].flatten() for step in range(8)])  # 24 draws are three epochs of 8
+    seen = torch.cat(
+        [cut.batch(0, step, 3)["obs"]["x"].flatten() for step in range(8)]
+    )  # 24 draws are three epochs of 8
     for epoch in seen.reshape(3, 8):
         assert sorted(epoch.tolist()) == [0, 1, 2, 10, 11, 12, 13, 14]
     assert not torch.equal(seen[:8], seen[8:16])
@@ -88,7 +106,17 @@ def weighted(tmp_path: Path, weights: dict[str, float] | None) -> ChunkWindows:
     for number, quality in enumerate(("better", "okay", "worse")):
         column = np.arange(4.0, dtype=np.float32)[:, None] + 10 * number
         zeros = np.zeros(4, np.float32)
-        episodes.append(Episode(f"e/demo_{number}", {"x": column}, column, zeros, zeros.astype(bool), success=True, quality=quality))
+        episodes.append(
+            Episode(
+                f"e/demo_{number}",
+                {"x": column},
+                column,
+                zeros,
+                zeros.astype(bool),
+                success=True,
+                quality=quality,
+            )
+        )
     EpisodeStore.write(tmp_path / "store", episodes, fit_normalizer(episodes), weights=weights)
     return ChunkWindows(EpisodeStore.open(tmp_path / "store"), ("x",), obs_steps=1, horizon=1)
 
@@ -105,7 +133,9 @@ def test_weights_by_hand(tmp_path: Path) -> None:
         assert counts.max() <= 2
     assert not torch.equal(cut.epoch(0, 0), cut.epoch(0, 1))
     assert not torch.equal(cut.epoch(0, 0), cut.epoch(1, 0))
-    one = torch.cat([cut.batch(5, step, 7)["actions"].flatten() for step in range(12)])  # seven epochs in odd batches
+    one = torch.cat(
+        [cut.batch(5, step, 7)["actions"].flatten() for step in range(12)]
+    )  # seven epochs in odd batches
     again = torch.cat([weighted(tmp_path, {"better": 4.0}).batch(5, 0, 84)["actions"].flatten()])
     assert torch.equal(one, again)
 

@@ -24,7 +24,11 @@ def roots(tmp_path: Path) -> tuple[Path, Path]:
 
 def test_the_robot_is_read_as_it_was_written(roots: tuple[Path, Path]) -> None:
     joints, links = compare.describe(roots[0] / panda.PATH)
-    assert set(joints) == {*(f"panda_joint{i}" for i in range(1, 8)), "panda_finger_joint1", "panda_finger_joint2"}
+    assert set(joints) == {
+        *(f"panda_joint{i}" for i in range(1, 8)),
+        "panda_finger_joint1",
+        "panda_finger_joint2",
+    }
     for number, part in enumerate(panda.ARM, 1):
         joint, link = joints[f"panda_joint{number}"], links[part.name]
         assert joint.kind == "revolute"
@@ -61,10 +65,15 @@ def test_what_was_changed_is_found_and_nothing_else(roots: tuple[Path, Path]) ->
             UsdPhysics.MassAPI(prim).GetMassAttr().Set(100.0)  # grams now: the same cube
     cube.Save()
     (roots[1] / table.TABLE_PATH).unlink()
-    found = {(each.thing, each.what): (each.ours, each.theirs) for each in compare.differences(*roots)}
+    found = {
+        (each.thing, each.what): (each.ours, each.theirs) for each in compare.differences(*roots)
+    }
     assert found == {
         ("robot", "joint panda_finger_joint2"): ("there", "missing"),
-        ("robot", "limits of panda_joint4"): ("revolute, -3.0718 to -0.0698", "revolute, -3.0718 to -0.0500"),
+        ("robot", "limits of panda_joint4"): (
+            "revolute, -3.0718 to -0.0698",
+            "revolute, -3.0718 to -0.0500",
+        ),
         ("robot", "mass of panda_link5"): ("1.226 kg", "1.3 kg"),
         ("robot", "inertia of panda_hand"): ("0.001 0.0025 0.0017", "0.002 0.0025 0.0017"),
         ("table", "file"): (table.TABLE_PATH, "missing"),

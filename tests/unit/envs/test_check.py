@@ -20,7 +20,9 @@ def test_good_world_passes_and_every_simulator_is_closed():
     assert all(env.closed for env in made)
 
 
-@pytest.mark.parametrize(("rule", "world"), ZOO, ids=[f"{rule}-{world.__name__}" for rule, world in ZOO])
+@pytest.mark.parametrize(
+    ("rule", "world"), ZOO, ids=[f"{rule}-{world.__name__}" for rule, world in ZOO]
+)
 def test_broken_world_is_caught_by_its_rule(rule: str, world: type[Toy]):
     with pytest.raises(RuleError) as caught:
         check_env(world)

@@ -34,9 +34,13 @@ def _chunk(env: ChunkEnv, height: float = 0.0) -> torch.Tensor:
 def test_reward_is_discounted_and_stops_at_the_end_of_the_episode():
     with ChunkEnv(Spy(2, episode_steps=6), 4, step_discount=0.5) as env:
         env.reset(0)
-        assert env.step(_chunk(env)).reward.tolist() == [1 + 1 + 0.75 + 0.5] * 2  # 1 + 2/2 + 3/4 + 4/8
+        assert (
+            env.step(_chunk(env)).reward.tolist() == [1 + 1 + 0.75 + 0.5] * 2
+        )  # 1 + 2/2 + 3/4 + 4/8
         result = env.step(_chunk(env))
-    assert result.reward.tolist() == [5 + 3.0] * 2  # 5 + 6/2; the new episode's steps 1, 2 do not count
+    assert (
+        result.reward.tolist() == [5 + 3.0] * 2
+    )  # 5 + 6/2; the new episode's steps 1, 2 do not count
     assert result.length.tolist() == [2, 2]
     assert result.truncated.tolist() == [True, True]
     assert not result.terminated.any()
@@ -52,7 +56,9 @@ def test_ended_environment_holds_and_never_executes_the_old_chunk():
         assert all(torch.equal(action, _chunk(env, 0.9)[:, 0]) for action in world.actions[:6])
         assert all(torch.equal(action, world.hold()) for action in world.actions[6:8])
         env.step(_chunk(env, 0.9))
-        assert torch.equal(world.actions[8], _chunk(env, 0.9)[:, 0])  # the next chunk is the new episode's own
+        assert torch.equal(
+            world.actions[8], _chunk(env, 0.9)[:, 0]
+        )  # the next chunk is the new episode's own
 
 
 def test_only_the_ended_environment_holds():
@@ -96,7 +102,9 @@ def test_second_end_within_a_chunk_belongs_to_nobody():
         result = env.step(_chunk(env))
     assert result.reward.tolist() == [3]  # 1 + 2 of the first episode
     assert result.final_obs["age"].flatten().tolist() == [2]
-    assert result.obs["age"].flatten().tolist() == [1]  # five steps: 2, 2 and the first of the third episode
+    assert result.obs["age"].flatten().tolist() == [
+        1
+    ]  # five steps: 2, 2 and the first of the third episode
 
 
 def test_earlier_histories_stay_as_they_were():

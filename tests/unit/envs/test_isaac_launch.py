@@ -24,7 +24,9 @@ def test_isaac_lab_still_asks_for_pinned_memory():
     assert spec is not None
     folder = Path(spec.submodule_search_locations[0])
     asking = [path for path in folder.rglob("*.py") if "pinned=True" in path.read_text()]
-    assert asking, "isaaclab_ov no longer asks for pinned memory: remove launch.allow_unpinned_memory and its callers"
+    assert asking, (
+        "isaaclab_ov no longer asks for pinned memory: remove launch.allow_unpinned_memory and its callers"
+    )
 
 
 @pytest.mark.skipif(warp.is_cuda_available(), reason="with CUDA, Warp can pin and is left alone")
@@ -33,10 +35,16 @@ def test_pinned_memory_is_answered_with_ordinary_memory_and_patching_twice_chang
     once = [getattr(warp, name) for name in launch._ALLOCATORS]
     assert launch.allow_unpinned_memory()
     assert [getattr(warp, name) for name in launch._ALLOCATORS] == once
-    assert warp.zeros(3, dtype=warp.float32, device="cpu", pinned=True).numpy().tolist() == [0, 0, 0]
+    assert warp.zeros(3, dtype=warp.float32, device="cpu", pinned=True).numpy().tolist() == [
+        0,
+        0,
+        0,
+    ]
 
 
-def test_shapes_are_cooked_without_a_cache_and_patching_twice_changes_nothing(monkeypatch: pytest.MonkeyPatch):
+def test_shapes_are_cooked_without_a_cache_and_patching_twice_changes_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+):
     ovphysx = pytest.importorskip("ovphysx")
     real = ovphysx.config.PhysXConfig
     monkeypatch.setattr(ovphysx, "PhysXConfig", real)
@@ -78,7 +86,9 @@ def test_chatter_is_hidden_but_not_when_it_ends_badly(capfd: pytest.CaptureFixtu
     assert "native cause" in err
 
 
-def test_assets_are_authored_once_and_a_lost_race_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_assets_are_authored_once_and_a_lost_race_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     root = assets.ensure(tmp_path)
     stamp = {path: path.stat().st_mtime_ns for path in root.rglob("*.usda")}
     assert len(stamp) == 2  # ground and robot are .usda, the other things .usd
@@ -104,7 +114,11 @@ def test_panda_has_the_published_kinematics(tmp_path: Path):
     stage = Usd.Stage.Open(str(tmp_path / panda.PATH))
     prims = list(stage.Traverse())
     bodies = [prim for prim in prims if prim.HasAPI(UsdPhysics.RigidBodyAPI)]
-    driven = [prim for prim in prims if prim.IsA(UsdPhysics.RevoluteJoint) or prim.IsA(UsdPhysics.PrismaticJoint)]
+    driven = [
+        prim
+        for prim in prims
+        if prim.IsA(UsdPhysics.RevoluteJoint) or prim.IsA(UsdPhysics.PrismaticJoint)
+    ]
     assert (len(bodies), len(driven)) == (11, 9)
     hand = next(prim for prim in bodies if prim.GetName() == "panda_hand")
     place = UsdGeom.XformCache().GetLocalToWorldTransform(hand).ExtractTranslation()
@@ -114,9 +128,13 @@ def test_panda_has_the_published_kinematics(tmp_path: Path):
     assert sum(prim.HasAPI(UsdPhysics.CollisionAPI) for prim in prims) == shapes
 
 
-def test_assets_other_than_those_isaac_lab_was_imported_with_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_assets_other_than_those_isaac_lab_was_imported_with_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     ours = str(launch.authored())
-    monkeypatch.setitem(sys.modules, "isaaclab.utils.assets", SimpleNamespace(NUCLEUS_ASSET_ROOT_DIR=ours))
+    monkeypatch.setitem(
+        sys.modules, "isaaclab.utils.assets", SimpleNamespace(NUCLEUS_ASSET_ROOT_DIR=ours)
+    )
     monkeypatch.setenv("ISAACSIM_ASSET_ROOT", str(tmp_path))
     with pytest.raises(EnvironmentProblem, match="imported with other assets"):
         launch.prepare("nvidia")
@@ -147,9 +165,19 @@ for missing, physics in (("warp", "ovphysx"), ("pxr", "ovphysx"), ("isaaclab", "
 def test_each_module_that_is_missing_is_named_in_one_sentence():
     """One after the other, from the first that is imported to the last: a module that was imported before cannot be missed."""
     launch.authored()  # which needs pxr by itself
-    done = subprocess.run([sys.executable, "-c", WITHOUT], capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT], capture_output=True, text=True, timeout=300, check=False
+    )
     found = [line.split("|") for line in done.stdout.splitlines()]
-    assert [line[0] for line in found] == ["warp", "pxr", "isaaclab", "isaaclab_tasks", "isaaclab_ov", "ovphysx", "newton"], done.stderr
+    assert [line[0] for line in found] == [
+        "warp",
+        "pxr",
+        "isaaclab",
+        "isaaclab_tasks",
+        "isaaclab_ov",
+        "ovphysx",
+        "newton",
+    ], done.stderr
     for missing, code, message, remedy in found:
         assert code == "4"
         assert f"needs the module '{missing}" in message, message

@@ -14,7 +14,18 @@ from zprl.envs.isaacgym import lift_cube, worker
 
 FILES = [Path(module.__file__) for module in (worker, lift_cube)]
 FAKE = Path(__file__).parents[2] / "fake_isaacgym" / "isaacgym" / "gymapi.py"
-ALLOWED = {"__future__", "ctypes", "importlib.util", "json", "pathlib", "signal", "socket", "struct", "sys", "typing"}
+ALLOWED = {
+    "__future__",
+    "ctypes",
+    "importlib.util",
+    "json",
+    "pathlib",
+    "signal",
+    "socket",
+    "struct",
+    "sys",
+    "typing",
+}
 ALLOWED |= {"numpy", "torch", "isaacgym"}
 GYMTORCH = """
 import torch
@@ -37,7 +48,9 @@ ignore_errors = true
 
 def published() -> str:
     """The stubs of ``gymapi`` as they are on PyPI, where two properties are named ``lambda``, which no Python can read."""
-    file = next(file for file in distribution("isaacgym-stubs").files or () if file.name == "gymapi.pyi")
+    file = next(
+        file for file in distribution("isaacgym-stubs").files or () if file.name == "gymapi.pyi"
+    )
     return Path(str(file.locate())).read_text().replace("def lambda(", "def lambda_(")
 
 
@@ -54,8 +67,22 @@ def stubs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def mypy(stubs: Path, *files: Path) -> tuple[int, str]:
-    command = [sys.executable, "-m", "mypy", "--config-file", str(stubs / "mypy.ini"), "--cache-dir", str(stubs / "cache")]
-    done = subprocess.run([*command, *map(str, files)], capture_output=True, text=True, env={"MYPYPATH": str(stubs), "PATH": ""}, cwd=stubs)
+    command = [
+        sys.executable,
+        "-m",
+        "mypy",
+        "--config-file",
+        str(stubs / "mypy.ini"),
+        "--cache-dir",
+        str(stubs / "cache"),
+    ]
+    done = subprocess.run(
+        [*command, *map(str, files)],
+        capture_output=True,
+        text=True,
+        env={"MYPYPATH": str(stubs), "PATH": ""},
+        cwd=stubs,
+    )
     return done.returncode, done.stdout + done.stderr
 
 
@@ -77,11 +104,31 @@ def test_every_call_fits_what_is_published_of_gymapi(stubs: Path) -> None:
 @pytest.mark.parametrize(
     ("right", "wrong", "complaint"),
     [
-        ("self.gym.fetch_results(self.sim, True)", "self.gym.fetch_result(self.sim, True)", '"Gym" has no attribute "fetch_result"'),
-        ("self.gym.fetch_results(self.sim, True)", "self.gym.fetch_results(self.sim)", 'Missing positional argument "arg1"'),
-        ("params.physx.solver_type = 1", "params.physx.solver = 1", '"PhysXParams" has no attribute "solver"'),
-        ('gym.create_sim(int(device.partition(":")[2] or 0)', "gym.create_sim(device", 'incompatible type "str"; expected "int"'),
-        ("gymtorch.unwrap_tensor(arms), len(arms)", "len(arms), gymtorch.unwrap_tensor(arms)", 'expected "Tensor"'),
+        (
+            "self.gym.fetch_results(self.sim, True)",
+            "self.gym.fetch_result(self.sim, True)",
+            '"Gym" has no attribute "fetch_result"',
+        ),
+        (
+            "self.gym.fetch_results(self.sim, True)",
+            "self.gym.fetch_results(self.sim)",
+            'Missing positional argument "arg1"',
+        ),
+        (
+            "params.physx.solver_type = 1",
+            "params.physx.solver = 1",
+            '"PhysXParams" has no attribute "solver"',
+        ),
+        (
+            'gym.create_sim(int(device.partition(":")[2] or 0)',
+            "gym.create_sim(device",
+            'incompatible type "str"; expected "int"',
+        ),
+        (
+            "gymtorch.unwrap_tensor(arms), len(arms)",
+            "len(arms), gymtorch.unwrap_tensor(arms)",
+            'expected "Tensor"',
+        ),
     ],
 )
 def test_a_wrong_call_is_found(stubs: Path, right: str, wrong: str, complaint: str) -> None:
@@ -109,12 +156,22 @@ def newer_than_3_8(source: str) -> list[str]:
     found = sorted(imported(tree) - ALLOWED)
     annotations = {id(child) for node in ast.walk(tree) for child in _annotations(node)}
     for node in ast.walk(tree):
-        if isinstance(node, ast.Attribute) and node.attr in ("removeprefix", "removesuffix", "bit_count", "is_relative_to"):
+        if isinstance(node, ast.Attribute) and node.attr in (
+            "removeprefix",
+            "removesuffix",
+            "bit_count",
+            "is_relative_to",
+        ):
             found.append(node.attr)
         if isinstance(node, ast.keyword) and node.arg in ("strict", "root_dir", "slots", "kw_only"):
             found.append(f"{node.arg}=")
-        # Annotations are never evaluated (PEP 563), so types of builtins would do there; elsewhere they are errors.
-        generic = isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name) and node.value.id in ("dict", "list", "tuple", "set")
+        # Annotations are never evaluated (PEP 563), so types of builtins would do there; elsewhere
+        # they are errors.
+        generic = (
+            isinstance(node, ast.Subscript)
+            and isinstance(node.value, ast.Name)
+            and node.value.id in ("dict", "list", "tuple", "set")
+        )
         if generic and id(node) not in annotations:
             found.append(ast.unparse(node))
     return found
@@ -149,7 +206,11 @@ def test_the_scan_finds_what_3_8_lacks(source: str) -> None:
 
 def test_isaacgym_comes_before_torch() -> None:
     """Preview 4 refuses to be imported after PyTorch; nothing at the top of the worker imports either."""
-    body = [node for node in ast.parse(FILES[0].read_text()).body if isinstance(node, ast.Import | ast.ImportFrom)]
+    body = [
+        node
+        for node in ast.parse(FILES[0].read_text()).body
+        if isinstance(node, ast.Import | ast.ImportFrom)
+    ]
     top = {name.split(".")[0] for node in body for name in imported(node)}
     assert "numpy" in top
     assert not top & {"torch", "isaacgym"}
@@ -157,13 +218,21 @@ def test_isaacgym_comes_before_torch() -> None:
 
 def test_the_stand_in_takes_the_arguments_that_are_published() -> None:
     """What the contract tests run against has no call, and no more arguments, than the real one."""
-    gym = next(n for n in ast.parse(published()).body if isinstance(n, ast.ClassDef) and n.name == "Gym")
+    gym = next(
+        n for n in ast.parse(published()).body if isinstance(n, ast.ClassDef) and n.name == "Gym"
+    )
     real = {n.name: n.args for n in gym.body if isinstance(n, ast.FunctionDef)}
-    fake = next(n for n in ast.parse(FAKE.read_text()).body if isinstance(n, ast.ClassDef) and n.name == "Gym")
+    fake = next(
+        n
+        for n in ast.parse(FAKE.read_text()).body
+        if isinstance(n, ast.ClassDef) and n.name == "Gym"
+    )
     calls = [n for n in fake.body if isinstance(n, ast.FunctionDef) and not n.name.startswith("_")]
     assert len(calls) > 20
     for call in calls:
         assert call.name in real, call.name
         if real[call.name].vararg is None:
-            assert [a.arg for a in call.args.args] == [a.arg for a in real[call.name].args], call.name
+            assert [a.arg for a in call.args.args] == [a.arg for a in real[call.name].args], (
+                call.name
+            )
             assert len(call.args.defaults) == len(real[call.name].defaults), call.name

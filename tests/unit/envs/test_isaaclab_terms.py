@@ -21,7 +21,13 @@ def _load(path: Path, text: str | bytes) -> ForeignTerms:
 def test_what_is_written_is_what_is_read(tmp_path: Path) -> None:
     made = _load(tmp_path / "a.yaml", GOOD + "hold: [0.5, 1]\n")
     assert made.observations == {"state": ("a", "b")}
-    assert (made.action_dim, made.control_hz, made.success, made.group, made.reward) == (2, 50.0, "done", "policy", "success")
+    assert (made.action_dim, made.control_hz, made.success, made.group, made.reward) == (
+        2,
+        50.0,
+        "done",
+        "policy",
+        "success",
+    )
     assert made.hold == (0.5, 1.0)
     reward = "{reward: lifted, above: 0.5, params: {minimal_height: 0.1}}"
     other = _load(tmp_path / "b.yaml", GOOD.replace("success: done", f"success: {reward}"))
@@ -40,7 +46,16 @@ def test_what_is_written_is_what_is_read(tmp_path: Path) -> None:
         ("- 1\n", "dictionary|ForeignTerms"),
         (b"#" * (MAX_BYTES + 1), "longer than"),
     ],
-    ids=["unknown-key", "no-action", "no-observation", "hold-too-short", "no-yaml", "no-text", "a-list", "too-large"],
+    ids=[
+        "unknown-key",
+        "no-action",
+        "no-observation",
+        "hold-too-short",
+        "no-yaml",
+        "no-text",
+        "a-list",
+        "too-large",
+    ],
 )
 def test_a_bad_file_is_refused_by_name(tmp_path: Path, text: str | bytes, match: str) -> None:
     with pytest.raises(ConfigError, match=match) as caught:
@@ -50,7 +65,9 @@ def test_a_bad_file_is_refused_by_name(tmp_path: Path, text: str | bytes, match:
 
 
 def test_a_task_without_a_file_is_told_where_to_look() -> None:
-    with pytest.raises(ConfigError, match="nothing says what the terms of Some-Task mean") as caught:
+    with pytest.raises(
+        ConfigError, match="nothing says what the terms of Some-Task mean"
+    ) as caught:
         ForeignTerms.load("Some-Task", None)
     assert str(BUILT_IN) in str(caught.value.remedy)
     with pytest.raises(ConfigError, match=r"nowhere\.yaml does not exist"):
@@ -59,4 +76,8 @@ def test_a_task_without_a_file_is_told_where_to_look() -> None:
 
 @pytest.mark.parametrize("path", sorted(BUILT_IN.glob("*.yaml")), ids=lambda path: path.stem)
 def test_built_in_files_are_found_by_the_task_id(path: Path) -> None:
-    assert ForeignTerms.load(path.stem, None) == ForeignTerms.load("mine:" + path.stem, None) == ForeignTerms.load("x", str(path))
+    assert (
+        ForeignTerms.load(path.stem, None)
+        == ForeignTerms.load("mine:" + path.stem, None)
+        == ForeignTerms.load("x", str(path))
+    )

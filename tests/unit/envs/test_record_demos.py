@@ -42,7 +42,14 @@ SETTINGS = RecordSettings(num_envs=3, keep_failures=0.0, operator={"mood": "calm
 
 def _record(path: Path, episodes: int = 4, seed: int = 0, **changes):
     settings = SETTINGS.model_copy(update=changes)
-    return record(path, episodes=episodes, seed=seed, settings=settings, make_env=World, progress=lambda done: None)
+    return record(
+        path,
+        episodes=episodes,
+        seed=seed,
+        settings=settings,
+        make_env=World,
+        progress=lambda done: None,
+    )
 
 
 def test_only_first_episodes_are_kept_and_failures_are_counted(tmp_path: Path):
@@ -51,7 +58,8 @@ def test_only_first_episodes_are_kept_and_failures_are_counted(tmp_path: Path):
     assert seen.succeeded == seen.kept == {"better": 2, "okay": 2}
     with h5py.File(tmp_path / "a.hdf5") as file:
         demos = [file[f"data/demo_{i}"] for i in range(4)]
-        # at 0.05 m per step it takes 10 steps (the start is below 0.002 m) to rise from 0 to over 0.5; the late one holds 5 before
+        # at 0.05 m per step it takes 10 steps (the start is below 0.002 m) to rise from 0 to over
+        # 0.5; the late one holds 5 before
         lengths = [demo.attrs["num_samples"] for demo in demos]
         assert lengths[0] in (10, 11)
         assert lengths[1] in (15, 16)
@@ -59,7 +67,9 @@ def test_only_first_episodes_are_kept_and_failures_are_counted(tmp_path: Path):
             assert demo["actions"].shape == (length, 4)
             assert demo["rewards"][:].tolist() == [0.0] * (length - 1) + [1.0]
             assert demo["dones"][:].tolist() == [0] * (length - 1) + [1]
-            assert demo["obs/age"][:].flatten().tolist() == list(range(length))  # the frame before each action
+            assert demo["obs/age"][:].flatten().tolist() == list(
+                range(length)
+            )  # the frame before each action
         args = json.loads(file["data"].attrs["env_args"])
     assert args["env_name"] == "isaac/lift-cube"
     assert args["recorder"]["seed"] == 0

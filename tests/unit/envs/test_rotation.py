@@ -22,12 +22,19 @@ BY_HAND = [
 
 @pytest.mark.parametrize(("quat", "columns"), BY_HAND)
 def test_by_hand(quat: tuple[float, ...], columns: tuple[float, ...]):
-    quat_, columns_ = torch.tensor([quat], dtype=torch.float32), torch.tensor([columns], dtype=torch.float32)
+    quat_, columns_ = (
+        torch.tensor([quat], dtype=torch.float32),
+        torch.tensor([columns], dtype=torch.float32),
+    )
     assert torch.allclose(quat_to_6d(quat_), columns_, atol=1e-6)
     assert torch.allclose(quat_from_6d(columns_), quat_, atol=1e-6)
 
 
-@given(st.lists(st.floats(-1, 1, width=32), min_size=4, max_size=4).filter(lambda q: sum(x * x for x in q) > 0.01))
+@given(
+    st.lists(st.floats(-1, 1, width=32), min_size=4, max_size=4).filter(
+        lambda q: sum(x * x for x in q) > 0.01
+    )
+)
 def test_there_and_back_up_to_sign(values: list[float]):
     quat = torch.nn.functional.normalize(torch.tensor([values]), dim=-1)
     back = quat_from_6d(quat_to_6d(quat))
@@ -41,4 +48,6 @@ def test_scaled_and_skewed_columns_are_made_orthonormal():
 
 def test_rotate_by_hand():
     quarter = torch.tensor([[0.0, 0, H, H]])
-    assert torch.allclose(rotate(quarter, torch.tensor([[1.0, 0, 2.0]])), torch.tensor([[0.0, 1, 2.0]]), atol=1e-6)
+    assert torch.allclose(
+        rotate(quarter, torch.tensor([[1.0, 0, 2.0]])), torch.tensor([[0.0, 1, 2.0]]), atol=1e-6
+    )

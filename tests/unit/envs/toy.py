@@ -16,7 +16,9 @@ class Toy:
     broken: str | None = None
 
     def __init__(self, num_envs: int = 3, episode_steps: int = 6) -> None:
-        self.spec = TaskSpec("toy", num_envs, {"robot0_eef_pos": 3, "age": 1}, 4, 10.0, episode_steps, "cpu")
+        self.spec = TaskSpec(
+            "toy", num_envs, {"robot0_eef_pos": 3, "age": 1}, 4, 10.0, episode_steps, "cpu"
+        )
         self.closed = 0
 
     def reset(self, seed: int) -> dict[str, torch.Tensor]:
@@ -31,13 +33,17 @@ class Toy:
     def step(self, action: torch.Tensor) -> StepResult:
         check_action(self.spec, action)
         move = action[:, :3] - self.position
-        self.position = self.position + move * (SPEED / move.norm(dim=1, keepdim=True).clamp(min=SPEED))
+        self.position = self.position + move * (
+            SPEED / move.norm(dim=1, keepdim=True).clamp(min=SPEED)
+        )
         self.age = self.age + 1
         terminated = self.position[:, 2] > 0.5
         truncated = (self.age >= self.spec.episode_steps) & ~terminated
         final = self._obs()
         self._begin(terminated | truncated)
-        return StepResult(self._obs(), terminated.float(), terminated, truncated, terminated.clone(), final)
+        return StepResult(
+            self._obs(), terminated.float(), terminated, truncated, terminated.clone(), final
+        )
 
     def hold(self) -> torch.Tensor:
         return torch.cat((self.start, torch.ones(self.spec.num_envs, 1)), 1)

@@ -103,7 +103,9 @@ class FinalIsFirst(_Edited):
 
 class FinalAlwaysOdd(_Edited):
     def edit(self, result):
-        return dataclasses.replace(result, final_obs={k: v + 1 for k, v in result.final_obs.items()})
+        return dataclasses.replace(
+            result, final_obs={k: v + 1 for k, v in result.final_obs.items()}
+        )
 
 
 class FirstIsFinal(_Edited):
@@ -136,7 +138,9 @@ class Drifts(Toy):
 
 class TakesAnyShape(Toy):
     def step(self, action):
-        return super().step(torch.nn.functional.pad(action, (0, self.spec.action_dim - action.shape[1])))
+        return super().step(
+            torch.nn.functional.pad(action, (0, self.spec.action_dim - action.shape[1]))
+        )
 
 
 class IndexErrorOnShape(Toy):

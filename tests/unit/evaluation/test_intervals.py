@@ -14,14 +14,16 @@ Z2 = 3.841458820694124  # 0.95 quantile of chi-squared with one degree of freedo
 
 
 def test_wilson_by_hand() -> None:
-    # p = 8/10: centre (0.8 + z2/20) / (1 + z2/10) = 0.716740, half width z sqrt(0.016 + z2/400) / (1 + z2/10) = 0.226558
+    # p = 8/10: centre (0.8 + z2/20) / (1 + z2/10) = 0.716740, half width z sqrt(0.016 + z2/400) /
+    # (1 + z2/10) = 0.226558
     low, high = wilson(8, 10)
     assert low == pytest.approx(0.490162, abs=1e-6)
     assert high == pytest.approx(0.943318, abs=1e-6)
 
 
 def test_wilson_at_the_ends() -> None:
-    # With no failure the lower end is n / (n + z^2), and with no success the upper one is z^2 / (n + z^2).
+    # With no failure the lower end is n / (n + z^2), and with no success the upper one is z^2 / (n
+    # + z^2).
     assert wilson(10, 10) == (pytest.approx(10 / (10 + Z2)), 1.0)
     assert wilson(0, 10) == (0.0, pytest.approx(Z2 / (10 + Z2)))
 

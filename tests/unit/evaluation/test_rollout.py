@@ -56,11 +56,16 @@ class NumberedWorld(FilmedWorld):
 
     def _start(self) -> torch.Tensor:
         self.episode += 1
-        draws = [seeding.torch_generator(self.seed, "start", self.first + n, self.episode) for n in range(self.spec.num_envs)]
+        draws = [
+            seeding.torch_generator(self.seed, "start", self.first + n, self.episode)
+            for n in range(self.spec.num_envs)
+        ]
         return torch.stack([0.1 * torch.rand(1, generator=draw) for draw in draws])
 
 
-def run(act, episodes: int, *, world=FilmedWorld, seed: int = 5, num_envs: int | None = None, **more) -> Evaluation:
+def run(
+    act, episodes: int, *, world=FilmedWorld, seed: int = 5, num_envs: int | None = None, **more
+) -> Evaluation:
     judged = config.Evaluate(episodes=episodes, num_envs=num_envs, seed=seed, film_episodes=2)
     return evaluate(
         act,
@@ -76,11 +81,16 @@ def run(act, episodes: int, *, world=FilmedWorld, seed: int = 5, num_envs: int |
 
 
 def test_success_and_length_are_those_of_the_first_episode() -> None:
-    # Full speed moves 0.2 a step from a start in [0, 0.1): beyond 1.0 after 5 steps (6 from exactly 0). Standing still times out at 24.
+    # Full speed moves 0.2 a step from a start in [0, 0.1): beyond 1.0 after 5 steps (6 from exactly
+    # 0). Standing still times out at 24.
     found = run(speeds(1.0, 0.0, 0.5), 3)
     assert found.success == (True, False, True)
     start = found.tracks["start/position"][:, 0].double()
-    expected = [math.floor((1.0 - start[0].item()) / 0.2) + 1, 24, math.floor((1.0 - start[2].item()) / 0.1) + 1]
+    expected = [
+        math.floor((1.0 - start[0].item()) / 0.2) + 1,
+        24,
+        math.floor((1.0 - start[2].item()) / 0.1) + 1,
+    ]
     assert list(found.length) == expected
     # The first environment starts many more episodes meanwhile; none is counted.
     assert found.env_steps == 3 * 24
@@ -91,15 +101,20 @@ def test_tracks_end_with_the_episode_and_hold_its_true_last_position() -> None:
     found = run(speeds(1.0, 0.0), 2)
     steps = found.length[0]
     track = found.tracks["position"][0, :, 0]
-    assert track[: steps + 1].tolist() == pytest.approx([float(track[0]) + 0.2 * i for i in range(steps + 1)])
+    assert track[: steps + 1].tolist() == pytest.approx(
+        [float(track[0]) + 0.2 * i for i in range(steps + 1)]
+    )
     assert track[steps] > 1.0, "final_obs, not the next episode's first"
     assert track[steps + 1 :].isnan().all()
     assert found.tracks["target"][0, steps:].isnan().all()
-    assert found.tracks["target"][0, :steps].eq(1.0).all(), "commands of the episode, not the holding after it"
+    assert found.tracks["target"][0, :steps].eq(1.0).all(), (
+        "commands of the episode, not the holding after it"
+    )
 
 
 def test_smoothness_is_measured_up_to_the_end_alone() -> None:
-    # A constant command and a constant speed: nothing to see. The reset and the holding that follow would be a jump.
+    # A constant command and a constant speed: nothing to see. The reset and the holding that follow
+    # would be a jump.
     found = run(speeds(1.0, 0.0), 2)
     assert found.jerk_rms == pytest.approx((0, 0), abs=1e-2)
     assert found.total_variation == (0.0, 0.0)
@@ -129,7 +144,9 @@ def test_film_has_regular_frames_and_the_last_before_the_end() -> None:
     assert step[episode == 0].tolist() == sorted({*range(0, ended, FILM_EVERY), ended - 1})
     assert step[episode == 1].tolist() == sorted({*range(0, 24, FILM_EVERY), 23})
     track = found.tracks["position"][0, :, 0]
-    assert poses[episode == 0][:, 0, 0].tolist() == pytest.approx([float(track[s]) for s in step[episode == 0]])
+    assert poses[episode == 0][:, 0, 0].tolist() == pytest.approx(
+        [float(track[s]) for s in step[episode == 0]]
+    )
 
 
 def test_equal_evaluations_have_equal_bytes(tmp_path: Path) -> None:
@@ -146,10 +163,26 @@ def test_save_and_read(tmp_path: Path) -> None:
     before.save(tmp_path / "e")
     after = Evaluation.read(tmp_path / "e")
     assert after.summary() == before.summary()
-    assert (after.success, after.length, after.bodies, after.film_strips) == (before.success, before.length, ("point",), 2)
+    assert (after.success, after.length, after.bodies, after.film_strips) == (
+        before.success,
+        before.length,
+        ("point",),
+        2,
+    )
     assert after.tracks.keys() == before.tracks.keys()
     document = json.loads((tmp_path / "e" / SUMMARY).read_text())
-    needed = {"policy", "task", "seed", "episodes", "success_rate", "ci_low", "ci_high", "episode_length", "jerk_rms", "env_steps"}
+    needed = {
+        "policy",
+        "task",
+        "seed",
+        "episodes",
+        "success_rate",
+        "ci_low",
+        "ci_high",
+        "episode_length",
+        "jerk_rms",
+        "env_steps",
+    }
     assert needed <= document.keys()
 
 
@@ -174,7 +207,15 @@ def test_reading_damage_is_a_data_error(tmp_path: Path, damage: str) -> None:
 def test_a_world_without_the_position_is_refused() -> None:
     judged = config.Evaluate(episodes=2)
     with pytest.raises(ConfigError, match="robot0_eef_pos"):
-        evaluate(speeds(0.0, 0.0), ReachWorld, policy="base", policy_spec=SPEC, num_features=1, task=TASK, config=judged)
+        evaluate(
+            speeds(0.0, 0.0),
+            ReachWorld,
+            policy="base",
+            policy_spec=SPEC,
+            num_features=1,
+            task=TASK,
+            config=judged,
+        )
 
 
 def by_noise(obs, noise: torch.Tensor) -> torch.Tensor:
@@ -193,7 +234,9 @@ def test_rounds_of_any_size_reach_the_verdicts_of_all_side_by_side(num_envs: int
         return made[-1]
 
     ticks: list[tuple[int, int]] = []
-    found = run(by_noise, episodes, world=world, num_envs=num_envs, tick=lambda *seen: ticks.append(seen))
+    found = run(
+        by_noise, episodes, world=world, num_envs=num_envs, tick=lambda *seen: ticks.append(seen)
+    )
     sizes = [one.spec.num_envs for one in made]
     assert sum(sizes) == episodes
     assert max(sizes) == min(num_envs, episodes)
@@ -238,7 +281,10 @@ def test_environments_whose_episode_is_over_rest_and_are_not_counted() -> None:
         made.append(RestingWorld(n, goal=1.8))
         return made[-1]
 
-    found, whole = run(by_noise, 12, world=world, num_envs=6), run(by_noise, 12, world=lambda n: NumberedWorld(n, goal=1.8), num_envs=6)
+    found, whole = (
+        run(by_noise, 12, world=world, num_envs=6),
+        run(by_noise, 12, world=lambda n: NumberedWorld(n, goal=1.8), num_envs=6),
+    )
     for name in PER_EPISODE:
         assert getattr(found, name) == getattr(whole, name), name
     for key, value in whole.tracks.items():
@@ -246,7 +292,9 @@ def test_environments_whose_episode_is_over_rest_and_are_not_counted() -> None:
     rested = sum(one.rested for one in made)
     assert rested > 0
     assert found.env_steps == whole.env_steps - rested
-    assert found.env_steps == sum(-(-steps // 4) * 4 for steps in found.length), "every episode's chunks, and nothing else"
+    assert found.env_steps == sum(-(-steps // 4) * 4 for steps in found.length), (
+        "every episode's chunks, and nothing else"
+    )
 
 
 def test_rounds_of_a_world_that_numbers_nothing_start_elsewhere_and_repeat() -> None:

@@ -11,7 +11,9 @@ from zprl.evaluation.session_metrics import executed_path
 def line(rate: float, seconds: float = 2.0) -> tuple[np.ndarray, np.ndarray]:
     """A straight path at uneven times."""
     draw = np.random.default_rng(0)
-    stamps = np.sort(np.arange(0, seconds, 1 / rate) + draw.uniform(0, 0.2 / rate, round(seconds * rate)))
+    stamps = np.sort(
+        np.arange(0, seconds, 1 / rate) + draw.uniform(0, 0.2 / rate, round(seconds * rate))
+    )
     return stamps, np.stack([0.1 * stamps, np.zeros_like(stamps), 0.5 - 0.2 * stamps], axis=1)
 
 
@@ -21,7 +23,9 @@ def test_a_straight_path_stays_straight_at_any_rate(rate):
     found = executed_path(stamps, path, rate)
     grid = stamps[0] + np.arange(len(found)) / rate
     wanted = np.stack([0.1 * grid, 0 * grid, 0.5 - 0.2 * grid], axis=1)
-    np.testing.assert_allclose(found, wanted, atol=2e-5)  # the filter starts and ends with some micrometres of its own
+    np.testing.assert_allclose(
+        found, wanted, atol=2e-5
+    )  # the filter starts and ends with some micrometres of its own
 
 
 def test_noise_above_the_cut_off_goes_and_motion_below_stays():
@@ -34,6 +38,8 @@ def test_noise_above_the_cut_off_goes_and_motion_below_stays():
 
 def test_a_reading_seen_twice_and_a_path_too_short_to_filter():
     stamps, path = line(50.0, seconds=0.2)
-    again = executed_path(np.insert(stamps, 3, stamps[3]), np.insert(path, 3, path[3], axis=0), 50.0)
+    again = executed_path(
+        np.insert(stamps, 3, stamps[3]), np.insert(path, 3, path[3], axis=0), 50.0
+    )
     np.testing.assert_allclose(again, executed_path(stamps, path, 50.0))
     np.testing.assert_array_equal(executed_path(stamps[:3], path[:3], 50.0), path[:3])

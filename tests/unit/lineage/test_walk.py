@@ -24,19 +24,49 @@ def at(minute: int) -> str:
 
 def origins_of(*episodes: tuple[str, str, str], file: str = "f") -> Origins:
     """From (name, content, recorded content)."""
-    rows = [EpisodeOrigin(name=n, source="data/x.hdf5", content=d(c), recorded_name=n, recorded_content=d(r)) for n, c, r in episodes]
+    rows = [
+        EpisodeOrigin(
+            name=n, source="data/x.hdf5", content=d(c), recorded_name=n, recorded_content=d(r)
+        )
+        for n, c, r in episodes
+    ]
     source = SourceOrigin(sha256=d(file), reader="robomimic", obs_keys=("object",))
     return Origins(sources={"data/x.hdf5": source}, episodes=tuple(rows))
 
 
 EPISODES, BASE, STEERING = "artifacts/episodes", "artifacts/base", "artifacts/steering/latent"
 INGEST = Run(
-    "i1", "ingest", started=at(1), commit="abc", inputs={"data": d("9")}, outputs={EPISODES: d("e")}, params={"ingest.reader": "auto"}
+    "i1",
+    "ingest",
+    started=at(1),
+    commit="abc",
+    inputs={"data": d("9")},
+    outputs={EPISODES: d("e")},
+    params={"ingest.reader": "auto"},
 )
-PRETRAIN = Run("p1", "pretrain", started=at(2), commit="abc-dirty", inputs={EPISODES: d("e")}, outputs={BASE: d("b")})
-FINETUNE = Run("s1", "finetune_sim", started=at(3), inputs={BASE: d("b"), EPISODES: d("e")}, outputs={STEERING: d("5")})
+PRETRAIN = Run(
+    "p1",
+    "pretrain",
+    started=at(2),
+    commit="abc-dirty",
+    inputs={EPISODES: d("e")},
+    outputs={BASE: d("b")},
+)
+FINETUNE = Run(
+    "s1",
+    "finetune_sim",
+    started=at(3),
+    inputs={BASE: d("b"), EPISODES: d("e")},
+    outputs={STEERING: d("5")},
+)
 JUDGED = "artifacts/evaluation/base"
-PROMOTE = Run("m1", "promote", started=at(4), inputs={BASE: d("b"), STEERING: d("5"), JUDGED: d("0")}, note="accepted")
+PROMOTE = Run(
+    "m1",
+    "promote",
+    started=at(4),
+    inputs={BASE: d("b"), STEERING: d("5"), JUDGED: d("0")},
+    note="accepted",
+)
 REPORT = Run("r1", "report", started=at(5), inputs={BASE: d("b")})
 VERSION = Version("zprl-lift", "3", ("champion",), "m1", inputs=PROMOTE.inputs)
 RUNS = (INGEST, PRETRAIN, FINETUNE, PROMOTE, REPORT)
@@ -53,10 +83,13 @@ def outline(node: Node) -> list:
     return [node.name, *map(outline, node.below)]
 
 
-HERE_NOW = Here(lambda path, digest: "same bytes" if path == "data/x.hdf5" else "not here", lambda commit: f"md5 at {commit}")
+HERE_NOW = Here(
+    lambda path, digest: "same bytes" if path == "data/x.hdf5" else "not here",
+    lambda commit: f"md5 at {commit}",
+)
 
 
-# -- back --------------------------------------------------------------------------------------------------------------
+# -- back ------------------------------------------------------------------------------------------
 
 
 def test_a_steering_bundle_back_to_its_episodes() -> None:
@@ -64,16 +97,29 @@ def test_a_steering_bundle_back_to_its_episodes() -> None:
     source = ["data/x.hdf5", ["x/demo_0"], ["x/demo_1"]]
     assert outline(root) == ["mine", [STEERING, [BASE, [EPISODES, source]], [EPISODES]]]
     steering = root.below[0]
-    assert steering.facts["made_by"] == {"stage": "finetune_sim", "run": "s1", "status": "FINISHED", "started": at(3)}
+    assert steering.facts["made_by"] == {
+        "stage": "finetune_sim",
+        "run": "s1",
+        "status": "FINISHED",
+        "started": at(3),
+    }
     base, again = steering.below
     assert (base.facts["made_by"]["commit"], again.facts["told"]) == ("abc-dirty", "above")
     episodes = base.below[0]
     assert episodes.facts["data"] == {"sha256": d("9"), "dvc_md5": "md5 at abc"}
     assert episodes.facts["made_by"]["params"] == {"ingest.reader": "auto"}
     file = episodes.below[0]
-    assert (file.facts["sha256"], file.facts["here"], file.facts["reader"]) == (d("f"), "same bytes", "robomimic")
+    assert (file.facts["sha256"], file.facts["here"], file.facts["reader"]) == (
+        d("f"),
+        "same bytes",
+        "robomimic",
+    )
     assert file.below[0].facts == {"content": d("1")}
-    assert file.below[1].facts == {"content": d("2"), "recorded_name": "x/demo_1", "recorded_content": d("3")}
+    assert file.below[1].facts == {
+        "content": d("2"),
+        "recorded_name": "x/demo_1",
+        "recorded_content": d("3"),
+    }
 
 
 def test_what_nobody_made_is_a_leaf_and_comes_after_what_has_a_story() -> None:
@@ -87,7 +133,10 @@ def test_a_run_back() -> None:
     root = run_back(Graph(records()), PRETRAIN, HERE_NOW)
     assert root.facts["outputs"] == {BASE: d("b")}
     assert outline(root)[1][0] == EPISODES
-    assert outline(run_back(Graph(records()), INGEST, HERE_NOW))[1:] == [["data"], ["data/x.hdf5", ["x/demo_0"], ["x/demo_1"]]]
+    assert outline(run_back(Graph(records()), INGEST, HERE_NOW))[1:] == [
+        ["data"],
+        ["data/x.hdf5", ["x/demo_0"], ["x/demo_1"]],
+    ]
 
 
 def test_the_newest_of_equal_runs_is_told_and_the_others_counted() -> None:
@@ -99,16 +148,26 @@ def test_the_newest_of_equal_runs_is_told_and_the_others_counted() -> None:
 
 
 def test_a_tracked_run_comes_before_what_a_bundle_says() -> None:
-    said = Run("artifacts/base", "pretrain", HERE, inputs={EPISODES: d("e")}, outputs={BASE: d("b")})
+    said = Run(
+        "artifacts/base", "pretrain", HERE, inputs={EPISODES: d("e")}, outputs={BASE: d("b")}
+    )
     graph = Graph(records(*RUNS, said))
     assert graph.maker(d("b")) is PRETRAIN
     assert Graph(records(INGEST, said)).maker(d("b")) is said
 
 
 def test_bytes_that_were_copied_elsewhere_are_still_known() -> None:
-    real = Run("t1", "finetune_real", inputs={"session": d("7"), "session/start/base": d("b")}, outputs={"artifacts/steering/real": d("6")})
+    real = Run(
+        "t1",
+        "finetune_real",
+        inputs={"session": d("7"), "session/start/base": d("b")},
+        outputs={"artifacts/steering/real": d("6")},
+    )
     root = back(Graph(records(*RUNS, real)), "real", {"somewhere": d("6")}, HERE_NOW)
-    assert outline(root)[1][:2] == ["somewhere", ["session/start/base", [EPISODES, ["data/x.hdf5", ["x/demo_0"], ["x/demo_1"]]]]]
+    assert outline(root)[1][:2] == [
+        "somewhere",
+        ["session/start/base", [EPISODES, ["data/x.hdf5", ["x/demo_0"], ["x/demo_1"]]]],
+    ]
 
 
 def test_ingest_without_sources_ends_there() -> None:
@@ -125,7 +184,7 @@ def test_runs_that_read_what_they_made_do_not_loop() -> None:
     assert forward(graph, "loop", lambda *_: True).below
 
 
-# -- forward -----------------------------------------------------------------------------------------------------------
+# -- forward ---------------------------------------------------------------------------------------
 
 
 def content(letter: str):
@@ -135,10 +194,19 @@ def content(letter: str):
 def test_an_episode_forward_to_the_champion() -> None:
     root = forward(Graph(records()), "x/demo_1", content("3"))
     champion = "zprl-lift version 3 (champion)"
-    assert outline(root) == ["x/demo_1", ["ingest", ["pretrain", ["finetune_sim", ["promote", [champion]]]]]]
+    assert outline(root) == [
+        "x/demo_1",
+        ["ingest", ["pretrain", ["finetune_sim", ["promote", [champion]]]]],
+    ]
     (ingest,) = root.below
     assert ingest.facts["episodes"] == [
-        {"content": d("2"), "recorded_name": "x/demo_1", "recorded_content": d("3"), "name": "x/demo_1", "source": "data/x.hdf5"}
+        {
+            "content": d("2"),
+            "recorded_name": "x/demo_1",
+            "recorded_content": d("3"),
+            "name": "x/demo_1",
+            "source": "data/x.hdf5",
+        }
     ]
 
 
@@ -153,7 +221,9 @@ def test_every_policy_of_every_data_set_that_had_it() -> None:
     failed = Run("p4", "pretrain", "FAILED", started=at(9), inputs={EPISODES: d("a")})
     refused = Run("m2", "promote", started=at(9), inputs={BASE: d("d")}, note="refused")
     renamed = origins_of(("y/demo_7", "1", "1"), file="0")
-    everything = records(*RUNS, other, wide, narrow, failed, refused, origins={"i1": USED, "i2": renamed})
+    everything = records(
+        *RUNS, other, wide, narrow, failed, refused, origins={"i1": USED, "i2": renamed}
+    )
     root = forward(Graph(everything), "x/demo_0", content("1"))
     assert outline(root) == [
         "x/demo_0",
@@ -163,7 +233,7 @@ def test_every_policy_of_every_data_set_that_had_it() -> None:
     assert [node.facts["episodes"][0]["name"] for node in root.below] == ["y/demo_7", "x/demo_0"]
 
 
-# -- the page ----------------------------------------------------------------------------------------------------------
+# -- the page --------------------------------------------------------------------------------------
 
 
 def printed(node: Node, **options) -> str:
@@ -173,7 +243,9 @@ def printed(node: Node, **options) -> str:
 
 
 def test_the_tree_says_what_matters() -> None:
-    text = printed(back(Graph(records()), "mine", {STEERING: d("5")}, HERE_NOW), episodes=1, params=True)
+    text = printed(
+        back(Graph(records()), "mine", {STEERING: d("5")}, HERE_NOW), episodes=1, params=True
+    )
     for words in (
         "made by finetune_sim run s1, 2025-01-01T10:03:00+00:00",
         "commit abc-dirty",

@@ -10,13 +10,28 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from tests.small_policy import ACTION_DIM, OBS_DIMS, small_config, small_normalizer, small_obs, small_policy
+from tests.small_policy import (
+    ACTION_DIM,
+    OBS_DIMS,
+    small_config,
+    small_normalizer,
+    small_obs,
+    small_policy,
+)
 from zprl import durable
 from zprl.config import Vib
 from zprl.data.normalizer import Normalizer
 from zprl.errors import DataError
 from zprl.models.bundle import load_policy, save_policy
-from zprl.models.image_encoder import CameraEncoder, ImageObsEncoder, ImageSpec, ResNet18, SpatialEmbeddings, crop, embedding_dim
+from zprl.models.image_encoder import (
+    CameraEncoder,
+    ImageObsEncoder,
+    ImageSpec,
+    ResNet18,
+    SpatialEmbeddings,
+    crop,
+    embedding_dim,
+)
 from zprl.models.policy import FlowPolicy, PolicySpec
 from zprl.rl.replay import Replay
 from zprl.rl.steering_spaces import LatentResidual
@@ -31,7 +46,10 @@ def generator(seed=0):
 
 def images(*sizes, rows=2, frames=1, seed=0):
     return tuple(
-        torch.randint(0, 256, (rows, frames, *size, 3), dtype=torch.uint8, generator=generator(seed + i)) for i, size in enumerate(sizes)
+        torch.randint(
+            0, 256, (rows, frames, *size, 3), dtype=torch.uint8, generator=generator(seed + i)
+        )
+        for i, size in enumerate(sizes)
     )
 
 
@@ -39,7 +57,13 @@ def small_spec(*, obs_steps=1, keys=("front", "wrist"), **changes):
     cameras = tuple(ImageSpec(key=key, size=(20, 24), crop=(16, 18), **SMALL) for key in keys)
     width = embedding_dim(OBS_DIMS, cameras, obs_steps)
     policy = small_config(**{"obs_steps": obs_steps, "embedding_dim": width, **changes})
-    return PolicySpec(obs_dims=OBS_DIMS, action_dim=ACTION_DIM, policy=policy, vib=Vib(latent_dim=2, hidden=(8,)), images=cameras)
+    return PolicySpec(
+        obs_dims=OBS_DIMS,
+        action_dim=ACTION_DIM,
+        policy=policy,
+        vib=Vib(latent_dim=2, hidden=(8,)),
+        images=cameras,
+    )
 
 
 def seeing(*, seed=0, **changes):
@@ -48,11 +72,15 @@ def seeing(*, seed=0, **changes):
 
 def observe(policy, rows=3, seed=0):
     spec = policy.spec
-    pictures = images(*(image.size for image in spec.images), rows=rows, frames=spec.policy.obs_steps, seed=seed)
-    return small_obs(policy, rows, seed) | {image.key: p for image, p in zip(spec.images, pictures, strict=True)}
+    pictures = images(
+        *(image.size for image in spec.images), rows=rows, frames=spec.policy.obs_steps, seed=seed
+    )
+    return small_obs(policy, rows, seed) | {
+        image.key: p for image, p in zip(spec.images, pictures, strict=True)
+    }
 
 
-# -- the network -------------------------------------------------------------------------------------------------------
+# -- the network -----------------------------------------------------------------------------------
 
 
 def test_resnet_has_the_published_number_of_weights():
@@ -61,7 +89,9 @@ def test_resnet_has_the_published_number_of_weights():
 
 def test_resnet_is_torchvisions():
     torchvision = pytest.importorskip("torchvision")
-    theirs = torchvision.models.resnet18(weights=None, norm_layer=lambda c: nn.GroupNorm(c // 16, c))
+    theirs = torchvision.models.resnet18(
+        weights=None, norm_layer=lambda c: nn.GroupNorm(c // 16, c)
+    )
     theirs = nn.Sequential(*list(theirs.children())[:-2])
     ours = ResNet18()
     own, other = list(ours.parameters()), list(theirs.parameters())
@@ -74,10 +104,18 @@ def test_resnet_is_torchvisions():
         torch.testing.assert_close(ours(x), theirs(x), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(("side", "stages", "expected"), [(76, 4, 3), (224, 4, 7), (128, 4, 4), (116, 4, 4), (33, 2, 5), (28, 3, 2)])
+@pytest.mark.parametrize(
+    ("side", "stages", "expected"),
+    [(76, 4, 3), (224, 4, 7), (128, 4, 4), (116, 4, 4), (33, 2, 5), (28, 3, 2)],
+)
 def test_size_of_the_last_map(side, stages, expected):
     assert ResNet18.shrunk(side, stages) == expected
-    assert ResNet18((16,) * stages)(torch.zeros(1, 3, side, side)).shape == (1, 16, expected, expected)
+    assert ResNet18((16,) * stages)(torch.zeros(1, 3, side, side)).shape == (
+        1,
+        16,
+        expected,
+        expected,
+    )
 
 
 def test_every_norm_has_groups_of_sixteen_channels():
@@ -95,7 +133,7 @@ def test_spatial_embeddings_by_hand():
     assert pool(maps).tolist() == [[3.0, 5.0, 14.0, 6.0]]
 
 
-# -- widths ------------------------------------------------------------------------------------------------------------
+# -- widths ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -120,7 +158,9 @@ def test_the_papers_encoder_gives_that_width():
     spec = ImageSpec(key="agentview", size=(84, 84), crop=(76, 76))
     encoder = ImageObsEncoder({"pos": 3}, [spec], obs_steps=2).eval()
     with torch.no_grad():
-        out = encoder({"agentview": images((84, 84), frames=2)[0], "pos": torch.full((2, 2, 3), 7.0)})
+        out = encoder(
+            {"agentview": images((84, 84), frames=2)[0], "pos": torch.full((2, 2, 3), 7.0)}
+        )
     assert out.shape == (2, 2 * (256 + 3))
     # Frame after frame, each with its features and then its states, raw.
     frames = out.view(2, 2, 259)
@@ -130,7 +170,7 @@ def test_the_papers_encoder_gives_that_width():
     assert encoder.cameras[0].head[0].weight.shape == (256, 512 * 8)
 
 
-# -- crops and pixels --------------------------------------------------------------------------------------------------
+# -- crops and pixels ------------------------------------------------------------------------------
 
 
 def test_crops():
@@ -172,7 +212,11 @@ def test_pixels_are_mapped_as_the_official_code_does():
 
 @pytest.mark.parametrize(
     "picture",
-    [torch.zeros(1, 1, 20, 24, 3), torch.zeros(1, 1, 24, 20, 3, dtype=torch.uint8), torch.zeros(1, 1, 3, 20, 24, dtype=torch.uint8)],
+    [
+        torch.zeros(1, 1, 20, 24, 3),
+        torch.zeros(1, 1, 24, 20, 3, dtype=torch.uint8),
+        torch.zeros(1, 1, 3, 20, 24, dtype=torch.uint8),
+    ],
 )
 def test_other_pictures_are_refused(picture):
     policy = seeing()
@@ -180,7 +224,7 @@ def test_other_pictures_are_refused(picture):
         policy.embed(observe(policy, 1) | {"front": picture})
 
 
-# -- in a policy -------------------------------------------------------------------------------------------------------
+# -- in a policy -----------------------------------------------------------------------------------
 
 
 def test_embed_concatenates_cameras_and_normalised_states_over_frames():
@@ -193,7 +237,9 @@ def test_embed_concatenates_cameras_and_normalised_states_over_frames():
     torch.testing.assert_close(e[..., 5:10], alone)
     changed = obs | {"wrist": 255 - obs["wrist"]}
     difference = (policy.embed(changed).view_as(e) != e).any(0).any(0)
-    assert difference.tolist() == [False] * 5 + [True] * 5 + [False] * 4, "each camera has its own features"
+    assert difference.tolist() == [False] * 5 + [True] * 5 + [False] * 4, (
+        "each camera has its own features"
+    )
 
 
 def test_random_crops_only_when_asked_for():
@@ -233,10 +279,17 @@ def test_bundle_round_trip(tmp_path):
 def test_a_bundle_that_asks_for_too_much_allocates_nothing(tmp_path):
     save_policy(tmp_path / "b", seeing(), {})
     document = json.loads((tmp_path / "b/bundle.json").read_text())
-    document["spec"]["images"][0] |= {"channels": [2048] * 6, "size": [2048, 2048], "crop": [2048, 2048]}
+    document["spec"]["images"][0] |= {
+        "channels": [2048] * 6,
+        "size": [2048, 2048],
+        "crop": [2048, 2048],
+    }
     (tmp_path / "b/bundle.json").write_text(json.dumps(document))
     names = ("bundle.json", "policy.safetensors")
-    durable.write_text(tmp_path / "b/SHA256SUMS", "".join(f"{durable.digest(tmp_path / 'b' / n)}  {n}\n" for n in names))
+    durable.write_text(
+        tmp_path / "b/SHA256SUMS",
+        "".join(f"{durable.digest(tmp_path / 'b' / n)}  {n}\n" for n in names),
+    )
     with pytest.raises(DataError, match="its spec asks for"):
         load_policy(tmp_path / "b")
 
@@ -258,7 +311,10 @@ def test_documents_that_lie_about_cameras_are_refused(tmp_path, change):
     change(document["spec"]["images"])
     (tmp_path / "b/bundle.json").write_text(json.dumps(document))
     names = ("bundle.json", "policy.safetensors")
-    durable.write_text(tmp_path / "b/SHA256SUMS", "".join(f"{durable.digest(tmp_path / 'b' / n)}  {n}\n" for n in names))
+    durable.write_text(
+        tmp_path / "b/SHA256SUMS",
+        "".join(f"{durable.digest(tmp_path / 'b' / n)}  {n}\n" for n in names),
+    )
     with pytest.raises(DataError):
         load_policy(tmp_path / "b")
 
@@ -279,13 +335,15 @@ def test_impossible_cameras_are_refused(change, says):
 
 
 def test_widths_that_do_not_fit_are_refused():
-    with pytest.raises(ValidationError, match="embedding_dim is 6, but pictures and states together are 14 wide"):
+    with pytest.raises(
+        ValidationError, match="embedding_dim is 6, but pictures and states together are 14 wide"
+    ):
         small_spec(embedding_dim=6)
     with pytest.raises(ValidationError, match="twice"):
         small_spec(keys=("front", "position"))
 
 
-# -- policies on states are what they were -----------------------------------------------------------------------------
+# -- policies on states are what they were ---------------------------------------------------------
 
 
 def test_policies_on_states_have_the_weights_and_bundles_they_always_had(tmp_path):
@@ -299,7 +357,9 @@ def test_policies_on_states_have_the_weights_and_bundles_they_always_had(tmp_pat
     document = json.loads((tmp_path / "b/bundle.json").read_text())
     assert set(document["spec"]) == {"obs_dims", "action_dim", "policy", "vib"}
     assert policy.spec.obs_keys == tuple(OBS_DIMS)
-    assert torch.equal(policy.embed(small_obs(policy, 3), generator()), policy.embed(small_obs(policy, 3)))
+    assert torch.equal(
+        policy.embed(small_obs(policy, 3), generator()), policy.embed(small_obs(policy, 3))
+    )
 
 
 WEIGHTS_BEFORE_PICTURES = "54b38cad77cb445c85af8bf3d5a4e39d9ab8fbe742558ca1fedb51680d78666a"
@@ -321,11 +381,19 @@ BEFORE_PICTURES = {
 @pytest.mark.parametrize("net", BEFORE_PICTURES)
 def test_bundles_of_policies_on_states_are_the_same_to_the_byte(tmp_path, net):
     """The normaliser is fitted on eighths, so that no processor rounds another way."""
-    obs = {"position": torch.arange(12.0).view(4, 3) / 8, "tool_quat": torch.arange(16.0).view(4, 4) / 16}
+    obs = {
+        "position": torch.arange(12.0).view(4, 3) / 8,
+        "tool_quat": torch.arange(16.0).view(4, 4) / 16,
+    }
     actions = torch.arange(20.0).view(4, 5) / 4
     actions[:, 2] = 0.25
     settings = small_config(velocity_net=net)
-    spec = PolicySpec(obs_dims={"position": 3, "tool_quat": 4}, action_dim=5, policy=settings, vib=Vib(latent_dim=2, hidden=(8,)))
+    spec = PolicySpec(
+        obs_dims={"position": 3, "tool_quat": 4},
+        action_dim=5,
+        policy=settings,
+        vib=Vib(latent_dim=2, hidden=(8,)),
+    )
     policy = FlowPolicy(spec, Normalizer.fit(obs, actions), seed=7)
     weights = hashlib.sha256()
     for name, value in sorted(policy.state_dict().items()):
@@ -335,7 +403,7 @@ def test_bundles_of_policies_on_states_are_the_same_to_the_byte(tmp_path, net):
     assert load_policy(tmp_path / "b").spec.images == ()
 
 
-# -- RL sees embeddings only -------------------------------------------------------------------------------------------
+# -- RL sees embeddings only -----------------------------------------------------------------------
 
 
 def test_the_embedding_is_all_that_rl_needs():
@@ -346,11 +414,15 @@ def test_the_embedding_is_all_that_rl_needs():
     embedding = policy.embed(obs)
     anchor = interface.anchor(policy, embedding, noise, sample=None)
     chunk = policy.executed(interface.sequence(policy, embedding, anchor, noise))
-    assert torch.equal(chunk, policy.act(obs, noise)), "a residual of zero is the base policy, bit for bit"
+    assert torch.equal(chunk, policy.act(obs, noise)), (
+        "a residual of zero is the base policy, bit for bit"
+    )
 
     state = torch.cat([embedding, anchor], -1)
     replay = Replay(16, state.shape[1], anchor.shape[1])
-    replay.add(state=state, point=anchor, reward=torch.zeros(3), discount=torch.ones(3), next_state=state)
+    replay.add(
+        state=state, point=anchor, reward=torch.zeros(3), discount=torch.ones(3), next_state=state
+    )
     assert torch.equal(replay.data["inputs"][:3], torch.cat([state, anchor], -1))
     row = sum(value[0].numel() * value.element_size() for value in replay.data.values())
     pictures = sum(obs[image.key][0].numel() for image in policy.spec.images)

@@ -13,14 +13,20 @@ def noise_for(policy, rows=5, seed=0):
     return policy.draw_noise(rows, torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.parametrize("changes", [{}, {"velocity_net": "unet"}, {"obs_steps": 3}, {"time_grid": "diffusers"}])
+@pytest.mark.parametrize(
+    "changes", [{}, {"velocity_net": "unet"}, {"obs_steps": 3}, {"time_grid": "diffusers"}]
+)
 def test_zero_residual_on_the_mean_is_the_base_policy_bit_for_bit(changes):
     policy = small_policy(**changes).freeze()
     obs, noise = small_obs(policy, 5), noise_for(policy)
     mean, _ = policy.posterior(policy.embed(obs))
-    steered = policy.executed(policy.generate(policy.decode(mean + 0.2 * torch.zeros_like(mean)), noise))
+    steered = policy.executed(
+        policy.generate(policy.decode(mean + 0.2 * torch.zeros_like(mean)), noise)
+    )
     assert torch.equal(steered, policy.act(obs, noise))
-    other = policy.executed(policy.generate(policy.decode(mean + 0.2 * torch.ones_like(mean)), noise))
+    other = policy.executed(
+        policy.generate(policy.decode(mean + 0.2 * torch.ones_like(mean)), noise)
+    )
     assert not torch.equal(other, policy.act(obs, noise))
 
 
@@ -35,7 +41,11 @@ def test_without_bottleneck_the_embedding_is_the_condition():
 def test_generate_integrates_velocity():
     policy = small_policy(time_grid="diffusers", flow_steps=3).freeze()
     condition, noise = torch.randn(4, 6), noise_for(policy, 4)
-    by_hand = euler(lambda x, i: policy.velocity(x, torch.full((4,), policy.grid[i]), condition), noise, policy.grid)
+    by_hand = euler(
+        lambda x, i: policy.velocity(x, torch.full((4,), policy.grid[i]), condition),
+        noise,
+        policy.grid,
+    )
     assert torch.allclose(by_hand, policy.generate(condition, noise), atol=1e-6)
 
 
@@ -92,6 +102,8 @@ def test_frozen_means_no_gradients():
     policy = small_policy().freeze()
     assert not policy.training
     assert not any(p.requires_grad for p in policy.parameters())
-    latent = torch.zeros(2, 2, requires_grad=True)  # but gradients still flow through it, to a residual
+    latent = torch.zeros(
+        2, 2, requires_grad=True
+    )  # but gradients still flow through it, to a residual
     policy.generate(policy.decode(latent), noise_for(policy, 2)).sum().backward()
     assert latent.grad.abs().sum() > 0

@@ -25,7 +25,9 @@ def saved(tmp_path):
 def reseal(folder):
     """Make the checksums right again, as whoever tampers on purpose would."""
     names = ("bundle.json", "policy.safetensors")
-    durable.write_text(folder / "SHA256SUMS", "".join(f"{durable.digest(folder / n)}  {n}\n" for n in names))
+    durable.write_text(
+        folder / "SHA256SUMS", "".join(f"{durable.digest(folder / n)}  {n}\n" for n in names)
+    )
 
 
 def edit(folder, change):
@@ -35,7 +37,15 @@ def edit(folder, change):
     reseal(folder)
 
 
-@pytest.mark.parametrize("changes", [{}, {"velocity_net": "unet"}, {"vib": Vib(enabled=False)}, {"obs_steps": 2, "time_grid": "diffusers"}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"velocity_net": "unet"},
+        {"vib": Vib(enabled=False)},
+        {"obs_steps": 2, "time_grid": "diffusers"},
+    ],
+)
 def test_round_trip_acts_the_same_bit_for_bit(tmp_path, changes):
     policy = small_policy(**changes)
     save_policy(tmp_path / "b", policy, {})
@@ -44,7 +54,9 @@ def test_round_trip_acts_the_same_bit_for_bit(tmp_path, changes):
     assert list(loaded.spec.obs_dims) == list(policy.spec.obs_dims)
     obs, noise = small_obs(policy, 4), policy.draw_noise(4, torch.Generator().manual_seed(0))
     bottleneck = policy.vib is not None
-    assert torch.equal(loaded.act(obs, noise, bottleneck=bottleneck), policy.act(obs, noise, bottleneck=bottleneck))
+    assert torch.equal(
+        loaded.act(obs, noise, bottleneck=bottleneck), policy.act(obs, noise, bottleneck=bottleneck)
+    )
     assert not loaded.training
     assert not any(p.requires_grad for p in loaded.parameters())
 
@@ -64,7 +76,8 @@ def test_same_policy_same_bytes(tmp_path, saved):
 
 
 def test_golden_layout(saved):
-    # Changing any of this breaks the bundles that people have: raise FORMAT_VERSION and read the old form too.
+    # Changing any of this breaks the bundles that people have: raise FORMAT_VERSION and read the
+    # old form too.
     assert sorted(f.name for f in saved.iterdir()) == list(FILES)
     document = json.loads((saved / "bundle.json").read_text())
     assert sorted(document) == ["format_version", "kind", "normalizer", "provenance", "spec"]
@@ -73,11 +86,26 @@ def test_golden_layout(saved):
     assert document["spec"]["obs_dims"] == [["position", 3], ["gripper", 1]]
     assert sorted(document["spec"]) == ["action_dim", "obs_dims", "policy", "vib"]
     assert sorted(durable.read_tensors(saved / "policy.safetensors")) == sorted(
-        ["encoder.body.0.bias", "encoder.body.0.weight", "encoder.body.2.bias", "encoder.body.2.weight", "encoder.norm.bias"]
-        + ["encoder.norm.weight", "normalizer.action_constant", "normalizer.action_half_range", "normalizer.action_index"]
+        [
+            "encoder.body.0.bias",
+            "encoder.body.0.weight",
+            "encoder.body.2.bias",
+            "encoder.body.2.weight",
+            "encoder.norm.bias",
+        ]
+        + [
+            "encoder.norm.weight",
+            "normalizer.action_constant",
+            "normalizer.action_half_range",
+            "normalizer.action_index",
+        ]
         + ["normalizer.action_offset", "normalizer.obs_gain", "normalizer.obs_offset"]
         + [f"velocity_net.body.{i}.{kind}" for i in (0, 2, 4) for kind in ("bias", "weight")]
-        + [f"vib.{part}.{kind}" for part in ("encoder.0", "mean", "log_variance", "decoder.0", "decoder.2") for kind in ("bias", "weight")]
+        + [
+            f"vib.{part}.{kind}"
+            for part in ("encoder.0", "mean", "log_variance", "decoder.0", "decoder.2")
+            for kind in ("bias", "weight")
+        ]
     )
 
 

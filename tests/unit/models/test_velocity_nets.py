@@ -10,7 +10,15 @@ from zprl.models.velocity_unet import VelocityUnet
 
 
 def unet(horizon=8, channels=(8, 16, 32), kernel=5, groups=4, features=3):
-    return VelocityUnet(features, horizon=horizon, time_dim=8, condition_dim=6, channels=channels, kernel=kernel, groups=groups)
+    return VelocityUnet(
+        features,
+        horizon=horizon,
+        time_dim=8,
+        condition_dim=6,
+        channels=channels,
+        kernel=kernel,
+        groups=groups,
+    )
 
 
 def mlp(features=3, horizon=8):

@@ -25,13 +25,23 @@ def zero(*layers):
 def trained_by(policy, loss):
     policy.zero_grad()
     loss.backward(retain_graph=True)
-    return {name.split(".")[0] for name, p in policy.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+    return {
+        name.split(".")[0]
+        for name, p in policy.named_parameters()
+        if p.grad is not None and p.grad.abs().sum() > 0
+    }
 
 
 def test_losses_of_networks_that_answer_zero():
     policy = small_policy()
-    # velocity 0; posterior N(1, 2^2): KL = (1 + 4 - 1 - ln 4) / 2 per dimension; decoded embedding 0
-    zero(policy.velocity_net.body[-1], policy.vib.mean, policy.vib.log_variance, policy.vib.decoder[-1])
+    # velocity 0; posterior N(1, 2^2): KL = (1 + 4 - 1 - ln 4) / 2 per dimension; decoded embedding
+    # 0
+    zero(
+        policy.velocity_net.body[-1],
+        policy.vib.mean,
+        policy.vib.log_variance,
+        policy.vib.decoder[-1],
+    )
     torch.nn.init.constant_(policy.vib.mean.bias, 1.0)
     torch.nn.init.constant_(policy.vib.log_variance.bias, 2 * torch.log(torch.tensor(2.0)).item())
     obs, actions, draws = batch(policy)
@@ -39,8 +49,12 @@ def test_losses_of_networks_that_answer_zero():
     velocity = (draws.noise - policy.normalizer.normalize_actions(actions)).square().mean()
     assert losses.base.item() == pytest.approx(velocity.item(), rel=1e-6)
     assert losses.vib.item() == pytest.approx(velocity.item(), rel=1e-6)
-    assert losses.kl.item() == pytest.approx((4 - torch.log(torch.tensor(4.0)).item()) / 2, rel=1e-5)
-    assert losses.reconstruction.item() == pytest.approx(policy.embed(obs).square().mean().item(), rel=1e-6)
+    assert losses.kl.item() == pytest.approx(
+        (4 - torch.log(torch.tensor(4.0)).item()) / 2, rel=1e-5
+    )
+    assert losses.reconstruction.item() == pytest.approx(
+        policy.embed(obs).square().mean().item(), rel=1e-6
+    )
     expected = losses.base + losses.vib + 2e-4 * losses.kl + 0.01 * losses.reconstruction
     assert losses.total.item() == pytest.approx(expected.item(), rel=1e-6)
 
@@ -49,9 +63,13 @@ def test_base_loss_is_the_velocity_error_of_the_embedding():
     policy = small_policy()
     obs, actions, draws = batch(policy)
     clean = policy.normalizer.normalize_actions(actions)
-    predicted = policy.velocity(interpolate(clean, draws.noise, draws.flow_time), draws.flow_time, policy.embed(obs))
+    predicted = policy.velocity(
+        interpolate(clean, draws.noise, draws.flow_time), draws.flow_time, policy.embed(obs)
+    )
     by_hand = (predicted - target_velocity(clean, draws.noise)).square().mean()
-    assert offline_losses(policy, obs, actions, draws).base.item() == pytest.approx(by_hand.item(), rel=1e-6)
+    assert offline_losses(policy, obs, actions, draws).base.item() == pytest.approx(
+        by_hand.item(), rel=1e-6
+    )
 
 
 @pytest.mark.parametrize("net", ["mlp", "unet"])
@@ -66,7 +84,10 @@ def test_gradient_routing(net):
 
 @pytest.mark.parametrize("net", ["mlp", "unet"])
 def test_base_gradients_are_those_of_a_policy_without_bottleneck_bit_for_bit(net):
-    policy, bare = small_policy(velocity_net=net), small_policy(velocity_net=net, vib=Vib(enabled=False, latent_dim=2))
+    policy, bare = (
+        small_policy(velocity_net=net),
+        small_policy(velocity_net=net, vib=Vib(enabled=False, latent_dim=2)),
+    )
     for each in (policy, bare):
         offline_losses(each, *batch(each)).total.backward()
     for name, p in bare.named_parameters():

@@ -107,9 +107,12 @@ def test_twin_another_seed_gives_other_weights(store, reference, tmp_path):
 
 
 def test_twin_a_shared_generator_would_be_noticed(store, tmp_path, monkeypatch):
-    # Guards the tests above: were noise drawn from a generator that is carried along, resuming would change the weights.
+    # Guards the tests above: were noise drawn from a generator that is carried along, resuming
+    # would change the weights.
     def from_global(cls, policy, rows, seed, step, *, device="cpu"):
-        return cls(torch.randn(rows, 8, policy.num_features), torch.rand(rows), torch.randn(rows, 2))
+        return cls(
+            torch.randn(rows, 8, policy.num_features), torch.rand(rows), torch.randn(rows, 2)
+        )
 
     def run_all(root, stop_at=None):
         torch.manual_seed(0)
@@ -135,23 +138,55 @@ def test_base_is_bit_identical_with_and_without_bottleneck(store, tmp_path, net)
 
 
 def test_training_ships_the_average_and_lowers_the_loss(store, tmp_path):
-    config = CONFIG.model_copy(update={"steps": 150, "log_every": 50, "checkpoint_every": 150, "learning_rate": 3e-3, "batch_size": 32})
-    # "Held out" are here the training episodes: two others say nothing about a third, but the average must fit its own.
-    state = run(fresh(store, config=config, embedding_dim=16, mlp_hidden=(64, 64)), store, tmp_path, held_out=(0, 1))
-    assert all(torch.equal(p, state.ema.average[name]) for name, p in state.policy.named_parameters())
+    config = CONFIG.model_copy(
+        update={
+            "steps": 150,
+            "log_every": 50,
+            "checkpoint_every": 150,
+            "learning_rate": 3e-3,
+            "batch_size": 32,
+        }
+    )
+    # "Held out" are here the training episodes: two others say nothing about a third, but the
+    # average must fit its own.
+    state = run(
+        fresh(store, config=config, embedding_dim=16, mlp_hidden=(64, 64)),
+        store,
+        tmp_path,
+        held_out=(0, 1),
+    )
+    assert all(
+        torch.equal(p, state.ema.average[name]) for name, p in state.policy.named_parameters()
+    )
     first, last = state.curves.rows[0], state.curves.rows[-1]
     assert last["base_loss"] < 0.8 * first["base_loss"]
     assert last["val_base_loss"] < first["val_base_loss"]
-    assert list(first) == ["step", "loss", "base_loss", "vib_loss", "kl", "reconstruction", "val_base_loss", "val_vib_loss"]
+    assert list(first) == [
+        "step",
+        "loss",
+        "base_loss",
+        "vib_loss",
+        "kl",
+        "reconstruction",
+        "val_base_loss",
+        "val_vib_loss",
+    ]
 
 
 def test_rows_are_means_over_their_interval(store, tmp_path):
     rows = {}
     config = CONFIG.model_copy(update={"log_every": 1})
-    run(fresh(store, config=config), store, tmp_path / "a", log=lambda step, row: rows.update({step: row}))
+    run(
+        fresh(store, config=config),
+        store,
+        tmp_path / "a",
+        log=lambda step, row: rows.update({step: row}),
+    )
     state = run(fresh(store), store, tmp_path / "b")
     assert [row["step"] for row in state.curves.rows] == [3, 6, 9]
-    assert state.curves.rows[1]["base_loss"] == pytest.approx(sum(rows[s]["base_loss"] for s in (4, 5, 6)) / 3, rel=1e-9)
+    assert state.curves.rows[1]["base_loss"] == pytest.approx(
+        sum(rows[s]["base_loss"] for s in (4, 5, 6)) / 3, rel=1e-9
+    )
     assert state.curves.rows[1]["val_base_loss"] == rows[6]["val_base_loss"]
 
 
@@ -184,7 +219,9 @@ def test_sigterm_stops_at_the_next_step_and_saves(store, reference, tmp_path):
     assert differing(fingerprint(run(fresh(store), store, tmp_path)), reference[0]) == set()
 
 
-def test_non_finite_loss_stops_with_the_step_and_keeps_the_last_good_state(store, tmp_path, monkeypatch):
+def test_non_finite_loss_stops_with_the_step_and_keeps_the_last_good_state(
+    store, tmp_path, monkeypatch
+):
     good = ChunkWindows.batch
 
     def poisoned(self, seed, step, size):

@@ -59,7 +59,17 @@ def test_tightening_is_kept_and_named(session: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", ["translation.speed=9.9", "force=null", "workspace.high=[9,9,9]", "nonsense=1", "force", "force=[", "heartbeat_s={}", "="]
+    "words",
+    [
+        "translation.speed=9.9",
+        "force=null",
+        "workspace.high=[9,9,9]",
+        "nonsense=1",
+        "force",
+        "force=[",
+        "heartbeat_s={}",
+        "=",
+    ],
 )
 def test_what_would_loosen_or_is_no_limit_is_refused(session: Path, words: str) -> None:
     before = conditions.load(session)
@@ -77,7 +87,18 @@ def test_two_arms_need_a_name() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["{}", "[1]", "[[]]", '[{"arms": {"": {"force": 1e9}}}]', '[{"format_version": 2}]', "[" * 100_000, "", "null", "[{}", '"x"'],
+    [
+        "{}",
+        "[1]",
+        "[[]]",
+        '[{"arms": {"": {"force": 1e9}}}]',
+        '[{"format_version": 2}]',
+        "[" * 100_000,
+        "",
+        "null",
+        "[{}",
+        '"x"',
+    ],
     ids=range(10),
 )
 def test_an_edited_list_of_changes_never_loosens(session: Path, text: str) -> None:
@@ -136,9 +157,25 @@ def test_an_episode_under_limits_that_nobody_put_in_force_is_damage(session: Pat
     assert "other limits" in str(verify(session)[0])
 
 
-VALUES = st.one_of(st.none(), st.booleans(), st.floats(allow_nan=False), st.integers(), st.lists(st.floats(-2, 2), max_size=3))
+VALUES = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.floats(allow_nan=False),
+    st.integers(),
+    st.lists(st.floats(-2, 2), max_size=3),
+)
 NAMES = st.sampled_from(
-    ["force", "torque", "max_step", "tracking_clip", "measured_speed", "translation", "workspace", "keep_out", "debounce_ticks"]
+    [
+        "force",
+        "torque",
+        "max_step",
+        "tracking_clip",
+        "measured_speed",
+        "translation",
+        "workspace",
+        "keep_out",
+        "debounce_ticks",
+    ]
 )
 
 
@@ -146,7 +183,13 @@ LIMITS = Limits.load(RealTask.load("lift_cube").limits_path)
 
 
 @settings(max_examples=300, deadline=None)
-@given(made=st.lists(st.dictionaries(NAMES, st.one_of(VALUES, st.dictionaries(st.sampled_from(["speed", "high"]), VALUES)))))
+@given(
+    made=st.lists(
+        st.dictionaries(
+            NAMES, st.one_of(VALUES, st.dictionaries(st.sampled_from(["speed", "high"]), VALUES))
+        )
+    )
+)
 def test_no_list_of_changes_loosens_anything(made: list) -> None:
     try:
         after = conditions.applied(LIMITS, [{"arms": {"": change}} for change in made])[-1]

@@ -41,7 +41,9 @@ def copy(session: Path, tmp_path: Path) -> Path:
 
 def split(path: Path, **options) -> tuple[list[Episode], list[Finding]]:
     items = list(SessionReader(**options).read(path))
-    return [i for i in items if isinstance(i, Episode)], [i for i in items if isinstance(i, Finding)]
+    return [i for i in items if isinstance(i, Episode)], [
+        i for i in items if isinstance(i, Finding)
+    ]
 
 
 def codes(findings: list[Finding]) -> list[tuple[str, str, str | None]]:
@@ -60,14 +62,21 @@ def same(one: Episode, other: Episode) -> None:
 
 def test_episodes_are_those_of_the_robomimic_export(session: Path, tmp_path: Path) -> None:
     numbers = export_robomimic(SessionStore.open(session), tmp_path / "session.hdf5")
-    exported = [item for item in RobomimicReader().read(tmp_path / "session.hdf5") if isinstance(item, Episode)]
+    exported = [
+        item
+        for item in RobomimicReader().read(tmp_path / "session.hdf5")
+        if isinstance(item, Episode)
+    ]
     episodes, findings = split(session)
     assert [e.name for e in episodes] == [f"session/episode_{n:06d}" for n in numbers.values()]
     assert len(episodes) == len(exported) == 3
     for one, other in zip(episodes, exported, strict=True):
         same(one, other)
     assert {e.rate_hz for e in episodes} == {50.0}
-    assert codes(findings) == [("D30", "note", "session/episode_000003"), ("D30", "note", "session/episode_000004")]
+    assert codes(findings) == [
+        ("D30", "note", "session/episode_000003"),
+        ("D30", "note", "session/episode_000004"),
+    ]
     assert ["discarded" in f.message for f in findings] == [True, False]
 
 
@@ -93,7 +102,11 @@ def test_values_are_what_was_lived(session: Path) -> None:
     assert list(episodes[1].obs) == ["object", "robot0_gripper_command"]
     np.testing.assert_array_equal(episodes[1].obs["object"], rows.values["object"][:-1])
     np.testing.assert_array_equal(episodes[1].actions, rows.actions)
-    assert np.flatnonzero(episodes[1].rewards).tolist() == np.flatnonzero(episodes[1].dones).tolist() == [9]
+    assert (
+        np.flatnonzero(episodes[1].rewards).tolist()
+        == np.flatnonzero(episodes[1].dones).tolist()
+        == [9]
+    )
     assert not episodes[0].rewards.any()
 
 
@@ -115,15 +128,23 @@ def test_what_a_person_moved_is_left_out(tmp_path: Path) -> None:
         for step in range(8):
             writer.add_frame(**rows.frame(step) | {"intervention": step in (5, 6)})
         writer.finish(**rows.observation(8))
-        writer.finish_state(final_embedding=rows.vectors[-1, 0], final_anchor=rows.vectors[-1, 1, : made.R])
+        writer.finish_state(
+            final_embedding=rows.vectors[-1, 0], final_anchor=rows.vectors[-1, 1, : made.R]
+        )
         writer.commit(made.facts())
         for number in (1, 2):
             store.label(number, "success", source="test", nonce=str(number))
     episodes, (finding,) = split(tmp_path / "session")
     assert [e.name for e in episodes] == ["session/episode_000001"]
-    assert (finding.code, finding.severity, finding.message) == ("D30", "note", "the episode was moved by a person")
+    assert (finding.code, finding.severity, finding.message) == (
+        "D30",
+        "note",
+        "the episode was moved by a person",
+    )
     # 2 of the 18 control steps.
-    assert SessionReader().facts(tmp_path / "session")["interventions"] == "11.1% of the control steps"
+    assert (
+        SessionReader().facts(tmp_path / "session")["interventions"] == "11.1% of the control steps"
+    )
 
 
 def test_pictures_are_read_when_asked_for(tmp_path: Path) -> None:
@@ -140,7 +161,9 @@ def test_pictures_are_read_when_asked_for(tmp_path: Path) -> None:
         for step in range(5):
             writer.add_frame(**seen(step, rows.frame(step)))
         writer.finish(**seen(5, rows.observation(5)))
-        writer.finish_state(final_embedding=rows.vectors[-1, 0], final_anchor=rows.vectors[-1, 1, : made.R])
+        writer.finish_state(
+            final_embedding=rows.vectors[-1, 0], final_anchor=rows.vectors[-1, 1, : made.R]
+        )
         writer.commit(made.facts())
         store.label(1, "success", source="test", nonce="1")
     (episode,), _ = split(tmp_path / "session")
@@ -181,7 +204,7 @@ def test_reading_changes_nothing(copy: Path) -> None:
     assert sorted((p.relative_to(copy), p.stat().st_mtime_ns) for p in copy.rglob("*")) == before
 
 
-# -- damage ------------------------------------------------------------------------------------------------------------
+# -- damage ----------------------------------------------------------------------------------------
 
 
 def test_a_key_that_is_not_there_is_named(session: Path) -> None:
@@ -192,7 +215,13 @@ def test_a_key_that_is_not_there_is_named(session: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "count"), [("session.json", 0), ("labels.jsonl", 0), ("limits.yaml", 0), ("episodes/000002/frames.safetensors", 2)]
+    ("name", "count"),
+    [
+        ("session.json", 0),
+        ("labels.jsonl", 0),
+        ("limits.yaml", 0),
+        ("episodes/000002/frames.safetensors", 2),
+    ],
 )
 def test_a_changed_byte_is_told(copy: Path, name: str, count: int) -> None:
     data = bytearray((copy / name).read_bytes())
@@ -218,7 +247,9 @@ def test_no_episodes(tmp_path: Path) -> None:
     assert codes(split(tmp_path / "session")[1]) == [("D02", "error", None)]
 
 
-def test_oversized_files_are_refused_before_they_are_read(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_oversized_files_are_refused_before_they_are_read(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(demo_reader, "MAX_BYTES", 2000)
     episodes, findings = split(copy)
     assert not episodes
@@ -230,16 +261,22 @@ def test_oversized_files_are_refused_before_they_are_read(copy: Path, monkeypatc
 
 def test_another_format_version_is_refused(copy: Path) -> None:
     document = checksummed_json.read(copy / "session.json")
-    document = checksummed_json.seal({k: v for k, v in document.items() if k != "digest"} | {"format_version": 99})
+    document = checksummed_json.seal(
+        {k: v for k, v in document.items() if k != "digest"} | {"format_version": 99}
+    )
     (copy / "session.json").write_text(checksummed_json.canonical(document))
     episodes, (finding,) = split(copy)
     assert not episodes
     assert "format version 99" in finding.message
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(data=st.data())
-def test_any_damage_is_a_finding(session: Path, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+def test_any_damage_is_a_finding(
+    session: Path, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
     copy = Path(shutil.copytree(session, tmp_path_factory.mktemp("damage") / "session"))
     files = sorted(p for p in copy.rglob("*") if p.is_file() and "start" not in p.parts)
     file = data.draw(st.sampled_from(files))
@@ -256,5 +293,8 @@ def test_any_damage_is_a_finding(session: Path, tmp_path_factory: pytest.TempPat
     assert all(f.code in CODES for f in findings)
     whole = {e.content_hash() for e in before}
     assert {e.content_hash() for e in episodes} <= whole, "what comes through is what was recorded"
-    read = file.name != "labels.jsonl" and file.parent.name not in ("000003", "000004")  # a journal may end at any line
+    read = file.name != "labels.jsonl" and file.parent.name not in (
+        "000003",
+        "000004",
+    )  # a journal may end at any line
     assert any(f.severity == "error" for f in findings) or not (changed and read)

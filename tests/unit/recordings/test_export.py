@@ -27,7 +27,9 @@ SENTENCE = "Lift the cube at least 15 cm above the table and hold it between the
 def store(tmp_path_factory: pytest.TempPathFactory) -> SessionStore:
     """Episodes of 9, 10, 11, 12, 13 steps: failure, success, discarded, unlabelled, success."""
     path = tmp_path_factory.mktemp("export") / "session"
-    return SessionStore.open(made.write_session(path, labels=("failure", "success", "discard", None, "success")))
+    return SessionStore.open(
+        made.write_session(path, labels=("failure", "success", "discard", None, "success"))
+    )
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +39,7 @@ def dataset(store: SessionStore) -> Path:
     return path
 
 
-# -- LeRobot -----------------------------------------------------------------------------------------------------------
+# -- LeRobot ---------------------------------------------------------------------------------------
 
 
 def test_lerobot_has_the_files_of_version_3(dataset: Path) -> None:
@@ -53,7 +55,9 @@ def test_lerobot_has_the_files_of_version_3(dataset: Path) -> None:
     assert (info["codebase_version"], info["fps"], info["robot_type"]) == ("v3.0", 50, "franka")
     assert (info["total_episodes"], info["total_frames"], info["total_tasks"]) == (3, 32, 1)
     assert info["splits"] == {"train": "0:3"}
-    assert info["data_path"].format(chunk_index=0, file_index=0) == "data/chunk-000/file-000.parquet"
+    assert (
+        info["data_path"].format(chunk_index=0, file_index=0) == "data/chunk-000/file-000.parquet"
+    )
     assert info["features"]["action"] == {"dtype": "float32", "shape": [10], "names": None}
     assert info["features"]["observation.state"]["names"] == list(made.FEATURES)
     assert info["features"]["next.done"] == {"dtype": "bool", "shape": [1], "names": None}
@@ -68,7 +72,9 @@ def test_lerobot_columns_have_the_declared_types_in_the_declared_order(dataset: 
         feature = info["features"][field.name]
         plain = {"float32": "float", "int64": "int64", "bool": "bool"}[feature["dtype"]]
         width = feature["shape"][0]
-        assert str(field.type) == (plain if width == 1 else f"fixed_size_list<element: {plain}>[{width}]")
+        assert str(field.type) == (
+            plain if width == 1 else f"fixed_size_list<element: {plain}>[{width}]"
+        )
 
 
 def test_lerobot_rows_are_the_sessions(dataset: Path, store: SessionStore) -> None:
@@ -79,10 +85,16 @@ def test_lerobot_rows_are_the_sessions(dataset: Path, store: SessionStore) -> No
     second = frames[frames["episode_index"] == 1]
     rows = Rows(2, steps=10)
     np.testing.assert_array_equal(np.stack(second["action"]), rows.actions)
-    np.testing.assert_array_equal(np.stack(second["observation.object"]), rows.values["object"][:-1])
-    np.testing.assert_array_equal(second["observation.robot0_gripper_command"], rows.values["robot0_gripper_command"][:-1, 0])
+    np.testing.assert_array_equal(
+        np.stack(second["observation.object"]), rows.values["object"][:-1]
+    )
+    np.testing.assert_array_equal(
+        second["observation.robot0_gripper_command"], rows.values["robot0_gripper_command"][:-1, 0]
+    )
     np.testing.assert_allclose(second["timestamp"], np.arange(10) / 50, atol=1e-6)
-    residuals = np.stack([rows.chunk(number)["residual"] for number in (0, 0, 0, 0, 1, 1, 1, 1, 2, 2)])
+    residuals = np.stack(
+        [rows.chunk(number)["residual"] for number in (0, 0, 0, 0, 1, 1, 1, 1, 2, 2)]
+    )
     np.testing.assert_array_equal(np.stack(second["residual"]), residuals)
     assert second["chunk"].tolist() == [0, 0, 0, 0, 1, 1, 1, 1, 2, 2]
     assert np.flatnonzero(frames["next.done"]).tolist() == [8, 18, 31]
@@ -99,7 +111,12 @@ def test_lerobot_knows_where_episodes_lie(dataset: Path) -> None:
     assert episodes["dataset_to_index"].tolist() == [9, 19, 32]
     assert episodes["session_episode"].tolist() == [1, 2, 5]
     assert [list(tasks) for tasks in episodes["tasks"]] == [[SENTENCE]] * 3
-    places = ["data/chunk_index", "data/file_index", "meta/episodes/chunk_index", "meta/episodes/file_index"]
+    places = [
+        "data/chunk_index",
+        "data/file_index",
+        "meta/episodes/chunk_index",
+        "meta/episodes/file_index",
+    ]
     assert (episodes[places] == 0).all().all()
     assert pq.read_metadata(dataset / "data/chunk-000/file-000.parquet").num_row_groups == 3
     tasks = pd.read_parquet(dataset / "meta/tasks.parquet")
@@ -111,12 +128,22 @@ def test_lerobot_statistics_are_those_of_the_frames(dataset: Path) -> None:
     assert stats["next.reward"]["mean"] == [pytest.approx(2 / 32)]
     assert stats["next.reward"]["std"] == [pytest.approx(np.sqrt(2 / 32 * 30 / 32))]
     assert stats["index"] | {"q01": 0} == {
-        "min": [0], "max": [31], "mean": [15.5], "std": [pytest.approx(9.233, abs=1e-3)], "count": [32],
-        "q01": 0, "q10": [pytest.approx(3.1)], "q50": [15.5], "q90": [pytest.approx(27.9)], "q99": [pytest.approx(30.69)],
-    }  # fmt: skip
+        "min": [0],
+        "max": [31],
+        "mean": [15.5],
+        "std": [pytest.approx(9.233, abs=1e-3)],
+        "count": [32],
+        "q01": 0,
+        "q10": [pytest.approx(3.1)],
+        "q50": [15.5],
+        "q90": [pytest.approx(27.9)],
+        "q99": [pytest.approx(30.69)],
+    }
     assert len(stats["action"]["min"]) == 10
     episodes = pd.read_parquet(dataset / "meta/episodes/chunk-000/file-000.parquet")
-    np.testing.assert_allclose(episodes["stats/action/max"][1], Rows(2, steps=10).actions.max(0), rtol=1e-6)
+    np.testing.assert_allclose(
+        episodes["stats/action/max"][1], Rows(2, steps=10).actions.max(0), rtol=1e-6
+    )
     assert list(episodes["stats/action/count"][2]) == [13]
 
 
@@ -131,12 +158,16 @@ def test_steps_without_a_chunk_have_no_residual(tmp_path: Path) -> None:
     assert np.stack(frames["latent"])[:-2].any(1).all()
 
 
-def test_exports_are_the_same_bytes_again(store: SessionStore, dataset: Path, tmp_path: Path) -> None:
+def test_exports_are_the_same_bytes_again(
+    store: SessionStore, dataset: Path, tmp_path: Path
+) -> None:
     export_lerobot(store, tmp_path / "again")
     assert durable.digest(tmp_path / "again") == durable.digest(dataset)
 
 
-def test_lerobot_never_overwrites_unasked_and_nothing_but_datasets(store: SessionStore, tmp_path: Path) -> None:
+def test_lerobot_never_overwrites_unasked_and_nothing_but_datasets(
+    store: SessionStore, tmp_path: Path
+) -> None:
     out = tmp_path / "out"
     export_lerobot(store, out)
     with pytest.raises(DataError, match="exists already"):
@@ -149,7 +180,9 @@ def test_lerobot_never_overwrites_unasked_and_nothing_but_datasets(store: Sessio
     assert (tmp_path / "thesis/chapter.txt").exists()
 
 
-def test_an_export_that_fails_leaves_nothing(store: SessionStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_export_that_fails_leaves_nothing(
+    store: SessionStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen = 0
 
     def operation(name: str, path: Path) -> None:
@@ -169,12 +202,15 @@ def test_what_cannot_be_exported_is_refused(store: SessionStore, tmp_path: Path,
     for numbers in ([3], [4], [77]):
         with pytest.raises(DataError, match=f"episode {numbers[0]} is not labelled"):
             export(store, tmp_path / "out.hdf5", numbers=numbers)
-    with made.create(tmp_path / "empty") as empty, pytest.raises(DataError, match="no episode is labelled"):
+    with (
+        made.create(tmp_path / "empty") as empty,
+        pytest.raises(DataError, match="no episode is labelled"),
+    ):
         export(empty, tmp_path / "out.hdf5")
     assert not (tmp_path / "out.hdf5").exists()
 
 
-# -- robomimic ---------------------------------------------------------------------------------------------------------
+# -- robomimic -------------------------------------------------------------------------------------
 
 
 def test_a_session_can_be_read_as_demonstrations(store: SessionStore, tmp_path: Path) -> None:
@@ -208,7 +244,9 @@ def test_robomimic_leaves_out_what_a_person_moved(tmp_path: Path) -> None:
         for step in range(8):
             writer.add_frame(**rows.frame(step) | {"intervention": step == 5})
         writer.finish(**rows.observation(8))
-        writer.finish_state(final_embedding=rows.vectors[-1, 0], final_anchor=rows.vectors[-1, 1, : made.R])
+        writer.finish_state(
+            final_embedding=rows.vectors[-1, 0], final_anchor=rows.vectors[-1, 1, : made.R]
+        )
         writer.commit(made.facts())
         for number in (1, 2):
             store.label(number, "success", source="test", nonce=str(number))

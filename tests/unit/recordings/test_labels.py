@@ -24,7 +24,9 @@ def path(tmp_path: Path) -> Path:
 
 def test_the_order_is_kept_and_a_correction_supersedes(path: Path) -> None:
     journal = LabelJournal(path)
-    assert [(line.seq, line.episode, line.label, line.supersedes) for line in journal.in_order()] == [
+    assert [
+        (line.seq, line.episode, line.label, line.supersedes) for line in journal.in_order()
+    ] == [
         (1, 1, "success", None),
         (2, 2, "failure", None),
         (3, 1, "failure", 1),
@@ -62,7 +64,9 @@ def test_a_reader_sees_lines_as_they_come(path: Path) -> None:
     assert len(reader.in_order()) == 5
 
 
-@pytest.mark.parametrize(("label", "nonce"), [("great", "e"), ("success", ""), ("success", "x" * 201)])
+@pytest.mark.parametrize(
+    ("label", "nonce"), [("great", "e"), ("success", ""), ("success", "x" * 201)]
+)
 def test_what_is_no_label_is_refused(path: Path, label: str, nonce: str) -> None:
     before = path.read_bytes()
     with pytest.raises(DataError, match="not a label"):
@@ -72,7 +76,11 @@ def test_what_is_no_label_is_refused(path: Path, label: str, nonce: str) -> None
 
 def test_a_missing_journal_is_empty_and_a_reader_does_not_make_it(tmp_path: Path) -> None:
     journal = LabelJournal(tmp_path / "labels.jsonl")
-    assert (journal.in_order(), journal.torn, (tmp_path / "labels.jsonl").exists()) == ([], False, False)
+    assert (journal.in_order(), journal.torn, (tmp_path / "labels.jsonl").exists()) == (
+        [],
+        False,
+        False,
+    )
     with pytest.raises(RuntimeError):
         journal.append(1, "success", source="x", nonce="a")
 
@@ -100,7 +108,12 @@ def test_a_last_line_that_lacks_only_its_end_is_kept(path: Path) -> None:
 @pytest.mark.parametrize("number", [1, 2, 3, 4])
 def test_a_damaged_line_is_named(path: Path, number: int) -> None:
     lines = path.read_text().splitlines(keepends=True)
-    lines[number - 1] = lines[number - 1].replace("failure", "success").replace("pedal", "nobody").replace('"keyboard"', '"k"')
+    lines[number - 1] = (
+        lines[number - 1]
+        .replace("failure", "success")
+        .replace("pedal", "nobody")
+        .replace('"keyboard"', '"k"')
+    )
     path.write_text("".join(lines))
     with pytest.raises(DataError, match=rf"line {number} is damaged"):
         LabelJournal(path)
@@ -108,7 +121,12 @@ def test_a_damaged_line_is_named(path: Path, number: int) -> None:
 
 def test_a_lost_and_a_moved_line_are_noticed(path: Path) -> None:
     first, second, third, fourth = path.read_text().splitlines(keepends=True)
-    for lines, number in (((first, third, fourth), 2), ((second, first), 1), ((first, first), 2), ((first, "\n", second), 2)):
+    for lines, number in (
+        ((first, third, fourth), 2),
+        ((second, first), 1),
+        ((first, first), 2),
+        ((first, "\n", second), 2),
+    ):
         path.write_text("".join(lines))
         with pytest.raises(DataError, match=rf"line {number} is damaged"):
             LabelJournal(path)

@@ -36,10 +36,20 @@ def test_it_is_read_by_the_librarys_reader(episode: RecordedEpisode, tmp_path: P
     with open(path, "rb") as file:
         reader = make_reader(file, validate_crcs=True)
         messages = [
-            (schema, channel.topic, message.log_time, json.loads(message.data)) for schema, channel, message in reader.iter_messages()
+            (schema, channel.topic, message.log_time, json.loads(message.data))
+            for schema, channel, message in reader.iter_messages()
         ]
-    assert Counter(topic for _, topic, _, _ in messages) == {"/state": 11, "/command": 10, "/chunk": 3, "/event": 1, "/images/top": 2}
-    assert all(schema.encoding == "jsonschema" and json.loads(schema.data)["type"] == "object" for schema, *_ in messages)
+    assert Counter(topic for _, topic, _, _ in messages) == {
+        "/state": 11,
+        "/command": 10,
+        "/chunk": 3,
+        "/event": 1,
+        "/images/top": 2,
+    }
+    assert all(
+        schema.encoding == "jsonschema" and json.loads(schema.data)["type"] == "object"
+        for schema, *_ in messages
+    )
     times = [time for _, _, time, _ in messages]
     assert times == sorted(times)
     assert times[0] == 100_000_000_000  # robot's clock, nanoseconds
@@ -67,7 +77,9 @@ def test_a_whole_file_is_recovered_whole(episode: RecordedEpisode, tmp_path: Pat
     assert found[0].stamp == 100.0
 
 
-def test_a_file_that_was_cut_off_gives_what_stands_before_the_cut(episode: RecordedEpisode, tmp_path: Path) -> None:
+def test_a_file_that_was_cut_off_gives_what_stands_before_the_cut(
+    episode: RecordedEpisode, tmp_path: Path
+) -> None:
     long = SessionStore.open(episode.path.parents[1]).episode(2)
     write_mcap(long, tmp_path / "log")
     data = (tmp_path / "log").read_bytes()
@@ -80,7 +92,9 @@ def test_a_file_that_was_cut_off_gives_what_stands_before_the_cut(episode: Recor
         counts.append(len(found))
     assert counts == sorted(counts)
     assert counts[-1] == len(whole) == 401 + 400 + 100 + 1
-    assert sum(len(json.dumps(e.body)) for e in whole) > 3 * CHUNK_BYTES  # several blocks: a cut loses one
+    assert (
+        sum(len(json.dumps(e.body)) for e in whole) > 3 * CHUNK_BYTES
+    )  # several blocks: a cut loses one
     assert counts[len(counts) // 2] > len(whole) // 5
 
 

@@ -29,7 +29,12 @@ def test_what_was_recorded_is_what_is_read(store: SessionStore) -> None:
     rows = Rows(1, steps=10)
     digest = made.add_episode(store, 1, steps=10)
     episode = SessionStore.open(store.path).episode(1)
-    assert (episode.number, episode.phase, episode.steps, episode.digest) == (1, "train", 10, digest)
+    assert (episode.number, episode.phase, episode.steps, episode.digest) == (
+        1,
+        "train",
+        10,
+        digest,
+    )
     np.testing.assert_array_equal(episode.stamps, 100.0 + np.arange(11) / 50)
     np.testing.assert_array_equal(episode.positions, rows.path)
     np.testing.assert_array_equal(episode.commanded, rows.actions)
@@ -67,7 +72,9 @@ def test_chunks_that_were_never_played_are_dropped_and_counted(store: SessionSto
 def test_chunks_may_arrive_before_or_after_their_steps(store: SessionStore) -> None:
     rows = Rows(1, steps=8)
     writer = store.open_episode(1)
-    writer.finish_state(final_embedding=rows.vectors[-1, 0], final_anchor=rows.vectors[-1, 1, : made.R])
+    writer.finish_state(
+        final_embedding=rows.vectors[-1, 0], final_anchor=rows.vectors[-1, 1, : made.R]
+    )
     for step in range(8):
         writer.add_frame(**rows.frame(step))
     writer.finish(**rows.observation(8))
@@ -76,7 +83,9 @@ def test_chunks_may_arrive_before_or_after_their_steps(store: SessionStore) -> N
         writer.add_chunk(**rows.chunk(number))
     assert writer.complete
     other = made.create(store.path.with_name("other"))
-    assert writer.commit(made.facts()) == made.add_episode(other, 1, steps=8)  # order leaves no trace
+    assert writer.commit(made.facts()) == made.add_episode(
+        other, 1, steps=8
+    )  # order leaves no trace
     other.close()
 
 
@@ -90,21 +99,29 @@ def test_chunks_may_arrive_before_or_after_their_steps(store: SessionStore) -> N
         ((), [False, False, False]),
     ],
 )
-def test_a_chunk_that_a_person_overrode_is_marked(store: SessionStore, steps: tuple[int, ...], marks: list[bool]) -> None:
+def test_a_chunk_that_a_person_overrode_is_marked(
+    store: SessionStore, steps: tuple[int, ...], marks: list[bool]
+) -> None:
     rows = Rows(1, steps=10)
     writer = store.open_episode(1)
     for number in range(3):
         writer.add_chunk(**rows.chunk(number))
     for step in range(10):
         moved = step in steps
-        writer.add_frame(**rows.frame(step) | {"intervention": moved} | ({"chunk": -1} if moved else {}))
+        writer.add_frame(
+            **rows.frame(step) | {"intervention": moved} | ({"chunk": -1} if moved else {})
+        )
     writer.finish(**rows.observation(10))
-    writer.finish_state(final_embedding=rows.vectors[-1, 0], final_anchor=rows.vectors[-1, 1, : made.R])
+    writer.finish_state(
+        final_embedding=rows.vectors[-1, 0], final_anchor=rows.vectors[-1, 1, : made.R]
+    )
     writer.commit(made.facts())
     episode = store.episode(1)
     assert episode.chunks["intervened"].tolist() == marks
     assert episode.facts.intervention_share == pytest.approx(len(steps) / 10)
-    np.testing.assert_array_equal(episode.chunks["residual"], np.stack([rows.chunk(i)["residual"] for i in range(3)]))  # as it was
+    np.testing.assert_array_equal(
+        episode.chunks["residual"], np.stack([rows.chunk(i)["residual"] for i in range(3)])
+    )  # as it was
 
 
 def test_the_learner_takes_a_recorded_episode_in(tmp_path: Path) -> None:
@@ -118,7 +135,10 @@ def test_the_learner_takes_a_recorded_episode_in(tmp_path: Path) -> None:
         writer = store.open_episode(1)
         for number in range(2):
             wide = {"embedding": d, "anchor": r, "residual": r, "point": r, "mean": r, "log_std": r}
-            writer.add_chunk(**rows.chunk(number) | {name: draw.standard_normal(width) for name, width in wide.items()})
+            writer.add_chunk(
+                **rows.chunk(number)
+                | {name: draw.standard_normal(width) for name, width in wide.items()}
+            )
         for step in range(6):
             writer.add_frame(**rows.frame(step))
         writer.finish(**rows.observation(6))
@@ -126,10 +146,13 @@ def test_the_learner_takes_a_recorded_episode_in(tmp_path: Path) -> None:
         writer.commit(made.facts())
         learner.consume(store.episode(1).transitions(), 1, True)
     assert learner.replay.added == 2
-    assert learner.replay.data["reward"][:2].tolist() == [0.0, pytest.approx(0.99)]  # success at the second of two steps
+    assert learner.replay.data["reward"][:2].tolist() == [
+        0.0,
+        pytest.approx(0.99),
+    ]  # success at the second of two steps
 
 
-# -- refusals ----------------------------------------------------------------------------------------------------------
+# -- refusals --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -143,7 +166,9 @@ def test_the_learner_takes_a_recorded_episode_in(tmp_path: Path) -> None:
         {"step": 0},
     ],
 )
-def test_a_row_that_does_not_fit_is_refused_and_leaves_no_trace(store: SessionStore, change: dict) -> None:
+def test_a_row_that_does_not_fit_is_refused_and_leaves_no_trace(
+    store: SessionStore, change: dict
+) -> None:
     rows = Rows(1)
     writer = store.open_episode(1)
     writer.add_frame(**rows.frame(0))
@@ -177,7 +202,9 @@ def test_an_incomplete_episode_is_not_committed(store: SessionStore, missing: st
     if missing != "finish":
         writer.finish(**rows.observation(4))
     if missing != "state":
-        writer.finish_state(final_embedding=rows.vectors[-1, 0], final_anchor=rows.vectors[-1, 1, : made.R])
+        writer.finish_state(
+            final_embedding=rows.vectors[-1, 0], final_anchor=rows.vectors[-1, 1, : made.R]
+        )
     assert not writer.complete
     with pytest.raises(DataError, match="not complete"):
         writer.commit(made.facts())
@@ -192,14 +219,18 @@ def test_an_incomplete_episode_is_not_committed(store: SessionStore, missing: st
         ({"host": 0.0}, "host goes back"),
     ],
 )
-def test_rows_that_contradict_each_other_are_not_committed(store: SessionStore, change: dict, says: str) -> None:
+def test_rows_that_contradict_each_other_are_not_committed(
+    store: SessionStore, change: dict, says: str
+) -> None:
     rows = Rows(1, steps=4)
     writer = store.open_episode(1)
     writer.add_chunk(**rows.chunk(0))
     for step in range(4):
         writer.add_frame(**rows.frame(step) | (change if step == 2 else {}))
     writer.finish(**rows.observation(4))
-    writer.finish_state(final_embedding=rows.vectors[-1, 0], final_anchor=rows.vectors[-1, 1, : made.R])
+    writer.finish_state(
+        final_embedding=rows.vectors[-1, 0], final_anchor=rows.vectors[-1, 1, : made.R]
+    )
     with pytest.raises(DataError, match=says):
         writer.commit(made.facts())
     assert 1 not in store
@@ -212,7 +243,9 @@ def test_an_episode_without_any_played_chunk_is_not_committed(store: SessionStor
     for step in range(4):
         writer.add_frame(**rows.frame(step) | {"chunk": -1, "intervention": True})
     writer.finish(**rows.observation(4))
-    writer.finish_state(final_embedding=rows.vectors[-1, 0], final_anchor=rows.vectors[-1, 1, : made.R])
+    writer.finish_state(
+        final_embedding=rows.vectors[-1, 0], final_anchor=rows.vectors[-1, 1, : made.R]
+    )
     with pytest.raises(DataError, match="no chunk was played"):
         writer.commit(made.facts())
 
@@ -228,7 +261,9 @@ def test_a_committed_episode_is_never_changed(store: SessionStore) -> None:
 def test_numbers(store: SessionStore) -> None:
     assert store.next_number() == 1
     made.add_episode(store, 1)
-    made.add_episode(store, 4)  # numbers of discarded episodes are not used again: the caller skips them
+    made.add_episode(
+        store, 4
+    )  # numbers of discarded episodes are not used again: the caller skips them
     assert store.numbers() == [1, 4]
     writer = store.open_episode(7)
     assert (store.open_numbers(), store.next_number()) == ([7], 8)
@@ -247,7 +282,7 @@ def test_labels_are_for_committed_episodes(store: SessionStore) -> None:
     assert store.label(1, "success", source="test", nonce="a").seq == 1
 
 
-# -- one writer, many readers ------------------------------------------------------------------------------------------
+# -- one writer, many readers ----------------------------------------------------------------------
 
 
 def test_one_writer_and_readers_beside_it(store: SessionStore) -> None:
@@ -288,7 +323,9 @@ def test_an_open_episode_is_resumed_where_its_rows_end(store: SessionStore) -> N
         for step in range(5, 9):
             resumed.add_frame(**rows.frame(step))
         resumed.finish(**rows.observation(9))
-        resumed.finish_state(final_embedding=rows.vectors[-1, 0], final_anchor=rows.vectors[-1, 1, : made.R])
+        resumed.finish_state(
+            final_embedding=rows.vectors[-1, 0], final_anchor=rows.vectors[-1, 1, : made.R]
+        )
         other = made.create(store.path.with_name("other"))
         assert resumed.commit(made.facts()) == made.add_episode(other, 1, steps=9)
         assert again.open_numbers() == []
@@ -297,7 +334,9 @@ def test_an_open_episode_is_resumed_where_its_rows_end(store: SessionStore) -> N
             again.resume_episode(1)
 
 
-def test_a_full_disk_loses_no_row_and_no_label(store: SessionStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_loses_no_row_and_no_label(
+    store: SessionStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rows = Rows(1, steps=4)
     writer = store.open_episode(1)
     original = append_file._write
@@ -321,7 +360,7 @@ def test_a_full_disk_loses_no_row_and_no_label(store: SessionStore, monkeypatch:
     assert [line.seq for line in SessionStore.open(store.path).labels.in_order()] == [1]
 
 
-# -- making and opening ------------------------------------------------------------------------------------------------
+# -- making and opening ----------------------------------------------------------------------------
 
 
 def test_create_refuses_an_existing_folder_and_a_missing_start(tmp_path: Path) -> None:
@@ -340,7 +379,9 @@ def test_equal_sessions_have_equal_bytes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["task.yaml", "limits.yaml"])
-def test_a_session_with_other_limits_than_it_began_with_is_not_opened(tmp_path: Path, name: str) -> None:
+def test_a_session_with_other_limits_than_it_began_with_is_not_opened(
+    tmp_path: Path, name: str
+) -> None:
     path = made.write_session(tmp_path / "session")
     with open(path / name, "a") as file:
         file.write("# edited\n")

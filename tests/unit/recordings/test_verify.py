@@ -54,7 +54,9 @@ def test_a_missing_file_is_named(session: Path, name: str, where: str) -> None:
 
 def test_a_missing_episode_is_missed_by_its_label(session: Path) -> None:
     shutil.rmtree(session / "episodes/000003")
-    assert [str(d) for d in verify(session)] == ["labels.jsonl: line 3 is about episode 3, which is not there"]
+    assert [str(d) for d in verify(session)] == [
+        "labels.jsonl: line 3 is about episode 3, which is not there"
+    ]
 
 
 def test_episodes_that_change_places_are_noticed(session: Path) -> None:
@@ -77,11 +79,15 @@ def test_an_episode_of_another_session_is_noticed(session: Path, tmp_path: Path)
     limits = (made.TASKS / "lift_cube.limits.yaml").read_text() + "# stricter\n"
     start = made.make_toy_start(tmp_path / "start")
     task = (made.TASKS / "lift_cube.yaml").read_text()
-    with SessionStore.create(tmp_path / "other", made.header(), task_yaml=task, limits_yaml=limits, start=start) as other:
+    with SessionStore.create(
+        tmp_path / "other", made.header(), task_yaml=task, limits_yaml=limits, start=start
+    ) as other:
         made.add_episode(other, 1, phase="evaluate_before", steps=9)
     shutil.rmtree(session / "episodes/000001")
     shutil.copytree(tmp_path / "other/episodes/000001", session / "episodes/000001")
-    assert [str(d) for d in verify(session)] == ["episodes/000001: was recorded under other limits than the session's"]
+    assert [str(d) for d in verify(session)] == [
+        "episodes/000001: was recorded under other limits than the session's"
+    ]
 
 
 def test_a_torn_label_is_told_and_mended_by_the_writer(session: Path) -> None:

@@ -62,7 +62,9 @@ def test_all_reasons_are_given() -> None:
 
 
 def test_missing_numbers_are_refused_and_written_as_null() -> None:
-    facts = Facts.read({"task": "t", "seed": 1, "episodes": 200, "success_rate": 1.0}, name="latent", digest="d")
+    facts = Facts.read(
+        {"task": "t", "seed": 1, "episodes": 200, "success_rate": 1.0}, name="latent", digest="d"
+    )
     assert math.isnan(facts.ci_low)
     assert facts.as_dict()["ci_low"] is None
     assert not decide(facts, replace(BASE, task="t", seed=1), Promote()).accept
@@ -76,7 +78,9 @@ def test_garbage_is_bad_data() -> None:
 def _wilson(successes: int, episodes: int) -> tuple[float, float, float]:
     z, p = 1.959963984540054, successes / episodes
     centre = (p + z * z / (2 * episodes)) / (1 + z * z / episodes)
-    half = z / (1 + z * z / episodes) * math.sqrt(p * (1 - p) / episodes + z * z / (4 * episodes**2))
+    half = (
+        z / (1 + z * z / episodes) * math.sqrt(p * (1 - p) / episodes + z * z / (4 * episodes**2))
+    )
     return p, max(0.0, min(p, centre - half)), min(1.0, max(p, centre + half))
 
 
@@ -86,9 +90,14 @@ def _with(facts: Facts, successes: int) -> Facts:
 
 
 @given(st.integers(0, 199), st.integers(0, 200), st.floats(0, 10))
-def test_more_successes_never_turn_an_acceptance_into_a_refusal(successes: int, incumbent: int, jerk: float) -> None:
+def test_more_successes_never_turn_an_acceptance_into_a_refusal(
+    successes: int, incumbent: int, jerk: float
+) -> None:
     rules, other = Promote(), _with(BASE, incumbent)
-    fewer, more = _with(replace(GOOD, jerk_rms=jerk), successes), _with(replace(GOOD, jerk_rms=jerk), successes + 1)
+    fewer, more = (
+        _with(replace(GOOD, jerk_rms=jerk), successes),
+        _with(replace(GOOD, jerk_rms=jerk), successes + 1),
+    )
     assert decide(fewer, other, rules).accept <= decide(more, other, rules).accept
 
 

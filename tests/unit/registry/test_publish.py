@@ -40,7 +40,14 @@ def folders(tmp_path: Path) -> dict[str, Path]:
 def put(client, name, folders, candidate, incumbent) -> str:
     run = client.create_run(mlflow_tracker.experiment_id(client))
     return publish.publish(
-        client, name, run_id=run.info.run_id, candidate=candidate, incumbent=incumbent, folders=folders, card="# card", tags={"a": 1}
+        client,
+        name,
+        run_id=run.info.run_id,
+        candidate=candidate,
+        incumbent=incumbent,
+        folders=folders,
+        card="# card",
+        tags={"a": 1},
     )
 
 
@@ -57,10 +64,16 @@ def test_first_second_and_same(client, folders: dict[str, Path]) -> None:
     copy = client.get_model_version("first", "2")
     assert copy.tags["a"] == "1"
     assert copy.tags["zprl.complete"] == "true"
-    assert {file.path for file in client.list_artifacts(copy.run_id, "policy")} == {"policy/base", "policy/steering", "policy/CARD.md"}
+    assert {file.path for file in client.list_artifacts(copy.run_id, "policy")} == {
+        "policy/base",
+        "policy/steering",
+        "policy/CARD.md",
+    }
 
 
-def test_a_kill_before_the_alias_moves_keeps_the_old_champion(client, folders, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kill_before_the_alias_moves_keeps_the_old_champion(
+    client, folders, monkeypatch: pytest.MonkeyPatch
+) -> None:
     put(client, "killed", folders, GOOD, BASE)
     better = replace(GOOD, digest="e" * 64)
 
@@ -72,11 +85,15 @@ def test_a_kill_before_the_alias_moves_keeps_the_old_champion(client, folders, m
         with pytest.raises(KeyboardInterrupt):
             put(client, "killed", folders, better, GOOD)
     assert publish.champion(client, "killed").version == "1"
-    assert put(client, "killed", folders, better, GOOD) == "2"  # the complete version is used, not uploaded again
+    assert (
+        put(client, "killed", folders, better, GOOD) == "2"
+    )  # the complete version is used, not uploaded again
     assert publish.champion(client, "killed").version == "2"
 
 
-def test_a_champion_that_changes_meanwhile_stops_the_promotion(client, folders, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_champion_that_changes_meanwhile_stops_the_promotion(
+    client, folders, monkeypatch: pytest.MonkeyPatch
+) -> None:
     put(client, "race", folders, GOOD, BASE)
     seen = iter([publish.champion(client, "race"), None])
     monkeypatch.setattr(publish, "champion", lambda *_: next(seen))
@@ -100,7 +117,14 @@ def test_a_damaged_upload_is_noticed(client, folders, monkeypatch: pytest.Monkey
 
 def test_the_card_says_how_good_and_from_what() -> None:
     decision = decide(GOOD, BASE, Promote())
-    card = model_card("cube", candidate=GOOD, incumbent=BASE, decision=decision, provenance={"git commit": "abc"}, inputs={"x": "12"})
+    card = model_card(
+        "cube",
+        candidate=GOOD,
+        incumbent=BASE,
+        decision=decision,
+        provenance={"git commit": "abc"},
+        inputs={"x": "12"},
+    )
     assert "| latent | 0.970 | 0.930 to 0.990 | 200 |" in card
     assert "**accepted**" in card
     assert "`abc`" in card

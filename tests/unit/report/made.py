@@ -34,7 +34,9 @@ def success_of(policy: str) -> tuple[bool, ...]:
     return tuple(index >= EPISODES - RATES[policy] for index in range(EPISODES))
 
 
-def evaluation(policy: str, *, seed: int = 7, success: tuple[bool, ...] | None = None) -> Evaluation:
+def evaluation(
+    policy: str, *, seed: int = 7, success: tuple[bool, ...] | None = None
+) -> Evaluation:
     """Failures last all steps, successes 20 and a few."""
     success = success_of(policy) if success is None else success
     length = tuple(20 + index % 5 if won else STEPS for index, won in enumerate(success))
@@ -75,7 +77,9 @@ def evaluation(policy: str, *, seed: int = 7, success: tuple[bool, ...] | None =
 
 
 def _curve(path: Path, columns: dict[str, np.ndarray]) -> None:
-    lines = [",".join(f"{value:.6g}" for value in row) for row in zip(*columns.values(), strict=True)]
+    lines = [
+        ",".join(f"{value:.6g}" for value in row) for row in zip(*columns.values(), strict=True)
+    ]
     durable.write_text(path, "\n".join([",".join(columns), *lines]) + "\n")
 
 
@@ -103,23 +107,54 @@ def all_results(root: Path) -> Sources:
         success = tuple(index >= EPISODES - won for index in range(EPISODES))
         evaluation(name, success=success).save(sources.artifacts / "evaluation" / name)
     episodes = np.arange(1, 13)
-    robot = {"episodes": episodes, "success_rate": 0.4 + 0.03 * episodes, "chunk_steps": 20 * episodes, "updates": 200 * episodes}
+    robot = {
+        "episodes": episodes,
+        "success_rate": 0.4 + 0.03 * episodes,
+        "chunk_steps": 20 * episodes,
+        "updates": 200 * episodes,
+    }
     _curve(sources.plots / "finetune_real.csv", robot)
-    gate = {"accept": False, "reasons": ["not better beyond its interval: candidate 0.800 [0.652, 0.895], before 0.700"]}
+    gate = {
+        "accept": False,
+        "reasons": ["not better beyond its interval: candidate 0.800 [0.652, 0.895], before 0.700"],
+    }
     durable.write_json(sources.artifacts / "promotion_real.json", gate)
     steps = (rows + 1) * 50.0
     loss = 0.1 + np.exp(-rows / 5)
-    columns = {"loss": 2 * loss, "base_loss": loss, "vib_loss": 1.1 * loss, "kl": 10 * (1 - loss / 2), "reconstruction": loss / 10}
-    _curve(sources.plots / "pretrain.csv", {"step": steps, **columns, "val_base_loss": loss + 0.05, "val_vib_loss": loss + 0.07})
-    made_by = {"seed": 1, "versions": {"torch": "2.11.0"}, "latent_stats": {"posterior_std": [0.1] * 64}}
-    durable.write_json(sources.artifacts / "base" / "bundle.json", {"kind": "policy", "provenance": made_by})
+    columns = {
+        "loss": 2 * loss,
+        "base_loss": loss,
+        "vib_loss": 1.1 * loss,
+        "kl": 10 * (1 - loss / 2),
+        "reconstruction": loss / 10,
+    }
+    _curve(
+        sources.plots / "pretrain.csv",
+        {"step": steps, **columns, "val_base_loss": loss + 0.05, "val_vib_loss": loss + 0.07},
+    )
+    made_by = {
+        "seed": 1,
+        "versions": {"torch": "2.11.0"},
+        "latent_stats": {"posterior_std": [0.1] * 64},
+    }
+    durable.write_json(
+        sources.artifacts / "base" / "bundle.json", {"kind": "policy", "provenance": made_by}
+    )
     for name in ("latent", "action_residual", "real"):
-        document = {"kind": "steering", "interface": name, "base_digest": "ab" * 32, "provenance": {"env_steps": 96000}}
+        document = {
+            "kind": "steering",
+            "interface": name,
+            "base_digest": "ab" * 32,
+            "provenance": {"env_steps": 96000},
+        }
         durable.write_json(sources.artifacts / "steering" / name / "bundle.json", document)
     reasons = ["better beyond its interval: candidate 0.950 [0.835, 0.986], base 0.600"]
     candidate = {"name": "latent", "episodes": EPISODES, "jerk_rms": None}
     durable.write_json(sources.artifacts / "transfer" / "drop.json", TRANSFER)
-    durable.write_json(sources.artifacts / "promotion.json", {"accept": True, "reasons": reasons, "candidate": candidate})
+    durable.write_json(
+        sources.artifacts / "promotion.json",
+        {"accept": True, "reasons": reasons, "candidate": candidate},
+    )
     summary = {
         "episodes": 60,
         "frames": 12345,
@@ -131,13 +166,20 @@ def all_results(root: Path) -> Sources:
     durable.write_json(sources.artifacts / "data_report" / "summary.json", summary)
     explain = sources.artifacts / "explain"
     sweep = [
-        {"space": space, "ratio": ratio, "rms": math.hypot(1, ratio), "action_departure": (1 + number) * ratio}
+        {
+            "space": space,
+            "ratio": ratio,
+            "rms": math.hypot(1, ratio),
+            "action_departure": (1 + number) * ratio,
+        }
         | ({} if space == "action" else {"condition_departure": ratio})
         for number, space in enumerate(("latent", "embedding", "action"))
         for ratio in (0.1, 0.4, 1.6)
     ]
     far = {"conditions": 0.87, "actions": 1.23}
-    durable.write_json(explain / "explain.json", {"frames": 1500, "ratio": 0.23, "departure": far, "sweep": sweep})
+    durable.write_json(
+        explain / "explain.json", {"frames": 1500, "ratio": 0.23, "departure": far, "sweep": sweep}
+    )
     cloud = torch.randn(2, 30, 2, generator=torch.Generator().manual_seed(0))
     durable.write_tensors(explain / "maps.safetensors", {"conditions": cloud, "actions": -cloud})
     for name in ("still", "latent", "action"):

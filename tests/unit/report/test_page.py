@@ -15,7 +15,14 @@ from zprl.errors import DataError
 from zprl.report import figures, page, style, video_strip
 from zprl.report.inputs import Sources
 
-FILES = {"film.png", "paths.png", "learning_curves.png", "residuals.png", "robot_learning.png", "pretraining.png"} | {
+FILES = {
+    "film.png",
+    "paths.png",
+    "learning_curves.png",
+    "residuals.png",
+    "robot_learning.png",
+    "pretraining.png",
+} | {
     "maps.png",
     "sweep.png",
     "traces.png",
@@ -42,7 +49,11 @@ class Reader(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         given = dict(attrs)
-        self.references += [value or "" for key, value in attrs if key in ("src", "srcset", "href", "action", "data")]
+        self.references += [
+            value or ""
+            for key, value in attrs
+            if key in ("src", "srcset", "href", "action", "data")
+        ]
         if tag not in self.VOID:
             self.open.append(tag)
         if given.get("class") == "problem":
@@ -99,7 +110,11 @@ def test_refers_to_nothing_outside(complete: page.Page) -> None:
     references = Reader(complete.html).references
     assert len(references) == 9 + 8  # nine pictures; all but the film also for dark screens
     assert all(reference.startswith("data:image/png;base64,") for reference in references)
-    assert "@import" not in complete.html and "url(" not in complete.html and "<script" not in complete.html
+    assert (
+        "@import" not in complete.html
+        and "url(" not in complete.html
+        and "<script" not in complete.html
+    )
 
 
 def test_equal_results_give_equal_bytes(complete: page.Page, tmp_path: Path) -> None:
@@ -128,7 +143,9 @@ def test_nothing_at_all_still_makes_a_page(tmp_path: Path) -> None:
     found = make(Sources(tmp_path / "artifacts", tmp_path / "plots"))
     reader = Reader(found.html)
     assert found.files == {} and reader.open == []
-    assert len(reader.red) == len(found.problems) + 1  # each at its place, and one sentence at the top
+    assert (
+        len(reader.red) == len(found.problems) + 1
+    )  # each at its place, and one sentence at the top
     assert "incomplete" in " ".join(reader.red)
 
 
@@ -183,7 +200,9 @@ def test_a_broken_result_is_named_in_red(tmp_path: Path, file: str, text: str, p
 @pytest.mark.usefixtures("quick")
 def test_policies_judged_by_other_episodes_are_not_compared(tmp_path: Path) -> None:
     sources = made.all_results(tmp_path)
-    made.evaluation("action_residual", seed=8).save(sources.artifacts / "evaluation" / "action_residual")
+    made.evaluation("action_residual", seed=8).save(
+        sources.artifacts / "evaluation" / "action_residual"
+    )
     found = make(sources)
     assert set(found.problems) == {"comparison action_residual"}
     assert "not judged by the same episodes" in " ".join(Reader(found.html).red)
@@ -201,9 +220,16 @@ def test_a_failing_renderer_costs_only_the_film(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("quick")
 def test_strangers_text_is_escaped(tmp_path: Path) -> None:
     sources = made.all_results(tmp_path)
-    durable.write_json(sources.artifacts / "promotion.json", {"accept": False, "reasons": ["<script>alert(1)</script>"]})
+    durable.write_json(
+        sources.artifacts / "promotion.json",
+        {"accept": False, "reasons": ["<script>alert(1)</script>"]},
+    )
     found = make(sources, title="<b>bold</b>")
-    assert "<script>" not in found.html and "&lt;script&gt;" in found.html and "<b>bold" not in found.html
+    assert (
+        "<script>" not in found.html
+        and "&lt;script&gt;" in found.html
+        and "<b>bold" not in found.html
+    )
     assert "Refused" in found.html
 
 
@@ -215,5 +241,9 @@ def test_paths_need_positions() -> None:
 
 
 def test_curves_of_flat_zero_losses_are_drawn() -> None:
-    curve = {"step": np.array([1.0, 2.0]), "base_loss": np.zeros(2), "kl": np.array([np.nan, np.nan])}
+    curve = {
+        "step": np.array([1.0, 2.0]),
+        "base_loss": np.zeros(2),
+        "kl": np.array([np.nan, np.nan]),
+    }
     assert figures.pretraining(curve).light.startswith(b"\x89PNG")

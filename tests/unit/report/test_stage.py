@@ -14,10 +14,14 @@ ROOT = Path(__file__).parents[3]
 
 def test_inputs_are_those_of_the_graph() -> None:
     deps = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]["report"]["deps"]
-    assert {path.as_posix() for path in report.INPUTS} == {dep for dep in deps if dep.startswith(("artifacts/", "plots/"))}
+    assert {path.as_posix() for path in report.INPUTS} == {
+        dep for dep in deps if dep.startswith(("artifacts/", "plots/"))
+    }
 
 
-def test_stage_writes_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_stage_writes_the_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ZPRL_TRACKING", "off")
     monkeypatch.setattr(report, "draw_scene", made.flat_render)
@@ -29,7 +33,10 @@ def test_stage_writes_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     assert len(inputs) == len(report.INPUTS) - 1
     stage.execute("report", report.report, sections=("report",), inputs=inputs)
     written = (tmp_path / "artifacts" / "report" / page.HTML).read_text()
-    assert "Lift cube with a Franka, in Isaac" in written and "promotion.json does not exist" in written
+    assert (
+        "Lift cube with a Franka, in Isaac" in written
+        and "promotion.json does not exist" in written
+    )
     assert (tmp_path / "artifacts" / "report" / "film.png").read_bytes().startswith(b"\x89PNG")
     said = capsys.readouterr().out
     assert "missing on the page: promotion:" in said and "9 figures, missing parts: 1" in said

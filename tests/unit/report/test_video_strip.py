@@ -19,7 +19,9 @@ def _strip() -> tuple[video_strip.Picture, list[float]]:
         heights.append(float(poses["panda_hand"][2]))
         return made.flat_render(poses)
 
-    return video_strip.strip(made.evaluation("base"), made.evaluation("latent"), render=render), heights
+    return video_strip.strip(
+        made.evaluation("base"), made.evaluation("latent"), render=render
+    ), heights
 
 
 def test_chooses_the_first_that_only_steering_masters() -> None:
@@ -55,7 +57,9 @@ def test_columns(lengths: tuple[int, int], expected: list[int]) -> None:
 def test_frames_are_the_latest_not_after_the_moment() -> None:
     found = made.evaluation("base")
     taken = video_strip.Film.of(found, 1)
-    assert taken.steps.tolist() == [*range(0, 60, 5), 59] and taken.length == 60 and not taken.success
+    assert (
+        taken.steps.tolist() == [*range(0, 60, 5), 59] and taken.length == 60 and not taken.success
+    )
     np.testing.assert_array_equal(taken.at(9)["panda_hand"], taken.poses[1, 1])
     np.testing.assert_array_equal(taken.at(10)["panda_hand"], taken.poses[2, 1])
     np.testing.assert_array_equal(taken.at(10_000)["cube"], taken.poses[-1, 0])

@@ -1,8 +1,10 @@
 """Rivals' losses on the very transitions on which their released codes were run.
 
-The numbers named ``theirs`` were printed by ``PPODiffusion.loss`` (DPPO) and ``PPOFlow.get_logprobs`` and ``PPOFlow.loss`` (ReinFlow) of
-https://github.com/ReinFlow/ReinFlow at aed28193 (MIT), on the inputs made below, with both normalisations that its trainer sets, without
-its clamps of log-probabilities and intermediate actions, which we do not have.  DSRL's SAC is Stable-Baselines3's and is run here.
+The numbers named ``theirs`` were printed by ``PPODiffusion.loss`` (DPPO) and
+``PPOFlow.get_logprobs`` and ``PPOFlow.loss`` (ReinFlow) of https://github.com/ReinFlow/ReinFlow at
+aed28193 (MIT), on the inputs made below, with both normalisations that its trainer sets, without
+its clamps of log-probabilities and intermediate actions, which we do not have.  DSRL's SAC is
+Stable-Baselines3's and is run here.
 """
 
 from __future__ import annotations
@@ -37,7 +39,9 @@ class Velocity(nn.Module):
 
 
 def transitions(noise: str, **numbers):
-    config = PolicyGradient(algorithm="ppo", noise=noise, min_std=0.1, max_std=0.1 + 1e-9, clip=0.01, **numbers)
+    config = PolicyGradient(
+        algorithm="ppo", noise=noise, min_std=0.1, max_std=0.1 + 1e-9, clip=0.01, **numbers
+    )
     learner = PolicyGradientLearner(toy_policy(), config, seed=0)
     learner.chain.velocity_net = Velocity(learner.chain.times)
     assert learner.chain.grid == (1.0, 0.5, 0.0)
@@ -57,15 +61,29 @@ def transitions(noise: str, **numbers):
 
 def test_dppo() -> None:
     theirs = {"loss": 0.021857521, "clipped": 1.0, "kl": 2.527241828e-03}
-    loss, found, _, _ = transitions("fixed", denoising_discount=0.9, clip_first=0.001, clip_growth=3.0, entropy_weight=0.0)
+    loss, found, _, _ = transitions(
+        "fixed", denoising_discount=0.9, clip_first=0.001, clip_growth=3.0, entropy_weight=0.0
+    )
     assert loss == pytest.approx(theirs["loss"], abs=2e-7)
     assert found["clipped"] == pytest.approx(theirs["clipped"], abs=1e-6)
     assert found["kl"] == pytest.approx(theirs["kl"], abs=2e-7)
 
 
 def test_reinflow() -> None:
-    chance = [1.0308849811553955, 1.0084205865859985, 0.9974583387374878, 1.0062777996063232, 1.0282177925109863, 1.0467047691345215]
-    theirs = {"loss": 0.016946405, "entropy": -0.8836466073989868, "clipped": 0.833333, "kl": 1.868724823e-03}
+    chance = [
+        1.0308849811553955,
+        1.0084205865859985,
+        0.9974583387374878,
+        1.0062777996063232,
+        1.0282177925109863,
+        1.0467047691345215,
+    ]
+    theirs = {
+        "loss": 0.016946405,
+        "entropy": -0.8836466073989868,
+        "clipped": 0.833333,
+        "kl": 1.868724823e-03,
+    }
     loss, found, new, entropy = transitions("learned", entropy_weight=0.0)
     assert new.mean(1).tolist() == pytest.approx(chance, abs=1e-5)
     assert float(entropy.mean()) == pytest.approx(theirs["entropy"], abs=1e-5)
@@ -89,18 +107,39 @@ def test_the_sac_of_dsrl_is_stable_baselines3_s(monkeypatch: pytest.MonkeyPatch)
         action_space = spaces.Box(-1, 1, (R,), np.float32)
 
     config = Rl(
-        hidden=(8, 8), critics=2, target_subset=2, entropy_in_target=True, actor_uses_min=True, bounded_q=False, critic_layer_norm=False,
-        activation="relu", log_std_min=-3.0, log_std_max=1.0, initial_alpha=0.2, target_entropy_per_dim=-1.0, tau=0.005,
-        actor_learning_rate=3e-4, critic_learning_rate=3e-4, alpha_learning_rate=3e-4,
-    )  # fmt: skip
+        hidden=(8, 8),
+        critics=2,
+        target_subset=2,
+        entropy_in_target=True,
+        actor_uses_min=True,
+        bounded_q=False,
+        critic_layer_norm=False,
+        activation="relu",
+        log_std_min=-3.0,
+        log_std_max=1.0,
+        initial_alpha=0.2,
+        target_entropy_per_dim=-1.0,
+        tau=0.005,
+        actor_learning_rate=3e-4,
+        critic_learning_rate=3e-4,
+        alpha_learning_rate=3e-4,
+    )
     ours = Sac(S + R, torch.ones(R), config, torch.Generator().manual_seed(0))
-    theirs = SAC("MlpPolicy", Dummy(), policy_kwargs={"net_arch": [8, 8]}, ent_coef="auto_0.2", target_entropy=-R, device="cpu")
+    theirs = SAC(
+        "MlpPolicy",
+        Dummy(),
+        policy_kwargs={"net_arch": [8, 8]},
+        ent_coef="auto_0.2",
+        target_entropy=-R,
+        device="cpu",
+    )
     theirs.set_logger(configure(None, []))
     ours.targets.flat.add_(0.1 * wave(len(ours.targets.flat), 0.7))  # targets of their own
     for nets, ensemble in ((theirs.critic, ours.critics), (theirs.critic_target, ours.targets)):
         for member, net in enumerate(nets.q_networks):
             copy(linears(net), ensemble, member)
-    # Log standard deviations are bounded in different ways: put both where they say -1 and do not depend on the state.
+    # Log standard deviations are bounded in different ways: put both where they say -1 and do not
+    # depend on the state.
     *hidden, head = ours.actor.net._weights
     head[0][..., R:] = 0
     head[1][..., R:] = 0
@@ -110,25 +149,38 @@ def test_the_sac_of_dsrl_is_stable_baselines3_s(monkeypatch: pytest.MonkeyPatch)
         actor.mu.weight.copy_(head[0][0, :, :R].T), actor.mu.bias.copy_(head[1][0, 0, :R])
         actor.log_std.weight.zero_(), actor.log_std.bias.fill_(-1.0)
 
-    states, follow = (torch.randn(N, S + R, generator=torch.Generator().manual_seed(seed)) for seed in (1, 2))
+    states, follow = (
+        torch.randn(N, S + R, generator=torch.Generator().manual_seed(seed)) for seed in (1, 2)
+    )
     for rows in (states, follow):
         rows[:, S:] = 0  # the anchor of noise is zero
     action = 2 * torch.rand(N, R, generator=torch.Generator().manual_seed(3)) - 1
     reward, gamma = -torch.ones(N), 0.9
-    samples = ReplayBufferSamples(states, action, follow, torch.zeros(N, 1), reward[:, None], torch.full((N, 1), gamma))
+    samples = ReplayBufferSamples(
+        states, action, follow, torch.zeros(N, 1), reward[:, None], torch.full((N, 1), gamma)
+    )
     monkeypatch.setattr(theirs.replay_buffer, "sample", lambda *_, **__: samples)
     draw = torch.randn(N, R, generator=torch.Generator().manual_seed(9))
-    monkeypatch.setattr(torch.distributions.Normal, "rsample", lambda self, shape=(): self.loc + self.scale * draw)
+    monkeypatch.setattr(
+        torch.distributions.Normal, "rsample", lambda self, shape=(): self.loc + self.scale * draw
+    )
     theirs.train(gradient_steps=1, batch_size=N)
     said = theirs.logger.name_to_value
 
     free = torch.empty(N, R)
-    batch = Batch(torch.cat([states, action], 1), reward, torch.full((N,), gamma), torch.cat([follow, free], 1))
+    batch = Batch(
+        torch.cat([states, action], 1),
+        reward,
+        torch.full((N,), gamma),
+        torch.cat([follow, free], 1),
+    )
     critics = ours.update_critics(batch, torch.Generator().manual_seed(9))()
     policy = ours.update_actor(batch, torch.Generator().manual_seed(9))()
     ours.update_targets()
 
-    assert critics["critic_loss"] / 2 == pytest.approx(said["train/critic_loss"], rel=1e-4)  # theirs takes half of each square
+    assert critics["critic_loss"] / 2 == pytest.approx(
+        said["train/critic_loss"], rel=1e-4
+    )  # theirs takes half of each square
     assert policy["actor_loss"] == pytest.approx(said["train/actor_loss"], rel=1e-4)
     assert float(ours.log_alpha) == pytest.approx(float(theirs.log_ent_coef.detach()), abs=1e-6)
     for nets, ensemble in ((theirs.critic, ours.critics), (theirs.critic_target, ours.targets)):

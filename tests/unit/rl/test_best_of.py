@@ -21,10 +21,16 @@ S, R = 4, 2
 
 
 def test_the_candidate_with_the_greatest_least_value_is_taken() -> None:
-    actor = Actor(S, R, Rl(hidden=(8,), log_std_min=-2.0, log_std_max=0.0), torch.Generator().manual_seed(0))
+    actor = Actor(
+        S, R, Rl(hidden=(8,), log_std_min=-2.0, log_std_max=0.0), torch.Generator().manual_seed(0)
+    )
     critics = EnsembleMLP((S + R, 8, 1), 3, generator=torch.Generator().manual_seed(1))
     g = torch.Generator().manual_seed(2)
-    state, draws, scale = torch.randn(6, S, generator=g), torch.randn(5, 6, R, generator=g), torch.tensor([0.5, 2.0])
+    state, draws, scale = (
+        torch.randn(6, S, generator=g),
+        torch.randn(5, 6, R, generator=g),
+        torch.tensor([0.5, 2.0]),
+    )
     found = choose(actor, critics, scale, state, draws)
     for row in range(6):
         best, chosen = -float("inf"), None
@@ -53,11 +59,20 @@ def test_it_learns_is_saved_and_acts_as_it_did(tmp_path: Path) -> None:
     learner.run_segment(make_env)
     acting = learner.acting()
     save_policy(tmp_path / "base", learner.policy, {})
-    about = {"interface": learner.interface, "config": config, "base_digest": durable.digest(tmp_path / "base"), "provenance": {}}
-    steering_bundle.save_steering(tmp_path / "s", learner.agent.actor, learner.agent.scale, critics=acting.critics, **about)
+    about = {
+        "interface": learner.interface,
+        "config": config,
+        "base_digest": durable.digest(tmp_path / "base"),
+        "provenance": {},
+    }
+    steering_bundle.save_steering(
+        tmp_path / "s", learner.agent.actor, learner.agent.scale, critics=acting.critics, **about
+    )
     loaded = steering_bundle.load_steered(tmp_path / "s", tmp_path / "base")
     obs = make_env().reset(3)
     noise = learner.policy.draw_noise(8, torch.Generator().manual_seed(4))
     assert torch.equal(loaded.act(obs, noise), acting.act(obs, noise))
     with pytest.raises(ConfigError, match="best_of"):
-        steering_bundle.save_steering(tmp_path / "t", learner.agent.actor, learner.agent.scale, **about)
+        steering_bundle.save_steering(
+            tmp_path / "t", learner.agent.actor, learner.agent.scale, **about
+        )

@@ -32,8 +32,12 @@ LEARNERS: dict[str, Rl | PolicyGradient] = {
     "noise": SAC.model_copy(update={"interface": "noise"}),
     "embedding": SAC.model_copy(update={"interface": "embedding"}),
     "noise-aliasing": SAC.model_copy(update={"interface": "noise", "algorithm": "noise_aliasing"}),
-    "dppo": PolicyGradient(algorithm="ppo", noise="fixed", rollout_steps=4, epochs=2, batch_size=16, **SIZE),
-    "reinflow": PolicyGradient(algorithm="ppo", noise="learned", rollout_steps=4, epochs=2, batch_size=16, **SIZE),
+    "dppo": PolicyGradient(
+        algorithm="ppo", noise="fixed", rollout_steps=4, epochs=2, batch_size=16, **SIZE
+    ),
+    "reinflow": PolicyGradient(
+        algorithm="ppo", noise="learned", rollout_steps=4, epochs=2, batch_size=16, **SIZE
+    ),
 }
 
 
@@ -43,8 +47,17 @@ def learner(name: str, device: str) -> Learner | PolicyGradientLearner:
         return PolicyGradientLearner(policy, config, seed=0, device=device)
     interface = plugins.load("interfaces", config.interface)()
     obs = {key: value[:, None] for key, value in ReachWorld(8, device=device).reset(0).items()}
-    anchor = interface.anchor(policy, policy.embed(obs), policy.draw_noise(8, torch.Generator().manual_seed(0)).to(device))
-    return Learner(policy, interface, scale=torch.full((anchor.shape[1],), 0.5), config=config, seed=0, device=device)
+    anchor = interface.anchor(
+        policy, policy.embed(obs), policy.draw_noise(8, torch.Generator().manual_seed(0)).to(device)
+    )
+    return Learner(
+        policy,
+        interface,
+        scale=torch.full((anchor.shape[1],), 0.5),
+        config=config,
+        seed=0,
+        device=device,
+    )
 
 
 @pytest.mark.parametrize("name", LEARNERS)
@@ -53,22 +66,38 @@ def test_it_learns_there_and_resumes(name: str, device: str) -> None:
         return ChunkEnv(ReachWorld(8, device=device), 4)
 
     one, other = learner(name, device), learner(name, device)
-    before = {group: {key: value.clone() for key, value in values.items()} for group, values in one.state()[1].items()}
+    before = {
+        group: {key: value.clone() for key, value in values.items()}
+        for group, values in one.state()[1].items()
+    }
     one.run_segment(make_env)
     facts, tensors = one.state()
     assert one.updates > 0
     for group, values in tensors.items():
-        assert all(value.device.type == device for key, value in values.items() if value.dim()), group
-        assert any(value.shape != before[group][key].shape or not torch.equal(value, before[group][key]) for key, value in values.items())
+        assert all(value.device.type == device for key, value in values.items() if value.dim()), (
+            group
+        )
+        assert any(
+            value.shape != before[group][key].shape or not torch.equal(value, before[group][key])
+            for key, value in values.items()
+        )
     # A resume point is read from files, which come back on the CPU.
-    other.restore(facts, {group: {key: value.cpu() for key, value in values.items()} for group, values in tensors.items()})
+    other.restore(
+        facts,
+        {
+            group: {key: value.cpu() for key, value in values.items()}
+            for group, values in tensors.items()
+        },
+    )
     for each in (one, other):
         each.run_segment(make_env)
     for group, values in one.state()[1].items():
         for key, value in values.items():
             found = other.state()[1][group][key]
             same = {"rtol": 0, "atol": 0} if device == "cpu" else {}
-            torch.testing.assert_close(found, value, **same, check_device=False, msg=lambda text, key=key: f"{key}: {text}")
+            torch.testing.assert_close(
+                found, value, **same, check_device=False, msg=lambda text, key=key: f"{key}: {text}"
+            )
 
 
 def test_demonstrations_lie_there(tmp_path: Path, device: str) -> None:
@@ -76,7 +105,12 @@ def test_demonstrations_lie_there(tmp_path: Path, device: str) -> None:
     policy = toy_policy(store).to(device)
     spread = residual_scale.measure(policy, LatentResidual(), store, seed=0)
     rows = demo_transitions.transitions(
-        policy, LatentResidual(), store, scale=residual_scale.propose(SAC, spread), step_discount=0.9, seed=0
+        policy,
+        LatentResidual(),
+        store,
+        scale=residual_scale.propose(SAC, spread),
+        step_discount=0.9,
+        seed=0,
     )
     assert {value.device.type for value in rows.data.values()} == {device}
     assert rows.data["inputs"].isfinite().all()
@@ -91,7 +125,12 @@ def test_critic_update_agrees_with_the_cpu(device: str) -> None:
     for place in ("cpu", device):
         agent = Sac(6, torch.ones(2), SAC, torch.Generator().manual_seed(1), device=place)
         agent.target = lambda batch, _: batch.reward
-        batch = Batch(rows.to(place), torch.zeros(64, device=place), torch.zeros(64, device=place), rows.to(place))
+        batch = Batch(
+            rows.to(place),
+            torch.zeros(64, device=place),
+            torch.zeros(64, device=place),
+            rows.to(place),
+        )
         agent.update_critics(batch, torch.Generator(place))
         found.append(agent.critics.grad.cpu())
     torch.testing.assert_close(*found, rtol=1e-3, atol=1e-5)

@@ -31,7 +31,9 @@ def world(tmp_path_factory):
 
 def test_departure_is_in_units_of_the_known_points_distances() -> None:
     known = line(0.0, 2.0, 4.0, 6.0)  # each two from its nearest
-    assert latent_analysis.departure(line(7.0, 9.0, 12.0), known) == pytest.approx(1.5)  # 1, 3 and 6 away: median 3
+    assert latent_analysis.departure(line(7.0, 9.0, 12.0), known) == pytest.approx(
+        1.5
+    )  # 1, 3 and 6 away: median 3
     assert latent_analysis.departure(known, known) == 0.0
     assert latent_analysis.departure(line(3.0), known) == pytest.approx(0.5)
     assert math.isinf(latent_analysis.departure(line(1.0), line(0.0, 0.0)))
@@ -42,8 +44,12 @@ def test_frames_are_drawn_once_each(world) -> None:
     assert frames.embedding.shape == (60, 6) and frames.noise.shape == (60, 4, policy.num_features)
     everything = latent_analysis.draw(policy, store, seed=3, count=10_000)
     assert len(everything.noise) == len(store.actions)
-    assert torch.equal(latent_analysis.draw(policy, store, seed=3, count=60).embedding, frames.embedding)
-    assert not torch.equal(latent_analysis.draw(policy, store, seed=4, count=60).embedding, frames.embedding)
+    assert torch.equal(
+        latent_analysis.draw(policy, store, seed=3, count=60).embedding, frames.embedding
+    )
+    assert not torch.equal(
+        latent_analysis.draw(policy, store, seed=4, count=60).embedding, frames.embedding
+    )
 
 
 def test_two_frames_are_too_few(tmp_path) -> None:
@@ -60,7 +66,9 @@ def test_a_residual_of_nothing_moves_nothing(world) -> None:
     still = SteeredPolicy(policy, LatentResidual(), actor, torch.zeros(2))
     base = latent_analysis.conditions(policy, frames)
     assert torch.equal(latent_analysis.conditions(policy, frames, still), base)
-    moved = latent_analysis.conditions(policy, frames, SteeredPolicy(policy, LatentResidual(), actor, torch.full((2,), 2.0)))
+    moved = latent_analysis.conditions(
+        policy, frames, SteeredPolicy(policy, LatentResidual(), actor, torch.full((2,), 2.0))
+    )
     assert not torch.equal(moved, base)
     mean, _ = policy.posterior(frames.embedding)
     residual = actor.mean(torch.cat([frames.embedding, mean], -1))
@@ -77,7 +85,10 @@ def test_the_sweep_asks_each_space_for_every_size(world) -> None:
         # what is moved and the move are independent: RMS^2 adds up, but for chance
         assert row["rms"] == pytest.approx(math.sqrt(1 + row["ratio"] ** 2), rel=0.25)
         assert ("condition_departure" in row) == (row["space"] != "action")
-    by_space = {space: [row["action_departure"] for row in rows if row["space"] == space] for space in latent_analysis.SPACES}
+    by_space = {
+        space: [row["action_departure"] for row in rows if row["space"] == space]
+        for space in latent_analysis.SPACES
+    }
     assert all(found[-1] > found[0] for found in by_space.values())
 
 
@@ -102,6 +113,8 @@ def test_a_wanderer_stays_within_its_scale(world, space: str) -> None:
     wandering = Wanderer(policy, interface, torch.full((width,), 0.3))
     assert torch.equal(wandering.act(obs, noise), wandering.act(obs, noise))  # of the noise alone
     if space == "action":
-        shift = policy.normalizer.normalize_actions(wandering.act(obs, noise)) - policy.normalizer.normalize_actions(still)
+        shift = policy.normalizer.normalize_actions(
+            wandering.act(obs, noise)
+        ) - policy.normalizer.normalize_actions(still)
         assert 0.25 < shift.abs().max() <= 0.3 + 1e-5
         assert shift.std() == pytest.approx(0.3 * 3**-0.5, rel=0.15)  # uniform

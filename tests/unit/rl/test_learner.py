@@ -29,12 +29,22 @@ def make_learner(name: str = "latent", config: Rl = CONFIG, seed: int = 0) -> Le
     policy = toy_policy()
     interface = plugins.load("interfaces", name)()
     generator = torch.Generator().manual_seed(0)
-    anchor = interface.anchor(policy, policy.embed(make_env(config).reset(0)), policy.draw_noise(config.num_envs, generator))
-    return Learner(policy, interface, scale=torch.full((anchor.shape[1],), 0.5), config=config, seed=seed)
+    anchor = interface.anchor(
+        policy,
+        policy.embed(make_env(config).reset(0)),
+        policy.draw_noise(config.num_envs, generator),
+    )
+    return Learner(
+        policy, interface, scale=torch.full((anchor.shape[1],), 0.5), config=config, seed=seed
+    )
 
 
 def fingerprint(learner: Learner) -> dict[str, torch.Tensor]:
-    return {f"{group}.{name}": t.clone() for group, values in learner.state()[1].items() for name, t in values.items()}
+    return {
+        f"{group}.{name}": t.clone()
+        for group, values in learner.state()[1].items()
+        for name, t in values.items()
+    }
 
 
 @pytest.mark.parametrize("name", ["latent", "action", "noise", "embedding"])
@@ -55,7 +65,9 @@ def test_zero_residual_is_the_base_policy_bit_for_bit(name):
     learner.agent.actor.net.flat.zero_()
     obs = make_env().reset(3)
     noise = learner.policy.draw_noise(8, torch.Generator().manual_seed(1))
-    steered = SteeredPolicy(learner.policy, learner.interface, learner.agent.actor, learner.agent.scale).act(obs, noise)
+    steered = SteeredPolicy(
+        learner.policy, learner.interface, learner.agent.actor, learner.agent.scale
+    ).act(obs, noise)
     base = learner.policy.act(obs, noise, bottleneck=name != "embedding")
     assert torch.equal(steered, base)
 
@@ -69,7 +81,11 @@ class PictureWorld(ReachWorld):
 
     def _with_pictures(self, obs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         grain = torch.arange(20 * 20 * 3).view(20, 20, 3)
-        return obs | {"front": (grain * (7 + (1000 * obs["position"]).long().abs())[..., None, None]).remainder(251).to(torch.uint8)}
+        return obs | {
+            "front": (grain * (7 + (1000 * obs["position"]).long().abs())[..., None, None])
+            .remainder(251)
+            .to(torch.uint8)
+        }
 
     def reset(self, seed: int) -> dict[str, torch.Tensor]:
         return self._with_pictures(super().reset(seed))
@@ -84,9 +100,15 @@ class PictureWorld(ReachWorld):
 
 def picture_policy() -> FlowPolicy:
     states = toy_policy()
-    image = ImageSpec(key="front", size=(20, 20), crop=(16, 16), features=5, channels=(16,), spatial_blocks=1)
-    shape = states.spec.policy.model_copy(update={"embedding_dim": embedding_dim(states.spec.obs_dims, (image,), 1)})
-    return FlowPolicy(states.spec.model_copy(update={"policy": shape, "images": (image,)}), states.normalizer).freeze()
+    image = ImageSpec(
+        key="front", size=(20, 20), crop=(16, 16), features=5, channels=(16,), spatial_blocks=1
+    )
+    shape = states.spec.policy.model_copy(
+        update={"embedding_dim": embedding_dim(states.spec.obs_dims, (image,), 1)}
+    )
+    return FlowPolicy(
+        states.spec.model_copy(update={"policy": shape, "images": (image,)}), states.normalizer
+    ).freeze()
 
 
 def test_pictures_are_cropped_at_random_while_collecting_and_embedded_once():
@@ -107,7 +129,9 @@ def test_pictures_are_cropped_at_random_while_collecting_and_embedded_once():
     assert not torch.allclose(state, policy.embed(first), atol=1e-4), "evaluation sees the middle"
     again = Learner(policy, LatentResidual(), scale=torch.full((2,), 0.5), config=config, seed=3)
     again.run_segment(lambda: ChunkEnv(PictureWorld(config.num_envs), 4, 1, config.step_discount))
-    assert all(torch.equal(value, fingerprint(again)[key]) for key, value in fingerprint(learner).items())
+    assert all(
+        torch.equal(value, fingerprint(again)[key]) for key, value in fingerprint(learner).items()
+    )
 
 
 def test_warm_up_executes_the_base_policy():
@@ -145,7 +169,10 @@ def test_other_seed_differs():
 
 
 def test_time_outs_end_the_value_unless_told_otherwise():
-    ends, goes_on = (make_learner(config=CONFIG.model_copy(update={"bootstrap_truncated": flag})) for flag in (False, True))
+    ends, goes_on = (
+        make_learner(config=CONFIG.model_copy(update={"bootstrap_truncated": flag}))
+        for flag in (False, True)
+    )
     for learner in (ends, goes_on):
         learner.run_segment(lambda: ChunkEnv(ReachWorld(8, episode_steps=8, goal=99.0), 4, 1))
     # Episodes of 8 steps are two chunks: the second one times out, in every environment.
@@ -165,13 +192,25 @@ def reached(act, policy) -> float:
 
 
 def test_it_learns_to_reach():
-    options = {"segments": 1, "chunk_steps_per_segment": 150, "updates_per_chunk": 1.0, "num_envs": 16}
-    rates = {"actor_learning_rate": 3e-3, "critic_learning_rate": 3e-3, "log_std_min": -4.0, "log_std_max": 1.0}
+    options = {
+        "segments": 1,
+        "chunk_steps_per_segment": 150,
+        "updates_per_chunk": 1.0,
+        "num_envs": 16,
+    }
+    rates = {
+        "actor_learning_rate": 3e-3,
+        "critic_learning_rate": 3e-3,
+        "log_std_min": -4.0,
+        "log_std_max": 1.0,
+    }
     config = CONFIG.model_copy(update=options | rates)
     learner = make_learner("action", config)
     before = reached(learner.policy.act, learner.policy)
     learner.run_segment(lambda: make_env(config))
-    steered = SteeredPolicy(learner.policy, learner.interface, learner.agent.actor, learner.agent.scale)
+    steered = SteeredPolicy(
+        learner.policy, learner.interface, learner.agent.actor, learner.agent.scale
+    )
     assert reached(steered.act, learner.policy) > before + 0.2
 
 
@@ -185,12 +224,18 @@ def test_bundle_round_trip_and_wrong_base(tmp_path):
     save_policy(tmp_path / "base", learner.policy, {})
     digest = durable.digest(tmp_path / "base")
     options = {"interface": learner.interface, "config": CONFIG, "provenance": {}}
-    steering_bundle.save_steering(tmp_path / "s", learner.agent.actor, learner.agent.scale, base_digest=digest, **options)
+    steering_bundle.save_steering(
+        tmp_path / "s", learner.agent.actor, learner.agent.scale, base_digest=digest, **options
+    )
     loaded = steering_bundle.load_steered(tmp_path / "s", tmp_path / "base")
     obs, noise = make_env().reset(1), learner.policy.draw_noise(8, torch.Generator().manual_seed(1))
-    expected = SteeredPolicy(learner.policy, learner.interface, learner.agent.actor, learner.agent.scale).act(obs, noise)
+    expected = SteeredPolicy(
+        learner.policy, learner.interface, learner.agent.actor, learner.agent.scale
+    ).act(obs, noise)
     assert torch.equal(loaded.act(obs, noise), expected)
-    steering_bundle.save_steering(tmp_path / "t", learner.agent.actor, learner.agent.scale, base_digest="0" * 64, **options)
+    steering_bundle.save_steering(
+        tmp_path / "t", learner.agent.actor, learner.agent.scale, base_digest="0" * 64, **options
+    )
     with pytest.raises(DataError, match="another base policy"):
         steering_bundle.load_steered(tmp_path / "t", tmp_path / "base")
 
@@ -201,12 +246,24 @@ def test_a_steered_policy_keeps_the_noise_it_learnt_with(tmp_path):
 
     learner = make_learner()
     save_policy(tmp_path / "base", learner.policy, {})
-    config, digest = CONFIG.model_copy(update={"noise_scale": 0.5}), durable.digest(tmp_path / "base")
-    options = {"interface": learner.interface, "config": config, "base_digest": digest, "provenance": {}}
-    steering_bundle.save_steering(tmp_path / "s", learner.agent.actor, learner.agent.scale, **options)
+    config, digest = (
+        CONFIG.model_copy(update={"noise_scale": 0.5}),
+        durable.digest(tmp_path / "base"),
+    )
+    options = {
+        "interface": learner.interface,
+        "config": config,
+        "base_digest": digest,
+        "provenance": {},
+    }
+    steering_bundle.save_steering(
+        tmp_path / "s", learner.agent.actor, learner.agent.scale, **options
+    )
     loaded = steering_bundle.load_steered(tmp_path / "s", tmp_path / "base")
     obs, noise = make_env().reset(1), learner.policy.draw_noise(8, torch.Generator().manual_seed(1))
-    plain = SteeredPolicy(learner.policy, learner.interface, learner.agent.actor, learner.agent.scale)
+    plain = SteeredPolicy(
+        learner.policy, learner.interface, learner.agent.actor, learner.agent.scale
+    )
     assert torch.equal(loaded.act(obs, noise), plain.act(obs, 0.5 * noise))
     assert not torch.equal(loaded.act(obs, noise), plain.act(obs, noise))
 
@@ -222,26 +279,36 @@ def test_replay_ring_overwrites_the_oldest():
 
 
 def test_residual_scale_follows_the_ratio_rule():
-    spread = residual_scale.Spread(anchor_rms=torch.tensor([1.0, 2.0]), posterior_std=torch.tensor([0.1, 0.3]))
+    spread = residual_scale.Spread(
+        anchor_rms=torch.tensor([1.0, 2.0]), posterior_std=torch.tensor([0.1, 0.3])
+    )
     for units in ("absolute", "anchor_rms", "posterior_std"):
         proposed = residual_scale.propose(Rl(residual_units=units, residual_ratio=0.1), spread)
         rms = (proposed / 3**0.5).square().mean().sqrt()  # RMS of scale * U(-1, 1)
         torch.testing.assert_close(rms, 0.1 * torch.tensor(2.5).sqrt())
     fixed = residual_scale.propose(Rl(residual_units="posterior_std", residual_scale=2.0), spread)
     torch.testing.assert_close(fixed, torch.tensor([0.2, 0.6]))
-    noise = residual_scale.propose(Rl(), residual_scale.Spread(anchor_rms=torch.zeros(2), posterior_std=None))
+    noise = residual_scale.propose(
+        Rl(), residual_scale.Spread(anchor_rms=torch.zeros(2), posterior_std=None)
+    )
     torch.testing.assert_close(noise, torch.full((2,), 1.5))
 
 
 def test_demo_transitions_by_hand(tmp_path):
     from tests.factories import make_store
 
-    store = make_store(tmp_path / "store", 4, length=10)  # lengths 10, 11, 12, 13; the last one fails
+    store = make_store(
+        tmp_path / "store", 4, length=10
+    )  # lengths 10, 11, 12, 13; the last one fails
     policy = toy_policy(store)
-    rows = demo_transitions.transitions(policy, LatentResidual(), store, scale=torch.ones(2), step_discount=0.9, seed=0)
+    rows = demo_transitions.transitions(
+        policy, LatentResidual(), store, scale=torch.ones(2), step_discount=0.9, seed=0
+    )
     assert len(rows) == 3 + 3 + 3 + 4
     reward, discount = rows.data["reward"], rows.data["discount"]
-    torch.testing.assert_close(reward[:3], torch.tensor([0.0, 0.0, 0.9**1]))  # starts 0, 4, 8; ends in frame 9
+    torch.testing.assert_close(
+        reward[:3], torch.tensor([0.0, 0.0, 0.9**1])
+    )  # starts 0, 4, 8; ends in frame 9
     torch.testing.assert_close(discount[:3], torch.tensor([0.9**4, 0.9**4, 0.0]))
     assert not reward[9:].any()
     assert dataclasses.is_dataclass(rows.sample(3, torch.Generator()))
@@ -255,14 +322,23 @@ class Doubled(LatentResidual):
 
 
 def test_a_demos_residual_is_sought_through_the_generator():
-    # Wanted is 2 (anchor + scale residual): residual = (wanted / 2 - anchor) / scale, within the bounds.  The second number moves nothing.
+    # Wanted is 2 (anchor + scale residual): residual = (wanted / 2 - anchor) / scale, within the
+    # bounds.  The second number moves nothing.
     policy, rows = toy_policy(), 3
     anchor = torch.tensor([[0.5, 1.0], [-0.5, 1.0], [0.0, 1.0]])
     wanted = torch.tensor([1.2, -1.4, 9.0])[:, None].expand(rows, 4)
     found = demo_transitions.fit(
-        policy, Doubled(), torch.zeros(rows, 6), anchor, wanted, scale=torch.tensor([0.5, 0.5]), generator=torch.Generator().manual_seed(0)
+        policy,
+        Doubled(),
+        torch.zeros(rows, 6),
+        anchor,
+        wanted,
+        scale=torch.tensor([0.5, 0.5]),
+        generator=torch.Generator().manual_seed(0),
     )
-    torch.testing.assert_close(found, torch.tensor([[0.2, 0.0], [-0.4, 0.0], [1.0, 0.0]]), atol=0.02, rtol=0)
+    torch.testing.assert_close(
+        found, torch.tensor([[0.2, 0.0], [-0.4, 0.0], [1.0, 0.0]]), atol=0.02, rtol=0
+    )
 
 
 @pytest.mark.parametrize("name", ["latent", "noise", "embedding"])
@@ -273,18 +349,31 @@ def test_fitted_demos_come_nearer_to_what_was_shown(tmp_path, name):
     policy, interface = toy_policy(store), plugins.load("interfaces", name)()
     width = {"latent": 2, "noise": 4 * policy.num_features, "embedding": 6}[name]
     how = {"scale": torch.full((width,), 4.0), "step_discount": 0.9, "seed": 0}
-    zero, fitted, again = (demo_transitions.transitions(policy, interface, store, fitted=each, **how).data for each in (False, True, True))
+    zero, fitted, again = (
+        demo_transitions.transitions(policy, interface, store, fitted=each, **how).data
+        for each in (False, True, True)
+    )
     assert all(torch.equal(fitted[key], again[key]) for key in fitted)
-    assert all(torch.equal(zero[key], fitted[key]) for key in ("reward", "discount")), "a demo's outcome is its own"
+    assert all(torch.equal(zero[key], fitted[key]) for key in ("reward", "discount")), (
+        "a demo's outcome is its own"
+    )
     error = []
-    first = [sum(store.lengths[:n].tolist()) for n in range(4)]  # the frames that the first chunks of the episodes begin with
-    shown = policy.normalizer.normalize_actions(torch.stack([store.actions[row : row + 4] for row in first]))
+    first = [
+        sum(store.lengths[:n].tolist()) for n in range(4)
+    ]  # the frames that the first chunks of the episodes begin with
+    shown = policy.normalizer.normalize_actions(
+        torch.stack([store.actions[row : row + 4] for row in first])
+    )
     rows = [0, 3, 6, 9]  # lengths 10, 11, 12, 13: three, three, three and four chunks
     for data in (zero, fitted):
         state, point = data["inputs"][rows].split((6 + width, width), -1)
         assert ((point - state[:, 6:]).abs() <= 4.0 + 1e-5).all()
-        draws = torch.randn(256, 4, 4, policy.num_features, generator=torch.Generator().manual_seed(1))
-        made = torch.stack([interface.sequence(policy, state[:, :6], point, draw) for draw in draws])
+        draws = torch.randn(
+            256, 4, 4, policy.num_features, generator=torch.Generator().manual_seed(1)
+        )
+        made = torch.stack(
+            [interface.sequence(policy, state[:, :6], point, draw) for draw in draws]
+        )
         error.append((made - shown).square().mean())
     assert error[1] < error[0]
     assert all(value.grad is None for value in policy.parameters())

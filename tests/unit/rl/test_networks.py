@@ -16,7 +16,9 @@ def reference(net: EnsembleMLP, weights: list[torch.Tensor], x: torch.Tensor) ->
             if n < len(weights) // 2 - 1:
                 if net.layer_norm:
                     h = torch.nn.functional.layer_norm(h, h.shape[-1:])
-                h = {"relu": torch.relu, "tanh": torch.tanh, "gelu": torch.nn.functional.gelu}[net.activation](h)
+                h = {"relu": torch.relu, "tanh": torch.tanh, "gelu": torch.nn.functional.gelu}[
+                    net.activation
+                ](h)
         outs.append(h)
     return torch.stack(outs)
 
@@ -26,7 +28,9 @@ def reference(net: EnsembleMLP, weights: list[torch.Tensor], x: torch.Tensor) ->
 @pytest.mark.parametrize("members", [1, 3])
 def test_gradients_equal_autograd(activation, layer_norm, members):
     generator = torch.Generator().manual_seed(1)
-    net = EnsembleMLP((5, 7, 6, 2), members, activation=activation, layer_norm=layer_norm, generator=generator)
+    net = EnsembleMLP(
+        (5, 7, 6, 2), members, activation=activation, layer_norm=layer_norm, generator=generator
+    )
     x = torch.randn(11, 5, generator=generator)
     grad_out = torch.randn(members, 11, 2, generator=generator)
 
@@ -53,7 +57,9 @@ def test_backward_without_weights_leaves_their_gradient_alone():
 
 
 def test_orthogonal_output_gain():
-    net = EnsembleMLP((16, 16, 4), orthogonal=True, output_gain=0.01, generator=torch.Generator().manual_seed(0))
+    net = EnsembleMLP(
+        (16, 16, 4), orthogonal=True, output_gain=0.01, generator=torch.Generator().manual_seed(0)
+    )
     (hidden, bias), (output, _) = net._weights
     torch.testing.assert_close(hidden[0].T @ hidden[0], 2 * torch.eye(16), atol=1e-5, rtol=0)
     torch.testing.assert_close(output[0].T @ output[0], 1e-4 * torch.eye(4), atol=1e-8, rtol=0)

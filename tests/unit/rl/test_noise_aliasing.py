@@ -9,7 +9,14 @@ from zprl.rl.noise_aliasing import NoiseAliased
 from zprl.rl.sac import Batch
 
 S, R, A, B = 5, 3, 2, 7
-OPTIONS = {"algorithm": "noise_aliasing", "interface": "noise", "hidden": (8,), "activation": "tanh", "bounded_q": False, "critics": 3}
+OPTIONS = {
+    "algorithm": "noise_aliasing",
+    "interface": "noise",
+    "hidden": (8,),
+    "activation": "tanh",
+    "bounded_q": False,
+    "critics": 3,
+}
 
 
 def chunk(state: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
@@ -25,7 +32,12 @@ def agent(**more) -> NoiseAliased:
 
 def batch() -> Batch:
     g = torch.Generator().manual_seed(1)
-    return Batch(torch.randn(B, S + R, generator=g), torch.rand(B, generator=g), 0.9 * torch.ones(B), torch.randn(B, S + R, generator=g))
+    return Batch(
+        torch.randn(B, S + R, generator=g),
+        torch.rand(B, generator=g),
+        0.9 * torch.ones(B),
+        torch.randn(B, S + R, generator=g),
+    )
 
 
 def q(net, state: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
@@ -56,7 +68,8 @@ def test_losses_and_gradients_are_those_of_the_formulas() -> None:
     report = it.update_critics(rows, torch.Generator().manual_seed(3))()
     assert abs(report["critic_loss"] - float(it_loss)) < 1e-6
     assert not torch.equal(before, it.action_critics.flat)
-    # The noise critics were asked for what the action critics, one step on, say of the same noise's chunk.
+    # The noise critics were asked for what the action critics, one step on, say of the same noise's
+    # chunk.
     it2 = agent()
     it2.action_critics.flat.copy_(it.action_critics.flat)
     gap = q(it2.critics, state, fresh) - q(it2.action_critics, state, chunk(state, fresh)).amin(0)
@@ -69,5 +82,7 @@ def test_noise_critics_learn_what_action_critics_know() -> None:
     for step in range(400):
         rows = batch()
         rows.discount.zero_()
-        losses.append(it.update_critics(rows, torch.Generator().manual_seed(step))()["noise_critic_loss"])
+        losses.append(
+            it.update_critics(rows, torch.Generator().manual_seed(step))()["noise_critic_loss"]
+        )
     assert sum(losses[-20:]) < 0.2 * sum(losses[:20])

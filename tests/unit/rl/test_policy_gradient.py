@@ -22,7 +22,13 @@ SIZE = {"num_envs": 8, "segments": 3, "chunk_steps_per_segment": 6}
 
 
 def configured(noise: str = "fixed", **more) -> PolicyGradient:
-    return PolicyGradient(**({"algorithm": "ppo", "noise": noise, "rollout_steps": 4, "epochs": 2, "batch_size": 16} | SIZE | more))
+    return PolicyGradient(
+        **(
+            {"algorithm": "ppo", "noise": noise, "rollout_steps": 4, "epochs": 2, "batch_size": 16}
+            | SIZE
+            | more
+        )
+    )
 
 
 def make_env() -> ChunkEnv:
@@ -38,22 +44,30 @@ def test_log_probability_of_an_inner_step_is_that_of_a_gaussian_around_the_euler
     chain = Chain(policy, configured(min_std=0.25), seed=0)
     generator = torch.Generator().manual_seed(0)
     condition = torch.randn(5, policy.spec.policy.embedding_dim, generator=generator)
-    before, after = torch.randn(2, 5, policy.spec.policy.horizon, policy.num_features, generator=generator)
+    before, after = torch.randn(
+        2, 5, policy.spec.policy.horizon, policy.num_features, generator=generator
+    )
     step = torch.tensor([0, 1, 0, 1, 1]).clamp(max=chain.steps - 1)
     found, entropy = chain.log_prob(before, after, step, condition)
     for row in range(5):
         i = int(step[row])
-        velocity = policy.velocity_net(before[row : row + 1], chain.times[i : i + 1], condition[row : row + 1])
+        velocity = policy.velocity_net(
+            before[row : row + 1], chain.times[i : i + 1], condition[row : row + 1]
+        )
         mean = before[row : row + 1] + (policy.grid[i + 1] - policy.grid[i]) * velocity
         wanted = Normal(mean, 0.25).log_prob(after[row : row + 1])[:, policy.executed_slice].mean()
         torch.testing.assert_close(found[row], wanted)
-    torch.testing.assert_close(entropy, torch.full((5,), math.log(0.25) + 0.5 + 0.5 * math.log(2 * math.pi)))
+    torch.testing.assert_close(
+        entropy, torch.full((5,), math.log(0.25) + 0.5 + 0.5 * math.log(2 * math.pi))
+    )
 
 
 def test_learned_noise_stays_within_its_bounds_and_moves() -> None:
     policy = toy_policy()
     chain = Chain(policy, configured("learned", min_std=0.1, max_std=0.3), seed=0)
-    condition = 50 * torch.randn(64, policy.spec.policy.embedding_dim, generator=torch.Generator().manual_seed(1))
+    condition = 50 * torch.randn(
+        64, policy.spec.policy.embedding_dim, generator=torch.Generator().manual_seed(1)
+    )
     point = torch.zeros(64, policy.spec.policy.horizon, policy.num_features)
     std = chain.decide(point, torch.zeros(64, dtype=torch.long), condition)[1].detach()
     assert float(std.min()) >= 0.1 - 1e-6
@@ -64,7 +78,9 @@ def test_learned_noise_stays_within_its_bounds_and_moves() -> None:
 def test_a_chain_without_noise_is_the_base_policy_s_own_sample() -> None:
     policy = toy_policy()
     chain = Chain(policy, configured(min_std=1e-12, max_std=1.0), seed=0)
-    condition = torch.randn(3, policy.spec.policy.embedding_dim, generator=torch.Generator().manual_seed(2))
+    condition = torch.randn(
+        3, policy.spec.policy.embedding_dim, generator=torch.Generator().manual_seed(2)
+    )
     noise = policy.draw_noise(3, torch.Generator().manual_seed(3))
     found = chain.sample(condition, noise, torch.Generator().manual_seed(4))
     assert found.shape[1] == chain.steps + 1
@@ -72,8 +88,13 @@ def test_a_chain_without_noise_is_the_base_policy_s_own_sample() -> None:
 
 
 def test_advantages_by_hand() -> None:
-    # One environment, three rows; the second ends an episode in success, the third goes on.  discount 0.5, lambda 0.5.
-    reward, value, follow = torch.tensor([[0.0], [1.0], [0.0]]), torch.tensor([[0.2], [0.4], [0.6]]), torch.tensor([[0.4], [9.0], [0.8]])
+    # One environment, three rows; the second ends an episode in success, the third goes on.
+    # discount 0.5, lambda 0.5.
+    reward, value, follow = (
+        torch.tensor([[0.0], [1.0], [0.0]]),
+        torch.tensor([[0.2], [0.4], [0.6]]),
+        torch.tensor([[0.4], [9.0], [0.8]]),
+    )
     over, ended = torch.tensor([[False], [True], [False]]), torch.tensor([[False], [True], [False]])
     found = advantages(reward, value, follow, over, ended, discount=0.5, gae_lambda=0.5)
     # delta: 0 + .5*.4 - .2 = 0; 1 - .4 = .6; .5*.8 - .6 = -.2.  A: 0 + .25*.6 = .15; .6; -.2
@@ -129,13 +150,21 @@ def test_reinflow_s_ratio_is_one_for_the_whole_chain() -> None:
 
 
 @pytest.mark.parametrize("noise", ["fixed", "learned"])
-def test_it_changes_the_generator_alone_and_a_resumed_run_is_the_same(noise: str, tmp_path: Path) -> None:
+def test_it_changes_the_generator_alone_and_a_resumed_run_is_the_same(
+    noise: str, tmp_path: Path
+) -> None:
     whole = learner(configured(noise))
     before = {name: value.clone() for name, value in whole.policy.state_dict().items()}
     for _ in range(3):
         whole.run_segment(make_env)
-    assert all(torch.equal(value, before[name]) for name, value in whole.policy.state_dict().items())
-    changed = {name for name, value in whole.acting().state_dict().items() if not torch.equal(value, before[name])}
+    assert all(
+        torch.equal(value, before[name]) for name, value in whole.policy.state_dict().items()
+    )
+    changed = {
+        name
+        for name, value in whole.acting().state_dict().items()
+        if not torch.equal(value, before[name])
+    }
     assert changed
     assert all(name.startswith("velocity_net") for name in changed)
     assert (whole.chunk_steps, whole.env_steps) == (3 * 6 * 8, 3 * 6 * 8 * 4)
@@ -146,7 +175,9 @@ def test_it_changes_the_generator_alone_and_a_resumed_run_is_the_same(noise: str
     for group, values in tensors.items():
         durable.write_tensors(tmp_path / f"{group}.safetensors", values)
     rest = learner(configured(noise))
-    rest.restore(facts, {group: durable.read_tensors(tmp_path / f"{group}.safetensors") for group in tensors})
+    rest.restore(
+        facts, {group: durable.read_tensors(tmp_path / f"{group}.safetensors") for group in tensors}
+    )
     rest.run_segment(make_env)
     rest.run_segment(make_env)
     for group, values in whole.state()[1].items():
@@ -157,12 +188,24 @@ def test_it_changes_the_generator_alone_and_a_resumed_run_is_the_same(noise: str
 
 def test_it_learns_what_the_toy_world_rewards() -> None:
     it = learner(
-        configured(segments=12, rollout_steps=6, epochs=6, actor_learning_rate=3e-3, clip=0.2, clip_first=0.2, min_std=0.3, max_std=0.3)
+        configured(
+            segments=12,
+            rollout_steps=6,
+            epochs=6,
+            actor_learning_rate=3e-3,
+            clip=0.2,
+            clip_first=0.2,
+            min_std=0.3,
+            max_std=0.3,
+        )
     )
     for _ in range(12):
         it.run_segment(make_env)
     first, last = it.curve[0], it.curve[-1]
-    assert last["episode_length"] < first["episode_length"] or last["success_rate"] > first["success_rate"]
+    assert (
+        last["episode_length"] < first["episode_length"]
+        or last["success_rate"] > first["success_rate"]
+    )
 
 
 def test_a_saved_generator_acts_as_it_did(tmp_path: Path) -> None:
@@ -170,7 +213,9 @@ def test_a_saved_generator_acts_as_it_did(tmp_path: Path) -> None:
     it.run_segment(make_env)
     save_policy(tmp_path / "base", it.policy, {})
     digest = durable.digest(tmp_path / "base")
-    steering_bundle.save_generator(tmp_path / "g", it.acting(), config=it.config, base_digest=digest, provenance={})
+    steering_bundle.save_generator(
+        tmp_path / "g", it.acting(), config=it.config, base_digest=digest, provenance={}
+    )
     loaded = steering_bundle.load_steered(tmp_path / "g", tmp_path / "base")
     obs = make_env().reset(1)
     noise = it.policy.draw_noise(8, torch.Generator().manual_seed(1))

@@ -12,14 +12,22 @@ B, S, R = 6, 5, 2
 
 
 def make(**options) -> tuple[Sac, Batch]:
-    options = {"hidden": (8, 8), "activation": "relu", "log_std_min": -3.0, "log_std_max": 0.0} | options
+    options = {
+        "hidden": (8, 8),
+        "activation": "relu",
+        "log_std_min": -3.0,
+        "log_std_max": 0.0,
+    } | options
     generator = torch.Generator().manual_seed(0)
     agent = Sac(S, torch.tensor([0.3, 0.7]), Rl(**options), generator)
     draw = lambda *shape: torch.randn(*shape, generator=generator)  # noqa: E731
     state, nxt = draw(B, S), draw(B, S)
     reward, discount = torch.tensor([0.0, 1, 0, 0, 1, 0]), torch.tensor([0.9, 0, 0.9, 0.9, 0, 0.9])
     batch = Batch(
-        torch.cat([state, state[:, -R:] + 0.1 * draw(B, R)], -1), reward, discount, torch.cat([nxt, torch.full((B, R), 99.0)], -1)
+        torch.cat([state, state[:, -R:] + 0.1 * draw(B, R)], -1),
+        reward,
+        discount,
+        torch.cat([nxt, torch.full((B, R), 99.0)], -1),
     )
     return agent, batch
 
@@ -38,7 +46,10 @@ def plain_actor(agent: Sac, weights: list[torch.Tensor], state: torch.Tensor, no
     log_std = c.log_std_min + 0.5 * (c.log_std_max - c.log_std_min) * (torch.tanh(raw) + 1)
     before = mean + log_std.exp() * noise
     residual = torch.tanh(before)
-    log_prob = (torch.distributions.Normal(mean, log_std.exp()).log_prob(before) - torch.log(1 - residual**2)).sum(-1)
+    log_prob = (
+        torch.distributions.Normal(mean, log_std.exp()).log_prob(before)
+        - torch.log(1 - residual**2)
+    ).sum(-1)
     return residual, log_prob
 
 
@@ -65,7 +76,13 @@ def test_target_by_hand(bounded, entropy):
     y = agent.target(batch, gen())
     noise = torch.randn(B, R, generator=gen())
     out, _ = agent.actor.sample(batch.next_inputs[:, :S], noise)
-    inputs = torch.cat([batch.next_inputs[:, :S], batch.next_inputs[:, S - R : S] + torch.tensor([0.3, 0.7]) * out.residual], -1)
+    inputs = torch.cat(
+        [
+            batch.next_inputs[:, :S],
+            batch.next_inputs[:, S - R : S] + torch.tensor([0.3, 0.7]) * out.residual,
+        ],
+        -1,
+    )
     raw = agent.targets(inputs)[0].squeeze(-1)
     values = (torch.tanh(raw) + 1) / 2 if bounded else raw
     bonus = 0.2 * agent.actor.log_prob(out) if entropy else 0.0
@@ -80,23 +97,33 @@ def test_target_uses_a_subset_of_critics():
     noise = torch.randn(B, R, generator=noise_generator)
     pick = torch.randperm(5, generator=noise_generator)[:2]
     out, _ = agent.actor.sample(batch.next_inputs[:, :S], noise)
-    inputs = torch.cat([batch.next_inputs[:, :S], batch.next_inputs[:, S - R : S] + agent.scale * out.residual], -1)
+    inputs = torch.cat(
+        [batch.next_inputs[:, :S], batch.next_inputs[:, S - R : S] + agent.scale * out.residual], -1
+    )
     values = (torch.tanh(agent.targets(inputs)[0].squeeze(-1)) + 1) / 2
     torch.testing.assert_close(y, batch.reward + batch.discount * values[pick].min(0).values)
 
 
-@pytest.mark.parametrize("options", [{}, {"bounded_q": False}, {"critic_layer_norm": True}, {"critics": 4}])
+@pytest.mark.parametrize(
+    "options", [{}, {"bounded_q": False}, {"critic_layer_norm": True}, {"critics": 4}]
+)
 def test_critic_gradient_equals_autograd(options):
     agent, batch = make(**options)
     y = agent.target(batch, gen())
     flat = agent.critics.flat.clone().requires_grad_()
     shapes = [t.shape for pair in agent.critics._weights for t in pair]
-    weights = [p.view(s) for p, s in zip(flat.split([math.prod(s) for s in shapes]), shapes, strict=True)]
+    weights = [
+        p.view(s) for p, s in zip(flat.split([math.prod(s) for s in shapes]), shapes, strict=True)
+    ]
     h = batch.inputs.expand(agent.config.critics, -1, -1)
     for n, (w, b) in enumerate(zip(weights[::2], weights[1::2], strict=True)):
         h = h @ w + b
         if n < len(weights) // 2 - 1:
-            h = torch.relu(torch.nn.functional.layer_norm(h, h.shape[-1:]) if agent.config.critic_layer_norm else h)
+            h = torch.relu(
+                torch.nn.functional.layer_norm(h, h.shape[-1:])
+                if agent.config.critic_layer_norm
+                else h
+            )
     q = h.squeeze(-1)
     q = (torch.tanh(q) + 1) / 2 if agent.config.bounded_q else q
     (expected,) = torch.autograd.grad((q - y).square().mean(1).sum(), flat)
@@ -105,14 +132,19 @@ def test_critic_gradient_equals_autograd(options):
     torch.testing.assert_close(losses()["critic_loss"], float((q - y).square().mean(1).sum()))
 
 
-@pytest.mark.parametrize("options", [{}, {"actor_uses_min": True}, {"trust_weight": 0.3}, {"bounded_q": False}, {"critics": 4}])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"actor_uses_min": True}, {"trust_weight": 0.3}, {"bounded_q": False}, {"critics": 4}],
+)
 def test_actor_gradient_equals_autograd(options):
     agent, batch = make(initial_alpha=0.1, **options)
     anchor = batch.inputs[:, S - R : S]
     noise = torch.randn(B, R, generator=gen())
     weights = [t.clone().requires_grad_() for pair in agent.actor.net._weights for t in pair]
     residual, log_prob = plain_actor(agent, weights, batch.inputs[:, :S], noise)
-    h = torch.cat([batch.inputs[:, :S], anchor + agent.scale * residual], -1).expand(agent.config.critics, -1, -1)
+    h = torch.cat([batch.inputs[:, :S], anchor + agent.scale * residual], -1).expand(
+        agent.config.critics, -1, -1
+    )
     pairs = agent.critics._weights
     for n, (w, b) in enumerate(pairs):
         h = h @ w + b

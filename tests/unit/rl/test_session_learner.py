@@ -43,7 +43,9 @@ def test_equal_labels_in_equal_order_give_equal_bytes(folder) -> None:
 
 
 def test_updates_are_paid_by_chunks_and_fractions_carry_on(folder) -> None:
-    found = feed(learner(folder, updates_per_chunk=0.3), [(1, True), (2, True), (3, True)], width(folder))
+    found = feed(
+        learner(folder, updates_per_chunk=0.3), [(1, True), (2, True), (3, True)], width(folder)
+    )
     assert found.updates.done == 4  # 3 episodes x 5 chunks x 0.3 = 4.5, paid as 1 + 2 + 1
     assert found.paid == pytest.approx(0.5)
 
@@ -53,11 +55,20 @@ def test_the_rows_by_hand(folder) -> None:
     episode = lived(7, 3, embedding_dim=d, last_steps=2)
     found.consume(episode, 7, True)
     rows = found.replay.data
-    assert rows["reward"][:3].tolist() == pytest.approx([0, 0, 0.99])  # success at the second step of its chunk
+    assert rows["reward"][:3].tolist() == pytest.approx(
+        [0, 0, 0.99]
+    )  # success at the second step of its chunk
     assert rows["discount"][:3].tolist() == pytest.approx([0.99**4, 0.99**4, 0.0])
-    assert torch.equal(rows["inputs"][1], torch.cat([episode.embedding[1], episode.anchor[1], episode.point[1]]))
-    assert torch.equal(rows["next_inputs"][1, : d + DIM], torch.cat([episode.embedding[2], episode.anchor[2]]))
-    assert torch.equal(rows["next_inputs"][2, : d + DIM], torch.cat([episode.final_embedding, episode.final_anchor]))
+    assert torch.equal(
+        rows["inputs"][1], torch.cat([episode.embedding[1], episode.anchor[1], episode.point[1]])
+    )
+    assert torch.equal(
+        rows["next_inputs"][1, : d + DIM], torch.cat([episode.embedding[2], episode.anchor[2]])
+    )
+    assert torch.equal(
+        rows["next_inputs"][2, : d + DIM],
+        torch.cat([episode.final_embedding, episode.final_anchor]),
+    )
 
 
 def test_what_a_person_moved_is_not_learned_from(folder) -> None:
@@ -120,7 +131,10 @@ def test_a_checkpoint_of_other_labels_is_refused(folder, tmp_path) -> None:
         learner(folder).restore(tmp_path / "checkpoint")
 
 
-@pytest.mark.parametrize(("start", "actor", "critics"), [("agent", True, True), ("critics", False, True), ("fresh", False, False)])
+@pytest.mark.parametrize(
+    ("start", "actor", "critics"),
+    [("agent", True, True), ("critics", False, True), ("fresh", False, False)],
+)
 def test_what_is_taken_over_from_simulation(folder, start, actor, critics) -> None:
     full, found = learner(folder, start="agent"), learner(folder, start=start)
     assert torch.equal(found.agent.actor.net.flat, full.agent.actor.net.flat) == actor

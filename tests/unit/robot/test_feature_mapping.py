@@ -13,7 +13,16 @@ from zprl.robot.base import GRIPPER, POSE, Ranges
 from zprl.robot.feature_mapping import ActionLayout, ActionSpec, ObsLayout
 
 RANGES = Ranges(speed=1, acceleration=1, jerk=1, gripper_width=0.08, reach=1)
-DOWN = {"ee.x": 0.4, "ee.y": 0.1, "ee.z": 0.3, "ee.qx": 1.0, "ee.qy": 0.0, "ee.qz": 0.0, "ee.qw": 0.0, GRIPPER: 0.08}
+DOWN = {
+    "ee.x": 0.4,
+    "ee.y": 0.1,
+    "ee.z": 0.3,
+    "ee.qx": 1.0,
+    "ee.qy": 0.0,
+    "ee.qz": 0.0,
+    "ee.qw": 0.0,
+    GRIPPER: 0.08,
+}
 
 
 def layout(arms, **more):
@@ -25,7 +34,10 @@ def pose(values, prefix=""):
 
 
 def test_terms():
-    spec = {"a": ["ee.x", "gripper.pos/2", "gripper.pos / 2"], "b": ["object.x-ee.x", "ee.y*-10", "ee.z * 1e3"]}
+    spec = {
+        "a": ["ee.x", "gripper.pos/2", "gripper.pos / 2"],
+        "b": ["object.x-ee.x", "ee.y*-10", "ee.z * 1e3"],
+    }
     found = ObsLayout(spec).read({**DOWN, "object.x": 0.55})
     np.testing.assert_allclose(found["a"], [0.4, 0.04, 0.04], atol=1e-7)
     np.testing.assert_allclose(found["b"], [0.15, -1.0, 300.0], atol=1e-4)
@@ -34,7 +46,10 @@ def test_terms():
 
 def test_rotations_of_a_pose_that_points_down():
     spec = {"r": ["ee.rotvec"], "six": ["ee.rot6d"], "q": ["object.quat"]}
-    features = {**DOWN, **{f"object.q{axis}": v for axis, v in zip("xyzw", (0, 0, -1, 0), strict=True)}}
+    features = {
+        **DOWN,
+        **{f"object.q{axis}": v for axis, v in zip("xyzw", (0, 0, -1, 0), strict=True)},
+    }
     found = ObsLayout(spec).read(features)
     np.testing.assert_allclose(found["r"], [math.pi, 0, 0], atol=1e-6)
     np.testing.assert_allclose(found["six"], [1, 0, 0, 0, -1, 0], atol=1e-7)
@@ -44,12 +59,31 @@ def test_rotations_of_a_pose_that_points_down():
 def test_widths_and_needs_are_known_without_features():
     found = ObsLayout({"a": ["left.ee.rot6d", "left.ee.x"], "b": ["object.x-left.ee.x"]})
     assert found.widths == {"a": 7, "b": 1}
-    assert found.needs == {"left.ee.qx", "left.ee.qy", "left.ee.qz", "left.ee.qw", "left.ee.x", "object.x"}
+    assert found.needs == {
+        "left.ee.qx",
+        "left.ee.qy",
+        "left.ee.qz",
+        "left.ee.qw",
+        "left.ee.x",
+        "object.x",
+    }
 
 
 @pytest.mark.parametrize(
     "term",
-    ["ee.x+ee.y", "ee.x*", "x", "ee.x*ee.y", "2*ee.x", "ee.x/0", "ee.rotvec*2", "ee.x-ee.y-ee.z", "__import__('os')", "", "ee.x*1e999"],
+    [
+        "ee.x+ee.y",
+        "ee.x*",
+        "x",
+        "ee.x*ee.y",
+        "2*ee.x",
+        "ee.x/0",
+        "ee.rotvec*2",
+        "ee.x-ee.y-ee.z",
+        "__import__('os')",
+        "",
+        "ee.x*1e999",
+    ],
 )
 def test_what_is_no_term_is_refused(term):
     with pytest.raises(ConfigError):
@@ -75,11 +109,14 @@ def test_the_ten_numbers_of_a_simulated_action():
     found = ours.features(np.array([0.5, -0.1, 0.2, 1, 0, 0, 0, -1, 0, -1], np.float32), DOWN)
     np.testing.assert_allclose(pose(found), [0.5, -0.1, 0.2, 1, 0, 0, 0], atol=1e-7)
     assert found[GRIPPER] == 0.0
-    np.testing.assert_allclose(ours.encode(found), [0.5, -0.1, 0.2, 1, 0, 0, 0, -1, 0, -1], atol=1e-7)
+    np.testing.assert_allclose(
+        ours.encode(found), [0.5, -0.1, 0.2, 1, 0, 0, 0, -1, 0, -1], atol=1e-7
+    )
 
 
 @pytest.mark.parametrize(
-    ("kind", "value", "opening"), [("binary", 0.0, 0.08), ("binary", -0.01, 0.0), ("linear", 0.0, 0.04), ("linear", 3.0, 0.08)]
+    ("kind", "value", "opening"),
+    [("binary", 0.0, 0.08), ("binary", -0.01, 0.0), ("linear", 0.0, 0.04), ("linear", 3.0, 0.08)],
 )
 def test_grippers(kind, value, opening):
     ours = layout({"": {"kind": "absolute_quat", "gripper": kind}})
@@ -100,16 +137,28 @@ def test_steps_are_relative_to_the_previous_target_in_the_base_frame():
     ours = layout({"": {"kind": "relative_rotvec", "gripper": "none"}})
     found = ours.features(np.array([0.01, -0.02, 0.03, 0, 0, math.pi / 2], np.float32), DOWN)
     # A quarter turn about the base's z after half a turn about x: (cos 45, sin 45, 0, 0).
-    np.testing.assert_allclose(pose(found), [0.41, 0.08, 0.33, math.sqrt(0.5), math.sqrt(0.5), 0, 0], atol=1e-7)
-    np.testing.assert_allclose(ours.encode(found, DOWN), [0.01, -0.02, 0.03, 0, 0, math.pi / 2], atol=1e-6)
+    np.testing.assert_allclose(
+        pose(found), [0.41, 0.08, 0.33, math.sqrt(0.5), math.sqrt(0.5), 0, 0], atol=1e-7
+    )
+    np.testing.assert_allclose(
+        ours.encode(found, DOWN), [0.01, -0.02, 0.03, 0, 0, math.pi / 2], atol=1e-6
+    )
     with pytest.raises(DataError, match=r"without the feature 'ee.x'"):
         ours.encode(found)
 
 
 def test_two_arms_and_a_flag_lie_side_by_side():
-    ours = layout({"left.": {"kind": "absolute_quat"}, "right.": {"kind": "absolute_rotvec", "gripper": "none"}}, done=True)
+    ours = layout(
+        {
+            "left.": {"kind": "absolute_quat"},
+            "right.": {"kind": "absolute_rotvec", "gripper": "none"},
+        },
+        done=True,
+    )
     assert ours.width == 8 + 6 + 1
-    previous = {prefix + key: value for prefix in ("left.", "right.") for key, value in DOWN.items()}
+    previous = {
+        prefix + key: value for prefix in ("left.", "right.") for key, value in DOWN.items()
+    }
     action = np.array([0.4, 0, 0.3, 1, 0, 0, 0, -1, 0.5, 0, 0.2, math.pi, 0, 0, 1.0], np.float32)
     found = ours.features(action, previous)
     assert found["left.gripper.pos"] == 0.0 and found["right.gripper.pos"] == 0.08
@@ -121,7 +170,9 @@ def test_two_arms_and_a_flag_lie_side_by_side():
 
 
 def test_openings_per_arm():
-    spec = ActionSpec.model_validate({"arms": {p: {"kind": "absolute_quat"} for p in ("left.", "right.")}})
+    spec = ActionSpec.model_validate(
+        {"arms": {p: {"kind": "absolute_quat"} for p in ("left.", "right.")}}
+    )
     wide = Ranges(speed=1, acceleration=1, jerk=1, gripper_width=0.085, reach=1)
     action = np.array([0.4, 0, 0.3, 1, 0, 0, 0, 1] * 2, np.float32)
     found = ActionLayout(spec, {"left.": wide, "right.": RANGES}).features(action, {})
@@ -130,7 +181,13 @@ def test_openings_per_arm():
 
 @pytest.mark.parametrize(
     "action",
-    [np.zeros(7), np.zeros(9), np.zeros((1, 8)), np.full(8, np.nan), np.array([0.4, 0, 0.3, 0, 0, 0, 0, 1])],
+    [
+        np.zeros(7),
+        np.zeros(9),
+        np.zeros((1, 8)),
+        np.full(8, np.nan),
+        np.array([0.4, 0, 0.3, 0, 0, 0, 0, 1]),
+    ],
     ids=["short", "long", "batched", "nan", "no rotation"],
 )
 def test_broken_actions_are_refused(action):
@@ -151,14 +208,20 @@ def test_the_weighted_mean_of_the_last_three_targets():
         target = ours.features(np.array([x, 0, 0.3, 1, 0, 0, 0, -1], np.float32), target)
         seen.append(target["ee.x"])
     w = np.array([1, 0.7, 0.49])
-    np.testing.assert_allclose(seen, [0, 0.1 / 1.7, (0.2 + 0.07) / w.sum(), (0.3 + 0.14 + 0.049) / w.sum()], atol=1e-7)
+    np.testing.assert_allclose(
+        seen, [0, 0.1 / 1.7, (0.2 + 0.07) / w.sum(), (0.3 + 0.14 + 0.049) / w.sum()], atol=1e-7
+    )
     assert target[GRIPPER] == 0.0  # not smoothed
     elsewhere = {**target, "ee.x": 0.9}  # homing, an intervention
-    assert ours.features(np.array([0.5, 0, 0.3, 1, 0, 0, 0, -1], np.float32), elsewhere)["ee.x"] == pytest.approx(0.5)
+    assert ours.features(np.array([0.5, 0, 0.3, 1, 0, 0, 0, -1], np.float32), elsewhere)[
+        "ee.x"
+    ] == pytest.approx(0.5)
 
 
 def test_the_mean_of_two_rotations_lies_between_them():
-    ours = layout({"": {"kind": "absolute_rotvec", "gripper": "none"}}, smoothing={"targets": 2, "decay": 1.0})
+    ours = layout(
+        {"": {"kind": "absolute_rotvec", "gripper": "none"}}, smoothing={"targets": 2, "decay": 1.0}
+    )
     target = ours.features(np.array([0, 0, 0, 0, 0, 0.2], np.float32), DOWN)
     target = ours.features(np.array([0, 0, 0, 0, 0, 0.6], np.float32), target)
     assert 2 * math.asin(target["ee.qz"]) == pytest.approx(0.4, abs=1e-6)
@@ -168,7 +231,9 @@ def test_the_caller_may_change_the_target_that_it_got():
     ours = layout({"": {"kind": "absolute_quat"}}, smoothing={})
     target = ours.features(np.array([0.1, 0, 0.3, 1, 0, 0, 0, -1], np.float32), DOWN)
     target["ee.x"] = 0.7
-    assert ours.features(np.array([0.2, 0, 0.3, 1, 0, 0, 0, -1], np.float32), target)["ee.x"] == pytest.approx(0.2)
+    assert ours.features(np.array([0.2, 0, 0.3, 1, 0, 0, 0, -1], np.float32), target)[
+        "ee.x"
+    ] == pytest.approx(0.2)
 
 
 def test_smoothing_relative_steps_is_refused():

@@ -51,7 +51,12 @@ def test_everything_promised_unconnected() -> None:
     for level in StopLevel:
         robot.stop(level)
     robot.disconnect()
-    for call in (robot.get_observation, robot.now, robot.configure, lambda: robot.send_action(dict.fromkeys([*POSE, GRIPPER], 1.0))):
+    for call in (
+        robot.get_observation,
+        robot.now,
+        robot.configure,
+        lambda: robot.send_action(dict.fromkeys([*POSE, GRIPPER], 1.0)),
+    ):
         with pytest.raises(RobotError):
             call()
 
@@ -101,7 +106,9 @@ class FakeGripper:
     def move_async(self, width: float, speed: float) -> FakeFuture:
         return self._command("move", width, speed)
 
-    def grasp_async(self, width: float, speed: float, force: float, inner: float, outer: float) -> FakeFuture:
+    def grasp_async(
+        self, width: float, speed: float, force: float, inner: float, outer: float
+    ) -> FakeFuture:
         return self._command("grasp", width, speed, force, inner, outer)
 
     def stop(self) -> None:

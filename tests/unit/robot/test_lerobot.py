@@ -29,7 +29,15 @@ class Fake:
     def __init__(self, config=None):
         self.config = config or FakeConfig("/dev/null")
         self.is_connected, self.is_calibrated, self.calibrated = False, False, 0
-        self.state = {"ee.x": self.config.start, "ee.y": 0.0, "ee.z": 0.2, "ee.wx": math.pi, "ee.wy": 0.0, "ee.wz": 0.0, "grip": 100.0}
+        self.state = {
+            "ee.x": self.config.start,
+            "ee.y": 0.0,
+            "ee.z": 0.2,
+            "ee.wx": math.pi,
+            "ee.wy": 0.0,
+            "ee.wz": 0.0,
+            "grip": 100.0,
+        }
         self.observed, self.sent = threading.Semaphore(0), []
         self.gate, self.at_gate, self.fails = threading.Event(), threading.Event(), False
         self.gate.set()
@@ -84,7 +92,14 @@ def fake():
 @pytest.fixture
 def robot(fake):
     config = LeRobotConfig.model_validate(
-        {"import": "x:Y", "ranges": RANGES, "names": {GRIPPER: "grip"}, "scale": {GRIPPER: 0.0007}, "rotvec": TURN, "rate_hz": 500}
+        {
+            "import": "x:Y",
+            "ranges": RANGES,
+            "names": {GRIPPER: "grip"},
+            "scale": {GRIPPER: 0.0007},
+            "rotvec": TURN,
+            "rate_hz": 500,
+        }
     )
     found = LeRobotRobot(fake, config)
     yield found
@@ -121,11 +136,27 @@ def test_names_and_units_are_mapped_both_ways(robot, fake):
     seen = robot.get_observation()
     assert seen["ee.x"] == 0.3 and seen[GRIPPER] == pytest.approx(0.07)
     assert [seen[key] for key in POSE[3:]] == pytest.approx([1, 0, 0, 0], abs=1e-12)
-    action = {**seen, "ee.x": 0.35, GRIPPER: 0.035, "ee.qx": 0.0, "ee.qz": math.sqrt(0.5), "ee.qw": math.sqrt(0.5)}
+    action = {
+        **seen,
+        "ee.x": 0.35,
+        GRIPPER: 0.035,
+        "ee.qx": 0.0,
+        "ee.qz": math.sqrt(0.5),
+        "ee.qw": math.sqrt(0.5),
+    }
     assert robot.send_action(action) == action
     until(lambda: fake.sent)
     assert fake.sent[0] == pytest.approx(
-        {"ee.x": 0.35, "ee.y": 0.0, "ee.z": 0.2, "ee.wx": 0.0, "ee.wy": 0.0, "ee.wz": math.pi / 2, "grip": 50.0}, abs=1e-12
+        {
+            "ee.x": 0.35,
+            "ee.y": 0.0,
+            "ee.z": 0.2,
+            "ee.wx": 0.0,
+            "ee.wy": 0.0,
+            "ee.wz": math.pi / 2,
+            "grip": 50.0,
+        },
+        abs=1e-12,
     )
 
 
@@ -166,7 +197,10 @@ def test_failures_are_told_and_too_many_are_a_lost_connection(robot, fake):
     until(lambda: robot.health().mode is Mode.DISCONNECTED)
     assert robot.health().detail == "no status packet"
     assert not robot.is_connected and not robot.recover()
-    for call in (robot.get_observation, lambda: robot.send_action(dict.fromkeys((*POSE, GRIPPER), 0.5))):
+    for call in (
+        robot.get_observation,
+        lambda: robot.send_action(dict.fromkeys((*POSE, GRIPPER), 0.5)),
+    ):
         with pytest.raises(RobotError, match="no status packet"):
             call()
     fake.fails = False
@@ -205,13 +239,23 @@ def test_a_stop_commands_the_measured_pose_and_gives_up_control(robot, fake):
 
 @pytest.mark.parametrize(
     ("change", "said"),
-    [({"ee.x": math.nan}, "not finite"), ({"ee.qx": 0.0}, "no direction"), ({"ee.y": None}, "lacks 'ee.y'")],
+    [
+        ({"ee.x": math.nan}, "not finite"),
+        ({"ee.qx": 0.0}, "no direction"),
+        ({"ee.y": None}, "lacks 'ee.y'"),
+    ],
 )
 def test_broken_actions_are_refused(robot, fake, change, said):
     robot.connect()
     action = {
         key: value
-        for key, value in {**robot.get_observation(), "ee.qy": 0.0, "ee.qz": 0.0, "ee.qw": 0.0, **change}.items()
+        for key, value in {
+            **robot.get_observation(),
+            "ee.qy": 0.0,
+            "ee.qz": 0.0,
+            "ee.qw": 0.0,
+            **change,
+        }.items()
         if value is not None
     }
     with pytest.raises(RobotError, match=said):
@@ -233,9 +277,13 @@ def test_connecting_that_fails_is_one_sentence(fake, robot, monkeypatch):
 def test_a_robot_made_from_a_config():
     here = "tests.unit.robot.test_lerobot"
     config = {
-        "import": f"{here}:Fake", "config": f"{here}:FakeConfig", "kwargs": {"port": "/dev/ttyACM0", "start": 0.25},
-        "ranges": RANGES, "names": {GRIPPER: "grip"}, "rotvec": list(TURN),
-    }  # fmt: skip
+        "import": f"{here}:Fake",
+        "config": f"{here}:FakeConfig",
+        "kwargs": {"port": "/dev/ttyACM0", "start": 0.25},
+        "ranges": RANGES,
+        "names": {GRIPPER: "grip"},
+        "rotvec": list(TURN),
+    }
     robot = make(config)
     assert robot.inner.config.port == "/dev/ttyACM0" and not robot.inner.is_connected
     with pytest.raises(ConfigError, match=r"does not take gripper\.pos"):
@@ -250,7 +298,11 @@ def test_a_robot_made_from_a_config():
 
 def test_the_way_back(robot, fake):
     view = to_lerobot(robot)
-    assert view.name == "fake_follower" and view.cameras == {} and set(view.action_features) == {*POSE, GRIPPER}
+    assert (
+        view.name == "fake_follower"
+        and view.cameras == {}
+        and set(view.action_features) == {*POSE, GRIPPER}
+    )
     with view:
         assert view.is_connected and view.is_calibrated
         seen = view.get_observation()
@@ -260,7 +312,9 @@ def test_the_way_back(robot, fake):
 
 
 def test_ours_may_be_wrapped_as_theirs_and_wrapped_again(robot):
-    again = LeRobotRobot(to_lerobot(robot), LeRobotConfig.model_validate({"import": "x:Y", "ranges": RANGES}))
+    again = LeRobotRobot(
+        to_lerobot(robot), LeRobotConfig.model_validate({"import": "x:Y", "ranges": RANGES})
+    )
     again.connect()
     assert again.get_observation() == pytest.approx(robot.get_observation())
     again.disconnect()

@@ -96,7 +96,9 @@ def test_impossible_values_are_refused(limits, changes):
 
 def test_the_digest_follows_the_content_only(limits, tmp_path):
     path = tmp_path / "limits.yaml"
-    path.write_text(yaml.safe_dump(limits.model_dump(mode="json"), sort_keys=True))  # another order, no comments
+    path.write_text(
+        yaml.safe_dump(limits.model_dump(mode="json"), sort_keys=True)
+    )  # another order, no comments
     assert Limits.load(path).digest() == limits.digest()
     assert limits.tightened(arm(max_step=0.07)).digest() != limits.digest()
     assert len(limits.digest()) == 64
@@ -187,7 +189,11 @@ def test_every_field_says_what_is_tighter():
             inner = {field.annotation, *typing.get_args(field.annotation)}
             sections = [t for t in inner if isinstance(t, type) and issubclass(t, Section)]
             queue += [s for s in sections if s not in seen]
-            assert sections or any(isinstance(m, Tighter) for m in field.metadata) or name == "heartbeat_s", f"{model.__name__}.{name}"
+            assert (
+                sections
+                or any(isinstance(m, Tighter) for m in field.metadata)
+                or name == "heartbeat_s"
+            ), f"{model.__name__}.{name}"
     assert ArmLimits in seen
 
 
@@ -263,7 +269,9 @@ def test_whoever_can_stop_the_arm_is_watched_where_the_file_says_nothing(tmp_pat
 def test_a_limit_given_twice_is_refused_with_its_line(tmp_path, key):
     path = tmp_path / "limits.yaml"
     path.write_text(TEXT.replace(f"    {key}\n", f"    {key}\n    {key.split(':')[0]}: 0.5\n"))
-    line = next(n for n, text in enumerate(path.read_text().splitlines(), 1) if text.endswith(": 0.5"))
+    line = next(
+        n for n, text in enumerate(path.read_text().splitlines(), 1) if text.endswith(": 0.5")
+    )
     with pytest.raises(ConfigError, match=rf"line {line} .*'{key.split(':')[0]}' is given twice"):
         Limits.load(path)
 

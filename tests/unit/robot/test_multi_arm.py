@@ -19,7 +19,13 @@ class Arm:
 
     def __init__(self, name, journal, width=0.08):
         self.name, self.journal = name, journal
-        self.limits = Ranges(speed=1.0 if name == "a" else 2.0, acceleration=1, jerk=1, gripper_width=width, reach=0.8)
+        self.limits = Ranges(
+            speed=1.0 if name == "a" else 2.0,
+            acceleration=1,
+            jerk=1,
+            gripper_width=width,
+            reach=0.8,
+        )
         self.observation_features = self.action_features = {"ee.x": float, "gripper.pos": float}
         self.is_connected, self.is_calibrated = False, True
         self.refuses, self.mode, self.stamp, self.recovers = "", Mode.IDLE, 1.0, True
@@ -85,7 +91,12 @@ ACTION = {"left.ee.x": 0.3, "left.gripper.pos": 0.01, "right.ee.x": 0.9, "right.
 def test_it_is_a_robot(pair):
     assert isinstance(pair, Robot)
     assert pair.name == "a+b" and pair.simulated
-    assert list(pair.observation_features) == ["left.ee.x", "left.gripper.pos", "right.ee.x", "right.gripper.pos"]
+    assert list(pair.observation_features) == [
+        "left.ee.x",
+        "left.gripper.pos",
+        "right.ee.x",
+        "right.gripper.pos",
+    ]
     assert pair.limits == Ranges(speed=1.0, acceleration=1, jerk=1, gripper_width=0.08, reach=0.8)
     assert pair.ranges["left."].gripper_width == 0.085
 
@@ -98,7 +109,12 @@ def test_a_prefix_ends_in_a_point(journal):
 def test_states_and_commands_are_prefixed(pair):
     pair.connect()
     assert pair.is_connected
-    assert pair.get_observation() == {"left.ee.x": 0.1, "left.gripper.pos": 0.0, "right.ee.x": 0.2, "right.gripper.pos": 0.0}
+    assert pair.get_observation() == {
+        "left.ee.x": 0.1,
+        "left.gripper.pos": 0.0,
+        "right.ee.x": 0.2,
+        "right.gripper.pos": 0.0,
+    }
     assert pair.send_action({**ACTION, "elsewhere": 1.0}) == {**ACTION, "right.ee.x": 0.5}
     assert pair.robots["right."].sent == {"ee.x": 0.9, "gripper.pos": 0.02}
 

@@ -88,7 +88,9 @@ def test_a_keep_out_is_left_by_its_nearest_face():
 
 
 def test_the_way_into_a_keep_out_is_stopped_before_it():
-    safety = made(keep_out=[{"low": [0.45, -0.3, 0.0], "high": [0.55, 0.3, 0.6]}])  # a wall; the target is behind it
+    safety = made(
+        keep_out=[{"low": [0.45, -0.3, 0.0], "high": [0.55, 0.3, 0.6]}]
+    )  # a wall; the target is behind it
     sent, kinds = play(safety, pose((0.65, 0.0, 0.3)), 300)
     assert all(p.position[0] <= 0.45 + 1e-9 for p in sent)
     assert "boundary" in kinds
@@ -154,7 +156,11 @@ def test_what_is_no_pose_is_refused_and_the_last_good_one_held(position, quatern
     sent, _ = play(safety, pose((0.42, 0.0, 0.3)), 60)
     found = safety.apply(pose(position, quaternion), gripper, sent[-1])
     (event,) = found.events
-    assert (event.kind, event.level, event.level.stop) == ("not_finite", Level.SOFT_STOP, StopLevel.SOFT)
+    assert (event.kind, event.level, event.level.stop) == (
+        "not_finite",
+        Level.SOFT_STOP,
+        StopLevel.SOFT,
+    )
     assert np.allclose(found.pose.position, (0.42, 0.0, 0.3), atol=1e-9)
     assert found.gripper == 0.04
 
@@ -169,7 +175,9 @@ def test_the_force_against_an_obstacle_is_bounded():
         assert np.linalg.norm(found.pose.position - START) <= 0.03 + 1e-9
     assert "tracking" in kinds
     free = safety.apply(pose((0.6, 0.0, 0.3)), 0.04, found.pose)  # no speed was stored up
-    assert np.linalg.norm(free.pose.position - found.pose.position) <= 2e-4  # from rest: jerk * PERIOD^3 / 6 = 1.1e-4 m
+    assert (
+        np.linalg.norm(free.pose.position - found.pose.position) <= 2e-4
+    )  # from rest: jerk * PERIOD^3 / 6 = 1.1e-4 m
 
 
 def test_the_torque_against_an_obstacle_is_bounded():
@@ -210,7 +218,10 @@ def test_a_soft_stop_comes_to_rest_within_the_limits_and_stays():
 
 def _check_bounds(positions, motion):
     for order, name in enumerate(("speed", "acceleration", "jerk"), start=1):
-        worst = np.linalg.norm(np.diff(np.array(positions), order, axis=0), axis=1).max() / PERIOD**order
+        worst = (
+            np.linalg.norm(np.diff(np.array(positions), order, axis=0), axis=1).max()
+            / PERIOD**order
+        )
         assert worst <= motion[name] * 1.001, name
 
 
@@ -248,7 +259,7 @@ def test_the_gripper_is_clipped():
     assert [event.kind for event in found.events] == ["gripper"]
 
 
-# -- events ----------------------------------------------------------------------------------------------------------
+# -- events ----------------------------------------------------------------------------------------
 
 
 def test_an_event_survives_json():
@@ -258,7 +269,16 @@ def test_an_event_survives_json():
 
 
 @pytest.mark.parametrize(
-    "broken", [{}, {"level": "worse"}, {"value": "1"}, {"value": math.inf}, {"kind": 3}, {"reason": "x" * 501}, {"stamp": True}]
+    "broken",
+    [
+        {},
+        {"level": "worse"},
+        {"value": "1"},
+        {"value": math.inf},
+        {"kind": 3},
+        {"reason": "x" * 501},
+        {"stamp": True},
+    ],
 )
 def test_what_is_no_event_is_refused(broken):
     good = Event("wrench", Level.CLIP, "too much").as_dict()
@@ -266,7 +286,7 @@ def test_what_is_no_event_is_refused(broken):
         Event.from_dict({**good, **broken} if broken else {})
 
 
-# -- monitor ---------------------------------------------------------------------------------------------------------
+# -- monitor ---------------------------------------------------------------------------------------
 
 
 def state(x=0.4, force=(0.0, 0.0, 0.0), torque=(0.0, 0.0, 0.0)):
@@ -282,12 +302,22 @@ def test_a_wrench_stops_after_so_many_new_states_and_tells_its_peak():
     monitor = Monitor(limits())
     for tick, force in enumerate((31.0, 40.0)):
         assert monitor.check(state(force=(force, 0, 0)), tick * 0.01, tick * 0.01) == []
-        assert monitor.check(state(force=(99.0, 0, 0)), tick * 0.01, tick * 0.01) == []  # the same state again counts once
+        assert (
+            monitor.check(state(force=(99.0, 0, 0)), tick * 0.01, tick * 0.01) == []
+        )  # the same state again counts once
     (event,) = monitor.check(state(force=(0, 31, 0)), 0.02, 0.02)
-    assert (event.kind, event.level, event.value, event.limit) == ("wrench", Level.HARD_STOP, 40.0, 30.0)
+    assert (event.kind, event.level, event.value, event.limit) == (
+        "wrench",
+        Level.HARD_STOP,
+        40.0,
+        30.0,
+    )
     assert monitor.check(state(force=(0, 31, 0)), 0.03, 0.03) == []  # told
     monitor.restart()
-    told = [kinds(monitor.check(state(force=(0, 31, 0)), 0.04 + i / 100, 0.04 + i / 100)) for i in range(3)]
+    told = [
+        kinds(monitor.check(state(force=(0, 31, 0)), 0.04 + i / 100, 0.04 + i / 100))
+        for i in range(3)
+    ]
     assert told == [[], [], ["wrench"]]
 
 
@@ -296,18 +326,24 @@ def test_only_an_arm_that_nobody_pushes_is_calm():
     assert monitor.calm(state(force=(0, 30, 0)))
     assert not monitor.calm(state(force=(0, 30.1, 0)))
     assert not monitor.calm(state(force=(math.nan, 0, 0)))
-    assert monitor.calm({key: value for key, value in state().items() if key not in WRENCH})  # it says nothing of forces
+    assert monitor.calm(
+        {key: value for key, value in state().items() if key not in WRENCH}
+    )  # it says nothing of forces
 
 
 def test_two_states_over_the_threshold_are_a_bump():
     monitor = Monitor(limits())
     forces = (31, 31, 0, 31, 31, 0)
-    assert not any(monitor.check(state(force=(f, 0, 0)), i * 0.01, i * 0.01) for i, f in enumerate(forces))
+    assert not any(
+        monitor.check(state(force=(f, 0, 0)), i * 0.01, i * 0.01) for i, f in enumerate(forces)
+    )
 
 
 def test_a_torque_stops():
     monitor = Monitor(limits())
-    events = [e for i in range(3) for e in monitor.check(state(torque=(0, 0, -6)), i * 0.01, i * 0.01)]
+    events = [
+        e for i in range(3) for e in monitor.check(state(torque=(0, 0, -6)), i * 0.01, i * 0.01)
+    ]
     assert kinds(events) == ["wrench"]
     assert "torque" in events[0].reason
 
@@ -323,10 +359,18 @@ def test_measured_speed():
     """0.9 m/s is below the limit of 1.0, 1.1 m/s above; measured over at least 20 ms."""
     for speed, expected in ((0.9, []), (1.1, ["speed"])):
         monitor = Monitor(limits())
-        events = [e for i in range(4) for e in monitor.check(state(x=0.4 + speed * i * 0.02), i * 0.02, i * 0.02)]
+        events = [
+            e
+            for i in range(4)
+            for e in monitor.check(state(x=0.4 + speed * i * 0.02), i * 0.02, i * 0.02)
+        ]
         assert kinds(events) == expected
     noisy = Monitor(limits())  # 2 mm of noise at 1 kHz is no speed
-    assert not [e for i in range(100) for e in noisy.check(state(x=0.4 + 0.002 * (i % 2)), i * 0.001, i * 0.001)]
+    assert not [
+        e
+        for i in range(100)
+        for e in noisy.check(state(x=0.4 + 0.002 * (i % 2)), i * 0.001, i * 0.001)
+    ]
 
 
 def test_staleness_is_the_hosts_time_since_the_stamp_moved():

@@ -19,7 +19,15 @@ import pytest
 
 from zprl import plugins
 from zprl.errors import ConfigError, DataError, ZprlError
-from zprl.robot.sensors import apriltag, base, opencv, pose, realsense, shared_memory_ring, synthetic
+from zprl.robot.sensors import (
+    apriltag,
+    base,
+    opencv,
+    pose,
+    realsense,
+    shared_memory_ring,
+    synthetic,
+)
 from zprl.robot.sensors.base import LatestReader, Reading, Sense, SenseError, StaleSense, make_sense
 from zprl.robot.sensors.fault_injection import Knob, Knobs
 from zprl.robot.sensors.image_crop import view
@@ -71,7 +79,12 @@ class Scripted:
 def at(seq, value=None, host=None, stamp=None):
     """A reading; by default a picture full of its number, taken when it is read."""
     picture = np.full((4, 6, 3), seq % 256, np.uint8) if value is None else value
-    return lambda: Reading(picture, seq / 30 if stamp is None else stamp, time.monotonic() if host is None else host(), seq)
+    return lambda: Reading(
+        picture,
+        seq / 30 if stamp is None else stamp,
+        time.monotonic() if host is None else host(),
+        seq,
+    )
 
 
 @pytest.fixture
@@ -91,7 +104,7 @@ def reader():
         one.stop()
 
 
-# -- the reader --------------------------------------------------------------------------------------------------------
+# -- the reader ------------------------------------------------------------------------------------
 
 
 def test_the_newest_reading_is_kept(reader):
@@ -160,7 +173,11 @@ def test_a_pose_may_stand_still(reader):
 
 
 def test_another_size_is_refused_and_named(reader):
-    one = reader(at(0, host=lambda: time.monotonic() - 5), at(1, np.zeros((2, 6, 3), np.uint8)), at(2, np.zeros((4, 6, 3), np.float32)))
+    one = reader(
+        at(0, host=lambda: time.monotonic() - 5),
+        at(1, np.zeros((2, 6, 3), np.uint8)),
+        at(2, np.zeros((4, 6, 3), np.float32)),
+    )
     assert one.refused == 2
     with pytest.raises(StaleSense, match=r"float32 \(4, 6, 3\) instead of uint8 \(4, 6, 3\)"):
         one.latest(1.0)
@@ -196,16 +213,23 @@ def test_the_reason_of_a_failure_is_told(reader, monkeypatch):
         one.latest(1.0)
 
 
-# -- kinds -------------------------------------------------------------------------------------------------------------
+# -- kinds -----------------------------------------------------------------------------------------
 
 
 def test_kinds_are_made_from_configs(kinds):
     camera = make_sense("synthetic", {"name": "front", "width": 64, "height": 48})
     assert isinstance(camera, Sense)
     assert camera.name == "front"
-    nested = make_sense("knobs", {"name": "front", "sense": {"kind": "synthetic"}, "knobs": [{"kind": "drop", "at": 3}]})
+    nested = make_sense(
+        "knobs",
+        {"name": "front", "sense": {"kind": "synthetic"}, "knobs": [{"kind": "drop", "at": 3}]},
+    )
     assert nested.name == "front"
-    for wrong, says in [({"name": "x", "widht": 3}, "widht"), ({"name": "x", "width": 0}, "width"), ({}, "name")]:
+    for wrong, says in [
+        ({"name": "x", "widht": 3}, "widht"),
+        ({"name": "x", "width": 0}, "width"),
+        ({}, "name"),
+    ]:
         with pytest.raises(ConfigError, match=says):
             make_sense("synthetic", wrong)
     with pytest.raises(ConfigError, match="did you mean 'synthetic'"):
@@ -236,7 +260,9 @@ def test_a_reader_that_sleeps_loses_pictures_instead_of_getting_old_ones():
 
 
 def disturbed(*settings, readings=8):
-    script = [Reading(synthetic.picture(i, 8, 8), i / 10, time.monotonic(), i) for i in range(readings)]
+    script = [
+        Reading(synthetic.picture(i, 8, 8), i / 10, time.monotonic(), i) for i in range(readings)
+    ]
     sense = Knobs(Scripted(*script), tuple(Knob(**s) for s in settings))
     sense.open()
     return [sense.read() for _ in range(readings)]
@@ -250,15 +276,33 @@ def test_knobs():
     assert numbers(disturbed()) == [(i, i) for i in range(8)]
     frozen = numbers(disturbed({"kind": "freeze", "at": 3, "count": 2}))
     assert frozen == [(0, 0), (1, 1), (2, 2), (3, 2), (4, 2), (5, 5), (6, 6), (7, 7)]
-    assert numbers(disturbed({"kind": "repeat", "at": 3, "count": 2}))[2:6] == [(2, 2), (2, 2), (2, 2), (5, 5)]
-    assert numbers(disturbed({"kind": "drop", "at": 1, "count": 2}))[:4] == [(0, 0), None, None, (3, 3)]
-    assert numbers(disturbed({"kind": "lag", "at": 4, "count": 2, "by": 3}))[3:7] == [(3, 3), (1, 1), (2, 2), (6, 6)]
+    assert numbers(disturbed({"kind": "repeat", "at": 3, "count": 2}))[2:6] == [
+        (2, 2),
+        (2, 2),
+        (2, 2),
+        (5, 5),
+    ]
+    assert numbers(disturbed({"kind": "drop", "at": 1, "count": 2}))[:4] == [
+        (0, 0),
+        None,
+        None,
+        (3, 3),
+    ]
+    assert numbers(disturbed({"kind": "lag", "at": 4, "count": 2, "by": 3}))[3:7] == [
+        (3, 3),
+        (1, 1),
+        (2, 2),
+        (6, 6),
+    ]
     assert disturbed({"kind": "black", "at": 2})[2].value.max() == 0
     assert disturbed({"kind": "wrong_size", "at": 2})[2].value.shape == (4, 8, 3)
 
 
 def test_a_lagging_camera_grows_stale():
-    old, new = (Reading(np.zeros((2, 2, 3), np.uint8), 0.0, time.monotonic() - age, i) for i, age in enumerate((2.0, 0.0)))
+    old, new = (
+        Reading(np.zeros((2, 2, 3), np.uint8), 0.0, time.monotonic() - age, i)
+        for i, age in enumerate((2.0, 0.0))
+    )
     sense = Knobs(Scripted(old, new), (Knob(kind="lag", at=1, by=1),))
     sense.open()
     assert [sense.read().host, sense.read().host] == [old.host, old.host]
@@ -283,7 +327,9 @@ def test_opencv_reads_a_film(tmp_path):
     for colour in colours:
         writer.write(np.full((48, 64, 3), colour[::-1], np.uint8))
     writer.release()
-    camera = opencv.make({"name": "film", "source": str(film), "width": 64, "height": 48, "rate_hz": 500})
+    camera = opencv.make(
+        {"name": "film", "source": str(film), "width": 64, "height": 48, "rate_hz": 500}
+    )
     camera.open()
     taken = [camera.read() for _ in colours]
     for reading, colour in zip(taken, colours, strict=True):
@@ -304,12 +350,22 @@ def test_opencv_reads_numbered_pictures_exactly(tmp_path):
     pictures = [synthetic.picture(i, 24, 32) for i in range(3)]
     for i, picture in enumerate(pictures):
         cv2.imwrite(str(tmp_path / f"{i:04d}.png"), picture[..., ::-1])
-    camera = opencv.make({"name": "png", "source": str(tmp_path / "%04d.png"), "width": 32, "height": 24, "rate_hz": 1000})
+    camera = opencv.make(
+        {
+            "name": "png",
+            "source": str(tmp_path / "%04d.png"),
+            "width": 32,
+            "height": 24,
+            "rate_hz": 1000,
+        }
+    )
     camera.open()
     for picture in pictures:
         np.testing.assert_array_equal(camera.read().value, picture)
     camera.close()
-    wrong = opencv.make({"name": "png", "source": str(tmp_path / "%04d.png"), "width": 24, "height": 32})
+    wrong = opencv.make(
+        {"name": "png", "source": str(tmp_path / "%04d.png"), "width": 24, "height": 32}
+    )
     wrong.open()
     with pytest.raises(SenseError, match="32 x 24 instead of 24 x 32"):
         wrong.read()
@@ -318,10 +374,12 @@ def test_opencv_reads_numbered_pictures_exactly(tmp_path):
 
 def test_opencv_without_a_camera_says_so(tmp_path):
     with pytest.raises(SenseError, match="cannot open"):
-        opencv.make({"name": "x", "source": str(tmp_path / "none.avi"), "width": 1, "height": 1}).open()
+        opencv.make(
+            {"name": "x", "source": str(tmp_path / "none.avi"), "width": 1, "height": 1}
+        ).open()
 
 
-# -- RealSense: the SDK's own software device below the one call that needs a camera ---------------------------------
+# -- RealSense: the SDK's own software device below the one call that needs a camera ---------------
 
 
 @pytest.fixture
@@ -340,7 +398,13 @@ class SoftwareCamera:
         self.device = rs.software_device()
         self.sensor = self.device.add_sensor("colour")
         stream = rs.video_stream()
-        stream.type, stream.index, stream.uid, stream.width, stream.height = rs.stream.color, 0, 0, width, height
+        stream.type, stream.index, stream.uid, stream.width, stream.height = (
+            rs.stream.color,
+            0,
+            0,
+            width,
+            height,
+        )
         stream.fps, stream.bpp, stream.fmt = 30, 3, rs.format.rgb8
         intrinsics = rs.intrinsics()
         intrinsics.width, intrinsics.height, intrinsics.fx, intrinsics.fy = width, height, 100, 100
@@ -355,14 +419,25 @@ class SoftwareCamera:
 
     def show(self, number, picture, stamp, domain):
         frame = self.rs.software_video_frame()
-        frame.stride, frame.bpp, frame.timestamp, frame.domain = 3 * self.width, 3, 1000 * stamp, domain
-        frame.frame_number, frame.profile, frame.pixels = number, self.profile, np.ascontiguousarray(picture)
+        frame.stride, frame.bpp, frame.timestamp, frame.domain = (
+            3 * self.width,
+            3,
+            1000 * stamp,
+            domain,
+        )
+        frame.frame_number, frame.profile, frame.pixels = (
+            number,
+            self.profile,
+            np.ascontiguousarray(picture),
+        )
         self.sensor.on_video_frame(frame)
 
 
 def test_realsense_through_the_sdk(rs):
     device = SoftwareCamera(rs, 64, 48)
-    camera = realsense.RealSense(realsense.RealSenseConfig(name="wrist", width=64, height=48), device)
+    camera = realsense.RealSense(
+        realsense.RealSenseConfig(name="wrist", width=64, height=48), device
+    )
     camera.open()
     for number in range(5):
         picture = synthetic.picture(number, 48, 64)
@@ -379,7 +454,9 @@ def test_realsense_through_the_sdk(rs):
 
 def test_realsense_that_falls_silent_fails(rs, monkeypatch):
     monkeypatch.setattr(realsense, "TIMEOUT_MS", 1)
-    camera = realsense.RealSense(realsense.RealSenseConfig(name="wrist", width=64, height=48), SoftwareCamera(rs, 64, 48))
+    camera = realsense.RealSense(
+        realsense.RealSenseConfig(name="wrist", width=64, height=48), SoftwareCamera(rs, 64, 48)
+    )
     camera.open()
     assert all(camera.read() is None for _ in range(realsense.SILENCES - 1))
     with pytest.raises(SenseError, match="silent"):
@@ -389,7 +466,9 @@ def test_realsense_that_falls_silent_fails(rs, monkeypatch):
 
 def test_realsense_of_another_size_is_refused(rs):
     device = SoftwareCamera(rs, 64, 48)
-    camera = realsense.RealSense(realsense.RealSenseConfig(name="wrist", width=48, height=64), device)
+    camera = realsense.RealSense(
+        realsense.RealSenseConfig(name="wrist", width=48, height=64), device
+    )
     camera.open()
     device.show(0, synthetic.picture(0, 48, 64), 0.0, rs.timestamp_domain.hardware_clock)
     with pytest.raises(SenseError, match="instead of"):
@@ -402,7 +481,7 @@ def test_no_realsense_is_one_sentence(rs):
         realsense.make({"name": "wrist"}).open()
 
 
-# -- poses -------------------------------------------------------------------------------------------------------------
+# -- poses -----------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -435,7 +514,9 @@ def read(sense):
 
 
 def message(**changes):
-    return json.dumps({"name": "cube", "seq": 7, "stamp": 0.25, "pose": [0.5, 0.1, 0.02, *IDENTITY], **changes}).encode()
+    return json.dumps(
+        {"name": "cube", "seq": 7, "stamp": 0.25, "pose": [0.5, 0.1, 0.02, *IDENTITY], **changes}
+    ).encode()
 
 
 def test_poses_from_a_stream(tracker):
@@ -493,7 +574,7 @@ def test_poses_from_a_function():
         sense.read()
 
 
-# -- markers -----------------------------------------------------------------------------------------------------------
+# -- markers ---------------------------------------------------------------------------------------
 
 FOCAL, WIDTH, HEIGHT, TAG = 600.0, 640, 480, 0.06
 
@@ -504,25 +585,45 @@ def show_tag(marker_in_camera, number=3):
 
     dictionary = cv2.aruco.getPredefinedDictionary(cv2.aruco.DICT_APRILTAG_36h11)
     fine, quiet = 512, 96
-    tag = cv2.copyMakeBorder(cv2.aruco.generateImageMarker(dictionary, number, fine), *[quiet] * 4, cv2.BORDER_CONSTANT, value=255)
+    tag = cv2.copyMakeBorder(
+        cv2.aruco.generateImageMarker(dictionary, number, fine),
+        *[quiet] * 4,
+        cv2.BORDER_CONSTANT,
+        value=255,
+    )
     over = 4
-    v, u = np.meshgrid((np.arange(HEIGHT * over) + 0.5) / over - 0.5, (np.arange(WIDTH * over) + 0.5) / over - 0.5, indexing="ij")
+    v, u = np.meshgrid(
+        (np.arange(HEIGHT * over) + 0.5) / over - 0.5,
+        (np.arange(WIDTH * over) + 0.5) / over - 0.5,
+        indexing="ij",
+    )
     x, y = (u - WIDTH / 2) / FOCAL, (v - HEIGHT / 2) / FOCAL
     # On the plane z = 0 of the tag, a point (X, Y) is seen along r1 X + r2 Y + t.
-    plane = np.linalg.inv(np.stack([marker_in_camera[:3, 0], marker_in_camera[:3, 1], marker_in_camera[:3, 3]], 1))
+    plane = np.linalg.inv(
+        np.stack([marker_in_camera[:3, 0], marker_in_camera[:3, 1], marker_in_camera[:3, 3]], 1)
+    )
     hit = np.stack([x, y, np.ones_like(x)], -1) @ plane.T
     across, up = hit[..., 0] / hit[..., 2], hit[..., 1] / hit[..., 2]
     column, row = (across / TAG + 0.5) * fine + quiet - 0.5, (0.5 - up / TAG) * fine + quiet - 0.5
-    seen = cv2.remap(tag, column.astype(np.float32), row.astype(np.float32), cv2.INTER_LINEAR, borderValue=170)
+    seen = cv2.remap(
+        tag, column.astype(np.float32), row.astype(np.float32), cv2.INTER_LINEAR, borderValue=170
+    )
     grey = cv2.resize(seen, (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA)
     noise = np.random.default_rng(0).normal(0, 2, grey.shape)
     return np.repeat(np.clip(grey + noise, 0, 255).astype(np.uint8)[..., None], 3, -1)
 
 
 def locator(**changes):
-    config = {"camera": {"kind": "synthetic"}, "marker": 3, "size_m": TAG, "intrinsics": (FOCAL, FOCAL, WIDTH / 2, HEIGHT / 2)}
+    config = {
+        "camera": {"kind": "synthetic"},
+        "marker": 3,
+        "size_m": TAG,
+        "intrinsics": (FOCAL, FOCAL, WIDTH / 2, HEIGHT / 2),
+    }
     camera_pose = (0.5, 0.0, 0.6, 1.0, 0.0, 0.0, 0.0)  # above the table, looking down
-    parsed = apriltag.AprilTagConfig(name="object", **{**config, "camera_pose": camera_pose, **changes})
+    parsed = apriltag.AprilTagConfig(
+        name="object", **{**config, "camera_pose": camera_pose, **changes}
+    )
     return apriltag.AprilTag(parsed, Scripted())
 
 
@@ -535,7 +636,9 @@ def test_a_tag_is_found_within_millimetres(position, turn):
 
     truth = np.array([*position, *Rotation.from_euler("zx", [turn, 0.2]).as_quat()])
     one = locator()
-    in_camera = np.linalg.inv(apriltag.matrix(one.config.camera_pose)) @ apriltag.matrix(tuple(truth))
+    in_camera = np.linalg.inv(apriltag.matrix(one.config.camera_pose)) @ apriltag.matrix(
+        tuple(truth)
+    )
     found = one.locate(show_tag(in_camera))
     assert np.abs(found[:2] - truth[:2]).max() < 0.0004, "sideways: 0.4 mm, half a pixel"
     assert abs(found[2] - truth[2]) < 0.0006, "along the view: 0.6 mm at half a metre"
@@ -547,7 +650,9 @@ def test_a_tag_is_found_within_millimetres(position, turn):
 def test_the_object_may_lie_beside_its_tag():
     tag = (0.5, 0.0, 0.02, *IDENTITY)
     one = locator(object_in_marker=(0.0, 0.03, -0.02, *IDENTITY))
-    picture = show_tag(np.linalg.inv(apriltag.matrix(one.config.camera_pose)) @ apriltag.matrix(tag))
+    picture = show_tag(
+        np.linalg.inv(apriltag.matrix(one.config.camera_pose)) @ apriltag.matrix(tag)
+    )
     np.testing.assert_allclose(one.locate(picture)[:3], [0.5, 0.03, 0.0], atol=0.001)
     assert locator(marker=4).locate(picture) is None, "another tag"
     assert one.locate(np.full((HEIGHT, WIDTH, 3), 128, np.uint8)) is None, "no tag"
@@ -555,8 +660,13 @@ def test_the_object_may_lie_beside_its_tag():
 
 def test_a_tag_reading_has_the_pictures_stamps():
     one = locator()
-    picture = show_tag(np.linalg.inv(apriltag.matrix(one.config.camera_pose)) @ apriltag.matrix((0.5, 0, 0.02, *IDENTITY)))
-    one._camera = Scripted(Reading(picture, 1.5, 99.0, 42), Reading(np.zeros_like(picture), 1.6, 99.1, 43))
+    picture = show_tag(
+        np.linalg.inv(apriltag.matrix(one.config.camera_pose))
+        @ apriltag.matrix((0.5, 0, 0.02, *IDENTITY))
+    )
+    one._camera = Scripted(
+        Reading(picture, 1.5, 99.0, 42), Reading(np.zeros_like(picture), 1.6, 99.1, 43)
+    )
     reading = one.read()
     assert (reading.stamp, reading.host, reading.seq, reading.value.shape) == (1.5, 99.0, 42, (7,))
     assert one.read() is None
@@ -565,11 +675,18 @@ def test_a_tag_reading_has_the_pictures_stamps():
 def test_a_camera_pose_needs_a_quaternion():
     with pytest.raises(ConfigError, match="camera_pose"):
         apriltag.make(
-            {"name": "o", "camera": {"kind": "synthetic"}, "marker": 0, "size_m": 0.1, "intrinsics": (1, 1, 0, 0), "camera_pose": [0] * 7}
+            {
+                "name": "o",
+                "camera": {"kind": "synthetic"},
+                "marker": 0,
+                "size_m": 0.1,
+                "intrinsics": (1, 1, 0, 0),
+                "camera_pose": [0] * 7,
+            }
         )
 
 
-# -- what the policy sees ----------------------------------------------------------------------------------------------
+# -- what the policy sees --------------------------------------------------------------------------
 
 
 def test_view_cuts_and_scales():
@@ -586,7 +703,7 @@ def test_view_cuts_and_scales():
             view(picture, crop, (8, 8))
 
 
-# -- shared memory -----------------------------------------------------------------------------------------------------
+# -- shared memory ---------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -599,7 +716,12 @@ def in_memory(name):
 
 
 @pytest.mark.parametrize(
-    "value", [np.arange(24, dtype=np.uint8).reshape(2, 4, 3), np.arange(7.0), np.arange(15, dtype=np.uint8).reshape(1, 5, 3)]
+    "value",
+    [
+        np.arange(24, dtype=np.uint8).reshape(2, 4, 3),
+        np.arange(7.0),
+        np.arange(15, dtype=np.uint8).reshape(1, 5, 3),
+    ],
 )
 def test_a_ring_gives_what_was_written(name, value):
     writer = shared_memory_ring.RingWriter(name, value.shape, str(value.dtype))
@@ -666,7 +788,10 @@ def opens(reader):
 
 
 def test_a_slot_being_written_is_not_given(name):
-    writer, reader = shared_memory_ring.RingWriter(name, (4,), "float64", slots=1), shared_memory_ring.RingReader("cam", name)
+    writer, reader = (
+        shared_memory_ring.RingWriter(name, (4,), "float64", slots=1),
+        shared_memory_ring.RingReader("cam", name),
+    )
     writer.write(Reading(np.zeros(4), 0.0, 0.0, 0))
     reader.open()
     counter = shared_memory_ring._HEADER + shared_memory_ring._COUNTER
@@ -752,7 +877,12 @@ def test_a_killed_camera_process_leaves_nothing_and_its_successor_is_found(name)
 def test_an_orphan_ring_is_replaced(name):
     """A writer that was killed together with its resource tracker."""
     code = "import os, sys; from zprl.robot.sensors.shared_memory_ring import RingWriter; RingWriter(sys.argv[1], (4,), 'float64'); sys.stdout.write('x'); sys.stdout.flush(); os.killpg(0, 9)"  # noqa: E501
-    subprocess.run([sys.executable, "-c", code, name], start_new_session=True, stdout=subprocess.DEVNULL, check=False)
+    subprocess.run(
+        [sys.executable, "-c", code, name],
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        check=False,
+    )
     assert in_memory(name)
     writer = shared_memory_ring.RingWriter(name, (2,), "float64")
     writer.write(Reading(np.ones(2), 0.0, 0.0, 0))
@@ -762,8 +892,19 @@ def test_an_orphan_ring_is_replaced(name):
 
 def test_the_camera_process_ends_with_sigterm(name, kinds, monkeypatch):
     handlers = {}
-    monkeypatch.setattr(shared_memory_ring.signal, "signal", lambda number, handler: handlers.setdefault(number, handler))
-    arguments = ["--ring", name, "--kind", "synthetic", "--config", '{"width": 16, "height": 16, "rate_hz": 100}']
+    monkeypatch.setattr(
+        shared_memory_ring.signal,
+        "signal",
+        lambda number, handler: handlers.setdefault(number, handler),
+    )
+    arguments = [
+        "--ring",
+        name,
+        "--kind",
+        "synthetic",
+        "--config",
+        '{"width": 16, "height": 16, "rate_hz": 100}',
+    ]
     thread = threading.Thread(target=shared_memory_ring.main, args=(arguments,))
     thread.start()
     wait_for(lambda: in_memory(name))

@@ -77,16 +77,27 @@ def test_the_cube_is_lifted_as_in_the_simulation():
     task = RealTask.load("lift_cube")
     assert (task.rate_hz, task.episode_steps, task.chunk_steps, task.obs_steps) == (50, 200, 8, 1)
     assert task.prefixes == ("",)
-    assert list(task.observation) == ["robot0_eef_pos", "robot0_gripper_qpos", "robot0_gripper_command", "object"]
+    assert list(task.observation) == [
+        "robot0_eef_pos",
+        "robot0_gripper_qpos",
+        "robot0_gripper_command",
+        "object",
+    ]
     assert task.home[""].quaternion.tolist() == [1, 0, 0, 0]
-    assert task.sense_features == tuple(f"object.{k}" for k in ("x", "y", "z", "qx", "qy", "qz", "qw"))
+    assert task.sense_features == tuple(
+        f"object.{k}" for k in ("x", "y", "z", "qx", "qy", "qz", "qw")
+    )
     assert task.limits_path.name == "lift_cube.limits.yaml"
 
 
 def test_loading_imports_no_driver():
     before = set(sys.modules)
     RealTask.load("open_box")
-    assert not {name for name in set(sys.modules) - before if name.startswith(("franky", "xarm", "zprl.robot.franka", "zprl.robot.xarm"))}
+    assert not {
+        name
+        for name in set(sys.modules) - before
+        if name.startswith(("franky", "xarm", "zprl.robot.franka", "zprl.robot.xarm"))
+    }
 
 
 def test_five_tasks_come_along():
@@ -104,22 +115,39 @@ def test_an_unknown_name_gets_a_suggestion():
     ("change", "said"),
     [
         (lambda v: v.update(rate=50), r"rate: unknown key, did you mean 'rate_hz'\?"),
-        (lambda v: v["arms"][""].update(drivr="x"), r"arms\.\.drivr: unknown key, did you mean 'driver'\?"),
-        (lambda v: v["label"].update(timeout="ask"), r"label\.timeout: unknown key, did you mean 'time_out'\?"),
+        (
+            lambda v: v["arms"][""].update(drivr="x"),
+            r"arms\.\.drivr: unknown key, did you mean 'driver'\?",
+        ),
+        (
+            lambda v: v["label"].update(timeout="ask"),
+            r"label\.timeout: unknown key, did you mean 'time_out'\?",
+        ),
         (lambda v: v["arms"][""]["home"].update(quaternion=[1, 1, 0, 0]), "length 1"),
         (lambda v: v["action"]["arms"][""].update(kind="absolute"), "absolute_6d"),
         (lambda v: v.update(tick_hz=120), "no multiple of rate_hz"),
         (lambda v: v.update(chunk_steps=201), "chunk_steps \\(201\\) exceed"),
         (lambda v: v.update(lead_steps=8), "must be below chunk_steps"),
         (lambda v: v["arms"].update({"left.": v["arms"][""]}), "one has no prefix"),
-        (lambda v: v["action"].update(arms={"left.": {"kind": "absolute_6d"}}), "the action has the arms"),
+        (
+            lambda v: v["action"].update(arms={"left.": {"kind": "absolute_6d"}}),
+            "the action has the arms",
+        ),
         (lambda v: v["observation"].update(object=["object.x+1"]), "not a term"),
         (lambda v: v["arms"][""]["home"].update(position=[0.4, 0, 0.9]), "outside its workspace"),
         (lambda v: v.update(limits="../limits.yaml"), "limits"),
         (lambda v: v.update(recipe={"finetune_real": {"speeed": 1}}), "did you mean 'speed'"),
-        (lambda v: v.update(recipe={"policy": {"horizon": 8, "chunk_steps": 4}}), "other obs_steps or chunk_steps"),
+        (
+            lambda v: v.update(recipe={"policy": {"horizon": 8, "chunk_steps": 4}}),
+            "other obs_steps or chunk_steps",
+        ),
         (lambda v: v["senses"].update(ee={"kind": "twin_pose"}), "named as a part of the robot"),
-        (lambda v: v["senses"].update(cam={"kind": "x", "image": {"key": "object", "size": [8, 8]}}), "both an image and"),
+        (
+            lambda v: v["senses"].update(
+                cam={"kind": "x", "image": {"key": "object", "size": [8, 8]}}
+            ),
+            "both an image and",
+        ),
         (lambda v: v.pop("hardware"), "hardware: Field required"),
     ],
 )
@@ -160,13 +188,19 @@ def test_the_robot_is_made_by_its_driver_and_checked(made):
 
 
 def test_a_feature_that_nothing_tells_is_named(made, edited):
-    task = RealTask.load(edited(lambda v: v["observation"].update(robot0_eef_pos=["ee.x", "ee.xx"])))
-    with pytest.raises(ConfigError, match=r"nothing tells the observation's ee\.xx; did you mean 'ee\.x'"):
+    task = RealTask.load(
+        edited(lambda v: v["observation"].update(robot0_eef_pos=["ee.x", "ee.xx"]))
+    )
+    with pytest.raises(
+        ConfigError, match=r"nothing tells the observation's ee\.xx; did you mean 'ee\.x'"
+    ):
         task.make_robot()
 
 
 def test_limits_beyond_the_robot_are_refused(made, edited):
-    task = RealTask.load(edited(limits=lambda found: found["arms"][""]["translation"].update(speed=2.0)))
+    task = RealTask.load(
+        edited(limits=lambda found: found["arms"][""]["translation"].update(speed=2.0))
+    )
     with pytest.raises(ConfigError, match=r"translation\.speed is 2"):
         task.make_robot()
 
@@ -187,7 +221,10 @@ def test_cameras_are_replaced_where_the_robot_is_a_double(made):
     task = RealTask.load("place_orange")
     assert task.make_senses() == {} and list(task.make_cameras()) == ["front"]
     task.make_cameras(Path("/tmp/twin"))
-    assert [(group, kind) for group, kind, _ in made] == [("senses", "realsense"), ("senses", "synthetic")]
+    assert [(group, kind) for group, kind, _ in made] == [
+        ("senses", "realsense"),
+        ("senses", "synthetic"),
+    ]
 
 
 def test_every_field_says_what_it_is_for():

@@ -22,13 +22,20 @@ def test_it_is_a_robot_and_tells_everything_unconnected():
     robot = make({"host": "127.0.0.9", "axes": 6})
     assert isinstance(robot, Robot) and robot.simulated
     assert set(robot.action_features) == {*POSE, GRIPPER}
-    assert set(robot.observation_features) == {*POSE, GRIPPER, *(f"joint_{i}.pos" for i in range(1, 7))}
+    assert set(robot.observation_features) == {
+        *POSE,
+        GRIPPER,
+        *(f"joint_{i}.pos" for i in range(1, 7)),
+    }
     assert robot.limits.gripper_width == 0.085
     assert not robot.is_connected and robot.health().mode is Mode.DISCONNECTED
     robot.stop(StopLevel.HARD)
     robot.disconnect()
     assert not robot.recover()
-    for call in (robot.get_observation, lambda: robot.send_action(dict.fromkeys((*POSE, GRIPPER), 0.5))):
+    for call in (
+        robot.get_observation,
+        lambda: robot.send_action(dict.fromkeys((*POSE, GRIPPER), 0.5)),
+    ):
         with pytest.raises(RobotError):
             call()
 
@@ -39,7 +46,15 @@ def test_a_tool_reaches_further():
     assert not make({"host": "192.168.1.226"}).simulated
 
 
-@pytest.mark.parametrize("config", [{}, {"host": "x", "axes": 5}, {"host": "x", "speed": 1}, {"host": "x", "collision_sensitivity": 0}])
+@pytest.mark.parametrize(
+    "config",
+    [
+        {},
+        {"host": "x", "axes": 5},
+        {"host": "x", "speed": 1},
+        {"host": "x", "collision_sensitivity": 0},
+    ],
+)
 def test_wrong_configs_are_refused(config):
     with pytest.raises(ConfigError, match="robot config"):
         make(config)
@@ -124,7 +139,9 @@ def test_it_walks_to_the_target_in_millimetres_and_then_is_silent(walker, arm):
     until(lambda: walker.there)
     poses = [call[1:] for call in arm.calls if call[0] == "pose"]
     assert poses[-1] == pytest.approx((320, 0, 200))
-    assert len(poses) >= 3 and max(np.diff([300, *(x for x, _, _ in poses)])) <= 1000 * STEP_M * (1 + 1e-9)
+    assert len(poses) >= 3 and max(np.diff([300, *(x for x, _, _ in poses)])) <= 1000 * STEP_M * (
+        1 + 1e-9
+    )
     until(lambda: arm.calls[-1] == ("errors",))
     assert walker.in_control and len([c for c in arm.calls if c[0] == "pose"]) == len(poses)
 
@@ -149,7 +166,11 @@ def test_hold_forgets_the_rest_of_the_way(walker, arm):
 
 
 def test_soft_becomes_hard_where_the_firmware_has_no_deceleration(walker, arm, monkeypatch):
-    monkeypatch.setattr(arm, "set_state", lambda state: (arm.calls.append(("state", state)), 12 if state == 6 else 0)[1])
+    monkeypatch.setattr(
+        arm,
+        "set_state",
+        lambda state: (arm.calls.append(("state", state)), 12 if state == 6 else 0)[1],
+    )
     walker.stop(StopLevel.SOFT)
     walker.start()
     until(lambda: ("state", 4) in arm.calls)

@@ -35,7 +35,8 @@ def hold(world: World, steps: int) -> None:
 
 
 def test_home_is_where_isaacs_episodes_start(world: World) -> None:
-    # Isaac Lab's rest pose of the same joints, hand-checked: in front of the base, hand pitched by q2 - q4 - q6 = -0.796 rad off vertical.
+    # Isaac Lab's rest pose of the same joints, hand-checked: in front of the base, hand pitched by
+    # q2 - q4 - q6 = -0.796 rad off vertical.
     assert world.tool == pytest.approx([0.463, 0.0, 0.385], abs=0.005)
     pitch = HOME[1] - HOME[3] - HOME[5]
     assert world.rotation[2, 2] == pytest.approx(-math.cos(pitch), abs=1e-3)
@@ -64,9 +65,12 @@ def test_a_push_at_the_tool_is_measured_there(world: World) -> None:
     world.external[:] = (3.0, -2.0, 5.0, 0.1, 0.2, -0.3)
     hold(world, 300)
     assert world.wrench == pytest.approx([3.0, -2.0, 5.0, 0.1, 0.2, -0.3], abs=1e-6)
-    # a force along z at x = 0.463 m tips the shoulder (axis +y at home) by -x * fz, one along x by z * fx, and the moment adds
+    # a force along z at x = 0.463 m tips the shoulder (axis +y at home) by -x * fz, one along x by
+    # z * fx, and the moment adds
     lever = world.tool[2] - 0.333
-    assert world.external_torque()[1] == pytest.approx(-world.tool[0] * 5.0 + lever * 3.0 + 0.2, abs=1e-3)
+    assert world.external_torque()[1] == pytest.approx(
+        -world.tool[0] * 5.0 + lever * 3.0 + 0.2, abs=1e-3
+    )
 
 
 def test_cube_rests_on_the_table_and_is_lifted_only_near_the_tool() -> None:
@@ -116,7 +120,11 @@ def test_cube_starts_fill_the_box() -> None:
 
 def test_packet_is_the_one_franky_sim_packs() -> None:
     """Every field with numbers of its own, in both layouts."""
-    from franky_sim.franka_robot_protocol import RobotMode, StateControllerMode, StateMotionGeneratorMode
+    from franky_sim.franka_robot_protocol import (
+        RobotMode,
+        StateControllerMode,
+        StateMotionGeneratorMode,
+    )
     from franky_sim.franka_robot_state import FrankaRobotState
 
     packet, values = StatePacket(), {}
@@ -126,7 +134,12 @@ def test_packet_is_the_one_franky_sim_packs() -> None:
             values[name] = float(value[0]) if value.shape == (1,) else tuple(value.tolist())
     flags = bytearray(len(FLAGS))
     flags[FLAGS.index("power_limit_violation")] = 1
-    packet.errors, packet.robot_mode, packet.motion_generator_mode, packet.controller_mode = bytes(flags), 4, 5, 2
+    packet.errors, packet.robot_mode, packet.motion_generator_mode, packet.controller_mode = (
+        bytes(flags),
+        4,
+        5,
+        2,
+    )
     packet.success_rate = 0.5
     theirs = FrankaRobotState(
         **values,
@@ -162,7 +175,13 @@ def test_lost_states_are_a_function_of_seed_and_step() -> None:
 @given(noise=st.floats(0.0, 0.02), seed=st.integers(0, 1000))
 @settings(max_examples=20)
 def test_tracker_keeps_rate_and_age(noise: float, seed: int) -> None:
-    gap = Gap(tracker_rate=50.0, tracker_latency=0.03, tracker_noise=noise, tracker_turn_noise=0.0, tracker_offset=(0.01, 0.0, 0.0))
+    gap = Gap(
+        tracker_rate=50.0,
+        tracker_latency=0.03,
+        tracker_noise=noise,
+        tracker_turn_noise=0.0,
+        tracker_offset=(0.01, 0.0, 0.0),
+    )
     pose = np.array([0.5, 0.1, 0.02, 0.0, 0.0, 0.6, 0.8])
     tracker, got = Tracker(gap, seed), []
     for step in range(0, 1000, 10):
@@ -174,14 +193,20 @@ def test_tracker_keeps_rate_and_age(noise: float, seed: int) -> None:
     assert len(got) in (48, 49)  # one every 20 ms for a second, the last still under way
     poses = np.array([message["pose"] for message in got])
     assert np.allclose(poses[:, 3:], pose[3:])
-    assert np.allclose(poses[:, :3].mean(0), np.add(pose[:3], (0.01, 0.0, 0.0)), atol=5 * noise / math.sqrt(len(got)) + 1e-12)
+    assert np.allclose(
+        poses[:, :3].mean(0),
+        np.add(pose[:3], (0.01, 0.0, 0.0)),
+        atol=5 * noise / math.sqrt(len(got)) + 1e-12,
+    )
 
 
 def test_tracker_turns_by_its_noise() -> None:
     gap = Gap(tracker_rate=100.0, tracker_latency=0.0, tracker_turn_noise=0.02)
     pose = np.array([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0])
     tracker = Tracker(gap, 0)
-    turns = np.array([2 * np.array(m["pose"][3:6]) for i in range(1000) for m in tracker.update(0.01 * i, pose)])
+    turns = np.array(
+        [2 * np.array(m["pose"][3:6]) for i in range(1000) for m in tracker.update(0.01 * i, pose)]
+    )
     assert turns.std(0) == pytest.approx([0.02] * 3, rel=0.1)
 
 
@@ -205,12 +230,21 @@ def test_garbage_is_refused(data: bytes) -> None:
 
 
 def test_requests_are_read_as_they_were_written() -> None:
-    for request in (Reset(seed=3, number=4), Inject(fault=Freeze(seconds=1.0)), Inject(fault=Push(force=(1.0, 2.0, 3.0)))):
+    for request in (
+        Reset(seed=3, number=4),
+        Inject(fault=Freeze(seconds=1.0)),
+        Inject(fault=Push(force=(1.0, 2.0, 3.0))),
+    ):
         assert decode(request.model_dump_json().encode()) == request
 
 
 def test_gap_refuses_nonsense() -> None:
-    for values in ({"cube_mass": -1.0}, {"cube_edge": 0.5}, {"tracker_noise": math.nan}, {"gravity": 0}):
+    for values in (
+        {"cube_mass": -1.0},
+        {"cube_edge": 0.5},
+        {"tracker_noise": math.nan},
+        {"gravity": 0},
+    ):
         with pytest.raises(ValidationError):
             Gap(**values)
 
@@ -221,7 +255,10 @@ def test_long_folders_are_named(tmp_path) -> None:
 
 
 def test_absent_double_is_told_in_time(tmp_path) -> None:
-    with TwinControl(tmp_path, timeout=0.05) as control, pytest.raises(EnvironmentProblem, match="does not answer"):
+    with (
+        TwinControl(tmp_path, timeout=0.05) as control,
+        pytest.raises(EnvironmentProblem, match="does not answer"),
+    ):
         control.state()
 
 

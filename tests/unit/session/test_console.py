@@ -18,7 +18,12 @@ from zprl.session.inputs import Moment, OperatorInput
 from zprl.session.processes.console import app as console_app
 from zprl.session.processes.console.access import Access, Secrets
 from zprl.session.processes.console.app import Press, Presses, make_app
-from zprl.session.processes.console.snapshot import ConsoleState, EpisodeRow, Snapshot, running_success
+from zprl.session.processes.console.snapshot import (
+    ConsoleState,
+    EpisodeRow,
+    Snapshot,
+    running_success,
+)
 from zprl.session.processes.console.streams import Streams
 
 BASE = "http://127.0.0.1:8000"
@@ -64,21 +69,30 @@ def source() -> ConsoleState:
 def client(source: ConsoleState, session: Session) -> TestClient:
     access = Access(Secrets.make())
     cookies = {access.cookie: access.cookie_for("anna")}
-    return TestClient(make_app(source, session, access), base_url=BASE, headers={"Origin": BASE}, cookies=cookies)
+    return TestClient(
+        make_app(source, session, access), base_url=BASE, headers={"Origin": BASE}, cookies=cookies
+    )
 
 
 def press(client: TestClient, kind: str, **more: object):
     return client.post("/input", json={"kind": kind, "nonce": "n-12345678", **AT, **more})
 
 
-# -- presses ---------------------------------------------------------------------------------------------------------
+# -- presses ---------------------------------------------------------------------------------------
 
 
 def test_a_press_arrives_as_an_operator_input(client: TestClient, session: Session) -> None:
     session.answer = "label of episode 7 noted"
     answer = press(client, "success", episode=7)
-    assert (answer.status_code, answer.json()) == (200, {"status": "sent", "text": "label of episode 7 noted"})
-    assert session.inputs == [OperatorInput(kind="success", episode=7, nonce="n-12345678", source="console", author="anna", **AT)]
+    assert (answer.status_code, answer.json()) == (
+        200,
+        {"status": "sent", "text": "label of episode 7 noted"},
+    )
+    assert session.inputs == [
+        OperatorInput(
+            kind="success", episode=7, nonce="n-12345678", source="console", author="anna", **AT
+        )
+    ]
 
 
 def test_the_same_nonce_is_one_press(client: TestClient, session: Session) -> None:
@@ -96,7 +110,9 @@ def test_a_nonce_cannot_become_another_press(client: TestClient, session: Sessio
     assert len(session.inputs) == 1
 
 
-def test_a_press_that_did_not_arrive_may_be_tried_again(client: TestClient, session: Session) -> None:
+def test_a_press_that_did_not_arrive_may_be_tried_again(
+    client: TestClient, session: Session
+) -> None:
     session.fault = RuntimeError("bus closed")
     answer = press(client, "pause")
     assert answer.status_code == 503
@@ -134,7 +150,9 @@ def test_malformed_presses_are_refused(client: TestClient, session: Session, bod
 
 
 @pytest.mark.parametrize("kind", ["clear", "resume", "reset_done", "success", "pause"])
-@pytest.mark.parametrize("change", [{"at": AT["at"] - 2.01}, {"at": AT["at"] + 0.1}, {"seq": 411}, {"seq": 413}])
+@pytest.mark.parametrize(
+    "change", [{"at": AT["at"] - 2.01}, {"at": AT["at"] + 0.1}, {"seq": 411}, {"seq": 413}]
+)
 def test_a_press_for_another_moment_is_refused_and_never_handed_over(
     client: TestClient, source: ConsoleState, session: Session, kind: str, change: dict
 ) -> None:
@@ -150,7 +168,10 @@ def test_a_press_for_another_moment_is_refused_and_never_handed_over(
 def test_what_the_session_refuses_is_told_as_refused(client: TestClient, session: Session) -> None:
     session.fault = console_app.Refused("there is nothing to clear")
     answer = press(client, "clear", confirmed=True)
-    assert (answer.status_code, answer.json()) == (409, {"status": "refused", "text": "there is nothing to clear"})
+    assert (answer.status_code, answer.json()) == (
+        409,
+        {"status": "refused", "text": "there is nothing to clear"},
+    )
 
 
 def test_clear_is_confirmed(client: TestClient, session: Session) -> None:
@@ -161,8 +182,13 @@ def test_clear_is_confirmed(client: TestClient, session: Session) -> None:
 def test_too_many_presses_are_refused_but_never_the_stop(session: Session) -> None:
     async def flood() -> tuple[list[int], list[int]]:
         presses = Presses(session)
-        pauses = [(await presses.take(Press(kind="pause", nonce=f"pause-{n:04}", **AT), "anna"))[0] for n in range(200)]
-        stops = [(await presses.take(Press(kind="estop", nonce=f"estop-{n:04}")))[0] for n in range(200)]
+        pauses = [
+            (await presses.take(Press(kind="pause", nonce=f"pause-{n:04}", **AT), "anna"))[0]
+            for n in range(200)
+        ]
+        stops = [
+            (await presses.take(Press(kind="estop", nonce=f"estop-{n:04}")))[0] for n in range(200)
+        ]
         return pauses, stops
 
     pauses, stops = asyncio.run(flood())
@@ -189,8 +215,12 @@ def test_a_hanging_label_does_not_hold_up_the_stop() -> None:
                 await free.wait()
 
         presses = Presses(send)
-        label = asyncio.ensure_future(presses.take(Press(kind="success", episode=1, nonce="label-0001", **AT), "anna"))
-        twice = asyncio.ensure_future(presses.take(Press(kind="success", episode=1, nonce="label-0001", **AT), "anna"))
+        label = asyncio.ensure_future(
+            presses.take(Press(kind="success", episode=1, nonce="label-0001", **AT), "anna")
+        )
+        twice = asyncio.ensure_future(
+            presses.take(Press(kind="success", episode=1, nonce="label-0001", **AT), "anna")
+        )
         stop = await asyncio.wait_for(presses.take(Press(kind="estop", nonce="estop-0001")), 5)
         waiting = not label.done()
         free.set()
@@ -210,11 +240,13 @@ def test_a_session_that_never_answers_is_told_as_failed(monkeypatch: pytest.Monk
     async def never(found: OperatorInput) -> None:
         await asyncio.Event().wait()
 
-    status, outcome = asyncio.run(Presses(never).take(Press(kind="pause", nonce="pause-0001", **AT), "anna"))
+    status, outcome = asyncio.run(
+        Presses(never).take(Press(kind="pause", nonce="pause-0001", **AT), "anna")
+    )
     assert (status, outcome.status) == (503, "failed")
 
 
-# -- what is shown ---------------------------------------------------------------------------------------------------
+# -- what is shown ---------------------------------------------------------------------------------
 
 
 def test_the_pages_and_their_types(client: TestClient) -> None:
@@ -230,7 +262,10 @@ def test_the_pages_and_their_types(client: TestClient) -> None:
         assert answer.headers["content-type"].startswith(kind)
 
 
-@pytest.mark.parametrize("path", ["/docs", "/redoc", "/openapi.json", "/input", "/camera/../app.py", "/camera/x", "/app.py"])
+@pytest.mark.parametrize(
+    "path",
+    ["/docs", "/redoc", "/openapi.json", "/input", "/camera/../app.py", "/camera/x", "/app.py"],
+)
 def test_nothing_else_is_served(client: TestClient, path: str) -> None:
     assert client.get(path).status_code in (404, 405)
 
@@ -298,23 +333,32 @@ def test_the_newest_page_takes_the_place_of_the_oldest_of_its_login() -> None:
     streams = Streams(most=3)
     with ExitStack() as stack:
         for name in ("ben 1", "anna 1", "anna 2", "anna 3", "carl 1"):
-            stack.enter_context(streams.opened(name.split()[0], lambda name=name: closed.append(name)))
+            stack.enter_context(
+                streams.opened(name.split()[0], lambda name=name: closed.append(name))
+            )
         assert streams.alive == 3
     assert closed == ["anna 1", "ben 1"]  # who has none of his own takes the oldest of all
     assert streams.alive == 0
 
 
-# -- the contract ----------------------------------------------------------------------------------------------------
+# -- the contract ----------------------------------------------------------------------------------
 
 
 def rows(labels: str) -> list[EpisodeRow]:
     words = {"s": Label.SUCCESS, "f": Label.FAILURE, "d": Label.DISCARD, ".": None}
-    return [EpisodeRow(number=i + 1, phase=PhaseKind.TRAIN, label=words[c]) for i, c in enumerate(labels)]
+    return [
+        EpisodeRow(number=i + 1, phase=PhaseKind.TRAIN, label=words[c])
+        for i, c in enumerate(labels)
+    ]
 
 
 def test_running_success_by_hand() -> None:
     curve = running_success(rows("sf.ds"))
-    assert [(p.episode, p.successes, p.episodes) for p in curve] == [(1, 1, 1), (2, 1, 2), (5, 2, 3)]
+    assert [(p.episode, p.successes, p.episodes) for p in curve] == [
+        (1, 1, 1),
+        (2, 1, 2),
+        (5, 2, 3),
+    ]
     ten = running_success(rows("ssssssssff"))[-1]
     assert (round(ten.low, 4), round(ten.high, 4)) == (0.4902, 0.9433)  # Wilson, 8 of 10
 
@@ -325,8 +369,17 @@ def test_running_success_forgets_after_forty() -> None:
 
 
 def test_phases_are_never_mixed() -> None:
-    mixed = [row.model_copy(update={"phase": PhaseKind.EVALUATE_BEFORE}) if row.number <= 3 else row for row in rows("fffss")]
-    assert [(p.successes, p.episodes) for p in running_success(mixed)] == [(0, 1), (0, 2), (0, 3), (1, 1), (2, 2)]
+    mixed = [
+        row.model_copy(update={"phase": PhaseKind.EVALUATE_BEFORE}) if row.number <= 3 else row
+        for row in rows("fffss")
+    ]
+    assert [(p.successes, p.episodes) for p in running_success(mixed)] == [
+        (0, 1),
+        (0, 2),
+        (0, 3),
+        (1, 1),
+        (2, 2),
+    ]
     recent = console_scene.snapshot(episodes=mixed).recent
     assert (recent.successes, recent.episodes) == (2, 2)
     assert console_scene.snapshot(episodes=mixed[:3]).recent is None  # no training yet
@@ -340,7 +393,10 @@ def test_phases_are_never_mixed() -> None:
         ({"state": State.AWAIT_RESET, "label_episode": None, "behind": True}, {"estop", "pause"}),
         ({"state": State.PAUSED, "paused": True, "label_episode": None}, {"estop", "resume"}),
         ({"state": State.ESTOP, "label_episode": None}, {"estop", "clear"}),
-        ({"state": State.FAULT, "label_episode": 57}, {"estop", "clear", "success", "failure", "discard"}),
+        (
+            {"state": State.FAULT, "label_episode": 57},
+            {"estop", "clear", "success", "failure", "discard"},
+        ),
         ({"state": State.DONE, "label_episode": None, "phase": None}, {"estop"}),
     ],
 )
@@ -353,14 +409,27 @@ def test_every_state_allows_the_stop() -> None:
 
 
 def test_success_by_phase_and_the_moment_of_a_key() -> None:
-    shown = console_scene.snapshot(episodes=rows("ssf"), episode=4, label_episode=3, paused=True, at=1.0)
-    assert (shown.by_phase[PhaseKind.TRAIN].successes, shown.by_phase[PhaseKind.TRAIN].episodes) == (2, 3)
+    shown = console_scene.snapshot(
+        episodes=rows("ssf"), episode=4, label_episode=3, paused=True, at=1.0
+    )
+    assert (
+        shown.by_phase[PhaseKind.TRAIN].successes,
+        shown.by_phase[PhaseKind.TRAIN].episodes,
+    ) == (2, 3)
     assert shown.moment == Moment(episode=4, label_episode=3, paused=True, seq=412, at=1.0)
     assert console_scene.snapshot(episodes=()).recent is None
 
 
 @pytest.mark.parametrize(
-    "changes", [{"episode": 0}, {"prompt": "x" * 501}, {"limits_digest": "zz"}, {"cameras": ("../etc",)}, {"surprise": 1}, {"clips": -1}]
+    "changes",
+    [
+        {"episode": 0},
+        {"prompt": "x" * 501},
+        {"limits_digest": "zz"},
+        {"cameras": ("../etc",)},
+        {"surprise": 1},
+        {"clips": -1},
+    ],
 )
 def test_the_contract_refuses_what_it_does_not_know(changes: dict) -> None:
     with pytest.raises(ValidationError):
@@ -371,4 +440,9 @@ def test_no_number_of_a_snapshot_is_nan() -> None:
     arms = console_scene.snapshot().model_dump()["arms"]
     arms[0]["gauges"][0]["value"] = float("nan")
     with pytest.raises(ValidationError):
-        Snapshot.model_validate({**console_scene.snapshot().model_dump(include=set(Snapshot.model_fields)), "arms": arms})
+        Snapshot.model_validate(
+            {
+                **console_scene.snapshot().model_dump(include=set(Snapshot.model_fields)),
+                "arms": arms,
+            }
+        )

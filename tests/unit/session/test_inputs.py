@@ -25,7 +25,7 @@ def kinds(found: queue.Queue, count: int) -> list[tuple[Input, int | None]]:
     return [(one.kind, one.episode) for one in (found.get(timeout=WAIT_S) for _ in range(count))]
 
 
-# -- the words -------------------------------------------------------------------------------------------------------
+# -- the words -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -55,11 +55,22 @@ def test_what_keys_mean_depends_on_the_moment() -> None:
 
 
 @pytest.mark.parametrize(
-    "changes", [{"episode": 0}, {"nonce": ""}, {"nonce": "a b"}, {"source": "Web"}, {"kind": "fly"}, {"nonce": "x" * 65}, {"more": 1}]
+    "changes",
+    [
+        {"episode": 0},
+        {"nonce": ""},
+        {"nonce": "a b"},
+        {"source": "Web"},
+        {"kind": "fly"},
+        {"nonce": "x" * 65},
+        {"more": 1},
+    ],
 )
 def test_inputs_are_judged(changes: dict) -> None:
     with pytest.raises(ValidationError):
-        OperatorInput(**{"kind": "success", "episode": 1, "nonce": "n1", "source": "pedal", **changes})
+        OperatorInput(
+            **{"kind": "success", "episode": 1, "nonce": "n1", "source": "pedal", **changes}
+        )
 
 
 def test_an_input_as_the_state_machine_takes_it() -> None:
@@ -68,7 +79,7 @@ def test_an_input_as_the_state_machine_takes_it() -> None:
     assert OperatorInput.model_validate_json(found.model_dump_json()) == found
 
 
-# -- pedal -----------------------------------------------------------------------------------------------------------
+# -- pedal -----------------------------------------------------------------------------------------
 
 KEY_A, KEY_B, KEY_C, KEY_D, KEY_P, ENTER = 30, 48, 46, 32, 25, 28
 
@@ -91,9 +102,19 @@ def test_pedals_arrive_at_the_press_only(pipe: tuple[int, int]) -> None:
     found = queue.Queue()
     with Pedal(read, found.put, lambda: MOMENT):
         for code in (KEY_A, KEY_C, KEY_B, KEY_D, KEY_P):
-            os.write(write, event(4, 4, 458756) + event(1, code, 1) + event(0, 0, 0))  # scan code, key, end of report
-            os.write(write, event(1, code, 2) + event(1, code, 0) + event(0, 0, 0))  # repeated, released
-        wanted = [(Input.FAILURE, 7), (Input.SUCCESS, 7), (Input.ESTOP, None), (Input.DISCARD, 7), (Input.PAUSE, None)]
+            os.write(
+                write, event(4, 4, 458756) + event(1, code, 1) + event(0, 0, 0)
+            )  # scan code, key, end of report
+            os.write(
+                write, event(1, code, 2) + event(1, code, 0) + event(0, 0, 0)
+            )  # repeated, released
+        wanted = [
+            (Input.FAILURE, 7),
+            (Input.SUCCESS, 7),
+            (Input.ESTOP, None),
+            (Input.DISCARD, 7),
+            (Input.PAUSE, None),
+        ]
         assert kinds(found, 5) == wanted
     assert found.empty()
 
@@ -119,7 +140,9 @@ def test_own_pedal_keys_and_unknown_ones(pipe: tuple[int, int]) -> None:
     pedal = Pedal(pipe[0], found.append, lambda: MOMENT, keys={100: "r"})
     pedal.take(event(1, 100, 1) + event(1, KEY_A, 1) + event(2, 100, 1))
     assert [one.kind for one in found] == [Input.RESET_DONE]
-    assert {"c", "y"}.isdisjoint(PEDALS.values())  # no key that a foot switch sends as delivered clears a stop
+    assert {"c", "y"}.isdisjoint(
+        PEDALS.values()
+    )  # no key that a foot switch sends as delivered clears a stop
 
 
 @pytest.mark.parametrize(
@@ -135,7 +158,10 @@ def test_own_pedal_keys_and_unknown_ones(pipe: tuple[int, int]) -> None:
     ],
 )
 def test_enter_clears_when_it_is_pressed_twice_for_one_situation(
-    pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch, presses: list[tuple[float, int]], cleared: bool
+    pipe: tuple[int, int],
+    monkeypatch: pytest.MonkeyPatch,
+    presses: list[tuple[float, int]],
+    cleared: bool,
 ) -> None:
     now, seq, made = [0.0], [0], []
     monkeypatch.setattr(inputs, "now", lambda: 1000.0 + now[0])
@@ -148,9 +174,14 @@ def test_enter_clears_when_it_is_pressed_twice_for_one_situation(
 def test_a_key_that_was_pressed_while_nobody_read_is_old(pipe: tuple[int, int]) -> None:
     """The kernel stamps keys; a process that stood still must not take an old one for a new one."""
     made: list[OperatorInput] = []
-    pedal = Pedal(pipe[0], made.append, lambda: Moment(episode=3, label_episode=3, seq=7, at=1000.0))
+    pedal = Pedal(
+        pipe[0], made.append, lambda: Moment(episode=3, label_episode=3, seq=7, at=1000.0)
+    )
     pedal.stamped = True
-    pedal.take(struct.pack("@llHHi", 990, 0, 1, KEY_C, 1) + struct.pack("@llHHi", 999, 900_000, 1, KEY_C, 1))
+    pedal.take(
+        struct.pack("@llHHi", 990, 0, 1, KEY_C, 1)
+        + struct.pack("@llHHi", 999, 900_000, 1, KEY_C, 1)
+    )
     assert ["too late" in one.refusal(7, 1000.1) for one in made] == [True, False]
 
 

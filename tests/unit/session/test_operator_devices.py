@@ -6,7 +6,15 @@ from zprl.session.inputs import Moment
 from zprl.session.processes.operator_devices import Felt, moment
 from zprl.session.spacemouse import REST, MouseState
 
-PLAN = {"state": "RUNNING", "number": 4, "next": 5, "pending": [], "paused": False, "seq": 7, "at": 1.5}
+PLAN = {
+    "state": "RUNNING",
+    "number": 4,
+    "next": 5,
+    "pending": [],
+    "paused": False,
+    "seq": 7,
+    "at": 1.5,
+}
 
 
 class Ear:
@@ -32,4 +40,6 @@ def test_a_label_is_about_the_episode_that_runs_or_waits_longest():
     assert moment(PLAN) == Moment(episode=4, label_episode=4, seq=7, at=1.5)
     assert moment(PLAN | {"pending": [2, 3]}).label_episode == 2
     assert moment(PLAN | {"state": "HOMING"}).label_episode is None
-    assert moment(PLAN | {"state": "AWAIT_RESET", "paused": True}) == Moment(episode=5, label_episode=None, paused=True, seq=7, at=1.5)
+    assert moment(PLAN | {"state": "AWAIT_RESET", "paused": True}) == Moment(
+        episode=5, label_episode=None, paused=True, seq=7, at=1.5
+    )

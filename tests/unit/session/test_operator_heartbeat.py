@@ -21,7 +21,9 @@ from zprl.session.processes.driver import Driver
         (True, "scripted", {}, True),
     ],
 )
-def test_a_beat_counts_when_somebody_is_there(simulated: bool, sender: str, body: dict, counts: bool) -> None:
+def test_a_beat_counts_when_somebody_is_there(
+    simulated: bool, sender: str, body: dict, counts: bool
+) -> None:
     beats: list[str] = []
     driver = Driver.__new__(Driver)
     driver.robot = SimpleNamespace(simulated=simulated)

@@ -19,11 +19,21 @@ from zprl.errors import EnvironmentProblem
 from zprl.robot.base import Pose
 from zprl.robot.limits import ArmLimits
 from zprl.session.events import Input
-from zprl.session.spacemouse import REST, Feel, Intervention, InterventionCommand, MouseState, SpaceMouse, decode, find
+from zprl.session.spacemouse import (
+    REST,
+    Feel,
+    Intervention,
+    InterventionCommand,
+    MouseState,
+    SpaceMouse,
+    decode,
+    find,
+)
 
 WAIT_S = 20
 COUNTS = (350, -175, 70, -35, 105, 350)
-# What pyspacemouse 2.1.0 makes of these counts in its convention HID_Z_UP, for a SpaceNavigator and a wireless SpaceMouse.
+# What pyspacemouse 2.1.0 makes of these counts in its convention HID_Z_UP, for a SpaceNavigator and
+# a wireless SpaceMouse.
 TWIST = (1.0, 0.5, -0.2, -0.1, -0.3, -1.0)
 
 LIMITS = ArmLimits.model_validate(
@@ -45,7 +55,7 @@ def report(kind: int, *counts: int) -> bytes:
     return bytes([kind]) + struct.pack(f"<{len(counts)}h", *counts)
 
 
-# -- reports ---------------------------------------------------------------------------------------------------------
+# -- reports ---------------------------------------------------------------------------------------
 
 
 def test_two_reports_as_the_library_reads_them() -> None:
@@ -75,12 +85,14 @@ def test_no_report_leaves_the_range(first: bytes, second: bytes) -> None:
     assert 0 <= state.buttons < 2**32
 
 
-# -- the reader ------------------------------------------------------------------------------------------------------
+# -- the reader ------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
-    ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)  # keeps reports apart, as hidraw does
+    ends = socket.socketpair(
+        socket.AF_UNIX, socket.SOCK_SEQPACKET
+    )  # keeps reports apart, as hidraw does
     yield ends
     for end in ends:
         end.close()
@@ -97,7 +109,9 @@ def test_reports_arrive_and_silence_is_rest(pair: tuple[socket.socket, socket.so
         clock[0] = 10.24
         assert mouse.read().twist == TWIST
         clock[0] = 10.26
-        assert mouse.read() == MouseState((0.0,) * 6, 1)  # a held button says nothing until it is let go
+        assert mouse.read() == MouseState(
+            (0.0,) * 6, 1
+        )  # a held button says nothing until it is let go
 
 
 def test_a_receiver_that_is_pulled_out_is_rest(pair: tuple[socket.socket, socket.socket]) -> None:
@@ -112,9 +126,15 @@ def test_a_receiver_that_is_pulled_out_is_rest(pair: tuple[socket.socket, socket
 
 
 def test_finding_it(tmp_path: Path) -> None:
-    for name, ids in {"hidraw0": "0003:0000046D:0000C077", "hidraw1": "broken", "hidraw2": "0003:0000256F:0000C635"}.items():
+    for name, ids in {
+        "hidraw0": "0003:0000046D:0000C077",
+        "hidraw1": "broken",
+        "hidraw2": "0003:0000256F:0000C635",
+    }.items():
         (tmp_path / name / "device").mkdir(parents=True)
-        (tmp_path / name / "device" / "uevent").write_text(f"DRIVER=hid-generic\nHID_ID={ids}\nHID_NAME=x\n")
+        (tmp_path / name / "device" / "uevent").write_text(
+            f"DRIVER=hid-generic\nHID_ID={ids}\nHID_NAME=x\n"
+        )
     assert find(tmp_path) == Path("/dev/hidraw2")  # hidraw0 is an ordinary Logitech mouse
     with pytest.raises(EnvironmentProblem, match="no SpaceMouse"):
         find(tmp_path / "nothing")
@@ -134,7 +154,7 @@ def test_opening_a_path(tmp_path: Path) -> None:
     os.close(mouse.fd)
 
 
-# -- the person and the arm ------------------------------------------------------------------------------------------
+# -- the person and the arm ------------------------------------------------------------------------
 
 STEP_S = 0.05
 
@@ -144,12 +164,28 @@ def push(*twist: float, buttons: int = 0) -> MouseState:
 
 
 def feel(**changes: float) -> Feel:
-    return Feel(**{"speed": 0.2, "turn": 0.5, "step_s": STEP_S, "max_step": 0.05, "max_turn": 0.2, "yaw": 0.0, **changes})
+    return Feel(
+        **{
+            "speed": 0.2,
+            "turn": 0.5,
+            "step_s": STEP_S,
+            "max_step": 0.05,
+            "max_turn": 0.2,
+            "yaw": 0.0,
+            **changes,
+        }
+    )
 
 
 def test_feel_within_limits() -> None:
     found = Feel.within(LIMITS, 20.0)
-    assert (found.speed, found.turn, found.step_s, found.max_step, found.max_turn) == (0.2, 0.5, 0.05, 0.05, 0.2)
+    assert (found.speed, found.turn, found.step_s, found.max_step, found.max_turn) == (
+        0.2,
+        0.5,
+        0.05,
+        0.05,
+        0.2,
+    )
 
 
 def test_a_full_push_by_hand() -> None:
@@ -221,7 +257,9 @@ def test_any_pushes(pushes: list[tuple]) -> None:
         assert math.hypot(*command.translation) <= 0.05 * (1 + 1e-9)
         assert math.hypot(*command.rotation) <= 0.2 * (1 + 1e-9)
         assert command.engaged or command.translation == command.rotation == (0, 0, 0)
-        assert (command.edge is not None) == (command.engaged != engaged)  # every change is told, once
+        assert (command.edge is not None) == (
+            command.engaged != engaged
+        )  # every change is told, once
         engaged = command.engaged
 
 
@@ -230,7 +268,8 @@ def test_the_target_one_step_on() -> None:
     command = InterventionCommand(True, (0.01, 0.0, -0.02), (0.0, 0.0, math.pi / 2))
     target = command.target(pose)
     assert target.position == pytest.approx([0.51, 0.0, 0.28])
-    # a quarter turn about the base's z after half a turn about x: (x, y, z, w) = (cos 45, sin 45, 0, 0)
+    # a quarter turn about the base's z after half a turn about x: (x, y, z, w) = (cos 45, sin 45,
+    # 0, 0)
     assert target.quaternion == pytest.approx([math.sqrt(0.5), math.sqrt(0.5), 0, 0])
 
 

@@ -130,7 +130,9 @@ def test_a_plan_to_its_end():
     walk.live("failure")
     walk.live("success")
     walk.live("failure")
-    assert of(WaitForWeights, walk.to_reset()) == [WaitForWeights(3)]  # the third line of the journal is the last of training
+    assert of(WaitForWeights, walk.to_reset()) == [
+        WaitForWeights(3)
+    ]  # the third line of the journal is the last of training
     assert walk.state is State.AWAIT_RESET
     assert walk(VersionAvailable(2)) == []
     assert walk(VersionAvailable(3)) == []
@@ -139,7 +141,12 @@ def test_a_plan_to_its_end():
     assert of(Finish, walk.store(walk(Stopped(4)))) == [Finish()]
     assert walk.state is State.DONE
     starts = [(k.kind, k.start_number) for k in walk.machine.episodes.values()]
-    assert starts == [(BEFORE, 0), (TRAIN, 0), (TRAIN, 1), (AFTER, 0)]  # both evaluations see start 0
+    assert starts == [
+        (BEFORE, 0),
+        (TRAIN, 0),
+        (TRAIN, 1),
+        (AFTER, 0),
+    ]  # both evaluations see start 0
 
 
 def test_sync_waits_for_the_learner_before_the_next_training_episode():
@@ -149,7 +156,9 @@ def test_sync_waits_for_the_learner_before_the_next_training_episode():
     assert of(WaitForWeights, walk.to_reset()) == [WaitForWeights(1)]
     assert not of(StartEpisode, walk.press("reset_done", 2))
     assert "learner" in walk.machine.refused
-    assert not of(StartEpisode, walk(VersionAvailable(1)))  # nothing moves because of a press of long ago
+    assert not of(
+        StartEpisode, walk(VersionAvailable(1))
+    )  # nothing moves because of a press of long ago
     assert of(StartEpisode, walk.press("reset_done", 2)) == [StartEpisode(2, TRAINING[0], 1, 1)]
 
 
@@ -397,7 +406,14 @@ def test_nothing_moves_before_a_person_has_confirmed_the_cell():
 def test_every_situation_has_a_number_of_its_own():
     walk = Walk()
     seen = [walk.machine.seq]
-    for event in (Ready(), Homed(), OperatorInput(Input.RESET_DONE, "a", "test", 1), TimeUp(1), Stopped(1), Committed(1)):
+    for event in (
+        Ready(),
+        Homed(),
+        OperatorInput(Input.RESET_DONE, "a", "test", 1),
+        TimeUp(1),
+        Stopped(1),
+        Committed(1),
+    ):
         walk(event)
         assert walk.machine.seq > seen[-1]
         seen.append(walk.machine.seq)
@@ -544,7 +560,9 @@ def test_a_label_the_recorder_did_not_confirm_is_sent_again_when_it_is_back():
     walk(Stopped(1))
     walk(Committed(1))
     walk(Died("recorder"))
-    assert of(StoreLabel, walk(Restarted("recorder"))) == [StoreLabel(1, Label.SUCCESS, "test", "k")]
+    assert of(StoreLabel, walk(Restarted("recorder"))) == [
+        StoreLabel(1, Label.SUCCESS, "test", "k")
+    ]
     walk(Labelled(1, "k", 1))
     walk(Died("recorder"))
     assert of(StoreLabel, walk(Restarted("recorder"))) == []
@@ -560,28 +578,40 @@ def test_a_recorder_that_dies_before_the_label_has_lost_the_episode():
 
 def test_a_restarted_session_asks_for_what_is_pending_and_numbers_on():
     progress = Progress(
-        episodes=(Known(1, TRAIN, 0, Label.SUCCESS), Known(3, TRAIN, 1)), last_number=5, training_labels=1, nonces=frozenset({"old"})
+        episodes=(Known(1, TRAIN, 0, Label.SUCCESS), Known(3, TRAIN, 1)),
+        last_number=5,
+        training_labels=1,
+        nonces=frozenset({"old"}),
     )
     walk = Walk((Phase(TRAIN, 3),), progress)
     assert walk(Ready()) == [AskLabel(3), GoHome()]
     assert walk.press("failure", 3, "old") == []  # came before the restart
     assert of(StoreLabel, walk.press("failure", 3))
     walk(Homed())
-    assert of(StartEpisode, walk.press("reset_done", 6)) == [StartEpisode(6, Phase(TRAIN, 3), 2, None)]
+    assert of(StartEpisode, walk.press("reset_done", 6)) == [
+        StartEpisode(6, Phase(TRAIN, 3), 2, None)
+    ]
 
 
 def test_a_restarted_session_knows_that_its_evaluation_has_begun():
     progress = Progress(
-        episodes=(Known(1, TRAIN, 0, Label.SUCCESS), Known(2, AFTER, 0, Label.SUCCESS)), last_number=2, training_labels=3, final=1
+        episodes=(Known(1, TRAIN, 0, Label.SUCCESS), Known(2, AFTER, 0, Label.SUCCESS)),
+        last_number=2,
+        training_labels=3,
+        final=1,
     )
     plan = (Phase(TRAIN, 1), Phase(AFTER, 2))
     walk = Walk(plan, progress)
     walk(VersionAvailable(4))
-    assert of(StartEpisode, walk.to_running()) == [StartEpisode(3, plan[1], 1, 1)]  # the weights the first one was judged with
+    assert of(StartEpisode, walk.to_running()) == [
+        StartEpisode(3, plan[1], 1, 1)
+    ]  # the weights the first one was judged with
 
 
 def test_a_finished_session_stays_finished_and_takes_corrections():
-    walk = Walk((Phase(TRAIN, 1),), Progress(episodes=(Known(1, TRAIN, 0, Label.SUCCESS),), last_number=1))
+    walk = Walk(
+        (Phase(TRAIN, 1),), Progress(episodes=(Known(1, TRAIN, 0, Label.SUCCESS),), last_number=1)
+    )
     assert walk(Ready()) == [Finish()]
     assert of(StoreLabel, walk.press("failure", 1))
 
@@ -593,7 +623,15 @@ def test_a_latched_estop_survives_a_restart():
     assert walk.press("clear") == [Recover()]
 
 
-@pytest.mark.parametrize("plan", [(), (Phase(AFTER, 1), Phase(TRAIN, 1)), (Phase(TRAIN, 1), Phase(TRAIN, 1)), (Phase(TRAIN, -1),)])
+@pytest.mark.parametrize(
+    "plan",
+    [
+        (),
+        (Phase(AFTER, 1), Phase(TRAIN, 1)),
+        (Phase(TRAIN, 1), Phase(TRAIN, 1)),
+        (Phase(TRAIN, -1),),
+    ],
+)
 def test_an_impossible_plan_is_refused(plan):
     with pytest.raises(ConfigError):
         Machine(plan)

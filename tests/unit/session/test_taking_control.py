@@ -127,7 +127,9 @@ def test_a_stop_between_two_attempts_ends_them(monkeypatch: pytest.MonkeyPatch) 
     assert arm.driver.stopped == int(StopLevel.HARD)
 
 
-def test_a_stop_while_the_robot_is_busy_with_recovering_stops_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stop_while_the_robot_is_busy_with_recovering_stops_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     arm = Stopped(monkeypatch, pushed=False)
     arm.robot.while_busy = [ESTOP]
     arm.ask(1)
@@ -137,7 +139,9 @@ def test_a_stop_while_the_robot_is_busy_with_recovering_stops_it(monkeypatch: py
 
 
 @pytest.mark.parametrize("pressed", [-0.3, 0.0, 0.3])
-def test_a_request_at_the_moment_of_a_stop_does_not_count(monkeypatch: pytest.MonkeyPatch, pressed: float) -> None:
+def test_a_request_at_the_moment_of_a_stop_does_not_count(
+    monkeypatch: pytest.MonkeyPatch, pressed: float
+) -> None:
     arm = Stopped(monkeypatch, pushed=False)
     arm.driver.pressed_at = arm.time + pressed
     arm.ask(1)
@@ -154,7 +158,11 @@ def test_a_stop_is_heard_before_the_plan_that_came_with_it(monkeypatch: pytest.M
 
 def test_an_old_request_and_an_old_plan_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
     arm = Stopped(monkeypatch, pushed=False)
-    arm.tick(Message("supervisor", "plan", arm.plan(1) | {"at": arm.time - 1.5, "recover_at": arm.time - 1.5}))
+    arm.tick(
+        Message(
+            "supervisor", "plan", arm.plan(1) | {"at": arm.time - 1.5, "recover_at": arm.time - 1.5}
+        )
+    )
     assert arm.robot.told == []
     arm.tick(Message("supervisor", "plan", arm.plan(1) | {"recover_at": arm.time - 2.5}))
     assert arm.robot.told == []

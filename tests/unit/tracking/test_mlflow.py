@@ -11,7 +11,13 @@ from pathlib import Path
 import pytest
 
 from zprl.run_dir import RunDir
-from zprl.tracking import PARENT_VARIABLE, SWITCH_VARIABLE, mlflow_tracker, open_pipeline_tracker, open_tracker
+from zprl.tracking import (
+    PARENT_VARIABLE,
+    SWITCH_VARIABLE,
+    mlflow_tracker,
+    open_pipeline_tracker,
+    open_tracker,
+)
 
 PARAMS = {"run": {"seed": 3, "betas": [0.9, 0.99]}}
 INPUTS = {"artifacts/episodes": "ab" * 32}
@@ -32,7 +38,10 @@ def project(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def stage(store: Path, key: str, *, first: int, last: int, fail: bool = False) -> str:
-    with RunDir(store / "runs", "toy", {"key": key}) as run_dir, open_tracker("toy", run_dir=run_dir, params=PARAMS, inputs=INPUTS) as t:
+    with (
+        RunDir(store / "runs", "toy", {"key": key}) as run_dir,
+        open_tracker("toy", run_dir=run_dir, params=PARAMS, inputs=INPUTS) as t,
+    ):
         for step in range(first, last):
             t.log(step, loss=float(step))
         assert t.run_id is not None
@@ -62,12 +71,16 @@ def test_a_second_attempt_continues_the_run_without_repeating_steps(store: Path)
     assert "zprl.error" not in run.data.tags
 
 
-def test_stages_are_children_and_follow_the_pipeline_that_continues_them(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stages_are_children_and_follow_the_pipeline_that_continues_them(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for _ in range(2):
         with open_pipeline_tracker("pipeline", params=PARAMS, inputs={}) as parent:
             monkeypatch.setenv(PARENT_VARIABLE, parent.run_id or "")
             child = stage(store, "child", first=0, last=1)
-        assert mlflow_tracker.connect().get_run(child).data.tags["mlflow.parentRunId"] == parent.run_id
+        assert (
+            mlflow_tracker.connect().get_run(child).data.tags["mlflow.parentRunId"] == parent.run_id
+        )
 
 
 def test_a_killed_process_s_run_is_closed_at_the_next_start(store: Path) -> None:
@@ -78,7 +91,9 @@ def test_a_killed_process_s_run_is_closed_at_the_next_start(store: Path) -> None
         "print(t.run_id, flush=True)\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=dict(os.environ))
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=dict(os.environ)
+    )
     assert done.returncode == -signal.SIGKILL, done.stderr
     run_id = done.stdout.split()[-1]
     client = mlflow_tracker.connect()
@@ -94,13 +109,20 @@ def test_orphans_are_told_from_live_and_foreign_runs() -> None:
     assert not mlflow_tracker.is_orphan(own)
     assert not mlflow_tracker.is_orphan({**own, "zprl.host": "elsewhere", "zprl.pid": "1"})
     assert not mlflow_tracker.is_orphan({})
-    assert mlflow_tracker.is_orphan({**own, "zprl.pid_started": "1.0"})  # the process id was given to another process
+    assert mlflow_tracker.is_orphan(
+        {**own, "zprl.pid_started": "1.0"}
+    )  # the process id was given to another process
 
 
-def test_a_broken_store_does_not_break_the_stage(store: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+def test_a_broken_store_does_not_break_the_stage(
+    store: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    with RunDir(store / "runs", "toy", {"key": "broken"}) as run_dir, open_tracker("t", run_dir=run_dir, params={}, inputs={}) as tracker:
+    with (
+        RunDir(store / "runs", "toy", {"key": "broken"}) as run_dir,
+        open_tracker("t", run_dir=run_dir, params={}, inputs={}) as tracker,
+    ):
         tracker.log(1, loss=1.0)
     assert tracker.run_id is None
     assert capsys.readouterr().err.count("tracking failed") == 1
@@ -108,5 +130,7 @@ def test_a_broken_store_does_not_break_the_stage(store: Path, monkeypatch: pytes
 
 def test_tracking_can_be_switched_off(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(SWITCH_VARIABLE, "off")
-    monkeypatch.setattr(mlflow_tracker, "connect", lambda: pytest.fail("connected although switched off"))
+    monkeypatch.setattr(
+        mlflow_tracker, "connect", lambda: pytest.fail("connected although switched off")
+    )
     assert open_pipeline_tracker("x", params={}, inputs={}).run_id is None

@@ -66,7 +66,10 @@ def test_points_go_out_in_batches() -> None:
         assert store.batches == 1
         tracker.log(FLUSH_POINTS, loss=0.5)
     assert store.batches == 2
-    assert [(name, value, step) for name, value, step, _ in store.points[-2:]] == [("loss", 499.0, 499), ("loss", 0.5, 500)]
+    assert [(name, value, step) for name, value, step, _ in store.points[-2:]] == [
+        ("loss", 499.0, 499),
+        ("loss", 0.5, 500),
+    ]
     assert store.status == "FINISHED"
 
 
@@ -88,7 +91,9 @@ def test_a_continued_run_drops_what_it_has_per_metric() -> None:
     assert [(name, step) for name, _, step, _ in store.points] == [("kl", 10), ("loss", 11)]
 
 
-def test_an_absent_store_warns_once_and_gets_everything_later(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_absent_store_warns_once_and_gets_everything_later(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     store, clock = Store(), Clock()
     store.broken = True
     with Tracker(store, clock=clock) as tracker:
@@ -115,7 +120,12 @@ def test_a_store_that_never_answers_costs_bounded_memory() -> None:
 
 @pytest.mark.parametrize(
     ("error", "status"),
-    [(DataError("bad"), "FAILED"), (ValueError("bug"), "FAILED"), (Interrupted("stop"), "KILLED"), (KeyboardInterrupt(), "KILLED")],
+    [
+        (DataError("bad"), "FAILED"),
+        (ValueError("bug"), "FAILED"),
+        (Interrupted("stop"), "KILLED"),
+        (KeyboardInterrupt(), "KILLED"),
+    ],
 )
 def test_status_says_how_the_stage_ended(error: BaseException, status: str) -> None:
     store = Store()
@@ -125,7 +135,9 @@ def test_status_says_how_the_stage_ended(error: BaseException, status: str) -> N
     assert ("zprl.error" in store.tags) == (status == "FAILED")
 
 
-def test_values_that_are_no_numbers_do_not_stop_training(capsys: pytest.CaptureFixture[str]) -> None:
+def test_values_that_are_no_numbers_do_not_stop_training(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     with Tracker(Store()) as tracker:
         tracker.log(1, loss="abc")  # type: ignore[arg-type]
     assert "ValueError" in capsys.readouterr().err

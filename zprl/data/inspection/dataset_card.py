@@ -59,8 +59,15 @@ def _summary(found: Inspection) -> str:
         f"{sum(found.lengths)} frames; {min(lengths)} to {max(lengths)} per episode, median {statistics.median(lengths):g}",
         rates(found),
         f"{found.success_share:.0%} of the episodes are successes",
-        "quality: " + ", ".join(f"{found.qualities[quality]} {quality}" for quality in QUALITIES if found.qualities[quality]),
-        "" if found.complete else f"sampled: {sum(source.more for source in found.sources)} sources have more episodes than were looked at",
+        "quality: "
+        + ", ".join(
+            f"{found.qualities[quality]} {quality}"
+            for quality in QUALITIES
+            if found.qualities[quality]
+        ),
+        ""
+        if found.complete
+        else f"sampled: {sum(source.more for source in found.sources)} sources have more episodes than were looked at",
     ]
     return "\n".join(f"- {line}" for line in lines if not line.endswith(": ") and line)
 
@@ -70,20 +77,32 @@ def rates(found: Inspection) -> str:
     if not found.timed:
         return "rate: not recorded"
     said = ", ".join(
-        f"{rate:g} Hz ({number})" if len(found.rates_hz) > 1 else f"{rate:g} Hz" for rate, number in sorted(found.rates_hz.items())
+        f"{rate:g} Hz ({number})" if len(found.rates_hz) > 1 else f"{rate:g} Hz"
+        for rate, number in sorted(found.rates_hz.items())
     )
     missing = found.episodes - found.timed
-    return f"rate {said}; {found.seconds:.1f} s" + (f" in the {found.timed} episodes whose rate is known" if missing else "")
+    return f"rate {said}; {found.seconds:.1f} s" + (
+        f" in the {found.timed} episodes whose rate is known" if missing else ""
+    )
 
 
 def _source(source: Seen) -> list[str]:
     said = "; ".join(f"{name}: {text}" for name, text in source.facts.items())
-    return [f"`{source.path}`", source.format, f"{source.episodes}{'+' if source.more else ''}", str(source.frames), said]
+    return [
+        f"`{source.path}`",
+        source.format,
+        f"{source.episodes}{'+' if source.more else ''}",
+        str(source.frames),
+        said,
+    ]
 
 
 def _statistics(found: Inspection) -> str:
     rows = [[key, str(moments.width), *_numbers(moments)] for key, moments in found.keys.items()]
-    rows += [[key, f"{height} x {width} pixels", "", "", "", ""] for key, (height, width) in found.pictures.items()]
+    rows += [
+        [key, f"{height} x {width} pixels", "", "", "", ""]
+        for key, (height, width) in found.pictures.items()
+    ]
     return _table(["key", "width", "min", "max", "mean", "deviation"], rows, len(rows))
 
 
@@ -92,13 +111,21 @@ def _numbers(moments: Moments) -> list[str]:
     if moments.width <= WIDE:
         return [" ".join(f"{value:.3g}" for value in column) for column in columns]
     low, high, mean, std = columns
-    return [f"{low.min():.3g}", f"{high.max():.3g}", f"{mean.min():.3g} to {mean.max():.3g}", f"{std.min():.3g} to {std.max():.3g}"]
+    return [
+        f"{low.min():.3g}",
+        f"{high.max():.3g}",
+        f"{mean.min():.3g} to {mean.max():.3g}",
+        f"{std.min():.3g} to {std.max():.3g}",
+    ]
 
 
 def _findings(found: Inspection) -> str:
     if not found.findings and not found.outliers:
         return "None: every episode passed every check."
-    rows = [[code, CODES.get(code, ""), str(number)] for code, number in sorted(found.tally.codes.items())]
+    rows = [
+        [code, CODES.get(code, ""), str(number)]
+        for code, number in sorted(found.tally.codes.items())
+    ]
     parts = [_table(["code", "what", "how many"], rows, len(rows))] if rows else []
     if found.outliers:
         parts.append(

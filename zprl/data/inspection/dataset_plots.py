@@ -20,7 +20,8 @@ SUCCESS, FAILURE = "#2a9d6f", "#c8453b"
 TRACKS = 12
 """End-effector paths drawn: more than a dozen hide one another."""
 DRAWN_FRAMES = 200_000
-"""Frames whose ranges are drawn; of more, evenly spaced ones, so that memory does not grow with the recordings."""
+"""Frames whose ranges are drawn; of more, evenly spaced ones, so that memory does not grow with the
+recordings."""
 
 
 @dataclass(frozen=True)
@@ -37,18 +38,26 @@ def draw(episodes: Sequence[Episode]) -> list[Plot]:
     if not episodes:
         return []
     # after_reset: no matplotlibrc, of this user or of the working folder, changes the image.
-    with style.context({"axes.spines.top": False, "axes.spines.right": False, "font.size": 9}, after_reset=True):
+    with style.context(
+        {"axes.spines.top": False, "axes.spines.right": False, "font.size": 9}, after_reset=True
+    ):
         return list(_draw(episodes))
 
 
 def _draw(episodes: Sequence[Episode]) -> Iterator[Plot]:
-    outlines = [_Outline(e.length, e.success, e.quality) for e in episodes]  # episodes may lie on disk
+    outlines = [
+        _Outline(e.length, e.success, e.quality) for e in episodes
+    ]  # episodes may lie on disk
     grades = [quality for quality in QUALITIES if any(e.quality == quality for e in outlines)]
     figure = Figure(figsize=(9, 3.2), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(2, 1))
     _lengths(left, outlines, grades)
     _success(right, outlines, grades)
-    yield _plot(figure, "Length and success", "Frames per episode and share of successes, by the operator's grade.")
+    yield _plot(
+        figure,
+        "Length and success",
+        "Frames per episode and share of successes, by the operator's grade.",
+    )
 
     names = [*(key for key, value in episodes[0].obs.items() if not is_image(value)), "actions"]
     every = -(-sum(outline.length for outline in outlines) // DRAWN_FRAMES)
@@ -63,7 +72,14 @@ def _draw(episodes: Sequence[Episode]) -> Iterator[Plot]:
     caption = f"{which} per dimension in physical units: box from quartile to quartile, whiskers from minimum to maximum."
     yield _plot(figure, "Ranges", caption)
 
-    eef = next((key for key in episodes[0].obs if key.endswith("eef_pos") and episodes[0].obs[key].shape[1] == 3), None)
+    eef = next(
+        (
+            key
+            for key in episodes[0].obs
+            if key.endswith("eef_pos") and episodes[0].obs[key].shape[1] == 3
+        ),
+        None,
+    )
     has_object = "object" in episodes[0].obs and episodes[0].obs["object"].shape[1] >= 3
     if not (eef or has_object):
         return
@@ -72,7 +88,11 @@ def _draw(episodes: Sequence[Episode]) -> Iterator[Plot]:
         _starts(figure.add_subplot(1, 2, 1), episodes)
     if eef:
         _tracks(figure, episodes, eef)
-    yield _plot(figure, "Space", "Left: where the object starts, from above. Right: paths of the end effector (dot: start).")
+    yield _plot(
+        figure,
+        "Space",
+        "Left: where the object starts, from above. Right: paths of the end effector (dot: start).",
+    )
 
 
 def _frames(episodes: Sequence[Episode], name: str, every: int) -> np.ndarray:
@@ -94,7 +114,13 @@ class _Outline(NamedTuple):
 def _lengths(axes: Axes, episodes: Sequence[_Outline], grades: Sequence[str]) -> None:
     lengths = [[e.length for e in episodes if e.quality == quality] for quality in grades]
     bins = np.histogram_bin_edges(np.concatenate(lengths), bins=min(24, max(5, len(episodes) // 4)))
-    axes.hist(lengths, bins=bins, stacked=True, label=list(grades), color=[COLOURS[quality] for quality in grades])
+    axes.hist(
+        lengths,
+        bins=bins,
+        stacked=True,
+        label=list(grades),
+        color=[COLOURS[quality] for quality in grades],
+    )
     axes.set(xlabel="frames", ylabel="episodes", title="Episode length")
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
@@ -102,13 +128,24 @@ def _lengths(axes: Axes, episodes: Sequence[_Outline], grades: Sequence[str]) ->
 
 def _success(axes: Axes, episodes: Sequence[_Outline], grades: Sequence[str]) -> None:
     groups = [[e.success for e in episodes if e.quality == quality] for quality in grades]
-    bars = axes.bar(list(grades), [100 * sum(g) / len(g) for g in groups], color=[COLOURS[quality] for quality in grades])
+    bars = axes.bar(
+        list(grades),
+        [100 * sum(g) / len(g) for g in groups],
+        color=[COLOURS[quality] for quality in grades],
+    )
     axes.bar_label(bars, [f"{sum(g)}/{len(g)}" for g in groups])
     axes.set(ylim=(0, 112), ylabel="success, %", title="Success")
 
 
 def _ranges(axes: Axes, name: str, values: np.ndarray) -> None:
-    axes.boxplot(values, whis=(0, 100), widths=0.6, patch_artist=True, boxprops={"facecolor": "#cfe0f5"}, medianprops={"color": "#1d2733"})
+    axes.boxplot(
+        values,
+        whis=(0, 100),
+        widths=0.6,
+        patch_artist=True,
+        boxprops={"facecolor": "#cfe0f5"},
+        medianprops={"color": "#1d2733"},
+    )
     axes.set_title(name)
     axes.set_xticks(range(1, values.shape[1] + 1), [str(i) for i in range(values.shape[1])])
     axes.set_xlim(0.3, max(4, values.shape[1]) + 0.7)  # a lone dimension would fill the panel
@@ -116,10 +153,23 @@ def _ranges(axes: Axes, name: str, values: np.ndarray) -> None:
 
 
 def _starts(axes: Axes, episodes: Sequence[Episode]) -> None:
-    for success, colour, marker, label in ((True, SUCCESS, "o", "success"), (False, FAILURE, "x", "failure")):
-        points = np.array([e.obs["object"][0, :2].tolist() for e in episodes if e.success == success], np.float32).reshape(-1, 2)
+    for success, colour, marker, label in (
+        (True, SUCCESS, "o", "success"),
+        (False, FAILURE, "x", "failure"),
+    ):
+        points = np.array(
+            [e.obs["object"][0, :2].tolist() for e in episodes if e.success == success], np.float32
+        ).reshape(-1, 2)
         if len(points):
-            axes.scatter(points[:, 0], points[:, 1], s=14, color=colour, marker=marker, alpha=0.8, label=label)
+            axes.scatter(
+                points[:, 0],
+                points[:, 1],
+                s=14,
+                color=colour,
+                marker=marker,
+                alpha=0.8,
+                label=label,
+            )
     axes.set(xlabel="x, m", ylabel="y, m", title="Object at the start, from above")
     axes.set_aspect("equal", adjustable="datalim")
     axes.legend(frameon=False)
@@ -139,5 +189,7 @@ def _tracks(figure: Figure, episodes: Sequence[Episode], key: str) -> None:
 
 def _plot(figure: Figure, title: str, caption: str) -> Plot:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})  # its version would change the bytes
+    figure.savefig(
+        buffer, format="png", dpi=110, metadata={"Software": None}
+    )  # its version would change the bytes
     return Plot(title, caption, buffer.getvalue())

@@ -156,10 +156,19 @@ class Inspection:
             "episodes_with_rate": self.timed,
             "rates_hz": {f"{rate:g}": number for rate, number in sorted(self.rates_hz.items())},
             "success_share": self.success_share,
-            "qualities": {quality: self.qualities[quality] for quality in QUALITIES if self.qualities[quality]},
-            "length": {"min": min(lengths), "median": float(statistics.median(lengths)), "max": max(lengths)},
+            "qualities": {
+                quality: self.qualities[quality] for quality in QUALITIES if self.qualities[quality]
+            },
+            "length": {
+                "min": min(lengths),
+                "median": float(statistics.median(lengths)),
+                "max": max(lengths),
+            },
             "keys": {key: moments.as_json() for key, moments in self.keys.items()},
-            "pictures": {key: {"height": height, "width": width} for key, (height, width) in self.pictures.items()},
+            "pictures": {
+                key: {"height": height, "width": width}
+                for key, (height, width) in self.pictures.items()
+            },
             "outliers": [outlier.as_json() for outlier in self.outliers],
             "duplicates": [finding.as_json() for finding in self.duplicates],
             "findings": dict(sorted(self.tally.codes.items())),
@@ -194,13 +203,20 @@ def inspect(
     for item in check(watch(cut), limits=limits, changes=changes):
         _take(found, seen, motions, item)
     for source in cut:
-        seen[source.path].more = isinstance(source.reader, FirstOnly) and source.path in source.reader.cut
+        seen[source.path].more = (
+            isinstance(source.reader, FirstOnly) and source.path in source.reader.cut
+        )
     found.sources = list(seen.values())
     found.outliers = find_outliers(motions)
     return found
 
 
-def _take(found: Inspection, seen: Mapping[Path, Seen], motions: dict[str, Mapping[str, float]], item: Item) -> None:
+def _take(
+    found: Inspection,
+    seen: Mapping[Path, Seen],
+    motions: dict[str, Mapping[str, float]],
+    item: Item,
+) -> None:
     found.tally.add(item)
     source, what = item
     if isinstance(what, Finding):
@@ -217,7 +233,13 @@ def _take(found: Inspection, seen: Mapping[Path, Seen], motions: dict[str, Mappi
         found.seconds += what.length / what.rate_hz
         found.timed += 1
     motions[what.name] = motion(what)
-    found.pictures.update({key: (value.shape[1], value.shape[2]) for key, value in what.obs.items() if is_image(value)})
+    found.pictures.update(
+        {
+            key: (value.shape[1], value.shape[2])
+            for key, value in what.obs.items()
+            if is_image(value)
+        }
+    )
     states = {key: value for key, value in what.obs.items() if not is_image(value)}
     actions = found.keys.pop("actions", None)
     for key, value in states.items():
@@ -229,5 +251,9 @@ def _take(found: Inspection, seen: Mapping[Path, Seen], motions: dict[str, Mappi
 
 def _add(keys: dict[str, Moments], name: str, values: np.ndarray) -> None:
     # Another width under the same name is another thing: it gets a line of its own.
-    name = name if name not in keys or keys[name].width == values.shape[1] else f"{name} ({values.shape[1]} wide)"
+    name = (
+        name
+        if name not in keys or keys[name].width == values.shape[1]
+        else f"{name} ({values.shape[1]} wide)"
+    )
     keys.setdefault(name, Moments(values.shape[1])).add(values)

@@ -1,8 +1,9 @@
 """Episodes that stand out among the others by their length, path or jerk: worth a look, and no defect by itself.
 
-The rule is that of Iglewicz and Hoaglin, "How to Detect and Handle Outliers" (1993): the modified z-score
-0.6745 (x - median) / MAD, with MAD the median of the absolute deviations from the median, is beyond 3.5.  Where more than half of the
-numbers are equal, MAD is 0, and the mean absolute deviation takes its place: (x - median) / (1.2533 MeanAD).
+The rule is that of Iglewicz and Hoaglin, "How to Detect and Handle Outliers" (1993): the modified
+z-score 0.6745 (x - median) / MAD, with MAD the median of the absolute deviations from the median,
+is beyond 3.5.  Where more than half of the numbers are equal, MAD is 0, and the mean absolute
+deviation takes its place: (x - median) / (1.2533 MeanAD).
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ class Outlier:
 
     Attributes:
         episode: Its name.
-        what: ``length`` (frames), ``path`` (of the end effector, m) or ``jerk`` (mean magnitude, m/s³; per frame³ where no rate is known).
+        what: ``length`` (frames), ``path`` (of the end effector, m) or ``jerk`` (mean magnitude,
+            m/s³; per frame³ where no rate is known).
         value: The episode's.
         median: That of all episodes.
         score: Modified z-score.
@@ -52,12 +54,24 @@ class Outlier:
 def motion(episode: Episode) -> dict[str, float]:
     """Length, and path and jerk of the end effector where the episode has one; of several arms the sum and the mean."""
     found = {"length": float(episode.length)}
-    tracks = [value.astype(np.float64) for key, value in episode.obs.items() if key.endswith("eef_pos") and value.shape[1:] == (3,)]
+    tracks = [
+        value.astype(np.float64)
+        for key, value in episode.obs.items()
+        if key.endswith("eef_pos") and value.shape[1:] == (3,)
+    ]
     if tracks:
-        found["path"] = float(sum(np.linalg.norm(np.diff(track, axis=0), axis=1).sum() for track in tracks))
+        found["path"] = float(
+            sum(np.linalg.norm(np.diff(track, axis=0), axis=1).sum() for track in tracks)
+        )
     if tracks and episode.length > 3:
-        third = float(np.mean([np.linalg.norm(np.diff(track, n=3, axis=0), axis=1).mean() for track in tracks]))
-        found["jerk" if episode.rate_hz else "jerk per frame"] = third * (episode.rate_hz or 1.0) ** 3
+        third = float(
+            np.mean(
+                [np.linalg.norm(np.diff(track, n=3, axis=0), axis=1).mean() for track in tracks]
+            )
+        )
+        found["jerk" if episode.rate_hz else "jerk per frame"] = (
+            third * (episode.rate_hz or 1.0) ** 3
+        )
     return found
 
 

@@ -30,11 +30,19 @@ def plot(episodes: Sequence[Episode]) -> bytes:
     """
     if not episodes:
         raise ValueError("no episode to plot")
-    keys = list(dict.fromkeys(key for episode in episodes for key, value in episode.obs.items() if not is_image(value)))
+    keys = list(
+        dict.fromkeys(
+            key for episode in episodes for key, value in episode.obs.items() if not is_image(value)
+        )
+    )
     names = ["actions", *keys[:ROWS]]
     # after_reset: no matplotlibrc, of this user or of the working folder, changes the image.
-    with style.context({"axes.spines.top": False, "axes.spines.right": False, "font.size": 8}, after_reset=True):
-        figure = Figure(figsize=(1.5 + 4.2 * len(episodes), 0.8 + 1.7 * len(names)), layout="constrained")
+    with style.context(
+        {"axes.spines.top": False, "axes.spines.right": False, "font.size": 8}, after_reset=True
+    ):
+        figure = Figure(
+            figsize=(1.5 + 4.2 * len(episodes), 0.8 + 1.7 * len(names)), layout="constrained"
+        )
         grid = figure.subplots(len(names), len(episodes), squeeze=False, sharey="row", sharex="col")
         for column, episode in enumerate(episodes):
             for row, name in enumerate(names):
@@ -42,10 +50,17 @@ def plot(episodes: Sequence[Episode]) -> bytes:
             _label(grid[0, column], episode)
             grid[-1, column].set_xlabel("time, s" if episode.rate_hz else "frame")
         for row, name in enumerate(names):
-            # Names come from strangers' files: a $ would start a formula, and a broken formula raises.
+            # Names come from strangers' files: a $ would start a formula, and a broken formula
+            # raises.
             grid[row, 0].set_ylabel(_short(name), parse_math=False)
             if grid[row, -1].get_lines():
-                grid[row, -1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=6, labelspacing=0.2)
+                grid[row, -1].legend(
+                    loc="center left",
+                    bbox_to_anchor=(1.0, 0.5),
+                    frameon=False,
+                    fontsize=6,
+                    labelspacing=0.2,
+                )
         if len(keys) > ROWS:
             figure.supxlabel(f"{len(keys) - ROWS} more observations are not drawn", fontsize=7)
         buffer = io.BytesIO()
@@ -60,7 +75,9 @@ def title(episode: Episode) -> str:
 
 
 def _label(axes: Axes, episode: Episode) -> None:
-    axes.set_title(_short(title(episode), 60), parse_math=False, color=SUCCESS if episode.success else FAILURE)
+    axes.set_title(
+        _short(title(episode), 60), parse_math=False, color=SUCCESS if episode.success else FAILURE
+    )
 
 
 def _lines(axes: Axes, episode: Episode, name: str) -> None:
@@ -71,8 +88,16 @@ def _lines(axes: Axes, episode: Episode, name: str) -> None:
         return
     time = np.arange(len(values)) / (episode.rate_hz or 1.0)
     for dimension in range(values.shape[1]):
-        label = str(dimension) if dimension < LEGEND else "_"  # matplotlib leaves these out of the legend
-        axes.plot(time, values[:, dimension], lw=1, label=label, drawstyle="steps-post" if name == "actions" else "default")
+        label = (
+            str(dimension) if dimension < LEGEND else "_"
+        )  # matplotlib leaves these out of the legend
+        axes.plot(
+            time,
+            values[:, dimension],
+            lw=1,
+            label=label,
+            drawstyle="steps-post" if name == "actions" else "default",
+        )
 
 
 def _short(text: str, most: int = 24) -> str:

@@ -67,10 +67,13 @@ def write(path: Path | str, result: Ingested, used: Sequence[Episode]) -> dict[s
     """Replace the folder ``path`` with ``report.html``, ``findings.json`` and ``summary.json``; returns the summary."""
     summary = summarise(result, used)
     pictures = [
-        {"title": plot.title, "caption": plot.caption, "data": base64.b64encode(plot.png).decode()} for plot in dataset_plots.draw(used)
+        {"title": plot.title, "caption": plot.caption, "data": base64.b64encode(plot.png).decode()}
+        for plot in dataset_plots.draw(used)
     ]
     # Names and messages come from strangers' files: everything is escaped.
-    template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(TEMPLATE)
+    template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(
+        TEMPLATE
+    )
     order = {"error": 0, "warning": 1, "note": 2}
     page = template.render(
         summary=summary,
@@ -86,7 +89,10 @@ def write(path: Path | str, result: Ingested, used: Sequence[Episode]) -> dict[s
         durable.write_text(folder / "report.html", page)
         durable.write_json(
             folder / "findings.json",
-            {"findings": [finding.as_json() for finding in result.findings], "quarantine": list(result.quarantine)},
+            {
+                "findings": [finding.as_json() for finding in result.findings],
+                "quarantine": list(result.quarantine),
+            },
         )
         durable.write_json(folder / "summary.json", summary)
 

@@ -65,24 +65,40 @@ def inspection_tables(found: Inspection) -> Iterable[Table | Text]:
             "frames": f"{sum(found.lengths)}; per episode {min(lengths)} to {max(lengths)}, median {statistics.median(lengths):g}",
             "time": rates(found),
             "success": f"{found.success_share:.0%}",
-            "quality": ", ".join(f"{found.qualities[quality]} {quality}" for quality in QUALITIES if found.qualities[quality]),
+            "quality": ", ".join(
+                f"{found.qualities[quality]} {quality}"
+                for quality in QUALITIES
+                if found.qualities[quality]
+            ),
         }
     )
     yield _sources(found)
     if not found.complete:
         more = sum(source.more for source in found.sources)
-        yield Text(f"sampled: {more} source(s) have more episodes than were looked at; --all reads them, --sample N more of them", "yellow")
+        yield Text(
+            f"sampled: {more} source(s) have more episodes than were looked at; --all reads them, --sample N more of them",
+            "yellow",
+        )
     yield _keys(found)
     if found.outliers:
-        yield Text(f"\nepisodes that stand out (modified z-score beyond {LIMIT}: Iglewicz and Hoaglin 1993)", "bold")
+        yield Text(
+            f"\nepisodes that stand out (modified z-score beyond {LIMIT}: Iglewicz and Hoaglin 1993)",
+            "bold",
+        )
     yield from (Text(plain(f"  {outlier}")) for outlier in found.outliers[:LISTED])
     if len(found.outliers) > LISTED:
         yield Text(f"  and {len(found.outliers) - LISTED} more; --json has all")
     if found.duplicates:
         yield Text("\nduplicated episodes", "bold")
-    yield from (Text(plain(f"  {finding.where}: {finding.message}")) for finding in found.duplicates[:LISTED])
+    yield from (
+        Text(plain(f"  {finding.where}: {finding.message}"))
+        for finding in found.duplicates[:LISTED]
+    )
     if found.tally.codes:
-        told = ", ".join(f"{number} x {code} ({CODES.get(code, '')})" for code, number in sorted(found.tally.codes.items()))
+        told = ", ".join(
+            f"{number} x {code} ({CODES.get(code, '')})"
+            for code, number in sorted(found.tally.codes.items())
+        )
         yield Text(f"\nfindings: {told}; `zprl demos check` says where")
 
 
@@ -97,11 +113,15 @@ def _pairs(values: Mapping[str, str]) -> Table:
 def _sources(found: Inspection) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("source", "format", "episodes", "frames", "says of itself"):
-        table.add_column(name, justify="right" if name in ("episodes", "frames") else "left", overflow="fold")
+        table.add_column(
+            name, justify="right" if name in ("episodes", "frames") else "left", overflow="fold"
+        )
     for source in found.sources[:LISTED]:
         said = plain("; ".join(f"{name}: {text}" for name, text in source.facts.items()))
         episodes = f"{source.episodes}{'+' if source.more else ''}"
-        table.add_row(Text(plain(source.path)), source.format, episodes, str(source.frames), Text(said))
+        table.add_row(
+            Text(plain(source.path)), source.format, episodes, str(source.frames), Text(said)
+        )
     if len(found.sources) > LISTED:
         table.add_row(f"and {len(found.sources) - LISTED} more")
     return table
@@ -124,4 +144,9 @@ def numbers(moments: Moments) -> list[str]:
     if moments.width <= WIDE:
         return [" ".join(f"{value:.3g}" for value in column) for column in columns]
     low, high, mean, std = columns
-    return [f"{low.min():.3g}", f"{high.max():.3g}", f"{mean.min():.3g} .. {mean.max():.3g}", f"{std.min():.3g} .. {std.max():.3g}"]
+    return [
+        f"{low.min():.3g}",
+        f"{high.max():.3g}",
+        f"{mean.min():.3g} .. {mean.max():.3g}",
+        f"{std.min():.3g} .. {std.max():.3g}",
+    ]

@@ -34,7 +34,11 @@ def exact(column: pa.ChunkedArray, name: str) -> np.ndarray:
     """
     found = _values(column, name)
     if found.shape[1] != 1:
-        raise RefusedError("D05", f"{name} has {found.shape[1]} numbers per frame, expected 1", "write one number per frame")
+        raise RefusedError(
+            "D05",
+            f"{name} has {found.shape[1]} numbers per frame, expected 1",
+            "write one number per frame",
+        )
     return found[:, 0].astype(np.float64)
 
 
@@ -44,18 +48,32 @@ def _values(column: pa.ChunkedArray, name: str) -> np.ndarray:
 
     kind, rows = column.type, len(column)
     if column.null_count:
-        raise RefusedError("D05", f"{name} is empty in {column.null_count} of {rows} frames", "record every frame")
+        raise RefusedError(
+            "D05", f"{name} is empty in {column.null_count} of {rows} frames", "record every frame"
+        )
     flat = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], kind)
     width = 1
     if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
         widths = pc.unique(pc.list_value_length(flat)).to_pylist()
         if len(widths) != 1 or not widths[0]:
-            raise RefusedError("D05", f"{name} has vectors of the widths {sorted(widths)[:5]}", "write vectors of one width")
+            raise RefusedError(
+                "D05",
+                f"{name} has vectors of the widths {sorted(widths)[:5]}",
+                "write vectors of one width",
+            )
         width, flat = widths[0], flat.flatten()
         kind = flat.type
-    if flat.null_count or not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
-        raise RefusedError("D05", f"{name} is of type {str(column.type)[:60]}, expected numbers or vectors", "store plain numbers")
-    with np.errstate(over="ignore", invalid="ignore"):  # what overflows float32 becomes infinity and is found as D04
+    if flat.null_count or not (
+        pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
+    ):
+        raise RefusedError(
+            "D05",
+            f"{name} is of type {str(column.type)[:60]}, expected numbers or vectors",
+            "store plain numbers",
+        )
+    with np.errstate(
+        over="ignore", invalid="ignore"
+    ):  # what overflows float32 becomes infinity and is found as D04
         return flat.to_numpy(zero_copy_only=False).reshape(rows, width)
 
 
@@ -63,18 +81,29 @@ def stills(column: pa.ChunkedArray, name: str) -> np.ndarray:
     """A column of encoded pictures (a struct of ``bytes`` and ``path``) as (L, H, W, 3) uint8.
 
     Raises:
-        RefusedError: D05 where one is no PNG or JPEG or has another size, D16 where it lies in another file, D17 where it is too large.
+        RefusedError: D05 where one is no PNG or JPEG or has another size, D16 where it lies in
+            another file, D17 where it is too large.
     """
     import pyarrow as pa
 
     kind = column.type
     if not pa.types.is_struct(kind) or kind.get_field_index("bytes") < 0:
-        raise RefusedError("D05", f"{name} is of type {str(kind)[:60]}, expected encoded pictures", "write them with LeRobot")
+        raise RefusedError(
+            "D05",
+            f"{name} is of type {str(kind)[:60]}, expected encoded pictures",
+            "write them with LeRobot",
+        )
     found: np.ndarray | None = None
-    for frame, value in enumerate(place for chunk in column.chunks for place in chunk.field("bytes")):
+    for frame, value in enumerate(
+        place for chunk in column.chunks for place in chunk.field("bytes")
+    ):
         data = value.as_py()
         if data is None:
-            raise RefusedError("D16", f"{name} keeps frame {frame} in another file", "embed the pictures: LeRobot's `embed_images`")
+            raise RefusedError(
+                "D16",
+                f"{name} keeps frame {frame} in another file",
+                "embed the pictures: LeRobot's `embed_images`",
+            )
         picture = _decode(data, f"{name}, frame {frame}")
         if found is None:
             if len(column) * picture.nbytes > MAX_BYTES:
@@ -82,7 +111,11 @@ def stills(column: pa.ChunkedArray, name: str) -> np.ndarray:
                 raise RefusedError("D17", text, "split long episodes, or make the pictures smaller")
             found = np.empty((len(column), *picture.shape), np.uint8)
         if picture.shape != found.shape[1:]:
-            raise RefusedError("D05", f"{name} changes its size to {picture.shape} at frame {frame}", "record pictures of one size")
+            raise RefusedError(
+                "D05",
+                f"{name} changes its size to {picture.shape} at frame {frame}",
+                "record pictures of one size",
+            )
         found[frame] = picture
     if found is None:
         raise RefusedError("D05", f"{name} has no pictures", "record every frame")
@@ -94,17 +127,33 @@ def _decode(data: bytes, place: str) -> np.ndarray:
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit below is lower
+            warnings.simplefilter(
+                "ignore", Image.DecompressionBombWarning
+            )  # the limit below is lower
             with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as picture:
                 width, height = picture.size
                 if width * height > MAX_PIXELS:
-                    raise RefusedError("D17", f"{place} is {width} x {height}, the limit is {MAX_PIXELS} pixels", "make them smaller")
+                    raise RefusedError(
+                        "D17",
+                        f"{place} is {width} x {height}, the limit is {MAX_PIXELS} pixels",
+                        "make them smaller",
+                    )
                 if picture.mode not in ("RGB", "RGBA", "L", "P"):
-                    raise RefusedError("D05", f"{place} is of mode {picture.mode}, expected colours of 8 bits", "leave the key out")
+                    raise RefusedError(
+                        "D05",
+                        f"{place} is of mode {picture.mode}, expected colours of 8 bits",
+                        "leave the key out",
+                    )
                 return np.asarray(picture.convert("RGB"))
     except RefusedError:
         raise
     except Image.DecompressionBombError as error:
-        raise RefusedError("D17", f"{place} is larger than any picture, the limit is {MAX_PIXELS} pixels", "make them smaller") from error
+        raise RefusedError(
+            "D17",
+            f"{place} is larger than any picture, the limit is {MAX_PIXELS} pixels",
+            "make them smaller",
+        ) from error
     except Exception as error:  # Pillow turns damaged bytes into many exception types
-        raise RefusedError("D05", f"{place} is not a readable PNG or JPEG", "copy the file again from its source") from error
+        raise RefusedError(
+            "D05", f"{place} is not a readable PNG or JPEG", "copy the file again from its source"
+        ) from error

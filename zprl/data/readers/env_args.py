@@ -1,7 +1,8 @@
 """What robomimic's attribute ``env_args`` says of a recording: simulator, rate, controller.  It is text from a stranger and may lie.
 
-Its eras: robomimic 0.1 has no ``env_version``; with robosuite up to 1.4 ``controller_configs`` is one controller (a list of them for two
-robots) with ``control_delta``; since robosuite 1.5 it is a composite one, whose ``body_parts`` each have an ``input_type``.
+Its eras: robomimic 0.1 has no ``env_version``; with robosuite up to 1.4 ``controller_configs`` is
+one controller (a list of them for two robots) with ``control_delta``; since robosuite 1.5 it is a
+composite one, whose ``body_parts`` each have an ``input_type``.
 """
 
 from __future__ import annotations
@@ -57,11 +58,17 @@ class EnvArgs:
 
     def facts(self) -> dict[str, str]:
         """In words, for the data report."""
-        said = {"environment": self.name, "simulator": self.simulator, "simulator version": self.version}
+        said = {
+            "environment": self.name,
+            "simulator": self.simulator,
+            "simulator version": self.version,
+        }
         if self.rate_hz is not None:
             said["rate"] = f"{self.rate_hz:g} Hz"
         if self.controllers:
-            kind = {True: ", actions are deltas", False: ", actions are absolute", None: ""}[self.delta]
+            kind = {True: ", actions are deltas", False: ", actions are absolute", None: ""}[
+                self.delta
+            ]
             said["controller"] = f"{', '.join(self.controllers)}{kind}"
         return {name: text for name, text in said.items() if text}
 
@@ -71,7 +78,9 @@ def env_args(data: h5py.Group) -> EnvArgs:
     said = _mapping(_json(data, "env_args"))
     kwargs = _mapping(said.get("env_kwargs"))
     sim = _mapping(said.get("sim_args"))  # Isaac Lab's RecorderManager.get_ep_meta
-    version = said.get("env_version") or _plain(data, "env_version") or _plain(data, "repository_version")
+    version = (
+        said.get("env_version") or _plain(data, "env_version") or _plain(data, "repository_version")
+    )
     kind = said.get("type")
     robosuite = type(kind) is int and kind == ROBOSUITE
     found = list(_controllers(kwargs.get("controller_configs"))) if robosuite else []
@@ -89,7 +98,9 @@ def env_args(data: h5py.Group) -> EnvArgs:
     )
 
 
-def _controllers(config: Any, depth: int = 0) -> Iterator[tuple[str, bool | None, tuple[float, float] | None]]:
+def _controllers(
+    config: Any, depth: int = 0
+) -> Iterator[tuple[str, bool | None, tuple[float, float] | None]]:
     """Type, delta and bounds of each controller of a pose."""
     if depth > MAX_DEPTH:
         return
@@ -100,10 +111,18 @@ def _controllers(config: Any, depth: int = 0) -> Iterator[tuple[str, bool | None
     found = _mapping(config)
     name = found.get("type")
     if isinstance(name, str) and name.startswith("OSC_"):
-        delta = found.get("control_delta", {"delta": True, "absolute": False}.get(str(found.get("input_type"))))
+        delta = found.get(
+            "control_delta", {"delta": True, "absolute": False}.get(str(found.get("input_type")))
+        )
         bounds = (found.get("input_min"), found.get("input_max"))
-        numbers = [float(b) for b in bounds if isinstance(b, int | float) and -MAX_BOUND <= b <= MAX_BOUND]
-        limits = (numbers[0], numbers[1]) if delta is True and len(numbers) == 2 and numbers[0] < numbers[1] else None
+        numbers = [
+            float(b) for b in bounds if isinstance(b, int | float) and -MAX_BOUND <= b <= MAX_BOUND
+        ]
+        limits = (
+            (numbers[0], numbers[1])
+            if delta is True and len(numbers) == 2 and numbers[0] < numbers[1]
+            else None
+        )
         yield ascii(name)[1:-1][:MAX_SAID], delta if isinstance(delta, bool) else None, limits
         return
     parts = _mapping(found.get("body_parts")) or (found if depth else {})
@@ -144,5 +163,8 @@ def _rate(value: Any) -> float | None:
 
 
 def _rate_of_steps(sim: dict[str, Any]) -> float | None:
-    step, count = (v if isinstance(v, int | float) and 0 < v < MAX_BOUND else 0 for v in (sim.get("dt"), sim.get("decimation")))
+    step, count = (
+        v if isinstance(v, int | float) and 0 < v < MAX_BOUND else 0
+        for v in (sim.get("dt"), sim.get("decimation"))
+    )
     return _rate(round(1 / (step * count), 6)) if step * count > 1 / MAX_HZ else None

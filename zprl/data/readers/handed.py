@@ -1,7 +1,7 @@
 """What one process has read, for another: findings and names as JSON, arrays in a file without a name.
 
-Arrays that lie in the source just as they are wanted stay there: their places are told.  In neither case do the source's bytes meet a
-library in the second process, which reads runs of plain numbers.
+Arrays that lie in the source just as they are wanted stay there: their places are told.  In neither
+case do the source's bytes meet a library in the second process, which reads runs of plain numbers.
 """
 
 from __future__ import annotations
@@ -48,7 +48,9 @@ def hand_over(items: Iterable[Episode | Finding], file: BinaryIO, source: Path) 
                     with durable.explained(Path(str(file.name))):
                         size += file.write(np.ascontiguousarray(value).data)
                 places.append((value.dtype.str, value.shape, where, offset))
-            order.append([item.name, bool(item.success), item.quality, item.rate_hz, list(item.obs), places])
+            order.append(
+                [item.name, bool(item.success), item.quality, item.rate_hz, list(item.obs), places]
+            )
         with durable.explained(Path(str(file.name))):
             file.flush()
     except EnvironmentProblem as problem:
@@ -76,16 +78,35 @@ class Handed:
                         yield replace(Finding(**item), file=path.as_posix())
                         continue
                     name, success, quality, rate_hz, keys, places = item
-                    arrays = [stored.read(numbers[where], dtype, shape, offset) for dtype, shape, where, offset in places]
-                    obs, parts = dict(zip(keys, arrays, strict=False)), dict(zip(PARTS, arrays[len(keys) :], strict=True))
-                    yield Episode(name=name, obs=obs, **parts, success=success, quality=quality, rate_hz=rate_hz)
+                    arrays = [
+                        stored.read(numbers[where], dtype, shape, offset)
+                        for dtype, shape, where, offset in places
+                    ]
+                    obs, parts = (
+                        dict(zip(keys, arrays, strict=False)),
+                        dict(zip(PARTS, arrays[len(keys) :], strict=True)),
+                    )
+                    yield Episode(
+                        name=name,
+                        obs=obs,
+                        **parts,
+                        success=success,
+                        quality=quality,
+                        rate_hz=rate_hz,
+                    )
         except (OSError, EOFError) as error:
             yield refusal(path, str(error))
 
 
 def refusal(path: Path, sentence: str) -> Finding:
     """The finding that refuses all of a source (D01)."""
-    return Finding("D01", "error", path.as_posix(), sentence, "copy it again from its source, or run `dvc pull`")
+    return Finding(
+        "D01",
+        "error",
+        path.as_posix(),
+        sentence,
+        "copy it again from its source, or run `dvc pull`",
+    )
 
 
 def items(found: Handed | str, path: Path) -> Iterator[Episode | Finding]:

@@ -20,16 +20,29 @@ def hdf5_picture_sizes(path: str) -> dict[str, tuple[int, int]]:
     with h5py.File(path, "r") as file:
         data = member(file["/"], "data")
         top = data if isinstance(data, h5py.Group) else file["/"]
-        first = min((name for name in member_names(top) if name.startswith(RECORDINGS)), key=natural, default=None)
+        first = min(
+            (name for name in member_names(top) if name.startswith(RECORDINGS)),
+            key=natural,
+            default=None,
+        )
         recording = None if first is None else member(top, first)
         if not isinstance(recording, h5py.Group):
             return {}
-        return {key: size for name in OBSERVED for key, size in _pictures(member(recording, name), "", 0)}
+        return {
+            key: size
+            for name in OBSERVED
+            for key, size in _pictures(member(recording, name), "", 0)
+        }
 
 
 def _pictures(node: object, key: str, depth: int) -> Iterator[tuple[str, tuple[int, int]]]:
     if isinstance(node, h5py.Group) and depth < MAX_DEPTH:
         for name in member_names(node):
             yield from _pictures(member(node, name), f"{key}.{name}" if key else name, depth + 1)
-    elif isinstance(node, h5py.Dataset) and node.dtype == np.uint8 and node.ndim == 4 and node.shape[3] == 3:
+    elif (
+        isinstance(node, h5py.Dataset)
+        and node.dtype == np.uint8
+        and node.ndim == 4
+        and node.shape[3] == 3
+    ):
         yield key, (node.shape[1], node.shape[2])

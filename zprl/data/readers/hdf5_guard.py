@@ -1,7 +1,7 @@
 """Looks at a stranger's HDF5 file without following its links, decoding its objects or believing its sizes.
 
-HDF5 follows external links silently, and a file of 3 kB may declare a dataset of 4 TB.  Everything here is decided from
-headers, before a byte of data is read.
+HDF5 follows external links silently, and a file of 3 kB may declare a dataset of 4 TB.  Everything
+here is decided from headers, before a byte of data is read.
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ MAX_BYTES = 2**30
 
 MAX_NAME = 100
 
-# gzip cannot shrink below about 1:1032 (zlib's documentation); more than that was never written, only declared.
+# gzip cannot shrink below about 1:1032 (zlib's documentation); more than that was never written,
+# only declared.
 MAX_RATIO = 1100
 SMALL_BYTES = 2**20
 
-# HDF5's own deflate, shuffle, fletcher32, szip, nbit, scaleoffset, and h5py's lzf.  Other numbers load plug-ins.
+# HDF5's own deflate, shuffle, fletcher32, szip, nbit, scaleoffset, and h5py's lzf.  Other numbers
+# load plug-ins.
 FILTERS = {1, 2, 3, 4, 5, 6, 32000}
 
 
@@ -40,7 +42,12 @@ class RefusedError(Exception):
 
 def safe_name(name: str) -> bool:
     """Whether a name is printable, short and cannot leave a folder."""
-    return 0 < len(name) <= MAX_NAME and name.isprintable() and not set(name) & {"/", "\\"} and name not in (".", "..")
+    return (
+        0 < len(name) <= MAX_NAME
+        and name.isprintable()
+        and not set(name) & {"/", "\\"}
+        and name not in (".", "..")
+    )
 
 
 def member_names(group: h5py.Group) -> list[str]:
@@ -49,20 +56,31 @@ def member_names(group: h5py.Group) -> list[str]:
     for name in names:
         if not safe_name(name):
             shown = ascii(name[:40])
-            raise RefusedError("D18", f"the name {shown} in {group.name} is not safe", "rename it to at most 100 plain characters")
+            raise RefusedError(
+                "D18",
+                f"the name {shown} in {group.name} is not safe",
+                "rename it to at most 100 plain characters",
+            )
     return names
 
 
 def member(parent: h5py.Group, name: str) -> h5py.Group | h5py.Dataset | None:
     """The child ``name``, ``None`` if there is none, or :class:`RefusedError` D16 if it is a link to elsewhere."""
-    links, key = parent.id.links, name.encode()  # h5py's own look-ups cost several times what reading a small dataset does
+    links, key = (
+        parent.id.links,
+        name.encode(),
+    )  # h5py's own look-ups cost several times what reading a small dataset does
     if not links.exists(key):
         return None
     kind = links.get_info(key).type
     if kind != h5py.h5l.TYPE_HARD:
         path = f"{parent.name.rstrip('/')}/{name}"
         kind = "an external link" if kind == h5py.h5l.TYPE_EXTERNAL else "a soft link"
-        raise RefusedError("D16", f"{path} is {kind}", "store the data itself, e.g. with h5repack or `h5py` copy(expand_external=True)")
+        raise RefusedError(
+            "D16",
+            f"{path} is {kind}",
+            "store the data itself, e.g. with h5repack or `h5py` copy(expand_external=True)",
+        )
     node = h5py.h5o.open(parent.id, key)
     if isinstance(node, h5py.h5d.DatasetID):
         return h5py.Dataset(node, readonly=True)  # which lets h5py remember its header
@@ -74,7 +92,11 @@ def group(parent: h5py.Group, name: str) -> h5py.Group:
     node = member(parent, name)
     path = f"{parent.name.rstrip('/')}/{name}"
     if node is None:
-        raise RefusedError("D02", f"the group {path} is missing", "check that ingest.reader names its format and that it is whole")
+        raise RefusedError(
+            "D02",
+            f"the group {path} is missing",
+            "check that ingest.reader names its format and that it is whole",
+        )
     if not isinstance(node, h5py.Group):
         raise RefusedError("D05", f"{path} is not a group", "write it in the schema of its format")
     return node
@@ -83,7 +105,9 @@ def group(parent: h5py.Group, name: str) -> h5py.Group:
 def check_dataset(node: object, path: str) -> h5py.Dataset:
     """The dataset if its header is harmless, or :class:`RefusedError` D05, D16, D17, D19.  Reads no data."""
     if not isinstance(node, h5py.Dataset):
-        raise RefusedError("D05", f"{path} is not a dataset", "write it in the schema of its format")
+        raise RefusedError(
+            "D05", f"{path} is not a dataset", "write it in the schema of its format"
+        )
     dtype, shape = node.dtype, node.shape or ()  # h5py asks the file anew each time
     declared, stored = math.prod(shape) * dtype.itemsize, node.id.get_storage_size()
     if node.id.get_offset() is not None and not dtype.hasobject and declared == stored <= MAX_BYTES:
@@ -91,14 +115,22 @@ def check_dataset(node: object, path: str) -> h5py.Dataset:
     plist = node.id.get_create_plist()
     layout = plist.get_layout()
     if layout == h5py.h5d.VIRTUAL or plist.get_external_count():
-        raise RefusedError("D16", f"{path} keeps its data in another file", "store the data itself in this file")
+        raise RefusedError(
+            "D16", f"{path} keeps its data in another file", "store the data itself in this file"
+        )
     if dtype.hasobject:  # texts, references and lists of any length
         raise RefusedError("D19", f"{path} holds objects, not numbers", "store plain numbers")
     used = {plist.get_filter(i)[0] for i in range(plist.get_nfilters())}
     if used - FILTERS:
-        raise RefusedError("D16", f"{path} uses the unknown filter {min(used - FILTERS)}", "rewrite it with gzip, e.g. h5repack -f GZIP=4")
+        raise RefusedError(
+            "D16",
+            f"{path} uses the unknown filter {min(used - FILTERS)}",
+            "rewrite it with gzip, e.g. h5repack -f GZIP=4",
+        )
     chunk = math.prod(plist.get_chunk() if layout == h5py.h5d.CHUNKED else ()) * dtype.itemsize
-    if max(declared, chunk) > MAX_BYTES or (declared > SMALL_BYTES and declared > MAX_RATIO * stored):
+    if max(declared, chunk) > MAX_BYTES or (
+        declared > SMALL_BYTES and declared > MAX_RATIO * stored
+    ):
         raise RefusedError(
             "D17",
             f"{path} declares {declared} bytes in chunks of {chunk} and stores {stored}, the limit is {MAX_BYTES}",
@@ -115,7 +147,11 @@ def attribute(node: h5py.Group, name: str) -> str | int | float | bool | None:
     dtype = header.dtype
     text = h5py.check_string_dtype(dtype) is not None
     if header.shape != () or not (text or dtype.kind in "iufbS") or dtype.itemsize > 2**24:
-        raise RefusedError("D19", f"attribute {name} of {node.name} is not one number or one text", "store a plain value")
+        raise RefusedError(
+            "D19",
+            f"attribute {name} of {node.name} is not one number or one text",
+            "store a plain value",
+        )
     array = np.zeros((), dtype)
     header.read(array)
     value = array.item()

@@ -29,7 +29,8 @@ class Hdf5Reader(ABC):
     A reader of a format gives it a ``name``, under which it is registered, and a ``read_file``.
 
     Args:
-        obs_keys: Observation keys to read, in order, pictures too; ``None`` reads every key of state (pictures are skipped).
+        obs_keys: Observation keys to read, in order, pictures too; ``None`` reads every key of
+            state (pictures are skipped).
         actions_key: Dataset of actions to read.
 
     Attributes:
@@ -39,14 +40,20 @@ class Hdf5Reader(ABC):
     name: str
     suffixes = (".hdf5", ".h5")
 
-    def __init__(self, *, obs_keys: Sequence[str] | None = None, actions_key: str = "actions") -> None:
+    def __init__(
+        self, *, obs_keys: Sequence[str] | None = None, actions_key: str = "actions"
+    ) -> None:
         self.obs_keys = None if obs_keys is None else tuple(obs_keys)
         self.actions_key = actions_key
         self.first: int | None = None
 
     def owns(self, path: Path) -> bool:
         """Whether a file looks like this format; looked at in a child process, because damaged bytes may hang."""
-        return path.suffix in self.suffixes and path.is_file() and PROBE.ask("owns", path, self.name) is True
+        return (
+            path.suffix in self.suffixes
+            and path.is_file()
+            and PROBE.ask("owns", path, self.name) is True
+        )
 
     def facts(self, path: Path) -> dict[str, str]:
         """What the file says of itself."""
@@ -57,7 +64,11 @@ class Hdf5Reader(ABC):
     def picture_sizes(self, path: Path) -> dict[str, tuple[int, int]]:
         """Height and width of the pictures of the first recording, by key; empty where none can be told."""
         try:
-            found = PROBE.call("zprl.data.readers.hdf5_cameras:hdf5_picture_sizes", limit_s=BASE_S, path=str(path.absolute()))
+            found = PROBE.call(
+                "zprl.data.readers.hdf5_cameras:hdf5_picture_sizes",
+                limit_s=BASE_S,
+                path=str(path.absolute()),
+            )
         except RefusedError:  # what is wrong is said by `read`
             return {}
         return {key: (height, width) for key, (height, width) in found.items()}
@@ -81,7 +92,12 @@ class Hdf5Reader(ABC):
             file = h5py.File(path, "r")
         except Exception as error:  # h5py turns damaged bytes into almost any exception type
             size = path.stat().st_size
-            yield self.finding(path, "D01", f"not a readable HDF5 file ({size} bytes): {short(error)}", "copy it again from its source")
+            yield self.finding(
+                path,
+                "D01",
+                f"not a readable HDF5 file ({size} bytes): {short(error)}",
+                "copy it again from its source",
+            )
             return
         with file, source(path):
             yield from itertools.islice(self.read_file(file, path), self.first)
@@ -102,14 +118,24 @@ class Hdf5Reader(ABC):
         if missing:
             near = difflib.get_close_matches(missing[0], available, n=1)
             hint = f"did you mean '{near[0]}'?" if near else "correct ingest.obs_keys"
-            raise RefusedError("D22", f"observation '{missing[0]}' is missing; there are {', '.join(available)}", hint)
+            raise RefusedError(
+                "D22",
+                f"observation '{missing[0]}' is missing; there are {', '.join(available)}",
+                hint,
+            )
         return list(self.obs_keys)
 
     def refusal(self, path: Path, error: Exception, *, episode: str | None = None) -> Finding:
         """An error while reading as a finding."""
         if isinstance(error, RefusedError):
             return self.finding(path, error.code, str(error), error.remedy, episode=episode)
-        return self.finding(path, "D01", f"damaged HDF5 content: {short(error)}", "copy the file again from its source", episode=episode)
+        return self.finding(
+            path,
+            "D01",
+            f"damaged HDF5 content: {short(error)}",
+            "copy the file again from its source",
+            episode=episode,
+        )
 
     @staticmethod
     def finding(
@@ -126,11 +152,18 @@ class Hdf5Reader(ABC):
 
 
 def numbers(
-    parent: h5py.Group, name: str, *, rank: int, length: object, said: str = "num_samples", node: Node | None = None
+    parent: h5py.Group,
+    name: str,
+    *,
+    rank: int,
+    length: object,
+    said: str = "num_samples",
+    node: Node | None = None,
 ) -> np.ndarray | None:
     """A dataset as float32 of the given rank and length, ``None`` if it is missing, else :class:`RefusedError`.
 
-    ``node`` is what :func:`zprl.data.readers.hdf5_guard.member` found, where the caller has looked already.
+    ``node`` is what :func:`zprl.data.readers.hdf5_guard.member` found, where the caller has looked
+    already.
     """
     node = member(parent, name) if node is None else node
     if node is None:
@@ -139,21 +172,45 @@ def numbers(
     dataset = check_dataset(node, path)
     shape, dtype = dataset.shape, dataset.dtype
     wanted = "(frames, width)" if rank == 2 else "(frames,)"
-    single = rank == 2 and shape is not None and len(shape) == 1  # one number per frame, stored without its width of 1
-    if shape is None or dtype.kind not in "fiub" or not (len(shape) == rank or single) or 0 in shape[1:]:
-        remedy = "store state as numbers (frames, width), pictures as uint8 (frames, height, width, 3)"
+    single = (
+        rank == 2 and shape is not None and len(shape) == 1
+    )  # one number per frame, stored without its width of 1
+    if (
+        shape is None
+        or dtype.kind not in "fiub"
+        or not (len(shape) == rank or single)
+        or 0 in shape[1:]
+    ):
+        remedy = (
+            "store state as numbers (frames, width), pictures as uint8 (frames, height, width, 3)"
+        )
         raise RefusedError("D05", f"{path} is {dtype} {shape}, expected numbers {wanted}", remedy)
     _same_length(path, shape[0], length, said)
-    with np.errstate(over="ignore", invalid="ignore"):  # what overflows float32 becomes infinity and is found as D04
+    with np.errstate(
+        over="ignore", invalid="ignore"
+    ):  # what overflows float32 becomes infinity and is found as D04
         value = _all(dataset).astype(np.float32, copy=False)
     return value[:, None] if single else value
 
 
-def pictures(parent: h5py.Group, name: str, *, length: object, said: str = "num_samples", node: Node | None = None) -> np.ndarray | None:
+def pictures(
+    parent: h5py.Group,
+    name: str,
+    *,
+    length: object,
+    said: str = "num_samples",
+    node: Node | None = None,
+) -> np.ndarray | None:
     """A dataset of pictures, (L, H, W, 3) uint8; ``None`` if it holds none.  ``node`` as for :func:`numbers`."""
     node = member(parent, name) if node is None else node
     shape = node.shape if isinstance(node, h5py.Dataset) else None
-    if shape is None or len(shape) != 4 or shape[3] != 3 or 0 in shape[1:] or node.dtype != np.uint8:
+    if (
+        shape is None
+        or len(shape) != 4
+        or shape[3] != 3
+        or 0 in shape[1:]
+        or node.dtype != np.uint8
+    ):
         return None
     path = f"{parent.name}/{name}"
     check_dataset(node, path)
@@ -168,7 +225,11 @@ def _all(dataset: h5py.Dataset) -> np.ndarray:
 
 def _same_length(path: str, frames: int, length: object, said: str) -> None:
     if frames != length:
-        raise RefusedError("D03", f"{path} has {frames} frames, {said} says {length}", "repair or re-record the demo")
+        raise RefusedError(
+            "D03",
+            f"{path} has {frames} frames, {said} says {length}",
+            "repair or re-record the demo",
+        )
 
 
 def natural(name: str) -> tuple[int, str]:

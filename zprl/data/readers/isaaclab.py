@@ -8,9 +8,11 @@ What is different, as Isaac Lab 3.0.0 writes it:
 - ``processed_actions``, what the action terms made of the actions, are read with ``ingest.actions: processed_actions``.
 - Control steps per second follow from ``env_args.sim_args``: 1 / (dt * decimation).
 - Files without ``format_version`` are older than 3.0, whose quaternions are wxyz: observations named ``*quat``, four numbers wide, become
-  xyzw.  Actions, and quaternions inside other observations, stay as they are; see ``ingest.conventions``.
+  xyzw.  Actions, and quaternions inside other observations, stay as they are; see
+  ``ingest.conventions``.
 
-``states`` and ``initial_state`` are the simulator's own, taken after each step: no observations of the frame they stand in.
+``states`` and ``initial_state`` are the simulator's own, taken after each step: no observations of
+the frame they stand in.
 """
 
 from __future__ import annotations
@@ -29,7 +31,8 @@ from zprl.data.readers.robomimic import RobomimicReader, observation
 FLAT = "policy"
 """Key of an observation group that was recorded as one vector."""
 VERSION = 1
-"""Format version since which quaternions are xyzw (``DATASET_FORMAT_VERSION`` of isaaclab/utils/datasets)."""
+"""Format version since which quaternions are xyzw (``DATASET_FORMAT_VERSION`` of
+isaaclab/utils/datasets)."""
 MAX_DEPTH = 6
 
 
@@ -50,7 +53,9 @@ class IsaacLabReader(RobomimicReader):
             return False
         data = group(file, "data")
         first = group(data, min((name for name in data if name.startswith("demo_")), key=natural))
-        states = any(isinstance(member(first, name), h5py.Group) for name in ("initial_state", "states"))
+        states = any(
+            isinstance(member(first, name), h5py.Group) for name in ("initial_state", "states")
+        )
         return states or "format_version" in file.attrs or env_args(data).sim_args
 
     def _format(self, file: h5py.File) -> str:
@@ -61,16 +66,29 @@ class IsaacLabReader(RobomimicReader):
     def _check_version(self, data: h5py.Group) -> None:
         version = attribute(data.file["/"], "format_version")
         if version is not None and version != VERSION:
-            raise RefusedError("D20", f"format version {version}, this zprl reads {VERSION}", "update zprl or convert the file")
+            raise RefusedError(
+                "D20",
+                f"format version {version}, this zprl reads {VERSION}",
+                "update zprl or convert the file",
+            )
 
     def _observations(self, node: h5py.Group, length: object) -> dict[str, np.ndarray]:
         places = dict(_leaves(node, "obs"))
-        states = [key for key, (parent, name) in places.items() if isinstance(parent[name], h5py.Dataset) and parent[name].ndim <= 2]
+        states = [
+            key
+            for key, (parent, name) in places.items()
+            if isinstance(parent[name], h5py.Dataset) and parent[name].ndim <= 2
+        ]
         found = {}
         for key in self.wanted(list(places), states):
             value = observation(*places[key], length)
             assert value is not None
-            if is_quaternion(key) and value.ndim == 2 and value.shape[1] == 4 and _legacy(node.file):
+            if (
+                is_quaternion(key)
+                and value.ndim == 2
+                and value.shape[1] == 4
+                and _legacy(node.file)
+            ):
                 value = value[:, [1, 2, 3, 0]]
             found[key] = value
         return found
@@ -80,14 +98,24 @@ def _legacy(file: h5py.File) -> bool:
     return "format_version" not in file.attrs
 
 
-def _leaves(parent: h5py.Group, name: str, key: str = "", depth: int = 0) -> Iterator[tuple[str, tuple[h5py.Group, str]]]:
+def _leaves(
+    parent: h5py.Group, name: str, key: str = "", depth: int = 0
+) -> Iterator[tuple[str, tuple[h5py.Group, str]]]:
     """Key, and group and name of every observed dataset."""
     node = member(parent, name)
     if node is None:
-        raise RefusedError("D02", f"{parent.name}/{name} is missing", "record observations, e.g. with ActionStateRecorderManagerCfg")
+        raise RefusedError(
+            "D02",
+            f"{parent.name}/{name} is missing",
+            "record observations, e.g. with ActionStateRecorderManagerCfg",
+        )
     if isinstance(node, h5py.Group):
         if depth == MAX_DEPTH:
-            raise RefusedError("D05", f"{node.name} is nested deeper than {MAX_DEPTH} levels", "flatten the observation when recording")
+            raise RefusedError(
+                "D05",
+                f"{node.name} is nested deeper than {MAX_DEPTH} levels",
+                "flatten the observation when recording",
+            )
         for part in member_names(node):
             yield from _leaves(node, part, f"{key}.{part}" if key else part, depth + 1)
         return

@@ -7,10 +7,12 @@ A source is the dataset's folder.  What is read as what:
 - Pictures, videos too, are read when ``obs_keys`` names them: ``observation.images.<key>`` is the key ``<key>`` (or ``images.<key>``).
 - ``action``, ``next.reward`` and ``next.done`` are actions, rewards and dones.
 - Success is what the episode's row in ``meta/episodes`` says (``success``), else whether ``next.success`` is ever set, else whether
-  ``next.reward`` ever reaches 1.  Where a dataset has none of them, every episode counts as a success, and a warning says so.
+  ``next.reward`` ever reaches 1.  Where a dataset has none of them, every episode counts as a
+  success, and a warning says so.
 - Quality is the row's ``quality``.
 
-Files are read one after the other, in batches, so that one episode is in memory at a time.  Damage stays with the file it is in.
+Files are read one after the other, in batches, so that one episode is in memory at a time.  Damage
+stays with the file it is in.
 """
 
 from __future__ import annotations
@@ -27,18 +29,37 @@ from zprl.data.findings import Finding
 from zprl.data.readers.hdf5_guard import RefusedError
 from zprl.data.readers.hdf5_reader import short
 from zprl.data.readers.lerobot_episode import OffBeatError, read_episode, split_rows
-from zprl.data.readers.lerobot_keys import Parts, camera_of, columns_of, picture_keys, state_parts, success_source, wanted
-from zprl.data.readers.lerobot_meta import INFO, WHOLE, EpisodeRow, Info, inside, read_episodes, read_info, read_tasks
+from zprl.data.readers.lerobot_keys import (
+    Parts,
+    camera_of,
+    columns_of,
+    picture_keys,
+    state_parts,
+    success_source,
+    wanted,
+)
+from zprl.data.readers.lerobot_meta import (
+    INFO,
+    WHOLE,
+    EpisodeRow,
+    Info,
+    inside,
+    read_episodes,
+    read_info,
+    read_tasks,
+)
 
 MANY = 100
-"""Findings of one kind that are told one by one: a stranger may list any number of episodes that are not there."""
+"""Findings of one kind that are told one by one: a stranger may list any number of episodes that
+are not there."""
 
 
 class LeRobotReader:
     """Yields an :class:`Episode` per good episode and a :class:`Finding` per defect; never raises for what a dataset holds.
 
     Args:
-        obs_keys: Observation keys to read, in order, pictures too; ``None`` reads every key of state (pictures are skipped).
+        obs_keys: Observation keys to read, in order, pictures too; ``None`` reads every key of
+            state (pictures are skipped).
 
     Attributes:
         first: Read only so many episodes or defects; ``None`` for all.
@@ -71,7 +92,10 @@ class LeRobotReader:
             found |= {"format": f"LeRobot {info.version}", "rate": f"{info.rate_hz:g} Hz"}
             found |= {"robot": ascii(info.robot)[1:-1]} if info.robot else {}
             found |= {"pictures": ", ".join(picture_keys(info))} if info.cameras else {}
-            found["success"] = success_source(info, read_episodes(info)[1]) or "not labelled: every episode counts as a success"
+            found["success"] = (
+                success_source(info, read_episodes(info)[1])
+                or "not labelled: every episode counts as a success"
+            )
             found["tasks"] = "; ".join(_shortened(task) for task in read_tasks(info))
         except Exception:  # what is wrong is said by `read`; the rest stands
             return found
@@ -95,8 +119,12 @@ class LeRobotReader:
             info = read_info(path)
             parts = state_parts(info)
             keys = wanted(info, parts, self.obs_keys)
-            rows, labelled = read_episodes(info, [camera_of(info, key) for key in keys if key not in parts])
-            columns = columns_of(info, [parts[key][0] if key in parts else camera_of(info, key) for key in keys])
+            rows, labelled = read_episodes(
+                info, [camera_of(info, key) for key in keys if key not in parts]
+            )
+            columns = columns_of(
+                info, [parts[key][0] if key in parts else camera_of(info, key) for key in keys]
+            )
         except Exception as error:
             yield _refusal(path, error)
             return
@@ -113,10 +141,20 @@ class LeRobotReader:
         for file, some in files.items():
             yield from self._read_file(path, info, file, some, (keys, parts, columns))
         if lost:
-            yield _finding(path, "D02", f"the data files of {len(lost)} more episodes are missing, e.g. {lost[0].data}", WHOLE)
+            yield _finding(
+                path,
+                "D02",
+                f"the data files of {len(lost)} more episodes are missing, e.g. {lost[0].data}",
+                WHOLE,
+            )
 
     def _read_file(
-        self, path: Path, info: Info, file: str, rows: Sequence[EpisodeRow], what: tuple[list[str], Parts, list[str]]
+        self,
+        path: Path,
+        info: Info,
+        file: str,
+        rows: Sequence[EpisodeRow],
+        what: tuple[list[str], Parts, list[str]],
     ) -> Iterator[Episode | Finding]:
         """The episodes of one Parquet file."""
         keys, parts, columns = what
@@ -130,7 +168,9 @@ class LeRobotReader:
                     strangers.add(index)
                     continue
                 try:
-                    found: Episode | Finding = read_episode(_name(path, row), info, row, table, keys, parts)
+                    found: Episode | Finding = read_episode(
+                        _name(path, row), info, row, table, keys, parts
+                    )
                 except Exception as error:
                     found = _refusal(path, error, row)
                 yield found
@@ -138,29 +178,47 @@ class LeRobotReader:
             why = error
             yield from _of_each(left.values(), lambda row: _refusal(path, why, row, place=file))
             return
-        text, remedy = f"{file} has none of the frames that meta/episodes lists there", "check that data and metadata are of one set"
+        text, remedy = (
+            f"{file} has none of the frames that meta/episodes lists there",
+            "check that data and metadata are of one set",
+        )
         yield from _of_each(left.values(), lambda row: _finding(path, "D03", text, remedy, row))
         if strangers:
             text = f"{file} has frames of {len(strangers)} episodes that meta/episodes does not list there, e.g. {min(strangers)}"
-            yield _finding(path, "D03", text, "check that data and metadata are of one set", severity="warning")
+            yield _finding(
+                path, "D03", text, "check that data and metadata are of one set", severity="warning"
+            )
 
 
-def _of_each(rows: Collection[EpisodeRow], tell: Callable[[EpisodeRow], Finding]) -> Iterator[Finding]:
+def _of_each(
+    rows: Collection[EpisodeRow], tell: Callable[[EpisodeRow], Finding]
+) -> Iterator[Finding]:
     """A finding for each of some rows; of many for the first ones, and how many more there are."""
     for number, row in enumerate(rows):
         if number == MANY:
             found = tell(row)
-            yield replace(found, episode=None, message=f"{len(rows) - MANY} more episodes: {found.message}")
+            yield replace(
+                found, episode=None, message=f"{len(rows) - MANY} more episodes: {found.message}"
+            )
             return
         yield tell(row)
 
 
 def _count(path: Path, info: Info, rows: Sequence[EpisodeRow]) -> Iterator[Finding]:
     frames = sum(row.length for row in rows)
-    for said, there, what in ((info.episodes, len(rows), "episodes"), (info.frames, frames, "frames")):
+    for said, there, what in (
+        (info.episodes, len(rows), "episodes"),
+        (info.frames, frames, "frames"),
+    ):
         if said is not None and said != there:
             text = f"{INFO} says {said} {what}, meta/episodes lists {there}"
-            yield _finding(path, "D03", text, "check whether episodes were lost when the dataset was copied", severity="warning")
+            yield _finding(
+                path,
+                "D03",
+                text,
+                "check whether episodes were lost when the dataset was copied",
+                severity="warning",
+            )
 
 
 def _shortened(text: str, width: int = 80) -> str:
@@ -173,16 +231,32 @@ def _name(path: Path, row: EpisodeRow) -> str:
     return f"{stem}/episode_{row.index}"
 
 
-def _refusal(path: Path, error: Exception, row: EpisodeRow | None = None, *, place: str = "") -> Finding:
+def _refusal(
+    path: Path, error: Exception, row: EpisodeRow | None = None, *, place: str = ""
+) -> Finding:
     """An error while reading as a finding."""
     before = f"{place}: " if place and place not in str(error) else ""
     if isinstance(error, RefusedError):
         found = _finding(path, error.code, before + str(error), error.remedy, row)
         return replace(found, frame=error.frame) if isinstance(error, OffBeatError) else found
-    return _finding(path, "D01", f"{before}damaged content: {short(error)}", "copy the dataset again from its source", row)
+    return _finding(
+        path,
+        "D01",
+        f"{before}damaged content: {short(error)}",
+        "copy the dataset again from its source",
+        row,
+    )
 
 
 def _finding(
-    path: Path, code: str, message: str, remedy: str, row: EpisodeRow | None = None, *, severity: Literal["error", "warning"] = "error"
+    path: Path,
+    code: str,
+    message: str,
+    remedy: str,
+    row: EpisodeRow | None = None,
+    *,
+    severity: Literal["error", "warning"] = "error",
 ) -> Finding:
-    return Finding(code, severity, path.as_posix(), message, remedy, None if row is None else _name(path, row))
+    return Finding(
+        code, severity, path.as_posix(), message, remedy, None if row is None else _name(path, row)
+    )

@@ -12,7 +12,16 @@ import numpy as np
 from zprl.data.episode import Episode
 from zprl.data.readers.arrow_columns import exact, numbers, stills
 from zprl.data.readers.hdf5_guard import MAX_BYTES, RefusedError
-from zprl.data.readers.lerobot_keys import ACTION, DONE, INDEX, REWARD, SUCCESS, TIME, Parts, camera_of
+from zprl.data.readers.lerobot_keys import (
+    ACTION,
+    DONE,
+    INDEX,
+    REWARD,
+    SUCCESS,
+    TIME,
+    Parts,
+    camera_of,
+)
 from zprl.data.readers.lerobot_meta import INFO, EpisodeRow, Info, inside
 from zprl.data.readers.parquet_guard import read_batches
 from zprl.data.readers.video import read_frames
@@ -58,16 +67,26 @@ def split_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, pa.Tab
             if indices[start] != number:
                 number = int(indices[start])
                 if number in seen:
-                    raise RefusedError("D05", f"the frames of episode {number} do not follow one another", "sort the rows by index")
+                    raise RefusedError(
+                        "D05",
+                        f"the frames of episode {number} do not follow one another",
+                        "sort the rows by index",
+                    )
                 seen.add(number)
             pending.append(batch.slice(start, stop - start))
             if sum(part.nbytes for part in pending) > MAX_BYTES:
-                raise RefusedError("D17", f"episode {number} takes more than {MAX_BYTES} bytes", "split long episodes")
+                raise RefusedError(
+                    "D17",
+                    f"episode {number} takes more than {MAX_BYTES} bytes",
+                    "split long episodes",
+                )
     if number is not None:
         yield number, pa.Table.from_batches(pending)
 
 
-def read_episode(name: str, info: Info, row: EpisodeRow, table: pa.Table, keys: Sequence[str], parts: Parts) -> Episode:
+def read_episode(
+    name: str, info: Info, row: EpisodeRow, table: pa.Table, keys: Sequence[str], parts: Parts
+) -> Episode:
     """One episode from its rows.
 
     Args:
@@ -83,11 +102,18 @@ def read_episode(name: str, info: Info, row: EpisodeRow, table: pa.Table, keys: 
     """
     length = table.num_rows
     if length != row.length:
-        raise RefusedError("D03", f"it has {length} frames, meta/episodes says {row.length}", "repair or re-record the demo")
+        raise RefusedError(
+            "D03",
+            f"it has {length} frames, meta/episodes says {row.length}",
+            "repair or re-record the demo",
+        )
     times = exact(table[TIME], TIME)
     off = _off_beat(times, info.rate_hz)
     if off is not None:
-        raise OffBeatError(off, f"timestamps do not fit {info.rate_hz:g} frames per second: {times[off]:.4f} s at frame {off}")
+        raise OffBeatError(
+            off,
+            f"timestamps do not fit {info.rate_hz:g} frames per second: {times[off]:.4f} s at frame {off}",
+        )
     actions = numbers(table[ACTION], ACTION)
     vectors: dict[str, np.ndarray] = {}
     obs = {}
@@ -99,7 +125,10 @@ def read_episode(name: str, info: Info, row: EpisodeRow, table: pa.Table, keys: 
         if feature not in vectors:
             vectors[feature] = _vector(info, table, feature)
         obs[key] = np.ascontiguousarray(vectors[feature][:, where])
-    rewards, dones, won = (numbers(table[name], name)[:, 0] if name in table.column_names else None for name in (REWARD, DONE, SUCCESS))
+    rewards, dones, won = (
+        numbers(table[name], name)[:, 0] if name in table.column_names else None
+        for name in (REWARD, DONE, SUCCESS)
+    )
     success = row.success
     if success is None:
         evidence = rewards if won is None else won
@@ -120,18 +149,31 @@ def read_episode(name: str, info: Info, row: EpisodeRow, table: pa.Table, keys: 
 def _vector(info: Info, table: pa.Table, name: str) -> np.ndarray:
     value, shape = numbers(table[name], name), info.features[name].shape
     if len(shape) == 1 and value.shape[1] != shape[0]:
-        raise RefusedError("D05", f"{name} has {value.shape[1]} numbers a frame, {INFO} says {shape[0]}", "check that both are of one set")
+        raise RefusedError(
+            "D05",
+            f"{name} has {value.shape[1]} numbers a frame, {INFO} says {shape[0]}",
+            "check that both are of one set",
+        )
     return value
 
 
-def _pictures(info: Info, row: EpisodeRow, table: pa.Table, name: str, first_s: float) -> np.ndarray:
+def _pictures(
+    info: Info, row: EpisodeRow, table: pa.Table, name: str, first_s: float
+) -> np.ndarray:
     if info.features[name].dtype == "image":
         return stills(table[name], name)
     file, start_s = row.videos[name]
     try:
-        return read_frames(inside(info.root, file), start_s=start_s + first_s, rate_hz=info.rate_hz, frames=table.num_rows)
+        return read_frames(
+            inside(info.root, file),
+            start_s=start_s + first_s,
+            rate_hz=info.rate_hz,
+            frames=table.num_rows,
+        )
     except RefusedError as error:
-        raise RefusedError(error.code, f"{file}: {error}" if file not in str(error) else str(error), error.remedy) from error
+        raise RefusedError(
+            error.code, f"{file}: {error}" if file not in str(error) else str(error), error.remedy
+        ) from error
 
 
 def _off_beat(times: np.ndarray, rate_hz: float) -> int | None:

@@ -24,12 +24,18 @@ def state_parts(info: Info) -> Parts:
     features = {
         name: feature
         for name, feature in info.features.items()
-        if name.startswith(PREFIX) and safe_name(name.removeprefix(PREFIX)) and NUMBERS.fullmatch(feature.dtype)
+        if name.startswith(PREFIX)
+        and safe_name(name.removeprefix(PREFIX))
+        and NUMBERS.fullmatch(feature.dtype)
     }
     found = {name.removeprefix(PREFIX): (name, slice(None)) for name in features}
     if STATE in features:
         split = split_names(features[STATE].names or ())
-        if split and len(features[STATE].names or ()) == features[STATE].shape[0] and not set(split) & (set(found) - {"state"}):
+        if (
+            split
+            and len(features[STATE].names or ()) == features[STATE].shape[0]
+            and not set(split) & (set(found) - {"state"})
+        ):
             del found["state"]
             return {key: (STATE, where) for key, where in split.items()} | found
     return found
@@ -86,14 +92,22 @@ def wanted(info: Info, parts: Parts, asked: Sequence[str] | None) -> list[str]:
     states = [key for key, (name, _) in parts.items() if len(info.features[name].shape) <= 1]
     if asked is None:
         if not states:
-            raise RefusedError("D02", "the dataset holds no state observations", "name its pictures in ingest.obs_keys")
+            raise RefusedError(
+                "D02",
+                "the dataset holds no state observations",
+                "name its pictures in ingest.obs_keys",
+            )
         return states
     there = [*parts, *picture_keys(info)]
-    missing = [key for key in asked if key not in parts and camera_of(info, key) not in info.cameras]
+    missing = [
+        key for key in asked if key not in parts and camera_of(info, key) not in info.cameras
+    ]
     if missing:
         near = difflib.get_close_matches(missing[0], there, n=1)
         hint = f"did you mean '{near[0]}'?" if near else "correct ingest.obs_keys"
-        raise RefusedError("D22", f"observation '{missing[0]}' is missing; there are {', '.join(there)}", hint)
+        raise RefusedError(
+            "D22", f"observation '{missing[0]}' is missing; there are {', '.join(there)}", hint
+        )
     return list(asked)
 
 
@@ -102,7 +116,9 @@ def picture_keys(info: Info) -> dict[str, str]:
     cameras = [name for name in info.cameras if name.startswith(PREFIX)]
     short = {name: observation_key(name) or name for name in cameras}
     taken = Counter(short.values())
-    return {key if taken[key] == 1 else name.removeprefix(PREFIX): name for name, key in short.items()}
+    return {
+        key if taken[key] == 1 else name.removeprefix(PREFIX): name for name, key in short.items()
+    }
 
 
 def camera_of(info: Info, key: str) -> str:

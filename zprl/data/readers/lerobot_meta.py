@@ -1,7 +1,8 @@
 """What a LeRobot dataset says of itself (``meta/``): features, where each episode lies, tasks; formats v2.1 and v3.0.
 
-Everything is checked before it is used: versions, sizes, names, and that every path a template or a link makes stays in the folder.
-Lists of episodes and tasks, which may have any length, are read in the child of :mod:`zprl.data.readers.sandbox`; rows alone come back.
+Everything is checked before it is used: versions, sizes, names, and that every path a template or a
+link makes stays in the folder. Lists of episodes and tasks, which may have any length, are read in
+the child of :mod:`zprl.data.readers.sandbox`; rows alone come back.
 """
 
 from __future__ import annotations
@@ -88,7 +89,11 @@ class Info:
     @property
     def cameras(self) -> list[str]:
         """Full names of the features that are pictures of colours."""
-        return [name for name, feature in self.features.items() if feature.dtype in PICTURES and not feature.depth]
+        return [
+            name
+            for name, feature in self.features.items()
+            if feature.dtype in PICTURES and not feature.depth
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +106,8 @@ class EpisodeRow:
         success: As labelled; ``None`` without a label.
         quality: One of :data:`zprl.data.episode.QUALITIES`.
         data: Parquet file, relative to the dataset.
-        videos: Per feature its file, relative to the dataset, and the second in it at which the episode begins.
+        videos: Per feature its file, relative to the dataset, and the second in it at which the
+            episode begins.
     """
 
     index: int
@@ -122,16 +128,33 @@ def read_info(root: Path) -> Info:
     version = said.get("codebase_version")
     if version not in VERSIONS:
         remedy = "convert it with LeRobot's own converters (lerobot.datasets.v30.convert_dataset_v21_to_v30 and its forerunners)"
-        raise RefusedError("D20", f"format version {str(version)[:20]!a}, read are {' and '.join(VERSIONS)}", remedy)
+        raise RefusedError(
+            "D20",
+            f"format version {str(version)[:20]!a}, read are {' and '.join(VERSIONS)}",
+            remedy,
+        )
     rate = said.get("fps")
-    if isinstance(rate, bool) or not isinstance(rate, int | float) or not math.isfinite(rate) or not 0 < rate <= MAX_RATE:
-        raise RefusedError("D05", f"fps in {INFO} is {str(rate)[:20]!a}", "write the frames per second")
+    if (
+        isinstance(rate, bool)
+        or not isinstance(rate, int | float)
+        or not math.isfinite(rate)
+        or not 0 < rate <= MAX_RATE
+    ):
+        raise RefusedError(
+            "D05", f"fps in {INFO} is {str(rate)[:20]!a}", "write the frames per second"
+        )
     features = said.get("features")
-    if not isinstance(features, dict) or not all(isinstance(feature, dict) for feature in features.values()):
+    if not isinstance(features, dict) or not all(
+        isinstance(feature, dict) for feature in features.values()
+    ):
         raise RefusedError("D02", f"{INFO} has no features", WHOLE)
     odd = next((name for name in features if not safe_name(name)), None)
     if odd is not None:
-        raise RefusedError("D18", f"the feature {odd[:40]!a} has no safe name", "rename it to at most 100 plain characters")
+        raise RefusedError(
+            "D18",
+            f"the feature {odd[:40]!a} has no safe name",
+            "rename it to at most 100 plain characters",
+        )
     return Info(
         root=root,
         version=version,
@@ -153,8 +176,13 @@ def read_episodes(info: Info, cameras: Sequence[str] = ()) -> tuple[list[Episode
         RefusedError: D01, D02, D05, D16, D17 or D18.
     """
     asked = {"root": str(info.root.absolute()), "cameras": list(cameras)}
-    found, labelled = sandbox.PROBE.call(f"{__name__}:list_episodes", limit_s=sandbox.BASE_S, **asked)
-    return [EpisodeRow(*row, {name: (file, start) for name, file, start in videos}) for *row, videos in found], labelled
+    found, labelled = sandbox.PROBE.call(
+        f"{__name__}:list_episodes", limit_s=sandbox.BASE_S, **asked
+    )
+    return [
+        EpisodeRow(*row, {name: (file, start) for name, file, start in videos})
+        for *row, videos in found
+    ], labelled
 
 
 def list_episodes(root: str, cameras: Sequence[str]) -> tuple[list[list[Any]], bool]:
@@ -167,19 +195,32 @@ def list_episodes(root: str, cameras: Sequence[str]) -> tuple[list[list[Any]], b
         row = _row(info, said, films)
         labelled |= "success" in said
         if row.index in rows:
-            raise RefusedError("D18", f"episode {row.index} is listed twice in meta/episodes", "remove one of the two rows")
+            raise RefusedError(
+                "D18",
+                f"episode {row.index} is listed twice in meta/episodes",
+                "remove one of the two rows",
+            )
         if len(rows) == MAX_EPISODES:
-            raise RefusedError("D17", f"more than {MAX_EPISODES} episodes are listed", "split the dataset")
+            raise RefusedError(
+                "D17", f"more than {MAX_EPISODES} episodes are listed", "split the dataset"
+            )
         rows[row.index] = row
     if not rows:
-        raise RefusedError("D02", "the dataset lists no episodes", "record some, or take the folder out of the data")
+        raise RefusedError(
+            "D02",
+            "the dataset lists no episodes",
+            "record some, or take the folder out of the data",
+        )
     return [_plain(rows[index]) for index in sorted(rows)], labelled
 
 
 def read_tasks(info: Info, most: int = 3) -> list[str]:
     """The first sentences that say what was to be done; an error where they cannot be read."""
     asked = {"root": str(info.root.absolute()), "most": most}
-    return [str(task) for task in sandbox.PROBE.call(f"{__name__}:list_tasks", limit_s=sandbox.BASE_S, **asked)]
+    return [
+        str(task)
+        for task in sandbox.PROBE.call(f"{__name__}:list_tasks", limit_s=sandbox.BASE_S, **asked)
+    ]
 
 
 def list_tasks(root: str, most: int) -> list[str]:
@@ -191,7 +232,11 @@ def list_tasks(root: str, most: int) -> list[str]:
         path = inside(info.root, "meta/tasks.parquet", limit=MAX_META)
         names = footer_names(str(path))
         column = next(name for name in ("task", "__index_level_0__") if name in names)
-        rows = ({"task": row[column]} for batch in read_here(path, [column]) for row in batch.to_pylist())
+        rows = (
+            {"task": row[column]}
+            for batch in read_here(path, [column])
+            for row in batch.to_pylist()
+        )
     return [str(row.get("task"))[:MAX_TASK] for row in itertools.islice(rows, most)]
 
 
@@ -199,18 +244,31 @@ def inside(root: Path, relative: str, *, limit: int | None = None) -> Path:
     """The regular file at ``relative``, which must not lie outside ``root``.
 
     Raises:
-        RefusedError: D18 for a path that leaves the folder, D16 for a link that does, D02 for a missing file, D17 beyond ``limit`` bytes.
+        RefusedError: D18 for a path that leaves the folder, D16 for a link that does, D02 for a
+            missing file, D17 beyond ``limit`` bytes.
     """
     parts = relative.split("/")
     if not all(safe_name(part) for part in parts):
-        raise RefusedError("D18", f"the path {relative[:80]!a} is not safe", "write plain relative paths into meta/info.json")
+        raise RefusedError(
+            "D18",
+            f"the path {relative[:80]!a} is not safe",
+            "write plain relative paths into meta/info.json",
+        )
     path = root.joinpath(*parts)
     if not path.resolve().is_relative_to(root.resolve()):
-        raise RefusedError("D16", f"{relative} is a link out of the dataset's folder", "copy the folder with links followed: `cp -rL`")
+        raise RefusedError(
+            "D16",
+            f"{relative} is a link out of the dataset's folder",
+            "copy the folder with links followed: `cp -rL`",
+        )
     if not path.is_file():
         raise RefusedError("D02", f"{relative} is missing", WHOLE)
     if limit is not None and path.stat().st_size > limit:
-        raise RefusedError("D17", f"{relative} has {path.stat().st_size} bytes, the limit is {limit}", "split the dataset")
+        raise RefusedError(
+            "D17",
+            f"{relative} has {path.stat().st_size} bytes, the limit is {limit}",
+            "split the dataset",
+        )
     return path
 
 
@@ -227,12 +285,20 @@ def fill(template: str, **values: int | str) -> str:
     def one(match: re.Match[str]) -> str:
         value = values.get(match[1])
         if value is None:
-            raise RefusedError("D18", f"the path template {template[:80]!a} has an unknown field", "write LeRobot's own templates")
+            raise RefusedError(
+                "D18",
+                f"the path template {template[:80]!a} has an unknown field",
+                "write LeRobot's own templates",
+            )
         return str(value).zfill(int(match[2] or 0))
 
     filled = PLACE.sub(one, template)
     if not template or set(filled) & set("{}"):
-        raise RefusedError("D18", f"the path template {template[:80]!a} is not one of LeRobot's", "write LeRobot's own templates")
+        raise RefusedError(
+            "D18",
+            f"the path template {template[:80]!a} is not one of LeRobot's",
+            "write LeRobot's own templates",
+        )
     return filled
 
 
@@ -242,7 +308,9 @@ def _feature(said: dict[str, Any]) -> Feature:
     plain = isinstance(names, list) and all(isinstance(name, str) for name in names)
     return Feature(
         dtype=str(said.get("dtype")),
-        shape=tuple(shape) if isinstance(shape, list) and all(isinstance(size, int) for size in shape) else (),
+        shape=tuple(shape)
+        if isinstance(shape, list) and all(isinstance(size, int) for size in shape)
+        else (),
         names=tuple(names) if plain else None,
         depth=any(part.get("is_depth_map") or part.get("video.is_depth_map") for part in facts),
     )
@@ -259,7 +327,11 @@ def _rows_v30(info: Info, films: Sequence[str]) -> Iterator[dict[str, Any]]:
     if not files:
         raise RefusedError("D02", "meta/episodes is missing or empty", WHOLE)
     wanted = ["episode_index", "length", "data/chunk_index", "data/file_index"]
-    wanted += [f"videos/{name}/{part}" for name in films for part in ("chunk_index", "file_index", "from_timestamp", "to_timestamp")]
+    wanted += [
+        f"videos/{name}/{part}"
+        for name in films
+        for part in ("chunk_index", "file_index", "from_timestamp", "to_timestamp")
+    ]
     for file in files:
         place = file.relative_to(info.root).as_posix()
         path = inside(info.root, place, limit=MAX_META)
@@ -278,17 +350,35 @@ def _row(info: Info, said: dict[str, Any], films: Sequence[str]) -> EpisodeRow:
     videos = {}
     if info.version == "v2.1":
         data = fill(info.data_path, **said["fields"])
-        videos = {name: (fill(info.video_path, video_key=name, **said["fields"]), 0.0) for name in films}
+        videos = {
+            name: (fill(info.video_path, video_key=name, **said["fields"]), 0.0) for name in films
+        }
     else:
         data = fill(info.data_path, **_fields(said, "data"))
         for name in films:
-            start, end = said.get(f"videos/{name}/from_timestamp"), said.get(f"videos/{name}/to_timestamp")
-            if not isinstance(start, float) or not isinstance(end, float) or not 0 <= start < end < MAX_FRAMES:
-                raise RefusedError("D05", f"episode {index} of {name} is said to last from {start} to {end} s", WHOLE)
-            videos[name] = (fill(info.video_path, video_key=name, **_fields(said, f"videos/{name}")), start)
+            start, end = (
+                said.get(f"videos/{name}/from_timestamp"),
+                said.get(f"videos/{name}/to_timestamp"),
+            )
+            if (
+                not isinstance(start, float)
+                or not isinstance(end, float)
+                or not 0 <= start < end < MAX_FRAMES
+            ):
+                raise RefusedError(
+                    "D05",
+                    f"episode {index} of {name} is said to last from {start} to {end} s",
+                    WHOLE,
+                )
+            videos[name] = (
+                fill(info.video_path, video_key=name, **_fields(said, f"videos/{name}")),
+                start,
+            )
     success = said.get("success")
     if success is not None and not isinstance(success, bool | int | float):
-        raise RefusedError("D05", f"success of episode {index} is {str(success)[:20]!a}", "write true or false")
+        raise RefusedError(
+            "D05", f"success of episode {index} is {str(success)[:20]!a}", "write true or false"
+        )
     quality = said.get("quality")
     return EpisodeRow(
         index=index,
@@ -301,13 +391,28 @@ def _row(info: Info, said: dict[str, Any], films: Sequence[str]) -> EpisodeRow:
 
 
 def _fields(said: dict[str, Any], group: str) -> dict[str, int]:
-    return {name: _count(said, f"{group}/{name}", "meta/episodes", key=name) for name in ("chunk_index", "file_index")}
+    return {
+        name: _count(said, f"{group}/{name}", "meta/episodes", key=name)
+        for name in ("chunk_index", "file_index")
+    }
 
 
-def _count(said: Mapping[str, Any], name: str, place: str, *, least: int = 0, most: int = 10**9, key: str | None = None) -> int:
+def _count(
+    said: Mapping[str, Any],
+    name: str,
+    place: str,
+    *,
+    least: int = 0,
+    most: int = 10**9,
+    key: str | None = None,
+) -> int:
     value = said.get(name)
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-        raise RefusedError("D05", f"{key or name} in {place} is {str(value)[:20]!a}, expected a whole number from {least} to {most}", WHOLE)
+        raise RefusedError(
+            "D05",
+            f"{key or name} in {place} is {str(value)[:20]!a}, expected a whole number from {least} to {most}",
+            WHOLE,
+        )
     return value
 
 
@@ -321,14 +426,20 @@ def _lines(info: Info, name: str) -> Iterator[dict[str, Any]]:
     with path.open("rb") as file:
         lines = sum(block.count(b"\n") for block in iter(lambda: file.read(2**20), b""))
     if lines > MAX_EPISODES:
-        raise RefusedError("D17", f"{name} has {lines} lines, the limit is {MAX_EPISODES}", "split the dataset")
+        raise RefusedError(
+            "D17", f"{name} has {lines} lines, the limit is {MAX_EPISODES}", "split the dataset"
+        )
     with path.open("rb") as file:
         for number in itertools.count(1):
             line = file.readline(MAX_LINE + 1)
             if not line:
                 return
             if len(line) > MAX_LINE:
-                raise RefusedError("D17", f"{name}, line {number} is longer than {MAX_LINE} bytes", "split the dataset")
+                raise RefusedError(
+                    "D17",
+                    f"{name}, line {number} is longer than {MAX_LINE} bytes",
+                    "split the dataset",
+                )
             if line.strip():
                 yield _object(f"{name}, line {number}", line, MAX_LINE)
 

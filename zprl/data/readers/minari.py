@@ -4,7 +4,8 @@ What Minari does otherwise is put right at the door:
 
 - Its observations have one frame more than there are actions: the last is left out.
 - Keys of nested observations are joined by dots (``achieved_goal.kettle``).  A flat vector is the key ``observation``, or sorted under
-  robomimic's names where the environment is known (:mod:`zprl.data.benchmark_layouts`); ``metadata.json`` beside the file says which it is.
+  robomimic's names where the environment is known (:mod:`zprl.data.benchmark_layouts`);
+  ``metadata.json`` beside the file says which it is.
 - Success of a step is ``infos/success`` or ``infos/is_success``, else a sparse reward's upper value (1 of 0 and 1, 0 of -1 and 0).
 - An episode here ends with its first success, so what was recorded after it is left out, and the reward is 1 there and 0 before: benchmarks
   go on recording, with rewards of any shape.
@@ -24,7 +25,14 @@ from zprl import durable
 from zprl.data.benchmark_layouts import layout
 from zprl.data.episode import Episode
 from zprl.data.findings import Finding
-from zprl.data.readers.hdf5_guard import RefusedError, attribute, check_dataset, group, member, member_names
+from zprl.data.readers.hdf5_guard import (
+    RefusedError,
+    attribute,
+    check_dataset,
+    group,
+    member,
+    member_names,
+)
 from zprl.data.readers.hdf5_reader import Hdf5Reader, natural, numbers, pictures
 from zprl.errors import DataError
 
@@ -54,15 +62,23 @@ class MinariReader(Hdf5Reader):
     def read_file(self, file: h5py.File, path: Path) -> Iterator[Episode | Finding]:
         """Read an open file."""
         try:
-            episodes = sorted((name for name in member_names(file["/"]) if name.startswith(PREFIX)), key=natural)
+            episodes = sorted(
+                (name for name in member_names(file["/"]) if name.startswith(PREFIX)), key=natural
+            )
             if not episodes:
-                raise RefusedError("D02", "the file holds no episodes", "check that ingest.reader names its format")
+                raise RefusedError(
+                    "D02", "the file holds no episodes", "check that ingest.reader names its format"
+                )
             environment = _environment(file, path)
         except Exception as error:
             yield self.refusal(path, error)
             return
         # Every dataset's file has the same name: what tells them apart is the folder.
-        stem = path.stem if path.stem != MAIN else (path.parent.parent if path.parent.name == "data" else path.parent).name
+        stem = (
+            path.stem
+            if path.stem != MAIN
+            else (path.parent.parent if path.parent.name == "data" else path.parent).name
+        )
         for episode in episodes:
             name = f"{stem}/{episode}"
             try:
@@ -77,12 +93,21 @@ class MinariReader(Hdf5Reader):
         member_names(node)
         steps = check_dataset(member(node, "rewards"), f"{node.name}/rewards").shape[0]
         rewards = numbers(node, "rewards", rank=1, length=steps)
-        actions = numbers(node, self.actions_key, rank=2, length=steps, said="the number of rewards")
+        actions = numbers(
+            node, self.actions_key, rank=2, length=steps, said="the number of rewards"
+        )
         if rewards is None or actions is None:
-            raise RefusedError("D02", f"the dataset {node.name}/{self.actions_key} is missing", "check that ingest.reader names its format")
+            raise RefusedError(
+                "D02",
+                f"the dataset {node.name}/{self.actions_key} is missing",
+                "check that ingest.reader names its format",
+            )
         won = _successes(node, rewards)
         length = int(won.argmax()) + 1 if won.any() else steps
-        obs = {key: value[:length] for key, value in self._observations(node, steps, environment).items()}
+        obs = {
+            key: value[:length]
+            for key, value in self._observations(node, steps, environment).items()
+        }
         last = np.zeros(length, bool)
         last[-1:] = True
         return Episode(
@@ -94,38 +119,60 @@ class MinariReader(Hdf5Reader):
             success=bool(won.any()),
         )
 
-    def _observations(self, node: h5py.Group, steps: int, environment: str) -> dict[str, np.ndarray]:
+    def _observations(
+        self, node: h5py.Group, steps: int, environment: str
+    ) -> dict[str, np.ndarray]:
         places = dict(_leaves(node, "observations", steps))
         if list(places) == [""]:  # a flat vector
             parent, name = places.pop("")
             flat = numbers(parent, name, rank=2, length=steps + 1, said="rewards and one more")
             assert flat is not None
             parts = layout(environment, flat.shape[1])
-            found = {FLAT: flat} if parts is None else {key: flat[:, where] for key, where in parts.items()}
+            found = (
+                {FLAT: flat}
+                if parts is None
+                else {key: flat[:, where] for key, where in parts.items()}
+            )
             return {key: found[key] for key in self.wanted(list(found), list(found))}
         states = [key for key, (parent, name) in places.items() if parent[name].ndim <= 2]
         found = {}
         for key in self.wanted(list(places), states):
             parent, name = places[key]
             value = pictures(parent, name, length=steps + 1, said="rewards and one more")
-            found[key] = numbers(parent, name, rank=2, length=steps + 1, said="rewards and one more") if value is None else value
+            found[key] = (
+                numbers(parent, name, rank=2, length=steps + 1, said="rewards and one more")
+                if value is None
+                else value
+            )
         return found
 
 
-def _leaves(parent: h5py.Group, name: str, steps: int, key: str = "", depth: int = 0) -> Iterator[tuple[str, tuple[h5py.Group, str]]]:
+def _leaves(
+    parent: h5py.Group, name: str, steps: int, key: str = "", depth: int = 0
+) -> Iterator[tuple[str, tuple[h5py.Group, str]]]:
     """Key, and group and name of every dataset of an observation."""
     node = member(parent, name)
     if isinstance(node, h5py.Group):
         if depth == MAX_DEPTH:
-            raise RefusedError("D05", f"{node.name} is nested deeper than {MAX_DEPTH} levels", "flatten the observation when recording")
+            raise RefusedError(
+                "D05",
+                f"{node.name} is nested deeper than {MAX_DEPTH} levels",
+                "flatten the observation when recording",
+            )
         for part in member_names(node):
             yield from _leaves(node, part, steps, f"{key}.{part}" if key else part, depth + 1)
         return
     path = f"{parent.name}/{name}"
     if node is None:
-        raise RefusedError("D02", f"the dataset {path} is missing", "check that ingest.reader names its format")
+        raise RefusedError(
+            "D02", f"the dataset {path} is missing", "check that ingest.reader names its format"
+        )
     if isinstance(node, h5py.Dataset) and node.dtype.hasobject:
-        raise RefusedError("D19", f"{path} holds encoded pictures or text", "record with jpeg_encoding=False, and numbers else")
+        raise RefusedError(
+            "D19",
+            f"{path} holds encoded pictures or text",
+            "record with jpeg_encoding=False, and numbers else",
+        )
     check_dataset(node, path)
     yield key, (parent, name)
 
@@ -140,14 +187,20 @@ def _successes(node: h5py.Group, rewards: np.ndarray) -> np.ndarray:
                 continue
             shape = check_dataset(flags, f"{infos.name}/{key}").shape
             first = 1 if shape == (len(rewards) + 1,) else 0  # of the reset
-            found = numbers(infos, key, rank=1, length=len(rewards) + first, said="the number of rewards")
+            found = numbers(
+                infos, key, rank=1, length=len(rewards) + first, said="the number of rewards"
+            )
             assert found is not None
             return found[first:] > 0.5
     values = set(np.unique(rewards).tolist())
     for low, high in ((0.0, 1.0), (-1.0, 0.0)):
         if values <= {low, high}:
             return rewards == high
-    raise RefusedError("D02", "no infos/success, and the rewards are not sparse", "record infos with a flag `success` for every step")
+    raise RefusedError(
+        "D02",
+        "no infos/success, and the rewards are not sparse",
+        "record infos with a flag `success` for every step",
+    )
 
 
 def _environment(file: h5py.File, path: Path) -> str:
@@ -158,10 +211,14 @@ def _environment(file: h5py.File, path: Path) -> str:
         try:
             said = durable.read_json(beside, allow_nan=True)
         except DataError as error:
-            raise RefusedError("D01", f"{beside.name} beside it: {error.message}", "copy it again from its source") from error
+            raise RefusedError(
+                "D01", f"{beside.name} beside it: {error.message}", "copy it again from its source"
+            ) from error
         text = said.get("env_spec") if isinstance(said, dict) else None
     try:
-        spec = durable.parse_json(text, "env_spec", allow_nan=True) if isinstance(text, str) else None
+        spec = (
+            durable.parse_json(text, "env_spec", allow_nan=True) if isinstance(text, str) else None
+        )
     except DataError:
         spec = None
     return str(spec.get("id", "")) if isinstance(spec, dict) else ""

@@ -1,8 +1,9 @@
 """Looks at a stranger's Parquet file before it is read: its footer against limits, then all of it once in a child process.
 
-A footer of a few hundred bytes may declare 2^60 rows, and Arrow, which is C++, may abort or take all memory on damaged bytes.
-The footer's numbers are compared with limits and with the file's size; then the child of :mod:`zprl.data.readers.sandbox` reads
-every batch.  Only what it survives is read here, in batches, so that memory does not depend on the size of a row group.
+A footer of a few hundred bytes may declare 2^60 rows, and Arrow, which is C++, may abort or take
+all memory on damaged bytes. The footer's numbers are compared with limits and with the file's size;
+then the child of :mod:`zprl.data.readers.sandbox` reads every batch.  Only what it survives is read
+here, in batches, so that memory does not depend on the size of a row group.
 """
 
 from __future__ import annotations
@@ -34,7 +35,16 @@ MAX_S = 3600.0
 """Longest first look at one file."""
 
 # Bytes in memory of one value; of texts and pictures at least their offset.
-VALUE_BYTES = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 12, "FLOAT": 4, "DOUBLE": 8, "BYTE_ARRAY": 4, "FIXED_LEN_BYTE_ARRAY": 1}
+VALUE_BYTES = {
+    "BOOLEAN": 1,
+    "INT32": 4,
+    "INT64": 8,
+    "INT96": 12,
+    "FLOAT": 4,
+    "DOUBLE": 8,
+    "BYTE_ARRAY": 4,
+    "FIXED_LEN_BYTE_ARRAY": 1,
+}
 
 UNTRUSTED = "split long episodes; if the file came from elsewhere, do not trust it"
 DAMAGED = "copy it again from its source, or run `dvc pull`"
@@ -46,7 +56,9 @@ def column_names(path: Path) -> list[str]:
     Raises:
         RefusedError: as :func:`check_footer`, or the reader in the child does not end well.
     """
-    return list(sandbox.PROBE.call(f"{__name__}:footer_names", limit_s=sandbox.BASE_S, path=str(path)))
+    return list(
+        sandbox.PROBE.call(f"{__name__}:footer_names", limit_s=sandbox.BASE_S, path=str(path))
+    )
 
 
 def read_batches(path: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
@@ -60,7 +72,9 @@ def read_batches(path: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]
         RefusedError: D01, D02 or D17.
     """
     limit_s = min(MAX_S, sandbox.BASE_S + round(sandbox.S_PER_BYTE * path.stat().st_size))
-    sandbox.PROBE.call(f"{__name__}:first_look", limit_s=limit_s, path=str(path), columns=list(columns))
+    sandbox.PROBE.call(
+        f"{__name__}:first_look", limit_s=limit_s, path=str(path), columns=list(columns)
+    )
     yield from read_here(path, columns)
 
 
@@ -78,7 +92,11 @@ def first_look(path: str, columns: Sequence[str]) -> None:
 
 def check_footer(metadata: pq.FileMetaData, size: int) -> None:
     """Refuse a footer that declares more than a file of ``size`` bytes may hold (D17), or places outside the file (D01)."""
-    if metadata.num_rows > MAX_ROWS or metadata.num_columns > MAX_COLUMNS or metadata.num_row_groups > MAX_ROW_GROUPS:
+    if (
+        metadata.num_rows > MAX_ROWS
+        or metadata.num_columns > MAX_COLUMNS
+        or metadata.num_row_groups > MAX_ROW_GROUPS
+    ):
         raise RefusedError(
             "D17",
             f"it declares {metadata.num_rows} rows of {metadata.num_columns} columns in {metadata.num_row_groups} row groups, "
@@ -89,13 +107,20 @@ def check_footer(metadata: pq.FileMetaData, size: int) -> None:
         group = metadata.row_group(number)
         for place in range(group.num_columns):
             column = group.column(place)
-            declared = max(column.total_uncompressed_size, column.num_values * VALUE_BYTES.get(column.physical_type, 1))
+            declared = max(
+                column.total_uncompressed_size,
+                column.num_values * VALUE_BYTES.get(column.physical_type, 1),
+            )
             if declared > MAX_BYTES or group.num_rows > MAX_ROWS:
                 text = f"{column.path_in_schema[:100]} declares {declared} bytes in one row group, the limit is {MAX_BYTES}"
                 raise RefusedError("D17", text, UNTRUSTED)
             begin, stored = column.data_page_offset, column.total_compressed_size
             if min(begin, stored, declared, group.num_rows) < 0 or begin > size or stored > size:
-                raise RefusedError("D01", f"{column.path_in_schema[:100]} lies outside the file of {size} bytes", DAMAGED)
+                raise RefusedError(
+                    "D01",
+                    f"{column.path_in_schema[:100]} lies outside the file of {size} bytes",
+                    DAMAGED,
+                )
 
 
 def read_here(path: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
@@ -103,15 +128,25 @@ def read_here(path: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
     with _open(path) as file:
         missing = [name for name in columns if name not in file.schema_arrow.names]
         if missing:
-            raise RefusedError("D02", f"the column {missing[0]} is missing", "check that the data and meta/info.json are of one set")
+            raise RefusedError(
+                "D02",
+                f"the column {missing[0]} is missing",
+                "check that the data and meta/info.json are of one set",
+            )
         rows = 0
         for batch in file.iter_batches(BATCH_ROWS, columns=list(columns), use_threads=False):
             rows += batch.num_rows
             if batch.nbytes > MAX_BYTES:  # a text that is stored once may stand in every row
-                raise RefusedError("D17", f"{batch.num_rows} rows take {batch.nbytes} bytes, the limit is {MAX_BYTES}", UNTRUSTED)
+                raise RefusedError(
+                    "D17",
+                    f"{batch.num_rows} rows take {batch.nbytes} bytes, the limit is {MAX_BYTES}",
+                    UNTRUSTED,
+                )
             yield batch
         if rows != file.metadata.num_rows:  # Arrow says nothing
-            raise RefusedError("D01", f"it declares {file.metadata.num_rows} rows and holds {rows}", DAMAGED)
+            raise RefusedError(
+                "D01", f"it declares {file.metadata.num_rows} rows and holds {rows}", DAMAGED
+            )
 
 
 def _open(path: Path) -> Any:
@@ -124,12 +159,20 @@ def _open(path: Path) -> Any:
         file.seek(max(0, size - 8))
         tail = file.read(8)
     if size < 12 or head != MAGIC or tail[4:] != MAGIC:
-        raise RefusedError("D01", f"not a whole Parquet file ({size} bytes)", f"{DAMAGED}; a recorder must close its file (`finalize()`)")
+        raise RefusedError(
+            "D01",
+            f"not a whole Parquet file ({size} bytes)",
+            f"{DAMAGED}; a recorder must close its file (`finalize()`)",
+        )
     footer = int.from_bytes(tail[:4], "little")
     if footer > min(MAX_FOOTER, size - 12):
         raise RefusedError("D01", f"its footer is said to have {footer} bytes of {size}", DAMAGED)
     opened = pq.ParquetFile(
-        path, memory_map=False, pre_buffer=False, thrift_string_size_limit=MAX_FOOTER, thrift_container_size_limit=MAX_FOOTER
+        path,
+        memory_map=False,
+        pre_buffer=False,
+        thrift_string_size_limit=MAX_FOOTER,
+        thrift_container_size_limit=MAX_FOOTER,
     )
     try:
         check_footer(opened.metadata, size)

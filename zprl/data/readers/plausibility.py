@@ -14,7 +14,8 @@ SLACK = 1e-3
 MOSTLY = 0.5
 """Share of frames beyond the bounds of deltas from which on they are no deltas."""
 CENTRED = 0.2
-"""Absolute poses do not have all six means so near to 0: a tool that points down has a rotation vector of length pi."""
+"""Absolute poses do not have all six means so near to 0: a tool that points down has a rotation
+vector of length pi."""
 ABSOLUTE = "actions_abs"
 """Dataset of absolute actions, as robomimic's converted files have it beside ``actions``."""
 
@@ -40,11 +41,23 @@ def _not_deltas(actions: np.ndarray, low: float, high: float) -> Doubt | None:
         return None
     first, dim = int(frames.argmax()), int(beyond.max(0).argmax())
     worst = actions[int(beyond[:, dim].argmax()), dim]
-    where = f"{int(frames.sum())} of {len(actions)} frames, the worst is {worst:.3f} in dimension {dim}"
+    where = (
+        f"{int(frames.sum())} of {len(actions)} frames, the worst is {worst:.3f} in dimension {dim}"
+    )
     if frames.mean() > MOSTLY:
         text = f"env_args declares deltas within [{low:g}, {high:g}], but actions are beyond that in {where}: they look absolute"
-        return "D07", text, "if they are absolute poses, declare control_delta false in env_args; see also ingest.conventions", first
-    return "D06", f"actions leave the declared bounds [{low:g}, {high:g}] in {where}", "clip them, or check how they were recorded", first
+        return (
+            "D07",
+            text,
+            "if they are absolute poses, declare control_delta false in env_args; see also ingest.conventions",
+            first,
+        )
+    return (
+        "D06",
+        f"actions leave the declared bounds [{low:g}, {high:g}] in {where}",
+        "clip them, or check how they were recorded",
+        first,
+    )
 
 
 def _not_absolute(pose: np.ndarray) -> Doubt | None:
@@ -53,4 +66,9 @@ def _not_absolute(pose: np.ndarray) -> Doubt | None:
         return None
     seen = f"actions[0:6] lie within {largest:.3f} of 0, their means within {mean:.3f}"
     text = f"absolute poses are declared, but {seen}: they look like deltas"
-    return "D07", text, "say delta and of in ingest.conventions.actions, or read other actions with ingest.actions", None
+    return (
+        "D07",
+        text,
+        "say delta and of in ingest.conventions.actions, or read other actions with ingest.actions",
+        None,
+    )

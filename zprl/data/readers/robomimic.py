@@ -1,10 +1,12 @@
 """Reader of robomimic HDF5 files, with plain h5py and no trust in the file.
 
-Labels robomimic has no fixed place for are looked up in this order: success from attribute ``success``, else a reward
-of 1 in any frame (robosuite's sparse reward), else, when there are no rewards, a set ``dones``; quality from attribute
-``quality``, else from the lists ``mask/better``, ``mask/okay`` and ``mask/worse`` (robomimic's multi-human sets).
+Labels robomimic has no fixed place for are looked up in this order: success from attribute
+``success``, else a reward of 1 in any frame (robosuite's sparse reward), else, when there are no
+rewards, a set ``dones``; quality from attribute ``quality``, else from the lists ``mask/better``,
+``mask/okay`` and ``mask/worse`` (robomimic's multi-human sets).
 
-Files of all its versions are read, from 0.1 on; what they say of simulator and controller is looked up by
+Files of all its versions are read, from 0.1 on; what they say of simulator and controller is looked
+up by
 :mod:`zprl.data.readers.env_args`, and where their actions do not look like it, a warning says so (D06, D07).
 """
 
@@ -19,7 +21,15 @@ import numpy as np
 from zprl.data.episode import QUALITIES, Episode
 from zprl.data.findings import Finding
 from zprl.data.readers.env_args import EnvArgs, env_args
-from zprl.data.readers.hdf5_guard import RefusedError, attribute, check_dataset, group, member, member_names, safe_name
+from zprl.data.readers.hdf5_guard import (
+    RefusedError,
+    attribute,
+    check_dataset,
+    group,
+    member,
+    member_names,
+    safe_name,
+)
 from zprl.data.readers.hdf5_reader import Hdf5Reader, natural, numbers, pictures
 from zprl.data.readers.plausibility import ABSOLUTE, doubt
 from zprl.data.writers.robomimic import FORMAT_VERSION
@@ -48,7 +58,11 @@ class RobomimicReader(Hdf5Reader):
         said = env_args(data)
         demos = sorted((name for name in data if name.startswith("demo_")), key=natural)
         absolute = bool(demos) and member(group(data, demos[0]), ABSOLUTE) is not None
-        others = {"other actions": f"{ABSOLUTE} are recorded too; ingest.actions chooses"} if absolute else {}
+        others = (
+            {"other actions": f"{ABSOLUTE} are recorded too; ingest.actions chooses"}
+            if absolute
+            else {}
+        )
         return {"format": self._format(file)} | said.facts() | others
 
     def _format(self, file: h5py.File) -> str:
@@ -57,7 +71,11 @@ class RobomimicReader(Hdf5Reader):
     def _check_version(self, data: h5py.Group) -> None:
         version = attribute(data, "zprl_format")
         if version is not None and version != FORMAT_VERSION:
-            raise RefusedError("D20", f"format version {version}, this zprl reads {FORMAT_VERSION}", "update zprl or convert the file")
+            raise RefusedError(
+                "D20",
+                f"format version {version}, this zprl reads {FORMAT_VERSION}",
+                "update zprl or convert the file",
+            )
 
     def read_file(self, file: h5py.File, path: Path) -> Iterator[Episode | Finding]:
         """Read an open file."""
@@ -68,10 +86,18 @@ class RobomimicReader(Hdf5Reader):
             quality = _masks(file)
             said = env_args(data)
             if not demos:
-                raise RefusedError("D02", "the file holds no demos", "record again, or delete the file")
+                raise RefusedError(
+                    "D02", "the file holds no demos", "record again, or delete the file"
+                )
             if "env_args" not in data.attrs:  # its text is not needed
                 remedy = "write robomimic's attribute env_args on the group data"
-                yield self.finding(path, "D02", "attribute env_args of /data is missing", remedy, severity="warning")
+                yield self.finding(
+                    path,
+                    "D02",
+                    "attribute env_args of /data is missing",
+                    remedy,
+                    severity="warning",
+                )
         except Exception as error:
             yield self.refusal(path, error)
             return
@@ -97,25 +123,47 @@ class RobomimicReader(Hdf5Reader):
             return
         if complete and total is not None and total != frames:
             message = f"attribute total of /data says {total} frames, the demos have {frames}"
-            yield self.finding(path, "D03", message, "check whether demos were lost when the file was copied", severity="warning")
+            yield self.finding(
+                path,
+                "D03",
+                message,
+                "check whether demos were lost when the file was copied",
+                severity="warning",
+            )
 
-    def _read_demo(self, data: h5py.Group, demo: str, name: str, quality: str, said: EnvArgs) -> Episode:
+    def _read_demo(
+        self, data: h5py.Group, demo: str, name: str, quality: str, said: EnvArgs
+    ) -> Episode:
         node = group(data, demo)
         member_names(node)
         length = attribute(node, "num_samples")
         if length is None:
-            raise RefusedError("D02", "attribute num_samples is missing", "write the number of frames on each demo")
+            raise RefusedError(
+                "D02", "attribute num_samples is missing", "write the number of frames on each demo"
+            )
         actions = numbers(node, self.actions_key, rank=2, length=length)
         if actions is None:
-            raise RefusedError("D02", f"the dataset {node.name}/{self.actions_key} is missing", "correct ingest.actions or ingest.reader")
+            raise RefusedError(
+                "D02",
+                f"the dataset {node.name}/{self.actions_key} is missing",
+                "correct ingest.actions or ingest.reader",
+            )
         obs = self._observations(node, length)
         if not obs:
-            raise RefusedError("D02", f"{node.name}/obs holds no state observations", "record proprioception and object state")
+            raise RefusedError(
+                "D02",
+                f"{node.name}/obs holds no state observations",
+                "record proprioception and object state",
+            )
         rewards = numbers(node, "rewards", rank=1, length=length)
         dones = numbers(node, "dones", rank=1, length=length)
         success = _success(attribute(node, "success"), rewards, dones)
         if success is None:
-            raise RefusedError("D02", "no attribute success, no rewards and no dones", "write the attribute success on each demo")
+            raise RefusedError(
+                "D02",
+                "no attribute success, no rewards and no dones",
+                "write the attribute success on each demo",
+            )
         last = np.zeros(len(actions), np.float32)
         last[-1:] = 1.0
         grade = attribute(node, "quality") or quality
@@ -134,7 +182,11 @@ class RobomimicReader(Hdf5Reader):
         source = group(node, "obs")
         available = member_names(source)
         nodes = {key: member(source, key) for key in available} if self.obs_keys is None else {}
-        states = [key for key, node in nodes.items() if not (isinstance(node, h5py.Dataset) and node.ndim > 2)]
+        states = [
+            key
+            for key, node in nodes.items()
+            if not (isinstance(node, h5py.Dataset) and node.ndim > 2)
+        ]
         found = {key: observation(source, key, length) for key in self.wanted(available, states)}
         return {key: value for key, value in found.items() if value is not None}
 
@@ -165,12 +217,23 @@ def _masks(file: h5py.File) -> dict[str, str]:
             continue
         path = f"{masks.name}/{quality}"
         # Lists of names are the one place where robomimic stores objects: variable-length text.
-        if not isinstance(node, h5py.Dataset) or h5py.check_string_dtype(node.dtype) is None or node.ndim != 1:
-            raise RefusedError("D05", f"{path} is not a list of names", "store the demo names as text")
+        if (
+            not isinstance(node, h5py.Dataset)
+            or h5py.check_string_dtype(node.dtype) is None
+            or node.ndim != 1
+        ):
+            raise RefusedError(
+                "D05", f"{path} is not a list of names", "store the demo names as text"
+            )
         if h5py.check_string_dtype(node.dtype).length is not None:
             check_dataset(node, path)
         elif node.is_virtual or node.external or node.size > MAX_MASK:
-            raise RefusedError("D17", f"{path} declares {node.size} names", "store one name per demo")
-        names = [value.decode(errors="replace") if isinstance(value, bytes) else str(value) for value in node[()]]
+            raise RefusedError(
+                "D17", f"{path} declares {node.size} names", "store one name per demo"
+            )
+        names = [
+            value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+            for value in node[()]
+        ]
         found.update({name: quality for name in names if safe_name(name)})
     return found

@@ -1,9 +1,10 @@
 """Reads a file in a child process, because damaged bytes can hang or crash the HDF5 library itself.
 
-A single zeroed byte, the size of a text in a heap, makes HDF5 2.0 loop for ever inside C, where no exception and no
-signal handler helps (found by fuzzing).  The child has a memory limit and a time limit; what it survives it hands over
-(:mod:`zprl.data.readers.handed`), so that each file is read once and its bytes never meet the library in the parent.  Only JSON lines
-and a file's descriptor cross between the two.
+A single zeroed byte, the size of a text in a heap, makes HDF5 2.0 loop for ever inside C, where no
+exception and no signal handler helps (found by fuzzing).  The child has a memory limit and a time
+limit; what it survives it hands over (:mod:`zprl.data.readers.handed`), so that each file is read
+once and its bytes never meet the library in the parent.  Only JSON lines and a file's descriptor
+cross between the two.
 """
 
 from __future__ import annotations
@@ -71,26 +72,48 @@ class Probe:
             return "the file does not exist"
         if limit_s is None:
             limit_s = BASE_S + round(S_PER_BYTE * path.stat().st_size)
-        request = {"ask": "read", "path": str(path.absolute()), "obs_keys": obs_keys, "reader": reader, "first": first}
+        request = {
+            "ask": "read",
+            "path": str(path.absolute()),
+            "obs_keys": obs_keys,
+            "reader": reader,
+            "first": first,
+        }
         request["actions_key"] = actions_key
         file = durable.scratch()
         answer, code = self._request(request, limit_s, file.fileno())
         if answer is None:
-            return f"reading it does not end within {limit_s:g} s" if code is None else f"reading it ends the reader with code {code}"
+            return (
+                f"reading it does not end within {limit_s:g} s"
+                if code is None
+                else f"reading it ends the reader with code {code}"
+            )
         said = durable.parse_json(answer, "what was read", limit=MAX_ANSWER, allow_nan=True)
         return said if isinstance(said, str) else Handed(file, said)
 
     def read_as(self, reader: Any, path: Path) -> Handed | str:
         """:meth:`read` with the settings of a reader in this process."""
-        chosen = {"first": getattr(reader, "first", None), "actions_key": getattr(reader, "actions_key", "actions")}
+        chosen = {
+            "first": getattr(reader, "first", None),
+            "actions_key": getattr(reader, "actions_key", "actions"),
+        }
         return self.read(path, reader.obs_keys, reader.name, **chosen)
 
     def ask(self, question: str, path: Path, reader: str) -> Any:
         """``owns`` or ``facts`` of a file, or ``None`` where looking at it does not end well."""
-        answer, _ = self._request({"ask": question, "path": str(path.absolute()), "obs_keys": None, "reader": reader}, BASE_S)
-        return None if answer is None else durable.parse_json(answer, "what was read", limit=MAX_ANSWER, allow_nan=True)
+        answer, _ = self._request(
+            {"ask": question, "path": str(path.absolute()), "obs_keys": None, "reader": reader},
+            BASE_S,
+        )
+        return (
+            None
+            if answer is None
+            else durable.parse_json(answer, "what was read", limit=MAX_ANSWER, allow_nan=True)
+        )
 
-    def call(self, function: str, *, limit_s: float, file: BinaryIO | None = None, **arguments: Any) -> Any:
+    def call(
+        self, function: str, *, limit_s: float, file: BinaryIO | None = None, **arguments: Any
+    ) -> Any:
         """What a function of this package, ``module:name``, returns in the child; arguments and answer are plain JSON.
 
         Args:
@@ -100,27 +123,38 @@ class Probe:
             **arguments: The others.
 
         Raises:
-            RefusedError: as the function refuses; D17 if it wants too much memory; D01 if it fails, does not end in time or ends the child.
+            RefusedError: as the function refuses; D17 if it wants too much memory; D01 if it fails,
+                does not end in time or ends the child.
         """
         from zprl.data.readers.hdf5_guard import RefusedError
 
         line, code = self._request(
-            {"call": function, "arguments": arguments, "file": file is not None}, limit_s, None if file is None else file.fileno()
+            {"call": function, "arguments": arguments, "file": file is not None},
+            limit_s,
+            None if file is None else file.fileno(),
         )
         if line is None:
-            message = f"reading it does not end within {limit_s:g} s" if code is None else f"reading it ends the reader with code {code}"
+            message = (
+                f"reading it does not end within {limit_s:g} s"
+                if code is None
+                else f"reading it ends the reader with code {code}"
+            )
             raise RefusedError("D01", message, "copy it again from its source, or run `dvc pull`")
         answer = durable.parse_json(line, "what was read", limit=MAX_ANSWER, allow_nan=True)
         if "refused" in answer:
             raise RefusedError(*answer["refused"])
         return answer["value"]
 
-    def _request(self, request: dict[str, Any], limit_s: float, file: int | None = None) -> tuple[str | None, int | None]:
+    def _request(
+        self, request: dict[str, Any], limit_s: float, file: int | None = None
+    ) -> tuple[str | None, int | None]:
         """The child's line; without one, the code with which it ended, ``None`` while it still runs, and it is ended."""
         child = self._started()
         assert child.stdin is not None
         assert self._files is not None
-        with contextlib.suppress(OSError):  # a child that died at this very moment gives no answer either
+        with contextlib.suppress(
+            OSError
+        ):  # a child that died at this very moment gives no answer either
             if file is not None:
                 socket.send_fds(self._files, [b"f"], [file])
             child.stdin.write(json.dumps(request) + "\n")
@@ -151,7 +185,10 @@ class Probe:
             self._files, theirs = socket.socketpair()
             with theirs:
                 number = theirs.fileno()
-                command, env = child_processes.python("-m", __name__, str(number)), child_processes.environment()
+                command, env = (
+                    child_processes.python("-m", __name__, str(number)),
+                    child_processes.environment(),
+                )
                 pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
                 self._child = subprocess.Popen(command, **pipes, pass_fds=[number], env=env)
             if self._answer(START_S) is None:
@@ -189,7 +226,9 @@ def _serve() -> None:
     from zprl import plugins
 
     files = socket.socket(fileno=int(sys.argv[1]))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent to handle; it ends the child
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C is for the parent to handle; it ends the child
     die_with_parent(number=signal.SIGKILL)  # a looping child must not outlive its parent
     with contextlib.suppress(ValueError, OSError):  # not every system has this limit
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
@@ -198,9 +237,17 @@ def _serve() -> None:
         request = durable.parse_json(line, "a request", limit=MAX_ANSWER, allow_nan=True)
         if "call" in request:
             with _received(files) if request["file"] else contextlib.nullcontext() as file:
-                _say(_called(request["call"], request["arguments"] | ({} if file is None else {"file": file})))
+                _say(
+                    _called(
+                        request["call"],
+                        request["arguments"] | ({} if file is None else {"file": file}),
+                    )
+                )
             continue
-        reader, path = plugins.load("readers", request["reader"])(obs_keys=request["obs_keys"]), Path(request["path"])
+        reader, path = (
+            plugins.load("readers", request["reader"])(obs_keys=request["obs_keys"]),
+            Path(request["path"]),
+        )
         if request["ask"] != "read":
             _say(_look(reader, path, request["ask"]))
             continue
@@ -236,10 +283,22 @@ def _called(function: str, arguments: dict[str, Any]) -> dict[str, Any]:
     except RefusedError as error:
         return {"refused": [error.code, str(error), error.remedy]}
     except MemoryError:
-        return {"refused": ["D17", "reading it takes too much memory", "split long episodes; if it came from elsewhere, do not trust it"]}
+        return {
+            "refused": [
+                "D17",
+                "reading it takes too much memory",
+                "split long episodes; if it came from elsewhere, do not trust it",
+            ]
+        }
     except Exception as error:  # libraries turn damaged bytes into almost any exception type
         text = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        return {"refused": ["D01", f"damaged content: {text}", "copy it again from its source, or run `dvc pull`"]}
+        return {
+            "refused": [
+                "D01",
+                f"damaged content: {text}",
+                "copy it again from its source, or run `dvc pull`",
+            ]
+        }
 
 
 def _say(value: Any) -> None:

@@ -47,9 +47,13 @@ def source(path: Path) -> Iterator[None]:
 def view(dataset: h5py.Dataset) -> np.ndarray | None:
     """The numbers of a dataset of the :func:`source` as they lie there, read when they are looked at; ``None`` if they must be decoded.
 
-    To be looked at only in the child of :mod:`zprl.data.readers.sandbox`: a file that is cut short meanwhile ends the process.
+    To be looked at only in the child of :mod:`zprl.data.readers.sandbox`: a file that is cut short
+    meanwhile ends the process.
     """
-    number, offset = _source.get(), dataset.id.get_offset()  # no offset: in chunks, in the header, or never written
+    number, offset = (
+        _source.get(),
+        dataset.id.get_offset(),
+    )  # no offset: in chunks, in the header, or never written
     if number is None or offset is None:
         return None
     dtype, shape, size = dataset.dtype, dataset.shape, dataset.id.get_storage_size()

@@ -1,6 +1,7 @@
 """The frames of one episode out of a video file, decoded by FFmpeg (through PyAV) in a child process.
 
-Decoders are large C libraries and videos come from strangers, so that FFmpeg never sees them in this process: the child of
+Decoders are large C libraries and videos come from strangers, so that FFmpeg never sees them in
+this process: the child of
 :mod:`zprl.data.readers.sandbox`, with its limits of time and memory, writes raw frames into a file without a name.  The container must be
 MP4: left to guess, FFmpeg would also follow playlists to other files and hosts.
 """
@@ -34,17 +35,27 @@ def read_frames(path: Path, *, start_s: float, rate_hz: float, frames: int) -> n
     """Pictures (frames, H, W, 3) uint8, RGB, nearest to ``start_s + k / rate_hz``, each within half a frame.
 
     Raises:
-        RefusedError: D01 (damaged), D03 (frames are missing), D05 (another codec, changing size), D17 (too large).
+        RefusedError: D01 (damaged), D03 (frames are missing), D05 (another codec, changing size),
+            D17 (too large).
     """
     limit_s = min(MAX_S, sandbox.BASE_S + round(S_PER_FRAME * frames))
     with durable.scratch() as file:
-        asked = {"path": str(path.absolute()), "start_s": start_s, "rate_hz": rate_hz, "frames": frames}
-        height, width = sandbox.PROBE.call(f"{__name__}:decode", limit_s=limit_s, file=file, **asked)
+        asked = {
+            "path": str(path.absolute()),
+            "start_s": start_s,
+            "rate_hz": rate_hz,
+            "frames": frames,
+        }
+        height, width = sandbox.PROBE.call(
+            f"{__name__}:decode", limit_s=limit_s, file=file, **asked
+        )
         file.seek(0)
         return np.fromfile(file, np.uint8).reshape(frames, height, width, 3)
 
 
-def decode(path: str, start_s: float, rate_hz: float, frames: int, file: BinaryIO) -> tuple[int, int]:
+def decode(
+    path: str, start_s: float, rate_hz: float, frames: int, file: BinaryIO
+) -> tuple[int, int]:
     """Write the frames into ``file``, in the child; returns their height and width."""
     import av
 
@@ -54,10 +65,19 @@ def decode(path: str, start_s: float, rate_hz: float, frames: int, file: BinaryI
         with av.open(path, format="mov", options=options) as container:
             stream = next(iter(container.streams.video), None)
             height, width = _check(stream, frames)
-            missing = _write(container, stream, file, start_s=start_s, rate_hz=rate_hz, size=(frames, height, width))
+            missing = _write(
+                container,
+                stream,
+                file,
+                start_s=start_s,
+                rate_hz=rate_hz,
+                size=(frames, height, width),
+            )
     except MemoryError:
         raise
-    except av.error.FFmpegError as error:  # without the file's full name, which differs between machines
+    except (
+        av.error.FFmpegError
+    ) as error:  # without the file's full name, which differs between machines
         raise RefusedError("D01", f"FFmpeg cannot read it: {error.strerror}", REMEDY) from error
     if missing:
         text = f"no frame lies within half a frame of {start_s + missing[0] / rate_hz:.3f} s; {len(missing)} of {frames} are missing"
@@ -72,7 +92,9 @@ def _check(stream: Any, frames: int) -> tuple[int, int]:
     context = stream.codec_context
     names = ("unknown",) if context is None else (context.name, context.codec.canonical_name)
     if not set(names) & set(CODECS):
-        raise RefusedError("D05", f"its codec is {names[0][:20]}", f"encode it again as one of {', '.join(CODECS)}")
+        raise RefusedError(
+            "D05", f"its codec is {names[0][:20]}", f"encode it again as one of {', '.join(CODECS)}"
+        )
     height, width = context.height, context.width
     if not 0 < height * width <= MAX_PIXELS or frames * height * width * 3 > MAX_BYTES:
         text = f"{frames} frames of {width} x {height}; the limits are {MAX_PIXELS} pixels and {MAX_BYTES} bytes"
@@ -80,17 +102,32 @@ def _check(stream: Any, frames: int) -> tuple[int, int]:
     return height, width
 
 
-def _write(container: Any, stream: Any, out: Any, *, start_s: float, rate_hz: float, size: tuple[int, int, int]) -> list[int]:
+def _write(
+    container: Any,
+    stream: Any,
+    out: Any,
+    *,
+    start_s: float,
+    rate_hz: float,
+    size: tuple[int, int, int],
+) -> list[int]:
     """Write each frame at its place; returns the numbers of those that never came."""
     import av
     from av.video.reformatter import Interpolation
 
     frames, height, width = size
     # The same bytes on every processor, and colour at full resolution.
-    exact = Interpolation.BICUBIC | Interpolation.BITEXACT | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
+    exact = (
+        Interpolation.BICUBIC
+        | Interpolation.BITEXACT
+        | Interpolation.ACCURATE_RND
+        | Interpolation.FULL_CHR_H_INT
+    )
     left = dict.fromkeys(range(frames))  # ordered set
     if start_s > 0:
-        container.seek(int((start_s - 0.5 / rate_hz) / float(stream.time_base)), stream=stream, backward=True)
+        container.seek(
+            int((start_s - 0.5 / rate_hz) / float(stream.time_base)), stream=stream, backward=True
+        )
     try:
         for count, frame in enumerate(container.decode(stream)):
             if frame.time is None:
@@ -101,7 +138,11 @@ def _write(container: Any, stream: Any, out: Any, *, start_s: float, rate_hz: fl
             if number not in left:
                 continue
             if (frame.height, frame.width) != (height, width):
-                raise RefusedError("D05", f"the size changes to {frame.width} x {frame.height}", "record pictures of one size")
+                raise RefusedError(
+                    "D05",
+                    f"the size changes to {frame.width} x {frame.height}",
+                    "record pictures of one size",
+                )
             del left[number]
             out.seek(number * height * width * 3)
             out.write(frame.to_ndarray(format="rgb24", interpolation=exact).tobytes())

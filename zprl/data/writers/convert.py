@@ -36,7 +36,8 @@ class Converted:
         episodes: How many it holds.
         frames: Of all of them.
         rate_hz: Frames per second, ``None`` where nobody knew (robomimic only).
-        left_out: Names of the episodes, and of the files that cannot be read at all, that it does not hold; ``findings`` say why.
+        left_out: Names of the episodes, and of the files that cannot be read at all, that it does
+            not hold; ``findings`` say why.
         findings: All findings.
     """
 
@@ -65,15 +66,16 @@ def convert(
 ) -> Converted:
     """Write every good episode of ``source`` to ``dest``, which appears when it is complete.
 
-    Observations, actions, rewards, ends, success, grade and rate are kept in both formats, number for number; pictures too, unless they
-    become films.  Names of episodes are not kept.
+    Observations, actions, rewards, ends, success, grade and rate are kept in both formats, number
+    for number; pictures too, unless they become films.  Names of episodes are not kept.
 
     Args:
         source: File or folder, of any format that is read here.
         dest: ``*.hdf5`` for robomimic, a folder for LeRobot.
         to: The format to write.
         reader: A registered reader, or ``auto``.
-        obs_keys: Observations to keep, in order, pictures too; ``None``: all of the first source, pictures last.
+        obs_keys: Observations to keep, in order, pictures too; ``None``: all of the first source,
+            pictures last.
         rate_hz: Frames per second of recordings that do not say it.
         task: The task in one sentence; empty: what the source calls it.
         robot: Kind of robot; empty: what the source says.
@@ -83,7 +85,8 @@ def convert(
 
     Raises:
         ConfigError: an unknown format or reader.
-        DataError: no source, no good episode, LeRobot's rate unknown or no whole number, or something lies at ``dest``.
+        DataError: no source, no good episode, LeRobot's rate unknown or no whole number, or
+            something lies at ``dest``.
     """
     source, dest = Path(source), Path(dest)
     if to not in ("robomimic", "lerobot"):
@@ -92,11 +95,17 @@ def convert(
         raise DataError(f"{dest} is what is to be read", remedy="choose another name")
 
     def sources(keys: Sequence[str] | None) -> list[Source]:
-        return [item for item in find_sources(source, reader=reader, obs_keys=keys) if item.path.resolve() != dest.resolve()]
+        return [
+            item
+            for item in find_sources(source, reader=reader, obs_keys=keys)
+            if item.path.resolve() != dest.resolve()
+        ]
 
     found = sources(obs_keys)
     if not found:
-        raise DataError(f"there are no recordings at {source}", remedy="name a file or folder of demonstrations")
+        raise DataError(
+            f"there are no recordings at {source}", remedy="name a file or folder of demonstrations"
+        )
     if obs_keys is None:
         found = sources(_all_keys(found[0]))
     facts = _facts(found)
@@ -105,16 +114,23 @@ def convert(
     first = next(good, None)
     if first is None:
         shown = "".join(f"\n  {finding}" for finding in sorting.findings[:5])
-        raise DataError(f"no episode of {source} can be converted{shown}", remedy="repair the recordings, or name another reader")
+        raise DataError(
+            f"no episode of {source} can be converted{shown}",
+            remedy="repair the recordings, or name another reader",
+        )
     rate = first.rate_hz
     task, robot = task or _task(facts) or source.stem, robot or facts.get("robot", "")
     count = frames = 0
-    with _writer(dest, to, rate, task=task, robot=robot, overwrite=overwrite, pictures=pictures) as writer:
+    with _writer(
+        dest, to, rate, task=task, robot=robot, overwrite=overwrite, pictures=pictures
+    ) as writer:
         for episode in itertools.chain([first], good):
             writer.write(episode)
             count += 1
             frames += episode.length
-    return Converted(dest, len(found), count, frames, rate, tuple(sorting.left_out), tuple(sorting.findings))
+    return Converted(
+        dest, len(found), count, frames, rate, tuple(sorting.left_out), tuple(sorting.findings)
+    )
 
 
 def _all_keys(source: Source) -> tuple[str, ...] | None:
@@ -125,7 +141,9 @@ def _all_keys(source: Source) -> tuple[str, ...] | None:
     for most in (3, None):  # the first few items may all be defects
         if hasattr(source.reader, "first"):
             source.reader.first = most
-        episode = next((item for item in source.reader.read(source.path) if isinstance(item, Episode)), None)
+        episode = next(
+            (item for item in source.reader.read(source.path) if isinstance(item, Episode)), None
+        )
         if episode is not None:
             return (*episode.obs, *pictures)
     return tuple(pictures)  # no state at all, or nothing can be read, which is then found
@@ -143,7 +161,8 @@ class _Sorting:
         first: tuple[Shape, float | None] | None = None
         for source, item in check(sources, limits=limits):
             if isinstance(item, Finding):
-                # Dimensions are compared with the first episode's here, and not with those of most: what is written cannot be taken back.
+                # Dimensions are compared with the first episode's here, and not with those of most:
+                # what is written cannot be taken back.
                 if source is not None or item.code != "D05":
                     self._note(item)
                 continue
@@ -167,7 +186,11 @@ def _check_rate(file: str, episode: Episode, rate: float | None) -> list[Finding
     if episode.rate_hz == rate:
         return []
     text = f"{_say(episode.rate_hz)}, the first episode {_say(rate)}"
-    return [Finding("D05", "error", file, text, "convert recordings of one rate at a time", episode.name)]
+    return [
+        Finding(
+            "D05", "error", file, text, "convert recordings of one rate at a time", episode.name
+        )
+    ]
 
 
 def _say(rate: float | None) -> str:
@@ -177,7 +200,11 @@ def _say(rate: float | None) -> str:
 def _facts(sources: Sequence[Source]) -> dict[str, str]:
     """What all sources say alike."""
     said = [source.reader.facts(source.path) for source in sources]
-    return {key: value for key, value in said[0].items() if all(other.get(key) == value for other in said[1:])}
+    return {
+        key: value
+        for key, value in said[0].items()
+        if all(other.get(key) == value for other in said[1:])
+    }
 
 
 def _task(facts: Mapping[str, str]) -> str:
@@ -186,11 +213,29 @@ def _task(facts: Mapping[str, str]) -> str:
     return next((text for text in said if text and not text.endswith("…")), "")
 
 
-def _writer(dest: Path, to: Format, rate: float | None, *, task: str, robot: str, overwrite: bool, pictures: PictureStore) -> Writer:
+def _writer(
+    dest: Path,
+    to: Format,
+    rate: float | None,
+    *,
+    task: str,
+    robot: str,
+    overwrite: bool,
+    pictures: PictureStore,
+) -> Writer:
     if to == "lerobot":
         if rate is None:
-            raise DataError("the recordings do not say how many frames they have per second", remedy="say it: --rate HZ")
-        return LeRobotWriter(dest, rate_hz=rate, task=task, robot=robot, overwrite=overwrite, pictures=pictures)
-    kwargs: dict[str, Any] = {} if rate is None else {"control_freq": rate}  # robosuite's word, which readers of robomimic look for
+            raise DataError(
+                "the recordings do not say how many frames they have per second",
+                remedy="say it: --rate HZ",
+            )
+        return LeRobotWriter(
+            dest, rate_hz=rate, task=task, robot=robot, overwrite=overwrite, pictures=pictures
+        )
+    kwargs: dict[str, Any] = (
+        {} if rate is None else {"control_freq": rate}
+    )  # robosuite's word, which readers of robomimic look for
     kwargs |= {"robots": robot} if robot else {}
-    return RobomimicWriter(dest, {"env_name": task, "env_type": GYM, "env_kwargs": kwargs}, overwrite=overwrite)
+    return RobomimicWriter(
+        dest, {"env_name": task, "env_type": GYM, "env_kwargs": kwargs}, overwrite=overwrite
+    )

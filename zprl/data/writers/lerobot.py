@@ -11,8 +11,9 @@ feature                             content
 ``next.success``                    the last step of a success
 ==================================  ================================================================================================
 
-LeRobot's own policies take one vector of state, hence the joined feature; ``zprl`` reads the keys again from its names.  Whether an episode
-succeeded and its grade stand in its row of ``meta/episodes``, columns ``success`` and ``quality``.  Names of episodes are not kept.
+LeRobot's own policies take one vector of state, hence the joined feature; ``zprl`` reads the keys
+again from its names.  Whether an episode succeeded and its grade stand in its row of
+``meta/episodes``, columns ``success`` and ``quality``.  Names of episodes are not kept.
 """
 
 from __future__ import annotations
@@ -38,20 +39,29 @@ class LeRobotWriter:
         rate_hz: Frames per second, a whole number: LeRobot wants one.
         task: The task in one sentence; language-conditioned policies read it.
         robot: Kind of robot.
-        overwrite: Replace an existing dataset instead of refusing to; what is no LeRobot dataset is never replaced.
-        pictures: ``video`` (mp4, small, **lossy**: what is read is not bit for bit what was written) or ``png`` (lossless, in the table).
+        overwrite: Replace an existing dataset instead of refusing to; what is no LeRobot dataset is
+            never replaced.
+        pictures: ``video`` (mp4, small, **lossy**: what is read is not bit for bit what was
+            written) or ``png`` (lossless, in the table).
 
     Raises:
         DataError: the rate is no whole number.
 
     Example::
 
-        with LeRobotWriter("data/lerobot/monday", rate_hz=20, task="Lift the cube.", robot="franka") as writer:
-            writer.write(episode)
+        with LeRobotWriter("data/lerobot/monday", rate_hz=20, task="Lift the cube.", robot="franka")
+            as writer: writer.write(episode)
     """
 
     def __init__(
-        self, path: Path | str, *, rate_hz: float, task: str, robot: str, overwrite: bool = False, pictures: PictureStore = "video"
+        self,
+        path: Path | str,
+        *,
+        rate_hz: float,
+        task: str,
+        robot: str,
+        overwrite: bool = False,
+        pictures: PictureStore = "video",
     ) -> None:
         self.path = Path(path)
         self._rate = whole_rate(rate_hz, where=str(self.path))
@@ -62,31 +72,57 @@ class LeRobotWriter:
     def __enter__(self) -> LeRobotWriter:
         check_free(self.path, overwrite=self._overwrite)
         self._temp = durable.begin_dir(self.path)
-        self._files = LeRobotFiles(self._temp, rate=self._rate, robot=self._robot, task=self._task, pictures=self._pictures)
+        self._files = LeRobotFiles(
+            self._temp, rate=self._rate, robot=self._robot, task=self._task, pictures=self._pictures
+        )
         return self
 
     def write(self, episode: Episode) -> int:
         """Add an episode and return its ``episode_index``.
 
         Raises:
-            DataError: it has another rate, other keys or widths than the first, an unknown grade, or numbers that are not finite.
+            DataError: it has another rate, other keys or widths than the first, an unknown grade,
+                or numbers that are not finite.
             EnvironmentProblem: the disk is full, or the like; the dataset then cannot be finished.
         """
         files = self._files
         if files is None:
             raise RuntimeError("LeRobotWriter is used outside its with block")
         if episode.quality not in QUALITIES:
-            raise DataError(f"quality '{episode.quality}' is unknown", remedy=f"use one of {', '.join(QUALITIES)}")
+            raise DataError(
+                f"quality '{episode.quality}' is unknown",
+                remedy=f"use one of {', '.join(QUALITIES)}",
+            )
         if episode.rate_hz not in (None, self._rate):
-            raise DataError(f"{episode.name} has {episode.rate_hz} frames per second, not {self._rate}", remedy="write them apart")
+            raise DataError(
+                f"{episode.name} has {episode.rate_hz} frames per second, not {self._rate}",
+                remedy="write them apart",
+            )
         states = {key: value for key, value in episode.obs.items() if not is_image(value)}
-        pictures = {picture_feature(key): value for key, value in episode.obs.items() if is_image(value)}
-        names = {STATE: state_names({key: value.shape[1] for key, value in states.items()})} if states else {}
+        pictures = {
+            picture_feature(key): value for key, value in episode.obs.items() if is_image(value)
+        }
+        names = (
+            {STATE: state_names({key: value.shape[1] for key, value in states.items()})}
+            if states
+            else {}
+        )
         with durable.explained(self.path):
-            files.add(_columns(episode, states), names=names, pictures=pictures, about=_about(episode), where=episode.name)
+            files.add(
+                _columns(episode, states),
+                names=names,
+                pictures=pictures,
+                about=_about(episode),
+                where=episode.name,
+            )
         return files.episodes - 1
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         temp, files = self._temp, self._files
         self._temp = self._files = None
         if temp is None or files is None:
@@ -113,7 +149,9 @@ def _columns(episode: Episode, states: dict[str, np.ndarray]) -> dict[str, np.nd
         "next.success": last & episode.success,
     }
     if states:
-        columns[STATE] = np.concatenate([value.astype(np.float32, copy=False) for value in states.values()], axis=1)
+        columns[STATE] = np.concatenate(
+            [value.astype(np.float32, copy=False) for value in states.values()], axis=1
+        )
     return columns
 
 

@@ -25,7 +25,13 @@ def stats_of(columns: Columns) -> dict[str, dict[str, list[float]]]:
     found = {}
     for column, value in columns.items():
         rows = value.astype(np.float64).reshape(len(value), -1)
-        numbers = {"min": rows.min(0), "max": rows.max(0), "mean": rows.mean(0), "std": rows.std(0), "count": np.array([len(rows)])}
+        numbers = {
+            "min": rows.min(0),
+            "max": rows.max(0),
+            "mean": rows.mean(0),
+            "std": rows.std(0),
+            "count": np.array([len(rows)]),
+        }
         numbers |= {name: np.quantile(rows, q, axis=0) for name, q in QUANTILES.items()}
         found[column] = {key: number.tolist() for key, number in numbers.items()}
     return found
@@ -52,7 +58,9 @@ def arrow_array(value: np.ndarray, kind: pa.DataType) -> pa.Array:
 
     if value.ndim == 1:
         return pa.array(value, kind)
-    return pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(value).reshape(-1), kind.value_type), type=kind)
+    return pa.FixedSizeListArray.from_arrays(
+        pa.array(np.ascontiguousarray(value).reshape(-1), kind.value_type), type=kind
+    )
 
 
 def numpy_array(column: pa.ChunkedArray) -> np.ndarray:

@@ -22,7 +22,15 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from zprl import durable
-from zprl.data.writers.lerobot_columns import Columns, Feature, arrow_array, arrow_type, flat, numpy_array, stats_of
+from zprl.data.writers.lerobot_columns import (
+    Columns,
+    Feature,
+    arrow_array,
+    arrow_type,
+    flat,
+    numpy_array,
+    stats_of,
+)
 from zprl.data.writers.lerobot_images import LevelCounts, Pixels, film_facts, png, write_film
 from zprl.errors import DataError
 
@@ -49,7 +57,10 @@ def whole_rate(rate_hz: float, *, where: str) -> int:
         DataError: the rate is no whole number above zero.
     """
     if not (np.isfinite(rate_hz) and rate_hz > 0 and rate_hz == int(rate_hz)):
-        raise DataError(f"{where} has {rate_hz} steps per second", remedy="LeRobot datasets have whole frames per second")
+        raise DataError(
+            f"{where} has {rate_hz} steps per second",
+            remedy="LeRobot datasets have whole frames per second",
+        )
     return int(rate_hz)
 
 
@@ -60,11 +71,15 @@ def check_free(path: Path, *, overwrite: bool) -> None:
         DataError: something lies there.
     """
     if path.exists() and not (overwrite and (path / "meta/info.json").is_file()):
-        remedy = "it is no LeRobot dataset: choose another name" if overwrite else "choose another name, or ask to overwrite it"
+        remedy = (
+            "it is no LeRobot dataset: choose another name"
+            if overwrite
+            else "choose another name, or ask to overwrite it"
+        )
         raise DataError(f"{path} exists already", remedy=remedy)
 
 
-# -- files -------------------------------------------------------------------------------------------------------------
+# -- files -----------------------------------------------------------------------------------------
 
 
 class LeRobotFiles:
@@ -118,7 +133,8 @@ class LeRobotFiles:
             where: What the episode is called in messages.
 
         Raises:
-            DataError: it is empty, a number is not finite, or the features are not those of the first episode.
+            DataError: it is empty, a number is not finite, or the features are not those of the
+                first episode.
         """
         pictures = pictures or {}
         columns = self._complete(columns)
@@ -126,7 +142,10 @@ class LeRobotFiles:
             raise DataError(f"{where} has no frames", remedy="leave it out")
         for name, value in columns.items():
             if not np.isfinite(value).all():
-                raise DataError(f"{where}: {name} has numbers that are not finite", remedy="leave the episode out, or repair it")
+                raise DataError(
+                    f"{where}: {name} has numbers that are not finite",
+                    remedy="leave the episode out, or repair it",
+                )
         features = self._features_of(columns, pictures, names or {})
         if self.features and features != self.features:
             raise DataError(f"{where} has other columns than the first", remedy="export them apart")
@@ -152,7 +171,9 @@ class LeRobotFiles:
         import pyarrow.parquet as pq
 
         if not self.episodes:
-            raise DataError("there is no episode to write", remedy="a LeRobot dataset has at least one")
+            raise DataError(
+                "there is no episode to write", remedy="a LeRobot dataset has at least one"
+            )
         self.close()
         path = _made(self._folder / EPISODES.format(chunk_index=0, file_index=0))
         pq.write_table(pa.concat_tables(self._rows), path)
@@ -186,15 +207,25 @@ class LeRobotFiles:
         whole = {**columns, **own}
         return {name: flat(whole[name]) for name in sorted(whole)}
 
-    def _features_of(self, columns: Columns, pictures: Mapping[str, Pixels], names: Mapping[str, Sequence[str]]) -> dict[str, Feature]:
+    def _features_of(
+        self, columns: Columns, pictures: Mapping[str, Pixels], names: Mapping[str, Sequence[str]]
+    ) -> dict[str, Feature]:
         features: dict[str, Feature] = {}
         for name, value in columns.items():
             shape = list(value.shape[1:]) or [1]
-            features[name] = {"dtype": str(value.dtype), "shape": shape, "names": list(names[name]) if name in names else None}
+            features[name] = {
+                "dtype": str(value.dtype),
+                "shape": shape,
+                "names": list(names[name]) if name in names else None,
+            }
         for name, value in pictures.items():
             feature = {"shape": list(value.shape[1:]), "names": ["height", "width", "channels"]}
             if self._pictures == "video":
-                features[name] = {"dtype": "video", **feature, "info": film_facts(value, self._rate)}
+                features[name] = {
+                    "dtype": "video",
+                    **feature,
+                    "info": film_facts(value, self._rate),
+                }
             else:
                 features[name] = {"dtype": "image", **feature}
         return dict(sorted(features.items()))
@@ -204,14 +235,25 @@ class LeRobotFiles:
         import pyarrow.parquet as pq
 
         if self._schema is None:
-            stored = {name: feature for name, feature in self.features.items() if feature["dtype"] != "video"}
-            self._schema = pa.schema([(name, arrow_type(feature)) for name, feature in stored.items()])
+            stored = {
+                name: feature
+                for name, feature in self.features.items()
+                if feature["dtype"] != "video"
+            }
+            self._schema = pa.schema(
+                [(name, arrow_type(feature)) for name, feature in stored.items()]
+            )
         if self._writer is None:
             self._file += 1
-            self._sink = pa.OSFile(str(_made(self._folder / DATA.format(**_place(self._file)))), "wb")
+            self._sink = pa.OSFile(
+                str(_made(self._folder / DATA.format(**_place(self._file)))), "wb"
+            )
             self._writer = pq.ParquetWriter(self._sink, self._schema)
         arrays = [
-            png(pictures[field.name]) if field.name in pictures else arrow_array(columns[field.name], field.type) for field in self._schema
+            png(pictures[field.name])
+            if field.name in pictures
+            else arrow_array(columns[field.name], field.type)
+            for field in self._schema
         ]
         table = pa.Table.from_arrays(arrays, schema=self._schema)
         self._writer.write_table(table, row_group_size=max(1, len(table)))
@@ -225,9 +267,14 @@ class LeRobotFiles:
         place = _place(self.episodes)
         facts: dict[str, Any] = {}
         for name, value in pictures.items():
-            write_film(_made(self._folder / VIDEOS.format(video_key=name, **place)), value, self._rate)
+            write_film(
+                _made(self._folder / VIDEOS.format(video_key=name, **place)), value, self._rate
+            )
             facts |= {f"videos/{name}/{key}": number for key, number in place.items()}
-            facts |= {f"videos/{name}/from_timestamp": 0.0, f"videos/{name}/to_timestamp": length / self._rate}
+            facts |= {
+                f"videos/{name}/from_timestamp": 0.0,
+                f"videos/{name}/to_timestamp": length / self._rate,
+            }
         return facts
 
     def _remember(self, length: int, facts: Mapping[str, Any], stats: Mapping[str, Any]) -> None:
@@ -243,14 +290,20 @@ class LeRobotFiles:
             "meta/episodes/file_index": 0,
             **facts,
         }
-        row |= {f"stats/{name}/{key}": value for name, numbers in stats.items() for key, value in numbers.items()}
+        row |= {
+            f"stats/{name}/{key}": value
+            for name, numbers in stats.items()
+            for key, value in numbers.items()
+        }
         self._rows.append(pa.Table.from_pylist([row]))
 
     def _column(self, name: str) -> np.ndarray:
         """A column of all episodes, read again from the finished files."""
         import pyarrow.parquet as pq
 
-        return np.concatenate([numpy_array(pq.read_table(path, columns=[name])[name]) for path in self._data_files()])
+        return np.concatenate(
+            [numpy_array(pq.read_table(path, columns=[name])[name]) for path in self._data_files()]
+        )
 
     def _data_files(self) -> Iterator[Path]:
         return (self._folder / DATA.format(**_place(number)) for number in range(self._file + 1))

@@ -22,8 +22,8 @@ ENCODERS = {"libx264": "h264", "libsvtav1": "av1"}
 """Encoders by preference and the codec's name in ``info.json``."""
 
 OPTIONS = {"crf": "18", "g": "2", "bf": "0", "threads": "1"}
-"""Near the eye's limit; a key frame every other frame, as LeRobot has it, makes random access cheap.  One thread: equal pictures give equal
-bytes on every machine."""
+"""Near the eye's limit; a key frame every other frame, as LeRobot has it, makes random access
+cheap.  One thread: equal pictures give equal bytes on every machine."""
 
 
 def encoder() -> str:
@@ -32,7 +32,10 @@ def encoder() -> str:
 
     found = next((name for name in ENCODERS if name in av.codecs_available), None)
     if found is None:
-        raise EnvironmentProblem("this PyAV has no encoder for films", remedy="ask for pictures as png, or install PyAV from PyPI")
+        raise EnvironmentProblem(
+            "this PyAV has no encoder for films",
+            remedy="ask for pictures as png, or install PyAV from PyPI",
+        )
     return found
 
 
@@ -79,7 +82,9 @@ def png(pictures: Pixels) -> pa.Array:
     rows = []
     for number, picture in enumerate(pictures):
         target = io.BytesIO()
-        Image.fromarray(picture).save(target, "PNG", compress_level=1)  # LeRobot's: a tenth larger than the default, several times faster
+        Image.fromarray(picture).save(
+            target, "PNG", compress_level=1
+        )  # LeRobot's: a tenth larger than the default, several times faster
         rows.append({"bytes": target.getvalue(), "path": f"frame-{number:06d}.png"})
     return pa.array(rows, pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
 
@@ -99,7 +104,10 @@ class LevelCounts:
     @classmethod
     def of(cls, pictures: Pixels) -> LevelCounts:
         """Count an episode's."""
-        return cls(np.stack([np.bincount(pictures[..., c].reshape(-1), minlength=256) for c in range(3)]), len(pictures))
+        return cls(
+            np.stack([np.bincount(pictures[..., c].reshape(-1), minlength=256) for c in range(3)]),
+            len(pictures),
+        )
 
     def __add__(self, other: LevelCounts) -> LevelCounts:
         return LevelCounts(self.counts + other.counts, self.pictures + other.pictures)
@@ -111,9 +119,16 @@ class LevelCounts:
         mean = self.counts @ levels / total
         variance = (self.counts * (levels - mean[:, None]) ** 2).sum(1) / total
         seen = self.counts > 0
-        numbers = {"min": seen.argmax(1), "max": 255 - seen[:, ::-1].argmax(1), "mean": mean, "std": np.sqrt(variance)}
+        numbers = {
+            "min": seen.argmax(1),
+            "max": 255 - seen[:, ::-1].argmax(1),
+            "mean": mean,
+            "std": np.sqrt(variance),
+        }
         numbers |= {name: self._quantile(q) for name, q in QUANTILES.items()}
-        return {key: (value / 255).reshape(3, 1, 1).tolist() for key, value in numbers.items()} | {"count": [self.pictures]}
+        return {key: (value / 255).reshape(3, 1, 1).tolist() for key, value in numbers.items()} | {
+            "count": [self.pictures]
+        }
 
     def _quantile(self, q: float) -> np.ndarray:
         """As ``numpy.quantile`` of all pixels: between two neighbours it interpolates."""
@@ -121,6 +136,9 @@ class LevelCounts:
         for counts in self.counts:
             below = np.cumsum(counts)
             place = q * (below[-1] - 1)
-            low, high = (np.searchsorted(below, rank, side="right") for rank in (np.floor(place), np.ceil(place)))
+            low, high = (
+                np.searchsorted(below, rank, side="right")
+                for rank in (np.floor(place), np.ceil(place))
+            )
             found.append(low + (high - low) * (place - np.floor(place)))
         return np.array(found)

@@ -1,6 +1,7 @@
 """Demonstrations to one robomimic HDF5 file: complete and under its final name, or not there at all.
 
-A killed HDF5 writer leaves a file that cannot be opened again, so nothing is ever appended to an existing file.
+A killed HDF5 writer leaves a file that cannot be opened again, so nothing is ever appended to an
+existing file.
 """
 
 from __future__ import annotations
@@ -26,22 +27,27 @@ FORMAT_VERSION = 1
 class RobomimicWriter:
     """Writes one recording batch; the file appears when the ``with`` block ends without an exception.
 
-    Layout: ``data/demo_i/{obs/<key>, actions, rewards, dones}`` with ``num_samples``, ``success`` and ``quality`` on each
-    demo, ``total`` and ``env_args`` on ``data``, and one ``mask/<quality>`` list per grade (robomimic's schema plus the
-    two labels).  ``next_obs`` is left out: it repeats ``obs`` and nothing here reads it.
+    Layout: ``data/demo_i/{obs/<key>, actions, rewards, dones}`` with ``num_samples``, ``success``
+    and ``quality`` on each demo, ``total`` and ``env_args`` on ``data``, and one ``mask/<quality>``
+    list per grade (robomimic's schema plus the two labels).  ``next_obs`` is left out: it repeats
+    ``obs`` and nothing here reads it.
 
     Args:
         path: Final name, ``*.hdf5``.
-        env_args: How the demos were made; robomimic expects ``env_name``, ``env_type`` and ``env_kwargs``.
-        overwrite: Replace an existing file instead of refusing to: recorded demonstrations are never lost by accident.
+        env_args: How the demos were made; robomimic expects ``env_name``, ``env_type`` and
+            ``env_kwargs``.
+        overwrite: Replace an existing file instead of refusing to: recorded demonstrations are
+            never lost by accident.
 
     Example::
 
-        with RobomimicWriter("data/demos/monday.hdf5", {"env_name": "lift-cube", "env_type": 1, "env_kwargs": {}}) as writer:
-            writer.write(episode)
+        with RobomimicWriter("data/demos/monday.hdf5", {"env_name": "lift-cube", "env_type": 1,
+            "env_kwargs": {}}) as writer: writer.write(episode)
     """
 
-    def __init__(self, path: Path | str, env_args: Mapping[str, Any], *, overwrite: bool = False) -> None:
+    def __init__(
+        self, path: Path | str, env_args: Mapping[str, Any], *, overwrite: bool = False
+    ) -> None:
         self.path = Path(path)
         self._env_args = json.dumps(dict(env_args), sort_keys=True)
         self._temp = self.path.with_name(f"{self.path.name}.{os.getpid()}{durable.PARTIAL}")
@@ -52,7 +58,10 @@ class RobomimicWriter:
 
     def __enter__(self) -> RobomimicWriter:
         if self.path.exists() and not self._overwrite:
-            raise DataError(f"{self.path} exists already", remedy="choose another name, or delete the file if it is not needed")
+            raise DataError(
+                f"{self.path} exists already",
+                remedy="choose another name, or delete the file if it is not needed",
+            )
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._file = h5py.File(self._temp, "w")
         self._file.create_group("data").attrs["zprl_format"] = FORMAT_VERSION
@@ -63,7 +72,10 @@ class RobomimicWriter:
         if self._file is None:
             raise RuntimeError("RobomimicWriter is used outside its with block")
         if episode.quality not in QUALITIES:
-            raise DataError(f"quality '{episode.quality}' is unknown", remedy=f"use one of {', '.join(QUALITIES)}")
+            raise DataError(
+                f"quality '{episode.quality}' is unknown",
+                remedy=f"use one of {', '.join(QUALITIES)}",
+            )
         data = self._file["data"]
         name = f"demo_{len(data)}"
         demo = data.create_group(name)
@@ -71,7 +83,11 @@ class RobomimicWriter:
         demo.attrs["success"] = bool(episode.success)
         demo.attrs["quality"] = np.bytes_(episode.quality)  # fixed length: read without a heap
         for key, value in episode.obs.items():
-            _store(demo, f"obs/{key}", value if is_image(value) else value.astype(np.float32, copy=False))
+            _store(
+                demo,
+                f"obs/{key}",
+                value if is_image(value) else value.astype(np.float32, copy=False),
+            )
         _store(demo, "actions", episode.actions.astype(np.float32, copy=False))
         _store(demo, "rewards", episode.rewards.astype(np.float32, copy=False))
         _store(demo, "dones", episode.dones.astype(np.uint8))
@@ -79,7 +95,12 @@ class RobomimicWriter:
         self._masks.setdefault(episode.quality, []).append(name)
         return name
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         file, self._file = self._file, None
         if file is None:
             return
@@ -94,7 +115,9 @@ class RobomimicWriter:
             if kind is None:
                 _publish(self._temp, self.path)
         except OSError as problem:
-            raise EnvironmentProblem(f"cannot write {self.path}: {problem}", remedy="check disk space and permissions") from problem
+            raise EnvironmentProblem(
+                f"cannot write {self.path}: {problem}", remedy="check disk space and permissions"
+            ) from problem
         finally:
             self._temp.unlink(missing_ok=True)
 
@@ -109,7 +132,14 @@ def _publish(temp: Path, path: Path) -> None:
 
 
 def _store(group: h5py.Group, name: str, value: np.ndarray) -> None:
-    # A chunked dataset costs some kilobytes of index: below that size plain storage is smaller than compressed.
-    chunks = (1, *value.shape[1:]) if is_image(value) else value.shape  # a picture at a time, as robomimic does
-    packed = {"chunks": chunks, "compression": "gzip", "compression_opts": 4, "shuffle": True} if value.nbytes > 2**16 else {}
+    # A chunked dataset costs some kilobytes of index: below that size plain storage is smaller than
+    # compressed.
+    chunks = (
+        (1, *value.shape[1:]) if is_image(value) else value.shape
+    )  # a picture at a time, as robomimic does
+    packed = (
+        {"chunks": chunks, "compression": "gzip", "compression_opts": 4, "shuffle": True}
+        if value.nbytes > 2**16
+        else {}
+    )
     group.create_dataset(name, data=value, **packed)

@@ -1,7 +1,7 @@
 """The USD files that Isaac's worlds refer to, authored from primitives: no download, no licence question, no GPU.
 
-Each thing has a module in :mod:`zprl.envs.isaac.usd`.  The tables are public, here too, because pictures are drawn from the same
-numbers the physics uses.
+Each thing has a module in :mod:`zprl.envs.isaac.usd`.  The tables are public, here too, because
+pictures are drawn from the same numbers the physics uses.
 """
 
 from __future__ import annotations

@@ -86,7 +86,11 @@ class Cabinet(Scenario):
             prim_path="{ENV_REGEX_NS}/Cabinet",
             spawn=UsdFileCfg(usd_path=str(launch.authored() / cabinet.PATH)),
             init_state=ArticulationCfg.InitialStateCfg(pos=PLACE, joint_pos={"drawer_joint": 0.0}),
-            actuators={"drawer": ImplicitActuatorCfg(joint_names_expr=["drawer_joint"], stiffness=0.0, damping=5.0)},
+            actuators={
+                "drawer": ImplicitActuatorCfg(
+                    joint_names_expr=["drawer_joint"], stiffness=0.0, damping=5.0
+                )
+            },
         )
 
     def place(self, env: Any, env_ids: Any, ids: torch.Tensor, luck: torch.Tensor) -> None:
@@ -96,7 +100,9 @@ class Cabinet(Scenario):
     def observe(self, env: Any, tool: torch.Tensor) -> torch.Tensor:
         """The handle, absolute and as seen from the tool, and the opening."""
         position, quat = self._drawer(env)
-        handle = position + rotation.rotate(quat, quat.new_tensor(cabinet.HANDLE).expand(len(quat), 3))
+        handle = position + rotation.rotate(
+            quat, quat.new_tensor(cabinet.HANDLE).expand(len(quat), 3)
+        )
         return torch.cat((handle, handle - tool, self._opening(env)[:, None]), dim=1)
 
     def success(self, env: Any, tool: torch.Tensor, quat: torch.Tensor) -> torch.Tensor:
@@ -114,7 +120,9 @@ class Cabinet(Scenario):
     def _link(env: Any, name: str) -> tuple[torch.Tensor, torch.Tensor]:
         thing = env.scene["cabinet"]
         i = thing.body_names.index(name)
-        return thing.data.body_pos_w.torch[:, i] - env.scene.env_origins, thing.data.body_quat_w.torch[:, i]
+        return thing.data.body_pos_w.torch[
+            :, i
+        ] - env.scene.env_origins, thing.data.body_quat_w.torch[:, i]
 
     @staticmethod
     def _opening(env: Any) -> torch.Tensor:

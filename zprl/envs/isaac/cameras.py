@@ -1,6 +1,7 @@
 """Cameras of the worlds with the Franka: where they hang, what draws their pictures, and when.
 
-Without Kit, Newton's ray tracer draws, on a CPU too and under either engine; under Isaac Sim it is RTX.  The two do not look alike.
+Without Kit, Newton's ray tracer draws, on a CPU too and under either engine; under Isaac Sim it is
+RTX.  The two do not look alike.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ class View(NamedTuple):
         prim: Its prim below an environment's.
         position: In its parent's frame [m].
         rotation: Quaternion xyzw in its parent's frame.
-        convention: Axes of that rotation: ``world`` looks along +x with +z up, ``ros`` along +z with -y up.
+        convention: Axes of that rotation: ``world`` looks along +x with +z up, ``ros`` along +z
+            with -y up.
         focal_length: For a sensor 20.955 wide: 22 sees 51 degrees, 14 sees 74.
         near: Nothing nearer is seen [m].
         moves: It hangs on a link.
@@ -62,7 +64,13 @@ CAMERAS = {
     "front": View("front", (1.20, 0.0, 0.55), _looking(180.0, 28.0), "world", 22.0, 0.05, False),
     "side": View("side", (0.35, 0.90, 0.50), _looking(-80.0, 23.0), "world", 22.0, 0.05, False),
     "wrist": View(
-        "/".join(("Robot/Geometry/panda_link0", *(segment.name for segment in panda.ARM), "panda_hand/wrist")),
+        "/".join(
+            (
+                "Robot/Geometry/panda_link0",
+                *(segment.name for segment in panda.ARM),
+                "panda_hand/wrist",
+            )
+        ),
         (0.09, 0.0, 0.01),
         _tilted_in(degrees=35.0),
         "ros",
@@ -87,7 +95,10 @@ class Cameras:
 
     def __init__(self, task: Task) -> None:
         if unknown := [name for name in task.cameras if name not in CAMERAS]:
-            raise ConfigError(f"{task.name} has no camera '{unknown[0]}'", remedy=f"its cameras: {', '.join(CAMERAS)}")
+            raise ConfigError(
+                f"{task.name} has no camera '{unknown[0]}'",
+                remedy=f"its cameras: {', '.join(CAMERAS)}",
+            )
         self.names, self.size = task.cameras, task.image_size
         self.sizes = {f"{name}_image": (self.size, self.size) for name in self.names}
         self.look = True
@@ -107,8 +118,12 @@ class Cameras:
             view = CAMERAS[name]
             camera = CameraCfg(
                 prim_path="{ENV_REGEX_NS}/" + view.prim,
-                offset=CameraCfg.OffsetCfg(pos=view.position, rot=view.rotation, convention=view.convention),
-                spawn=PinholeCameraCfg(focal_length=view.focal_length, clipping_range=(view.near, _FAR)),
+                offset=CameraCfg.OffsetCfg(
+                    pos=view.position, rot=view.rotation, convention=view.convention
+                ),
+                spawn=PinholeCameraCfg(
+                    focal_length=view.focal_length, clipping_range=(view.near, _FAR)
+                ),
                 data_types=["rgb"],
                 width=self.size,
                 height=self.size,
@@ -118,7 +133,8 @@ class Cameras:
             setattr(config.scene, name, camera)
             term = ObservationTermCfg(func=lambda env, name=name: self._see(env, name))
             setattr(config.observations.pictures, f"{name}_image", term)
-        # RTX draws once per step, and once more where an episode begins; without that its first picture is the last of the one before.
+        # RTX draws once per step, and once more where an episode begins; without that its first
+        # picture is the last of the one before.
         config.num_rerenders_on_reset = 1 if engine == "isaacsim" else 0
 
     def pictures(self, obs: Any) -> Obs:
@@ -128,7 +144,9 @@ class Cameras:
     def _see(self, env: Any, name: str) -> torch.Tensor:
         if self.look or bool(env.reset_buf.any()):
             return env.scene[name].data.output["rgb"].torch
-        return torch.zeros(env.num_envs, self.size, self.size, 3, dtype=torch.uint8, device=env.device)
+        return torch.zeros(
+            env.num_envs, self.size, self.size, 3, dtype=torch.uint8, device=env.device
+        )
 
 
 def renderer(engine: Engine) -> Any:
@@ -140,5 +158,7 @@ def renderer(engine: Engine) -> Any:
     from isaaclab_physx.renderers import IsaacRtxRendererCfg
 
     found = IsaacRtxRendererCfg()
-    found.global_settings.antialiasing_mode = "Off"  # the others mix in earlier frames: a picture must show its own moment
+    found.global_settings.antialiasing_mode = (
+        "Off"  # the others mix in earlier frames: a picture must show its own moment
+    )
     return found

@@ -15,13 +15,17 @@ if TYPE_CHECKING:
 
 ISAAC_TASK = "IsaacContrib-Lift-Cube-Franka-IK-Abs"
 TOOL_OFFSET = 0.1034
-"""Tool centre point in front of the hand's frame [m], as the stock ``ee_frame`` has it.  The stock IK uses 0.107: here both agree."""
+"""Tool centre point in front of the hand's frame [m], as the stock ``ee_frame`` has it.  The stock
+IK uses 0.107: here both agree."""
 ENV_SPACING = 1.5
-"""Distance between environments [m]; the stock task has 2.5.  Contacts lose precision far from the world's origin: with 200
-environments 2.5 m apart a policy that never failed within 12 m of the origin failed in a tenth of the episodes, nearly all beyond it."""
+"""Distance between environments [m]; the stock task has 2.5.  Contacts lose precision far from the
+world's origin: with 200 environments 2.5 m apart a policy that never failed within 12 m of the
+origin failed in a tenth of the episodes, nearly all beyond it."""
 
 
-def build_config(task: Task, *, num_envs: int, device: str, control_hz: float = 50.0, terms: Terms | None = None) -> Any:
+def build_config(
+    task: Task, *, num_envs: int, device: str, control_hz: float = 50.0, terms: Terms | None = None
+) -> Any:
     """The stock configuration on our engine; with ``terms`` also lean, with our success and the scenario's scene.
 
     Without ``terms`` it is the stock task with all managers, the yardstick of the benchmark.
@@ -33,7 +37,8 @@ def build_config(task: Task, *, num_envs: int, device: str, control_hz: float = 
     physics.configure(config, task.physics)
     physics.compensate_gravity(config.scene.robot, task.physics)
     config.scene.env_spacing = ENV_SPACING
-    # Half a step less than asked for: Isaac Lab rounds up, and 200 x 0.02 s must not become 201 steps.
+    # Half a step less than asked for: Isaac Lab rounds up, and 200 x 0.02 s must not become 201
+    # steps.
     config.episode_length_s = (task.episode_steps - 0.5) / control_hz
     config.actions.arm_action.body_offset.pos = [0.0, 0.0, TOOL_OFFSET]
     if task.assets == "authored":
@@ -41,9 +46,12 @@ def build_config(task: Task, *, num_envs: int, device: str, control_hz: float = 
     else:
         compare.check_robot(Path(config.scene.robot.spawn.usd_path))
     physics.tune_drives(config.scene.robot, task.physics)
-    config.commands.object_pose.debug_vis = False  # its markers are an asset that is not authored here
+    config.commands.object_pose.debug_vis = (
+        False  # its markers are an asset that is not authored here
+    )
     if terms is None:
-        # OvPhysX names the cube's single body differently from Kit's PhysX; the term does not need the name.
+        # OvPhysX names the cube's single body differently from Kit's PhysX; the term does not need
+        # the name.
         config.events.reset_object_position.params["asset_cfg"].body_names = None
         return config
     config.rewards = config.curriculum = config.commands = None
@@ -53,12 +61,16 @@ def build_config(task: Task, *, num_envs: int, device: str, control_hz: float = 
         setattr(policy, name, None)
     policy.frame = ObservationTermCfg(func=lambda env: terms.observe(env))
     if task.assets == "authored":
-        config.scene.robot.spawn.variants["Colliders"] = panda.CLEAR if task.physics == "newton" else terms.scenario.colliders
+        config.scene.robot.spawn.variants["Colliders"] = (
+            panda.CLEAR if task.physics == "newton" else terms.scenario.colliders
+        )
     terms.scenario.configure(config)
     terms.cameras.configure(config, task.physics)
     resize_cubes(config, terms.scenario.cubes, task.randomise)
     config.terminations.success = TerminationTermCfg(func=lambda env: terms.success(env))
-    config.events.reset_object_position = EventTermCfg(func=lambda env, env_ids: terms.place(env, env_ids), mode="reset")
+    config.events.reset_object_position = EventTermCfg(
+        func=lambda env, env_ids: terms.place(env, env_ids), mode="reset"
+    )
     config.compute_final_obs = True
     return config
 
@@ -69,5 +81,8 @@ def drive_both_fingers(robot: Any) -> None:
 
     robot.actuators.pop("panda_finger2_passive", None)
     robot.actuators["panda_hand"] = ImplicitActuatorCfg(
-        joint_names_expr=["panda_finger_joint.*"], joint_effort_limit=200.0, stiffness=2e3, damping=1e2
+        joint_names_expr=["panda_finger_joint.*"],
+        joint_effort_limit=200.0,
+        stiffness=2e3,
+        damping=1e2,
     )

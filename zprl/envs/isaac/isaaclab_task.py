@@ -1,7 +1,8 @@
 """Anybody's manager-based Isaac Lab task by its id, ``isaaclab/<Task-Id>``, with a file that says what its terms mean here.
 
-The task keeps its own observations, actions, starts and ends.  So its starts are a function of (seed, everything since the reset):
-Isaac Lab draws them from one generator.  Equal seeds on fresh simulators give equal trajectories, as everywhere.
+The task keeps its own observations, actions, starts and ends.  So its starts are a function of
+(seed, everything since the reset): Isaac Lab draws them from one generator.  Equal seeds on fresh
+simulators give equal trajectories, as everywhere.
 """
 
 from __future__ import annotations
@@ -35,12 +36,15 @@ def make(task: Task, *, num_envs: int, device: str = "cpu") -> ForeignWorld:
 
     Raises:
         ConfigError: the file of terms is missing, or does not fit the task.
-        EnvironmentProblem: Isaac Lab is missing, has no such task, lacks its assets, or its engine does not start.
+        EnvironmentProblem: Isaac Lab is missing, has no such task, lacks its assets, or its engine
+            does not start.
     """
     if task.cameras:
         raise ConfigError(f"{task.name} has no cameras", remedy="leave task.cameras empty")
     task_id = task.name.removeprefix(PREFIX)
-    return ForeignWorld(task, task_id, ForeignTerms.load(task_id, task.file), num_envs=num_envs, device=device)
+    return ForeignWorld(
+        task, task_id, ForeignTerms.load(task_id, task.file), num_envs=num_envs, device=device
+    )
 
 
 def configure(task: Task, task_id: str, terms: ForeignTerms, *, num_envs: int, device: str) -> Any:
@@ -48,27 +52,42 @@ def configure(task: Task, task_id: str, terms: ForeignTerms, *, num_envs: int, d
     config = _registered(task, task_id, terms, num_envs=num_envs, device=device)
     hz = 1.0 / (config.decimation * config.sim.dt)
     if abs(hz - terms.control_hz) > 1e-3 * hz:
-        raise ConfigError(f"{task_id} acts {hz:g} times a second, its file says {terms.control_hz:g}", remedy=f"write control_hz: {hz:g}")
+        raise ConfigError(
+            f"{task_id} acts {hz:g} times a second, its file says {terms.control_hz:g}",
+            remedy=f"write control_hz: {hz:g}",
+        )
     config.episode_length_s = (task.episode_steps - 0.5) / hz
     config.compute_final_obs = True
     _adapt(config, task)
     group = getattr(config.observations, terms.group, None)
     if group is None:
-        raise ConfigError(f"{task_id} has no observation group '{terms.group}'", remedy="name one that it has as group")
+        raise ConfigError(
+            f"{task_id} has no observation group '{terms.group}'",
+            remedy="name one that it has as group",
+        )
     group.concatenate_terms = False
     wanted = {name for names in terms.observations.values() for name in names}
     known = [name for name, value in vars(group).items() if hasattr(value, "func")]
     if missing := sorted(wanted.difference(known)):
-        raise ConfigError(f"{task_id} has no observation term '{missing[0]}'", remedy=f"it has {', '.join(known)}")
+        raise ConfigError(
+            f"{task_id} has no observation term '{missing[0]}'", remedy=f"it has {', '.join(known)}"
+        )
     if isinstance(terms.success, RewardAbove):
         _end_at_reward(config, task_id, terms.success)
     elif not hasattr(getattr(config.terminations, terms.success, None), "func"):
-        known = [name for name, value in vars(config.terminations).items() if hasattr(value, "func")]
-        raise ConfigError(f"{task_id} has no termination '{terms.success}'", remedy=f"it has {', '.join(known)}; or name a reward term")
+        known = [
+            name for name, value in vars(config.terminations).items() if hasattr(value, "func")
+        ]
+        raise ConfigError(
+            f"{task_id} has no termination '{terms.success}'",
+            remedy=f"it has {', '.join(known)}; or name a reward term",
+        )
     return config
 
 
-def _registered(task: Task, task_id: str, terms: ForeignTerms, *, num_envs: int, device: str) -> Any:
+def _registered(
+    task: Task, task_id: str, terms: ForeignTerms, *, num_envs: int, device: str
+) -> Any:
     import gymnasium
     import isaaclab_tasks  # noqa: F401  (registers Isaac Lab's ids)
     from isaaclab.envs import ManagerBasedRLEnvCfg
@@ -80,7 +99,8 @@ def _registered(task: Task, task_id: str, terms: ForeignTerms, *, num_envs: int,
             importlib.import_module(module)
         except ModuleNotFoundError as error:
             raise EnvironmentProblem(
-                f"{task_id} is registered by a module that needs '{error.name}'", remedy="install it here, or put its folder on PYTHONPATH"
+                f"{task_id} is registered by a module that needs '{error.name}'",
+                remedy="install it here, or put its folder on PYTHONPATH",
             ) from error
     if name not in gymnasium.registry:
         near = difflib.get_close_matches(name, gymnasium.registry, n=1, cutoff=0.5)
@@ -91,11 +111,18 @@ def _registered(task: Task, task_id: str, terms: ForeignTerms, *, num_envs: int,
         )
     overrides = [*terms.overrides]
     try:  # tasks with presets choose their robot's variants by the engine, too
-        config = parse_env_cfg(name, device=device, num_envs=num_envs, overrides=[f"physics={_PRESETS[task.physics]}", *overrides])
+        config = parse_env_cfg(
+            name,
+            device=device,
+            num_envs=num_envs,
+            overrides=[f"physics={_PRESETS[task.physics]}", *overrides],
+        )
     except ValueError:
         config = parse_env_cfg(name, device=device, num_envs=num_envs, overrides=overrides)
     if not isinstance(config, ManagerBasedRLEnvCfg):
-        raise EnvironmentProblem(f"{name} is not a manager-based task", remedy="write an environment of your own for it")
+        raise EnvironmentProblem(
+            f"{name} is not a manager-based task", remedy="write an environment of your own for it"
+        )
     return config
 
 
@@ -113,13 +140,17 @@ def _adapt(config: Any, task: Task) -> None:
         if hasattr(term, "debug_vis"):
             term.debug_vis = False  # there is nobody to look, and markers are assets
     robot = getattr(config.scene, "robot", None)
-    if task.assets == "authored" and str(getattr(getattr(robot, "spawn", None), "usd_path", "")).endswith(panda.PATH):
+    if task.assets == "authored" and str(
+        getattr(getattr(robot, "spawn", None), "usd_path", "")
+    ).endswith(panda.PATH):
         base_config.drive_both_fingers(robot)
         physics.tune_drives(robot, engine)
         robot.spawn.variants["Colliders"] = panda.CLEAR
     for event in vars(config.events or object).values():
         entity = getattr(event, "params", {}).get("asset_cfg")
-        if entity is not None and isinstance(getattr(config.scene, entity.name, None), RigidObjectCfg):
+        if entity is not None and isinstance(
+            getattr(config.scene, entity.name, None), RigidObjectCfg
+        ):
             entity.body_names = None  # a single body, which engines name differently
 
 
@@ -129,9 +160,14 @@ def _end_at_reward(config: Any, task_id: str, success: RewardAbove) -> None:
     term = getattr(config.rewards, success.reward, None)
     if not hasattr(term, "func"):
         known = [name for name, value in vars(config.rewards).items() if hasattr(value, "func")]
-        raise ConfigError(f"{task_id} has no reward '{success.reward}'", remedy=f"it has {', '.join(known)}")
+        raise ConfigError(
+            f"{task_id} has no reward '{success.reward}'", remedy=f"it has {', '.join(known)}"
+        )
     if unknown := sorted(set(success.params).difference(term.params)):
-        raise ConfigError(f"reward {success.reward} has no parameter '{unknown[0]}'", remedy=f"it has {', '.join(term.params)}")
+        raise ConfigError(
+            f"reward {success.reward} has no parameter '{unknown[0]}'",
+            remedy=f"it has {', '.join(term.params)}",
+        )
 
     def reached(env: Any) -> torch.Tensor:
         made = env.reward_manager.get_term_cfg(success.reward)  # its parameters are resolved by now
@@ -143,11 +179,15 @@ def _end_at_reward(config: Any, task_id: str, success: RewardAbove) -> None:
 class ForeignWorld:
     """See the module.  Observation keys are those of the file."""
 
-    def __init__(self, task: Task, task_id: str, terms: ForeignTerms, *, num_envs: int, device: str) -> None:
+    def __init__(
+        self, task: Task, task_id: str, terms: ForeignTerms, *, num_envs: int, device: str
+    ) -> None:
         self._terms = terms
         self._launched = launch.Launched()
         self._env: Any = self._launched.start(
-            lambda: configure(task, task_id, terms, num_envs=num_envs, device=device), device, task.assets
+            lambda: configure(task, task_id, terms, num_envs=num_envs, device=device),
+            device,
+            task.assets,
         )
         self._success = "zprl_success" if isinstance(terms.success, RewardAbove) else terms.success
         try:
@@ -155,14 +195,24 @@ class ForeignWorld:
         except BaseException:
             self.close()
             raise
-        self.spec = TaskSpec(task.name, num_envs, widths, terms.action_dim, terms.control_hz, task.episode_steps, device)
+        self.spec = TaskSpec(
+            task.name,
+            num_envs,
+            widths,
+            terms.action_dim,
+            terms.control_hz,
+            task.episode_steps,
+            device,
+        )
         self._generator: torch.Tensor | None = None
 
     @torch.no_grad()
     def reset(self, seed: int) -> Obs:
         """Start all episodes."""
         self._alive()
-        self._generator = torch.Generator().manual_seed(seeding.derive(seed, "isaaclab-task")).get_state()
+        self._generator = (
+            torch.Generator().manual_seed(seeding.derive(seed, "isaaclab-task")).get_state()
+        )
         with self._own_luck():
             obs, _ = self._env.reset()
         return self._split(obs)
@@ -186,7 +236,9 @@ class ForeignWorld:
 
     def hold(self) -> torch.Tensor:
         """The file's ``hold``, or zeros, (N, A)."""
-        values = torch.tensor(self._terms.hold or [0.0] * self.spec.action_dim, device=self.spec.device)
+        values = torch.tensor(
+            self._terms.hold or [0.0] * self.spec.action_dim, device=self.spec.device
+        )
         return values.repeat(self.spec.num_envs, 1)
 
     def scene(self) -> dict[str, torch.Tensor]:
@@ -195,7 +247,10 @@ class ForeignWorld:
         scene = self._env.scene
         things = {**scene.articulations, **scene.rigid_objects}
         return {
-            name: torch.cat((thing.data.root_pos_w.torch - scene.env_origins, thing.data.root_quat_w.torch), dim=1)
+            name: torch.cat(
+                (thing.data.root_pos_w.torch - scene.env_origins, thing.data.root_quat_w.torch),
+                dim=1,
+            )
             for name, thing in things.items()
         }
 
@@ -212,34 +267,47 @@ class ForeignWorld:
 
     def _alive(self) -> None:
         if self._env is None:
-            raise EnvironmentProblem("the environment is closed", remedy="make a new one with zprl.envs.make")
+            raise EnvironmentProblem(
+                "the environment is closed", remedy="make a new one with zprl.envs.make"
+            )
 
     def _widths(self, task_id: str) -> dict[str, int]:
         actual = self._env.action_manager.total_action_dim
         if actual != self._terms.action_dim:
-            raise ConfigError(f"{task_id} takes {actual} numbers, its file says {self._terms.action_dim}", remedy=f"action_dim: {actual}")
+            raise ConfigError(
+                f"{task_id} takes {actual} numbers, its file says {self._terms.action_dim}",
+                remedy=f"action_dim: {actual}",
+            )
         manager = self._env.observation_manager
         group = self._terms.group
-        sizes = dict(zip(manager.active_terms[group], manager.group_obs_term_dim[group], strict=True))
+        sizes = dict(
+            zip(manager.active_terms[group], manager.group_obs_term_dim[group], strict=True)
+        )
         widths = {}
         for key, names in self._terms.observations.items():
             for name in names:
                 if len(sizes[name]) != 1:
                     raise ConfigError(
-                        f"observation term '{name}' of {task_id} has shape {sizes[name]}", remedy="take terms that are vectors"
+                        f"observation term '{name}' of {task_id} has shape {sizes[name]}",
+                        remedy="take terms that are vectors",
                     )
             widths[key] = sum(sizes[name][0] for name in names)
         return widths
 
     def _split(self, obs: Any) -> Obs:
         group = obs[self._terms.group]
-        return {key: torch.cat([group[name] for name in names], dim=1).float() for key, names in self._terms.observations.items()}
+        return {
+            key: torch.cat([group[name] for name in names], dim=1).float()
+            for key, names in self._terms.observations.items()
+        }
 
     @contextlib.contextmanager
     def _own_luck(self) -> Iterator[None]:
         """Let Isaac Lab draw from a generator of this environment's instead of everybody's."""
         if self._generator is None:
-            raise EnvironmentProblem("step() before the first reset()", remedy="call reset(seed) first")
+            raise EnvironmentProblem(
+                "step() before the first reset()", remedy="call reset(seed) first"
+            )
         with torch.random.fork_rng(devices=[]):
             torch.set_rng_state(self._generator)
             yield

@@ -1,7 +1,7 @@
 """Starting Isaac Lab in this process, without Kit if the configuration can, and all that must be true before its first import.
 
-The asset root is read when ``isaaclab.utils.assets`` is imported, Warp's cache folder when Warp starts, and Hydra reads whatever
-stands in ``sys.argv``; so every use of Isaac Lab begins here.
+The asset root is read when ``isaaclab.utils.assets`` is imported, Warp's cache folder when Warp
+starts, and Hydra reads whatever stands in ``sys.argv``; so every use of Isaac Lab begins here.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from zprl.config import Assets
 
 CACHE_VARIABLE = "ZPRL_CACHE"
-"""Environment variable with the folder for authored assets and compiled kernels; default: ``zprl`` in the user's folder of caches.
+"""Environment variable with the folder for authored assets and compiled kernels; default: ``zprl``
+in the user's folder of caches.
 
 Never the working folder: a kernel that is found there would be run."""
 _ROOT_VARIABLE = "ISAACSIM_ASSET_ROOT"
@@ -53,7 +54,8 @@ def prepare(kind: Assets = "authored") -> Path:
     """Author the assets or find the user's, point Isaac Lab and Warp at the caches, mend what they do badly here; return the asset root.
 
     Raises:
-        EnvironmentProblem: Isaac Lab is not installed, it was imported before with other assets, or no folder with NVIDIA's is named.
+        EnvironmentProblem: Isaac Lab is not installed, it was imported before with other assets, or
+            no folder with NVIDIA's is named.
     """
     os.environ.setdefault("WARP_CACHE_PATH", str(_cache() / "warp"))
     fixed = getattr(sys.modules.get("isaaclab.utils.assets"), "NUCLEUS_ASSET_ROOT_DIR", None)
@@ -66,27 +68,33 @@ def prepare(kind: Assets = "authored") -> Path:
                     remedy="set it to the folder that holds `Isaac/`, or task.assets to authored",
                 )
         elif fixed is not None and Path(fixed).name == assets.name():
-            root = assets.ensure(Path(fixed).parent)  # back again if somebody removed it, e.g. with a temporary folder
+            root = assets.ensure(
+                Path(fixed).parent
+            )  # back again if somebody removed it, e.g. with a temporary folder
         else:
             root = authored()
         if fixed is not None and Path(fixed) != root:
             raise EnvironmentProblem(
-                f"Isaac Lab was imported with other assets ({fixed})", remedy="make the environment before any import of isaaclab"
+                f"Isaac Lab was imported with other assets ({fixed})",
+                remedy="make the environment before any import of isaaclab",
             )
         os.environ[_ROOT_VARIABLE] = str(root)
         allow_unpinned_memory()
         if kind == "authored":  # NVIDIA's meshes take long to cook, and keep the cache
             cook_without_cache()
     except ModuleNotFoundError as error:
-        raise EnvironmentProblem(f"the Isaac task needs the module '{error.name}'", remedy=_INSTALL) from error
+        raise EnvironmentProblem(
+            f"the Isaac task needs the module '{error.name}'", remedy=_INSTALL
+        ) from error
     return root
 
 
 def allow_unpinned_memory() -> bool:
     """Let Warp answer a request for pinned host memory with ordinary memory where there is no CUDA driver.
 
-    ``isaaclab_ov`` 3.0.0 asks for pinned staging buffers even when it simulates on the CPU, and Warp can pin only with CUDA
-    ("Failed to allocate 4 bytes on device 'cpu'").  With a CUDA driver nothing is touched.  A test tells when Isaac Lab stops asking.
+    ``isaaclab_ov`` 3.0.0 asks for pinned staging buffers even when it simulates on the CPU, and
+    Warp can pin only with CUDA ("Failed to allocate 4 bytes on device 'cpu'").  With a CUDA driver
+    nothing is touched.  A test tells when Isaac Lab stops asking.
 
     Returns:
         Whether Warp was changed, now or before.
@@ -115,8 +123,9 @@ def allow_unpinned_memory() -> bool:
 def cook_without_cache() -> None:
     """Have OvPhysX make collision shapes without keeping them on disk, for shapes that take no time.
 
-    The agent of that cache (UJITSO) is a thread that asks for work more than ten thousand times a second as long as the process
-    lives, a fifth of a core (ovphysx 0.6.4).  The settings are process-wide, and the first world decides.
+    The agent of that cache (UJITSO) is a thread that asks for work more than ten thousand times a
+    second as long as the process lives, a fifth of a core (ovphysx 0.6.4).  The settings are
+    process-wide, and the first world decides.
     """
     if importlib.util.find_spec("ovphysx") is None:  # Newton and Kit do without
         return
@@ -127,8 +136,14 @@ def cook_without_cache() -> None:
         return
 
     @functools.wraps(real)
-    def configure(*args: Any, carbonite_overrides: dict[str, Any] | None = None, **kwargs: Any) -> Any:
-        return real(*args, carbonite_overrides={**(carbonite_overrides or {}), **_NO_COLLIDER_CACHE}, **kwargs)
+    def configure(
+        *args: Any, carbonite_overrides: dict[str, Any] | None = None, **kwargs: Any
+    ) -> Any:
+        return real(
+            *args,
+            carbonite_overrides={**(carbonite_overrides or {}), **_NO_COLLIDER_CACHE},
+            **kwargs,
+        )
 
     ovphysx.PhysXConfig = configure
 
@@ -148,8 +163,9 @@ def bare_argv() -> Iterator[None]:
 def quiet() -> Iterator[None]:
     """Hide what Isaac Lab, Warp and the native libraries print while they start or stop; if that fails, show the end of it.
 
-    The file descriptors go to a temporary file because half of the chatter is written by C++; Python's own streams go there too,
-    because they need not be those descriptors (in a notebook, under a test runner).
+    The file descriptors go to a temporary file because half of the chatter is written by C++;
+    Python's own streams go there too, because they need not be those descriptors (in a notebook,
+    under a test runner).
     """
     logging.getLogger("isaaclab").setLevel(logging.ERROR)
     sys.stdout.flush()
@@ -160,7 +176,11 @@ def quiet() -> Iterator[None]:
         try:
             os.dup2(sink.fileno(), 1)
             os.dup2(sink.fileno(), 2)
-            with contextlib.redirect_stdout(sink), contextlib.redirect_stderr(sink), warnings.catch_warnings():
+            with (
+                contextlib.redirect_stdout(sink),
+                contextlib.redirect_stderr(sink),
+                warnings.catch_warnings(),
+            ):
                 warnings.simplefilter("ignore")
                 yield
             failed = False
@@ -228,10 +248,13 @@ class Launched:
         ``kind`` is :func:`prepare`'s.
 
         Raises:
-            EnvironmentProblem: one is open already, Isaac Lab is not installed, an asset is missing, or the engine does not start.
+            EnvironmentProblem: one is open already, Isaac Lab is not installed, an asset is
+                missing, or the engine does not start.
         """
         if Launched._open:
-            raise EnvironmentProblem("an Isaac environment is open in this process already", remedy="close it first")
+            raise EnvironmentProblem(
+                "an Isaac environment is open in this process already", remedy="close it first"
+            )
         try:
             with quiet(), bare_argv(), explained():
                 prepare(kind)
@@ -277,7 +300,9 @@ def explained() -> Iterator[None]:
         ) from error
     except Exception as error:  # whatever a native engine raises is a machine that cannot run it
         if module := _missing_module(error):
-            raise EnvironmentProblem(f"Isaac Lab needs the module '{module}' for this", remedy=_INSTALL) from error
+            raise EnvironmentProblem(
+                f"Isaac Lab needs the module '{module}' for this", remedy=_INSTALL
+            ) from error
         text = str(error).strip().splitlines() or [type(error).__name__]
         raise EnvironmentProblem(
             f"Isaac Lab does not start: {text[0][:300]}",

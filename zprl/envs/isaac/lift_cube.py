@@ -1,6 +1,7 @@
 """A Franka lifts a cube: Isaac Lab's own task.
 
-Ours on top of ``IsaacContrib-Lift-Cube-Franka-IK-Abs``: success (cube above 0.15 m and within 0.06 m of the tool), see
+Ours on top of ``IsaacContrib-Lift-Cube-Franka-IK-Abs``: success (cube above 0.15 m and within 0.06
+m of the tool), see
 :mod:`zprl.envs.isaac.world`.  Aiming errors along x matter to the operator (the fingers centre the cube along y), and beyond 0.02 m
 the grasp slips (measured on this task).
 """
@@ -46,8 +47,11 @@ class Lifter(ScriptedOperator):
 
     def goal(self, tool: torch.Tensor, seen: Obs) -> torch.Tensor:
         """Over the cube, at the phase's height."""
-        # Below the hover height the aim is committed to: people do not correct in the last centimetres either.
-        self._goal_xy = torch.where((self._phase == HOVER)[:, None], seen["object"][:, :2] + self._aim, self._goal_xy)
+        # Below the hover height the aim is committed to: people do not correct in the last
+        # centimetres either.
+        self._goal_xy = torch.where(
+            (self._phase == HOVER)[:, None], seen["object"][:, :2] + self._aim, self._goal_xy
+        )
         heights = torch.tensor([0.024 + HOVER_HEIGHT, GRASP_HEIGHT, GRASP_HEIGHT, LIFT_HEIGHT])
         return torch.cat((self._goal_xy, heights[self._phase][:, None]), 1)
 

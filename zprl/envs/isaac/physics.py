@@ -1,7 +1,8 @@
 """The engine under a world: OvPhysX, Newton (MuJoCo-Warp) or Isaac Sim's PhysX, with what each needs to hold a cube between two fingers.
 
-Newton's numbers are ours, measured on the scripted pick; see ``docs/worlds.md``.  On a CPU it steps one environment nearly as slowly
-as many: about a thousand small kernels are launched one after another.
+Newton's numbers are ours, measured on the scripted pick; see ``docs/worlds.md``.  On a CPU it steps
+one environment nearly as slowly as many: about a thousand small kernels are launched one after
+another.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ def configure(config: Any, engine: Engine) -> None:
     else:
         from isaaclab_physx.physics import PhysxCfg
 
-        if not isinstance(config.sim.physics, PhysxCfg):  # a stock task's own is made for this engine
+        if not isinstance(
+            config.sim.physics, PhysxCfg
+        ):  # a stock task's own is made for this engine
             config.sim.physics = PhysxCfg()
 
 
@@ -37,13 +40,21 @@ def newton() -> Any:
     from isaaclab_newton.physics import MJWarpSolverCfg, NewtonCfg, NewtonShapeCfg
 
     return NewtonCfg(
-        # Elliptic cones, and friction stiffer than the normal direction: otherwise a held cube creeps out of the fingers.
+        # Elliptic cones, and friction stiffer than the normal direction: otherwise a held cube
+        # creeps out of the fingers.
         solver_cfg=MJWarpSolverCfg(
-            njmax=200, nconmax=60, integrator="implicitfast", cone="elliptic", impratio=100.0, iterations=20, ls_iterations=50
+            njmax=200,
+            nconmax=60,
+            integrator="implicitfast",
+            cone="elliptic",
+            impratio=100.0,
+            iterations=20,
+            ls_iterations=50,
         ),
         num_substeps=2,
-        # MuJoCo's contacts are springs per unit of mass, here at the stiffest that 5 ms substeps bear: a time constant of 10 ms.
-        # Friction is what PhysX gives to shapes that say nothing; Newton would give 1.
+        # MuJoCo's contacts are springs per unit of mass, here at the stiffest that 5 ms substeps
+        # bear: a time constant of 10 ms. Friction is what PhysX gives to shapes that say nothing;
+        # Newton would give 1.
         default_shape_cfg=NewtonShapeCfg(ke=1e4, kd=200.0, mu=0.5),
     )
 
@@ -65,12 +76,14 @@ def compensate_gravity(robot: Any, engine: Engine) -> None:
 def tune_drives(robot: Any, engine: Engine) -> None:
     """Make the robot's drives under Newton do what they do under PhysX.
 
-    Arm: Newton limits the force of a drive's spring before it makes its damper implicit, which acts like 0.4 kg m^2 of inertia; limited
-    to the wrist's 12 N m, a turn of the hand takes twice as long and lifts the tool by 6 cm on its way.  Without the limit the arm goes
-    as PhysX's does, within a millimetre (measured); what it lacks is the limit of its force against things.
+    Arm: Newton limits the force of a drive's spring before it makes its damper implicit, which acts
+    like 0.4 kg m^2 of inertia; limited to the wrist's 12 N m, a turn of the hand takes twice as
+    long and lifts the tool by 6 cm on its way.  Without the limit the arm goes as PhysX's does,
+    within a millimetre (measured); what it lacks is the limit of its force against things.
 
-    Fingers: contacts yield in proportion to force over mass: 50 N on fingers of 15 g press them centimetres into the cube.  A limit on the
-    force instead of a softer spring would not do: two fingers at their limits hold a cube anywhere between them.
+    Fingers: contacts yield in proportion to force over mass: 50 N on fingers of 15 g press them
+    centimetres into the cube.  A limit on the force instead of a softer spring would not do: two
+    fingers at their limits hold a cube anywhere between them.
     """
     if engine != "newton":
         return
@@ -86,7 +99,9 @@ def friction(env: Any, thing: Any, engine: Engine) -> torch.Tensor:
     return _friction(env, thing, engine).clone()
 
 
-def set_friction(env: Any, thing: Any, engine: Engine, own: torch.Tensor, ids: torch.Tensor, factor: torch.Tensor) -> None:
+def set_friction(
+    env: Any, thing: Any, engine: Engine, own: torch.Tensor, ids: torch.Tensor, factor: torch.Tensor
+) -> None:
     """Multiply the friction ``own`` of environments ``ids`` (k,) by ``factor`` (k, 1)."""
     present = _friction(env, thing, engine)
     rows, factor = ids.to(present.device), factor.to(present.device)
@@ -112,7 +127,9 @@ def _friction(env: Any, thing: Any, engine: Engine) -> torch.Tensor:
 
     if engine == "newton":
         model = env.sim.physics_manager.get_model()
-        return warp.to_torch(thing._root_view.get_attribute("shape_material_mu", model)[:, 0])  # as Isaac Lab's own event does
+        return warp.to_torch(
+            thing._root_view.get_attribute("shape_material_mu", model)[:, 0]
+        )  # as Isaac Lab's own event does
     if engine == "isaacsim":
         return warp.to_torch(thing.root_view.get_material_properties())
     return warp.to_torch(thing.root_view.get_attribute(_friction_type(thing)))

@@ -1,7 +1,8 @@
 """Domain randomisation of the worlds with the Franka: every episode on a robot and with things that are slightly others.
 
-All off by default, and then nothing is written.  What holds for an episode is a pure function of (seed, environment, episode number),
-noise of (seed, step), the size of cubes of the environment alone: physics is parsed once, before the first episode.
+All off by default, and then nothing is written.  What holds for an episode is a pure function of
+(seed, environment, episode number), noise of (seed, step), the size of cubes of the environment
+alone: physics is parsed once, before the first episode.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 LUCK = 5
 """Uniform random numbers that an episode takes: mass, friction, stiffness, damping, latency."""
 SIZES = 5
-"""Sizes of a cube, evenly spaced; equally many environments have each (of two cubes all pairs, where there are enough)."""
+"""Sizes of a cube, evenly spaced; equally many environments have each (of two cubes all pairs,
+where there are enough)."""
 
 
 def resize_cubes(config: Any, names: tuple[str, ...], randomise: Randomise) -> None:
@@ -32,13 +34,18 @@ def resize_cubes(config: Any, names: tuple[str, ...], randomise: Randomise) -> N
     if not randomise.cube_size:
         return
     if not names:
-        raise ConfigError("this task has no cube that task.randomise.cube_size could change", remedy="set it to 0")
+        raise ConfigError(
+            "this task has no cube that task.randomise.cube_size could change", remedy="set it to 0"
+        )
     from isaaclab.sim import MultiAssetSpawnerCfg
 
     for name in names:
         thing = getattr(config.scene, name)
         factors = torch.linspace(1 - randomise.cube_size, 1 + randomise.cube_size, SIZES).tolist()
-        scaled = [thing.spawn.replace(scale=tuple(factor * axis for axis in thing.spawn.scale)) for factor in factors]
+        scaled = [
+            thing.spawn.replace(scale=tuple(factor * axis for axis in thing.spawn.scale))
+            for factor in factors
+        ]
         thing.spawn = MultiAssetSpawnerCfg(assets_cfg=scaled, random_choice=False)
 
 
@@ -52,7 +59,9 @@ class Randomiser:
         exact: (sum of observation widths,) bool: numbers without noise.
     """
 
-    def __init__(self, randomise: Randomise, engine: Engine, things: tuple[str, ...], exact: torch.Tensor) -> None:
+    def __init__(
+        self, randomise: Randomise, engine: Engine, things: tuple[str, ...], exact: torch.Tensor
+    ) -> None:
         self.randomise, self.engine, self.things = randomise, engine, things
         self._sigma = torch.where(exact, 0.0, randomise.observation_noise)
         self._own: dict[str, torch.Tensor] = {}
@@ -68,7 +77,8 @@ class Randomiser:
         """Change environments ``ids`` (k,) for the episodes that begin, by uniform numbers ``luck`` (k, :data:`LUCK`), all on the CPU."""
         r = self.randomise
         mass, friction, stiffness, damping = (
-            1 + (2 * luck[:, i : i + 1] - 1) * share for i, share in enumerate((r.mass, r.friction, r.gains, r.gains))
+            1 + (2 * luck[:, i : i + 1] - 1) * share
+            for i, share in enumerate((r.mass, r.friction, r.gains, r.gains))
         )
         for name in self.things:
             thing = env.scene[name]
@@ -92,16 +102,32 @@ class Randomiser:
             arm = robot.find_joints("panda_joint.*")[0]
             arm = torch.as_tensor(arm, dtype=torch.int32).cpu()
             for key, factor, present, write in (
-                ("stiffness", stiffness, robot.data.joint_stiffness, robot.write_joint_stiffness_to_sim_index),
-                ("damping", damping, robot.data.joint_damping, robot.write_joint_damping_to_sim_index),
+                (
+                    "stiffness",
+                    stiffness,
+                    robot.data.joint_stiffness,
+                    robot.write_joint_stiffness_to_sim_index,
+                ),
+                (
+                    "damping",
+                    damping,
+                    robot.data.joint_damping,
+                    robot.write_joint_damping_to_sim_index,
+                ),
             ):
                 own = self._first(key, present)
                 rows, joints = ids.to(own.device, torch.int32), arm.to(own.device)
-                write(**{key: own[rows][:, joints] * factor.to(own.device)}, joint_ids=joints, env_ids=rows)
+                write(
+                    **{key: own[rows][:, joints] * factor.to(own.device)},
+                    joint_ids=joints,
+                    env_ids=rows,
+                )
         if r.latency_steps:
             if self.delay is None:
                 self.delay = torch.zeros(env.num_envs, dtype=torch.long, device=env.device)
-            self.delay[ids.to(env.device)] = (luck[:, 4] * (r.latency_steps + 1)).long().to(env.device)
+            self.delay[ids.to(env.device)] = (
+                (luck[:, 4] * (r.latency_steps + 1)).long().to(env.device)
+            )
 
     def late(self, action: torch.Tensor, still: torch.Tensor) -> torch.Tensor:
         """What arrives now when ``action`` (N, A) is sent now; before an episode's first action arrives it is ``still`` (N, A)."""
@@ -135,4 +161,9 @@ class Randomiser:
 def edge(scene: Any, cubes: tuple[str, ...]) -> torch.Tensor:
     """Mean edge of an environment's cubes (N,) [m], from mass and inertia: ``I = m a^2 / 6``."""
     data = [scene[name].data for name in cubes]
-    return torch.stack([(6 * cube.body_inertia.torch[:, 0, 0] / cube.body_mass.torch[:, 0]).sqrt() for cube in data]).mean(0)
+    return torch.stack(
+        [
+            (6 * cube.body_inertia.torch[:, 0, 0] / cube.body_mass.torch[:, 0]).sqrt()
+            for cube in data
+        ]
+    ).mean(0)

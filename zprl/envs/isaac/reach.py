@@ -81,7 +81,10 @@ class Reach(Scenario):
         low, high = torch.tensor(GOALS)
         half = (2 * luck[:, 3:] - 1) * (MAX_YAW / 2)
         # Half a turn about x (straight down) followed by the yaw.
-        pose = torch.cat((low + (high - low) * luck[:, :3], half.cos(), half.sin(), torch.zeros(len(ids), 2)), dim=1)
+        pose = torch.cat(
+            (low + (high - low) * luck[:, :3], half.cos(), half.sin(), torch.zeros(len(ids), 2)),
+            dim=1,
+        )
         goals[ids.to(goals.device)] = pose.to(goals.device)
 
     def observe(self, env: Any, tool: torch.Tensor) -> torch.Tensor:

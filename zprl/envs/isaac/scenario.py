@@ -1,7 +1,8 @@
 """What one task adds to the world that all of them share (:mod:`zprl.envs.isaac.world`).
 
-A task is a scene, observations, a success predicate, start positions and a scripted operator.  The world has the robot, its
-actions made safe, the ends of episodes and everything that the contract asks for.
+A task is a scene, observations, a success predicate, start positions and a scripted operator.  The
+world has the robot, its actions made safe, the ends of episodes and everything that the contract
+asks for.
 """
 
 from __future__ import annotations
@@ -51,7 +52,8 @@ class Scenario:
             env: Isaac Lab's environment.
             env_ids: Environments, as Isaac Lab names them.
             ids: The same as indices (k,) on the CPU.
-            luck: Uniform numbers (k, ``luck``) in [0, 1) on the CPU, a pure function of (seed, environment, episode number).
+            luck: Uniform numbers (k, ``luck``) in [0, 1) on the CPU, a pure function of (seed,
+                environment, episode number).
         """
         raise NotImplementedError
 

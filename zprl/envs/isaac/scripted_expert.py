@@ -1,7 +1,8 @@
 """Scripted operators with the failings of people: they aim beside things, tremble, take their time, and try again.
 
-Closed loop, vectorised, one state machine per environment.  Skill is drawn per episode; names are robomimic's (better, okay,
-worse).  A task's operator is a subclass: its phases, when each ends, where the tool goes in it.
+Closed loop, vectorised, one state machine per environment.  Skill is drawn per episode; names are
+robomimic's (better, okay, worse).  A task's operator is a subclass: its phases, when each ends,
+where the tool goes in it.
 """
 
 from __future__ import annotations
@@ -32,9 +33,15 @@ class Skill(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     share: float = Field(ge=0, description="Relative frequency of this grade.")
-    bias: float = Field(ge=0, description="Standard deviation of the aiming error per try, along x and y [m].")
-    jitter: float = Field(ge=0, description="Standard deviation of the tremor per step and axis [m].")
-    speed: float = Field(gt=0, description="Fastest motion of the reference [m per environment step].")
+    bias: float = Field(
+        ge=0, description="Standard deviation of the aiming error per try, along x and y [m]."
+    )
+    jitter: float = Field(
+        ge=0, description="Standard deviation of the tremor per step and axis [m]."
+    )
+    speed: float = Field(
+        gt=0, description="Fastest motion of the reference [m per environment step]."
+    )
 
 
 class OperatorSettings(BaseModel):
@@ -54,7 +61,8 @@ class OperatorSettings(BaseModel):
 class ScriptedOperator:
     """One episode's worth of operating N environments.
 
-    All randomness is a pure function of (seed, step): two operators with equal seeds that see equal observations act equally.
+    All randomness is a pure function of (seed, step): two operators with equal seeds that see equal
+    observations act equally.
 
     Args:
         num_envs: N.
@@ -62,7 +70,8 @@ class ScriptedOperator:
         settings: Grades of operators; by default the task's.
 
     Attributes:
-        phases: Number of phases; the first is 0, and after the last comes the first: another try with a new aim.
+        phases: Number of phases; the first is 0, and after the last comes the first: another try
+            with a new aim.
         slow: Phases at half the speed.
         closed: Phases with the gripper closed.
         defaults: The task's grades.

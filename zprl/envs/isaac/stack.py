@@ -25,11 +25,13 @@ RESTING = 0.05
 FINGER_OPEN = 0.03
 """Opening of each finger beyond which the gripper is open [m]: it holds nothing."""
 SPREAD_X, NEAR_Y, FAR_Y = 0.1, 0.07, 0.22
-"""The cubes start at 0.5 plus or minus ``SPREAD_X``, one on each side of the middle, between ``NEAR_Y`` and ``FAR_Y`` [m]."""
+"""The cubes start at 0.5 plus or minus ``SPREAD_X``, one on each side of the middle, between
+``NEAR_Y`` and ``FAR_Y`` [m]."""
 
 HOVER, DESCEND, GRIP, RAISE, CARRY, LOWER, RELEASE, LEAVE = range(8)
 HOVER_HEIGHT, CARRY_HEIGHT, CLEAR_HEIGHT = 0.12, 0.17, 0.22
-"""Heights of the tool: over the cube before it descends, over the table with the cube in hand and when it leaves [m]."""
+"""Heights of the tool: over the cube before it descends, over the table with the cube in hand and
+when it leaves [m]."""
 GRASP_DEPTH = 0.006
 """The tool grips so far below the cube's centre [m]."""
 GRIP_STEPS = 12
@@ -58,7 +60,9 @@ class Stacker(ScriptedOperator):
         """Over the one cube or the other, at the phase's height."""
         upper, lower = seen["object"][:, :3], seen["object"][:, 10:13]
         phase = self._phase
-        self._goal_xy = torch.where((phase == HOVER)[:, None], upper[:, :2] + self._aim, self._goal_xy)
+        self._goal_xy = torch.where(
+            (phase == HOVER)[:, None], upper[:, :2] + self._aim, self._goal_xy
+        )
         # What counts is where the cube is, not the hand that holds it somewhere.
         held = lower[:, :2] + self._aim + (tool - upper)[:, :2]
         self._goal_xy = torch.where((phase == CARRY)[:, None], held, self._goal_xy)
@@ -66,10 +70,20 @@ class Stacker(ScriptedOperator):
         on_top = lower[:, 2] + CUBE_EDGE + (tool - upper)[:, 2]
         grasp = upper[:, 2] - GRASP_DEPTH
         heights = torch.stack(
-            (upper[:, 2] + HOVER_HEIGHT, grasp, grasp, fixed + CARRY_HEIGHT, fixed + CARRY_HEIGHT, on_top, on_top, fixed + CLEAR_HEIGHT)
+            (
+                upper[:, 2] + HOVER_HEIGHT,
+                grasp,
+                grasp,
+                fixed + CARRY_HEIGHT,
+                fixed + CARRY_HEIGHT,
+                on_top,
+                on_top,
+                fixed + CLEAR_HEIGHT,
+            )
         )
         z = heights[phase, torch.arange(len(tool))]
-        # While it grips or lets go the hand keeps its height: it must not follow the cube that it moves.
+        # While it grips or lets go the hand keeps its height: it must not follow the cube that it
+        # moves.
         self._goal_z = torch.where((phase == GRIP) | (phase == RELEASE), self._goal_z, z)
         return torch.cat((self._goal_xy, self._goal_z[:, None]), 1)
 
@@ -85,11 +99,22 @@ class Stacker(ScriptedOperator):
         lost = self._lost(tool, upper)
         down = upper[:, 2] - lower[:, 2] < CUBE_EDGE + 0.003
         away = tool[:, 2] > CLEAR_HEIGHT - ARRIVED
-        return over | late, low | late, waited, high | late, there | lost | late, down | lost | late, waited, away | late
+        return (
+            over | late,
+            low | late,
+            waited,
+            high | late,
+            there | lost | late,
+            down | lost | late,
+            waited,
+            away | late,
+        )
 
     def follows(self, tool: torch.Tensor, seen: Obs) -> torch.Tensor:
         """The next phase; the first one if the cube is not in the hand that carries it."""
-        back = ((self._phase >= RAISE) & (self._phase <= LOWER)) & self._lost(tool, seen["object"][:, :3])
+        back = ((self._phase >= RAISE) & (self._phase <= LOWER)) & self._lost(
+            tool, seen["object"][:, :3]
+        )
         return torch.where(back, HOVER, (self._phase + 1) % self.phases)
 
     @staticmethod
@@ -133,15 +158,22 @@ class Stack(Scenario):
     def success(self, env: Any, tool: torch.Tensor, quat: torch.Tensor) -> torch.Tensor:
         """The upper cube rests on the lower one, and nobody holds it."""
         apart = local_pose(env, "object")[0] - local_pose(env, "lower")[0]
-        on = (apart[:, :2].abs() < SUCCESS_OFFSET).all(1) & ((apart[:, 2] - self.edge).abs() < SUCCESS_HEIGHT_ERROR)
+        on = (apart[:, :2].abs() < SUCCESS_OFFSET).all(1) & (
+            (apart[:, 2] - self.edge).abs() < SUCCESS_HEIGHT_ERROR
+        )
         rests = env.scene["object"].data.root_lin_vel_w.torch.norm(dim=1) < RESTING
         let_go = (env.scene["robot"].data.joint_pos.torch[:, -2:] > FINGER_OPEN).all(1)
         return on & rests & let_go
 
     def dropped(self, env: Any) -> torch.Tensor:
         """(N,) bool: a cube fell off the table."""
-        return torch.stack([local_pose(env, name)[0][:, 2] < -0.05 for name in ("object", "lower")]).any(0)
+        return torch.stack(
+            [local_pose(env, name)[0][:, 2] < -0.05 for name in ("object", "lower")]
+        ).any(0)
 
     def poses(self, env: Any) -> dict[str, torch.Tensor]:
         """Both cubes'."""
-        return {"cube": torch.cat(local_pose(env, "object"), dim=1), "lower": torch.cat(local_pose(env, "lower"), dim=1)}
+        return {
+            "cube": torch.cat(local_pose(env, "object"), dim=1),
+            "lower": torch.cat(local_pose(env, "lower"), dim=1),
+        }

@@ -1,8 +1,8 @@
 """The world that all tasks with the Franka share: Isaac Lab's managers behind :class:`zprl.envs.base.VectorEnv`.
 
-Ours on top of Isaac Lab: success as a termination with reward 1; starts that are a pure function of (seed, environment, episode
-number); targets made safe; managers that nobody reads switched off ("lean").  One environment per process at a time; a fresh one
-after ``close``.
+Ours on top of Isaac Lab: success as a termination with reward 1; starts that are a pure function of
+(seed, environment, episode number); targets made safe; managers that nobody reads switched off
+("lean").  One environment per process at a time; a fresh one after ``close``.
 """
 
 from __future__ import annotations
@@ -29,12 +29,19 @@ if TYPE_CHECKING:
     from zprl.envs.isaac.scripted_expert import ScriptedOperator
 
 CONTROL_HZ = 50.0
-ROBOT_DIMS = {"robot0_eef_pos": 3, "robot0_eef_quat": 4, "robot0_gripper_qpos": 2, "robot0_gripper_command": 1}
+ROBOT_DIMS = {
+    "robot0_eef_pos": 3,
+    "robot0_eef_quat": 4,
+    "robot0_gripper_qpos": 2,
+    "robot0_gripper_command": 1,
+}
 ACTION_DIM = 10
 WORKSPACE = ((0.25, -0.40, 0.012), (0.75, 0.40, 0.60))
-"""Targets are clamped to this box [m]: reachable with the tool down (measured), and the finger tips stay off the table."""
+"""Targets are clamped to this box [m]: reachable with the tool down (measured), and the finger tips
+stay off the table."""
 MAX_REACH = 0.10
-"""Targets are pulled in to this distance from the tool's present position [m], so that no policy can whip the arm."""
+"""Targets are pulled in to this distance from the tool's present position [m], so that no policy
+can whip the arm."""
 
 
 class Terms:
@@ -59,15 +66,21 @@ class Terms:
             self.hand = env.scene["robot"].body_names.index("panda_hand")
         quat = data.body_quat_w.torch[:, self.hand]
         offset = quat.new_tensor((0.0, 0.0, TOOL_OFFSET)).expand(len(quat), 3)
-        return data.body_pos_w.torch[:, self.hand] + rotation.rotate(quat, offset) - env.scene.env_origins, quat
+        return data.body_pos_w.torch[:, self.hand] + rotation.rotate(
+            quat, offset
+        ) - env.scene.env_origins, quat
 
     def observe(self, env: Any) -> torch.Tensor:
         """All observation keys side by side, a new tensor."""
         position, quat = self.tool(env)
         fingers = env.scene["robot"].data.joint_pos.torch[:, -2:]
         # Raw gripper actions are zeroed by a reset, and Isaac Lab reads zero as "open".
-        command = torch.where(env.action_manager.get_term("gripper_action").raw_actions < 0, -1.0, 1.0)
-        return torch.cat((position, quat, fingers, command, self.scenario.observe(env, position)), dim=1)
+        command = torch.where(
+            env.action_manager.get_term("gripper_action").raw_actions < 0, -1.0, 1.0
+        )
+        return torch.cat(
+            (position, quat, fingers, command, self.scenario.observe(env, position)), dim=1
+        )
 
     def success(self, env: Any) -> torch.Tensor:
         """(N,) bool."""
@@ -77,19 +90,30 @@ class Terms:
         """Put things where the next episode of each given environment begins."""
         if self.episode is None:
             self.episode = torch.zeros(env.num_envs, dtype=torch.long)
-        ids = torch.arange(env.num_envs)[env_ids.cpu() if isinstance(env_ids, torch.Tensor) else env_ids]
+        ids = torch.arange(env.num_envs)[
+            env_ids.cpu() if isinstance(env_ids, torch.Tensor) else env_ids
+        ]
         number = self.episode[ids]
         self.episode[ids] += 1
-        self.scenario.place(env, env_ids, ids, self._luck(self.scenario.luck_name, self.scenario.luck, ids, number, env.num_envs))
+        self.scenario.place(
+            env,
+            env_ids,
+            ids,
+            self._luck(self.scenario.luck_name, self.scenario.luck, ids, number, env.num_envs),
+        )
         self.randomiser.begin(env, ids, self._luck("randomise", LUCK, ids, number, env.num_envs))
 
-    def _luck(self, purpose: str, width: int, ids: torch.Tensor, number: torch.Tensor, num_envs: int) -> torch.Tensor:
+    def _luck(
+        self, purpose: str, width: int, ids: torch.Tensor, number: torch.Tensor, num_envs: int
+    ) -> torch.Tensor:
         """Uniform numbers (k, width) for episode ``number`` (k,) of environments ``ids`` (k,)."""
         luck = torch.empty(len(ids), width)
         for episode in number.unique().tolist():
             key = (purpose, episode)
             if key not in self.tables:
-                self.tables[key] = torch.rand(num_envs, width, generator=seeding.torch_generator(self.seed, *key))
+                self.tables[key] = torch.rand(
+                    num_envs, width, generator=seeding.torch_generator(self.seed, *key)
+                )
             rows = number == episode
             luck[rows] = self.tables[key][ids[rows]]
         return luck
@@ -98,9 +122,10 @@ class Terms:
 class IsaacWorld:
     """N copies of one task.
 
-    Observation keys: ``robot0_eef_pos`` [m], ``robot0_eef_quat`` xyzw, ``robot0_gripper_qpos`` [m] of both fingers,
-    ``robot0_gripper_command`` the last command (+1 open, also after a reset), then the task's own; frame of the robot's base.
-    Last ``<camera>_image`` of each of ``task.cameras``; see :mod:`zprl.envs.isaac.cameras`.
+    Observation keys: ``robot0_eef_pos`` [m], ``robot0_eef_quat`` xyzw, ``robot0_gripper_qpos`` [m]
+    of both fingers, ``robot0_gripper_command`` the last command (+1 open, also after a reset), then
+    the task's own; frame of the robot's base. Last ``<camera>_image`` of each of ``task.cameras``;
+    see :mod:`zprl.envs.isaac.cameras`.
 
     Raises:
         ConfigError: there is no such camera.
@@ -111,9 +136,21 @@ class IsaacWorld:
         self.obs_dims = {**ROBOT_DIMS, **scenario.obs_dims}
         self._cameras = Cameras(task)
         self.spec = TaskSpec(
-            task.name, num_envs, dict(self.obs_dims), ACTION_DIM, CONTROL_HZ, task.episode_steps, device, self._cameras.sizes
+            task.name,
+            num_envs,
+            dict(self.obs_dims),
+            ACTION_DIM,
+            CONTROL_HZ,
+            task.episode_steps,
+            device,
+            self._cameras.sizes,
         )
-        exact = torch.cat([torch.full((width,), key == "robot0_gripper_command") for key, width in self.obs_dims.items()])
+        exact = torch.cat(
+            [
+                torch.full((width,), key == "robot0_gripper_command")
+                for key, width in self.obs_dims.items()
+            ]
+        )
         self._randomiser = Randomiser(task.randomise, task.physics, scenario.things, exact)
         self._terms = Terms(scenario, self._randomiser, self._cameras)
         self._env: Any = None
@@ -121,7 +158,11 @@ class IsaacWorld:
         self._low, self._high = torch.tensor(WORKSPACE, device=device)
         self._launched = launch.Launched()
         self._env = self._launched.start(
-            lambda: build_config(task, num_envs=num_envs, device=device, control_hz=CONTROL_HZ, terms=self._terms), device, task.assets
+            lambda: build_config(
+                task, num_envs=num_envs, device=device, control_hz=CONTROL_HZ, terms=self._terms
+            ),
+            device,
+            task.assets,
         )
         if task.randomise.cube_size:
             scenario.edge = edge(self._env.scene, scenario.cubes).to(device)
@@ -152,16 +193,26 @@ class IsaacWorld:
         self._randomiser.ended(over, self._home)
         ended = extras["final_obs"] if bool(over.any()) else None
         first = self._randomiser.blur(obs["policy"])
-        final = first if ended is None else torch.where(over[:, None], self._randomiser.blur(ended["policy"], 1), first)
+        final = (
+            first
+            if ended is None
+            else torch.where(over[:, None], self._randomiser.blur(ended["policy"], 1), first)
+        )
         seen = self._cameras.pictures(obs) if look else {}
-        last = dict(seen) if ended is None else self._last_seen(self._cameras.pictures(ended), seen, over)
+        last = (
+            dict(seen)
+            if ended is None
+            else self._last_seen(self._cameras.pictures(ended), seen, over)
+        )
         first, final = self._split(first) | seen, self._split(final) | last
         return StepResult(first, success.float(), terminated.clone(), truncated, success, final)
 
     def hold(self) -> torch.Tensor:
         """The tool's pose at the start of an episode with the gripper open, (N, 10)."""
         if self._home is None:
-            raise EnvironmentProblem("hold() before the first reset()", remedy="call reset(seed) first")
+            raise EnvironmentProblem(
+                "hold() before the first reset()", remedy="call reset(seed) first"
+            )
         return self._home.clone()
 
     @torch.no_grad()
@@ -195,7 +246,9 @@ class IsaacWorld:
 
     def _alive(self) -> None:
         if self._env is None:
-            raise EnvironmentProblem("the environment is closed", remedy="make a new one with zprl.envs.make")
+            raise EnvironmentProblem(
+                "the environment is closed", remedy="make a new one with zprl.envs.make"
+            )
 
     def _to_isaac(self, action: torch.Tensor) -> torch.Tensor:
         """Our action (N, 10) as Isaac Lab's IK action (N, 8): position, quaternion xyzw, gripper; target made safe."""
@@ -210,7 +263,10 @@ class IsaacWorld:
     def _last_seen(ended: Obs, seen: Obs, over: torch.Tensor) -> Obs:
         """Pictures of ended episodes' ends; elsewhere what is seen now, or black where nobody looked."""
         over = over[:, None, None, None]
-        return {key: torch.where(over, last, seen[key] if seen else torch.zeros_like(last)) for key, last in ended.items()}
+        return {
+            key: torch.where(over, last, seen[key] if seen else torch.zeros_like(last))
+            for key, last in ended.items()
+        }
 
     def _split(self, frame: torch.Tensor) -> Obs:
         parts = frame.split(list(self.obs_dims.values()), dim=1)

@@ -1,8 +1,10 @@
 """N worlds of Isaac Gym Preview 4, from this side: a process of the lab's Python 3.8 does the work (:mod:`zprl.envs.isaacgym.worker`).
 
-Preview 4 is a download from NVIDIA for Python 3.8 and older, so the two sides share a socket: headers of JSON, raw float32 arrays, sizes
-checked by both before they are believed.  All randomness is on this side; the worker gets the numbers of each environment's next start with
-every step.  A worker that does not answer is ended, and one whose parent ends is ended by the kernel (Linux) or by its closed socket.
+Preview 4 is a download from NVIDIA for Python 3.8 and older, so the two sides share a socket:
+headers of JSON, raw float32 arrays, sizes checked by both before they are believed.  All randomness
+is on this side; the worker gets the numbers of each environment's next start with every step.  A
+worker that does not answer is ended, and one whose parent ends is ended by the kernel (Linux) or by
+its closed socket.
 """
 
 from __future__ import annotations
@@ -56,7 +58,10 @@ def make(task: Task, *, num_envs: int, device: str = "cpu") -> IsaacGymWorlds:
         EnvironmentProblem: no Python 3.8 with Preview 4 is to be had.
     """
     if task.cameras:
-        raise ConfigError(f"{task.name} has no cameras", remedy="leave task.cameras empty, or take a world of isaac/ or MuJoCo's")
+        raise ConfigError(
+            f"{task.name} has no cameras",
+            remedy="leave task.cameras empty, or take a world of isaac/ or MuJoCo's",
+        )
     return IsaacGymWorlds(task, task_file(task.name), num_envs=num_envs, device=device)
 
 
@@ -68,10 +73,15 @@ def task_file(name: str) -> Path:
     """
     own, stem = os.environ.get(TASKS_VARIABLE), name.partition("/")[2].replace("-", "_")
     shipped = Path(__file__).with_name("lift_cube.py")
-    found = {shipped.stem: shipped} | {path.stem: path for path in (sorted(Path(own).glob("*.py")) if own else [])}
+    found = {shipped.stem: shipped} | {
+        path.stem: path for path in (sorted(Path(own).glob("*.py")) if own else [])
+    }
     if stem not in found:
         known = ", ".join(f"isaacgym/{stem.replace('_', '-')}" for stem in found)
-        raise ConfigError(f"no task is named '{name}'", remedy=f"there are {known}; {TASKS_VARIABLE} names the folder of your own")
+        raise ConfigError(
+            f"no task is named '{name}'",
+            remedy=f"there are {known}; {TASKS_VARIABLE} names the folder of your own",
+        )
     return found[stem].absolute()
 
 
@@ -83,25 +93,43 @@ def interpreter() -> str:
     """
     path = os.environ.get(PYTHON_VARIABLE)
     if not path:
-        raise EnvironmentProblem(f"Isaac Gym needs a Python of its own, and {PYTHON_VARIABLE} is not set", remedy=_REMEDY)
-    ask = [path, "-I", "-c", "import json, sys; print(json.dumps(sys.version_info[:2]))"]  # -I: Python 3.8 has no -P
+        raise EnvironmentProblem(
+            f"Isaac Gym needs a Python of its own, and {PYTHON_VARIABLE} is not set", remedy=_REMEDY
+        )
+    ask = [
+        path,
+        "-I",
+        "-c",
+        "import json, sys; print(json.dumps(sys.version_info[:2]))",
+    ]  # -I: Python 3.8 has no -P
     try:
-        said = subprocess.run(ask, capture_output=True, text=True, timeout=60, check=True, env=_variables(path)).stdout
+        said = subprocess.run(
+            ask, capture_output=True, text=True, timeout=60, check=True, env=_variables(path)
+        ).stdout
         version = tuple(durable.parse_json(said, "its version"))
     except (DataError, OSError, subprocess.SubprocessError, TypeError, ValueError) as error:
-        raise EnvironmentProblem(f"{PYTHON_VARIABLE}: {path} does not run as Python ({type(error).__name__})", remedy=_REMEDY) from error
+        raise EnvironmentProblem(
+            f"{PYTHON_VARIABLE}: {path} does not run as Python ({type(error).__name__})",
+            remedy=_REMEDY,
+        ) from error
     if version != VERSION and not os.environ.get(ANY_PYTHON_VARIABLE):
         spoken = ".".join(map(str, version))
-        raise EnvironmentProblem(f"{PYTHON_VARIABLE}: {path} is Python {spoken}, and Preview 4 needs 3.8", remedy=_REMEDY)
+        raise EnvironmentProblem(
+            f"{PYTHON_VARIABLE}: {path} is Python {spoken}, and Preview 4 needs 3.8", remedy=_REMEDY
+        )
     return path
 
 
 def _variables(python: str) -> dict[str, str]:
     """Environment of the worker: Preview 4 is linked against the library of its Python, which conda keeps beside it."""
     left_out = {"PYTHONHOME", "VIRTUAL_ENV", *child_processes.SAFE_PATH}  # it knows no safe path
-    found = {key: value for key, value in child_processes.environment().items() if key not in left_out}
+    found = {
+        key: value for key, value in child_processes.environment().items() if key not in left_out
+    }
     library = str(Path(python).resolve().parent.parent / "lib")
-    found["LD_LIBRARY_PATH"] = os.pathsep.join(filter(None, (library, found.get("LD_LIBRARY_PATH"))))
+    found["LD_LIBRARY_PATH"] = os.pathsep.join(
+        filter(None, (library, found.get("LD_LIBRARY_PATH")))
+    )
     return found
 
 
@@ -115,7 +143,8 @@ class IsaacGymWorlds:
         device: Device of the tensors, and of Gym's pipeline.
 
     Raises:
-        EnvironmentProblem: something is missing there, or the worker ended; also of any other method.
+        EnvironmentProblem: something is missing there, or the worker ended; also of any other
+            method.
     """
 
     def __init__(self, task: Task, file: Path, *, num_envs: int, device: str = "cpu") -> None:
@@ -124,22 +153,33 @@ class IsaacGymWorlds:
         self._seed, self._tables, self._started = 0, dict[int, torch.Tensor](), False
         self._episode = torch.zeros(num_envs, dtype=torch.long)
         assets = os.environ.get(ASSETS_VARIABLE)
-        order = {"file": str(file), "assets": str(Path(assets).absolute()) if assets else "", "num_envs": num_envs}
+        order = {
+            "file": str(file),
+            "assets": str(Path(assets).absolute()) if assets else "",
+            "num_envs": num_envs,
+        }
         order |= {"episode_steps": task.episode_steps, "device": device}
         try:
             about, arrays = self._worker.ask(order, {}, START_S)
             try:
                 dims = {str(key): int(width) for key, width in about["obs_dims"]}
-                self._draws, self._scene = int(about["draws"]), [str(name) for name in about["scene"]]
+                self._draws, self._scene = (
+                    int(about["draws"]),
+                    [str(name) for name in about["scene"]],
+                )
                 hz = float(about["control_hz"])
             except (KeyError, TypeError, ValueError) as error:
                 raise self._worker.nonsense(error) from error
-            self.spec = TaskSpec(task.name, num_envs, dims, ACTION_DIM, hz, task.episode_steps, device)
+            self.spec = TaskSpec(
+                task.name, num_envs, dims, ACTION_DIM, hz, task.episode_steps, device
+            )
             home = self._tensor(arrays, "home", num_envs, 7)
         except BaseException:
             self.close()
             raise
-        self._home = torch.cat((home[:, :3], rotation.quat_to_6d(home[:, 3:]), torch.ones_like(home[:, :1])), 1)
+        self._home = torch.cat(
+            (home[:, :3], rotation.quat_to_6d(home[:, 3:]), torch.ones_like(home[:, :1])), 1
+        )
 
     def reset(self, seed: int) -> Obs:
         """Start every episode anew."""
@@ -152,15 +192,25 @@ class IsaacGymWorlds:
         """Execute absolute tool targets (N, 10) for one control step."""
         check_action(self.spec, action)
         if not self._started:
-            raise EnvironmentProblem("step() before the first reset()", remedy="call reset(seed) first")
+            raise EnvironmentProblem(
+                "step() before the first reset()", remedy="call reset(seed) first"
+            )
         pose = torch.cat((action[:, :3], rotation.quat_from_6d(action[:, 3:9]), action[:, 9:]), 1)
         # A step's starts are those of the episodes after the running ones.
         self._episode += 1
         found = self._ask("step", {"action": pose.detach().cpu().numpy(), "start": self._starts()})
-        flags = {name: self._tensor(found, name, self.spec.num_envs) > 0 for name in ("terminated", "truncated", "success")}
+        flags = {
+            name: self._tensor(found, name, self.spec.num_envs) > 0
+            for name in ("terminated", "truncated", "success")
+        }
         self._episode -= (~(flags["terminated"] | flags["truncated"])).cpu().long()
         reward = self._tensor(found, "reward", self.spec.num_envs)
-        return StepResult(obs=self._split(found, "obs"), final_obs=self._split(found, "final_obs"), reward=reward, **flags)
+        return StepResult(
+            obs=self._split(found, "obs"),
+            final_obs=self._split(found, "final_obs"),
+            reward=reward,
+            **flags,
+        )
 
     def hold(self) -> torch.Tensor:
         """The tool's pose at the start of an episode with the gripper open, (N, 10)."""
@@ -186,7 +236,9 @@ class IsaacGymWorlds:
 
     def _ask(self, do: str, arrays: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
         if self._worker is None:
-            raise EnvironmentProblem("the environment is closed", remedy="make a new one with zprl.envs.make")
+            raise EnvironmentProblem(
+                "the environment is closed", remedy="make a new one with zprl.envs.make"
+            )
         try:
             return self._worker.ask({"do": do}, arrays, STEP_S)[1]
         except BaseException:  # orders and answers no longer fit together
@@ -197,7 +249,9 @@ class IsaacGymWorlds:
         """Random numbers (N, draws) of each environment's episode: a pure function of (seed, environment, episode)."""
         n, found = len(self._episode), np.empty((len(self._episode), self._draws), np.float32)
         numbers = self._episode.unique().tolist()
-        self._tables = {number: table for number, table in self._tables.items() if number >= numbers[0]}
+        self._tables = {
+            number: table for number, table in self._tables.items() if number >= numbers[0]
+        }
         for number in numbers:
             if number not in self._tables:
                 generator = seeding.torch_generator(self._seed, "isaacgym-start", number)
@@ -228,7 +282,11 @@ class _Worker:
         self._end, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
-                [str(Path(python).absolute()), str(Path(wire.__file__).absolute()), str(theirs.fileno())],
+                [
+                    str(Path(python).absolute()),
+                    str(Path(wire.__file__).absolute()),
+                    str(theirs.fileno()),
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=self._words,
                 stderr=self._words,
@@ -257,7 +315,8 @@ class _Worker:
             ) from error
         except (EOFError, ConnectionError) as error:
             raise EnvironmentProblem(
-                f"{self._name}: the process of Isaac Gym ended{self._fate()}", remedy="if memory ran out, take fewer environments"
+                f"{self._name}: the process of Isaac Gym ended{self._fate()}",
+                remedy="if memory ran out, take fewer environments",
             ) from error
         except wire.BadMessage as error:
             raise self.nonsense(error) from error
@@ -271,7 +330,10 @@ class _Worker:
 
     def nonsense(self, error: Exception) -> EnvironmentProblem:
         """An answer that cannot be one."""
-        return EnvironmentProblem(f"{self._name}: the process of Isaac Gym sent what it should not: {error}", remedy="report it as a bug")
+        return EnvironmentProblem(
+            f"{self._name}: the process of Isaac Gym sent what it should not: {error}",
+            remedy="report it as a bug",
+        )
 
     def end(self) -> None:
         """Close the socket, and wait for the end, but not for ever."""
@@ -286,7 +348,9 @@ class _Worker:
     def _fate(self) -> str:
         with contextlib.suppress(subprocess.TimeoutExpired):
             code = self._process.wait(CLOSE_S)
-            return (f" by {signal.Signals(-code).name}" if code < 0 else f" with exit code {code}") + self._said()
+            return (
+                f" by {signal.Signals(-code).name}" if code < 0 else f" with exit code {code}"
+            ) + self._said()
         return self._said()
 
     def _said(self) -> str:

@@ -1,14 +1,17 @@
 """The process in which Isaac Gym Preview 4 runs: one file, Python 3.8, of zprl nothing.  See :mod:`zprl.envs.isaacgym.client`.
 
-It is started with the number of a socket and obeys orders: a header of JSON and raw float32 arrays, each answered once.  The first order
-names the task's file (:mod:`zprl.envs.isaacgym.lift_cube` says what stands in one) and makes the world; what a lab must put right goes back
-as ``error``, anything else ends the process.  The other side imports this module too, for the protocol alone.
+It is started with the number of a socket and obeys orders: a header of JSON and raw float32 arrays,
+each answered once.  The first order names the task's file (:mod:`zprl.envs.isaacgym.lift_cube` says
+what stands in one) and makes the world; what a lab must put right goes back as ``error``, anything
+else ends the process.  The other side imports this module too, for the protocol alone.
 
-Joint targets come from damped least squares, dq = J^T (J J^T + damping^2 I)^-1 e (Wampler 1986; Nakamura and Hanafusa 1986), on Gym's
-Jacobian tensor, the way that Preview 4's example ``franka_cube_ik_osc.py`` goes; that file's licence is NVIDIA's, and nothing is from it.
+Joint targets come from damped least squares, dq = J^T (J J^T + damping^2 I)^-1 e (Wampler 1986;
+Nakamura and Hanafusa 1986), on Gym's Jacobian tensor, the way that Preview 4's example
+``franka_cube_ik_osc.py`` goes; that file's licence is NVIDIA's, and nothing is from it.
 
-Gym computes the poses of links and Jacobians when it simulates, not when joints are set.  So what an episode starts with is not read
-back: all start with the arm in the same place, which is measured once, and boxes where they were put.
+Gym computes the poses of links and Jacobians when it simulates, not when joints are set.  So what
+an episode starts with is not read back: all start with the arm in the same place, which is measured
+once, and boxes where they were put.
 """
 
 from __future__ import annotations
@@ -35,7 +38,8 @@ MAX_HEADER = 1 << 16
 MAX_ARRAYS = 1 << 28
 DAMPING = 0.05
 SETTLE_STEPS = 50
-"""Physics steps after which the arm's place at the start is measured; it hangs on its drives, and nothing pulls at it."""
+"""Physics steps after which the arm's place at the start is measured; it hangs on its drives, and
+nothing pulls at it."""
 SPACING = 1.5
 """Distance between environments [m]."""
 
@@ -48,7 +52,7 @@ class BadMessage(Exception):
     """What came is no message of this protocol."""
 
 
-# -- the protocol ----------------------------------------------------------------------------------------------
+# -- the protocol ----------------------------------------------------------------------------------
 
 
 def send(end: socket.socket, header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
@@ -102,7 +106,9 @@ def taken(arrays: Mapping[str, np.ndarray], name: str, shape: tuple[int, ...]) -
     """
     found = arrays.get(name)
     if found is None or found.shape != shape:
-        raise BadMessage(f"array '{name}' is {None if found is None else found.shape}, expected {shape}")
+        raise BadMessage(
+            f"array '{name}' is {None if found is None else found.shape}, expected {shape}"
+        )
     return found
 
 
@@ -117,7 +123,7 @@ def _exactly(end: socket.socket, size: int) -> bytes:
     return b"".join(parts)
 
 
-# -- geometry ----------------------------------------------------------------------------------------------------
+# -- geometry --------------------------------------------------------------------------------------
 
 
 def rotate(quat: torch.Tensor, vector: torch.Tensor) -> torch.Tensor:
@@ -138,7 +144,11 @@ def turn_between(wanted: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
     axis = torch.where(w < 0, -axis, axis)
     sine = axis.norm(dim=1, keepdim=True)
     # Below 1e-6 rad the angle is twice the sine.
-    return axis * torch.where(sine > 1e-6, 2.0 * torch.atan2(sine, w.abs()) / sine.clamp(min=1e-6), torch.full_like(sine, 2.0))
+    return axis * torch.where(
+        sine > 1e-6,
+        2.0 * torch.atan2(sine, w.abs()) / sine.clamp(min=1e-6),
+        torch.full_like(sine, 2.0),
+    )
 
 
 def least_squares_step(jacobian: torch.Tensor, error: torch.Tensor) -> torch.Tensor:
@@ -150,7 +160,7 @@ def least_squares_step(jacobian: torch.Tensor, error: torch.Tensor) -> torch.Ten
     return (transposed @ torch.linalg.solve(damped, error.unsqueeze(-1))).squeeze(-1)
 
 
-# -- the world -----------------------------------------------------------------------------------------------------
+# -- the world -------------------------------------------------------------------------------------
 
 
 class World:
@@ -167,16 +177,28 @@ class World:
         Refused: the description of the robot is not there, or does not fit the task's file.
     """
 
-    def __init__(self, task: Any, assets: str, num_envs: int, episode_steps: int, device: str) -> None:
+    def __init__(
+        self, task: Any, assets: str, num_envs: int, episode_steps: int, device: str
+    ) -> None:
         import torch
         from isaacgym import gymapi
 
-        self.task, self.num_envs, self.episode_steps, self.device = task, num_envs, episode_steps, device
+        self.task, self.num_envs, self.episode_steps, self.device = (
+            task,
+            num_envs,
+            episode_steps,
+            device,
+        )
         self.gym = gymapi.acquire_gym()
         # -1: no graphics, so that no display is needed.
-        self.sim = self.gym.create_sim(int(device.partition(":")[2] or 0), -1, gymapi.SIM_PHYSX, self._params(device != "cpu"))
+        self.sim = self.gym.create_sim(
+            int(device.partition(":")[2] or 0), -1, gymapi.SIM_PHYSX, self._params(device != "cpu")
+        )
         if self.sim is None:
-            raise Refused(f"Isaac Gym could not start on '{device}'", "check the driver, or set run.device to cpu")
+            raise Refused(
+                f"Isaac Gym could not start on '{device}'",
+                "check the driver, or set run.device to cpu",
+            )
         self._build(assets)
         self.gym.prepare_sim(self.sim)
         self._acquire()
@@ -200,7 +222,12 @@ class World:
     def obs_dims(self) -> list[tuple[str, int]]:
         """Observation keys and widths, in order."""
         fingers = [("robot0_gripper_qpos", len(self.task.FINGERS)), ("robot0_gripper_command", 1)]
-        return [("robot0_eef_pos", 3), ("robot0_eef_quat", 4), *fingers, *self.task.OBS_DIMS.items()]
+        return [
+            ("robot0_eef_pos", 3),
+            ("robot0_eef_quat", 4),
+            *fingers,
+            *self.task.OBS_DIMS.items(),
+        ]
 
     def draws(self) -> int:
         """Random numbers in [0, 1) that an episode's start takes."""
@@ -217,10 +244,16 @@ class World:
 
         task = self.task
         position = torch.max(torch.min(action[:, :3], self.high), self.low)
-        self.command = torch.where(action[:, 7:] < 0, torch.full_like(self.command, -1.0), torch.full_like(self.command, 1.0))
+        self.command = torch.where(
+            action[:, 7:] < 0,
+            torch.full_like(self.command, -1.0),
+            torch.full_like(self.command, 1.0),
+        )
         tool, _ = self._tool()
         move = position - tool
-        position = tool + move * (task.MAX_REACH / move.norm(dim=1, keepdim=True).clamp(min=task.MAX_REACH))
+        position = tool + move * (
+            task.MAX_REACH / move.norm(dim=1, keepdim=True).clamp(min=task.MAX_REACH)
+        )
         for _ in range(task.PHYSICS_STEPS):
             self._drive(position, action[:, 3:7])
             self._simulate()
@@ -230,8 +263,15 @@ class World:
         done = success | truncated
         self._start(done, start)
         obs = torch.where(done[:, None], self._observe(), final)
-        flags = {"reward": success, "terminated": success, "truncated": truncated, "success": success}
-        return dict({"obs": obs, "final_obs": final}, **{name: flag.float() for name, flag in flags.items()})
+        flags = {
+            "reward": success,
+            "terminated": success,
+            "truncated": truncated,
+            "success": success,
+        }
+        return dict(
+            {"obs": obs, "final_obs": final}, **{name: flag.float() for name, flag in flags.items()}
+        )
 
     def scene(self) -> torch.Tensor:
         """Poses (N, K, 7) of the links of ``SCENE`` and of the boxes; those of links are the last simulated ones."""
@@ -273,9 +313,14 @@ class World:
         self.robot = self._load_robot(assets)
         boxes = {name: self._box(box) for name, box in task.BOXES.items()}
         names, drives = gym.get_asset_dof_dict(self.robot), dict(task.ARM, **task.FINGERS)
-        lacking = sorted(set(drives) - set(names)) + sorted({task.HAND, *task.SCENE} - set(gym.get_asset_rigid_body_dict(self.robot)))
+        lacking = sorted(set(drives) - set(names)) + sorted(
+            {task.HAND, *task.SCENE} - set(gym.get_asset_rigid_body_dict(self.robot))
+        )
         if lacking:
-            raise Refused(f"{task.URDF} has no '{lacking[0]}'", "ARM, FINGERS, HAND and SCENE take the names of the robot's description")
+            raise Refused(
+                f"{task.URDF} has no '{lacking[0]}'",
+                "ARM, FINGERS, HAND and SCENE take the names of the robot's description",
+            )
         properties = gym.get_asset_dof_properties(self.robot)
         for name, (_, stiffness, damping) in drives.items():
             properties["driveMode"][names[name]] = int(gymapi.DOF_MODE_POS)
@@ -286,7 +331,8 @@ class World:
         for number in range(self.num_envs):
             lower, upper = gymapi.Vec3(-half, -half, 0.0), gymapi.Vec3(half, half, SPACING)
             env = gym.create_env(self.sim, lower, upper, int(self.num_envs**0.5) or 1)
-            # What is in one group touches, unless filters share a bit: boxes touch all, the robot's links not each other.
+            # What is in one group touches, unless filters share a bit: boxes touch all, the robot's
+            # links not each other.
             arm = gym.create_actor(env, self.robot, gymapi.Transform(), "robot", number, 1)
             gym.set_actor_dof_properties(env, arm, properties)
             handles = [arm]
@@ -299,14 +345,19 @@ class World:
                     shape.friction = task.BOXES[name]["friction"]
                 gym.set_actor_rigid_shape_properties(env, handle, shapes)
                 handles.append(handle)
-            self.actors.append([gym.get_actor_index(env, handle, gymapi.DOMAIN_SIM) for handle in handles])
+            self.actors.append(
+                [gym.get_actor_index(env, handle, gymapi.DOMAIN_SIM) for handle in handles]
+            )
 
     def _load_robot(self, assets: str) -> gymapi.Asset:
         from isaacgym import gymapi
 
         path = Path(assets, self.task.URDF)
         if not path.is_file():
-            raise Refused(f"there is no {path}", "set ZPRL_ISAACGYM_ASSETS to the folder 'assets' of Isaac Gym Preview 4")
+            raise Refused(
+                f"there is no {path}",
+                "set ZPRL_ISAACGYM_ASSETS to the folder 'assets' of Isaac Gym Preview 4",
+            )
         options = gymapi.AssetOptions()
         options.fix_base_link = True
         options.disable_gravity = True
@@ -331,23 +382,31 @@ class World:
         self.roots = gymtorch.wrap_tensor(gym.acquire_actor_root_state_tensor(sim))  # (actors, 13)
         self.dofs = gymtorch.wrap_tensor(gym.acquire_dof_state_tensor(sim)).view(n, -1, 2)
         self.bodies = gymtorch.wrap_tensor(gym.acquire_rigid_body_state_tensor(sim)).view(n, -1, 13)
-        self.jacobians = gymtorch.wrap_tensor(gym.acquire_jacobian_tensor(sim, "robot"))  # (N, links, 6, joints)
+        self.jacobians = gymtorch.wrap_tensor(
+            gym.acquire_jacobian_tensor(sim, "robot")
+        )  # (N, links, 6, joints)
         self._refresh()
         links = gym.get_asset_rigid_body_dict(self.robot)
         if self.jacobians.shape[1] != len(links) - 1:  # a fixed base has no row
-            raise Refused(f"{self.task.URDF}: the Jacobian has {self.jacobians.shape[1]} links", "its base must be fixed to the world")
+            raise Refused(
+                f"{self.task.URDF}: the Jacobian has {self.jacobians.shape[1]} links",
+                "its base must be fixed to the world",
+            )
         self.hand = links[self.task.HAND]  # the robot is the first actor of each environment
         self.shown = [links[name] for name in self.task.SCENE]
         actors = torch.tensor(self.actors, dtype=torch.int32, device=self.device)
         self.arm_actors, self.box_actors = actors[:, 0].contiguous(), actors[:, 1:].contiguous()
-        # Whether these tensors count from the environment or from the world: the robot stands at its environment's origin.
+        # Whether these tensors count from the environment or from the world: the robot stands at
+        # its environment's origin.
         self.origins = self.roots[self.arm_actors.long(), :3].clone()
 
     def _measure_home(self) -> None:
         """Let the arm hang at the start's joint positions, and note its hand and Jacobian there."""
         import torch
 
-        self._start(self.age >= 0, torch.full((self.num_envs, self.draws()), 0.5, device=self.device))
+        self._start(
+            self.age >= 0, torch.full((self.num_envs, self.draws()), 0.5, device=self.device)
+        )
         for _ in range(SETTLE_STEPS):
             self._target(self.home_joints.expand(self.num_envs, -1))
             self._simulate()
@@ -365,7 +424,11 @@ class World:
 
         pose = self.bodies[:, self.hand, :7]
         pose = torch.cat((pose[:, :3] - self.origins, pose[:, 3:]), 1)
-        return torch.where(self.fresh[:, None], self.home_hand, pose) if bool(self.fresh.any()) else pose
+        return (
+            torch.where(self.fresh[:, None], self.home_hand, pose)
+            if bool(self.fresh.any())
+            else pose
+        )
 
     def _tool(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Positions (N, 3) and orientations (N, 4) xyzw of the tool."""
@@ -377,7 +440,10 @@ class World:
         import torch
 
         poses = self.roots[self.box_actors.long(), :7]
-        return {name: torch.cat((poses[:, i, :3] - self.origins, poses[:, i, 3:]), 1) for i, name in enumerate(self.task.BOXES)}
+        return {
+            name: torch.cat((poses[:, i, :3] - self.origins, poses[:, i, 3:]), 1)
+            for i, name in enumerate(self.task.BOXES)
+        }
 
     def _observe(self) -> torch.Tensor:
         """All observation keys side by side (N, D)."""
@@ -386,7 +452,9 @@ class World:
         position, quat = self._tool()
         fingers = self.dofs[:, self.fingers, 0]
         extra = self.task.observe(torch.cat((position, quat), 1), self._boxes())
-        return torch.cat((position, quat, fingers, self.command, *(extra[key] for key in self.task.OBS_DIMS)), 1)
+        return torch.cat(
+            (position, quat, fingers, self.command, *(extra[key] for key in self.task.OBS_DIMS)), 1
+        )
 
     # -- moving it --
 
@@ -401,17 +469,26 @@ class World:
         self.dofs[which, :, 1] = 0.0
         for i, box in enumerate(self.task.BOXES.values()):
             rows = self.box_actors[which, i].long()
-            spread = (2 * start[which, 2 * i : 2 * i + 2] - 1) * torch.tensor(box["spread"], device=self.device)
+            spread = (2 * start[which, 2 * i : 2 * i + 2] - 1) * torch.tensor(
+                box["spread"], device=self.device
+            )
             self.roots[rows, :3] = self.origins[which]
             self.roots[rows, :2] += torch.tensor(box["middle"], device=self.device) + spread
             self.roots[rows, 2] += box["edges"][2] / 2
             self.roots[rows, 3:] = torch.tensor([0.0, 0, 0, 1] + [0.0] * 6, device=self.device)
-        # One call for all actors of a kind: of several between two simulated steps only the last counts.  (A reset follows a step's end
-        # without simulating, but writes everything.)
-        arms, boxes = self.arm_actors[which].contiguous(), self.box_actors[which].flatten().contiguous()
+        # One call for all actors of a kind: of several between two simulated steps only the last
+        # counts.  (A reset follows a step's end without simulating, but writes everything.)
+        arms, boxes = (
+            self.arm_actors[which].contiguous(),
+            self.box_actors[which].flatten().contiguous(),
+        )
         states, roots = self.dofs.view(-1, 2), self.roots
-        self.gym.set_dof_state_tensor_indexed(self.sim, gymtorch.unwrap_tensor(states), gymtorch.unwrap_tensor(arms), len(arms))
-        self.gym.set_actor_root_state_tensor_indexed(self.sim, gymtorch.unwrap_tensor(roots), gymtorch.unwrap_tensor(boxes), len(boxes))
+        self.gym.set_dof_state_tensor_indexed(
+            self.sim, gymtorch.unwrap_tensor(states), gymtorch.unwrap_tensor(arms), len(arms)
+        )
+        self.gym.set_actor_root_state_tensor_indexed(
+            self.sim, gymtorch.unwrap_tensor(roots), gymtorch.unwrap_tensor(boxes), len(boxes)
+        )
         self.age[which], self.command[which], self.fresh[which] = 0, 1.0, True
 
     def _drive(self, position: torch.Tensor, quat: torch.Tensor) -> None:
@@ -449,7 +526,7 @@ class World:
         self.gym.refresh_jacobian_tensors(self.sim)
 
 
-# -- the process ---------------------------------------------------------------------------------------------------
+# -- the process -----------------------------------------------------------------------------------
 
 
 def make(order: Mapping[str, Any]) -> World:
@@ -466,21 +543,39 @@ def make(order: Mapping[str, Any]) -> World:
             f"{sys.executable} cannot import Isaac Gym: {error}",
             "install Preview 4 into that Python 3.8 ('pip install -e python' in its folder), with PyTorch",
         ) from error
-    assets = Path(order["assets"] or Path(isaacgym.__file__).resolve().parents[2] / "assets").absolute()
+    assets = Path(
+        order["assets"] or Path(isaacgym.__file__).resolve().parents[2] / "assets"
+    ).absolute()
     spec = importlib.util.spec_from_file_location("zprl_task", order["file"])
     assert spec is not None and spec.loader is not None
     task = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(task)
     except Exception as error:
-        raise Refused(f"{order['file']} cannot be run: {error!r}", "it must be Python 3.8") from error
+        raise Refused(
+            f"{order['file']} cannot be run: {error!r}", "it must be Python 3.8"
+        ) from error
     lacking = [name for name in NEEDED if not hasattr(task, name)]
     if lacking:
-        raise Refused(f"{order['file']} has no {lacking[0]}", "zprl/envs/isaacgym/lift_cube.py shows what stands in a task's file")
+        raise Refused(
+            f"{order['file']} has no {lacking[0]}",
+            "zprl/envs/isaacgym/lift_cube.py shows what stands in a task's file",
+        )
     return World(task, str(assets), order["num_envs"], order["episode_steps"], order["device"])
 
 
-NEEDED = ["CONTROL_HZ", "PHYSICS_STEPS", "URDF", "FLIP_VISUALS", "HAND", "TOOL_OFFSET", "ARM", "FINGERS", "FINGERS_CLOSED", "SCENE"]
+NEEDED = [
+    "CONTROL_HZ",
+    "PHYSICS_STEPS",
+    "URDF",
+    "FLIP_VISUALS",
+    "HAND",
+    "TOOL_OFFSET",
+    "ARM",
+    "FINGERS",
+    "FINGERS_CLOSED",
+    "SCENE",
+]
 NEEDED += ["WORKSPACE", "MAX_REACH", "BOXES", "OBS_DIMS", "observe", "success"]
 """What stands in a task's file."""
 
@@ -506,7 +601,9 @@ def serve(end: socket.socket) -> None:
     while True:
         order, arrays = receive(end)
 
-        def tensor(name: str, width: int, arrays: Mapping[str, np.ndarray] = arrays) -> torch.Tensor:
+        def tensor(
+            name: str, width: int, arrays: Mapping[str, np.ndarray] = arrays
+        ) -> torch.Tensor:
             return torch.from_numpy(taken(arrays, name, (n, width))).to(world.device)
 
         answer: dict[str, torch.Tensor] = {}
@@ -528,7 +625,9 @@ def main(arguments: Sequence[str]) -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: there is nothing to save
     here = Path(__file__).resolve().parent
-    sys.path[:] = [path for path in sys.path if Path(path).resolve() != here]  # its neighbours are no modules of this Python
+    sys.path[:] = [
+        path for path in sys.path if Path(path).resolve() != here
+    ]  # its neighbours are no modules of this Python
     with socket.socket(fileno=int(arguments[0])) as end:
         try:
             serve(end)

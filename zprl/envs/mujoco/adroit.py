@@ -1,14 +1,17 @@
 """Adroit's tasks (a Shadow hand on an arm), as gymnasium-robotics has them: ``adroit/door``, ``hammer``, ``pen`` and ``relocate``.
 
-Actions are the benchmark's own: where each actuated joint is to go, in [-1, 1] over its actuator's range; there are 28, 26, 24 and 30.
-There is no commanded position of the tool, so the position that a step reports as commanded is where the palm really is.
+Actions are the benchmark's own: where each actuated joint is to go, in [-1, 1] over its actuator's
+range; there are 28, 26, 24 and 30. There is no commanded position of the tool, so the position that
+a step reports as commanded is where the palm really is.
 
-Observations are the benchmark's numbers, sorted under the names of robomimic: ``robot0_eef_pos`` (the palm [m]; the benchmark's pen and
-relocate do not show it, here they do), ``robot0_joint_pos`` [rad, m] (door's without the arm's lift, as the benchmark has it) and
-``object``, the rest in the benchmark's order.
+Observations are the benchmark's numbers, sorted under the names of robomimic: ``robot0_eef_pos``
+(the palm [m]; the benchmark's pen and relocate do not show it, here they do), ``robot0_joint_pos``
+[rad, m] (door's without the arm's lift, as the benchmark has it) and ``object``, the rest in the
+benchmark's order.
 
-An episode ends with the first step that the benchmark calls a success.  The pen may pass its goal on the way, so its success here is the
-benchmark's at one step, and not that of a pen that is held there.
+An episode ends with the first step that the benchmark calls a success.  The pen may pass its goal
+on the way, so its success here is the benchmark's at one step, and not that of a pen that is held
+there.
 """
 
 from __future__ import annotations
@@ -30,13 +33,20 @@ from zprl.errors import ConfigError
 if TYPE_CHECKING:
     from zprl.config import Task
 
-with contextlib.redirect_stderr(io.StringIO()):  # a notice that dense rewards have changed; none is used here
+with contextlib.redirect_stderr(
+    io.StringIO()
+):  # a notice that dense rewards have changed; none is used here
     from gymnasium_robotics.envs.adroit_hand.adroit_door import AdroitHandDoorEnv
     from gymnasium_robotics.envs.adroit_hand.adroit_hammer import AdroitHandHammerEnv
     from gymnasium_robotics.envs.adroit_hand.adroit_pen import AdroitHandPenEnv
     from gymnasium_robotics.envs.adroit_hand.adroit_relocate import AdroitHandRelocateEnv
 
-TASKS = {"door": AdroitHandDoorEnv, "hammer": AdroitHandHammerEnv, "pen": AdroitHandPenEnv, "relocate": AdroitHandRelocateEnv}
+TASKS = {
+    "door": AdroitHandDoorEnv,
+    "hammer": AdroitHandHammerEnv,
+    "pen": AdroitHandPenEnv,
+    "relocate": AdroitHandRelocateEnv,
+}
 CONTROL_HZ = 100.0
 """Five physics steps of 2 ms."""
 STATE = mujoco.mjtState.mjSTATE_INTEGRATION
@@ -53,7 +63,9 @@ def make(task: Task, *, num_envs: int, device: str = "cpu") -> Worlds:
     if name not in TASKS:
         near = difflib.get_close_matches(name, TASKS, n=1)
         hint = f"; did you mean 'adroit/{near[0]}'?" if near else ""
-        raise ConfigError(f"Adroit has no task '{name}'{hint}", remedy=f"its tasks: {', '.join(TASKS)}")
+        raise ConfigError(
+            f"Adroit has no task '{name}'{hint}", remedy=f"its tasks: {', '.join(TASKS)}"
+        )
     return Worlds(task, lambda: AdroitWorld(name), num_envs=num_envs, device=device)
 
 
@@ -87,7 +99,8 @@ class AdroitWorld:
     def hold(self) -> np.ndarray:
         """The command that carries the hand's weight where it is: the actuators are springs, which give way under it.
 
-        An actuator exerts ``gain * command + bias0 + bias1 * position`` (MuJoCo's affine actuators); this is solved for the command.
+        An actuator exerts ``gain * command + bias0 + bias1 * position`` (MuJoCo's affine
+        actuators); this is solved for the command.
         """
         env, model, data = self._env, self._env.model, self._env.data
         mujoco.mj_fwdPosition(model, data)
@@ -114,7 +127,9 @@ class AdroitWorld:
         model, data = self._env.model, self._env.data
         mujoco.mj_setState(model, data, state[1:], STATE)
         mujoco.mj_forward(model, data)
-        mujoco.mj_setState(model, data, state[1:], STATE)  # the solver's warm start, which forward has moved
+        mujoco.mj_setState(
+            model, data, state[1:], STATE
+        )  # the solver's warm start, which forward has moved
 
     def physics(self) -> tuple[mujoco.MjModel, mujoco.MjData]:
         """What there is to draw."""
@@ -125,5 +140,7 @@ class AdroitWorld:
         self._env.close()
 
     def _frame(self, raw: np.ndarray) -> dict[str, np.ndarray]:
-        seen = {key: raw[where] for key, where in self._parts.items()} | {"robot0_eef_pos": self.target()}
+        seen = {key: raw[where] for key, where in self._parts.items()} | {
+            "robot0_eef_pos": self.target()
+        }
         return {key: seen[key] for key in ("robot0_eef_pos", "robot0_joint_pos", "object")}

@@ -1,8 +1,9 @@
 """Pictures of MuJoCo worlds on any machine: small ones, off screen, without what costs most and shows least.
 
-With MuJoCo's own defaults a picture of 84 x 84 takes 0.1 s on a CPU: the shadow map has 4,096 pixels a side and every pixel is drawn four
-times.  Without shadows, reflections, sky and haze it is ten times as fast.  One context serves all worlds of a task, since they differ in
-numbers only, not in what is drawn.
+With MuJoCo's own defaults a picture of 84 x 84 takes 0.1 s on a CPU: the shadow map has 4,096
+pixels a side and every pixel is drawn four times.  Without shadows, reflections, sky and haze it is
+ten times as fast.  One context serves all worlds of a task, since they differ in numbers only, not
+in what is drawn.
 """
 
 from __future__ import annotations
@@ -19,7 +20,12 @@ from zprl.errors import ConfigError, EnvironmentProblem
 if TYPE_CHECKING:
     from mujoco import MjData, MjModel
 
-COSTLY = (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION, mujoco.mjtRndFlag.mjRND_SKYBOX, mujoco.mjtRndFlag.mjRND_HAZE)
+COSTLY = (
+    mujoco.mjtRndFlag.mjRND_SHADOW,
+    mujoco.mjtRndFlag.mjRND_REFLECTION,
+    mujoco.mjtRndFlag.mjRND_SKYBOX,
+    mujoco.mjtRndFlag.mjRND_HAZE,
+)
 MAX_GEOMS = 10_000
 
 
@@ -37,10 +43,15 @@ class Photographer:
         EnvironmentProblem: nothing here can draw.
     """
 
-    def __init__(self, model: MjModel, cameras: Sequence[str], size: int, hidden_groups: Sequence[int] = ()) -> None:
+    def __init__(
+        self, model: MjModel, cameras: Sequence[str], size: int, hidden_groups: Sequence[int] = ()
+    ) -> None:
         known = [model.camera(i).name for i in range(model.ncam)]
         if missing := [name for name in cameras if name not in known]:
-            raise ConfigError(f"there is no camera '{missing[0]}' in this world", remedy=f"its cameras: {', '.join(known)}")
+            raise ConfigError(
+                f"there is no camera '{missing[0]}' in this world",
+                remedy=f"its cameras: {', '.join(known)}",
+            )
         self.names, self.size = tuple(cameras), size
         model.vis.quality.offsamples, model.vis.quality.shadowsize = 0, 0
         model.vis.global_.offwidth = model.vis.global_.offheight = size
@@ -71,7 +82,15 @@ class Photographer:
         self._gl.make_current()
         area, found = mujoco.MjrRect(0, 0, self.size, self.size), []
         for camera in self._cameras:
-            mujoco.mjv_updateScene(model, data, self._option, None, camera, mujoco.mjtCatBit.mjCAT_ALL.value, self._scene)
+            mujoco.mjv_updateScene(
+                model,
+                data,
+                self._option,
+                None,
+                camera,
+                mujoco.mjtCatBit.mjCAT_ALL.value,
+                self._scene,
+            )
             mujoco.mjr_render(area, self._scene, self._context)
             picture = np.empty((self.size, self.size, 3), np.uint8)
             mujoco.mjr_readPixels(picture, None, area, self._context)

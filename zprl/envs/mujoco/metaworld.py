@@ -1,8 +1,9 @@
 """Meta-World's v3 tasks (a Sawyer arm in MuJoCo): every one of them, as ``metaworld/<task>-v3``.
 
-Actions are the benchmark's own: a step of the tool in x, y, z (1 = 1 cm) and the gripper's effort (+1 **closes**), all in [-1, 1].
-Observations are the benchmark's 39 numbers under the names of robomimic: ``robot0_eef_pos`` [m], ``robot0_gripper_qpos`` (1 = open),
-``object`` (two objects' positions and quaternions, zeros where there is none) and ``goal`` [m]; the previous frame in the 39
+Actions are the benchmark's own: a step of the tool in x, y, z (1 = 1 cm) and the gripper's effort
+(+1 **closes**), all in [-1, 1]. Observations are the benchmark's 39 numbers under the names of
+robomimic: ``robot0_eef_pos`` [m], ``robot0_gripper_qpos`` (1 = open), ``object`` (two objects'
+positions and quaternions, zeros where there is none) and ``goal`` [m]; the previous frame in the 39
 is left out, for ``policy.obs_steps`` asks for frames.
 """
 
@@ -26,7 +27,12 @@ if TYPE_CHECKING:
     from zprl.envs.mujoco.metaworld_expert import Expert
 
 OBS_DIMS = {"robot0_eef_pos": 3, "robot0_gripper_qpos": 1, "object": 14, "goal": 3}
-LAYOUT = {"robot0_eef_pos": slice(0, 3), "robot0_gripper_qpos": slice(3, 4), "object": slice(4, 18), "goal": slice(36, 39)}
+LAYOUT = {
+    "robot0_eef_pos": slice(0, 3),
+    "robot0_gripper_qpos": slice(3, 4),
+    "object": slice(4, 18),
+    "goal": slice(36, 39),
+}
 """Where each key stands in Meta-World's 39 numbers."""
 FRAME = 18
 """Numbers of the present frame, and of the previous one behind it."""
@@ -49,7 +55,10 @@ def make(task: Task, *, num_envs: int, device: str = "cpu") -> MetaWorlds:
     if name not in ALL_V3_ENVIRONMENTS:
         near = difflib.get_close_matches(name, ALL_V3_ENVIRONMENTS, n=1)
         hint = f"; did you mean 'metaworld/{near[0]}'?" if near else ""
-        raise ConfigError(f"Meta-World has no task '{name}'{hint}", remedy=f"its tasks: {', '.join(sorted(ALL_V3_ENVIRONMENTS))}")
+        raise ConfigError(
+            f"Meta-World has no task '{name}'{hint}",
+            remedy=f"its tasks: {', '.join(sorted(ALL_V3_ENVIRONMENTS))}",
+        )
     return MetaWorlds(task, name, num_envs=num_envs, device=device)
 
 
@@ -81,7 +90,8 @@ class MetaWorld:
 
     def step(self, action: np.ndarray) -> tuple[dict[str, np.ndarray], bool]:
         """Execute (4,) for 12.5 ms; the benchmark's own success."""
-        # The tool's step is clipped by Meta-World itself, the gripper's effort only by its actuator.
+        # The tool's step is clipped by Meta-World itself, the gripper's effort only by its
+        # actuator.
         self.raw, _, _, _, info = self._env.step(np.clip(action, -1.0, 1.0))
         return self._frame(), bool(info["success"])
 
@@ -98,7 +108,9 @@ class MetaWorld:
         env = self._env
         physics = np.empty(mujoco.mj_stateSize(env.model, STATE))
         mujoco.mj_getState(env.model, env.data, physics, STATE)
-        return np.concatenate(([self._seed, env.curr_path_length], self.raw, env._prev_obs, physics))
+        return np.concatenate(
+            ([self._seed, env.curr_path_length], self.raw, env._prev_obs, physics)
+        )
 
     def restore(self, state: np.ndarray) -> None:
         """What an episode's start decides comes from its seed again, the rest from the state."""
@@ -107,7 +119,9 @@ class MetaWorld:
         self.reset(int(seed[0]))
         mujoco.mj_setState(env.model, env.data, physics, STATE)
         mujoco.mj_forward(env.model, env.data)
-        mujoco.mj_setState(env.model, env.data, physics, STATE)  # the solver's warm start, which forward has moved
+        mujoco.mj_setState(
+            env.model, env.data, physics, STATE
+        )  # the solver's warm start, which forward has moved
         env.curr_path_length, env._prev_obs, self.raw = int(age[0]), previous.copy(), raw.copy()
 
     def physics(self) -> tuple[mujoco.MjModel, mujoco.MjData]:
@@ -128,7 +142,9 @@ class MetaWorlds(Worlds):
     worlds: list[MetaWorld]
 
     def __init__(self, task: Task, name: str, *, num_envs: int, device: str = "cpu") -> None:
-        super().__init__(task, lambda: MetaWorld(name, task.episode_steps), num_envs=num_envs, device=device)
+        super().__init__(
+            task, lambda: MetaWorld(name, task.episode_steps), num_envs=num_envs, device=device
+        )
         self._name = name
 
     def operator(self, seed: int, settings: Mapping[str, Any]) -> Expert:
@@ -140,9 +156,20 @@ class MetaWorlds(Worlds):
         expert = ENV_POLICY_MAP[self._name]()
 
         def advise(aim: np.ndarray) -> np.ndarray:
-            seen = [np.concatenate([world.raw[:3] + off, world.raw[3:]]) for world, off in zip(self.worlds, aim, strict=True)]
+            seen = [
+                np.concatenate([world.raw[:3] + off, world.raw[3:]])
+                for world, off in zip(self.worlds, aim, strict=True)
+            ]
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # that it asks for more than can be done, which is clipped here
+                warnings.simplefilter(
+                    "ignore"
+                )  # that it asks for more than can be done, which is clipped here
                 return np.stack([expert.get_action(raw) for raw in seen])
 
-        return Expert(advise, self.spec.num_envs, seed, ExpertSettings.model_validate(dict(settings)), still=self.worlds[0].hold()[:3])
+        return Expert(
+            advise,
+            self.spec.num_envs,
+            seed,
+            ExpertSettings.model_validate(dict(settings)),
+            still=self.worlds[0].hold()[:3],
+        )

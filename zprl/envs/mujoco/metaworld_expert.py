@@ -1,8 +1,9 @@
 """A scripted expert with the failings of people: it misjudges where its hand is, trembles, drifts and stops to think.
 
-Skill is drawn per episode; the grades' names are robomimic's (better, okay, worse).  The numbers are ours: at them the demonstrations'
-lengths and failures spread as those of people do, and a policy trained on them succeeds in part.  The misjudgement leans one way: of what
-is wrong at random a policy rids itself by drawing less noise, and needs no RL for it.
+Skill is drawn per episode; the grades' names are robomimic's (better, okay, worse).  The numbers
+are ours: at them the demonstrations' lengths and failures spread as those of people do, and a
+policy trained on them succeeds in part.  The misjudgement leans one way: of what is wrong at random
+a policy rids itself by drawing less noise, and needs no RL for it.
 """
 
 from __future__ import annotations
@@ -32,10 +33,15 @@ class Grade(BaseModel):
 
     share: float = Field(ge=0, description="Relative frequency of this grade.")
     lean: tuple[float, float, float] = Field(
-        (0.0, 0.0, 0.0), description="Where all see the hand, from where it is: a camera misleads [m]."
+        (0.0, 0.0, 0.0),
+        description="Where all see the hand, from where it is: a camera misleads [m].",
     )
-    aim: float = Field(0.0, ge=0, description="Standard deviation of what each episode adds to that, per axis [m].")
-    tremor: float = Field(ge=0, description="Standard deviation of white noise on each action dimension.")
+    aim: float = Field(
+        0.0, ge=0, description="Standard deviation of what each episode adds to that, per axis [m]."
+    )
+    tremor: float = Field(
+        ge=0, description="Standard deviation of white noise on each action dimension."
+    )
     drift: float = Field(ge=0, description="Standard deviation of slow noise on the motion.")
     pause: float = Field(ge=0, le=1, description="Chance per step to stop for a while.")
 
@@ -46,8 +52,12 @@ class ExpertSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     better: Grade = Grade(share=0.2, tremor=0.05, drift=0.0, pause=0.0)
-    okay: Grade = Grade(share=0.3, lean=(0.0, 0.0, 0.01), aim=0.006, tremor=0.15, drift=0.05, pause=0.02)
-    worse: Grade = Grade(share=0.5, lean=(0.0, 0.0, 0.02), aim=0.01, tremor=0.2, drift=0.1, pause=0.05)
+    okay: Grade = Grade(
+        share=0.3, lean=(0.0, 0.0, 0.01), aim=0.006, tremor=0.15, drift=0.05, pause=0.02
+    )
+    worse: Grade = Grade(
+        share=0.5, lean=(0.0, 0.0, 0.02), aim=0.01, tremor=0.2, drift=0.1, pause=0.05
+    )
 
     def grades(self) -> dict[str, Grade]:
         """Grade name to grade, best first."""
@@ -58,11 +68,13 @@ class Expert:
     """One episode's worth of operating N environments; all randomness is a pure function of (seed, step).
 
     Args:
-        advise: What the flawless expert would do now in each environment, (N, A), if hands were off by (N, 3) [m].
+        advise: What the flawless expert would do now in each environment, (N, A), if hands were off
+            by (N, 3) [m].
         num_envs: N.
         seed: Seed of grades, aim, tremor, drift and pauses.
         settings: Grades of operators.
-        still: Motion (M,) of a pause; the first M action dimensions are motion, the others (the gripper) go on as before.
+        still: Motion (M,) of a pause; the first M action dimensions are motion, the others (the
+            gripper) go on as before.
         shake: How much of tremor and drift each action dimension shows, (A,); all of it without.
     """
 
@@ -78,13 +90,22 @@ class Expert:
     ) -> None:
         grades = settings.grades()
         shares = np.array([grade.share for grade in grades.values()])
-        index = seeding.numpy_generator(seed, "expert-grade").choice(len(grades), size=num_envs, p=shares / shares.sum())
+        index = seeding.numpy_generator(seed, "expert-grade").choice(
+            len(grades), size=num_envs, p=shares / shares.sum()
+        )
         self.quality = [list(grades)[i] for i in index]
-        table = np.array([[grade.tremor, grade.drift, grade.pause] for grade in grades.values()])[index]
+        table = np.array([[grade.tremor, grade.drift, grade.pause] for grade in grades.values()])[
+            index
+        ]
         self._tremor, self._drift_size, self._pause = table.T[:, :, None]
         self._advise, self._seed, self._still, self._shake = advise, seed, still, shake
-        lean, aim = (np.array([getattr(grade, name) for grade in grades.values()])[index] for name in ("lean", "aim"))
-        self._aim = lean + aim[:, None] * seeding.numpy_generator(seed, "expert-aim").standard_normal((num_envs, 3))
+        lean, aim = (
+            np.array([getattr(grade, name) for grade in grades.values()])[index]
+            for name in ("lean", "aim")
+        )
+        self._aim = lean + aim[:, None] * seeding.numpy_generator(
+            seed, "expert-aim"
+        ).standard_normal((num_envs, 3))
         self._drift = np.zeros((num_envs, len(still)))
         self._waiting = np.zeros(num_envs, np.int64)
         self._step = 0
@@ -95,12 +116,18 @@ class Expert:
         action = np.clip(self._advise(self._aim), -1.0, 1.0)
         draw = seeding.numpy_generator(self._seed, "expert-step", self._step)
         kick = draw.standard_normal(self._drift.shape)
-        self._drift = DRIFT_STAY * self._drift + np.sqrt(1 - DRIFT_STAY**2) * self._drift_size * kick
+        self._drift = (
+            DRIFT_STAY * self._drift + np.sqrt(1 - DRIFT_STAY**2) * self._drift_size * kick
+        )
         shake = np.broadcast_to(self._shake, action.shape)
         action = action + shake * self._tremor * draw.standard_normal(action.shape)
         action[:, :moves] += shake[:, :moves] * self._drift
         stops = (draw.random(len(action)) < self._pause[:, 0]) & (self._waiting == 0)
-        self._waiting = np.where(stops, draw.integers(*PAUSE_STEPS, len(action)), np.maximum(self._waiting - 1, 0))
+        self._waiting = np.where(
+            stops, draw.integers(*PAUSE_STEPS, len(action)), np.maximum(self._waiting - 1, 0)
+        )
         action[self._waiting > 0, :moves] = self._still
         self._step += 1
-        return torch.from_numpy(np.clip(action, -1.0, 1.0)).float().to(next(iter(obs.values())).device)
+        return (
+            torch.from_numpy(np.clip(action, -1.0, 1.0)).float().to(next(iter(obs.values())).device)
+        )

@@ -1,8 +1,9 @@
 """N worlds of one task in several processes: the numbers of :class:`zprl.envs.mujoco.world.Worlds`, bit for bit, from more than one core.
 
-Each process is a ``python -m zprl.envs.mujoco.worker``.  Orders and answers are lines of JSON on its pipes; actions and results lie in
-memory that all of them map, where each writes the rows of its own worlds.  That memory has no name, so nothing is left of it, however a
-process ends; a worker ends with its pipe, and at once where the kernel tells it of its parent's end.
+Each process is a ``python -m zprl.envs.mujoco.worker``.  Orders and answers are lines of JSON on
+its pipes; actions and results lie in memory that all of them map, where each writes the rows of its
+own worlds.  That memory has no name, so nothing is left of it, however a process ends; a worker
+ends with its pipe, and at once where the kernel tells it of its parent's end.
 """
 
 from __future__ import annotations
@@ -55,7 +56,10 @@ def layout(spec: TaskSpec) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
     found |= {name: ((n,), flag) for name in ("terminated", "truncated", "success")}
     for when in ("obs", "final_obs"):
         found |= {f"{when}/{key}": ((n, width), real) for key, width in spec.obs_dims.items()}
-        found |= {f"{when}/{key}": ((n, *size, 3), np.dtype(np.uint8)) for key, size in spec.image_sizes.items()}
+        found |= {
+            f"{when}/{key}": ((n, *size, 3), np.dtype(np.uint8))
+            for key, size in spec.image_sizes.items()
+        }
     return found
 
 
@@ -105,11 +109,18 @@ class SpreadWorlds:
         memory = _unnamed_memory()
         try:
             for rows in np.array_split(np.arange(num_envs), min(task.workers, num_envs)):
-                order = {"task": alone, "first": int(rows[0]), "num_envs": len(rows), "memory": memory}
+                order = {
+                    "task": alone,
+                    "first": int(rows[0]),
+                    "num_envs": len(rows),
+                    "memory": memory,
+                }
                 self._workers.append(_Worker(order, memory))
             about = self._answers()[0]["spec"]
             sizes = {key: (height, width) for key, (height, width) in about["image_sizes"].items()}
-            self.spec = TaskSpec(**(about | {"num_envs": num_envs, "device": device, "image_sizes": sizes}))
+            self.spec = TaskSpec(
+                **(about | {"num_envs": num_envs, "device": device, "image_sizes": sizes})
+            )
             os.ftruncate(memory, memory_size(self.spec))
             self._arrays = arrays(self.spec, memory)
             self._ask({"num_envs": num_envs})
@@ -161,7 +172,10 @@ class SpreadWorlds:
         Raises:
             ConfigError: always.
         """
-        raise ConfigError(f"{self.spec.name}: no scripted operator reaches worlds in other processes", remedy="set task.workers to 0")
+        raise ConfigError(
+            f"{self.spec.name}: no scripted operator reaches worlds in other processes",
+            remedy="set task.workers to 0",
+        )
 
     def close(self) -> None:
         """End every process; calling it twice is harmless."""
@@ -180,7 +194,9 @@ class SpreadWorlds:
 
     def _alive(self) -> None:
         if not self._workers:
-            raise EnvironmentProblem("the environment is closed", remedy="make a new one with zprl.envs.make")
+            raise EnvironmentProblem(
+                "the environment is closed", remedy="make a new one with zprl.envs.make"
+            )
 
     def _ask(self, order: Mapping[str, Any]) -> None:
         """Have every worker do something, and wait for all."""
@@ -256,7 +272,8 @@ class _Worker:
         line = self._process.stdout.readline()
         if not line.endswith(b"\n"):
             raise EnvironmentProblem(
-                f"{self._name} ended{self._fate()}", remedy="if memory ran out (SIGKILL), take fewer environments or task.workers"
+                f"{self._name} ended{self._fate()}",
+                remedy="if memory ran out (SIGKILL), take fewer environments or task.workers",
             )
         return dict(durable.parse_json(line, f"the answer of {self._name}", allow_nan=True))
 

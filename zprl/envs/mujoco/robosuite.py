@@ -1,16 +1,20 @@
 """robosuite's tasks as robomimic uses them (Panda arms in MuJoCo): ``robosuite/lift``, ``can``, ``square`` and ``transport``.
 
-Actions are the benchmark's own, seven per arm for its operational-space controller at 20 Hz: a step of the tool in x, y, z (1 = 5 cm), a
-rotation vector (1 = 0.5 rad), both in the frame of the arm's base, and the gripper (-1 open, +1 closed), all in [-1, 1].  Under a
-name that ends in ``-absolute`` they are poses of the tool in the world, ten per arm, as the paper has them: position [m], rotation 6-D
-(:mod:`zprl.envs.base`) and the same gripper.
+Actions are the benchmark's own, seven per arm for its operational-space controller at 20 Hz: a step
+of the tool in x, y, z (1 = 5 cm), a rotation vector (1 = 0.5 rad), both in the frame of the arm's
+base, and the gripper (-1 open, +1 closed), all in [-1, 1].  Under a name that ends in ``-absolute``
+they are poses of the tool in the world, ten per arm, as the paper has them: position [m], rotation
+6-D (:mod:`zprl.envs.base`) and the same gripper.
 
-Observations are robomimic's low-dimensional ones: per arm ``robot0_eef_pos`` [m], ``robot0_eef_quat`` (xyzw, of the hand's body, which is a
-quarter turn about the tool from the frame that actions mean; robomimic's files have it so) and ``robot0_gripper_qpos`` (2, [m]), then
-``object``, robosuite's own ``object-state``.  They are read after the step.  robosuite itself shows bodies where they were one physics step
-(2 ms) ago, and in the hand's frame a thing where it was one control step ago, so that its first frame has zeros there.
+Observations are robomimic's low-dimensional ones: per arm ``robot0_eef_pos`` [m],
+``robot0_eef_quat`` (xyzw, of the hand's body, which is a quarter turn about the tool from the frame
+that actions mean; robomimic's files have it so) and ``robot0_gripper_qpos`` (2, [m]), then
+``object``, robosuite's own ``object-state``.  They are read after the step.  robosuite itself shows
+bodies where they were one physics step (2 ms) ago, and in the hand's frame a thing where it was one
+control step ago, so that its first frame has zeros there.
 
-Objects whose size robosuite draws when it loads a model (lift's cube, by a millimetre) have the size of one fixed draw.
+Objects whose size robosuite draws when it loads a model (lift's cube, by a millimetre) have the
+size of one fixed draw.
 """
 
 from __future__ import annotations
@@ -43,7 +47,12 @@ with warnings.catch_warnings():
     import robosuite
     from robosuite.controllers import load_composite_controller_config
 
-TASKS = {"lift": "Lift", "can": "PickPlaceCan", "square": "NutAssemblySquare", "transport": "TwoArmTransport"}
+TASKS = {
+    "lift": "Lift",
+    "can": "PickPlaceCan",
+    "square": "NutAssemblySquare",
+    "transport": "TwoArmTransport",
+}
 """Task name to robosuite's; transport has two arms."""
 ABSOLUTE = "-absolute"
 CONTROL_HZ = 20.0
@@ -67,7 +76,10 @@ def make(task: Task, *, num_envs: int, device: str = "cpu") -> Worlds:
     base = name.removesuffix(ABSOLUTE)
     if base not in TASKS:
         known = ", ".join(f"robosuite/{known}" for known in TASKS)
-        raise ConfigError(f"robosuite has no task '{name}' here", remedy=f"its tasks: {known}, each also with '{ABSOLUTE}'")
+        raise ConfigError(
+            f"robosuite has no task '{name}' here",
+            remedy=f"its tasks: {known}, each also with '{ABSOLUTE}'",
+        )
 
     def make_world() -> RobosuiteWorld:
         return RobosuiteWorld(base, absolute=name != base)
@@ -118,13 +130,24 @@ class RobosuiteWorld:
             )
         self._absolute = absolute
         self.action_dim = arms * (10 if absolute else 7)
-        seen = {name: each for name, each in self.env._observables.items() if each.is_active() or name == "world_pose_in_gripper"}
-        # What is relative to the hand is computed from the other readings, which must be there first.
-        self._sensors = {name: seen[name]._sensor for name in sorted(seen, key=lambda name: "_to_" in name)}
-        self._layout = {
-            f"robot{arm}_{key}": [f"robot{arm}_{key}"] for arm in range(arms) for key in ("eef_pos", "eef_quat", "gripper_qpos")
+        seen = {
+            name: each
+            for name, each in self.env._observables.items()
+            if each.is_active() or name == "world_pose_in_gripper"
         }
-        self._layout["object"] = [name for name, each in seen.items() if each.modality == "object" and each.is_active()]
+        # What is relative to the hand is computed from the other readings, which must be there
+        # first.
+        self._sensors = {
+            name: seen[name]._sensor for name in sorted(seen, key=lambda name: "_to_" in name)
+        }
+        self._layout = {
+            f"robot{arm}_{key}": [f"robot{arm}_{key}"]
+            for arm in range(arms)
+            for key in ("eef_pos", "eef_quat", "gripper_qpos")
+        }
+        self._layout["object"] = [
+            name for name, each in seen.items() if each.modality == "object" and each.is_active()
+        ]
         self.env._update_observables = lambda force=False: None
         self.env._get_observations = lambda force_update=False: {}
         self._seed = 0
@@ -142,7 +165,8 @@ class RobosuiteWorld:
     def step(self, action: np.ndarray) -> tuple[dict[str, np.ndarray], bool]:
         """Execute one action for 50 ms; the benchmark's own success."""
         self.env.step(self._native(np.asarray(action, np.float64)) if self._absolute else action)
-        # Bodies are where they were before the last physics step.  Only they are moved on: the solver's warm start stays as it is.
+        # Bodies are where they were before the last physics step.  Only they are moved on: the
+        # solver's warm start stays as it is.
         mujoco.mj_kinematics(self._model, self._data)
         return self._frame(), bool(self.env._check_success())
 
@@ -150,7 +174,12 @@ class RobosuiteWorld:
         """No step, or the pose of now; grippers open."""
         if not self._absolute:
             return np.tile([0.0] * 6 + [OPEN], len(self.env.robots))
-        return np.concatenate([np.concatenate((pos, turn[:, 0], turn[:, 1], [OPEN])) for pos, turn in map(self.tool, self._arms())])
+        return np.concatenate(
+            [
+                np.concatenate((pos, turn[:, 0], turn[:, 1], [OPEN]))
+                for pos, turn in map(self.tool, self._arms())
+            ]
+        )
 
     def as_action(self, step: np.ndarray) -> np.ndarray:
         """This world's action for a step (7,) of its only arm: the same, or the pose that robosuite's controller would make of it."""
@@ -163,13 +192,19 @@ class RobosuiteWorld:
     def target(self) -> np.ndarray:
         """Where the first arm's controller was told to bring the tool [m]."""
         arm = self._arm(0)
-        return arm.goal_pos.copy() if self._absolute else arm.origin_pos + arm.origin_ori @ arm.goal_pos
+        return (
+            arm.goal_pos.copy()
+            if self._absolute
+            else arm.origin_pos + arm.origin_ori @ arm.goal_pos
+        )
 
     def state(self) -> np.ndarray:
         """The episode's seed, how far each gripper's command has come, and MuJoCo's integration state."""
         physics = np.empty(mujoco.mj_stateSize(self._model, STATE))
         mujoco.mj_getState(self._model, self._data, physics, STATE)
-        grippers = [np.broadcast_to(gripper.current_action, FINGERS) for gripper in self._grippers()]  # one zero stands for all at a start
+        grippers = [
+            np.broadcast_to(gripper.current_action, FINGERS) for gripper in self._grippers()
+        ]  # one zero stands for all at a start
         return np.concatenate(([self._seed], *grippers, physics))
 
     def restore(self, state: np.ndarray) -> None:
@@ -181,7 +216,9 @@ class RobosuiteWorld:
             gripper.current_action = command.copy()
         mujoco.mj_setState(self._model, self._data, physics, STATE)
         mujoco.mj_forward(self._model, self._data)
-        mujoco.mj_setState(self._model, self._data, physics, STATE)  # the solver's warm start, which forward has moved
+        mujoco.mj_setState(
+            self._model, self._data, physics, STATE
+        )  # the solver's warm start, which forward has moved
 
     def close(self) -> None:
         """Free the simulator."""
@@ -234,7 +271,10 @@ class RobosuiteWorld:
         seen: dict[str, np.ndarray] = {}
         for name, sensor in self._sensors.items():
             seen[name] = np.asarray(sensor(seen), np.float64)
-        return {key: np.concatenate([seen[name].reshape(-1) for name in names]) for key, names in self._layout.items()}
+        return {
+            key: np.concatenate([seen[name].reshape(-1) for name in names])
+            for key, names in self._layout.items()
+        }
 
 
 class OperatedWorlds(Worlds):
@@ -259,4 +299,6 @@ class OperatedWorlds(Worlds):
         from zprl.envs.mujoco.metaworld_expert import ExpertSettings
         from zprl.envs.mujoco.robosuite_expert import Operator
 
-        return Operator(self._script, self.worlds, seed, ExpertSettings.model_validate(dict(settings)))
+        return Operator(
+            self._script, self.worlds, seed, ExpertSettings.model_validate(dict(settings))
+        )

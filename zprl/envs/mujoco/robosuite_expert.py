@@ -1,6 +1,7 @@
 """Scripted operators for robosuite's one-arm tasks: each is a generator that looks at its world and yields the next action.
 
-A script never gives up: when the object is lost on the way it begins again, so that the failings which
+A script never gives up: when the object is lost on the way it begins again, so that the failings
+which
 :class:`zprl.envs.mujoco.metaworld_expert.Expert` adds cost time before they cost success.  Numbers are ours, found by trying.
 """
 
@@ -21,24 +22,30 @@ if TYPE_CHECKING:
     from zprl.envs.mujoco.robosuite import RobosuiteWorld
 
     Goal = Callable[[], tuple[np.ndarray, np.ndarray]]
-    """Where the tool should be now, (3,) [m], and the horizontal direction along which its fingers should move, (3,)."""
+    """Where the tool should be now, (3,) [m], and the horizontal direction along which its fingers
+    should move, (3,)."""
 
 SHAKE = np.array([1.0, 1.0, 1.0, 0.2, 0.2, 0.2, 0.0])
-"""How much of an operator's tremor shows in position, rotation and gripper: a hand that shakes by centimetres turns little."""
+"""How much of an operator's tremor shows in position, rotation and gripper: a hand that shakes by
+centimetres turns little."""
 GAIN = 2.0
-"""How much of the missing way a step asks for: the tool makes about 1 cm of the 5 cm that the largest step asks for."""
+"""How much of the missing way a step asks for: the tool makes about 1 cm of the 5 cm that the
+largest step asks for."""
 NEAR, ALIGNED = 0.01, 0.2
 """When a waypoint is reached [m], [rad]."""
 PATIENCE = 60
 """Steps after which a waypoint is left although it was not reached."""
 GRIP_STEPS = 8
-"""The command takes ten steps from open to closed, but the fingers meet an object before its end."""
+"""The command takes ten steps from open to closed, but the fingers meet an object before its
+end."""
 CLOSE, LEAD = 0.05, 0.1
-"""Within how much of its goal [m] the arm is told to go beyond it, and by what share more at each step."""
+"""Within how much of its goal [m] the arm is told to go beyond it, and by what share more at each
+step."""
 HELD = 0.05
 """How far from the tool a held object's centre is at most [m]."""
 CARRY_HEIGHT, RELEASE_HEIGHT = 1.0, 0.9
-"""Of the tool in the world [m]; the bins stand at 0.8 m, and what is less than 0.1 m above counts as inside."""
+"""Of the tool in the world [m]; the bins stand at 0.8 m, and what is less than 0.1 m above counts
+as inside."""
 HANDLE = np.array([0.058, 0.0, 0.0])
 """Where on the nut to grip it [m], in its own frame; the middle of its handle is at 0.054."""
 UP = np.array([0.0, 0.0, 1.0])
@@ -64,7 +71,9 @@ class Hand:
     def __init__(self, world: Seen) -> None:
         self.world = world
 
-    def toward(self, goal: Goal, gripper: float, lead: np.ndarray | float = 0.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def toward(
+        self, goal: Goal, gripper: float, lead: np.ndarray | float = 0.0
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """One action (7,) toward ``goal`` and beyond it by ``lead`` [m]; the missing way (3,) [m]; the missing turn (3,) [rad]."""
         position, fingers = goal()
         tool, turned = self.world.tool()
@@ -75,7 +84,13 @@ class Hand:
         return np.clip(action, -1.0, 1.0), way, turn
 
     def reach(
-        self, goal: Goal, gripper: float, *, near: float = NEAR, lost: Callable[[], bool] = lambda: False, patience: int = PATIENCE
+        self,
+        goal: Goal,
+        gripper: float,
+        *,
+        near: float = NEAR,
+        lost: Callable[[], bool] = lambda: False,
+        patience: int = PATIENCE,
     ) -> Iterator[np.ndarray]:
         """Go to ``goal``, which may move, until it is reached, patience ends or the object is lost."""
         lead = np.zeros(3)
@@ -136,7 +151,10 @@ def can(world: Seen) -> Script:
     """Grip the can from above, carry it over the wall into its bin and let it go."""
     hand = Hand(world)
     # On the near side of its bin's middle, which the arm reaches only when stretched out.
-    middle, corner = world.env.target_bin_placements[world.env.object_id][:2], world.env.bin2_pos[:2]
+    middle, corner = (
+        world.env.target_bin_placements[world.env.object_id][:2],
+        world.env.bin2_pos[:2],
+    )
     drop = corner + 0.6 * (middle - corner)
 
     def over_can(height: float) -> Goal:
@@ -177,7 +195,8 @@ def square(world: Seen) -> Script:
             tool, turned = world.tool()
             nut, pose = world.body("SquareNut_main")
             turn = Rotation.from_rotvec([0, 0, yaw - heading(pose)]).as_matrix()
-            # The nut turns about the tool; this is where the tool must be for the turned nut to be in its place.
+            # The nut turns about the tool; this is where the tool must be for the turned nut to be
+            # in its place.
             return np.array([*(peg + jiggle), height]) - turn @ (nut - tool), turn @ turned[:, 0]
 
         return goal
@@ -192,7 +211,8 @@ def square(world: Seen) -> Script:
         yield from hand.grip(handle(0.0), CLOSED)
         tool, turned = world.tool()
         yield from hand.reach(fixed(tool + 0.15 * UP, turned[:, 0]), CLOSED, near=0.03, lost=lost)
-        # The handle must not point away from the robot, where the arm does not reach: to its side, or toward it.
+        # The handle must not point away from the robot, where the arm does not reach: to its side,
+        # or toward it.
         now = heading(world.body("SquareNut_main")[1])
         yaw = float(np.sign(now) * (np.pi / 2 if abs(now) < 3 * np.pi / 4 else np.pi))
         while not lost():
@@ -222,7 +242,13 @@ class Operator(Expert):
         settings: Grades of operators.
     """
 
-    def __init__(self, script: Callable[[Seen], Script], worlds: Sequence[RobosuiteWorld], seed: int, settings: ExpertSettings) -> None:
+    def __init__(
+        self,
+        script: Callable[[Seen], Script],
+        worlds: Sequence[RobosuiteWorld],
+        seed: int,
+        settings: ExpertSettings,
+    ) -> None:
         seen = [Seen(world) for world in worlds]
         playing = [script(world) for world in seen]
 
@@ -237,5 +263,8 @@ class Operator(Expert):
     def act(self, obs: Obs) -> torch.Tensor:
         """Return the next action (N, A), steps or poses as the worlds take them."""
         steps = super().act(obs)
-        actions = [world.as_action(step) for world, step in zip(self._worlds, steps.cpu().numpy(), strict=True)]
+        actions = [
+            world.as_action(step)
+            for world, step in zip(self._worlds, steps.cpu().numpy(), strict=True)
+        ]
         return torch.from_numpy(np.stack(actions)).float().to(steps.device)

@@ -1,7 +1,8 @@
 """``python -m zprl.envs.mujoco.worker``: the process of some worlds; see :mod:`zprl.envs.mujoco.processes`.
 
-It is told on its standard input which worlds to make, how many there are altogether, and then what to do with them.  Each line of JSON gets
-one on the standard output, which says what is wrong, if anything is; what is no :class:`zprl.errors.ZprlError` ends the process.
+It is told on its standard input which worlds to make, how many there are altogether, and then what
+to do with them.  Each line of JSON gets one on the standard output, which says what is wrong, if
+anything is; what is no :class:`zprl.errors.ZprlError` ends the process.
 """
 
 from __future__ import annotations
@@ -56,7 +57,10 @@ def _serve(orders: Iterator[Mapping[str, Any]], answers: TextIO) -> None:
         worlds.count_from(first)
         answer({"spec": dataclasses.asdict(worlds.spec)})
         whole = dataclasses.replace(worlds.spec, num_envs=next(orders)["num_envs"])
-        mine = {name: array[first : first + count] for name, array in arrays(whole, about["memory"]).items()}
+        mine = {
+            name: array[first : first + count]
+            for name, array in arrays(whole, about["memory"]).items()
+        }
         answer({})
         for order in orders:
             try:
@@ -71,7 +75,9 @@ def _told(error: ZprlError) -> dict[str, Any]:
     return {"error": [type(error).__name__, error.message, error.remedy]}
 
 
-def _obey(worlds: Worlds, order: Mapping[str, Any], mine: Mapping[str, np.ndarray], first: int) -> None:
+def _obey(
+    worlds: Worlds, order: Mapping[str, Any], mine: Mapping[str, np.ndarray], first: int
+) -> None:
     """Do what is ordered and write what comes of it."""
     import torch
 

@@ -65,8 +65,8 @@ class World(Protocol):
 class Worlds:
     """N worlds of one task in this process, each with its own simulator.
 
-    Episode e of world n starts from the seed ``derive(seed, "start", n, e)``, whatever the other worlds do; the first world's number is 0
-    unless :meth:`count_from` says otherwise.
+    Episode e of world n starts from the seed ``derive(seed, "start", n, e)``, whatever the other
+    worlds do; the first world's number is 0 unless :meth:`count_from` says otherwise.
 
     Args:
         task: The section ``task`` of the parameters.
@@ -75,7 +75,9 @@ class Worlds:
         device: Device of the tensors; the simulators run on the CPU.
     """
 
-    def __init__(self, task: Task, make_world: Callable[[], World], *, num_envs: int, device: str = "cpu") -> None:
+    def __init__(
+        self, task: Task, make_world: Callable[[], World], *, num_envs: int, device: str = "cpu"
+    ) -> None:
         self.worlds = [make_world() for _ in range(num_envs)]
         first = self.worlds[0]
         self._photographer: Photographer | None = None
@@ -83,10 +85,19 @@ class Worlds:
             from zprl.envs.mujoco.camera_images import Photographer
 
             model, _ = first.physics()
-            self._photographer = Photographer(model, task.cameras, task.image_size, getattr(first, "hidden_groups", ()))
+            self._photographer = Photographer(
+                model, task.cameras, task.image_size, getattr(first, "hidden_groups", ())
+            )
         sizes = {f"{camera}_image": (task.image_size, task.image_size) for camera in task.cameras}
         self.spec = TaskSpec(
-            task.name, num_envs, dict(first.obs_dims), first.action_dim, first.control_hz, task.episode_steps, device, sizes
+            task.name,
+            num_envs,
+            dict(first.obs_dims),
+            first.action_dim,
+            first.control_hz,
+            task.episode_steps,
+            device,
+            sizes,
         )
         self._seed = self._first = 0
         self._age = np.zeros(num_envs, np.int64)
@@ -115,7 +126,9 @@ class Worlds:
         self._alive()
         check_action(self.spec, action)
         if not self._started:
-            raise EnvironmentProblem("step() before the first reset()", remedy="call reset(seed) first")
+            raise EnvironmentProblem(
+                "step() before the first reset()", remedy="call reset(seed) first"
+            )
         commands = action.detach().cpu().numpy()
         awake, success = self._awake, np.zeros(len(self.worlds), bool)
         final: list[Frame] = [self._blank] * len(self.worlds)
@@ -134,7 +147,10 @@ class Worlds:
         seen = self._pictures(None if awake.all() else np.flatnonzero(awake)) if look else {}
         if look:  # the same moment, but where an episode ended
             going = self._flags(~(success | truncated))
-            last = {key: torch.where(going[:, None, None, None], seen[key], value) for key, value in last.items()}
+            last = {
+                key: torch.where(going[:, None, None, None], seen[key], value)
+                for key, value in last.items()
+            }
         won = self._flags(success)
         return StepResult(
             obs=self._tensors(first) | seen,
@@ -149,7 +165,11 @@ class Worlds:
     def hold(self) -> torch.Tensor:
         """The action (N, A) that leaves every robot where it is."""
         self._alive()
-        return torch.from_numpy(np.stack([world.hold() for world in self.worlds])).float().to(self.spec.device)
+        return (
+            torch.from_numpy(np.stack([world.hold() for world in self.worlds]))
+            .float()
+            .to(self.spec.device)
+        )
 
     def scene(self) -> dict[str, torch.Tensor]:
         """Nothing: reports draw poses of bodies, and these worlds have pictures of their own (``task.cameras``)."""
@@ -171,7 +191,11 @@ class Worlds:
         self._alive()
         for world, part in zip(self.worlds, state["world"].numpy(), strict=True):
             world.restore(part)
-        self._age[:], self._episode[:], self._awake[:] = state["age"].numpy(), state["episode"].numpy(), True
+        self._age[:], self._episode[:], self._awake[:] = (
+            state["age"].numpy(),
+            state["episode"].numpy(),
+            True,
+        )
         self._seed, self._first, self._started = int(state["seed"]), int(state["first"]), True
 
     def close(self) -> None:
@@ -191,14 +215,20 @@ class Worlds:
 
     def _alive(self) -> None:
         if not self.worlds:
-            raise EnvironmentProblem("the environment is closed", remedy="make a new one with zprl.envs.make")
+            raise EnvironmentProblem(
+                "the environment is closed", remedy="make a new one with zprl.envs.make"
+            )
 
     def _start(self, n: int) -> Frame:
-        return self.worlds[n].reset(seeding.derive(self._seed, "start", self._first + n, int(self._episode[n])))
+        return self.worlds[n].reset(
+            seeding.derive(self._seed, "start", self._first + n, int(self._episode[n]))
+        )
 
     def _tensors(self, frames: list[Frame]) -> Obs:
         return {
-            key: torch.from_numpy(np.stack([frame[key] for frame in frames]).astype(np.float32)).to(self.spec.device)
+            key: torch.from_numpy(np.stack([frame[key] for frame in frames]).astype(np.float32)).to(
+                self.spec.device
+            )
             for key in self.spec.obs_dims
         }
 
@@ -210,7 +240,10 @@ class Worlds:
         found = np.zeros((len(self._photographer.names), len(self.worlds), size, size, 3), np.uint8)
         for n in range(len(self.worlds)) if which is None else which.tolist():
             found[:, n] = self._photographer.draw(*self.worlds[n].physics())
-        return {key: torch.from_numpy(value).to(self.spec.device) for key, value in zip(self.spec.image_sizes, found, strict=True)}
+        return {
+            key: torch.from_numpy(value).to(self.spec.device)
+            for key, value in zip(self.spec.image_sizes, found, strict=True)
+        }
 
     def _flags(self, values: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(values.copy()).to(self.spec.device)

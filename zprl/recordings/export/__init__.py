@@ -26,11 +26,18 @@ def judged(store: SessionStore, numbers: Sequence[int] | None = None) -> list[Ju
     wanted = good if numbers is None else sorted(set(numbers))
     missing = [n for n in wanted if n not in good]
     if missing or not wanted:
-        what = f"episode {missing[0]} is not labelled success or failure" if missing else "no episode is labelled success or failure"
+        what = (
+            f"episode {missing[0]} is not labelled success or failure"
+            if missing
+            else "no episode is labelled success or failure"
+        )
         raise DataError(f"{store.path}: {what}", remedy="label it, or leave it out")
     found = [(store.episode(n), labels[n] == "success") for n in wanted]
     for episode, _ in found:
         for key, value in episode.obs.items():
             if value.dim() != 2:
-                raise DataError(f"episode {episode.number}: '{key}' is a picture", remedy="exports hold vectors; use its MCAP log")
+                raise DataError(
+                    f"episode {episode.number}: '{key}' is a picture",
+                    remedy="exports hold vectors; use its MCAP log",
+                )
     return found

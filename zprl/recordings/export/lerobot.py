@@ -15,7 +15,8 @@ column                         content
 ``next.success``               the last step of a success
 =============================  ===================================================================================
 
-Each episode's row in ``meta/episodes`` names the session's own episode: ``session_episode``, ``session_phase``.
+Each episode's row in ``meta/episodes`` names the session's own episode: ``session_episode``,
+``session_phase``.
 """
 
 from __future__ import annotations
@@ -34,7 +35,13 @@ from zprl.recordings.tensor_schema import NO_CHUNK
 from zprl.robot.task import RealTask
 
 
-def export_lerobot(store: SessionStore, path: Path | str, *, numbers: Sequence[int] | None = None, overwrite: bool = False) -> int:
+def export_lerobot(
+    store: SessionStore,
+    path: Path | str,
+    *,
+    numbers: Sequence[int] | None = None,
+    overwrite: bool = False,
+) -> int:
     """Write episodes as a LeRobot dataset.
 
     Args:
@@ -47,7 +54,8 @@ def export_lerobot(store: SessionStore, path: Path | str, *, numbers: Sequence[i
         How many episodes it holds.
 
     Raises:
-        DataError: nothing to export, the folder exists, or the rate is no whole number (LeRobot wants one).
+        DataError: nothing to export, the folder exists, or the rate is no whole number (LeRobot
+            wants one).
     """
     path = Path(path)
     check_free(path, overwrite=overwrite)
@@ -59,9 +67,15 @@ def export_lerobot(store: SessionStore, path: Path | str, *, numbers: Sequence[i
         files = LeRobotFiles(folder, rate=rate, robot=_robot(task), task=task.description)
         try:
             for episode, success in found:
-                about = {"session_episode": episode.number, "session_phase": str(episode.phase), "success": success}
+                about = {
+                    "session_episode": episode.number,
+                    "session_phase": str(episode.phase),
+                    "success": success,
+                }
                 where = f"{store.path}: episode {episode.number}"
-                files.add(_columns(episode, success), names=_names(episode), about=about, where=where)
+                files.add(
+                    _columns(episode, success), names=_names(episode), about=about, where=where
+                )
             files.finish()
         finally:
             files.close()
@@ -78,11 +92,16 @@ def _columns(episode: RecordedEpisode, success: bool) -> dict[str, np.ndarray]:
     played = np.searchsorted(ids, np.where(none[:, 0], ids[0], chunk))
     last = np.arange(steps) == steps - 1
     return {
-        **{f"{OBSERVATION}{key}": value[:-1].numpy().astype(np.float32) for key, value in episode.obs.items()},
+        **{
+            f"{OBSERVATION}{key}": value[:-1].numpy().astype(np.float32)
+            for key, value in episode.obs.items()
+        },
         STATE: episode.frames["features"][:-1].numpy().astype(np.float32),
         "action": episode.commanded,
         "action.sent": episode.frames["sent"].numpy().astype(np.float32),
-        "residual": np.where(none, 0, episode.chunks["residual"].numpy()[played]).astype(np.float32),
+        "residual": np.where(none, 0, episode.chunks["residual"].numpy()[played]).astype(
+            np.float32
+        ),
         "latent": np.where(none, 0, episode.chunks["point"].numpy()[played]).astype(np.float32),
         "chunk": chunk,
         "is_intervention": episode.intervention,

@@ -1,7 +1,8 @@
 """A session as a robomimic HDF5 file, which ``zprl`` itself reads as demonstrations.
 
-The action of a step is what the policy commanded, before the safety filter; where a person moved the arm it is not what moved it, so
-episodes with an intervention are left out unless they are asked for by number.
+The action of a step is what the policy commanded, before the safety filter; where a person moved
+the arm it is not what moved it, so episodes with an intervention are left out unless they are asked
+for by number.
 """
 
 from __future__ import annotations
@@ -22,7 +23,11 @@ GYM = 2
 
 
 def export_robomimic(
-    store: SessionStore, path: Path | str, *, numbers: Sequence[int] | None = None, overwrite: bool = False
+    store: SessionStore,
+    path: Path | str,
+    *,
+    numbers: Sequence[int] | None = None,
+    overwrite: bool = False,
 ) -> dict[str, int]:
     """Write episodes as demos.
 
@@ -42,9 +47,16 @@ def export_robomimic(
     if numbers is None:
         found = [(episode, success) for episode, success in found if not episode.intervention.any()]
     if not found:
-        raise DataError(f"{store.path}: every labelled episode has interventions", remedy="name the episodes to export")
+        raise DataError(
+            f"{store.path}: every labelled episode has interventions",
+            remedy="name the episodes to export",
+        )
     header = store.header
-    env_args = {"env_name": header.task, "env_type": GYM, "env_kwargs": {"session": header.id, "rate_hz": header.rate_hz}}
+    env_args = {
+        "env_name": header.task,
+        "env_type": GYM,
+        "env_kwargs": {"session": header.id, "rate_hz": header.rate_hz},
+    }
     with RobomimicWriter(path, env_args, overwrite=overwrite) as writer:
         return {writer.write(_episode(item)): item[0].number for item in found}
 

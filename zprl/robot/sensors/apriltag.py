@@ -1,6 +1,7 @@
 """The pose of an object that carries an AprilTag or ArUco marker, seen by one calibrated camera.
 
-The marker's frame: origin in its middle, x to its right, y up, z out of it towards whoever looks at it.
+The marker's frame: origin in its middle, x to its right, y up, z out of it towards whoever looks at
+it.
 """
 
 from __future__ import annotations
@@ -18,24 +19,35 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 Seven = tuple[Finite, Finite, Finite, Finite, Finite, Finite, Finite]
 IDENTITY: Seven = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0)
 HALF_PIXEL = 0.5
-"""AprilTag's corner refinement counts from the edge of the first pixel, OpenCV's camera model from its middle (measured: OpenCV 4.14).
+"""AprilTag's corner refinement counts from the edge of the first pixel, OpenCV's camera model from
+its middle (measured: OpenCV 4.14).
 
-That refinement fits lines to the edges; on made pictures it was ten times as exact as the others in depth.
+That refinement fits lines to the edges; on made pictures it was ten times as exact as the others in
+depth.
 """
 WORST_PIXELS = 2.0
-"""A pose whose corners project farther than this (RMS) from where they were seen is not believed (ours)."""
+"""A pose whose corners project farther than this (RMS) from where they were seen is not believed
+(ours)."""
 
 
 class AprilTagConfig(SenseConfig):
     """See the module; poses are position [m] and quaternion xyzw."""
 
     camera: Kind = Field(description="The camera.")
-    dictionary: Literal["APRILTAG_36h11", "APRILTAG_25h9", "APRILTAG_16h5", "4X4_50", "5X5_100", "6X6_250"] = "APRILTAG_36h11"
+    dictionary: Literal[
+        "APRILTAG_36h11", "APRILTAG_25h9", "APRILTAG_16h5", "4X4_50", "5X5_100", "6X6_250"
+    ] = "APRILTAG_36h11"
     marker: int = Field(ge=0, description="Its number in the dictionary.")
     size_m: float = Field(gt=0, le=2, description="Edge of the black square [m].")
-    intrinsics: tuple[Finite, Finite, Finite, Finite] = Field(description="fx, fy, cx, cy [pixels].")
-    distortion: tuple[Finite, Finite, Finite, Finite, Finite] = Field((0.0, 0.0, 0.0, 0.0, 0.0), description="k1, k2, p1, p2, k3 (OpenCV).")
-    camera_pose: Seven = Field(description="Of the camera in the base frame; z looks, x to its right, y down (OpenCV).")
+    intrinsics: tuple[Finite, Finite, Finite, Finite] = Field(
+        description="fx, fy, cx, cy [pixels]."
+    )
+    distortion: tuple[Finite, Finite, Finite, Finite, Finite] = Field(
+        (0.0, 0.0, 0.0, 0.0, 0.0), description="k1, k2, p1, p2, k3 (OpenCV)."
+    )
+    camera_pose: Seven = Field(
+        description="Of the camera in the base frame; z looks, x to its right, y down (OpenCV)."
+    )
     object_in_marker: Seven = Field(IDENTITY, description="Of the object in the marker's frame.")
 
     @field_validator("camera_pose", "object_in_marker")
@@ -62,12 +74,22 @@ class AprilTag:
         self._intrinsics = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
         self._distortion = np.array(config.distortion)
         half = config.size_m / 2
-        self._corners = np.array([(-half, half, 0), (half, half, 0), (half, -half, 0), (-half, -half, 0)])
-        self._camera_pose, self._object = matrix(config.camera_pose), matrix(config.object_in_marker)
-        dictionary = cv2.aruco.getPredefinedDictionary(getattr(cv2.aruco, f"DICT_{config.dictionary}"))
+        self._corners = np.array(
+            [(-half, half, 0), (half, half, 0), (half, -half, 0), (-half, -half, 0)]
+        )
+        self._camera_pose, self._object = (
+            matrix(config.camera_pose),
+            matrix(config.object_in_marker),
+        )
+        dictionary = cv2.aruco.getPredefinedDictionary(
+            getattr(cv2.aruco, f"DICT_{config.dictionary}")
+        )
         exact = cv2.aruco.DetectorParameters()
         exact.cornerRefinementMethod = cv2.aruco.CORNER_REFINE_APRILTAG
-        self._rough, self._exact = cv2.aruco.ArucoDetector(dictionary), cv2.aruco.ArucoDetector(dictionary, exact)
+        self._rough, self._exact = (
+            cv2.aruco.ArucoDetector(dictionary),
+            cv2.aruco.ArucoDetector(dictionary, exact),
+        )
 
     def open(self) -> None:
         """Open the camera."""
@@ -97,12 +119,19 @@ class AprilTag:
         margin = 0.25 * np.ptp(rough, axis=0).max()
         low = np.maximum(rough.min(0) - margin, 0).astype(int)
         high = np.ceil(rough.max(0) + margin).astype(int) + 1
-        corners = self._corners_in(np.ascontiguousarray(grey[low[1] : high[1], low[0] : high[0]]), self._exact)
+        corners = self._corners_in(
+            np.ascontiguousarray(grey[low[1] : high[1], low[0] : high[0]]), self._exact
+        )
         if corners is None:
             return None
-        # A square has two poses that look nearly alike; the first returned is the one that fits better.
+        # A square has two poses that look nearly alike; the first returned is the one that fits
+        # better.
         count, turns, shifts, errors = cv2.solvePnPGeneric(
-            self._corners, corners + low - HALF_PIXEL, self._intrinsics, self._distortion, flags=cv2.SOLVEPNP_IPPE_SQUARE
+            self._corners,
+            corners + low - HALF_PIXEL,
+            self._intrinsics,
+            self._distortion,
+            flags=cv2.SOLVEPNP_IPPE_SQUARE,
         )
         if not count or not errors[0].item() <= WORST_PIXELS:
             return None
@@ -113,7 +142,11 @@ class AprilTag:
     def _corners_in(self, grey: np.ndarray, detector: Any) -> np.ndarray | None:
         """The marker's corners (4, 2) [pixels], if it is there once: of two nobody knows which it is."""
         corners, numbers, _ = detector.detectMarkers(grey)
-        seen = [c for c, n in zip(corners, [] if numbers is None else numbers.ravel(), strict=True) if n == self.config.marker]
+        seen = [
+            c
+            for c, n in zip(corners, [] if numbers is None else numbers.ravel(), strict=True)
+            if n == self.config.marker
+        ]
         return seen[0].reshape(4, 2).astype(np.float64) if len(seen) == 1 else None
 
 
@@ -130,4 +163,6 @@ def seven(transform: np.ndarray) -> np.ndarray:
     """Position and quaternion (7,) of a homogeneous matrix (4, 4); w is not negative."""
     from scipy.spatial.transform import Rotation
 
-    return np.concatenate([transform[:3, 3], Rotation.from_matrix(transform[:3, :3]).as_quat(canonical=True)])
+    return np.concatenate(
+        [transform[:3, 3], Rotation.from_matrix(transform[:3, :3]).as_quat(canonical=True)]
+    )

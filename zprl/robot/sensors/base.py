@@ -1,7 +1,8 @@
 """Cameras and trackers behind one shape: values with stamps, and a reader that keeps the newest one.
 
-A sense is one class; its ``make(config)`` stands behind the entry point ``zprl.senses`` and touches no hardware.  Pictures are RGB,
-(H, W, 3) uint8; poses (7,) float64: position [m] and quaternion xyzw.
+A sense is one class; its ``make(config)`` stands behind the entry point ``zprl.senses`` and touches
+no hardware.  Pictures are RGB, (H, W, 3) uint8; poses (7,) float64: position [m] and quaternion
+xyzw.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from zprl.errors import ConfigError, EnvironmentProblem
 REOPEN_S = 0.5
 """Wait before a device that failed is opened again [s]."""
 FROZEN_S = 1.0
-"""A camera whose picture has not changed in a single bit for so long is frozen: a live one has noise [s] (ours)."""
+"""A camera whose picture has not changed in a single bit for so long is frozen: a live one has
+noise [s] (ours)."""
 
 Pixels = Annotated[int, Field(ge=1, le=8192)]
 
@@ -119,7 +121,10 @@ def parse(model: type[C], config: Mapping[str, Any]) -> C:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "config"
-        raise ConfigError(f"sense '{config.get('name')}': {where}: {first['msg']}", remedy="correct it in the task file") from error
+        raise ConfigError(
+            f"sense '{config.get('name')}': {where}: {first['msg']}",
+            remedy="correct it in the task file",
+        ) from error
 
 
 def make_sense(kind: str, config: Mapping[str, Any]) -> Sense:
@@ -135,7 +140,9 @@ def make_sense(kind: str, config: Mapping[str, Any]) -> Sense:
     return plugins.load("senses", kind)(config)
 
 
-def readings(sense: Sense, stopping: threading.Event, failed: Callable[[Exception], None]) -> Iterator[Reading]:
+def readings(
+    sense: Sense, stopping: threading.Event, failed: Callable[[Exception], None]
+) -> Iterator[Reading]:
     """Open a sense and yield what it reads until ``stopping``; open it again whenever it fails.
 
     Args:
@@ -177,7 +184,9 @@ class LatestReader:
         self.sense = sense
         self.received = self.dropped = self.repeated = self.refused = self.failures = 0
         self._frozen_s = frozen_s
-        self._newest: tuple[Reading, float] | None = None  # and when its picture last changed; one reference, so swapped at once
+        self._newest: tuple[Reading, float] | None = (
+            None  # and when its picture last changed; one reference, so swapped at once
+        )
         self._fault = ""
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"sense-{sense.name}", daemon=True)
@@ -204,7 +213,11 @@ class LatestReader:
         newest, now = self._newest, time.monotonic()
         reason = f"; {self._fault}" if self._fault else ""
         if newest is None:
-            raise StaleSense(f"'{self.sense.name}' has said nothing yet{reason}", age=math.inf, remedy="check the device and its cable")
+            raise StaleSense(
+                f"'{self.sense.name}' has said nothing yet{reason}",
+                age=math.inf,
+                remedy="check the device and its cable",
+            )
         reading, changed = newest
         if (age := now - reading.host) > max_age_s:
             raise StaleSense(
@@ -230,7 +243,9 @@ class LatestReader:
 
     def _take(self, reading: Reading) -> None:
         value, now = reading.value, time.monotonic()
-        if not math.isfinite(reading.host) or reading.host > now:  # a clock that is ahead would never grow stale
+        if (
+            not math.isfinite(reading.host) or reading.host > now
+        ):  # a clock that is ahead would never grow stale
             reading = Reading(value, reading.stamp, now, reading.seq)
         if value.dtype.kind == "f" and not np.isfinite(value).all():
             return self._refuse("it sends values that are not finite")
@@ -238,7 +253,9 @@ class LatestReader:
         if self._newest is not None:
             last, last_change = self._newest
             if (value.shape, value.dtype) != (last.value.shape, last.value.dtype):
-                return self._refuse(f"it sends {value.dtype} {value.shape} instead of {last.value.dtype} {last.value.shape}")
+                return self._refuse(
+                    f"it sends {value.dtype} {value.shape} instead of {last.value.dtype} {last.value.shape}"
+                )
             if reading.seq == last.seq:
                 self.repeated += 1
                 return None

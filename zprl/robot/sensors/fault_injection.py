@@ -24,7 +24,9 @@ class Knob(BaseModel):
         description="freeze: the old value under new numbers and stamps; repeat: the old reading itself; drop: lost; "
         "lag: an earlier reading; black: zeros; wrong_size: half as high; hang: `read` does not return before `close`."
     )
-    at: int = Field(ge=0, description="Number of the first reading, counted from 0 since it was made.")
+    at: int = Field(
+        ge=0, description="Number of the first reading, counted from 0 since it was made."
+    )
     count: int = Field(1, ge=1)
     by: int = Field(1, ge=1, le=300, description="How many readings late (lag).")
 

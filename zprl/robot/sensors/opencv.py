@@ -17,7 +17,9 @@ class OpenCvConfig(SenseConfig):
     source: int | str = Field(description="Number of the device, or a file or pattern.")
     width: Pixels
     height: Pixels
-    rate_hz: float = Field(30.0, gt=0, le=1000, description="Pictures per second: asked of a device, kept for a file.")
+    rate_hz: float = Field(
+        30.0, gt=0, le=1000, description="Pictures per second: asked of a device, kept for a file."
+    )
 
 
 def make(config: Mapping[str, Any]) -> OpenCv:
@@ -40,13 +42,26 @@ class OpenCv:
         c = self.config
         self._capture = cv2.VideoCapture(c.source)
         if not self._capture.isOpened():
-            raise SenseError(f"'{self.name}': OpenCV cannot open {c.source!r}", remedy="is the camera there (/dev/video*), or the file?")
+            raise SenseError(
+                f"'{self.name}': OpenCV cannot open {c.source!r}",
+                remedy="is the camera there (/dev/video*), or the file?",
+            )
         if isinstance(c.source, int):
-            asked = {"FRAME_WIDTH": c.width, "FRAME_HEIGHT": c.height, "FPS": c.rate_hz, "BUFFERSIZE": 1}
-            for key, value in asked.items():  # one picture of buffer: an old one is of no use to anybody
+            asked = {
+                "FRAME_WIDTH": c.width,
+                "FRAME_HEIGHT": c.height,
+                "FPS": c.rate_hz,
+                "BUFFERSIZE": 1,
+            }
+            for (
+                key,
+                value,
+            ) in asked.items():  # one picture of buffer: an old one is of no use to anybody
                 self._capture.set(getattr(cv2, f"CAP_PROP_{key}"), value)
         self._start = time.monotonic()
-        self._first = self._seq  # numbers go on when it is opened again: a picture may not be taken for an earlier one
+        self._first = (
+            self._seq
+        )  # numbers go on when it is opened again: a picture may not be taken for an earlier one
 
     def read(self) -> Reading:
         """The next picture."""
@@ -55,7 +70,10 @@ class OpenCv:
         c = self.config
         good, image = self._capture.read()
         if not good:
-            raise SenseError(f"'{self.name}': no more pictures from {c.source!r}", remedy="check the camera's cable; a film ends")
+            raise SenseError(
+                f"'{self.name}': no more pictures from {c.source!r}",
+                remedy="check the camera's cable; a film ends",
+            )
         if image.shape != (c.height, c.width, 3):
             raise SenseError(
                 f"'{self.name}' sends pictures of {image.shape[1]} x {image.shape[0]} instead of {c.width} x {c.height}",

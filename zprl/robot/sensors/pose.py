@@ -1,6 +1,7 @@
 """Object poses from elsewhere: a stream of JSON on a ZMQ socket, or a function.
 
-A message is ``{"name": "cube", "seq": 7, "stamp": 0.25, "pose": [x, y, z, qx, qy, qz, qw]}``; seconds of the tracker's clock, metres.
+A message is ``{"name": "cube", "seq": 7, "stamp": 0.25, "pose": [x, y, z, qx, qy, qz, qw]}``;
+seconds of the tracker's clock, metres.
 """
 
 from __future__ import annotations
@@ -55,7 +56,9 @@ def pose_array(pose: Any) -> np.ndarray:
 class PoseStreamConfig(SenseConfig):
     """See the module."""
 
-    address: str = Field(pattern=r"^(ipc|tcp)://.+", max_length=200, description="Of the tracker's PUB socket.")
+    address: str = Field(
+        pattern=r"^(ipc|tcp)://.+", max_length=200, description="Of the tracker's PUB socket."
+    )
     body: str = Field(description="Name of the body in the messages.")
 
 
@@ -84,7 +87,8 @@ class PoseStream:
             self._socket.connect(self.config.address)
         except zmq.ZMQError as error:
             raise SenseError(
-                f"'{self.name}': {self.config.address} is no address: {error}", remedy="correct it in the task file"
+                f"'{self.name}': {self.config.address} is no address: {error}",
+                remedy="correct it in the task file",
             ) from error
 
     def read(self) -> Reading | None:
@@ -93,7 +97,9 @@ class PoseStream:
             return None
         data = self._socket.recv()
         try:
-            message = PoseMessage.model_validate(durable.parse_json(data, "a pose", limit=MAX_MESSAGE))
+            message = PoseMessage.model_validate(
+                durable.parse_json(data, "a pose", limit=MAX_MESSAGE)
+            )
             if message.name != self.config.body:
                 return None
             value = pose_array(message.pose)
@@ -132,7 +138,9 @@ class PoseFunction:
         try:
             return Reading(pose_array(pose), float(stamp), time.monotonic(), int(seq))
         except ValueError as error:
-            raise SenseError(f"'{self.name}': {error}", remedy="correct the tracker's function") from error
+            raise SenseError(
+                f"'{self.name}': {error}", remedy="correct the tracker's function"
+            ) from error
 
     def close(self) -> None:
         """Nothing to let go."""

@@ -14,7 +14,8 @@ from zprl.robot.sensors.base import Pixels, Reading, SenseConfig, SenseError, pa
 
 TIMEOUT_MS = 200
 SILENCES = 10
-"""After so many time-outs in a row the pipeline counts as dead: an unplugged camera raises nothing."""
+"""After so many time-outs in a row the pipeline counts as dead: an unplugged camera raises
+nothing."""
 
 
 Start = Callable[["RealSenseConfig"], tuple[Any, Callable[[], None]]]
@@ -42,12 +43,16 @@ def start_pipeline(config: RealSenseConfig) -> tuple[Any, Callable[[], None]]:
         What has ``try_wait_for_frames(ms) -> (bool, frame set)``, and how to stop it.
     """
     rs = sdk()
-    if not len(rs.context().query_devices()):  # the pipeline would wait a quarter of a minute for one
+    if not len(
+        rs.context().query_devices()
+    ):  # the pipeline would wait a quarter of a minute for one
         raise RuntimeError("no camera is connected")
     pipeline, wanted = rs.pipeline(), rs.config()
     if config.serial:
         wanted.enable_device(config.serial)
-    wanted.enable_stream(rs.stream.color, config.width, config.height, rs.format.rgb8, config.rate_hz)
+    wanted.enable_stream(
+        rs.stream.color, config.width, config.height, rs.format.rgb8, config.rate_hz
+    )
     pipeline.start(wanted)
     return pipeline, pipeline.stop
 
@@ -58,7 +63,8 @@ def sdk() -> Any:
         import pyrealsense2
     except ImportError as error:
         raise EnvironmentProblem(
-            f"pyrealsense2 cannot be imported: {error}", remedy="install zprl[realsense] and the system's libusb (apt install libusb-1.0-0)"
+            f"pyrealsense2 cannot be imported: {error}",
+            remedy="install zprl[realsense] and the system's libusb (apt install libusb-1.0-0)",
         ) from error
     return pyrealsense2
 
@@ -95,18 +101,26 @@ class RealSense:
         if not colour:
             self._silent += 1
             if self._silent >= SILENCES:
-                raise SenseError(f"'{self.name}' is silent", remedy="check the camera's cable; it is opened again by itself")
+                raise SenseError(
+                    f"'{self.name}' is silent",
+                    remedy="check the camera's cable; it is opened again by itself",
+                )
             return None
         self._silent = 0
         now = time.monotonic()
         image = np.asanyarray(colour.get_data())
         wanted = (self.config.height, self.config.width, 3)
         if image.shape != wanted:
-            raise SenseError(f"'{self.name}' sends {image.shape} instead of {wanted}", remedy="set width and height to what it sends")
+            raise SenseError(
+                f"'{self.name}' sends {image.shape} instead of {wanted}",
+                remedy="set width and height to what it sends",
+            )
         stamp = colour.get_timestamp() / 1000
         host = now
         if colour.get_frame_timestamp_domain() != sdk().timestamp_domain.hardware_clock:
-            host -= max(0.0, time.time() - stamp)  # the stamp is in the host's wall time: the way from sensor to here counts as age
+            host -= max(
+                0.0, time.time() - stamp
+            )  # the stamp is in the host's wall time: the way from sensor to here counts as age
         return Reading(image.copy(), stamp, host, colour.get_frame_number())
 
     def close(self) -> None:

@@ -1,8 +1,9 @@
 """The newest readings of one process in memory that others can look into: one writer, any number of readers, nobody waits.
 
-The memory is a header and a few slots that are written in turn.  A slot's counter is odd while it is being written: a reader that sees an
-odd or a changed one copies again.  Readers map the memory read-only, and unlike ``SharedMemory(name)`` they never unlink it at their exit
-(Python before 3.13); the writer's resource tracker does that, also when the writer was killed.
+The memory is a header and a few slots that are written in turn.  A slot's counter is odd while it
+is being written: a reader that sees an odd or a changed one copies again.  Readers map the memory
+read-only, and unlike ``SharedMemory(name)`` they never unlink it at their exit (Python before
+3.13); the writer's resource tracker does that, also when the writer was killed.
 
     python -m zprl.robot.sensors.shared_memory_ring --ring NAME --kind KIND --config JSON
 
@@ -29,7 +30,15 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from zprl.robot.sensors.base import Reading, Sense, SenseConfig, SenseError, make_sense, parse, readings
+from zprl.robot.sensors.base import (
+    Reading,
+    Sense,
+    SenseConfig,
+    SenseError,
+    make_sense,
+    parse,
+    readings,
+)
 from zprl.terminal import say
 
 MAGIC = 0x3130474E49525A50  # "PZRING01"
@@ -38,11 +47,13 @@ SLOTS = 3
 MAX_BYTES = 2**28
 READ_S, POLL_S = 0.1, 0.002
 TORN_S, TORN_POLL_S = 2.0, 1e-4
-"""A reading still being written after so long was left by a writer that was killed [s]; one on a busy machine rests for less."""
+"""A reading still being written after so long was left by a writer that was killed [s]; one on a
+busy machine rests for less."""
 TRACKER_S = 3.0
 """Longest wait for a dead writer's resource tracker [s]; it may have to start first."""
 NAME = r"^[A-Za-z][\w-]{0,28}$"  # macOS takes 31 characters
-# Words of eight bytes, stored by one instruction each.  Header: magic, process, slots, type, dimensions, shape (3), newest.
+# Words of eight bytes, stored by one instruction each.  Header: magic, process, slots, type,
+# dimensions, shape (3), newest.
 _PROCESS, _SLOTS, _DTYPE, _NDIM, _SHAPE, _NEWEST, _HEADER = 1, 2, 3, 4, 5, 8, 16
 # Slot: counter, number, stamp, host; then the value.
 _COUNTER, _SEQ, _STAMP, _HOST, _SLOT = 0, 1, 2, 3, 8
@@ -61,19 +72,31 @@ class RingWriter:
         SenseError: another process writes this ring.
     """
 
-    def __init__(self, name: str, shape: Sequence[int], dtype: str = "uint8", *, slots: int = SLOTS) -> None:
+    def __init__(
+        self, name: str, shape: Sequence[int], dtype: str = "uint8", *, slots: int = SLOTS
+    ) -> None:
         if not re.match(NAME, name) or dtype not in DTYPES or not 1 <= len(shape) <= 3:
-            raise SenseError(f"no ring can be called {name!r} and hold {dtype} {shape}", remedy="use a short name of letters and digits")
+            raise SenseError(
+                f"no ring can be called {name!r} and hold {dtype} {shape}",
+                remedy="use a short name of letters and digits",
+            )
         self.name, self.shape, self.dtype = name, tuple(shape), np.dtype(dtype)
         self._words_per_slot = _SLOT + -(-math.prod(shape) * self.dtype.itemsize // 8)
         size = 8 * (_HEADER + slots * self._words_per_slot)
         if size > MAX_BYTES:
-            raise SenseError(f"the ring {name!r} would have {size} bytes", remedy="use smaller pictures")
+            raise SenseError(
+                f"the ring {name!r} would have {size} bytes", remedy="use smaller pictures"
+            )
         _remove_orphan(name)
         self._memory = shared_memory.SharedMemory(name, create=True, size=size)
         self._words = np.frombuffer(self._memory.buf, np.uint64)
         self._words[:_HEADER] = 0
-        self._words[[_PROCESS, _SLOTS, _DTYPE, _NDIM]] = os.getpid(), slots, DTYPES.index(dtype), len(shape)
+        self._words[[_PROCESS, _SLOTS, _DTYPE, _NDIM]] = (
+            os.getpid(),
+            slots,
+            DTYPES.index(dtype),
+            len(shape),
+        )
         self._words[_SHAPE : _SHAPE + len(shape)] = shape
         self._words[0] = MAGIC
         self._slots = slots
@@ -91,7 +114,9 @@ class RingWriter:
         slot[_COUNTER] += np.uint64(1)
         slot[_SEQ : _SEQ + 1].view(np.int64)[0] = reading.seq
         slot[_STAMP : _HOST + 1].view(np.float64)[:] = reading.stamp, reading.host
-        slot[_SLOT:].view(np.uint8)[: reading.value.nbytes] = np.ascontiguousarray(reading.value).reshape(-1).view(np.uint8)
+        slot[_SLOT:].view(np.uint8)[: reading.value.nbytes] = (
+            np.ascontiguousarray(reading.value).reshape(-1).view(np.uint8)
+        )
         slot[_COUNTER] += np.uint64(1)
         self._words[_NEWEST] = newest + 1
 
@@ -144,7 +169,10 @@ class RingReader:
             found = os.fstat(descriptor)
             self._identity = (found.st_dev, found.st_ino)
             if not 8 * _HEADER <= found.st_size <= 2 * MAX_BYTES:
-                raise SenseError(f"the ring {self.ring!r} has {found.st_size} bytes", remedy="is it another program's?")
+                raise SenseError(
+                    f"the ring {self.ring!r} has {found.st_size} bytes",
+                    remedy="is it another program's?",
+                )
             self._map = mmap.mmap(descriptor, found.st_size, mmap.MAP_SHARED, mmap.PROT_READ)
         finally:
             os.close(descriptor)
@@ -153,13 +181,24 @@ class RingReader:
         ndim = header[_NDIM]
         self._shape = tuple(header[_SHAPE : _SHAPE + min(ndim, 3)])
         self._slots = header[_SLOTS]
-        if header[0] != MAGIC or not 1 <= ndim <= 3 or header[_DTYPE] >= len(DTYPES) or self._slots < 1:
-            raise SenseError(f"{self.ring!r} is no ring of readings, or not ready", remedy="is it another program's?")
+        if (
+            header[0] != MAGIC
+            or not 1 <= ndim <= 3
+            or header[_DTYPE] >= len(DTYPES)
+            or self._slots < 1
+        ):
+            raise SenseError(
+                f"{self.ring!r} is no ring of readings, or not ready",
+                remedy="is it another program's?",
+            )
         self._dtype = np.dtype(DTYPES[header[_DTYPE]])
         self._bytes = math.prod(self._shape) * self._dtype.itemsize
         self._words_per_slot = _SLOT + -(-self._bytes // 8)
         if 8 * (_HEADER + self._slots * self._words_per_slot) > found.st_size:
-            raise SenseError(f"the ring {self.ring!r} is shorter than its header says", remedy="start its camera process again")
+            raise SenseError(
+                f"the ring {self.ring!r} is shorter than its header says",
+                remedy="start its camera process again",
+            )
         self._seen = 0
 
     def latest(self) -> Reading | None:
@@ -213,7 +252,10 @@ class RingReader:
         try:
             return _posixshmem.shm_open(f"/{self.ring}", os.O_RDONLY, mode=0o600)
         except OSError as error:
-            raise SenseError(f"there is no ring {self.ring!r}: {error.strerror}", remedy="start its camera process") from error
+            raise SenseError(
+                f"there is no ring {self.ring!r}: {error.strerror}",
+                remedy="start its camera process",
+            ) from error
 
     def _check(self) -> None:
         descriptor = self._descriptor()
@@ -222,7 +264,9 @@ class RingReader:
         finally:
             os.close(descriptor)
         if (found.st_dev, found.st_ino) != self._identity:
-            raise SenseError(f"the ring {self.ring!r} was made anew", remedy="it is opened again by itself")
+            raise SenseError(
+                f"the ring {self.ring!r} was made anew", remedy="it is opened again by itself"
+            )
 
 
 def publish(sense: Sense, ring: str, stopping: threading.Event) -> None:
@@ -249,8 +293,9 @@ def publish(sense: Sense, ring: str, stopping: threading.Event) -> None:
 def _remove_orphan(name: str) -> None:
     """See that a dead writer's ring is gone.
 
-    Its resource tracker unlinks it, by name and a moment after its death: a ring made before that would be unlinked in its place.  So
-    the tracker is waited for; only where it was killed with the writer the ring is still there then.
+    Its resource tracker unlinks it, by name and a moment after its death: a ring made before that
+    would be unlinked in its place.  So the tracker is waited for; only where it was killed with the
+    writer the ring is still there then.
     """
     until = time.monotonic() + TRACKER_S
     while True:
@@ -261,7 +306,10 @@ def _remove_orphan(name: str) -> None:
         with open(descriptor, "rb", buffering=0) as file:
             words = np.frombuffer(os.pread(file.fileno(), 16, 0).ljust(16, b"\0"), np.uint64)
         if words[0] == MAGIC and _alive(int(words[_PROCESS])):
-            raise SenseError(f"process {words[_PROCESS]} writes the ring {name!r}", remedy="stop it, or use another name")
+            raise SenseError(
+                f"process {words[_PROCESS]} writes the ring {name!r}",
+                remedy="stop it, or use another name",
+            )
         if time.monotonic() > until:
             break
         time.sleep(POLL_S)
@@ -281,7 +329,9 @@ def _alive(process: int) -> bool:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The camera process."""
-    parser = argparse.ArgumentParser(prog="python -m zprl.robot.sensors.shared_memory_ring", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m zprl.robot.sensors.shared_memory_ring", description=__doc__
+    )
     parser.add_argument("--ring", required=True)
     parser.add_argument("--kind", required=True)
     parser.add_argument("--config", type=json.loads, default={})
@@ -293,10 +343,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     def watch() -> None:
         while not stopping.wait(0.5):
             if os.getppid() != parent:
-                os._exit(1)  # a device that hangs could keep a nicer end waiting; the resource tracker removes the ring
+                os._exit(
+                    1
+                )  # a device that hangs could keep a nicer end waiting; the resource tracker removes the ring
 
     threading.Thread(target=watch, daemon=True).start()
-    publish(make_sense(options.kind, {"name": options.ring, **options.config}), options.ring, stopping)
+    publish(
+        make_sense(options.kind, {"name": options.ring, **options.config}), options.ring, stopping
+    )
 
 
 if __name__ == "__main__":

@@ -17,7 +17,12 @@ class SyntheticConfig(SenseConfig):
 
     width: Pixels = Field(640, ge=8)
     height: Pixels = Field(480, ge=8)
-    rate_hz: float = Field(30.0, gt=0, le=1000, description="Pictures per second; those nobody was in time for are lost.")
+    rate_hz: float = Field(
+        30.0,
+        gt=0,
+        le=1000,
+        description="Pictures per second; those nobody was in time for are lost.",
+    )
 
 
 def make(config: Mapping[str, Any]) -> Synthetic:
@@ -44,7 +49,9 @@ class Synthetic:
         self._next = number + 1
         taken = self._start + number / rate
         time.sleep(max(0.0, taken - time.monotonic()))
-        return Reading(picture(number, self.config.height, self.config.width), number / rate, taken, number)
+        return Reading(
+            picture(number, self.config.height, self.config.width), number / rate, taken, number
+        )
 
     def close(self) -> None:
         """Nothing to let go."""

@@ -1,7 +1,7 @@
 """Process ``actor``: answers the driver's requests for chunks with the newest weights.
 
-Weights are swapped between chunks only; each chunk says which version made it.  The answer goes to the driver at once and to the
-recorder on its own line.
+Weights are swapped between chunks only; each chunk says which version made it.  The answer goes to
+the driver at once and to the recorder on its own line.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ class Weights:
     def __init__(self, settings: Settings) -> None:
         self.folder = settings.work / "weights"
         self.version, self.value = AS_SIMULATED, None
-        newest = max((int(path.stem) for path in self.folder.glob("[0-9]*.safetensors")), default=None)
+        newest = max(
+            (int(path.stem) for path in self.folder.glob("[0-9]*.safetensors")), default=None
+        )
         if newest is not None:  # a killed actor's successor does not wait for the next label
             self.announced(newest)
 
@@ -37,7 +39,9 @@ class Weights:
         """Read the file a learner told of; a learner that begins anew tells of old ones, and a file may be gone for a newer one."""
         if version > self.version:
             with contextlib.suppress(DataError):
-                self.value = durable.read_tensors(self.folder / f"{version:06d}.safetensors")["actor"]
+                self.value = durable.read_tensors(self.folder / f"{version:06d}.safetensors")[
+                    "actor"
+                ]
                 self.version = version
 
 
@@ -83,14 +87,30 @@ def _look(eyes: Eyes, bus: Bus, message: Message) -> None:
     try:
         eyes.look()
     except StaleSense as error:
-        bus.publish("event", Event("sense_stale", Level.SOFT_STOP, error.message[:500], recoverable=True).as_dict())
+        bus.publish(
+            "event",
+            Event("sense_stale", Level.SOFT_STOP, error.message[:500], recoverable=True).as_dict(),
+        )
 
 
-def answer(chooser: Chooser, weights: Weights, eyes: Eyes, wish: Message, bus: Bus, feed: Feed, *, limits: str) -> None:
+def answer(
+    chooser: Chooser,
+    weights: Weights,
+    eyes: Eyes,
+    wish: Message,
+    bus: Bus,
+    feed: Feed,
+    *,
+    limits: str,
+) -> None:
     """Make the chunk that is wished for, or look at an episode's last observation; ``limits``: digest of those in force."""
     body = wish.body
     request = Request(
-        int(body["number"]), int(body["start_number"]), int(body["decision"]), bool(body["evaluation"]), bool(body["explore"])
+        int(body["number"]),
+        int(body["start_number"]),
+        int(body["decision"]),
+        bool(body["evaluation"]),
+        bool(body["explore"]),
     )
     obs = {name.removeprefix("obs/"): value for name, value in wish.arrays.items()} | eyes.seen()
     wanted = body["weights"]
@@ -100,7 +120,13 @@ def answer(chooser: Chooser, weights: Weights, eyes: Eyes, wish: Message, bus: B
         return  # not heard of yet; the driver asks again
     else:
         chooser.use(weights.version, weights.value)
-    facts = {"number": request.number, "decision": request.decision, "version": chooser.version, "digest": chooser.digest, "limits": limits}
+    facts = {
+        "number": request.number,
+        "decision": request.decision,
+        "version": chooser.version,
+        "digest": chooser.digest,
+        "limits": limits,
+    }
     if body["final"]:
         feed.put("actor", "final", facts, chooser.see(obs, request))
         return
@@ -108,7 +134,12 @@ def answer(chooser: Chooser, weights: Weights, eyes: Eyes, wish: Message, bus: B
     facts |= {"step": int(body["step"]), "stamp": float(body["stamp"])}
     bus.publish("chunk", facts, {"targets": arrays["targets"]})
     if not feed.put("actor", "chunk", facts, arrays):
-        bus.publish("event", Event("recorder_full", Level.SOFT_STOP, "the recorder does not keep up", recoverable=True).as_dict())
+        bus.publish(
+            "event",
+            Event(
+                "recorder_full", Level.SOFT_STOP, "the recorder does not keep up", recoverable=True
+            ).as_dict(),
+        )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Process ``driver``: the only one that talks to the robot.  Its tick waits for nobody.
 
-Slots lie on the robot's clock; a stalled tick skips what it missed and never catches up in a burst.  Policy, learner, recorder, disk and
-people may all be late: then the arm holds, and after ``command_age_s`` it comes to rest.
+Slots lie on the robot's clock; a stalled tick skips what it missed and never catches up in a burst.
+Policy, learner, recorder, disk and people may all be late: then the arm holds, and after
+``command_age_s`` it comes to rest.
 """
 
 from __future__ import annotations
@@ -20,7 +21,18 @@ import numpy as np
 
 from zprl.errors import DataError, EnvironmentProblem, Interrupted
 from zprl.recordings.conditions import Conditions
-from zprl.robot.base import GRIPPER, POSE, WRENCH, Health, Mode, Pose, Robot, RobotError, StopLevel, Values
+from zprl.robot.base import (
+    GRIPPER,
+    POSE,
+    WRENCH,
+    Health,
+    Mode,
+    Pose,
+    Robot,
+    RobotError,
+    StopLevel,
+    Values,
+)
 from zprl.robot.events import MAX_TEXT, Event, Level
 from zprl.robot.feature_mapping import ActionLayout, ObsLayout
 from zprl.robot.safety import Monitor, SafetyFilter
@@ -30,24 +42,37 @@ from zprl.session.bus import Bus, Feed, Message
 from zprl.session.events import Input
 from zprl.session.inputs import PRESS_S, OperatorInput
 from zprl.session.process import Settings, Stopping, main
-from zprl.session.spacemouse import REST, STALE_S, Feel, Intervention, InterventionCommand, MouseState, SpaceMouse
+from zprl.session.spacemouse import (
+    REST,
+    STALE_S,
+    Feel,
+    Intervention,
+    InterventionCommand,
+    MouseState,
+    SpaceMouse,
+)
 
 GRIPPER_COMMAND = "gripper.command"
-"""The last commanded gripper state as an observation: +1 open, -1 closed, as the policies were trained with."""
+"""The last commanded gripper state as an observation: +1 open, -1 closed, as the policies were
+trained with."""
 PLAN_AGE_S = 1.0
 """Age at which the supervisor's newest plan counts no more: the arm comes to rest."""
 HAND_S = 0.2
-"""Host seconds after which the supervisor is told again that a person has the arm, or has it no more."""
+"""Host seconds after which the supervisor is told again that a person has the arm, or has it no
+more."""
 POLL_S = 0.0002
 BEAT_S = 0.2
 WISH_S, FINAL_WISH_S = 0.1, 1.0
-"""Host seconds after which a wish is repeated: for a chunk, and for a look at an episode's last observation."""
+"""Host seconds after which a wish is repeated: for a chunk, and for a look at an episode's last
+observation."""
 APART_S = 0.5
-"""An e-stop this shortly before a request to go on, or after it, is newer than what the person saw who made the request."""
+"""An e-stop this shortly before a request to go on, or after it, is newer than what the person saw
+who made the request."""
 CONNECT_S, RETRY_S = 15.0, 1.0
 """Longest time to try to connect, and the pause between two attempts [s]."""
 CALM_S, RETRY_PUSH_S = 3.0, 0.1
-"""Longest wait, and pause between two looks, for the end of what pushes the arm: control taken under a push gives way to it."""
+"""Longest wait, and pause between two looks, for the end of what pushes the arm: control taken
+under a push gives way to it."""
 HOMING_S = 30.0
 """Robot seconds after which an arm that is not at home is stuck."""
 GRIPPER_TOLERANCE = 0.01
@@ -132,18 +157,33 @@ class Driver:
     """
 
     def __init__(
-        self, under: Conditions, robot: Robot, senses: Mapping[str, LatestReader], bus: Bus, feed: Feed, plan: Mapping[str, Any]
+        self,
+        under: Conditions,
+        robot: Robot,
+        senses: Mapping[str, LatestReader],
+        bus: Bus,
+        feed: Feed,
+        plan: Mapping[str, Any],
     ) -> None:
         self.robot, self.senses, self.bus, self.feed = robot, senses, bus, feed
-        self.task, self.limits, self.digests = (task := under.task), (limits := under.limits), under.digests
-        self.obs_layout, self.action_layout = ObsLayout(task.observation), ActionLayout(task.action, task.ranges(robot))
+        self.task, self.limits, self.digests = (
+            (task := under.task),
+            (limits := under.limits),
+            under.digests,
+        )
+        self.obs_layout, self.action_layout = (
+            ObsLayout(task.observation),
+            ActionLayout(task.action, task.ranges(robot)),
+        )
         self.period = 1 / task.tick_hz
         self.ticks_per_step = round(task.tick_hz / task.rate_hz)
         self.prefixes = tuple(task.prefixes)
         self.ranges = task.ranges(robot)
         self.monitor = Monitor(limits)
         self.clock = Clock(robot, self.period, limits.state_age_s)
-        self.filters = {p: SafetyFilter(limits.arms[p], self.period, self.ticks_per_step) for p in self.prefixes}
+        self.filters = {
+            p: SafetyFilter(limits.arms[p], self.period, self.ticks_per_step) for p in self.prefixes
+        }
         self.plan: dict[str, Any] = {"state": "IDLE", "number": 0}
         self.plan_at = clock.now()
         self.recover_seq, self.stop_seq = int(plan["recover"]), int(plan["stop"])
@@ -153,7 +193,8 @@ class Driver:
         self.next_attempt = 0.0
         self.stopped = 0
         self.pressed, self.pressed_at = False, -math.inf
-        """Whether the e-stop was pressed and the supervisor does not know of it yet, and when it was pressed last."""
+        """Whether the e-stop was pressed and the supervisor does not know of it yet, and when it
+        was pressed last."""
         self.beat = 0.0
         self.target: Values = {}
         self.sent: Values = {}
@@ -168,7 +209,7 @@ class Driver:
         self._reset_filters(self._features(senses=False))
         self._begin(0)
 
-    # -- state -----------------------------------------------------------------------------------------------------
+    # -- state -------------------------------------------------------------------------------------
 
     def _features(self, *, senses: bool) -> Values:
         """The robot's features, the last gripper command, and the senses', which matter only while the policy acts."""
@@ -205,7 +246,7 @@ class Driver:
         if not self.robot.simulated:
             self.monitor.beat("operator", time.monotonic())  # from now on a person is watched for
 
-    # -- one tick --------------------------------------------------------------------------------------------------
+    # -- one tick ----------------------------------------------------------------------------------
 
     def tick(self, count: int) -> None:
         """Everything between two slots: listen, look, decide, filter, send.
@@ -255,19 +296,42 @@ class Driver:
             self._control_step(features)
         elif state == "HOMING":
             self._go_home(features)
-        elif self.finished and state in ("STOPPING", "AWAIT_LABEL", "COMMIT") and time.monotonic() - self.wish_sent > FINAL_WISH_S:
+        elif (
+            self.finished
+            and state in ("STOPPING", "AWAIT_LABEL", "COMMIT")
+            and time.monotonic() - self.wish_sent > FINAL_WISH_S
+        ):
             self._send_wish()  # an actor that has just started knows nothing of it
         if not self.stopped:
             self._send(features)
 
     def _watch(self, features: Values) -> None:
         """Run the monitors."""
-        events = self.monitor.check(features, self.robot.state_stamp(), time.monotonic(), self.robot.health())
+        events = self.monitor.check(
+            features, self.robot.state_stamp(), time.monotonic(), self.robot.health()
+        )
         if not math.isfinite(sum(features.values())):
-            events.append(Event("state_not_finite", Level.SOFT_STOP, "the robot's state is not finite", stamp=self.clock.now))
+            events.append(
+                Event(
+                    "state_not_finite",
+                    Level.SOFT_STOP,
+                    "the robot's state is not finite",
+                    stamp=self.clock.now,
+                )
+            )
         if (silence := clock.now() - self.plan_at) > PLAN_AGE_S:
             reason = f"no plan from the supervisor for {silence:.1f} s"
-            events.append(Event("supervisor_silent", Level.SOFT_STOP, reason, silence, PLAN_AGE_S, self.clock.now, recoverable=True))
+            events.append(
+                Event(
+                    "supervisor_silent",
+                    Level.SOFT_STOP,
+                    reason,
+                    silence,
+                    PLAN_AGE_S,
+                    self.clock.now,
+                    recoverable=True,
+                )
+            )
         self._react(events)
 
     def _react(self, events: Sequence[Event]) -> None:
@@ -280,7 +344,9 @@ class Driver:
             if event is not worst:
                 self._tell(event)
         if worst is not None:
-            self._tell(replace(worst, recoverable=all(event.recoverable for event in serious)), fault=True)
+            self._tell(
+                replace(worst, recoverable=all(event.recoverable for event in serious)), fault=True
+            )
 
     def _control_step(self, features: Values) -> None:
         """One control step: see, choose the action, record."""
@@ -292,7 +358,15 @@ class Driver:
             self._finish(features, obs)
             return
         if self.step >= self.task.episode_steps:
-            self.bus.publish("event", {"kind": "time_out", "level": "note", "number": self.number, "reason": "the time is up"})
+            self.bus.publish(
+                "event",
+                {
+                    "kind": "time_out",
+                    "level": "note",
+                    "number": self.number,
+                    "reason": "the time is up",
+                },
+            )
             self._finish(features, obs)
             return
         if (command := self._hand_step()).engaged:
@@ -301,7 +375,9 @@ class Driver:
         if self.playing.left == 0 and self.coming is not None:
             self.playing, self.coming, self.late_since = self.coming, None, None
         lead = 0 if self.plan["mode"] == "sync" else self.task.lead_steps
-        if self.wished < self.decision and self.playing.left <= (lead if self.playing.decision >= 0 else 0):
+        if self.wished < self.decision and self.playing.left <= (
+            lead if self.playing.decision >= 0 else 0
+        ):
             self._wish(final=False)
         if self.playing.left == 0:
             self._late()
@@ -312,7 +388,9 @@ class Driver:
             self.action = self.playing.targets[self.playing.index]
             self.playing.index += 1
             self.target = self.action_layout.features(self.action, self.target)
-            self.command = {p: 1.0 if self.action_layout.opens(self.action, p) else -1.0 for p in self.prefixes}
+            self.command = {
+                p: 1.0 if self.action_layout.opens(self.action, p) else -1.0 for p in self.prefixes
+            }
         decision = self.playing.decision if self.late_since is None else -1
         self._record(features, obs, decision)
         self.step += 1
@@ -321,7 +399,9 @@ class Driver:
         """What a person's hand wants in this step; taking over and giving back are told to the supervisor."""
         fresh = clock.now() - self.felt_at < STALE_S
         command = self.hand.step(self.felt if fresh else replace(self.felt, twist=REST.twist))
-        if command.edge is Input.INTERVENE:  # from where the arm is told to be, not from where the policy wanted it
+        if (
+            command.edge is Input.INTERVENE
+        ):  # from where the arm is told to be, not from where the policy wanted it
             self.target = dict(self.sent)
             self.playing, self.coming, self.late_since = Playing(), None, None
             self.decision = self.wished + 1  # an answer under way is to what was seen before
@@ -330,20 +410,35 @@ class Driver:
 
     def _tell_hand(self, engaged: bool) -> None:
         """Tell the supervisor who has the arm until its plan says the same: a press for a state that has changed is lost."""
-        if self.plan["state"] != ("RUNNING" if engaged else "INTERVENTION") or time.monotonic() - self.hand_told < HAND_S:
+        if (
+            self.plan["state"] != ("RUNNING" if engaged else "INTERVENTION")
+            or time.monotonic() - self.hand_told < HAND_S
+        ):
             return
         self.hand_told = time.monotonic()
         kind = Input.INTERVENE if engaged else Input.RELEASE
-        press = OperatorInput(kind=kind, episode=self.number, source=SpaceMouse.name, seq=self.plan["seq"], at=self.plan["at"])
+        press = OperatorInput(
+            kind=kind,
+            episode=self.number,
+            source=SpaceMouse.name,
+            seq=self.plan["seq"],
+            at=self.plan["at"],
+        )
         self.bus.publish("input", press.model_dump(mode="json"))
 
-    def _led(self, command: InterventionCommand, features: Values, obs: dict[str, np.ndarray]) -> None:
+    def _led(
+        self, command: InterventionCommand, features: Values, obs: dict[str, np.ndarray]
+    ) -> None:
         """One control step as a person leads the arm; the recording says so, and no chunk is played."""
         before, prefix = self.target, self.led
         if command.toggle_gripper:
             self.command[prefix] = -self.command[prefix]
         opening = self.ranges[prefix].gripper_width if self.command[prefix] > 0 else 0.0
-        self.target = before | command.target(Pose.read(before, prefix)).features(prefix) | {prefix + GRIPPER: opening}
+        self.target = (
+            before
+            | command.target(Pose.read(before, prefix)).features(prefix)
+            | {prefix + GRIPPER: opening}
+        )
         self.action = self.action_layout.encode(self.target, before)
         self._record(features, obs, -1, led=True)
         self.step += 1
@@ -355,8 +450,11 @@ class Driver:
         arrays = {f"obs/{key}": np.stack([row[key] for row in history]) for key in history[0]}
         facts = ("number", "start_number", "evaluation", "explore", "weights")
         body = {name: self.plan[name] for name in facts} | {
-            "decision": self.decision, "step": self.step, "stamp": self.robot.state_stamp(), "final": final,
-        }  # fmt: skip
+            "decision": self.decision,
+            "step": self.step,
+            "stamp": self.robot.state_stamp(),
+            "final": final,
+        }
         self.wish = ("wish", body, arrays)
         self._send_wish()
 
@@ -373,19 +471,39 @@ class Driver:
         if self.late_since is None:
             self.late_since = now
             if self.step > 0 and self.plan["mode"] == "async":
-                self._tell(Event("chunk_late", Level.HOLD, "the next chunk is not there: holding", stamp=now))
+                self._tell(
+                    Event(
+                        "chunk_late", Level.HOLD, "the next chunk is not there: holding", stamp=now
+                    )
+                )
         elif now - self.late_since > (self.limits.command_age_s if self.step else FIRST_CHUNK_S):
             self._fault("chunk_missing", f"no chunk for {now - self.late_since:.2f} s")
 
-    def _record(self, features: Values, obs: dict[str, np.ndarray], decision: int, *, led: bool = False) -> None:
+    def _record(
+        self, features: Values, obs: dict[str, np.ndarray], decision: int, *, led: bool = False
+    ) -> None:
         arrays = {f"obs/{key}": value for key, value in obs.items()}
-        arrays |= self._rows(features) | {"commanded": np.asarray(self.action, np.float32), "sent": _array(self.sent)}
-        body = {"number": self.number, "step": self.step, "decision": decision, "clipped": self.clipped, **self._stamps(),
-                "intervention": led, "limits": self.digests["limits"]}  # fmt: skip
+        arrays |= self._rows(features) | {
+            "commanded": np.asarray(self.action, np.float32),
+            "sent": _array(self.sent),
+        }
+        body = {
+            "number": self.number,
+            "step": self.step,
+            "decision": decision,
+            "clipped": self.clipped,
+            **self._stamps(),
+            "intervention": led,
+            "limits": self.digests["limits"],
+        }
         self.clipped = False
         if not self.feed.put("driver", "frame", body, arrays):
             self._fault("recorder_full", "the recorder does not keep up")
-        more = {"left": self.playing.left, "health": _health(self.robot.health()), "features": features}
+        more = {
+            "left": self.playing.left,
+            "health": _health(self.robot.health()),
+            "features": features,
+        }
         self.bus.publish("state", {**body, **more, "digests": self.digests})
 
     def _finish(self, features: Values, obs: dict[str, np.ndarray]) -> None:
@@ -395,16 +513,36 @@ class Driver:
         self._wish(final=True)
         arrays = {f"obs/{key}": value for key, value in obs.items()} | self._rows(features)
         names = {"features": sorted(features), "sent": list(self.sent)}
-        body = {"number": self.number, "step": self.step, **names, **self._stamps(), **self.timing()}
+        body = {
+            "number": self.number,
+            "step": self.step,
+            **names,
+            **self._stamps(),
+            **self.timing(),
+        }
         body["limits"] = self.digests["limits"]
         self.feed.put("driver", "frame_final", body, arrays)
-        self.bus.publish("event", {"kind": "episode_ended", "level": "note", "number": self.number, "reason": "", "steps": self.step})
+        self.bus.publish(
+            "event",
+            {
+                "kind": "episode_ended",
+                "level": "note",
+                "number": self.number,
+                "reason": "",
+                "steps": self.step,
+            },
+        )
 
     def _rows(self, features: Values) -> dict[str, np.ndarray]:
         measured = np.concatenate([[features[p + key] for key in POSE] for p in self.prefixes])
-        rows = {"features": _array({k: features[k] for k in sorted(features)}), "measured": measured}
+        rows = {
+            "features": _array({k: features[k] for k in sorted(features)}),
+            "measured": measured,
+        }
         felt = [features[p + key] for p in self.prefixes for key in WRENCH if p + key in features]
-        return rows | ({"wrench": np.array(felt)} if len(felt) == len(WRENCH) * len(self.prefixes) else {})
+        return rows | (
+            {"wrench": np.array(felt)} if len(felt) == len(WRENCH) * len(self.prefixes) else {}
+        )
 
     def _stamps(self) -> dict[str, float]:
         return {"stamp": self.robot.state_stamp(), "host": time.monotonic()}
@@ -414,7 +552,11 @@ class Driver:
         found = np.array(self.clock.intervals) / self.period
         if not len(found):
             return {}
-        return {"tick_p50": float(np.percentile(found, 50)), "tick_p99": float(np.percentile(found, 99)), "tick_max": float(found.max())}
+        return {
+            "tick_p50": float(np.percentile(found, 50)),
+            "tick_p99": float(np.percentile(found, 99)),
+            "tick_max": float(found.max()),
+        }
 
     def _go_home(self, features: Values) -> None:
         """Move to the task's home pose; tell when the arm is there and at rest."""
@@ -422,25 +564,44 @@ class Driver:
         there = True
         for prefix in self.prefixes:
             home = self.task.home[prefix]
-            gripper = {"open": self.ranges[prefix].gripper_width, "closed": 0.0, "keep": features[prefix + GRIPPER]}
-            self.target |= home.features(prefix) | {prefix + GRIPPER: gripper[self.task.arms[prefix].home.gripper]}
+            gripper = {
+                "open": self.ranges[prefix].gripper_width,
+                "closed": 0.0,
+                "keep": features[prefix + GRIPPER],
+            }
+            self.target |= home.features(prefix) | {
+                prefix + GRIPPER: gripper[self.task.arms[prefix].home.gripper]
+            }
             pose = Pose.read(features, prefix)
             there &= bool(np.linalg.norm(pose.position - home.position) < self.task.home_tolerance)
             there &= self.filters[prefix].resting
-            there &= abs(features[prefix + GRIPPER] - gripper[self.task.arms[prefix].home.gripper]) < GRIPPER_TOLERANCE
+            there &= (
+                abs(features[prefix + GRIPPER] - gripper[self.task.arms[prefix].home.gripper])
+                < GRIPPER_TOLERANCE
+            )
         if self.homing_since is None:
             self.homing_since = self.robot.now()
         elif self.robot.now() - self.homing_since > HOMING_S:
-            raise RobotError("the arm or its gripper does not come home", remedy="look at the robot: something holds it")
+            raise RobotError(
+                "the arm or its gripper does not come home",
+                remedy="look at the robot: something holds it",
+            )
         if there:
             self.homing_since = None
-            self.bus.publish("event", {"kind": "homed", "level": "note", "number": self.plan["number"], "reason": ""})
+            self.bus.publish(
+                "event",
+                {"kind": "homed", "level": "note", "number": self.plan["number"], "reason": ""},
+            )
 
     def _send(self, features: Values) -> None:
         """Through the filter to the robot."""
         action: Values = {}
         for prefix, safety in self.filters.items():
-            found = safety.apply(Pose.read(self.target, prefix), self.target[prefix + GRIPPER], Pose.read(features, prefix))
+            found = safety.apply(
+                Pose.read(self.target, prefix),
+                self.target[prefix + GRIPPER],
+                Pose.read(features, prefix),
+            )
             action |= found.pose.features(prefix) | {prefix + GRIPPER: found.gripper}
             self.clipped |= found.clipped
             self._react(found.events)
@@ -448,7 +609,7 @@ class Driver:
                 return
         self.sent = self.robot.send_action(action)
 
-    # -- stopping and going on ---------------------------------------------------------------------------------------
+    # -- stopping and going on ---------------------------------------------------------------------
 
     def _stop(self, level: StopLevel) -> None:
         if level is StopLevel.HOLD:
@@ -462,7 +623,13 @@ class Driver:
 
     def _fault(self, kind: str, reason: str) -> None:
         """Stop here and now, then tell the supervisor, who decides how to go on."""
-        self._react([Event(kind, Level.SOFT_STOP, reason[:MAX_TEXT], stamp=self.clock.now, recoverable=True)])
+        self._react(
+            [
+                Event(
+                    kind, Level.SOFT_STOP, reason[:MAX_TEXT], stamp=self.clock.now, recoverable=True
+                )
+            ]
+        )
 
     def _answer_recover(self, asked_at: float) -> None:
         """Take control again, unless the e-stop was pressed meanwhile, or it is too long since that was asked for.
@@ -479,7 +646,13 @@ class Driver:
 
     def _tell_recovered(self, refusal: str) -> None:
         kind = "recovery_refused" if refusal else "recovered"
-        body = {"kind": kind, "level": "note", "reason": refusal[:MAX_TEXT], "number": self.number, "recover": self.recover_seq}
+        body = {
+            "kind": kind,
+            "level": "note",
+            "reason": refusal[:MAX_TEXT],
+            "number": self.number,
+            "recover": self.recover_seq,
+        }
         self.bus.publish("event", body)
 
     def _recover(self) -> None:
@@ -501,7 +674,9 @@ class Driver:
             return
         if not taken:
             health = self.robot.health()
-            self._end_recovery(f"the robot is in mode '{health.mode}' {', '.join(health.errors)} {health.detail}".rstrip())
+            self._end_recovery(
+                f"the robot is in mode '{health.mode}' {', '.join(health.errors)} {health.detail}".rstrip()
+            )
             return
 
         self._listen()  # whoever pressed a stop while the robot was busy is heard before it holds
@@ -511,7 +686,9 @@ class Driver:
             self._hold(features)
         elif time.monotonic() > self.recovery_end:
             self.robot.stop(StopLevel.HARD)
-            self._end_recovery("something pushes the arm harder than its limits allow: look at what touches it")
+            self._end_recovery(
+                "something pushes the arm harder than its limits allow: look at what touches it"
+            )
         else:
             self.robot.stop(StopLevel.HARD)
             self.next_attempt = time.monotonic() + RETRY_PUSH_S
@@ -546,12 +723,17 @@ class Driver:
             self._take(message)
         elif message.topic == "beat":
             if self.robot.simulated or message.sender == "hand" or message.body.get("pages"):
-                self.monitor.beat("operator", time.monotonic())  # a person's; a page that nobody has open watches nothing
+                self.monitor.beat(
+                    "operator", time.monotonic()
+                )  # a person's; a page that nobody has open watches nothing
         elif message.topic == "twist":
             twist, buttons = tuple(map(float, message.body["twist"])), int(message.body["buttons"])
             if len(twist) != 6 or not math.isfinite(sum(twist)) or max(map(abs, twist)) > 1:
                 raise DataError(f"a twist of {twist}", remedy="six numbers from -1 to 1")
-            self.felt, self.felt_at = MouseState(twist, buttons), min(float(message.body["at"]), clock.now())
+            self.felt, self.felt_at = (
+                MouseState(twist, buttons),
+                min(float(message.body["at"]), clock.now()),
+            )
         elif message.topic == "input" and message.body.get("kind") == "estop":
             self._stop(StopLevel.HARD)  # not by way of the supervisor: nothing may stand between
             self.pressed_at = clock.now()
@@ -560,12 +742,25 @@ class Driver:
                 self._tell_estop()
 
     def _tell_estop(self) -> None:
-        self.bus.publish("event", {"kind": "estop", "level": "hard_stop", "reason": "e-stop pressed", "number": self.number})
+        self.bus.publish(
+            "event",
+            {
+                "kind": "estop",
+                "level": "hard_stop",
+                "reason": "e-stop pressed",
+                "number": self.number,
+            },
+        )
 
     def _follow(self, plan: dict[str, Any]) -> None:
         """Do what the plan says once; it is repeated.  Of an old plan, only the stop counts."""
         before = self.plan["state"]
-        number, stop, recover, state = int(plan["number"]), int(plan["stop"]), int(plan["recover"]), str(plan["state"])
+        number, stop, recover, state = (
+            int(plan["number"]),
+            int(plan["stop"]),
+            int(plan["recover"]),
+            str(plan["state"]),
+        )
         if stop > self.stop_seq:
             self._stop(StopLevel(plan["stop_level"]))
         self.stop_seq = stop
@@ -582,14 +777,19 @@ class Driver:
         if recover > self.recover_seq:
             self.recover_seq = recover
             self._answer_recover(float(plan["recover_at"]))
-        if state == "RUNNING" and (number != self.number or before not in ("RUNNING", "INTERVENTION")):
+        if state == "RUNNING" and (
+            number != self.number or before not in ("RUNNING", "INTERVENTION")
+        ):
             self._begin(number)
 
     def _take(self, message: Message) -> None:
         """A chunk arrived: it is for this episode and the decision wished for, or it is dropped."""
         body = message.body
         targets = message.arrays["targets"]
-        if (body["number"], body["decision"]) != (self.number, self.wished) or self.wished != self.decision:
+        if (body["number"], body["decision"]) != (
+            self.number,
+            self.wished,
+        ) or self.wished != self.decision:
             return
         if fault := self.action_layout.fault(targets, self.task.chunk_steps):
             self._fault("chunk_broken", f"{fault}: look into the actor's log")
@@ -598,7 +798,9 @@ class Driver:
         self.decision += 1
 
     def _tell(self, event: Event, *, fault: bool = False) -> None:
-        self.bus.publish("event", {**event.as_dict(), "number": self.number, "step": self.step, "fault": fault})
+        self.bus.publish(
+            "event", {**event.as_dict(), "number": self.number, "step": self.step, "fault": fault}
+        )
 
 
 def _array(values: Values) -> np.ndarray:
@@ -652,7 +854,8 @@ def _is_plan(message: Message) -> bool:
 def _await_permission(bus: Bus, under: Conditions, stopping: Stopping) -> dict[str, Any]:
     """Return the first plan under which an arm may be in control: not one that only a person can let go on.
 
-    Connecting takes control, and control alone can make an arm jump, for example under a wrong load.
+    Connecting takes control, and control alone can make an arm jump, for example under a wrong
+    load.
 
     Raises:
         Interrupted: asked to stop.
@@ -670,7 +873,9 @@ def _await_permission(bus: Bus, under: Conditions, stopping: Stopping) -> dict[s
         if time.monotonic() - beat > BEAT_S:
             beat = time.monotonic()
             bus.publish("beat", {"stopped": True, "digests": under.digests})
-    raise Interrupted("asked to stop before it was in control", remedy="run the same command again to continue")
+    raise Interrupted(
+        "asked to stop before it was in control", remedy="run the same command again to continue"
+    )
 
 
 def _check_digests(plan: Mapping[str, Any], own: Mapping[str, str]) -> None:
@@ -680,7 +885,10 @@ def _check_digests(plan: Mapping[str, Any], own: Mapping[str, str]) -> None:
         EnvironmentProblem: it has.
     """
     if plan["digests"] != own:
-        raise EnvironmentProblem("task or limits are not those of the supervisor", remedy="the driver starts again with its own")
+        raise EnvironmentProblem(
+            "task or limits are not those of the supervisor",
+            remedy="the driver starts again with its own",
+        )
 
 
 def run(settings: Settings, stopping: Stopping) -> None:
@@ -689,9 +897,17 @@ def run(settings: Settings, stopping: Stopping) -> None:
     task = under.task
     robot = task.make_robot()
     task.check_robot(robot, under.limits)
-    listen = {"supervisor": ["plan"], "actor": ["chunk"], "console": ["input", "beat"], "hand": ["input", "beat", "twist"],
-              "scripted": ["input", "beat"]}  # fmt: skip
-    bus, feed = Bus(settings.sockets, "driver", listen), Feed(settings.sockets, "recorder", reader=False)
+    listen = {
+        "supervisor": ["plan"],
+        "actor": ["chunk"],
+        "console": ["input", "beat"],
+        "hand": ["input", "beat", "twist"],
+        "scripted": ["input", "beat"],
+    }
+    bus, feed = (
+        Bus(settings.sockets, "driver", listen),
+        Feed(settings.sockets, "recorder", reader=False),
+    )
     plan = _await_permission(bus, under, stopping)
     _connect(robot, stopping)
     senses = {name: LatestReader(sense) for name, sense in task.make_senses(settings.twin).items()}
@@ -704,7 +920,9 @@ def run(settings: Settings, stopping: Stopping) -> None:
         count = 0
         while not stopping:
             if not driver.clock.wait() and not driver.stopped:
-                driver._fault("state_stale", f"no state from the robot for {driver.clock.age:.2f} s")
+                driver._fault(
+                    "state_stale", f"no state from the robot for {driver.clock.age:.2f} s"
+                )
             driver.tick(count)
             count += 1
     finally:

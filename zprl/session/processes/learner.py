@@ -1,6 +1,7 @@
 """Process ``learner``: folds over the labels as they come and publishes weights.  It runs nice, with one thread, and nobody waits for it.
 
-It never invents an order: what it takes in is the journal, line by line, so that :mod:`zprl.rl.session_replay` can do the same.
+It never invents an order: what it takes in is the journal, line by line, so that
+:mod:`zprl.rl.session_replay` can do the same.
 """
 
 from __future__ import annotations
@@ -43,7 +44,9 @@ def run(settings: Settings, stopping: Stopping) -> None:
             _publish(settings, bus, learner)
             if stopping:
                 return
-        for _ in range(LOOK_POLLS):  # then look for oneself: a message may be lost while a process is replaced
+        for _ in range(
+            LOOK_POLLS
+        ):  # then look for oneself: a message may be lost while a process is replaced
             if stopping or bus.poll(0.05):
                 break
             beat()

@@ -1,7 +1,8 @@
 """Process ``hand``: a foot pedal and a SpaceMouse beside the robot.  It runs where ``ZPRL_PEDAL`` or ``ZPRL_SPACEMOUSE`` name a device.
 
-A pedal's press becomes an ``input`` as on the operator's page.  What is felt at the SpaceMouse goes to the driver as it is (``twist``),
-which alone decides who has the arm.  A device that is lost ends the process, and with it the arm's motion, until it is back.
+A pedal's press becomes an ``input`` as on the operator's page.  What is felt at the SpaceMouse goes
+to the driver as it is (``twist``), which alone decides who has the arm.  A device that is lost ends
+the process, and with it the arm's motion, until it is back.
 """
 
 from __future__ import annotations
@@ -57,21 +58,32 @@ class Felt:
     def tell(self, state: MouseState) -> None:
         """Tell the state of this moment."""
         if state != REST or self._last != REST:
-            self.bus.publish("twist", {"twist": list(state.twist), "buttons": state.buttons, "at": clock.now()})
+            self.bus.publish(
+                "twist", {"twist": list(state.twist), "buttons": state.buttons, "at": clock.now()}
+            )
         self._last = state
 
 
 def run(settings: Settings, stopping: Stopping) -> None:
     """Pass on what hands and feet do until asked to stop."""
     bus = Bus(settings.sockets, "hand", {"supervisor": ["plan"]})
-    mouth, felt, presses, lost = Mouth(bus), Felt(bus), queue.SimpleQueue[OperatorInput](), queue.SimpleQueue[str]()
+    mouth, felt, presses, lost = (
+        Mouth(bus),
+        Felt(bus),
+        queue.SimpleQueue[OperatorInput](),
+        queue.SimpleQueue[str](),
+    )
     now, mouse, beat = [Moment()], None, 0.0
     plan: dict = {"state": State.IDLE}
     with contextlib.ExitStack() as stack:
         if path := os.environ.get(PEDAL):
-            stack.enter_context(Pedal(open_device(path), presses.put, lambda: now[0], on_lost=lost.put))
+            stack.enter_context(
+                Pedal(open_device(path), presses.put, lambda: now[0], on_lost=lost.put)
+            )
         if path := os.environ.get(SPACEMOUSE):
-            mouse = stack.enter_context(SpaceMouse.open(None if path == "auto" else path, on_lost=lost.put))
+            mouse = stack.enter_context(
+                SpaceMouse.open(None if path == "auto" else path, on_lost=lost.put)
+            )
         while not stopping:
             for message in bus.poll(TICK_S):
                 plan = message.body
@@ -82,7 +94,9 @@ def run(settings: Settings, stopping: Stopping) -> None:
             if mouse is not None:
                 felt.tell(mouse.read())
             if not lost.empty():
-                raise EnvironmentProblem(f"an operator's device is gone: {lost.get()}", remedy="plug it in again")
+                raise EnvironmentProblem(
+                    f"an operator's device is gone: {lost.get()}", remedy="plug it in again"
+                )
             if time.monotonic() - beat > BEAT_S:
                 beat = time.monotonic()
                 mouth.beat(stopped=plan["state"] == State.ESTOP)

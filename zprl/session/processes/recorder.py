@@ -1,6 +1,7 @@
 """Process ``recorder``: the session's one writer.
 
-Rows of the open episode are written ahead as they come; an episode becomes permanent, whole, when the supervisor says so.
+Rows of the open episode are written ahead as they come; an episode becomes permanent, whole, when
+the supervisor says so.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class Recorder:
             self.gone.add(number)
         self.committed = set(store.numbers())
 
-    # -- the line from driver and actor ------------------------------------------------------------------------------
+    # -- the line from driver and actor ------------------------------------------------------------
 
     def take(self, message: Message) -> None:
         """Take in what the driver or the actor lived."""
@@ -59,14 +60,31 @@ class Recorder:
         try:
             match message.topic:
                 case _ if body["limits"] != episode.limits:
-                    raise DataError(f"'{message.topic}' under other limits than the episode's", remedy="look who changed the limits")
+                    raise DataError(
+                        f"'{message.topic}' under other limits than the episode's",
+                        remedy="look who changed the limits",
+                    )
                 case "frame":
                     flags = {name: bool(body[name]) for name in ("intervention", "clipped")}
-                    episode.writer.add_frame(step=int(body["step"]), chunk=int(body["decision"]), **_seen(message), **flags,
-                                             commanded=arrays["commanded"], sent=arrays["sent"], wrench=arrays.get("wrench"))  # fmt: skip
+                    episode.writer.add_frame(
+                        step=int(body["step"]),
+                        chunk=int(body["decision"]),
+                        **_seen(message),
+                        **flags,
+                        commanded=arrays["commanded"],
+                        sent=arrays["sent"],
+                        wrench=arrays.get("wrench"),
+                    )
                 case "frame_final":
-                    episode.facts |= {"features": tuple(body["features"]), "sent": tuple(body["sent"])}
-                    episode.timing = {key: float(body[key]) for key in ("tick_p50", "tick_p99", "tick_max") if key in body}
+                    episode.facts |= {
+                        "features": tuple(body["features"]),
+                        "sent": tuple(body["sent"]),
+                    }
+                    episode.timing = {
+                        key: float(body[key])
+                        for key in ("tick_p50", "tick_p99", "tick_max")
+                        if key in body
+                    }
                     episode.writer.finish(**_seen(message))
                 case "chunk" if int(body["decision"]) in episode.decisions:
                     return  # the driver asked twice, and the first answer counts
@@ -101,7 +119,10 @@ class Recorder:
 
     def _lose(self, number: int, reason: str) -> None:
         self._drop(number)
-        self.bus.publish("event", {"kind": "recording_lost", "level": "note", "reason": reason[:400], "number": number})
+        self.bus.publish(
+            "event",
+            {"kind": "recording_lost", "level": "note", "reason": reason[:400], "number": number},
+        )
 
     def _drop(self, number: int) -> None:
         self.gone.add(number)
@@ -109,7 +130,7 @@ class Recorder:
         if episode is not None:
             episode.writer.discard()
 
-    # -- what the supervisor wants -----------------------------------------------------------------------------------
+    # -- what the supervisor wants -----------------------------------------------------------------
 
     def follow(self, message: Message) -> None:
         """Take in a plan or an event."""
@@ -123,7 +144,12 @@ class Recorder:
         if episode is not None and "phase" not in episode.facts:
             evaluation = bool(plan["evaluation"])
             seed = self.settings.config.evaluation_seed if evaluation else self.settings.seed
-            episode.facts |= {"phase": plan["kind"], "start_number": plan["start_number"], "seed": seed, "explore": plan["explore"]}
+            episode.facts |= {
+                "phase": plan["kind"],
+                "start_number": plan["start_number"],
+                "seed": seed,
+                "explore": plan["explore"],
+            }
         for number in plan["discard"]:
             if number not in self.committed:
                 self._drop(number)
@@ -136,7 +162,10 @@ class Recorder:
     def _label(self, label: dict[str, Any]) -> None:
         origin = {name: label[name] for name in ("source", "nonce", "author")}
         line = self.store.label(label["episode"], label["label"], **origin)
-        self.bus.publish("labelled", {"episode": line.episode, "nonce": line.nonce, "seq": line.seq, "label": line.label})
+        self.bus.publish(
+            "labelled",
+            {"episode": line.episode, "nonce": line.nonce, "seq": line.seq, "label": line.label},
+        )
 
     def _commit(self, number: int, label: dict[str, Any] | None) -> None:
         """Make an episode permanent, and its label with it: a supervisor that is killed now takes neither away."""
@@ -155,7 +184,11 @@ class Recorder:
             return
         reason = next((e["reason"] for e in reversed(episode.events) if e.get("fault")), "")
         facts = EpisodeFacts(
-            stop_reason=reason[:1000], events=tuple(episode.events), timing=episode.timing, weights=episode.weights, **episode.facts
+            stop_reason=reason[:1000],
+            events=tuple(episode.events),
+            timing=episode.timing,
+            weights=episode.weights,
+            **episode.facts,
         )
         try:
             digest = episode.writer.commit(facts)
@@ -175,20 +208,41 @@ class Recorder:
         try:
             write_mcap(self.store.episode(number), self.store.path / MCAP / f"{number:06d}.mcap")
         except ZprlError as error:
-            self.bus.publish("event", {"kind": "no_log", "level": "note", "reason": error.message[:400], "number": number})
+            self.bus.publish(
+                "event",
+                {
+                    "kind": "no_log",
+                    "level": "note",
+                    "reason": error.message[:400],
+                    "number": number,
+                },
+            )
 
 
 def _seen(message: Message) -> dict[str, Any]:
     """What an observation is made of."""
-    obs = {name.removeprefix("obs/"): value for name, value in message.arrays.items() if name.startswith("obs/")}
+    obs = {
+        name.removeprefix("obs/"): value
+        for name, value in message.arrays.items()
+        if name.startswith("obs/")
+    }
     body, arrays = message.body, message.arrays
-    return {"stamp": body["stamp"], "host": body["host"], "obs": obs, "features": arrays["features"], "measured": arrays["measured"]}
+    return {
+        "stamp": body["stamp"],
+        "host": body["host"],
+        "obs": obs,
+        "features": arrays["features"],
+        "measured": arrays["measured"],
+    }
 
 
 def run(settings: Settings, stopping: Stopping) -> None:
     """Record until asked to stop."""
     topics = {"supervisor": ["plan"], "driver": ["event"], "actor": ["event"]}
-    bus, feed = Bus(settings.sockets, "recorder", topics), Feed(settings.sockets, "recorder", reader=True)
+    bus, feed = (
+        Bus(settings.sockets, "recorder", topics),
+        Feed(settings.sockets, "recorder", reader=True),
+    )
     with SessionStore.open(settings.session, write=True) as store:
         recorder, beat = Recorder(settings, store, bus), 0.0
         while not stopping:

@@ -32,7 +32,13 @@ class Operator:
         place: Where a tool has to come to, where there is none.
     """
 
-    def __init__(self, settings: Settings, bus: Bus, control: TwinControl | None = None, place: Reach | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        bus: Bus,
+        control: TwinControl | None = None,
+        place: Reach | None = None,
+    ) -> None:
         self.settings, self.bus, self.control, self.place = settings, bus, control, place
         self.there = False
         self.plan: dict = {"state": "IDLE"}
@@ -63,14 +69,18 @@ class Operator:
     def _reset(self, wanted: dict) -> None:
         place = (int(wanted["evaluation"]), int(wanted["start_number"]))
         if self.placed != (int(wanted["episode"]), *place):
-            seed = self.settings.config.evaluation_seed if wanted["evaluation"] else self.settings.seed
+            seed = (
+                self.settings.config.evaluation_seed if wanted["evaluation"] else self.settings.seed
+            )
             if self.control is not None:
                 self.control.reset(seed, place[1])
             self.placed = (int(wanted["episode"]), *place)
         self._say("reset_done", int(wanted["episode"]), self.asked)
 
     def _watch(self, number: int) -> None:
-        if self.plan["state"] == "RUNNING" and (self.there if self.control is None else self.control.state().lifted):
+        if self.plan["state"] == "RUNNING" and (
+            self.there if self.control is None else self.control.state().lifted
+        ):
             self._say("success", number)
 
     def _see(self, features: dict) -> None:
@@ -81,8 +91,16 @@ class Operator:
 
     def _say(self, kind: str, number: int, more: str = "") -> None:
         """The nonce names what is said, so that saying it again is harmless."""
-        press = {"kind": kind, "episode": number, "nonce": f"{kind}-{number}{more}", "source": "scripted"}
-        if self.told == (press["nonce"], self.plan["seq"]) and time.monotonic() - self.told_at < REPEAT_S:
+        press = {
+            "kind": kind,
+            "episode": number,
+            "nonce": f"{kind}-{number}{more}",
+            "source": "scripted",
+        }
+        if (
+            self.told == (press["nonce"], self.plan["seq"])
+            and time.monotonic() - self.told_at < REPEAT_S
+        ):
             return
         self.told, self.told_at = (press["nonce"], self.plan["seq"]), time.monotonic()
         self.bus.publish("input", press | {"seq": self.plan["seq"], "at": self.plan["at"]})
@@ -91,10 +109,16 @@ class Operator:
 def run(settings: Settings, stopping: Stopping) -> None:
     """Operate until asked to stop."""
     if settings.twin is None:
-        raise EnvironmentProblem("a scripted operator needs a double", remedy="leave it out where the robot is real")
+        raise EnvironmentProblem(
+            "a scripted operator needs a double", remedy="leave it out where the robot is real"
+        )
     rule = settings.conditions().task.label.double
     place = rule if isinstance(rule, Reach) else None
-    bus = Bus(settings.sockets, "scripted", {"supervisor": ["plan"]} | ({"driver": ["state"]} if place else {}))
+    bus = Bus(
+        settings.sockets,
+        "scripted",
+        {"supervisor": ["plan"]} | ({"driver": ["state"]} if place else {}),
+    )
     with contextlib.ExitStack() as stack:
         control = None if place else stack.enter_context(TwinControl(settings.twin))
         operator, beat = Operator(settings, bus, control, place), 0.0

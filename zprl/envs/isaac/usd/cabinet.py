@@ -1,7 +1,8 @@
 """A low cabinet with one drawer that slides out towards the robot, and a fin on its front to pull at.
 
-The cabinet's frame stands on the floor of the box, in the middle of its front: x points into the cabinet, z up.  Sizes are ours:
-the fin fits a Panda's open hand from above, and the drawer comes out as far as the arm can draw it with the tool down.
+The cabinet's frame stands on the floor of the box, in the middle of its front: x points into the
+cabinet, z up.  Sizes are ours: the fin fits a Panda's open hand from above, and the drawer comes
+out as far as the arm can draw it with the tool down.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ _WIDTH, _DEPTH, _HEIGHT, _WALL = 0.36, 0.26, 0.20, 0.015
 FIN = Box((0.08, 0.02, 0.06), (-0.04, 0.0, 0.11))
 """The handle: thin along y, so that a hand from above grips it with fingers that close along y."""
 HANDLE = (-0.055, 0.0, 0.11)
-"""Where it is meant to be gripped, in the drawer's frame (the cabinet's while the drawer is shut) [m]."""
+"""Where it is meant to be gripped, in the drawer's frame (the cabinet's while the drawer is shut)
+[m]."""
 BOXES: dict[str, tuple[Box, ...]] = {
     "cabinet_frame": (
         Box((_DEPTH, _WIDTH, _WALL), (_DEPTH / 2, 0, _HEIGHT - _WALL / 2)),
@@ -35,8 +37,12 @@ BOXES: dict[str, tuple[Box, ...]] = {
         FIN,
     ),
 }
-"""Colliders: link name to boxes in the link's frame; the two frames coincide while the drawer is shut."""
-COLOURS: dict[str, Colour] = {"cabinet_frame": (0.45, 0.30, 0.16), "cabinet_drawer": (0.62, 0.45, 0.27)}
+"""Colliders: link name to boxes in the link's frame; the two frames coincide while the drawer is
+shut."""
+COLOURS: dict[str, Colour] = {
+    "cabinet_frame": (0.45, 0.30, 0.16),
+    "cabinet_drawer": (0.62, 0.45, 0.27),
+}
 _MASSES = {"cabinet_frame": 5.0, "cabinet_drawer": 0.8}
 
 

@@ -1,7 +1,8 @@
 """What matters to physics in two folders of assets, side by side: the authored ones and, say, NVIDIA's own.
 
-Only what a file itself says is compared, as metres, kilograms, radians: names of joints, their kind and limits, names of links,
-their masses and the diagonals of their inertias.  Where a file leaves a mass to the engine, nothing is said.
+Only what a file itself says is compared, as metres, kilograms, radians: names of joints, their kind
+and limits, names of links, their masses and the diagonals of their inertias.  Where a file leaves a
+mass to the engine, nothing is said.
 """
 
 from __future__ import annotations
@@ -17,7 +18,12 @@ from zprl.errors import EnvironmentProblem
 if TYPE_CHECKING:
     from pxr import Usd
 
-THINGS = {"robot": panda.PATH, "table": table.TABLE_PATH, "cube": table.CUBE_PATH, "cabinet": cabinet.PATH}
+THINGS = {
+    "robot": panda.PATH,
+    "table": table.TABLE_PATH,
+    "cube": table.CUBE_PATH,
+    "cabinet": cabinet.PATH,
+}
 LIMIT_SLACK = 0.005
 """Limits that differ by less are the same [rad or m]."""
 SHARE_SLACK = 0.02
@@ -59,15 +65,26 @@ def describe(path: Path) -> tuple[dict[str, Joint], dict[str, Link]]:
     try:
         stage = Usd.Stage.Open(str(path))
     except Tf.ErrorException as error:
-        raise EnvironmentProblem(f"{path} is not a USD file", remedy="point at the folder that holds `Isaac/`") from error
-    metre, kilogram = UsdGeom.GetStageMetersPerUnit(stage), UsdPhysics.GetStageKilogramsPerUnit(stage)
+        raise EnvironmentProblem(
+            f"{path} is not a USD file", remedy="point at the folder that holds `Isaac/`"
+        ) from error
+    metre, kilogram = (
+        UsdGeom.GetStageMetersPerUnit(stage),
+        UsdPhysics.GetStageKilogramsPerUnit(stage),
+    )
     joints, links = {}, {}
     for prim in stage.Traverse(Usd.TraverseInstanceProxies()):
         name = prim.GetName()
         for kind, unit in (("revolute", math.pi / 180), ("prismatic", metre)):
-            joint = (UsdPhysics.RevoluteJoint if kind == "revolute" else UsdPhysics.PrismaticJoint)(prim)
+            joint = (UsdPhysics.RevoluteJoint if kind == "revolute" else UsdPhysics.PrismaticJoint)(
+                prim
+            )
             if joint:
-                joints[name] = Joint(kind, joint.GetLowerLimitAttr().Get() * unit, joint.GetUpperLimitAttr().Get() * unit)
+                joints[name] = Joint(
+                    kind,
+                    joint.GetLowerLimitAttr().Get() * unit,
+                    joint.GetUpperLimitAttr().Get() * unit,
+                )
         if prim.HasAPI(UsdPhysics.RigidBodyAPI):
             links[name] = _link(prim, metre, kilogram)
     return joints, links
@@ -78,11 +95,17 @@ def _link(prim: Usd.Prim, metre: float, kilogram: float) -> Link:
 
     said = UsdPhysics.MassAPI(prim)
     mass = said.GetMassAttr().Get() if said.GetMassAttr().HasAuthoredValue() else None
-    inertia = said.GetDiagonalInertiaAttr().Get() if said.GetDiagonalInertiaAttr().HasAuthoredValue() else None
+    inertia = (
+        said.GetDiagonalInertiaAttr().Get()
+        if said.GetDiagonalInertiaAttr().HasAuthoredValue()
+        else None
+    )
     # Zero is USD's word for "compute it".
     return Link(
         mass * kilogram if mass else None,
-        tuple(float(value) * kilogram * metre**2 for value in inertia) if inertia and any(inertia) else None,
+        tuple(float(value) * kilogram * metre**2 for value in inertia)
+        if inertia and any(inertia)
+        else None,
     )
 
 
@@ -93,11 +116,22 @@ def check_robot(path: Path) -> None:
         EnvironmentProblem: something is missing, or there is no such file.
     """
     if not path.is_file():
-        raise EnvironmentProblem(f"an asset is missing: {path}", remedy="point ISAACSIM_ASSET_ROOT at the folder that holds `Isaac/`")
+        raise EnvironmentProblem(
+            f"an asset is missing: {path}",
+            remedy="point ISAACSIM_ASSET_ROOT at the folder that holds `Isaac/`",
+        )
     joints, links = describe(path)
-    wanted = {*(f"panda_joint{i}" for i in range(1, 8)), "panda_finger_joint1", "panda_finger_joint2", *panda.CAPSULES, *panda.BOXES}
+    wanted = {
+        *(f"panda_joint{i}" for i in range(1, 8)),
+        "panda_finger_joint1",
+        "panda_finger_joint2",
+        *panda.CAPSULES,
+        *panda.BOXES,
+    }
     if missing := sorted(wanted - joints.keys() - links.keys()):
-        raise EnvironmentProblem(f"{path} has no {missing[0]}", remedy="`zprl env assets ROOT` compares the two robots")
+        raise EnvironmentProblem(
+            f"{path} has no {missing[0]}", remedy="`zprl env assets ROOT` compares the two robots"
+        )
 
 
 def differences(ours: Path, theirs: Path) -> Iterator[Difference]:
@@ -107,29 +141,49 @@ def differences(ours: Path, theirs: Path) -> Iterator[Difference]:
         EnvironmentProblem: the second root has nothing of what is looked for.
     """
     if not any((theirs / place).is_file() for place in THINGS.values()):
-        raise EnvironmentProblem(f"{theirs} has none of the assets", remedy=f"point at the folder that holds {panda.PATH}")
+        raise EnvironmentProblem(
+            f"{theirs} has none of the assets",
+            remedy=f"point at the folder that holds {panda.PATH}",
+        )
     for thing, place in THINGS.items():
         if not (theirs / place).is_file():
             yield Difference(thing, "file", place, "missing")
             continue
-        (joints, links), (other_joints, other_links) = describe(ours / place), describe(theirs / place)
+        (joints, links), (other_joints, other_links) = (
+            describe(ours / place),
+            describe(theirs / place),
+        )
         yield from _names(thing, "joint", joints, other_joints)
         yield from _names(thing, "link", links, other_links)
         for name in sorted(joints.keys() & other_joints.keys()):
             one, two = joints[name], other_joints[name]
-            if one.kind != two.kind or abs(one.low - two.low) > LIMIT_SLACK or abs(one.high - two.high) > LIMIT_SLACK:
+            if (
+                one.kind != two.kind
+                or abs(one.low - two.low) > LIMIT_SLACK
+                or abs(one.high - two.high) > LIMIT_SLACK
+            ):
                 yield Difference(thing, f"limits of {name}", _limits(one), _limits(two))
         for name in sorted(links.keys() & other_links.keys()):
             one, two = links[name], other_links[name]
             if one.mass and two.mass and _apart(one.mass, two.mass):
-                yield Difference(thing, f"mass of {name}", f"{one.mass:.4g} kg", f"{two.mass:.4g} kg")
+                yield Difference(
+                    thing, f"mass of {name}", f"{one.mass:.4g} kg", f"{two.mass:.4g} kg"
+                )
             if one.inertia and two.inertia and any(map(_apart, one.inertia, two.inertia)):
-                yield Difference(thing, f"inertia of {name}", *(" ".join(f"{v:.3g}" for v in each.inertia or ()) for each in (one, two)))
+                yield Difference(
+                    thing,
+                    f"inertia of {name}",
+                    *(" ".join(f"{v:.3g}" for v in each.inertia or ()) for each in (one, two)),
+                )
 
 
 def _names(thing: str, kind: str, ours: dict, theirs: dict) -> Iterator[Difference]:
     for name in sorted(ours.keys() ^ theirs.keys()):
-        yield Difference(thing, f"{kind} {name}", *("there" if name in each else "missing" for each in (ours, theirs)))
+        yield Difference(
+            thing,
+            f"{kind} {name}",
+            *("there" if name in each else "missing" for each in (ours, theirs)),
+        )
 
 
 def _limits(joint: Joint) -> str:

@@ -1,7 +1,7 @@
 """The Franka Panda.
 
-Kinematics, joint limits, masses and inertia diagonals follow franka_ros's URDF (Apache-2.0); base mass and finger inertias are
-estimates (ours).  Colliders are capsules and boxes (ours).
+Kinematics, joint limits, masses and inertia diagonals follow franka_ros's URDF (Apache-2.0); base
+mass and finger inertias are estimates (ours).  Colliders are capsules and boxes (ours).
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 PATH = "Isaac/IsaacLab/Robots/FrankaEmika/franka_panda.usda"
 """Where the stock configurations look for it, below the asset root."""
 CLEAR = "clear_of_table"
-"""Choice of the variant set ``Colliders``: without the capsule of link 1, which reaches 1 cm into the table's edge and rubs there, so
-that the first joint stops short: the tool stays 8 mm beside its target with PhysX, 22 mm with Newton (measured 5 cm from the start)."""
+"""Choice of the variant set ``Colliders``: without the capsule of link 1, which reaches 1 cm into
+the table's edge and rubs there, so that the first joint stops short: the tool stays 8 mm beside its
+target with PhysX, 22 mm with Newton (measured 5 cm from the start)."""
 
 
 class Segment(NamedTuple):
@@ -37,13 +38,45 @@ class Segment(NamedTuple):
 
 _H = math.pi / 2
 ARM = (
-    Segment("panda_link1", (0, 0, 0.333), 0, 4.970684, (0.003875, 0.002081, -0.04762), (0.70337, 0.70661, 0.009117), (-2.8973, 2.8973), 87),
-    Segment("panda_link2", (0, 0, 0), -_H, 0.646926, (-0.003141, -0.02872, 0.003495), (0.007962, 0.02811, 0.025995), (-1.7628, 1.7628), 87),
     Segment(
-        "panda_link3", (0, -0.316, 0), _H, 3.228604, (0.027518, 0.039252, -0.066502), (0.037242, 0.036155, 0.01083), (-2.8973, 2.8973), 87
+        "panda_link1",
+        (0, 0, 0.333),
+        0,
+        4.970684,
+        (0.003875, 0.002081, -0.04762),
+        (0.70337, 0.70661, 0.009117),
+        (-2.8973, 2.8973),
+        87,
     ),
     Segment(
-        "panda_link4", (0.0825, 0, 0), _H, 3.587895, (-0.05317, 0.104419, 0.027454), (0.025853, 0.019552, 0.028323), (-3.0718, -0.0698), 87
+        "panda_link2",
+        (0, 0, 0),
+        -_H,
+        0.646926,
+        (-0.003141, -0.02872, 0.003495),
+        (0.007962, 0.02811, 0.025995),
+        (-1.7628, 1.7628),
+        87,
+    ),
+    Segment(
+        "panda_link3",
+        (0, -0.316, 0),
+        _H,
+        3.228604,
+        (0.027518, 0.039252, -0.066502),
+        (0.037242, 0.036155, 0.01083),
+        (-2.8973, 2.8973),
+        87,
+    ),
+    Segment(
+        "panda_link4",
+        (0.0825, 0, 0),
+        _H,
+        3.587895,
+        (-0.05317, 0.104419, 0.027454),
+        (0.025853, 0.019552, 0.028323),
+        (-3.0718, -0.0698),
+        87,
     ),
     Segment(
         "panda_link5",
@@ -56,10 +89,24 @@ ARM = (
         12,
     ),
     Segment(
-        "panda_link6", (0, 0, 0), _H, 1.666555, (0.060149, -0.014117, -0.010517), (0.001964, 0.004354, 0.005433), (-0.0175, 3.7525), 12
+        "panda_link6",
+        (0, 0, 0),
+        _H,
+        1.666555,
+        (0.060149, -0.014117, -0.010517),
+        (0.001964, 0.004354, 0.005433),
+        (-0.0175, 3.7525),
+        12,
     ),
     Segment(
-        "panda_link7", (0.088, 0, 0), _H, 0.735522, (0.010517, -0.004252, 0.061597), (0.012516, 0.010027, 0.004815), (-2.8973, 2.8973), 12
+        "panda_link7",
+        (0.088, 0, 0),
+        _H,
+        0.735522,
+        (0.010517, -0.004252, 0.061597),
+        (0.012516, 0.010027, 0.004815),
+        (-2.8973, 2.8973),
+        12,
     ),
 )
 FINGERS = (("panda_leftfinger", 0.0), ("panda_rightfinger", math.pi))
@@ -79,8 +126,14 @@ CAPSULES: dict[str, tuple[Capsule, ...]] = {
 
 BOXES: dict[str, tuple[Box, ...]] = {
     "panda_hand": (Box((0.04, 0.20, 0.06), (0, 0, 0.035)),),
-    "panda_leftfinger": (Box((0.0175, 0.0152, 0.0185), (0, 0.0076, 0.04525)), Box((0.02, 0.012, 0.03), (0, 0.014, 0.018))),
-    "panda_rightfinger": (Box((0.0175, 0.0152, 0.0185), (0, -0.0076, 0.04525)), Box((0.02, 0.012, 0.03), (0, -0.014, 0.018))),
+    "panda_leftfinger": (
+        Box((0.0175, 0.0152, 0.0185), (0, 0.0076, 0.04525)),
+        Box((0.02, 0.012, 0.03), (0, 0.014, 0.018)),
+    ),
+    "panda_rightfinger": (
+        Box((0.0175, 0.0152, 0.0185), (0, -0.0076, 0.04525)),
+        Box((0.02, 0.012, 0.03), (0, -0.014, 0.018)),
+    ),
 }
 """Colliders of the hand: link name to boxes in the link's frame."""
 
@@ -88,7 +141,10 @@ SHELL: Colour = (0.84, 0.84, 0.83)
 JOINT: Colour = (0.16, 0.18, 0.21)
 COLOURS: dict[str, Colour] = {
     # A capsule that lies along a hinge is dark: it reads as a joint.
-    **{name: JOINT if name in ("panda_link2", "panda_link4", "panda_link6") else SHELL for name in CAPSULES},
+    **{
+        name: JOINT if name in ("panda_link2", "panda_link4", "panda_link6") else SHELL
+        for name in CAPSULES
+    },
     "panda_hand": (0.24, 0.26, 0.30),
     "panda_leftfinger": (0.08, 0.09, 0.10),
     "panda_rightfinger": (0.08, 0.09, 0.10),
@@ -122,43 +178,84 @@ class _Panda:
     def author(self) -> None:
         from pxr import UsdPhysics
 
-        fixed, revolute, prismatic = UsdPhysics.FixedJoint, UsdPhysics.RevoluteJoint, UsdPhysics.PrismaticJoint
-        base = Segment("panda_link0", (0, 0, 0), 0, 2.8, (-0.041, 0, 0.05), (0.00315, 0.00388, 0.004285), (0, 0), 0)
+        fixed, revolute, prismatic = (
+            UsdPhysics.FixedJoint,
+            UsdPhysics.RevoluteJoint,
+            UsdPhysics.PrismaticJoint,
+        )
+        base = Segment(
+            "panda_link0",
+            (0, 0, 0),
+            0,
+            2.8,
+            (-0.041, 0, 0.05),
+            (0.00315, 0.00388, 0.004285),
+            (0, 0),
+            0,
+        )
         self._link(base, None, _quat())
         self._joint(fixed, "root_joint", None, "panda_link0", (0, 0, 0), _quat())
         parent = "panda_link0"
         for number, part in enumerate(ARM, 1):
             turn = _quat(roll=part.roll)
             self._link(part, parent, turn)
-            joint = self._joint(revolute, f"panda_joint{number}", parent, part.name, part.origin, turn)
+            joint = self._joint(
+                revolute, f"panda_joint{number}", parent, part.name, part.origin, turn
+            )
             self._drive(joint, "Z", part.limits, part.effort, 400, 80, angular=True)
             parent = part.name
-        hand = Segment("panda_hand", (0, 0, 0.107), 0, 0.73, (-0.01, 0, 0.03), (0.001, 0.0025, 0.0017), (0, 0), 0)
+        hand = Segment(
+            "panda_hand",
+            (0, 0, 0.107),
+            0,
+            0.73,
+            (-0.01, 0, 0.03),
+            (0.001, 0.0025, 0.0017),
+            (0, 0),
+            0,
+        )
         turn = _quat(yaw=-math.pi / 4)
         self._link(hand, parent, turn)
         self._joint(fixed, "panda_hand_joint", parent, "panda_hand", hand.origin, turn)
         for number, (name, yaw) in enumerate(FINGERS, 1):
-            finger = Segment(name, (0, 0, 0.0584), 0, 0.015, (0, 0, 0), (1e-5, 1e-5, 1e-5), (0, 0.04), 200)
+            finger = Segment(
+                name, (0, 0, 0.0584), 0, 0.015, (0, 0, 0), (1e-5, 1e-5, 1e-5), (0, 0.04), 200
+            )
             self._link(finger, "panda_hand", _quat())
             turn = _quat(yaw=yaw)
-            joint = self._joint(prismatic, f"panda_finger_joint{number}", "panda_hand", name, finger.origin, turn, turn)
+            joint = self._joint(
+                prismatic,
+                f"panda_finger_joint{number}",
+                "panda_hand",
+                name,
+                finger.origin,
+                turn,
+                turn,
+            )
             self._drive(joint, "Y", finger.limits, finger.effort, 2000, 100, angular=False)
         # Isaac Lab's configuration selects these variants by name; all but ours are empty.
-        for name, choices in (("Physics", ("physx", "mujoco")), ("Colliders", ("primitives", "gripper_only", CLEAR))):
+        for name, choices in (
+            ("Physics", ("physx", "mujoco")),
+            ("Colliders", ("primitives", "gripper_only", CLEAR)),
+        ):
             variants = self.top.GetVariantSets().AddVariantSet(name)
             for choice in choices:
                 variants.AddVariant(choice)
             if CLEAR in choices:
                 variants.SetVariantSelection(CLEAR)
                 with variants.GetVariantEditContext():
-                    self.stage.OverridePrim(f"{self.where['panda_link1']}/capsule_0").SetActive(False)
+                    self.stage.OverridePrim(f"{self.where['panda_link1']}/capsule_0").SetActive(
+                        False
+                    )
             variants.SetVariantSelection(choices[0])
         self.stage.Save()
 
     def _link(self, part: Segment, parent: str | None, rotation: Gf.Quatf) -> None:
         from pxr import Gf, UsdGeom, UsdPhysics
 
-        path = self.where[part.name] = f"{self.where[parent] if parent else '/panda/Geometry'}/{part.name}"
+        path = self.where[part.name] = (
+            f"{self.where[parent] if parent else '/panda/Geometry'}/{part.name}"
+        )
         body = UsdGeom.Xform.Define(self.stage, path)
         body.AddTranslateOp().Set(Gf.Vec3d(*part.origin))
         body.AddOrientOp().Set(rotation)
@@ -180,7 +277,14 @@ class _Panda:
             paint(collider_box(self.stage, f"{path}/box_{number}", box), COLOURS[part.name])
 
     def _joint(
-        self, kind: Any, name: str, parent: str | None, child: str, origin: Vec3, turn: Gf.Quatf, turn1: Gf.Quatf | None = None
+        self,
+        kind: Any,
+        name: str,
+        parent: str | None,
+        child: str,
+        origin: Vec3,
+        turn: Gf.Quatf,
+        turn1: Gf.Quatf | None = None,
     ) -> Any:
         from pxr import Gf
 
@@ -195,7 +299,16 @@ class _Panda:
         return joint
 
     @staticmethod
-    def _drive(joint: Any, axis: str, limits: tuple[float, float], effort: float, kp: float, kd: float, *, angular: bool) -> None:
+    def _drive(
+        joint: Any,
+        axis: str,
+        limits: tuple[float, float],
+        effort: float,
+        kp: float,
+        kd: float,
+        *,
+        angular: bool,
+    ) -> None:
         from pxr import UsdPhysics
 
         unit = 180.0 / math.pi if angular else 1.0  # USD writes angles in degrees

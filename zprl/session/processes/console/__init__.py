@@ -1,4 +1,5 @@
 """The operator's page: one web page for the person beside the robot.
 
-``state`` is the contract between a session and the page, ``security`` keeps others out, ``app`` is the application, ``serve`` runs it.
+``state`` is the contract between a session and the page, ``security`` keeps others out, ``app`` is
+the application, ``serve`` runs it.
 """

@@ -1,8 +1,8 @@
 """Decide who may do more than press the e-stop: a token per run, one-time links, cookies.
 
-Each run makes a random token (or takes ``ZPRL_CONSOLE_TOKEN``) and keeps it in a file that only this
-user can read.  Whoever can read the file can make a one-time link; opening it sets a cookie.  Links
-and cookies are signed with a key of this run, so that the next run knows none of them.
+Each run makes a random token (or takes ``ZPRL_CONSOLE_TOKEN``) and keeps it in a file that only
+this user can read.  Whoever can read the file can make a one-time link; opening it sets a cookie.
+Links and cookies are signed with a key of this run, so that the next run knows none of them.
 """
 
 from __future__ import annotations
@@ -76,7 +76,9 @@ class Secrets(BaseModel):
         try:
             return cls.model_validate(durable.read_json(work / FILE))
         except ValidationError as error:  # its text would hold the token
-            raise DataError(f"{work / FILE} is damaged", remedy="start the session again") from error
+            raise DataError(
+                f"{work / FILE} is damaged", remedy="start the session again"
+            ) from error
 
 
 @contextlib.contextmanager
@@ -106,7 +108,9 @@ def page_link(work: Path) -> str:
         EnvironmentProblem: none runs there.
         DataError: its files are damaged.
     """
-    problem = EnvironmentProblem("no session is running here", remedy="`zprl session run` starts one")
+    problem = EnvironmentProblem(
+        "no session is running here", remedy="`zprl session run` starts one"
+    )
     if not (work / FILE).exists() or not (work / ADDRESS).exists() or not _held(work):
         raise problem
     try:
@@ -226,7 +230,9 @@ class Access:
     # -- signed texts ----------------------------------------------------------------------------
 
     def _mac(self, text: str) -> str:
-        return hmac.new(self._key, text.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()
+        return hmac.new(
+            self._key, text.encode("utf-8", "surrogatepass"), hashlib.sha256
+        ).hexdigest()
 
     def _sign(self, purpose: str, author: str) -> str:
         fields = (purpose, repr(self._clock()), secrets.token_urlsafe(9), author)

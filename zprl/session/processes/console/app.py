@@ -15,7 +15,13 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response, StreamingResponse
+from starlette.responses import (
+    HTMLResponse,
+    JSONResponse,
+    RedirectResponse,
+    Response,
+    StreamingResponse,
+)
 from starlette.routing import Route
 
 from zprl import durable
@@ -62,8 +68,12 @@ class Press(BaseModel):
     kind: Input
     episode: EpisodeNumber | None = None
     nonce: Nonce = Field(min_length=8)
-    confirmed: bool = Field(False, description="`clear` lets a stopped arm move: the page asks twice.")
-    seq: Seq | None = Field(None, description="Of the snapshot that it answers; the e-stop needs none.")
+    confirmed: bool = Field(
+        False, description="`clear` lets a stopped arm move: the page asks twice."
+    )
+    seq: Seq | None = Field(
+        None, description="Of the snapshot that it answers; the e-stop needs none."
+    )
     at: Stamp | None = Field(None, description="Of the same snapshot.")
 
     @model_validator(mode="after")
@@ -94,7 +104,9 @@ class Presses:
 
     def __init__(self, send: SendInput, seq: Callable[[], int | None] = lambda: None) -> None:
         self._send, self._seq = send, seq
-        self._known: OrderedDict[str, tuple[OperatorInput, asyncio.Task[str | None]]] = OrderedDict()
+        self._known: OrderedDict[str, tuple[OperatorInput, asyncio.Task[str | None]]] = (
+            OrderedDict()
+        )
         self._bucket = Bucket(*PRESSES)
         self._last_stop = ""
 
@@ -130,7 +142,9 @@ class Presses:
             return 409, Outcome(status="refused", text=str(refused)[:500])
         except Exception as error:
             if self._known.get(found.nonce, (None, None))[1] is task:
-                del self._known[found.nonce]  # it never arrived, so the same press may be tried again
+                del self._known[
+                    found.nonce
+                ]  # it never arrived, so the same press may be tried again
             return _failed(error)
         return 200, Outcome(status="repeated" if repeated else "sent", text=(text or "")[:500])
 
@@ -152,7 +166,9 @@ class Presses:
 
 
 def _failed(error: Exception) -> tuple[int, Outcome]:
-    return 503, Outcome(status="failed", text=f"the session did not take it: {error or type(error).__name__}"[:500])
+    return 503, Outcome(
+        status="failed", text=f"the session did not take it: {error or type(error).__name__}"[:500]
+    )
 
 
 @cache
@@ -193,7 +209,9 @@ def make_app(
         close = connection.abort if connection else lambda: None
         person = request.state.login
         events = streams.events(source, person.id, close, lasts=lambda: access.lasts(person))
-        return StreamingResponse(events, media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
+        return StreamingResponse(
+            events, media_type="text/event-stream", headers={"X-Accel-Buffering": "no"}
+        )
 
     async def camera(request: Request) -> Response:
         name = request.path_params["name"]
@@ -252,13 +270,19 @@ def _log_in(request: Request, body: bytes, access: Access) -> Response:
         fields = parse_qs(body.decode("utf-8", "replace"), max_num_fields=4)
     except ValueError:  # more fields than the form has
         fields = {}
-    ticket, token, name = (fields.get(key, [""])[0].strip() for key in ("ticket", "token", "author"))
+    ticket, token, name = (
+        fields.get(key, [""])[0].strip() for key in ("ticket", "token", "author")
+    )
     author = access.redeem(ticket) if ticket else (name or access.user)
     if author is None or not (ticket or access.knows(token)):
         if ticket and request.state.login:  # the link of somebody who is logged in: opened again
             return RedirectResponse("/", 303)
         within = access.guesses.wrong(peer(request.scope))
-        return _login_page("ticket" if ticket else "token", 401) if within else _login_page("too many", 429)
+        return (
+            _login_page("ticket" if ticket else "token", 401)
+            if within
+            else _login_page("too many", 429)
+        )
     try:
         author = TypeAdapter(Author).validate_python(author)
     except ValidationError:
@@ -266,7 +290,12 @@ def _log_in(request: Request, body: bytes, access: Access) -> Response:
 
     response = RedirectResponse("/", 303)
     response.set_cookie(
-        access.cookie, access.cookie_for(author), max_age=COOKIE_S, path="/", httponly=True, samesite="strict",
+        access.cookie,
+        access.cookie_for(author),
+        max_age=COOKIE_S,
+        path="/",
+        httponly=True,
+        samesite="strict",
         secure=request.url.scheme == "https",
-    )  # fmt: skip
+    )
     return response

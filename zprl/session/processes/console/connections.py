@@ -25,11 +25,14 @@ from zprl.session.processes.console.rate_limits import QuietLog, group, open_fil
 MOST, SHARE = 4096, 0.75
 """Connections at most, and which share of the files that may be open."""
 BATCH = 16
-"""Connections that are accepted at once: fewer than there is place for, so that each gets its turn."""
+"""Connections that are accepted at once: fewer than there is place for, so that each gets its
+turn."""
 CLOSED = 20
-"""Late connections that are closed at once: a thousand that come back together hold everybody up."""
+"""Late connections that are closed at once: a thousand that come back together hold everybody
+up."""
 PACE_S, MOST_PACE_S, STRANGERS = 0.1, 2.0, 200
-"""Pause after each answer to a stranger, so long that all of them get so many answers per second."""
+"""Pause after each answer to a stranger, so long that all of them get so many answers per
+second."""
 REQUEST_S, ANSWER_S = 5.0, 10.0
 """How long a stranger's request may take to arrive, and to be read, answered and taken."""
 KEEP_ALIVE_S = 75
@@ -124,7 +127,10 @@ class Connections:
 
     def close(self) -> None:
         """Close all."""
-        for connection in [*self._trusted, *(c for crowd in self._strangers.values() for c in crowd)]:
+        for connection in [
+            *self._trusted,
+            *(c for crowd in self._strangers.values() for c in crowd),
+        ]:
             connection.abort()
 
 
@@ -179,7 +185,9 @@ class Connection(H11Protocol):
         super().connection_made(OneWrite(transport, self.loop))
         self.sender = group(self.client[0]) if self.client else ""
         connected = transport.get_extra_info("socket")
-        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # else an answer waits 40 ms for the one before
+        connected.setsockopt(
+            socket.IPPROTO_TCP, socket.TCP_NODELAY, 1
+        )  # else an answer waits 40 ms for the one before
         if hasattr(socket, "TCP_USER_TIMEOUT"):
             connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, DEAD_MS)
         self._all.add(self)
@@ -208,7 +216,9 @@ class Connection(H11Protocol):
 
     def eof_received(self) -> bool:
         self._ended = True
-        return self.busy or bool(self._received)  # what was sent counts, even if its sender does not wait
+        return self.busy or bool(
+            self._received
+        )  # what was sent counts, even if its sender does not wait
 
     @property
     def busy(self) -> bool:
@@ -217,7 +227,9 @@ class Connection(H11Protocol):
 
     def on_response_complete(self) -> None:
         self._since = time.monotonic()
-        if self._ended or (not self.trusted and self.conn.trailing_data[0]):  # two requests at once: no browser does that
+        if self._ended or (
+            not self.trusted and self.conn.trailing_data[0]
+        ):  # two requests at once: no browser does that
             self.transport.close()
         super().on_response_complete()
         if not (self.trusted or self.transport.is_closing()):

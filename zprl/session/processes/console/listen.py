@@ -1,7 +1,7 @@
 """Open the socket at which the operator's page is reached.
 
-The supervisor holds it for the whole run and hands it down: while the process of the page is replaced, nobody else can take the
-port, to which open pages send cookies and presses by themselves.
+The supervisor holds it for the whole run and hands it down: while the process of the page is
+replaced, nobody else can take the port, to which open pages send cookies and presses by themselves.
 """
 
 from __future__ import annotations
@@ -27,11 +27,18 @@ def listen(host: str, port: int = 0) -> socket.socket:
     try:
         version = ipaddress.ip_address(host).version
     except ValueError as error:
-        raise ConfigError(f"the console's host {host!r} is not an address", remedy="give one, such as 127.0.0.1") from error
+        raise ConfigError(
+            f"the console's host {host!r} is not an address", remedy="give one, such as 127.0.0.1"
+        ) from error
     try:
-        return socket.create_server((host, port), family=socket.AF_INET6 if version == 6 else socket.AF_INET)
+        return socket.create_server(
+            (host, port), family=socket.AF_INET6 if version == 6 else socket.AF_INET
+        )
     except OSError as error:
-        raise EnvironmentProblem(f"the console cannot be served at {host}:{port}: {error.strerror}", remedy="give another port") from error
+        raise EnvironmentProblem(
+            f"the console cannot be served at {host}:{port}: {error.strerror}",
+            remedy="give another port",
+        ) from error
 
 
 def open_for(settings: Settings) -> socket.socket:
@@ -57,7 +64,9 @@ def handed_down(settings: Settings) -> socket.socket:
     """
     if settings.console_fd is None:
         return open_for(settings)
-    problem = EnvironmentProblem("the console was handed no socket that listens", remedy="start the session again")
+    problem = EnvironmentProblem(
+        "the console was handed no socket that listens", remedy="start the session again"
+    )
     try:
         found = socket.socket(fileno=settings.console_fd)
     except OSError as error:

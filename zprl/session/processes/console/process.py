@@ -59,7 +59,9 @@ class Handover:
             async with asyncio.timeout(ANSWER_S):
                 refusal = await future
         except TimeoutError as error:
-            raise EnvironmentProblem("the session did not answer in time", remedy="look at its state, then press again") from error
+            raise EnvironmentProblem(
+                "the session did not answer in time", remedy="look at its state, then press again"
+            ) from error
         finally:
             del self._waiting[press.nonce]
         if refusal:
@@ -81,7 +83,13 @@ def _settle(future: asyncio.Future[str], refusal: str) -> None:
 def serve(settings: Settings, shown: ConsoleState, send: SendInput) -> Console:
     """Return the page's server, at the socket that the supervisor has handed down."""
     access = Access(Secrets.load(settings.work))
-    return Console(shown, send, access=access, host=settings.console_host, listening=listen.handed_down(settings))
+    return Console(
+        shown,
+        send,
+        access=access,
+        host=settings.console_host,
+        listening=listen.handed_down(settings),
+    )
 
 
 def run(settings: Settings, stopping: Stopping) -> None:
@@ -105,8 +113,13 @@ def run(settings: Settings, stopping: Stopping) -> None:
             now = time.monotonic()
             if now - beat > BEAT_S:
                 beat = now
-                if not console.alive:  # no page, no beat: an operator who cannot stop the arm is not there
-                    raise EnvironmentProblem("the operator's page has ended", remedy="the supervisor starts it again; look into its log")
+                if (
+                    not console.alive
+                ):  # no page, no beat: an operator who cannot stop the arm is not there
+                    raise EnvironmentProblem(
+                        "the operator's page has ended",
+                        remedy="the supervisor starts it again; look into its log",
+                    )
                 mouth.beat(stopped=watch.plan.get("state") is State.ESTOP, pages=console.pages)
             if now - show > SHOW_S:
                 show = now

@@ -25,7 +25,9 @@ class Bucket:
         clock: Monotonic [s].
     """
 
-    def __init__(self, rate: float, burst: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, rate: float, burst: int, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.rate, self.burst, self.clock = rate, burst, clock
         self._left, self._at = float(burst), clock()
 
@@ -59,7 +61,9 @@ class Guesses:
         clock: Monotonic [s].
     """
 
-    def __init__(self, say: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, say: Callable[[str], None], clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._say, self._clock = say, clock
         self._buckets: OrderedDict[str, Bucket] = OrderedDict()
 
@@ -89,7 +93,9 @@ class QuietLog:
         clock: Monotonic [s].
     """
 
-    def __init__(self, write: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, write: Callable[[str], None], clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._write, self._clock = write, clock
         self._at, self._skipped = -QUIET_S, 0
 

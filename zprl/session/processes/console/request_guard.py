@@ -1,7 +1,7 @@
 """What is refused before a route is asked: foreign hosts and origins, long bodies, strangers.
 
-Everything but the e-stop needs a login (:mod:`zprl.session.processes.console.access`), on loopback, too.
-Without TLS token and cookie can be read on the wire: put a TLS proxy or an SSH tunnel in front
+Everything but the e-stop needs a login (:mod:`zprl.session.processes.console.access`), on loopback,
+too. Without TLS token and cookie can be read on the wire: put a TLS proxy or an SSH tunnel in front
 where the network is not yours.
 """
 
@@ -59,8 +59,15 @@ class Guard:
         any_address: Whether addresses other than loopback may be named: when bound to one.
     """
 
-    def __init__(self, app: ASGIApp, access: Access, names: tuple[str, ...] = (), any_address: bool = False) -> None:
-        self.app, self.access, self.names, self.any_address = app, access, {name.lower() for name in names}, any_address
+    def __init__(
+        self, app: ASGIApp, access: Access, names: tuple[str, ...] = (), any_address: bool = False
+    ) -> None:
+        self.app, self.access, self.names, self.any_address = (
+            app,
+            access,
+            {name.lower() for name in names},
+            any_address,
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -85,13 +92,17 @@ class Guard:
 
     async def _judge(self, scope: Scope, receive: Receive) -> tuple[ASGIApp | None, Receive]:
         headers, path, method = Headers(scope=scope), scope["path"], scope["method"]
-        if not self._host_ok(headers):  # a page elsewhere that made its own name point here (DNS rebinding)
+        if not self._host_ok(
+            headers
+        ):  # a page elsewhere that made its own name point here (DNS rebinding)
             return no(421, "this host name is not served here"), receive
         if headers.get("upgrade", "").lower() == "websocket":
             return no(403, "there are no websockets here"), receive
         if method not in ("GET", "POST"):
             return no(405, "no such method"), receive
-        if method == "POST" and not self._origin_ok(headers):  # a page elsewhere that posts here (CSRF)
+        if method == "POST" and not self._origin_ok(
+            headers
+        ):  # a page elsewhere that posts here (CSRF)
             return no(403, "the request came from another site"), receive
 
         scope.setdefault("state", {})["login"] = login = self.access.login(headers)
@@ -104,7 +115,9 @@ class Guard:
 
         if method == "POST":
             body = await _read_body(headers, receive)
-            return (body, receive) if not isinstance(body, bytes) else (None, _replay(body, receive))
+            return (
+                (body, receive) if not isinstance(body, bytes) else (None, _replay(body, receive))
+            )
         return None, receive
 
     def _host_ok(self, headers: Headers) -> bool:

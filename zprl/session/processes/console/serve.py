@@ -24,12 +24,14 @@ class Console:
 
     Args:
         source: What to show.
-        send: Where presses go; called in the server's thread, so it must hand over to whoever owns the sockets, for example by a queue.
+        send: Where presses go; called in the server's thread, so it must hand over to whoever owns
+            the sockets, for example by a queue.
         access: Decides who may do more than press the e-stop; by default with secrets of its own.
         host: Address to bind.
         port: 0: any free one; see :attr:`url`.
         names: Further host names under which the page is reached.
-        listening: Socket to serve instead of one at ``host`` and ``port``; closed with this console.
+        listening: Socket to serve instead of one at ``host`` and ``port``; closed with this
+            console.
 
     Raises:
         ConfigError: not an address.
@@ -52,9 +54,20 @@ class Console:
         host = LOOPBACK if host == "localhost" else host
         self._socket = listening or listen(host, port)
         self.access, self._streams = access or Access(Secrets.make()), Streams()
-        app = make_app(source, send, self.access, streams=self._streams, names=names, any_address=not is_loopback(host))
+        app = make_app(
+            source,
+            send,
+            self.access,
+            streams=self._streams,
+            names=names,
+            any_address=not is_loopback(host),
+        )
         number = self._socket.getsockname()[1]
-        self.url = f"http://[{host}]:{number}/" if self._socket.family == socket.AF_INET6 else f"http://{host}:{number}/"
+        self.url = (
+            f"http://[{host}]:{number}/"
+            if self._socket.family == socket.AF_INET6
+            else f"http://{host}:{number}/"
+        )
         self._server = Server(app, self.access.known, QuietLog(say))
         self._thread: threading.Thread | None = None
 

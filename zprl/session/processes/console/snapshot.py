@@ -83,7 +83,9 @@ class EpisodeRow(Part):
     number: EpisodeNumber
     phase: PhaseKind
     label: Label | None = Field(None, description="Null: nobody has said yet.")
-    author: Word | None = Field(None, description="Who gave the label; null: a program, or it is not known.")
+    author: Word | None = Field(
+        None, description="Who gave the label; null: a program, or it is not known."
+    )
     steps: Count = 0
     seconds: Amount = 0.0
     stop: Word = Field("", description="Why it ended.")
@@ -140,8 +142,12 @@ class Snapshot(Part):
     simulated: bool = Field(description="True for a double: nothing can be hurt.")
     mode: Literal["async", "sync"]
     seq: Seq = Field(description="Number of the present situation, which a press names.")
-    at: Stamp = Field(description="When the session told of it, on the session's clock [s]; a press names it, too.")
-    answers: tuple[Answer, ...] = Field((), max_length=128, description="What became of the newest presses.")
+    at: Stamp = Field(
+        description="When the session told of it, on the session's clock [s]; a press names it, too."
+    )
+    answers: tuple[Answer, ...] = Field(
+        (), max_length=128, description="What became of the newest presses."
+    )
     state: State
     episode: EpisodeNumber = Field(description="The open one, or the next.")
     phase: PhaseKind | None = Field(description="Of that episode; null: the plan is done.")
@@ -156,7 +162,9 @@ class Snapshot(Part):
     )
     paused: bool = False
     behind: bool = Field(False, description="Whether the next episode waits for the learner.")
-    weights: Count | None = Field(None, description="Version of the weights in use; null: the start policy.")
+    weights: Count | None = Field(
+        None, description="Version of the weights in use; null: the start policy."
+    )
     clips: Count = Field(0, description="Of the running episode.")
     arms: tuple[ArmHealth, ...] = Field((), max_length=8)
     processes: tuple[Heartbeat, ...] = Field((), max_length=32)
@@ -175,7 +183,11 @@ class Snapshot(Part):
         found = [Input.ESTOP]
         found += [kind for kind in LABELS if self.label_episode is not None]
         found += [Input.RESET_DONE] if self.state is State.AWAIT_RESET and not self.behind else []
-        found += [Input.RESUME if self.paused else Input.PAUSE] if not stopped and self.state is not State.DONE else []
+        found += (
+            [Input.RESUME if self.paused else Input.PAUSE]
+            if not stopped and self.state is not State.DONE
+            else []
+        )
         found += [Input.CLEAR] if stopped else []
         return tuple(found)
 
@@ -184,7 +196,11 @@ class Snapshot(Part):
     def recent(self) -> Success | None:
         """Over the last :data:`WINDOW` labelled training episodes; ``None`` before the first."""
         training = [point for point in self.success_curve if point.phase is PhaseKind.TRAIN]
-        return Success(**training[-1].model_dump(include=set(Success.model_fields))) if training else None
+        return (
+            Success(**training[-1].model_dump(include=set(Success.model_fields)))
+            if training
+            else None
+        )
 
     @computed_field
     @property
@@ -198,7 +214,11 @@ class Snapshot(Part):
         """Success per phase: evaluations do not explore, training does."""
         found = {}
         for kind in PhaseKind:
-            labels = [row.label for row in self.episodes if row.phase is kind and row.label in (Label.SUCCESS, Label.FAILURE)]
+            labels = [
+                row.label
+                for row in self.episodes
+                if row.phase is kind and row.label in (Label.SUCCESS, Label.FAILURE)
+            ]
             if labels:
                 found[kind] = _success(labels)
         return found
@@ -220,13 +240,22 @@ def running_success(episodes: Sequence[EpisodeRow]) -> tuple[SuccessPoint, ...]:
 
     Discarded ones and those without label do not count.
     """
-    windows: dict[PhaseKind, deque[Label | None]] = {kind: deque(maxlen=WINDOW) for kind in PhaseKind}
+    windows: dict[PhaseKind, deque[Label | None]] = {
+        kind: deque(maxlen=WINDOW) for kind in PhaseKind
+    }
     points = []
     for row in episodes:
         if row.label in (Label.SUCCESS, Label.FAILURE):
             window = windows[row.phase]
             window.append(row.label)
-            points.append(SuccessPoint(**_success(window).model_dump(), episode=row.number, phase=row.phase, label=row.label))
+            points.append(
+                SuccessPoint(
+                    **_success(window).model_dump(),
+                    episode=row.number,
+                    phase=row.phase,
+                    label=row.label,
+                )
+            )
     return tuple(points)
 
 
@@ -254,7 +283,7 @@ class ConsoleState:
         self._seq = 0
         self._frames: dict[str, Frame] = {}
 
-    # -- the session's side ------------------------------------------------------------------------------------------
+    # -- the session's side ------------------------------------------------------------------------
 
     def publish(self, snapshot: Snapshot) -> None:
         """Make ``snapshot`` the newest; encoded here, once for all readers."""
@@ -270,15 +299,21 @@ class ConsoleState:
             DataError: not a name, not a JPEG, too long, or one camera too many.
         """
         if not NAME.fullmatch(camera):
-            raise DataError(f"{camera[:60]!r} is no name of a camera", remedy="use letters, digits, point, dash and underscore")
+            raise DataError(
+                f"{camera[:60]!r} is no name of a camera",
+                remedy="use letters, digits, point, dash and underscore",
+            )
         if not jpeg.startswith(b"\xff\xd8\xff") or len(jpeg) > MAX_FRAME:
-            raise DataError(f"camera {camera}: not a JPEG of at most {MAX_FRAME} bytes", remedy="encode pictures as JPEG")
+            raise DataError(
+                f"camera {camera}: not a JPEG of at most {MAX_FRAME} bytes",
+                remedy="encode pictures as JPEG",
+            )
         with self._lock:
             if camera not in self._frames and len(self._frames) >= MAX_CAMERAS:
                 raise DataError(f"more than {MAX_CAMERAS} cameras", remedy="show fewer")
             self._frames[camera] = Frame(jpeg, self._clock())
 
-    # -- the page's side ---------------------------------------------------------------------------------------------
+    # -- the page's side ---------------------------------------------------------------------------
 
     @property
     def snapshot(self) -> Snapshot | None:
@@ -293,11 +328,14 @@ class ConsoleState:
     def message(self, known: int) -> tuple[int, str]:
         """What the stream says: a sequence number and JSON; the snapshot is left out where the page has it (``known``).
 
-        ``age_s`` is how long the session has been silent (null: it has never spoken), ``frames`` the age of each camera's picture [s].
+        ``age_s`` is how long the session has been silent (null: it has never spoken), ``frames``
+        the age of each camera's picture [s].
         """
         with self._lock:
             now = self._clock()
             age = f"{now - self._stamp:.3f}" if self._seq else "null"
-            frames = ",".join(f'"{name}":{now - frame.stamp:.3f}' for name, frame in self._frames.items())
+            frames = ",".join(
+                f'"{name}":{now - frame.stamp:.3f}' for name, frame in self._frames.items()
+            )
             body = f',"snapshot":{self._json}' if self._seq != known else ""
             return self._seq, f'{{"seq":{self._seq},"age_s":{age},"frames":{{{frames}}}{body}}}'

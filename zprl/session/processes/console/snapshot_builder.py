@@ -22,13 +22,24 @@ from zprl.robot.limits import Limits
 from zprl.session.bus import Message
 from zprl.session.events import CONFIRM_CELL, Label, State
 from zprl.session.process import Settings
-from zprl.session.processes.console.snapshot import Answer, ArmHealth, Curve, EpisodeRow, EventRow, Gauge, Heartbeat, LimitRow, Snapshot
+from zprl.session.processes.console.snapshot import (
+    Answer,
+    ArmHealth,
+    Curve,
+    EpisodeRow,
+    EventRow,
+    Gauge,
+    Heartbeat,
+    LimitRow,
+    Snapshot,
+)
 
 SILENT_S = 2.0
 """From here on a process, or what it last said, counts as silent."""
 KEPT_EVENTS, KEPT_ROWS, KEPT_STEPS, KEPT_LIMITS = 50, 2000, 100, 60
 RUN_S = 5.0
-"""Events of one kind and level that follow each other this closely are one line: a clip comes at every tick."""
+"""Events of one kind and level that follow each other this closely are one line: a clip comes at
+every tick."""
 TAIL_BYTES = 64 * 1024
 TOPICS = {
     "supervisor": ["plan"],
@@ -55,7 +66,13 @@ class Watch:
         wall: Unix time [s].
     """
 
-    def __init__(self, settings: Settings, *, clock: Callable[[], float] = time.monotonic, wall: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
         self.settings, self.clock, self.wall = settings, clock, wall
         self.conditions = settings.conditions()
         self.task = self.conditions.task
@@ -79,7 +96,7 @@ class Watch:
         self._read_learning()
         self._read_events()
 
-    # -- from the bus --------------------------------------------------------------------------------------------------
+    # -- from the bus ------------------------------------------------------------------------------
 
     def take(self, message: Message) -> None:
         """Take in a message; one that is not understood is told and changes nothing else."""
@@ -125,7 +142,10 @@ class Watch:
             "reason": str(body["reason"]),
             "seq": int(body["seq"]),
             "at": float(body["at"]),
-            "answers": tuple(Answer(nonce=answer["nonce"], refusal=answer["refusal"][:500]) for answer in body["answers"]),
+            "answers": tuple(
+                Answer(nonce=answer["nonce"], refusal=answer["refusal"][:500])
+                for answer in body["answers"]
+            ),
             "start": int(reset["start_number"]) if reset.get("evaluation") else None,
         }
         if self.plan["state"] not in STOPPED:
@@ -150,7 +170,9 @@ class Watch:
             "step": int(body["step"]),
             "stamp": float(body["stamp"]),
             "mode": str(health["mode"])[:60],
-            "errors": tuple(str(text)[:500] for text in (*health["errors"], health["detail"]) if text)[:50],
+            "errors": tuple(
+                str(text)[:500] for text in (*health["errors"], health["detail"]) if text
+            )[:50],
             "features": {str(name): float(value) for name, value in body["features"].items()},
         }
         new = state["number"] != before.get("number")
@@ -163,7 +185,9 @@ class Watch:
 
     def _learned(self, body: dict[str, Any]) -> None:
         """A row of the learning curve; a learner that begins anew tells its last one again."""
-        self.learning[int(body["version"])] = {name: float(body[name]) for name in ("episodes", *CURVES)}
+        self.learning[int(body["version"])] = {
+            name: float(body[name]) for name in ("episodes", *CURVES)
+        }
         if len(self.learning) > KEPT_ROWS:
             del self.learning[min(self.learning)]
 
@@ -175,9 +199,11 @@ class Watch:
                 count = row.count + 1
                 del self.events[i]
                 break
-        self.events.append(EventRow(at=at, level=level, kind=kind, reason=event.reason[:500], count=count))
+        self.events.append(
+            EventRow(at=at, level=level, kind=kind, reason=event.reason[:500], count=count)
+        )
 
-    # -- from the disk -------------------------------------------------------------------------------------------------
+    # -- from the disk -----------------------------------------------------------------------------
 
     def look(self) -> None:
         """Episodes and labels, as they are on the disk: no lost message can make the page wrong about them."""
@@ -194,8 +220,14 @@ class Watch:
             return
         for number in self.store.numbers():
             row, line = self.rows.get(number), labels.get(number)
-            known = {"label": Label(line.label), "author": line.author} if line else {"label": None, "author": None}
-            if number in self.broken or (row is not None and (row.label, row.author) == (known["label"], known["author"])):
+            known = (
+                {"label": Label(line.label), "author": line.author}
+                if line
+                else {"label": None, "author": None}
+            )
+            if number in self.broken or (
+                row is not None and (row.label, row.author) == (known["label"], known["author"])
+            ):
                 continue
             if row is not None:
                 self.rows[number] = row.model_copy(update=known)
@@ -233,11 +265,13 @@ class Watch:
         except OSError:
             return
         for line in lines:
-            with contextlib.suppress(DataError, KeyError, TypeError, ValueError):  # the first line is torn, the last may be
+            with contextlib.suppress(
+                DataError, KeyError, TypeError, ValueError
+            ):  # the first line is torn, the last may be
                 found = durable.parse_json(line, "an event", limit=TAIL_BYTES)
                 self._note(Event.from_dict(found), float(found["time"]))
 
-    # -- what there is to show -----------------------------------------------------------------------------------------
+    # -- what there is to show ---------------------------------------------------------------------
 
     def age(self, sender: str, topic: str = "") -> float | None:
         """Seconds since a sender was heard (about a topic); ``None``: never."""
@@ -270,9 +304,15 @@ class Watch:
             state=state,
             episode=plan["next"],
             phase=None if state is State.DONE else kind,
-            phase_done=sum(row.phase is kind and row.label in (Label.SUCCESS, Label.FAILURE) for row in rows),
-            phase_episodes=config.train_episodes if kind is PhaseKind.TRAIN else config.evaluate_episodes,
-            step=self.state["step"] if acting and self.state.get("number") == plan["number"] else None,
+            phase_done=sum(
+                row.phase is kind and row.label in (Label.SUCCESS, Label.FAILURE) for row in rows
+            ),
+            phase_episodes=config.train_episodes
+            if kind is PhaseKind.TRAIN
+            else config.evaluate_episodes,
+            step=self.state["step"]
+            if acting and self.state.get("number") == plan["number"]
+            else None,
             episode_steps=self.task.episode_steps,
             prompt=prompt[:500],
             rule="" if self.task.label.rule in prompt else self.task.label.rule[:500],
@@ -325,12 +365,22 @@ class Watch:
             case State.DONE:
                 return "All episodes of the plan are done."
             case State.AWAIT_RESET:
-                place = f" Start position {self.plan['start']}." if self.plan["start"] is not None else ""
-                return self.task.reset + place + (" Then wait for the learner." if self.plan["behind"] else "")
+                place = (
+                    f" Start position {self.plan['start']}."
+                    if self.plan["start"] is not None
+                    else ""
+                )
+                return (
+                    self.task.reset
+                    + place
+                    + (" Then wait for the learner." if self.plan["behind"] else "")
+                )
             case State.AWAIT_LABEL:
                 return f"What was episode {self._to_label()} worth? {self.task.label.rule}"
             case State.IDLE:
-                waits = self.plan["prompt"].startswith("waiting")  # for the learner; other prompts are of states that are past
+                waits = self.plan["prompt"].startswith(
+                    "waiting"
+                )  # for the learner; other prompts are of states that are past
                 return self.plan["prompt"] if waits else "The session is getting ready."
             case _:
                 return self.task.label.rule
@@ -338,27 +388,65 @@ class Watch:
     def _arm(self, prefix: str, *, acting: bool) -> ArmHealth:
         """One arm.  The driver tells its state while the policy acts only; older numbers are not shown as if they were new."""
         fresh = acting and self._lately("driver", "state")
-        features, limits = self.state["features"] if fresh else {}, self.conditions.limits.arms[prefix]
+        features, limits = (
+            self.state["features"] if fresh else {},
+            self.conditions.limits.arms[prefix],
+        )
         gauges = []
-        for name, letter, limit, unit in (("force", "f", limits.force, "N"), ("torque", "t", limits.torque, "Nm")):
+        for name, letter, limit, unit in (
+            ("force", "f", limits.force, "N"),
+            ("torque", "t", limits.torque, "Nm"),
+        ):
             parts = [features.get(f"{prefix}ee.{letter}{axis}") for axis in "xyz"]
-            gauges.append(Gauge(name=name, value=None if None in parts else math.hypot(*parts), limit=limit, unit=unit))
+            gauges.append(
+                Gauge(
+                    name=name,
+                    value=None if None in parts else math.hypot(*parts),
+                    limit=limit,
+                    unit=unit,
+                )
+            )
         longest = 1000 * max(self.steps) if fresh and self.steps else None
-        gauges.append(Gauge(name="longest control step", value=longest, limit=2000 / self.task.rate_hz, unit="ms"))
-        gauges.append(Gauge(name="state age", value=1000 * self.age("driver", "state") if fresh else None, unit="ms"))
+        gauges.append(
+            Gauge(
+                name="longest control step",
+                value=longest,
+                limit=2000 / self.task.rate_hz,
+                unit="ms",
+            )
+        )
+        gauges.append(
+            Gauge(
+                name="state age",
+                value=1000 * self.age("driver", "state") if fresh else None,
+                unit="ms",
+            )
+        )
         if fresh:
             mode, errors = self.state["mode"], self.state["errors"]
             ok = mode in (Mode.IDLE, Mode.MOVING)
         elif self._lately("driver", "beat"):
-            mode, errors, ok = ("stopped", (), False) if self.stopped else ("in control, not acting", (), True)
+            mode, errors, ok = (
+                ("stopped", (), False) if self.stopped else ("in control, not acting", (), True)
+            )
         else:
             mode, errors, ok = "not known", ("the driver is silent",), False
-        return ArmHealth(name=prefix or self.task.arms[prefix].driver, mode=mode, ok=ok, errors=errors, gauges=tuple(gauges))
+        return ArmHealth(
+            name=prefix or self.task.arms[prefix].driver,
+            mode=mode,
+            ok=ok,
+            errors=errors,
+            gauges=tuple(gauges),
+        )
 
     def _curves(self) -> Iterator[Curve]:
         rows = [self.learning[version] for version in sorted(self.learning)]
         for name, title in CURVES.items():
-            yield Curve(name=title, x="labelled training episodes", points=tuple((row["episodes"], row[name]) for row in rows))
+            yield Curve(
+                name=title,
+                x="labelled training episodes",
+                points=tuple((row["episodes"], row[name]) for row in rows),
+            )
 
 
 def _limit_rows(limits: Limits) -> Iterator[LimitRow]:
@@ -369,6 +457,9 @@ def _limit_rows(limits: Limits) -> Iterator[LimitRow]:
             for key, item in value.items():
                 yield from walk(item, f"{name}.{key}".strip("."))
         elif value not in (None, [], ""):
-            yield LimitRow(name=name[-60:], value=(json.dumps(value) if isinstance(value, list) else str(value))[:60])
+            yield LimitRow(
+                name=name[-60:],
+                value=(json.dumps(value) if isinstance(value, list) else str(value))[:60],
+            )
 
     return islice(walk(limits.model_dump(mode="json", exclude={"format_version"}), ""), KEPT_LIMITS)

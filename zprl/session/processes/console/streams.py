@@ -65,7 +65,11 @@ class Streams:
             self._open.pop(stream, None)
 
     async def events(
-        self, source: ConsoleState, login: str, close: Callable[[], None], lasts: Callable[[], bool] = lambda: True
+        self,
+        source: ConsoleState,
+        login: str,
+        close: Callable[[], None],
+        lasts: Callable[[], bool] = lambda: True,
     ) -> AsyncIterator[str]:
         """Yield the newest snapshot once, and ages, five times a second, as long as the login lasts."""
         known = -1
