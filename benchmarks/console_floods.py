@@ -37,14 +37,14 @@ def serve(secrets: Secrets) -> None:
     """Serve the page as its process does."""
     from tests import console_scene
     from zprl.session import bus
-    from zprl.session.input_publisher import Mouth
+    from zprl.session.input_publisher import InputPublisher
     from zprl.session.processes.console.process import SWITCH_S
     from zprl.session.processes.console.serve import Console
     from zprl.session.processes.console.snapshot import ConsoleState
 
     raise_open_files()
     sys.setswitchinterval(SWITCH_S)
-    shown, mouth = ConsoleState(), Mouth(bus.Bus(bus.make_folder(), "console", {}))
+    shown, mouth = ConsoleState(), InputPublisher(bus.Bus(bus.make_folder(), "console", {}))
     with Console(shown, mouth.say, access=Access(secrets)) as console:
         print(console.url, flush=True)
         for beat in itertools.count():

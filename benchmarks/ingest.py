@@ -40,7 +40,7 @@ from zprl.data.readers.robomimic import RobomimicReader
 from zprl.data.readers.sandbox import PROBE
 from zprl.data.sources import find_sources
 from zprl.data.store import EpisodeStore, fit_normalizer
-from zprl.data.validation import Limits
+from zprl.data.validation import ValidationLimits
 from zprl.data.windows import ChunkWindows
 from zprl.data.writers.lerobot import LeRobotWriter
 from zprl.data.writers.robomimic import RobomimicWriter
@@ -184,7 +184,9 @@ def speed(folder: Path) -> None:
         lerobot(folder)
     print("windows of 2 observations and 16 actions, in batches of 256")
     path, keys = ours["states, 300 episodes of 200"]
-    result = read_all(find_sources(path, reader="robomimic", obs_keys=keys), limits=Limits())
+    result = read_all(
+        find_sources(path, reader="robomimic", obs_keys=keys), limits=ValidationLimits()
+    )
     EpisodeStore.write(folder / "store", result.good, fit_normalizer(result.good))
     windows = ChunkWindows(EpisodeStore.open(folder / "store"), keys, obs_steps=2, horizon=16)
     rng = np.random.default_rng(0)
@@ -278,7 +280,7 @@ def ingest(folder: Path) -> None:
     idle = peak_kib(os.getpid())
     start = time.perf_counter()
     result = read_all(
-        find_sources(folder / "data", reader="robomimic", obs_keys=keys), limits=Limits()
+        find_sources(folder / "data", reader="robomimic", obs_keys=keys), limits=ValidationLimits()
     )
     used = choose(result.good, exclude_failures=False, max_episodes=None)
     EpisodeStore.write(folder / "episodes", used, fit_normalizer(used))

@@ -83,7 +83,7 @@ def make_learner(
     scale = torch.full((params.vib.latent_dim,), 0.1)
     return Learner(
         policy,
-        plugins.load("interfaces", "latent")(),
+        plugins.load("spaces", "latent")(),
         scale=scale,
         config=rl,
         seed=0,

@@ -23,7 +23,7 @@ from zprl.data.inspection.dataset_card import CARD, card
 from zprl.data.inspection.inspection import inspect
 from zprl.data.safe_copy import copy_whole, same, sweep
 from zprl.data.sources import AUTO, Source, find_sources
-from zprl.data.validation import Limits
+from zprl.data.validation import ValidationLimits
 from zprl.errors import ConfigError, DataError, EnvironmentProblem
 
 DEMOS = "demos"
@@ -205,11 +205,11 @@ def _check(
     return tally
 
 
-def project_reading(params: Params | None) -> tuple[Limits, dict[str, Any], list[Change]]:
+def project_reading(params: Params | None) -> tuple[ValidationLimits, dict[str, Any], list[Change]]:
     """Limits, arguments of ``find_sources`` and changes with which the pipeline reads; without parameters everything as it is."""
     if params is None:
-        return Limits(), {}, []
-    limits = Limits(min_length=params.policy.obs_steps + params.policy.chunk_steps)
+        return ValidationLimits(), {}, []
+    limits = ValidationLimits(min_length=params.policy.obs_steps + params.policy.chunk_steps)
     if params.ingest.conventions is None:
         return limits, {"obs_keys": params.ingest.obs_keys, "actions": params.ingest.actions}, []
     conversion = convert(params.ingest.conventions, params.ingest.obs_keys)

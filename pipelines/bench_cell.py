@@ -39,7 +39,7 @@ SPENT = ("runs", "artifacts/learner")
 """What a finished cell no longer needs: resume state and replay memory."""
 
 
-def finished(cell: Cell) -> results.Run | None:
+def finished(cell: Cell) -> results.FinishedRun | None:
     """What came out of a cell, or ``None`` where it is not done, or was done with other numbers or on another policy."""
     file = cell.folder / DONE
     if not file.exists():
@@ -135,7 +135,7 @@ def commands(cell: Cell) -> list[list[str]]:
     return found
 
 
-def outcome(cell: Cell) -> results.Run:
+def outcome(cell: Cell) -> results.FinishedRun:
     """What a cell whose stages are through came to."""
     metrics = cell.folder / "metrics"
     who = {"task": cell.task, "method": cell.method, "seed": cell.seed}
@@ -155,7 +155,7 @@ def outcome(cell: Cell) -> results.Run:
         facts = results.RunFacts(
             **who, **here, updates=0, updates_per_s=None, total_variation=verdict["total_variation"]
         )
-        return results.Run(
+        return results.FinishedRun(
             cell.key, None, durable.digest(cell.folder / POLICY), facts, (point(0, verdict, 0.0),)
         )
     cost, verdict = (
@@ -176,7 +176,7 @@ def outcome(cell: Cell) -> results.Run:
         updates_per_s=rate,
         total_variation=verdict["total_variation"],
     )
-    return results.Run(
+    return results.FinishedRun(
         cell.key, durable.digest(cell.base.folder / POLICY), None, facts, tuple(points)
     )
 

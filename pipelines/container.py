@@ -139,7 +139,7 @@ def instead(name: str) -> Callable[[Stage], None]:
             user=(os.getuid(), os.getgid()),
             options=os.environ.get(OPTIONS_VARIABLE, DEFAULT_OPTIONS),
         )
-        replay = file_tracker.Replay(record, stage.tracker)
+        replay = file_tracker.TrackedReplay(record, stage.tracker)
 
         def say(text: str) -> None:
             terminal.say(text)

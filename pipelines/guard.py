@@ -43,7 +43,7 @@ _HEALTH = "/health"
 _FILES = {LOGIN: ("login.html", "text/html"), SCRIPT: ("login.js", "text/javascript")}
 
 
-class Guard:
+class ServerGuard:
     """Passes on what comes from this machine's own pages and clients.
 
     Args:

@@ -33,11 +33,13 @@ def prefect(port: int, login: str, *, ui: bool) -> ASGIApp:
     )
     from prefect.server.api.server import create_app
 
-    from pipelines.guard import Guard
+    from pipelines.guard import ServerGuard
 
     # Where Prefect's page looks for its login.
     storage = {"prefect-password": base64.b64encode(login.encode()).decode()}
-    return Guard(create_app(ephemeral=not ui, final=True), port=port, login=login, storage=storage)
+    return ServerGuard(
+        create_app(ephemeral=not ui, final=True), port=port, login=login, storage=storage
+    )
 
 
 def mlflow(port: int, login: str, *, store: str, artifacts: str) -> ASGIApp:
@@ -66,9 +68,9 @@ def mlflow(port: int, login: str, *, store: str, artifacts: str) -> ASGIApp:
     handlers.initialize_backend_stores(store, store, root)
     from mlflow.server.fastapi_app import app
 
-    from pipelines.guard import Guard
+    from pipelines.guard import ServerGuard
 
-    return Guard(app, port=port, login=login)
+    return ServerGuard(app, port=port, login=login)
 
 
 APPS = {"Prefect": prefect, "MLflow": mlflow}

@@ -33,7 +33,7 @@ START_S = 180.0
 
 
 @dataclass(frozen=True)
-class Child:
+class ServerProcess:
     """A server that runs as our child."""
 
     name: str
@@ -96,7 +96,7 @@ def start(
     log: IO[Any] | None = None,
     log_level: str = "error",
     **more: Any,
-) -> Child:
+) -> ServerProcess:
     """Start a server.
 
     Args:
@@ -135,7 +135,7 @@ def start(
         process.stdin.write(json.dumps(settings).encode() + b"\n")
     url = f"http://{HOST}:{settings['port']}"
     started = local_servers.started(process.pid)
-    return Child(name, process, LocalServer(url, process.pid, started, settings["login"]))
+    return ServerProcess(name, process, LocalServer(url, process.pid, started, settings["login"]))
 
 
 def _place(name: str) -> dict[str, Any]:

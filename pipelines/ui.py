@@ -77,7 +77,9 @@ def _only_one() -> Iterator[None]:
         os.close(lease)
 
 
-def _start(children: ExitStack, log: IO[bytes], ports: Mapping[str, int]) -> list[servers.Child]:
+def _start(
+    children: ExitStack, log: IO[bytes], ports: Mapping[str, int]
+) -> list[servers.ServerProcess]:
     """Start what this folder has no server for; a remote one is only named."""
     uri, api = tracking_uri(), os.environ.get("PREFECT_API_URL")
     wanted: dict[str, dict[str, Any]] = {}
@@ -99,7 +101,7 @@ def _start(children: ExitStack, log: IO[bytes], ports: Mapping[str, int]) -> lis
     return started
 
 
-def _watch(children: list[servers.Child], wait_s: float) -> None:
+def _watch(children: list[servers.ServerProcess], wait_s: float) -> None:
     """Print a link to each server that comes up, until one of them ends."""
     up: dict[str, LocalServer] = {}
     end = time.monotonic() + wait_s

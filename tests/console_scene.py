@@ -11,11 +11,11 @@ from zprl.session import clock
 from zprl.session.events import Label, State
 from zprl.session.processes.console.snapshot import (
     ArmHealth,
-    Curve,
     EpisodeRow,
     EventRow,
     Gauge,
     Heartbeat,
+    LearningCurve,
     LimitRow,
     Snapshot,
 )
@@ -132,7 +132,7 @@ def snapshot(**changes: object) -> Snapshot:
         ),
         "episodes": episodes(),
         "curves": tuple(
-            Curve(
+            LearningCurve(
                 name=name,
                 x="update",
                 points=[

@@ -20,9 +20,9 @@ from zprl.robot.feature_mapping import ActionLayout, ObsLayout
 from zprl.robot.limits import Limits
 from zprl.robot.safety import SafetyFilter
 from zprl.robot.sensors.image_crop import view
-from zprl.robot.sensors.synthetic import picture
-from zprl.robot.task import Reach, RealTask
-from zprl.session.run import with_double
+from zprl.robot.sensors.synthetic import image as synthetic_image
+from zprl.robot.task import GoalPosition, RealTask
+from zprl.session.run import with_simulated_robot
 
 HOMING_S = 60.0
 SHARE = 0.6
@@ -32,8 +32,8 @@ SHARE = 0.6
 def record(task: RealTask, path: Path, *, count: int, seed: int = 0) -> Path:
     """Record ``count`` demonstrations into a robomimic file."""
     goal = task.label.double
-    assert isinstance(goal, Reach)
-    with with_double(task):
+    assert isinstance(goal, GoalPosition)
+    with with_simulated_robot(task):
         robot = task.make_robot()
         robot.connect()
         try:
@@ -118,7 +118,9 @@ def _one(task: RealTask, arms: _Arms, prefix: str, aim: np.ndarray, number: int)
     frames, actions = deque(), []
     for step in itertools.chain(range(1, steps + 1), [steps] * rest):
         pictures = {
-            image.key: view(picture(number + len(actions), 480, 640), image.crop, image.size)
+            image.key: view(
+                synthetic_image(number + len(actions), 480, 640), image.crop, image.size
+            )
             for image in task.images.values()
         }  # as the camera's double
         frames.append(obs_layout.read(arms.features) | pictures)

@@ -32,7 +32,7 @@ from zprl.rl.sac import Sac
 from zprl.rl.session_learner import BASE, DEMOS, STEERING
 from zprl.rl.steering_bundle import save_steering
 from zprl.rl.steering_spaces import LatentResidual
-from zprl.session.bus import Bus, Feed, Message
+from zprl.session.bus import Bus, Message, ReliableQueue
 
 ROOT = Path(__file__).parents[1]
 TASKS = ROOT / "zprl/robot/tasks"
@@ -67,7 +67,10 @@ def small_policy() -> FlowPolicy:
         flow_steps=2,
     )
     spec = PolicySpec(
-        obs_dims=WIDTHS, action_dim=10, policy=shape, vib=config.Vib(latent_dim=LATENT, hidden=(8,))
+        obs_dims=WIDTHS,
+        action_dim=10,
+        policy=shape,
+        vib=config.VibConfig(latent_dim=LATENT, hidden=(8,)),
     )
     torch.manual_seed(0)
     return FlowPolicy(spec, Normalizer.fit(obs, actions)).freeze()
@@ -88,7 +91,7 @@ def make_start(folder: Path) -> Path:
         base_digest=digest,
         provenance={},
     )
-    learner_checkpoint.save_start(folder / "learner", agent, memory(20, state_dim, 0))
+    learner_checkpoint.save_checkpoint(folder / "learner", agent, memory(20, state_dim, 0))
     for name in (learner_checkpoint.AGENT, learner_checkpoint.REPLAY):
         (folder / "learner" / name).rename(folder / name)
     (folder / "learner").rmdir()
@@ -251,7 +254,7 @@ class Stage(Session):
             name: Bus(folder, name, listen if name == "scripted" else {}) for name in self.played
         }
         self.bus = self.buses["scripted"]
-        self.feed = Feed(folder, "recorder", reader=False)
+        self.feed = ReliableQueue(folder, "recorder", reader=False)
 
     def end(self) -> None:
         super().end()

@@ -37,7 +37,7 @@ def make_start(folder: Path, *, seed: int = 0) -> Path:
         base_digest=durable.digest(folder / BASE),
         provenance={},
     )
-    learner_checkpoint.save_start(folder / "learner", agent, memory(20, state_dim, seed))
+    learner_checkpoint.save_checkpoint(folder / "learner", agent, memory(20, state_dim, seed))
     for name in (learner_checkpoint.AGENT, learner_checkpoint.REPLAY):
         (folder / "learner" / name).rename(folder / name)
     (folder / "learner").rmdir()

@@ -35,12 +35,12 @@ def small_normalizer() -> Normalizer:
     return Normalizer.fit(obs, actions)
 
 
-def small_policy(*, seed: int = 0, vib: config.Vib | None = None, **changes) -> FlowPolicy:
+def small_policy(*, seed: int = 0, vib: config.VibConfig | None = None, **changes) -> FlowPolicy:
     spec = PolicySpec(
         obs_dims=OBS_DIMS,
         action_dim=ACTION_DIM,
         policy=small_config(**changes),
-        vib=vib or config.Vib(latent_dim=2, hidden=(8,)),
+        vib=vib or config.VibConfig(latent_dim=2, hidden=(8,)),
     )
     return FlowPolicy(spec, small_normalizer(), seed=seed)
 

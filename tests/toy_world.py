@@ -87,6 +87,6 @@ def toy_policy(store=None) -> FlowPolicy:
         obs_dims=dims,
         action_dim=action_dim,
         policy=shape,
-        vib=config.Vib(latent_dim=2, hidden=(8,)),
+        vib=config.VibConfig(latent_dim=2, hidden=(8,)),
     )
     return FlowPolicy(spec, normalizer).freeze()

@@ -444,7 +444,7 @@ def robot_check(
     """Run the public checker on a robot.  It connects, holds, and moves by less than a centimetre."""
     from zprl.robot.check import check_robot
     from zprl.robot.task import RealTask
-    from zprl.session.run import with_double
+    from zprl.session.run import with_simulated_robot
 
     found = RealTask.load(task)
     if not found.make_robot().simulated and not yes:
@@ -452,7 +452,7 @@ def robot_check(
             "this moves a real arm",
             remedy="clear its cell, take the stop in your hand, and add --yes",
         )
-    with with_double(found):
+    with with_simulated_robot(found):
         for prefix in found.prefixes:
             check_robot(found.make_robot, prefix=prefix)
     say(f"the robot of '{found.name}' keeps the contract")

@@ -15,7 +15,7 @@ from zprl.terminal import console, say, say_json
 
 if TYPE_CHECKING:
     from zprl.data.sources import Source
-    from zprl.data.validation import Limits
+    from zprl.data.validation import ValidationLimits
 
 demos_app = typer.Typer(
     help="Demonstrations: record, check, look at, convert, add.",
@@ -197,13 +197,13 @@ def demos_play(
     Example:  zprl demos play data/demos/starter.hdf5 demo_3 -o demo_3.gif
     """
     from zprl.data.inspection import video
-    from zprl.data.inspection.inspection import picture_sizes
+    from zprl.data.inspection.inspection import image_sizes
     from zprl.data.select_episodes import pick
     from zprl.safe_names import made_plain
 
     sources = _sources(path, reader, obs_keys)
     if not obs_keys:
-        keys = {source.path: [*picture_sizes(source)] or None for source in sources}
+        keys = {source.path: [*image_sizes(source)] or None for source in sources}
         sources = [
             again
             for source in sources
@@ -379,15 +379,15 @@ def _sources(path: Path, reader: str, obs_keys: list[str] | None) -> list[Source
     return found
 
 
-def _limits() -> Limits:
+def _limits() -> ValidationLimits:
     """Those of the project in this folder, else the package's."""
     from zprl import config
-    from zprl.data.validation import Limits
+    from zprl.data.validation import ValidationLimits
 
     if not Path(config.PARAMS_FILE).exists():
-        return Limits()
+        return ValidationLimits()
     policy = config.load().policy
-    return Limits(min_length=policy.obs_steps + policy.chunk_steps)
+    return ValidationLimits(min_length=policy.obs_steps + policy.chunk_steps)
 
 
 def _counted(sources: Any, step: Any) -> Iterator[Any]:

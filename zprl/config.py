@@ -406,7 +406,7 @@ class Policy(Section):
         return self
 
 
-class Vib(Section):
+class VibConfig(Section):
     """The variational information bottleneck on the embedding."""
 
     enabled: bool = Field(
@@ -847,7 +847,7 @@ class Params(Section):
     task: Task = Task()
     ingest: Ingest = Ingest()
     policy: Policy = Policy()
-    vib: Vib = Vib()
+    vib: VibConfig = VibConfig()
     images: Images = Images()
     pretrain: Pretrain = Pretrain()
     evaluate: Evaluate = Evaluate()

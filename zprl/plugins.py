@@ -21,7 +21,7 @@ def _registered(group: str) -> EntryPoints:
 
 
 def names(group: str) -> list[str]:
-    """Registered names of a group (``tasks``, ``readers``, ``interfaces``)."""
+    """Registered names of a group (``tasks``, ``readers``, ``spaces``)."""
     return sorted(point.name for point in _registered(group))
 
 

@@ -15,7 +15,7 @@ from zprl import durable
 from zprl.data.store import EpisodeStore
 from zprl.errors import ConfigError
 from zprl.rl import latent_analysis
-from zprl.rl.random_residual import Wanderer
+from zprl.rl.random_residual import RandomResidualPolicy
 from zprl.rl.residual_scale import UNIFORM_RMS
 from zprl.rl.steered_policy import SteeredPolicy
 from zprl.rl.steering_bundle import load_steered
@@ -74,7 +74,7 @@ def explain(stage: Stage) -> None:
         size = (
             0.0 if name == "still" else ratio * float(anchor.square().mean().sqrt()) / UNIFORM_RMS
         )
-        act = Wanderer(policy, space, torch.full((anchor.shape[1],), size)).act
+        act = RandomResidualPolicy(policy, space, torch.full((anchor.shape[1],), size)).act
         judge(stage, name, act, policy, config=config, within=EXPLAIN)
 
     durable.write_tensors(EXPLAIN / "maps.safetensors", maps)

@@ -25,7 +25,7 @@ from zprl.models.bundle import load_policy
 from zprl.models.policy import FlowPolicy
 from zprl.rl import demo_transitions, residual_scale
 from zprl.rl.learner import Learner, Row
-from zprl.rl.learner_checkpoint import save_start
+from zprl.rl.learner_checkpoint import save_checkpoint
 from zprl.rl.policy_gradient import PolicyGradientLearner
 from zprl.rl.steering_bundle import save_generator, save_steering
 
@@ -134,7 +134,7 @@ def finetune_sim(stage: Stage, section: str) -> None:
         save_steering(
             STEERING / name, learner.agent.actor, learner.agent.scale, critics=critics, **kept
         )
-        save_start(LEARNER / name, learner.agent, learner.replay)
+        save_checkpoint(LEARNER / name, learner.agent, learner.replay)
     durable.write_text(PLOTS / f"{stage.name}.csv", as_csv(learner.curve))
     cost = {
         "env_steps": learner.env_steps,
@@ -155,7 +155,7 @@ def _residual_learner(
 ) -> Learner:
     """The learner of a residual, with its scale and demonstrations."""
     params, device = stage.params, stage.params.run.device
-    interface = plugins.load("interfaces", config.interface)()
+    interface = plugins.load("spaces", config.interface)()
     store = EpisodeStore.open(EPISODES)
     spread = residual_scale.measure(policy, interface, store, seed=params.run.seed)
     scale = residual_scale.propose(config, spread)

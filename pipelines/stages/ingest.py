@@ -7,13 +7,13 @@ from pathlib import Path
 from pipelines.stages.stage import ARTIFACTS, EPISODES, METRICS, Stage, main
 from zprl import durable
 from zprl.data.conventions import convert
-from zprl.data.episode_sources import SOURCES, Recorder
+from zprl.data.episode_sources import SOURCES, SourceRecorder
 from zprl.data.ingest import choose, read_all, require
 from zprl.data.inspection import report
 from zprl.data.recipe import Apply
 from zprl.data.sources import find_sources
 from zprl.data.store import EpisodeStore, fit_normalizer
-from zprl.data.validation import Limits
+from zprl.data.validation import ValidationLimits
 from zprl.errors import DataError
 
 DATA = Path("data")
@@ -33,8 +33,10 @@ def ingest(stage: Stage) -> None:
             f"there are no demonstrations in {DATA}/",
             remedy="fetch them with `dvc pull`, or record some",
         )
-    limits = Limits(min_length=stage.params.policy.obs_steps + stage.params.policy.chunk_steps)
-    recorder = Recorder()
+    limits = ValidationLimits(
+        min_length=stage.params.policy.obs_steps + stage.params.policy.chunk_steps
+    )
+    recorder = SourceRecorder()
     changes = [
         *([] if conversion is None else [conversion]),
         *([] if params.recipe is None else [Apply(params.recipe)]),

@@ -21,7 +21,7 @@ from zprl.session import clock
 from zprl.session.events import Input, Label, State
 from zprl.session.inputs import OperatorInput, this_user
 from zprl.session.processes.console.access import Access, Secrets
-from zprl.session.processes.console.app import Refused
+from zprl.session.processes.console.app import RefusedPress
 from zprl.session.processes.console.serve import Console
 from zprl.session.processes.console.snapshot import ConsoleState, EpisodeRow
 
@@ -363,7 +363,7 @@ def test_a_lost_connection_and_a_stop_that_gets_through_in_the_end(
 @pytest.mark.parametrize(
     ("problem", "told"),
     [
-        (Refused("it was discarded"), "Refused: success, episode 58. it was discarded"),
+        (RefusedPress("it was discarded"), "Refused: success, episode 58. it was discarded"),
         (RuntimeError("bus closed"), "Not sent: success, episode 58. Press again."),
     ],
 )

@@ -27,9 +27,9 @@ class Double:
 def franka() -> Iterator[Callable[[], Robot]]:
     """libfranka's protocol, as fast as it goes."""
     from zprl.robot.franka import make
-    from zprl.robot_sim import TwinProcess
+    from zprl.robot_sim import SimProcess
 
-    with TwinProcess("127.0.9.1", speed=0) as twin:
+    with SimProcess("127.0.9.1", speed=0) as twin:
         yield lambda: make({"host": twin.host, "realtime": "ignore"})
 
 

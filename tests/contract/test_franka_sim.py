@@ -21,7 +21,7 @@ pytest.importorskip("franky_sim", reason="the double needs franky-sim")
 
 from zprl.robot.franka import Franka, make
 from zprl.robot.rotation import slerp
-from zprl.robot_sim import TwinProcess
+from zprl.robot_sim import SimProcess
 from zprl.robot_sim.faults import (
     BadGripper,
     Freeze,
@@ -39,13 +39,13 @@ DOWN = (1.0, 0.0, 0.0, 0.0)
 
 
 @pytest.fixture(scope="module")
-def twin() -> Iterator[TwinProcess]:
-    with TwinProcess(HOST, speed=0, seed=3) as twin:
+def twin() -> Iterator[SimProcess]:
+    with SimProcess(HOST, speed=0, seed=3) as twin:
         yield twin
 
 
 @pytest.fixture
-def connect(twin: TwinProcess) -> Iterator[Callable[..., Franka]]:
+def connect(twin: SimProcess) -> Iterator[Callable[..., Franka]]:
     """Makes connected drivers and lets go of them."""
     made: list[Franka] = []
 
@@ -87,14 +87,14 @@ def tool(robot: Franka) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def real_time() -> Iterator[TwinProcess]:
+def real_time() -> Iterator[SimProcess]:
     """A double at the speed of the real one, for what is said about gaps."""
-    with TwinProcess("127.0.9.4", speed=1) as twin:
+    with SimProcess("127.0.9.4", speed=1) as twin:
         yield twin
 
 
 @pytest.mark.parametrize("rate", [10, 20, 50])
-def test_streams_at_every_rate(real_time: TwinProcess, rate: int) -> None:
+def test_streams_at_every_rate(real_time: SimProcess, rate: int) -> None:
     robot = make({"host": real_time.host, "realtime": "ignore"})
     robot.connect()
     before = real_time.control.state().counters
@@ -149,7 +149,7 @@ def test_scheduling_stays_normal(connect: Callable[..., Franka]) -> None:
 
 
 def test_reflex_is_named_and_recovered_from(
-    connect: Callable[..., Franka], twin: TwinProcess
+    connect: Callable[..., Franka], twin: SimProcess
 ) -> None:
     robot = connect()
     action, start = hold_action(robot), tool(robot)
@@ -168,7 +168,7 @@ def test_reflex_is_named_and_recovered_from(
     assert np.linalg.norm(tool(robot) - start) < 0.005
 
 
-def test_user_stop_waits_for_the_person(connect: Callable[..., Franka], twin: TwinProcess) -> None:
+def test_user_stop_waits_for_the_person(connect: Callable[..., Franka], twin: SimProcess) -> None:
     robot = connect()
     twin.control.inject(UserStop(pressed=True))
     until(lambda: robot.health().mode is Mode.USER_STOPPED)
@@ -181,7 +181,7 @@ def test_user_stop_waits_for_the_person(connect: Callable[..., Franka], twin: Tw
     assert robot.is_connected
 
 
-def test_refused_recovery_says_false(connect: Callable[..., Franka], twin: TwinProcess) -> None:
+def test_refused_recovery_says_false(connect: Callable[..., Franka], twin: SimProcess) -> None:
     robot = connect()
     twin.control.inject(RefuseRecovery())
     twin.control.inject(Reflex(flag="cartesian_reflex"))
@@ -192,7 +192,7 @@ def test_refused_recovery_says_false(connect: Callable[..., Franka], twin: TwinP
     assert robot.recover()
 
 
-def test_connect_to_a_robot_in_reflex_says_so(twin: TwinProcess) -> None:
+def test_connect_to_a_robot_in_reflex_says_so(twin: SimProcess) -> None:
     twin.control.inject(Reflex(flag="power_limit_violation"))
     robot = make({"host": twin.host, "realtime": "ignore"})
     try:
@@ -206,7 +206,7 @@ def test_connect_to_a_robot_in_reflex_says_so(twin: TwinProcess) -> None:
 
 
 def test_muted_states_show_as_a_stamp_that_stands(
-    connect: Callable[..., Franka], twin: TwinProcess
+    connect: Callable[..., Franka], twin: SimProcess
 ) -> None:
     robot = connect()
     before = twin.control.state().counters["lost_states"]
@@ -222,7 +222,7 @@ def test_muted_states_show_as_a_stamp_that_stands(
 
 
 def test_a_tenth_of_lost_states_is_survived(
-    connect: Callable[..., Franka], twin: TwinProcess
+    connect: Callable[..., Franka], twin: SimProcess
 ) -> None:
     robot = connect()
     before = twin.control.state().counters["lost_states"]
@@ -236,7 +236,7 @@ def test_a_tenth_of_lost_states_is_survived(
 
 
 def test_frozen_robot_never_blocks_and_is_rebuilt(
-    connect: Callable[..., Franka], twin: TwinProcess
+    connect: Callable[..., Franka], twin: SimProcess
 ) -> None:
     robot = connect()
     twin.control.inject(Freeze(seconds=1.6))
@@ -273,7 +273,7 @@ def test_absent_robot_is_an_error_at_once() -> None:
 
 
 def test_push_is_measured_and_moves_the_arm(
-    connect: Callable[..., Franka], twin: TwinProcess
+    connect: Callable[..., Franka], twin: SimProcess
 ) -> None:
     robot = connect()
     start, begin = tool(robot), robot.now()
@@ -292,7 +292,7 @@ def test_push_is_measured_and_moves_the_arm(
     assert abs(robot.get_observation()["ee.fz"]) < 0.1
 
 
-def test_a_push_ends_when_it_is_cleared(connect: Callable[..., Franka], twin: TwinProcess) -> None:
+def test_a_push_ends_when_it_is_cleared(connect: Callable[..., Franka], twin: SimProcess) -> None:
     robot = connect()
     twin.control.inject(Push(force=(0.0, 0.0, -16.0), seconds=60.0))
     wait(robot, robot.now() + 0.3)
@@ -303,7 +303,7 @@ def test_a_push_ends_when_it_is_cleared(connect: Callable[..., Franka], twin: Tw
 
 
 def test_collision_threshold_of_the_client_makes_a_reflex(
-    connect: Callable[..., Franka], twin: TwinProcess
+    connect: Callable[..., Franka], twin: SimProcess
 ) -> None:
     robot = connect(collision_force=15.0)
     twin.control.inject(Push(force=(25.0, 0.0, 0.0), seconds=0.3))
@@ -313,7 +313,7 @@ def test_collision_threshold_of_the_client_makes_a_reflex(
     assert robot.recover()
 
 
-def test_slow_gripper_does_not_block(connect: Callable[..., Franka], twin: TwinProcess) -> None:
+def test_slow_gripper_does_not_block(connect: Callable[..., Franka], twin: SimProcess) -> None:
     robot = connect()
     twin.control.inject(BadGripper(delay=1.0))
     opening = robot.get_observation()[GRIPPER]
@@ -330,7 +330,7 @@ def test_slow_gripper_does_not_block(connect: Callable[..., Franka], twin: TwinP
 
 
 def test_failing_gripper_is_told_and_not_repeated(
-    connect: Callable[..., Franka], twin: TwinProcess
+    connect: Callable[..., Franka], twin: SimProcess
 ) -> None:
     robot = connect()
     twin.control.inject(BadGripper(fail=True))
@@ -350,7 +350,7 @@ def test_failing_gripper_is_told_and_not_repeated(
 
 
 def test_small_wishes_do_not_reach_the_gripper(
-    connect: Callable[..., Franka], twin: TwinProcess
+    connect: Callable[..., Franka], twin: SimProcess
 ) -> None:
     robot = connect()
     before = twin.control.state().counters["gripper_commands"]
@@ -375,7 +375,7 @@ while True:
 
 
 @pytest.fixture
-def client(twin: TwinProcess) -> Iterator[subprocess.Popen[str]]:
+def client(twin: SimProcess) -> Iterator[subprocess.Popen[str]]:
     """Another process that streams."""
     process = subprocess.Popen(
         [sys.executable, "-c", _CLIENT, twin.host], stdout=subprocess.PIPE, text=True
@@ -388,7 +388,7 @@ def client(twin: TwinProcess) -> Iterator[subprocess.Popen[str]]:
 
 
 def test_killed_client_leaves_a_robot_that_holds(
-    twin: TwinProcess, client: subprocess.Popen[str], connect: Callable[..., Franka]
+    twin: SimProcess, client: subprocess.Popen[str], connect: Callable[..., Franka]
 ) -> None:
     start = np.array(twin.control.state().tool[:3])
     client.send_signal(signal.SIGKILL)
@@ -400,7 +400,7 @@ def test_killed_client_leaves_a_robot_that_holds(
 
 
 def test_stopped_client_is_a_communication_error(
-    twin: TwinProcess, client: subprocess.Popen[str], connect: Callable[..., Franka]
+    twin: SimProcess, client: subprocess.Popen[str], connect: Callable[..., Franka]
 ) -> None:
     client.send_signal(signal.SIGSTOP)  # 20 answers missing, 20 ms of patience each
     until(lambda: twin.control.state().mode == "reflex")
@@ -416,7 +416,7 @@ def test_stopped_client_is_a_communication_error(
         robot.disconnect()
 
 
-def test_process_that_forgets_to_disconnect_ends_well(twin: TwinProcess) -> None:
+def test_process_that_forgets_to_disconnect_ends_well(twin: SimProcess) -> None:
     code = "import sys; from zprl.robot.franka import make; make({'host': sys.argv[1], 'realtime': 'ignore'}).connect()"
     ended = subprocess.run(
         [sys.executable, "-c", code, twin.host],
@@ -442,7 +442,7 @@ def test_stops_many_times(connect: Callable[..., Franka]) -> None:
         assert robot.recover(), level
 
 
-def test_lifts_the_cube(connect: Callable[..., Franka], twin: TwinProcess) -> None:
+def test_lifts_the_cube(connect: Callable[..., Franka], twin: SimProcess) -> None:
     robot = connect()
     cube = np.array(twin.control.reset(seed=0, number=1).cube[:3])
     feed = twin.tracker()

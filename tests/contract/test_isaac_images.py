@@ -12,7 +12,7 @@ from zprl.data.ingest import read_all
 from zprl.data.readers.robomimic import RobomimicReader
 from zprl.data.sources import Source
 from zprl.data.store import EpisodeStore, fit_normalizer
-from zprl.data.validation import Limits
+from zprl.data.validation import ValidationLimits
 from zprl.envs import make, rotation
 from zprl.envs.check import check_env
 from zprl.envs.isaac.cameras import CAMERAS
@@ -167,7 +167,7 @@ def test_recorded_pictures_repeat_and_are_ingested(tmp_path) -> None:
     assert files[0].read_bytes() == files[1].read_bytes()
     good = read_all(
         [Source(files[0], RobomimicReader(obs_keys=("robot0_eef_pos", "front_image")))],
-        limits=Limits(min_length=2),
+        limits=ValidationLimits(min_length=2),
     ).good
     EpisodeStore.write(tmp_path / "store", good, fit_normalizer(good))
     store = EpisodeStore.open(tmp_path / "store")

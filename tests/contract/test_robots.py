@@ -11,7 +11,7 @@ import pytest
 
 from tests.contract.simulated_robots import DOUBLES, Double
 from zprl.robot.base import GRIPPER, POSE, Health, Mode, Ranges, RobotError, StopLevel, Values
-from zprl.robot.check import RULES, RuleError, check_robot
+from zprl.robot.check import RULES, RobotRuleError, check_robot
 
 pytestmark = pytest.mark.realtime
 
@@ -260,7 +260,7 @@ def test_every_rule_has_a_robot_that_breaks_it() -> None:
 def test_checker_names_the_broken_rule(rule: str) -> None:
     policy = os.sched_getscheduler(0)
     try:
-        with pytest.raises(RuleError) as caught:
+        with pytest.raises(RobotRuleError) as caught:
             check_robot(BROKEN[rule], steps=3)
     finally:
         os.sched_setscheduler(0, policy, os.sched_param(0))
@@ -269,6 +269,6 @@ def test_checker_names_the_broken_rule(rule: str) -> None:
 
 
 def test_a_state_from_the_future_breaks_the_clock() -> None:
-    with pytest.raises(RuleError) as caught:
+    with pytest.raises(RobotRuleError) as caught:
         check_robot(StateFromTheFuture, steps=3)
     assert caught.value.rule == "clock"

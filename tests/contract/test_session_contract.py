@@ -23,7 +23,7 @@ pytest.importorskip("franky_sim", reason="the double needs franky-sim")
 from tests.session_run import HOME, Stage, hold, make_session
 from zprl.recordings.store import SessionStore
 from zprl.robot.limits import MOST_RECOVERIES
-from zprl.robot_sim.control import TwinControl
+from zprl.robot_sim.control import SimControl
 from zprl.robot_sim.faults import (
     BadGripper,
     Freeze,
@@ -83,9 +83,9 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
 
 
 @pytest.fixture
-def control(played: Stage) -> Iterator[TwinControl]:
+def control(played: Stage) -> Iterator[SimControl]:
     """The double behind ``played``; every fault ends with the test."""
-    with TwinControl(played.settings["twin"]) as control:
+    with SimControl(played.settings["twin"]) as control:
         control.place((0.5, 0.2, 0.022))
         yield control
         control.clear()
@@ -116,7 +116,7 @@ def goes_on(stage: Stage, number: int) -> int:
 
 @pytest.mark.parametrize("broken", ["nan", "shape", "empty", "no_rotation", "far", "long"])
 def test_a_broken_chunk_stops_the_arm_and_the_session_goes_on(
-    played: Stage, control: TwinControl, broken: str
+    played: Stage, control: SimControl, broken: str
 ) -> None:
     chunks = {
         "nan": hold(),
@@ -137,7 +137,7 @@ def test_a_broken_chunk_stops_the_arm_and_the_session_goes_on(
     assert played.pids()["driver"] == driver  # it did not fall over it
 
 
-def test_a_chunk_far_outside_is_clipped_and_recorded(played: Stage, control: TwinControl) -> None:
+def test_a_chunk_far_outside_is_clipped_and_recorded(played: Stage, control: SimControl) -> None:
     number = played.running()
     played.mark()
     played.chunk = lambda wish: hold((0.9, 0.8, 0.3))
@@ -165,7 +165,7 @@ def test_a_chunk_far_outside_is_clipped_and_recorded(played: Stage, control: Twi
 
 
 def test_a_late_chunk_is_waited_for_and_a_missing_one_stops_the_arm(
-    played: Stage, control: TwinControl
+    played: Stage, control: SimControl
 ) -> None:
     number = played.running()
     played.mark()
@@ -181,7 +181,7 @@ def test_a_late_chunk_is_waited_for_and_a_missing_one_stops_the_arm(
 # -- what a robot may do ---------------------------------------------------------------------------
 
 
-def test_a_reflex_is_recovered_once(played: Stage, control: TwinControl) -> None:
+def test_a_reflex_is_recovered_once(played: Stage, control: SimControl) -> None:
     number = played.running()
     recoveries = played.plan["recover"]
     played.mark()
@@ -192,7 +192,7 @@ def test_a_reflex_is_recovered_once(played: Stage, control: TwinControl) -> None
     assert played.plan["recover"] == recoveries + 1
 
 
-def test_a_user_stop_waits_for_the_person(played: Stage, control: TwinControl) -> None:
+def test_a_user_stop_waits_for_the_person(played: Stage, control: SimControl) -> None:
     number = played.running()
     played.mark()
     control.inject(UserStop(pressed=True))
@@ -209,7 +209,7 @@ def test_a_user_stop_waits_for_the_person(played: Stage, control: TwinControl) -
     goes_on(played, number)
 
 
-def test_a_refused_recovery_waits_for_the_person(played: Stage, control: TwinControl) -> None:
+def test_a_refused_recovery_waits_for_the_person(played: Stage, control: SimControl) -> None:
     number = played.running()
     played.mark()
     control.inject(RefuseRecovery(on=True))
@@ -226,7 +226,7 @@ def test_a_refused_recovery_waits_for_the_person(played: Stage, control: TwinCon
 
 
 def test_muted_states_stop_the_arm_long_before_libfranka_gives_up(
-    played: Stage, control: TwinControl
+    played: Stage, control: SimControl
 ) -> None:
     number = played.running()
     driver = played.pids()["driver"]
@@ -241,7 +241,7 @@ def test_muted_states_stop_the_arm_long_before_libfranka_gives_up(
 
 
 def test_a_frozen_robot_is_noticed_at_once_and_connected_to_anew(
-    played: Stage, control: TwinControl
+    played: Stage, control: SimControl
 ) -> None:
     number = played.running()
     driver = played.pids()["driver"]
@@ -267,7 +267,7 @@ def test_a_frozen_robot_is_noticed_at_once_and_connected_to_anew(
     assert played.pids()["driver"] == driver
 
 
-def test_a_push_stops_the_arm_and_the_peak_is_kept(played: Stage, control: TwinControl) -> None:
+def test_a_push_stops_the_arm_and_the_peak_is_kept(played: Stage, control: SimControl) -> None:
     number = played.running()
     played.mark()
     control.inject(Push(force=(0.0, 95.0, 0.0), ramp=0.1, seconds=0.06))
@@ -286,7 +286,7 @@ def test_a_push_stops_the_arm_and_the_peak_is_kept(played: Stage, control: TwinC
     "fault", [BadGripper(delay=1.0), BadGripper(fail=True)], ids=["slow", "failing"]
 )
 def test_a_bad_gripper_holds_nobody_up(
-    played: Stage, control: TwinControl, fault: BadGripper
+    played: Stage, control: SimControl, fault: BadGripper
 ) -> None:
     played.running()
     control.inject(fault)
@@ -303,7 +303,7 @@ def test_a_bad_gripper_holds_nobody_up(
 # -- what people and processes may do --------------------------------------------------------------
 
 
-def test_a_person_takes_over_and_gives_back(played: Stage, control: TwinControl) -> None:
+def test_a_person_takes_over_and_gives_back(played: Stage, control: SimControl) -> None:
     number = played.running()
     hand = Bus(Path(played.settings["sockets"]), "hand", {})
     played.mark()
@@ -354,7 +354,7 @@ def test_a_person_takes_over_and_gives_back(played: Stage, control: TwinControl)
         hand.close()
 
 
-def test_the_stop_button_needs_no_supervisor(played: Stage, control: TwinControl) -> None:
+def test_the_stop_button_needs_no_supervisor(played: Stage, control: SimControl) -> None:
     number = played.running()
     supervisor = played.pids()["supervisor"]
     os.kill(supervisor, signal.SIGSTOP)
@@ -375,7 +375,7 @@ def test_the_stop_button_needs_no_supervisor(played: Stage, control: TwinControl
     goes_on(played, number)
 
 
-def test_a_silent_supervisor_stops_the_arm(played: Stage, control: TwinControl) -> None:
+def test_a_silent_supervisor_stops_the_arm(played: Stage, control: SimControl) -> None:
     number = played.running()
     supervisor = played.pids()["supervisor"]
     played.mark()
@@ -390,7 +390,7 @@ def test_a_silent_supervisor_stops_the_arm(played: Stage, control: TwinControl) 
 
 
 def test_labels_are_idempotent_and_about_their_own_episode(
-    played: Stage, control: TwinControl
+    played: Stage, control: SimControl
 ) -> None:
     first = played.running()
     played.say("success", first, nonce="early")  # before its end

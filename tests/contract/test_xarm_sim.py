@@ -16,9 +16,9 @@ from zprl.errors import DataError
 from zprl.robot.base import GRIPPER, Mode, RobotError, StopLevel
 from zprl.robot.check import check_robot
 from zprl.robot.lerobot import LeRobotConfig, LeRobotRobot, to_lerobot
-from zprl.robot.multi_arm import Pair
+from zprl.robot.multi_arm import MultiArm
 from zprl.robot.xarm import make
-from zprl.robot_sim.xarm_server import HOME, MAX_STEP_M, XArmTwin
+from zprl.robot_sim.xarm_server import HOME, MAX_STEP_M, SimulatedXArm
 
 pytest.importorskip("xarm", reason="needs xarm-python-sdk")
 
@@ -45,7 +45,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def process():
-    with XArmTwin(HOST) as found:
+    with SimulatedXArm(HOST) as found:
         yield found
 
 
@@ -103,9 +103,9 @@ def test_the_driver_keeps_every_rule_of_the_contract(twin):
 
 
 def test_so_does_a_pair_of_them(twin):
-    with XArmTwin("127.0.0.58") as other:
+    with SimulatedXArm("127.0.0.58") as other:
         check_robot(
-            lambda: Pair({"left.": make({"host": HOST}), "right.": make({"host": other.host})}),
+            lambda: MultiArm({"left.": make({"host": HOST}), "right.": make({"host": other.host})}),
             prefix="right.",
         )
 
@@ -302,7 +302,7 @@ def test_a_deaf_control_box_is_noticed_and_blocks_nobody(robot, twin):
 
 
 def test_a_frozen_one_goes_stale_and_a_dead_one_is_lost(twin):
-    with XArmTwin("127.0.0.58") as other:
+    with SimulatedXArm("127.0.0.58") as other:
         robot = make({"host": "127.0.0.58", "gripper": "none"})
         robot.connect()
         os.kill(other.pid, signal.SIGSTOP)

@@ -11,7 +11,7 @@ from zprl.data.ingest import read_all
 from zprl.data.readers.robomimic import RobomimicReader
 from zprl.data.sources import Source
 from zprl.data.store import EpisodeStore, fit_normalizer
-from zprl.data.validation import Limits
+from zprl.data.validation import ValidationLimits
 from zprl.envs.check import check_env
 from zprl.envs.chunk import ChunkEnv
 from zprl.envs.record_demos import RecordSettings, record
@@ -101,7 +101,7 @@ def test_recorded_pictures_are_those_of_the_world_and_are_ingested(tmp_path) -> 
     assert files[0].read_bytes() == files[1].read_bytes()
     keys = ("robot0_eef_pos", "robot0_gripper_qpos", "corner2_image")
     good = read_all(
-        [Source(files[0], RobomimicReader(obs_keys=keys))], limits=Limits(min_length=2)
+        [Source(files[0], RobomimicReader(obs_keys=keys))], limits=ValidationLimits(min_length=2)
     ).good
     EpisodeStore.write(tmp_path / "store", good, fit_normalizer(good))
     store = EpisodeStore.open(tmp_path / "store")

@@ -6,18 +6,20 @@ import numpy as np
 import pytest
 import torch
 
-from zprl.envs.mujoco.metaworld_expert import Expert, ExpertSettings, Grade
+from zprl.envs.mujoco.metaworld_expert import Grade, MetaworldExpert, MetaworldExpertSettings
 
 N = 400
 OBS = {"anything": torch.zeros(N, 1)}
 STEADY = {"tremor": 0.0, "drift": 0.0, "pause": 0.0}
 
 
-def _expert(advise=None, **failings) -> Expert:
+def _expert(advise=None, **failings) -> MetaworldExpert:
     grade = Grade(share=1, **{**STEADY, **failings})
     none = Grade(share=0, **STEADY)
-    settings = ExpertSettings(better=none, okay=grade, worse=none)
-    return Expert(advise or (lambda aim: np.full((N, 4), 0.5)), N, 7, settings, still=np.zeros(3))
+    settings = MetaworldExpertSettings(better=none, okay=grade, worse=none)
+    return MetaworldExpert(
+        advise or (lambda aim: np.full((N, 4), 0.5)), N, 7, settings, still=np.zeros(3)
+    )
 
 
 def test_without_failings_the_advice_is_the_action() -> None:

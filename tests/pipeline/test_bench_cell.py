@@ -39,7 +39,7 @@ def suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         policy = durable.digest((cell.base or cell).folder / cells.POLICY)
         made = (None, policy) if cell.base is None else (policy, None)
         facts = results.RunFacts(*who, 5, 1.0, 0.1, 2.0, None, "1 x made")
-        return results.Run(
+        return results.FinishedRun(
             cell.key,
             *made,
             facts,

@@ -22,7 +22,7 @@ from zprl import child_processes, durable
 from zprl.errors import EnvironmentProblem, Interrupted
 from zprl.models.bundle import save_policy
 from zprl.tracking import Tracker
-from zprl.tracking.file_tracker import FileRun, Replay
+from zprl.tracking.file_tracker import FileRun, TrackedReplay
 
 ROOT = Path(__file__).parents[2]
 BLOCKED = """
@@ -337,7 +337,7 @@ def test_a_replay_tells_each_thing_once_and_nothing_of_other_places(
     monkeypatch.chdir(tmp_path)
     file, store = tmp_path / "tracked.jsonl", Store()
     with Tracker(store) as tracker:
-        replay = Replay(file, tracker)
+        replay = TrackedReplay(file, tracker)
         assert replay.forward() == 0
         run = FileRun(file)
         run.send([("loss", 0.5, 0, 1), ("loss", 0.25, 1, 2)])

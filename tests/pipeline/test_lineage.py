@@ -15,7 +15,7 @@ from pipelines.stages.ingest import DATA, DATA_REPORT, ingest
 from pipelines.stages.pretrain import pretrain
 from tests.factories import write_demo_file
 from zprl import cli, durable
-from zprl.data.episode_sources import SOURCES, Origins
+from zprl.data.episode_sources import SOURCES, EpisodeSources
 from zprl.tracking import SWITCH_VARIABLE, mlflow_tracker
 
 PARAMS = {
@@ -160,7 +160,7 @@ def test_a_policy_back_to_the_bytes(target: str, ask) -> None:
     assert episodes["made_by"]["params"]["ingest.max_bad_fraction"] == "0.05"
     (file,) = episodes["below"]
     assert (file["sha256"], file["here"]) == (durable.digest("data/demos/a.hdf5"), "same bytes")
-    origins = Origins.read(DATA_REPORT / SOURCES)
+    origins = EpisodeSources.read(DATA_REPORT / SOURCES)
     assert [(e["name"], e["content"]) for e in file["below"]] == [
         (e.name, e.content) for e in origins.episodes
     ]

@@ -155,7 +155,7 @@ def test_other_weights_than_acted_are_said(here: Path, capsys: pytest.CaptureFix
     document = checksummed_json.read(path / "episode.json")
     document["weights"] = dict.fromkeys(document["weights"], "0" * 64)
     document.pop(checksummed_json.DIGEST)
-    durable.write_json(path / "episode.json", checksummed_json.seal(document))
+    durable.write_json(path / "episode.json", checksummed_json.write(document))
     assert not run()["same_as_on_robot"]
     assert "other weights than acted on the robot" in capsys.readouterr().out
 

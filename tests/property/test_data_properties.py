@@ -29,7 +29,7 @@ from zprl.data.readers.minari import MinariReader
 from zprl.data.readers.robomimic import RobomimicReader
 from zprl.data.sources import Source
 from zprl.data.store import EpisodeStore
-from zprl.data.validation import Limits
+from zprl.data.validation import ValidationLimits
 from zprl.data.windows import ChunkWindows
 
 FRAMES = hnp.arrays(
@@ -171,7 +171,7 @@ def test_damaged_bytes_never_raise(
     path.write_bytes(data if cut is None else data[: cut % len(data)])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sandbox, "BASE_S", 5.0)
-        result = read_all([Source(path, reader)], limits=Limits())
+        result = read_all([Source(path, reader)], limits=ValidationLimits())
     for item in result.findings:
         assert isinstance(item, Finding)
         assert item.code in CODES
@@ -212,7 +212,7 @@ def test_damage_in_a_lerobot_set_never_raises(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sandbox, "BASE_S", 5.0)
         keys = ("grip", "images.film") if path.suffix == ".mp4" else None
-        result = read_all([Source(root, LeRobotReader(obs_keys=keys))], limits=Limits())
+        result = read_all([Source(root, LeRobotReader(obs_keys=keys))], limits=ValidationLimits())
     assert all(item.code in CODES for item in result.findings)
     assert len(result.good) + len(result.quarantine) > 0
     assert all(np.isfinite(episode.actions).all() for episode in result.good)
@@ -225,7 +225,7 @@ def test_a_file_that_hangs_or_kills_the_library_is_a_finding(
 ) -> None:
     """The child answers late, or dies: either way the parent goes on, and the next file is read by a fresh child."""
     path = write_demo_file(tmp_path / "a.hdf5", 1)
-    own = sandbox.Probe()
+    own = sandbox.Sandbox()
     try:
         assert isinstance(own.read(path, None, "robomimic"), Handed)
         os.kill(own._child.pid, signal.SIGSTOP)  # as silent as a loop inside C

@@ -15,8 +15,8 @@ from zprl.errors import DataError
 from zprl.robot import rotation
 from zprl.robot.sensors import shared_memory_ring, synthetic
 from zprl.robot.sensors.apriltag import matrix, seven
-from zprl.robot.sensors.base import LatestReader, Reading, StaleSense
-from zprl.robot.sensors.fault_injection import Knob, Knobs
+from zprl.robot.sensors.base import LatestReader, Reading, StaleSensor
+from zprl.robot.sensors.fault_injection import FaultInjector, InjectedFault
 from zprl.robot.sensors.image_crop import view
 
 finite = st.floats(-1e12, 1e12, allow_nan=False)
@@ -138,14 +138,14 @@ def test_a_header_of_anything_is_refused_or_read_within_its_memory(words):
 
 kinds = st.sampled_from(["freeze", "repeat", "drop", "lag", "black", "wrong_size"])
 knob = st.builds(
-    Knob, kind=kinds, at=st.integers(0, 12), count=st.integers(1, 5), by=st.integers(1, 8)
+    InjectedFault, kind=kinds, at=st.integers(0, 12), count=st.integers(1, 5), by=st.integers(1, 8)
 )
 
 
 @ANY
 @given(knobs=st.lists(knob, max_size=4).map(tuple))
 def test_knobs_disturb_what_they_name_and_nothing_else(knobs):
-    sense = Knobs(Counting(), knobs)
+    sense = FaultInjector(Counting(), knobs)
     given_out = [sense.read() for _ in range(18)]
     for n, found in enumerate(given_out):
         acting = next((k for k in knobs if k.at <= n < k.at + k.count), None)
@@ -204,7 +204,7 @@ def test_every_reading_is_counted_once(script):
     assert reader.refused == sum(isinstance(step, str) for step in script[begun:])
     assert reader.received + reader.repeated + reader.refused == len(script) - begun
     if kept is None:
-        with pytest.raises(StaleSense):
+        with pytest.raises(StaleSensor):
             reader.latest(60.0)
     else:
         assert reader._newest[0].seq == kept
@@ -229,7 +229,7 @@ def test_frozen_is_what_has_not_changed_for_that_long(changes, rate, frozen_s):
     if abs(still - frozen_s) < 1e-6:
         return
     if still > frozen_s:
-        with pytest.raises(StaleSense, match="frozen"):
+        with pytest.raises(StaleSensor, match="frozen"):
             reader.latest(3600.0)
     else:
         assert reader.latest(3600.0).seq == len(changes) - 1
@@ -241,7 +241,7 @@ def test_frozen_is_what_has_not_changed_for_that_long(changes, rate, frozen_s):
 @ANY
 @given(number=st.integers(0, 2**63), height=st.integers(8, 40), width=st.integers(8, 40))
 def test_a_synthetic_picture_tells_its_number(number, height, width):
-    picture = synthetic.picture(number, height, width)
+    picture = synthetic.image(number, height, width)
     assert picture.shape == (height, width, 3)
     assert synthetic.number_of(picture) == number
 

@@ -8,6 +8,7 @@ from zprl.robot.limits import Recoveries
 from zprl.session.events import (
     CommitEpisode,
     Committed,
+    CommittedEpisode,
     Died,
     Discard,
     EStop,
@@ -15,11 +16,10 @@ from zprl.session.events import (
     GoHome,
     Homed,
     Input,
-    Known,
+    InputEvent,
     Label,
     Labelled,
     Lost,
-    OperatorInput,
     Phase,
     PhaseKind,
     Progress,
@@ -113,9 +113,9 @@ class World:
             self.machine.seq > number or self.machine.state is before
         )  # a press for another state can be told
         estop = isinstance(event, EStop) or (
-            isinstance(event, OperatorInput) and event.kind is Input.ESTOP
+            isinstance(event, InputEvent) and event.kind is Input.ESTOP
         )
-        clear = isinstance(event, OperatorInput) and event.kind is Input.CLEAR
+        clear = isinstance(event, InputEvent) and event.kind is Input.CLEAR
         if estop:
             assert before is State.ESTOP or actions[0] == Stop(StopLevel.HARD)
             assert self.machine.state is State.ESTOP
@@ -139,7 +139,7 @@ class World:
     def note(self, action, event):
         if isinstance(action, StartEpisode):
             assert isinstance(
-                event, OperatorInput
+                event, InputEvent
             )  # an arm moves because of a press of now, never of one of long ago
             assert event.kind is Input.RESET_DONE
             assert not self.machine.paused
@@ -193,7 +193,7 @@ class World:
 
     def press(self, word, episode=None):
         self.presses += 1
-        self.tell(OperatorInput(word, f"press{self.presses}", "test", episode))
+        self.tell(InputEvent(word, f"press{self.presses}", "test", episode))
 
     def tend(self):
         """Whatever brings the session forward."""
@@ -231,7 +231,7 @@ class World:
         elif kind in ("input", "label"):
             word, episode, nonce = what
             self.tell(
-                OperatorInput(
+                InputEvent(
                     word,
                     f"n{nonce}",
                     "test",
@@ -284,7 +284,7 @@ def test_whatever_happened_a_patient_operator_finishes_the_plan(told, mode, cut)
         label.episode: label for nonce, label in world.stored.items() if nonce in world.journal
     }
     on_disk = tuple(
-        Known(
+        CommittedEpisode(
             k.number, k.kind, k.start_number, stored[k.number].label if k.number in stored else None
         )
         for k in old.episodes.values()

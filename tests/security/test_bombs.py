@@ -99,7 +99,7 @@ OF_JSON = {
     "session": _loader("zprl.recordings.checksummed_json:read"),
     "labels": _loader("zprl.recordings.labels:LabelJournal"),
     "runs": _loader("zprl.bench.results:read_runs"),
-    "origins": _loader("zprl.data.episode_sources:Origins.read"),
+    "origins": _loader("zprl.data.episode_sources:EpisodeSources.read"),
     "message": _loader("zprl.session.bus:decode", of=lambda path: [b"state", path.read_bytes()]),
     "pose": _loader("zprl.robot_sim.control:decode", of=lambda path: path.read_bytes()),
 }
@@ -340,11 +340,11 @@ def test_a_residual_of_one_number_does_not_become_a_network_of_gigabytes(tmp_pat
 
 
 def test_a_journal_of_many_labels_is_read_in_the_time_of_its_length(tmp_path: Path) -> None:
-    from zprl.recordings.labels import Label, _encode
+    from zprl.recordings.labels import LabelEntry, _encode
 
     check, lines = "", []
     for seq in range(1, 20_001):
-        label = Label(
+        label = LabelEntry(
             seq=seq,
             episode=1,
             label="success",

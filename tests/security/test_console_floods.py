@@ -18,7 +18,7 @@ import pytest
 
 from zprl.robot.events import Level
 from zprl.session.events import Input
-from zprl.session.input_publisher import STOP_GAP_S, STOP_REPEATS, Mouth
+from zprl.session.input_publisher import STOP_GAP_S, STOP_REPEATS, InputPublisher
 from zprl.session.inputs import OperatorInput
 from zprl.session.processes.console import rate_limits
 from zprl.session.processes.console.access import Access, Secrets
@@ -295,13 +295,13 @@ def stop(number: int) -> OperatorInput:
 
 
 @pytest.fixture
-def mouth() -> tuple[Mouth, Bus, list[float]]:
+def mouth() -> tuple[InputPublisher, Bus, list[float]]:
     bus, clock = Bus(), [0.0]
-    return Mouth(bus, lambda: clock[0]), bus, clock
+    return InputPublisher(bus, lambda: clock[0]), bus, clock
 
 
 def test_a_flood_of_stops_is_few_messages_of_one_press(
-    mouth: tuple[Mouth, Bus, list[float]],
+    mouth: tuple[InputPublisher, Bus, list[float]],
 ) -> None:
     speaker, bus, clock = mouth
     for number in range(5000):  # five seconds, confirmed after half a second
@@ -318,7 +318,7 @@ def test_a_flood_of_stops_is_few_messages_of_one_press(
 
 
 def test_the_first_stop_is_said_at_once_and_the_last_is_never_lost(
-    mouth: tuple[Mouth, Bus, list[float]],
+    mouth: tuple[InputPublisher, Bus, list[float]],
 ) -> None:
     speaker, bus, clock = mouth
     speaker.say(stop(1))
@@ -333,7 +333,7 @@ def test_the_first_stop_is_said_at_once_and_the_last_is_never_lost(
 
 
 def test_a_stop_after_the_clearing_of_another_is_a_new_one(
-    mouth: tuple[Mouth, Bus, list[float]],
+    mouth: tuple[InputPublisher, Bus, list[float]],
 ) -> None:
     speaker, bus, clock = mouth
     speaker.say(stop(1))

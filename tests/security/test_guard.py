@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
 from pipelines import guard
-from pipelines.guard import Guard
+from pipelines.guard import ServerGuard
 from tests.stranger import LOGIN
 
 HOSTS = [
@@ -36,7 +36,7 @@ ORIGINS = [
 
 
 def page(**options: object) -> TestClient:
-    app = Guard(PlainTextResponse("inside"), port=4321, login=LOGIN, **options)
+    app = ServerGuard(PlainTextResponse("inside"), port=4321, login=LOGIN, **options)
     return TestClient(app, base_url="http://127.0.0.1:4321", follow_redirects=False)
 
 
@@ -264,7 +264,7 @@ def test_what_a_server_raises_is_one_short_line(
         raise TypeError("strings with non-ASCII\n\x1b[31m" + "x" * 100_000)
 
     client = TestClient(
-        Guard(broken, port=4321, login=LOGIN, storage={}), base_url="http://127.0.0.1:4321"
+        ServerGuard(broken, port=4321, login=LOGIN, storage={}), base_url="http://127.0.0.1:4321"
     )
     assert client.get("/%0A" + "y" * 10_000).status_code == (200 if begun else 500)
     with (

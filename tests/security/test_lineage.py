@@ -19,7 +19,7 @@ from tests.small_policy import small_policy
 from zprl import durable
 from zprl.errors import EnvironmentProblem
 from zprl.lineage import local
-from zprl.lineage.records import Run
+from zprl.lineage.records import RunRecord
 from zprl.models.bundle import save_policy
 from zprl.tracking import SWITCH_VARIABLE, lineage, mlflow_tracker
 
@@ -159,7 +159,7 @@ def downloaded(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def store(
     downloaded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Callable[[str], Run]:
+) -> Callable[[str], RunRecord]:
     """Say where the artifacts of its run lie, and return the run as lineage has it."""
     monkeypatch.chdir(tmp_path)
     for name in (SWITCH_VARIABLE, "MLFLOW_EXPERIMENT_NAME", "ZPRL_ARTIFACT_LOCATION"):
@@ -168,7 +168,7 @@ def store(
     monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "sesame")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
 
-    def place(address: str) -> Run:
+    def place(address: str) -> RunRecord:
         with contextlib.closing(sqlite3.connect(downloaded)) as database:
             database.execute("update runs set artifact_uri = ?", (address,))
             database.commit()
@@ -204,7 +204,7 @@ def write_origins(folder: Path) -> None:
     ],
 )
 def test_no_other_place_is_asked(
-    store: Callable[[str], Run], sink: tuple[str, list[str]], tmp_path: Path, address: str
+    store: Callable[[str], RunRecord], sink: tuple[str, list[str]], tmp_path: Path, address: str
 ) -> None:
     host, sent = sink
     write_origins(tmp_path / "elsewhere")
@@ -221,7 +221,7 @@ def test_no_other_place_is_asked(
     ["mlartifacts/1", "mlflow-artifacts:/1", "FOLDER/mlartifacts/1", "file://FOLDER/mlartifacts/1"],
 )
 def test_the_project_s_own_folder_is_read(
-    store: Callable[[str], Run], tmp_path: Path, address: str
+    store: Callable[[str], RunRecord], tmp_path: Path, address: str
 ) -> None:
     write_origins(tmp_path / "mlartifacts/1")
     run = store(address.replace("FOLDER", str(tmp_path)))
@@ -229,7 +229,7 @@ def test_the_project_s_own_folder_is_read(
 
 
 def test_a_place_that_the_user_named_gets_no_login(
-    store: Callable[[str], Run], sink: tuple[str, list[str]], monkeypatch: pytest.MonkeyPatch
+    store: Callable[[str], RunRecord], sink: tuple[str, list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     host, sent = sink
     place = f"http://{host}/api/2.0/mlflow-artifacts/artifacts"

@@ -129,7 +129,7 @@ def test_even_with_every_digest_forged_the_driver_does_not_move(edited_stage: St
     def forge_header(path: Path) -> None:
         document = {key: value for key, value in durable.read_json(path).items() if key != "digest"}
         document["digests"]["limits.yaml"] = durable.digest(stage.folder / "limits.yaml")
-        durable.write_json(path, checksummed_json.seal(document))
+        durable.write_json(path, checksummed_json.write(document))
 
     def forge_settings(path: Path) -> None:
         durable.write_json(

@@ -11,7 +11,7 @@ from zprl import durable, strict_yaml
 from zprl.errors import ConfigError, DataError, ZprlError
 from zprl.robot.limits import Limits
 from zprl.session import bus
-from zprl.tracking.file_tracker import Replay
+from zprl.tracking.file_tracker import TrackedReplay
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_a_measurement_that_is_nan_still_reaches_the_tracker(tmp_path: Path) -> 
 
     path = tmp_path / "track.jsonl"
     path.write_text(json.dumps({"points": [["loss", float("nan"), 3, 0.0]]}) + "\n")
-    assert Replay(path, Tracker()).forward() == 1
+    assert TrackedReplay(path, Tracker()).forward() == 1
     assert [set(values) for values in told] == [{"loss"}]
 
 

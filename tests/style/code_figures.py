@@ -156,13 +156,18 @@ def _check_functions(
         if not blank and not comments & set(body):
             module.counts["walls"] += 1
             module.broken.append(
-                (node.lineno, f"{node.name}: {statements} statements without a blank line or comment")
+                (
+                    node.lineno,
+                    f"{node.name}: {statements} statements without a blank line or comment",
+                )
             )
 
 
 def _check_words(module: Module, text: str) -> None:
     for number, line in enumerate(text.splitlines(), 1):
-        words = re.findall(r"[A-Za-z']+", re.sub(r"([a-z])([A-Z])", r"\1 \2", line).replace("_", " "))
+        words = re.findall(
+            r"[A-Za-z']+", re.sub(r"([a-z])([A-Z])", r"\1 \2", line).replace("_", " ")
+        )
         for word in {word.lower() for word in words} & RETIRED.keys():
             if module.path.as_posix() not in ALLOWED.get(word, ()):
                 module.counts["retired"] += 1
@@ -195,7 +200,9 @@ def table(measured: list[Module]) -> str:
     rooms: dict[str, list[Module]] = defaultdict(list)
     for module in measured:
         parts = module.path.parts
-        rooms["/".join(parts[:2]) if parts[0] == "zprl" and len(parts) > 2 else parts[0]].append(module)
+        rooms["/".join(parts[:2]) if parts[0] == "zprl" and len(parts) > 2 else parts[0]].append(
+            module
+        )
 
     head = f"{'room':22}{'files':>7}{'lines':>8}" + "".join(f"{name:>16}" for name in COLUMNS)
     rows = [head]

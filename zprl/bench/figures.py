@@ -16,7 +16,7 @@ from zprl.bench import statistics
 from zprl.bench.results import BASE, Point
 from zprl.bench.statistics import OURS, Estimate, Seeds
 from zprl.errors import DataError
-from zprl.report.style import DARK, LIGHT, Picture, Theme, picture, thousands
+from zprl.report.style import DARK, LIGHT, PageFigure, Theme, render_figure, thousands
 
 COLOURS = (
     LIGHT.policies["latent"],
@@ -71,7 +71,7 @@ DASHES = (0, (4, 3))
 
 
 @dataclass(frozen=True)
-class Look:
+class LineStyle:
     """How a method looks wherever it appears.
 
     Attributes:
@@ -94,7 +94,7 @@ class Look:
         return self.dark if theme is DARK else self.light
 
 
-def looks(spaces: Mapping[str, str]) -> dict[str, Look]:
+def looks(spaces: Mapping[str, str]) -> dict[str, LineStyle]:
     """Look of each method of a suite, done or not, so that nothing changes its colour when results come in.
 
     Args:
@@ -108,12 +108,14 @@ def looks(spaces: Mapping[str, str]) -> dict[str, Look]:
     )
     colours, (first, *markers) = COLOURS[1:], MARKS
     found = {
-        m: Look(c := colours[n % len(colours)], _lightened(c), markers[n % len(markers)])
+        m: LineStyle(c := colours[n % len(colours)], _lightened(c), markers[n % len(markers)])
         for n, m in enumerate(order)
     }
     grey = LIGHT.policies["embedding"], DARK.policies["embedding"]
     return (
-        {OURS: Look(COLOURS[0], _lightened(COLOURS[0]), first)} | found | {BASE: Look(*grey, first)}
+        {OURS: LineStyle(COLOURS[0], _lightened(COLOURS[0]), first)}
+        | found
+        | {BASE: LineStyle(*grey, first)}
     )
 
 
@@ -136,7 +138,7 @@ def complete(
 
 def curves(
     points: Sequence[Point], labels: Mapping[str, str], spaces: Mapping[str, str]
-) -> Picture:
+) -> PageFigure:
     """Success against environment steps, a diagram per task, and one for all tasks together where there are several.
 
     Where methods are too many for one diagram there is a row of diagrams for each group of them,
@@ -214,7 +216,7 @@ def curves(
         for heading, shown in blocks.items()
     )
     tall += len(blocks) * rows * {2: 3.5, 4: 2.1}.get(wide, 3.1)
-    return picture("curves", "Learning", caption, size=(9.4, tall), draw=draw)
+    return render_figure("curves", "Learning", caption, size=(9.4, tall), draw=draw)
 
 
 def groups(methods: Sequence[str], spaces: Mapping[str, str]) -> dict[str, list[str]]:
@@ -243,7 +245,10 @@ def _line(method: str, colour: str, marker: str) -> dict[str, object]:
 
 
 def _panel(
-    axes: Axes, methods: Mapping[str, Mapping[str, Seeds]], look: Mapping[str, Look], theme: Theme
+    axes: Axes,
+    methods: Mapping[str, Mapping[str, Seeds]],
+    look: Mapping[str, LineStyle],
+    theme: Theme,
 ) -> None:
     """One diagram: methods, each with task to runs."""
     for method, tasks in methods.items():
@@ -276,7 +281,7 @@ def together(
     better: Mapping[str, Estimate],
     labels: Mapping[str, str],
     spaces: Mapping[str, str],
-) -> Picture:
+) -> PageFigure:
     """All tasks in one number per method, and the chance that ours is better than each other.
 
     Args:
@@ -337,11 +342,11 @@ def together(
     caption = "Bars: 95 % bootstrap intervals, stratified by task; none where a task has one seed."
     if better:
         caption += f" Right of the dashed line {labels[OURS]} beats the method more often than not; a tie counts one half."
-    return picture(
+    return render_figure(
         "together", "All tasks together", caption, size=(9.4, 1.1 + 0.29 * len(order)), draw=draw
     )
 
 
-def save(shown: Picture, path: Path) -> None:
+def save(shown: PageFigure, path: Path) -> None:
     """Write a picture's light version as PNG."""
     durable.write_bytes(path, shown.light)

@@ -26,7 +26,7 @@ from zprl.bench.statistics import (
     Reached,
     Seeds,
 )
-from zprl.report.style import DARK, LIGHT, Picture
+from zprl.report.style import DARK, LIGHT, Figure
 from zprl.report.tables import interval, number, percent
 
 TEMPLATE = "page.html.j2"
@@ -302,7 +302,7 @@ def duration(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h" if seconds < 360000 else f"{seconds / 3600:.0f} h"
 
 
-def _embedded(picture: Picture) -> dict[str, str]:
+def _embedded(picture: Figure) -> dict[str, str]:
     light, dark = (
         f"data:image/png;base64,{base64.b64encode(data).decode()}"
         for data in (picture.light, picture.dark)

@@ -105,7 +105,7 @@ class RunFacts:
 
 
 @dataclass(frozen=True)
-class Run:
+class FinishedRun:
     """What came out of one cell, and what it came from.
 
     Attributes:
@@ -131,16 +131,16 @@ class Run:
             "is neither made nor improved, or both",
         )
 
-    def named(self, method: str) -> Run:
+    def named(self, method: str) -> FinishedRun:
         """The same run under another method's name: another suite may call the same numbers differently."""
         points = tuple(replace(point, method=method) for point in self.points)
         return replace(self, facts=replace(self.facts, method=method), points=points)
 
 
-_RUNS = TypeAdapter(list[Run])
+_RUNS = TypeAdapter(list[FinishedRun])
 
 
-def write_runs(path: Path | str, found: Iterable[Run]) -> None:
+def write_runs(path: Path | str, found: Iterable[FinishedRun]) -> None:
     """Replace the file ``path``: a run a line, in the order task, method, seed."""
     ordered = sorted(found, key=lambda run: (run.facts.task, run.facts.method, run.facts.seed))
     durable.write_text(
@@ -149,7 +149,7 @@ def write_runs(path: Path | str, found: Iterable[Run]) -> None:
     )
 
 
-def read_runs(path: Path | str) -> list[Run]:
+def read_runs(path: Path | str) -> list[FinishedRun]:
     """Read what :func:`write_runs` wrote.
 
     Raises:

@@ -56,7 +56,7 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class Run:
+class MeasuredRun:
     """The verdicts on one run, by rising environment steps.
 
     Attributes:
@@ -70,23 +70,23 @@ class Run:
     episodes: tuple[int, ...]
 
     @property
-    def final(self) -> Run:
+    def final(self) -> MeasuredRun:
         """The last verdict alone."""
-        return Run(self.steps[-1:], self.rates[-1:], self.episodes[-1:])
+        return MeasuredRun(self.steps[-1:], self.rates[-1:], self.episodes[-1:])
 
 
-Seeds = Mapping[int, Run]
+Seeds = Mapping[int, MeasuredRun]
 """Runs of one method on one task, by seed."""
 
 
-def runs(points: Iterable[Point]) -> dict[tuple[str, str], dict[int, Run]]:
+def runs(points: Iterable[Point]) -> dict[tuple[str, str], dict[int, MeasuredRun]]:
     """(task, method) to seed to run, all sorted."""
     rows: dict[tuple[str, str], dict[int, list[Point]]] = {}
     for point in sorted(points, key=lambda p: (p.task, p.method, p.seed, p.env_steps)):
         rows.setdefault((point.task, point.method), {}).setdefault(point.seed, []).append(point)
     return {
         key: {
-            seed: Run(
+            seed: MeasuredRun(
                 tuple(p.env_steps for p in run),
                 tuple(p.success_rate for p in run),
                 tuple(p.episodes for p in run),
@@ -131,7 +131,7 @@ def _drawn(
     return drawn
 
 
-def _along(run: Run, grid: np.ndarray | None, rates: np.ndarray) -> np.ndarray:
+def _along(run: MeasuredRun, grid: np.ndarray | None, rates: np.ndarray) -> np.ndarray:
     """Rates (..., K) at the run's judged points, interpolated linearly along ``grid`` (G,); those points themselves stay as they are."""
     if grid is None:
         return rates
@@ -139,7 +139,7 @@ def _along(run: Run, grid: np.ndarray | None, rates: np.ndarray) -> np.ndarray:
     return rates @ hats
 
 
-def _grid(runs: Iterable[Run]) -> np.ndarray:
+def _grid(runs: Iterable[MeasuredRun]) -> np.ndarray:
     """All judged points (G,) of several runs, from where the last begins to where the first ends."""
     every = list(runs)
     first, last = max(run.steps[0] for run in every), min(run.steps[-1] for run in every)

@@ -23,7 +23,7 @@ TYPES = {"float32": "F32", "uint8": "U8", "bool": "BOOL"}
 
 
 @dataclass(frozen=True)
-class Stack:
+class ArrayWriter:
     """An array that comes in parts, joined along the first dimension.
 
     Attributes:
@@ -48,7 +48,7 @@ class Stack:
             raise ValueError(f"{rows} rows in an array of shape {self.shape}")
 
 
-def write_safetensors(path: Path | str, stacks: Mapping[str, Stack]) -> None:
+def write_safetensors(path: Path | str, stacks: Mapping[str, ArrayWriter]) -> None:
     """Replace ``path`` with a safetensors file, byte for byte what :func:`zprl.durable.write_tensors` makes of the same arrays."""
     ranks = list(TYPES)
     ordered = sorted(stacks, key=lambda name: (ranks.index(stacks[name].dtype), name.encode()))
@@ -70,7 +70,7 @@ def write_safetensors(path: Path | str, stacks: Mapping[str, Stack]) -> None:
             stacks[name].write(file)
 
 
-def write_npy(path: Path | str, stack: Stack) -> None:
+def write_npy(path: Path | str, stack: ArrayWriter) -> None:
     """Replace ``path`` with a ``.npy`` file, byte for byte what :func:`numpy.save` makes of the same array."""
     with durable.replacing(path) as file:
         descr = np.lib.format.dtype_to_descr(np.dtype(stack.dtype))

@@ -28,7 +28,7 @@ PARTS = ("actions", "rewards", "dones")
 """Arrays behind the observations."""
 
 
-class Spool(Sequence[Episode]):
+class EpisodeBuffer(Sequence[Episode]):
     """A growing sequence of episodes in a file; those read back are equal, and their arrays are read-only.
 
     Args:
@@ -96,7 +96,7 @@ class Spool(Sequence[Episode]):
     def __getitem__(self, index: slice) -> Sequence[Episode]: ...
     def __getitem__(self, index: int | slice) -> Episode | Sequence[Episode]:
         if isinstance(index, slice):
-            return Subset(self, range(len(self))[index])
+            return BufferSubset(self, range(len(self))[index])
         name, success, quality, rate_hz, length, start, layout = self._rows[index]
         source, arrays = self._mapped(), {}
         for key, dtype, shape in layout:
@@ -110,7 +110,7 @@ class Spool(Sequence[Episode]):
         )
 
 
-class Subset(Sequence[Episode]):
+class BufferSubset(Sequence[Episode]):
     """Some episodes of a sequence by their numbers, read as lazily as the sequence itself."""
 
     def __init__(self, episodes: Sequence[Episode], numbers: Sequence[int]) -> None:
@@ -125,7 +125,7 @@ class Subset(Sequence[Episode]):
     def __getitem__(self, index: slice) -> Sequence[Episode]: ...
     def __getitem__(self, index: int | slice) -> Episode | Sequence[Episode]:
         if isinstance(index, slice):
-            return Subset(self._episodes, self._numbers[index])
+            return BufferSubset(self._episodes, self._numbers[index])
         return self._episodes[self._numbers[index]]
 
     def __iter__(self) -> Iterator[Episode]:

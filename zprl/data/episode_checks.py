@@ -17,8 +17,8 @@ from zprl.data.readers.hdf5_guard import safe_name
 from zprl.data.sources import Source
 from zprl.data.validation import (
     DuplicateCheck,
-    Limits,
     Shape,
+    ValidationLimits,
     check_episode,
     check_set,
     check_shapes,
@@ -41,7 +41,7 @@ findings on the whole set."""
 def check(
     sources: Iterable[Source],
     *,
-    limits: Limits,
+    limits: ValidationLimits,
     changes: Sequence[Change] = (),
     beside: Iterable[Source] = (),
 ) -> Iterator[Item]:
@@ -83,7 +83,7 @@ def safe_source(source: Source) -> bool:
 
 
 def _checked(
-    source: Source, limits: Limits, changes: Sequence[Change], duplicates: DuplicateCheck
+    source: Source, limits: ValidationLimits, changes: Sequence[Change], duplicates: DuplicateCheck
 ) -> Iterator[Episode | Finding]:
     file = source.path.as_posix()
     if not safe_source(source):

@@ -50,7 +50,7 @@ class EpisodeOrigin(_Fixed):
     )
 
 
-class Origins(_Fixed):
+class EpisodeSources(_Fixed):
     """``sources.json``."""
 
     format_version: int = Field(FORMAT_VERSION, ge=FORMAT_VERSION, le=FORMAT_VERSION)
@@ -84,7 +84,7 @@ class Origins(_Fixed):
             ) from error
 
 
-class Recorder:
+class SourceRecorder:
     """Looks on while episodes pass, before and after what is changed in them.
 
     Example::
@@ -107,7 +107,7 @@ class Recorder:
     def write(self, path: Path, used: Sequence[Episode]) -> None:
         """Write ``sources.json`` for the episodes that are used; equal input gives equal bytes.  Reads each source once, for its digest."""
         rows = [self._of(episode) for episode in used]
-        document = Origins(
+        document = EpisodeSources(
             sources={name: self._source(name) for name in sorted({row.source for row in rows})},
             episodes=tuple(rows),
         )

@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 
 from zprl import terminal
 from zprl.data.episode import QUALITIES, Episode
-from zprl.data.episode_buffer import Spool, Subset
+from zprl.data.episode_buffer import BufferSubset, EpisodeBuffer
 from zprl.data.episode_checks import Change, Tally, check, safe_source
 from zprl.data.findings import Finding
 from zprl.data.sources import Source
-from zprl.data.validation import Limits, check_versions
+from zprl.data.validation import ValidationLimits, check_versions
 from zprl.errors import DataError
 
 
@@ -54,7 +54,7 @@ class Ingested:
 def read_all(
     sources: Sequence[Source],
     *,
-    limits: Limits,
+    limits: ValidationLimits,
     changes: Sequence[Change] = (),
     folder: Path | None = None,
 ) -> Ingested:
@@ -69,7 +69,7 @@ def read_all(
     """
     findings: list[Finding] = []
     passed: list[tuple[str, str]] = []
-    spool = Spool(folder)
+    spool = EpisodeBuffer(folder)
     odd_ones: set[tuple[str, str | None]] = (
         set()
     )  # whose dimensions differ, which shows only when all were read
@@ -82,7 +82,9 @@ def read_all(
         elif source is not None:
             passed.append((source.path.as_posix(), item.name))
             spool.append(item)
-    good = Subset(spool, [number for number, place in enumerate(passed) if place not in odd_ones])
+    good = BufferSubset(
+        spool, [number for number, place in enumerate(passed) if place not in odd_ones]
+    )
     done = {name: text for change in changes for name, text in getattr(change, "facts", {}).items()}
     facts = {
         source.path.as_posix(): source.reader.facts(source.path) | done
@@ -105,7 +107,7 @@ def choose(
     """The good episodes that ``params.yaml`` asks for, read as lazily as ``good``."""
     if not exclude_failures and max_episodes is None:
         return good
-    return Subset(
+    return BufferSubset(
         good,
         [number for number, episode in enumerate(good) if episode.success or not exclude_failures][
             :max_episodes

@@ -26,7 +26,7 @@ def observation_key(feature: str) -> str | None:
     return None
 
 
-def picture_feature(key: str) -> str:
+def image_feature(key: str) -> str:
     """The feature that holds a camera's pictures.
 
     Raises:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 
-class Moments:
+class RunningStatistics:
     """Statistics per dimension of rows (L, width), which need not be kept.
 
     Pieces are merged after Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for

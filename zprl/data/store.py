@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from zprl import durable
-from zprl.data.array_writer import Stack, write_npy, write_safetensors
+from zprl.data.array_writer import ArrayWriter, write_npy, write_safetensors
 from zprl.data.episode import Episode, is_image
 from zprl.data.normalizer import Normalizer
 from zprl.data.value_ranges import ranges
@@ -151,8 +151,10 @@ class EpisodeStore:
         names, quality, success, lengths = (list(column) for column in zip(*facts, strict=True))
         total = sum(lengths)
 
-        def stack(dtype: str, shape: Sequence[int], of: Callable[[Episode], np.ndarray]) -> Stack:
-            return Stack(dtype, (total, *shape), (of(e) for e in episodes))
+        def stack(
+            dtype: str, shape: Sequence[int], of: Callable[[Episode], np.ndarray]
+        ) -> ArrayWriter:
+            return ArrayWriter(dtype, (total, *shape), (of(e) for e in episodes))
 
         frames = {
             f"obs/{key}": stack("float32", (width,), _observation(key))

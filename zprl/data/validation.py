@@ -29,7 +29,7 @@ Shape = tuple[Widths, int]
 
 
 @dataclass(frozen=True)
-class Limits:
+class ValidationLimits:
     """What still counts as good (all ours).
 
     Attributes:
@@ -50,7 +50,7 @@ class Limits:
     frozen_command: float = 0.02
 
 
-def check_episode(episode: Episode, *, file: str, limits: Limits) -> list[Finding]:
+def check_episode(episode: Episode, *, file: str, limits: ValidationLimits) -> list[Finding]:
     """All defects of one episode; an empty list means it is good."""
 
     def found(
@@ -107,7 +107,7 @@ def _states(episode: Episode) -> dict[str, np.ndarray]:
 
 
 def _rotations(
-    episode: Episode, limits: Limits
+    episode: Episode, limits: ValidationLimits
 ) -> Iterator[tuple[str, str, int] | tuple[str, str, int, Literal["warning"]]]:
     """Message, remedy, frame (and severity) of each rotation defect."""
     for key, value in episode.obs.items():
@@ -147,7 +147,7 @@ def _rotations(
             yield text, "convert rotations to 6-D (first two columns of the matrix)", frame
 
 
-def _frozen(episode: Episode, limits: Limits) -> tuple[int, int] | None:
+def _frozen(episode: Episode, limits: ValidationLimits) -> tuple[int, int] | None:
     """First frame and length of a run in which the robot's state is bit-identical while the commands move."""
     # Only states that cannot stand still bit by bit while a robot moves; an object at rest may.
     keys = [key for key in episode.obs if key.endswith(("eef_pos", "eef_quat", "joint_pos"))]

@@ -1,6 +1,6 @@
 """The public checker: run it on your own task before you train on it.
 
-``check_env(factory)`` plays a few short scripts and raises :class:`RuleError` with the name of the
+``check_env(factory)`` plays a few short scripts and raises :class:`EnvRuleError` with the name of the
 first rule that does not hold. A task that passes can be trained, evaluated and resumed exactly.
 """
 
@@ -45,7 +45,7 @@ HOLD_TOLERANCE = 0.02
 """How far the tool may drift while holding [m] (ours)."""
 
 
-class RuleError(DataError):
+class EnvRuleError(DataError):
     """An environment breaks a rule of the contract; ``rule`` is its name in :data:`RULES`."""
 
     def __init__(self, rule: str, detail: str) -> None:
@@ -88,7 +88,7 @@ def check_env(factory: Factory, *, seed: int = 0, jitter: float = 0.01) -> None:
     try:
         env.close()
     except Exception as error:  # whatever a foreign environment raises is the finding
-        raise RuleError("close", f"the second call raised {error!r}") from error
+        raise EnvRuleError("close", f"the second call raised {error!r}") from error
 
 
 def _states(obs: Obs) -> list[torch.Tensor]:
@@ -98,7 +98,7 @@ def _states(obs: Obs) -> list[torch.Tensor]:
 
 def _require(holds: bool, rule: str, detail: str) -> None:
     if not holds:
-        raise RuleError(rule, detail)
+        raise EnvRuleError(rule, detail)
 
 
 def _check_obs(env: VectorEnv, obs: Obs, what: str) -> None:
@@ -285,5 +285,5 @@ def _check_refusals(env: VectorEnv, seed: int) -> None:
         except (ZprlError, ValueError):
             continue
         except Exception as error:  # any other exception is unclear to a user, which is the finding
-            raise RuleError(rule, f"it raised {error!r}") from error
-        raise RuleError(rule, "the step was executed")
+            raise EnvRuleError(rule, f"it raised {error!r}") from error
+        raise EnvRuleError(rule, "the step was executed")

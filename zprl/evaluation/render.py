@@ -42,7 +42,7 @@ class Camera:
 
 
 @dataclass(frozen=True)
-class Capsule:
+class SolidCapsule:
     """All points within ``radius`` of the segment from ``a`` to ``b`` [m]."""
 
     a: Array
@@ -83,7 +83,7 @@ class Capsule:
 
 
 @dataclass(frozen=True)
-class Box:
+class SolidBox:
     """A box of edge lengths ``size`` about ``centre``, turned by ``rotation`` (3, 3) [m]."""
 
     centre: Array
@@ -109,7 +109,7 @@ class Box:
         return distance, sign * self.rotation.T[axis]
 
 
-Solid = Capsule | Box
+Solid = SolidCapsule | SolidBox
 
 
 def rotation_matrix(quat: ArrayLike) -> Array:

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 
 from zprl.envs.isaac import assets
 from zprl.envs.isaac.usd import panda
-from zprl.evaluation.render import Array, Box, Capsule, Colour, Solid, rotation_matrix
+from zprl.evaluation.render import Array, Colour, Solid, SolidBox, SolidCapsule, rotation_matrix
 
 MARK: Colour = (0.13, 0.19, 0.26)
 OTHER: Colour = (0.45, 0.50, 0.56)
@@ -51,7 +51,7 @@ def _body(name: str, position: Array, rotation: Array) -> list[Solid]:
 
     if name == "cube":
         return [
-            Box(
+            SolidBox(
                 position,
                 rotation,
                 np.full(3, assets.CUBE_EDGE, np.float32),
@@ -64,7 +64,7 @@ def _body(name: str, position: Array, rotation: Array) -> list[Solid]:
         for capsule in assets.CAPSULES[name]:
             half = np.array([0, 0, capsule.height / 2], np.float32)
             found.append(
-                Capsule(
+                SolidCapsule(
                     world(capsule.centre - half),
                     world(capsule.centre + half),
                     capsule.radius,
@@ -73,17 +73,19 @@ def _body(name: str, position: Array, rotation: Array) -> list[Solid]:
             )
     for box in assets.BOXES.get(name, ()):
         found.append(
-            Box(world(box.centre), rotation, np.array(box.size, np.float32), assets.COLOURS[name])
+            SolidBox(
+                world(box.centre), rotation, np.array(box.size, np.float32), assets.COLOURS[name]
+            )
         )
     found += [
-        Capsule(world(a), world(b), radius, panda.SHELL)
+        SolidCapsule(world(a), world(b), radius, panda.SHELL)
         for a, b, radius in CONNECTORS.get(name, ())
     ]
     if name == "panda_link0":
         found.append(
-            Box(world(PEDESTAL[1]), rotation, np.array(PEDESTAL[0], np.float32), panda.JOINT)
+            SolidBox(world(PEDESTAL[1]), rotation, np.array(PEDESTAL[0], np.float32), panda.JOINT)
         )
-    return found or [Capsule(position, position + np.float32(1e-3), 0.02, OTHER)]
+    return found or [SolidCapsule(position, position + np.float32(1e-3), 0.02, OTHER)]
 
 
 def _table() -> list[Solid]:
@@ -97,8 +99,8 @@ def _table() -> list[Solid]:
     return [_upright(*top, assets.COLOURS["table"]), _upright(*marked, MARK)]
 
 
-def _upright(centre: ArrayLike, size: ArrayLike, colour: Colour) -> Box:
-    return Box(
+def _upright(centre: ArrayLike, size: ArrayLike, colour: Colour) -> SolidBox:
+    return SolidBox(
         np.asarray(centre, np.float32),
         np.eye(3, dtype=np.float32),
         np.asarray(size, np.float32),

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from zprl import child_processes, durable, strict_yaml
-from zprl.data.episode_sources import SOURCES, Origins
+from zprl.data.episode_sources import SOURCES, EpisodeSources
 from zprl.errors import DataError, ZprlError
-from zprl.lineage.records import HERE, Records, Run
+from zprl.lineage.records import HERE, Records, RunRecord
 from zprl.lineage.walk import INGEST
 
 EPISODES, DATA_REPORT, BASE = (
@@ -44,7 +44,7 @@ def bundles(path: Path) -> list[Path]:
     return sorted(each for each in path.iterdir() if is_bundle(each)) if path.is_dir() else []
 
 
-def of_bundle(path: Path) -> Run:
+def of_bundle(path: Path) -> RunRecord:
     """What a bundle says of itself: what it was made from, and how.
 
     Raises:
@@ -72,7 +72,7 @@ def of_bundle(path: Path) -> Run:
             }
         )
     )
-    return Run(
+    return RunRecord(
         path.as_posix(),
         str(stage),
         HERE,
@@ -82,7 +82,7 @@ def of_bundle(path: Path) -> Run:
     )
 
 
-def runs(more: Sequence[Path] = ()) -> list[Run]:
+def runs(more: Sequence[Path] = ()) -> list[RunRecord]:
     """Records of what lies here, of the bundles ``more`` too; what is damaged is passed over, unless it is among those."""
     found = [of_bundle(path) for path in more]
     known = {path.resolve() for path in more}
@@ -96,7 +96,7 @@ def runs(more: Sequence[Path] = ()) -> list[Run]:
     try:
         if (DATA_REPORT / SOURCES).is_file() and _belong_together():
             found.append(
-                Run(
+                RunRecord(
                     DATA_REPORT.as_posix(),
                     INGEST,
                     HERE,
@@ -108,9 +108,9 @@ def runs(more: Sequence[Path] = ()) -> list[Run]:
     return found
 
 
-def origins(run: Run) -> Origins | None:
+def origins(run: RunRecord) -> EpisodeSources | None:
     """Of the local record of ingest."""
-    return Origins.read(DATA_REPORT / SOURCES) if run.id == DATA_REPORT.as_posix() else None
+    return EpisodeSources.read(DATA_REPORT / SOURCES) if run.id == DATA_REPORT.as_posix() else None
 
 
 def records(more: Sequence[Path] = (), *, why: str) -> Records:
@@ -122,7 +122,7 @@ def _belong_together() -> bool:
     """Whether report and store are of one run of ingest."""
     index = durable.read_json(EPISODES / "index.json", limit=MAX_INDEX)
     return isinstance(index, dict) and index.get("names") == [
-        episode.name for episode in Origins.read(DATA_REPORT / SOURCES).episodes
+        episode.name for episode in EpisodeSources.read(DATA_REPORT / SOURCES).episodes
     ]
 
 

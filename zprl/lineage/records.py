@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from zprl.data.episode_sources import Origins
+from zprl.data.episode_sources import EpisodeSources
 
 FINISHED = "FINISHED"
 HERE = "here"
@@ -18,7 +18,7 @@ HERE = "here"
 
 
 @dataclass(frozen=True)
-class Run:
+class RunRecord:
     """One run of one stage.
 
     Attributes:
@@ -45,7 +45,7 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Version:
+class VersionRecord:
     """A version of a registered model.
 
     Attributes:
@@ -68,7 +68,7 @@ class Version:
         )
 
 
-def _no_origins(run: Run) -> Origins | None:
+def _no_origins(run: RunRecord) -> EpisodeSources | None:
     return None
 
 
@@ -84,6 +84,6 @@ class Records:
     """
 
     store: str
-    runs: tuple[Run, ...] = ()
-    versions: tuple[Version, ...] = ()
-    origins: Callable[[Run], Origins | None] = _no_origins
+    runs: tuple[RunRecord, ...] = ()
+    versions: tuple[VersionRecord, ...] = ()
+    origins: Callable[[RunRecord], EpisodeSources | None] = _no_origins

@@ -9,11 +9,11 @@ from typing import Any
 
 from zprl import plugins
 from zprl.data.episode import Episode
-from zprl.data.episode_sources import EpisodeOrigin, Origins, SourceOrigin
+from zprl.data.episode_sources import EpisodeOrigin, EpisodeSources, SourceOrigin
 from zprl.data.sources import find_sources
 from zprl.errors import DataError, ZprlError
 from zprl.lineage import local
-from zprl.lineage.records import HERE, Records, Version
+from zprl.lineage.records import HERE, Records, VersionRecord
 from zprl.lineage.walk import INGEST, Graph, Here, Node, back, forward, run_back
 
 RUN_ID = re.compile(r"[0-9a-f]{32}")
@@ -86,7 +86,7 @@ def _registered(records: Records, things: dict[str, str]) -> dict[str, Any]:
     return {"registered": found} if found else {}
 
 
-def _version(records: Records, target: str) -> Version | None:
+def _version(records: Records, target: str) -> VersionRecord | None:
     match = MODEL.fullmatch(target)
     if match is None:
         return None
@@ -128,7 +128,7 @@ def _of_path(graph: Graph, path: Path) -> Node:
     these = set(digests.values())
     read: dict[Any, set[str]] = {}
 
-    def wanted(origins: Origins, episode: EpisodeOrigin) -> bool:
+    def wanted(origins: EpisodeSources, episode: EpisodeOrigin) -> bool:
         source = origins.sources[episode.source]
         if source.sha256 in these:
             return True

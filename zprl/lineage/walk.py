@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from zprl.data.episode_sources import EpisodeOrigin, Origins
-from zprl.lineage.records import FINISHED, HERE, Records, Run, Version
+from zprl.data.episode_sources import EpisodeOrigin, EpisodeSources
+from zprl.lineage.records import FINISHED, HERE, Records, RunRecord, VersionRecord
 
 INGEST, PROMOTE = "ingest", "promote"
-Wanted = Callable[[Origins, EpisodeOrigin], bool]
+Wanted = Callable[[EpisodeSources, EpisodeOrigin], bool]
 """Whether an episode is one of those that are asked for."""
 
 
@@ -54,7 +54,7 @@ class Here:
     data_md5: Callable[[str], str | None] = lambda commit: None
 
 
-def facts(run: Run, reruns: int = 0) -> dict[str, Any]:
+def facts(run: RunRecord, reruns: int = 0) -> dict[str, Any]:
     """A run as JSON."""
     found = {
         "stage": run.stage,
@@ -79,7 +79,7 @@ class Graph:
             for run in records.runs
             if run.status == FINISHED and run.outputs
         }
-        groups: dict[Any, list[Run]] = {}
+        groups: dict[Any, list[RunRecord]] = {}
         for run in sorted(records.runs, key=lambda run: (run.started, run.id), reverse=True):
             if run.status == HERE and tuple(sorted(run.outputs.values())) in made:
                 continue  # the run itself is known
@@ -91,8 +91,8 @@ class Graph:
             )
             groups.setdefault(key, []).append(run)
         self._steps = {group[0].id: group for group in groups.values()}
-        self._makers: dict[str, Run] = {}
-        self._users: dict[str, list[Run]] = {}
+        self._makers: dict[str, RunRecord] = {}
+        self._users: dict[str, list[RunRecord]] = {}
         newest_first = [group[0] for group in self._steps.values()]
         for run in sorted(newest_first, key=lambda run: run.status == HERE):
             for digest in run.outputs.values():
@@ -102,25 +102,25 @@ class Graph:
                 self._users.setdefault(digest, []).append(run)
         self.by_id = {run.id: run for run in records.runs}
 
-    def reruns(self, run: Run) -> int:
+    def reruns(self, run: RunRecord) -> int:
         """How many more runs are the same step."""
         return len(self._steps.get(run.id, [run])) - 1
 
-    def maker(self, digest: str) -> Run | None:
+    def maker(self, digest: str) -> RunRecord | None:
         """The newest run that made these bytes; one of the tracking store before a record of what lies here."""
         return self._makers.get(digest)
 
-    def users(self, digests: Iterable[str]) -> list[Run]:
+    def users(self, digests: Iterable[str]) -> list[RunRecord]:
         """Steps that read any of these bytes, oldest first."""
         return list(
             {run.id: run for digest in digests for run in self._users.get(digest, [])}.values()
         )
 
-    def steps(self, stage: str) -> list[Run]:
+    def steps(self, stage: str) -> list[RunRecord]:
         """Steps of a stage, newest first."""
         return [group[0] for group in self._steps.values() if group[0].stage == stage]
 
-    def versions(self, run: Run) -> list[Version]:
+    def versions(self, run: RunRecord) -> list[VersionRecord]:
         """Versions that a step registered."""
         ids = {each.id for each in self._steps.get(run.id, [run])}
         return [version for version in self.records.versions if version.run_id in ids]
@@ -155,7 +155,7 @@ def back(
     )
 
 
-def run_back(graph: Graph, run: Run, here: Here) -> Node:
+def run_back(graph: Graph, run: RunRecord, here: Here) -> Node:
     """From a run."""
     root = back(
         graph, f"{run.stage} run {run.id}", run.inputs, here, about=facts(run, graph.reruns(run))
@@ -206,7 +206,7 @@ def _artifact(graph: Graph, path: str, digest: str, here: Here, seen: set[str]) 
     return node
 
 
-def _sources(graph: Graph, run: Run, here: Here) -> list[Node]:
+def _sources(graph: Graph, run: RunRecord, here: Here) -> list[Node]:
     """Files of an ingest run, and of each the episodes that were used."""
     origins = graph.records.origins(run) if run.stage == INGEST else None
     if origins is None:
@@ -261,7 +261,7 @@ def forward(
     return root
 
 
-def _step(graph: Graph, run: Run) -> Node:
+def _step(graph: Graph, run: RunRecord) -> Node:
     node = Node("run", run.stage, {**facts(run, graph.reruns(run)), "outputs": dict(run.outputs)})
     node.below = [
         Node("version", str(v), {"model": v.model, "version": v.number, "aliases": list(v.aliases)})
@@ -270,13 +270,13 @@ def _step(graph: Graph, run: Run) -> Node:
     return node
 
 
-def _came_of(graph: Graph, origin: Run) -> list[Node]:
+def _came_of(graph: Graph, origin: RunRecord) -> list[Node]:
     """The steps after one, as a forest."""
     parent: dict[str, str] = {}
-    after: dict[str, Run] = {}
+    after: dict[str, RunRecord] = {}
     layer = [origin]
     while layer:  # a step moves below the last step that it stands on
-        found: dict[str, Run] = {}
+        found: dict[str, RunRecord] = {}
         for above in layer:
             for run in graph.users(above.outputs.values()):
                 if run.id != origin.id and run.id not in _line(parent, above.id):

@@ -49,7 +49,7 @@ class PolicySpec(BaseModel):
     )
     action_dim: config.Width = Field(description="Width A of an action in physical units.")
     policy: config.Policy
-    vib: config.Vib
+    vib: config.VibConfig
     images: tuple[ImageSpec, ...] = Field(
         (), max_length=16, description="Cameras, in order; none: a policy on states alone."
     )

@@ -21,7 +21,7 @@ def canonical(document: Mapping[str, Any]) -> str:
     return json.dumps(document, indent=2, sort_keys=True, allow_nan=False) + "\n"
 
 
-def seal(document: Mapping[str, Any]) -> dict[str, Any]:
+def write(document: Mapping[str, Any]) -> dict[str, Any]:
     """The document with the SHA-256 of its canonical text as ``digest``."""
     try:
         return {**document, DIGEST: hashlib.sha256(canonical(document).encode()).hexdigest()}
@@ -48,7 +48,7 @@ def read(path: Path) -> dict[str, Any]:
         found = durable.parse_json(text, str(path), limit=MAX_BYTES)
         if not isinstance(found, dict) or text != canonical(found).encode():
             raise damaged
-        if seal({k: v for k, v in found.items() if k != DIGEST})[DIGEST] != found.get(DIGEST):
+        if write({k: v for k, v in found.items() if k != DIGEST})[DIGEST] != found.get(DIGEST):
             raise damaged
     except (DataError, ValueError, RecursionError) as error:
         raise damaged from error

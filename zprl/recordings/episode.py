@@ -294,7 +294,7 @@ class EpisodeWriter:
             durable.write_tensors(folder / CHUNKS, chunks)
             files = {name: durable.digest(folder / name) for name in (FRAMES, CHUNKS)}
             document.update(
-                checksummed_json.seal(self._document(facts, frames, chunks, unused, files))
+                checksummed_json.write(self._document(facts, frames, chunks, unused, files))
             )
             durable.write_json(folder / FACTS, document)
 

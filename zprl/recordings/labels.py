@@ -25,7 +25,7 @@ MAX_LINE = 8192
 CHECK_DIGITS = 16
 
 
-class Label(BaseModel):
+class LabelEntry(BaseModel):
     """One line of the journal."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -58,7 +58,7 @@ class LabelJournal:
 
     def __init__(self, path: Path, *, write: bool = False) -> None:
         self.path = path
-        self._lines: list[Label] = []
+        self._lines: list[LabelEntry] = []
         self._end, self._check = 0, ""
         self._appender: Appender | None = None
         self._read()
@@ -66,7 +66,7 @@ class LabelJournal:
             self._appender = Appender(path)
             self._mend()
 
-    def in_order(self) -> list[Label]:
+    def in_order(self) -> list[LabelEntry]:
         """All lines, in the order in which they were given."""
         self._read()
         return list(self._lines)
@@ -75,13 +75,13 @@ class LabelJournal:
         """Episode to its label as it stands now."""
         return {line.episode: line.label for line in self.in_order()}
 
-    def of_nonce(self, nonce: str) -> Label | None:
+    def of_nonce(self, nonce: str) -> LabelEntry | None:
         """The line that an input has become."""
         return next((line for line in self.in_order() if line.nonce == nonce), None)
 
     def append(
         self, episode: int, label: str, *, source: str, nonce: str, author: str | None = None
-    ) -> Label:
+    ) -> LabelEntry:
         """Append a label and wait until it is on the disk; the same nonce twice gives the first line again.
 
         Raises:
@@ -103,7 +103,9 @@ class LabelJournal:
             "author": author,
         }
         try:
-            line = Label.model_validate({**fields, "supersedes": before[-1] if before else None})
+            line = LabelEntry.model_validate(
+                {**fields, "supersedes": before[-1] if before else None}
+            )
         except ValidationError as error:
             raise DataError(
                 f"not a label: {fields}", remedy="labels are success, failure and discard"
@@ -146,12 +148,12 @@ class LabelJournal:
         except FileNotFoundError:
             return b""
 
-    def _decode(self, raw: bytes) -> tuple[Label, str]:
+    def _decode(self, raw: bytes) -> tuple[LabelEntry, str]:
         number = len(self._lines) + 1
         try:
             fields = durable.parse_json(raw, "it", limit=MAX_LINE)
             check = fields.pop("check")
-            line = Label.model_validate(fields)
+            line = LabelEntry.model_validate(fields)
             text, wanted = _encode(line, self._check)
             fits = line.seq == number and (line.supersedes is None or line.supersedes < number)
             if text != raw or check != wanted or not fits:
@@ -163,7 +165,7 @@ class LabelJournal:
             ) from error
         return line, check
 
-    def _take(self, line: Label, check: str, size: int) -> None:
+    def _take(self, line: LabelEntry, check: str, size: int) -> None:
         self._lines.append(line)
         self._check = check
         self._end += size
@@ -182,7 +184,7 @@ class LabelJournal:
         self._take(line, check, len(tail) + 1)
 
 
-def _encode(line: Label, check_before: str) -> tuple[bytes, str]:
+def _encode(line: LabelEntry, check_before: str) -> tuple[bytes, str]:
     fields = line.model_dump(exclude={"author"} if line.author is None else None)
     text = json.dumps(fields, sort_keys=True)
     check = hashlib.sha256(f"{check_before}{text}".encode()).hexdigest()[:CHECK_DIGITS]

@@ -82,7 +82,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
 
 
 @dataclass(frozen=True)
-class Picture:
+class LoggedImage:
     """A compressed camera frame: when it was taken, robot's clock [s], and a JPEG."""
 
     stamp: float
@@ -101,7 +101,7 @@ class Entry:
 def write_mcap(
     episode: RecordedEpisode,
     path: Path | str,
-    images: Mapping[str, Iterable[Picture]] | None = None,
+    images: Mapping[str, Iterable[LoggedImage]] | None = None,
 ) -> None:
     """Write an episode's log; the same episode gives the same bytes.  An existing file is replaced.
 
@@ -255,7 +255,7 @@ def _events(episode: RecordedEpisode) -> Iterable[Message]:
         )
 
 
-def _image(camera: str, picture: Picture) -> dict[str, Any]:
+def _image(camera: str, picture: LoggedImage) -> dict[str, Any]:
     seconds, rest = divmod(_nanoseconds(picture.stamp), 10**9)
     data = base64.b64encode(picture.jpeg).decode()
     return {

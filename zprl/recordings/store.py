@@ -37,13 +37,13 @@ from zprl.recordings.episode import (
     folder_path,
     open_path,
 )
-from zprl.recordings.labels import Label, LabelJournal
+from zprl.recordings.labels import LabelEntry, LabelJournal
 
 __all__ = [
     "EpisodeFacts",
     "EpisodeRecord",
     "EpisodeWriter",
-    "Label",
+    "LabelEntry",
     "RecordedEpisode",
     "SessionHeader",
     "SessionStore",
@@ -148,7 +148,7 @@ class SessionStore:
             }
             durable.write_bytes(folder / LABELS, b"")
             (folder / EPISODES).mkdir()
-            durable.write_json(folder / HEADER, checksummed_json.seal(document))
+            durable.write_json(folder / HEADER, checksummed_json.write(document))
 
         durable.write_dir(path, fill)
         return cls(path, write=True)
@@ -264,7 +264,7 @@ class SessionStore:
 
     def label(
         self, episode: int, label: str, *, source: str, nonce: str, author: str | None = None
-    ) -> Label:
+    ) -> LabelEntry:
         """Append a label for a committed episode; the same nonce twice gives the first line again, another label corrects.
 
         Raises:

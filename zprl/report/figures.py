@@ -1,4 +1,4 @@
-"""The page's diagrams.  Each function takes numbers and returns a :class:`~zprl.report.style.Picture`."""
+"""The page's diagrams.  Each function takes numbers and returns a :class:`~zprl.report.style.PageFigure`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from zprl.errors import DataError
 from zprl.evaluation.intervals import wilson
 from zprl.evaluation.result import Evaluation
 from zprl.report.inputs import POLICIES, REFERENCE, Curve
-from zprl.report.style import Picture, Theme, picture, thousands
+from zprl.report.style import PageFigure, Theme, render_figure, thousands
 
 LEARNING_COLUMNS = (
     "env_steps",
@@ -31,7 +31,7 @@ LOG_FROM = 5.0
 """A loss that falls by more than this factor is drawn over a logarithmic axis."""
 
 
-def learning(curves: Mapping[str, Curve], evaluations: Mapping[str, Evaluation]) -> Picture:
+def learning(curves: Mapping[str, Curve], evaluations: Mapping[str, Evaluation]) -> PageFigure:
     """Training success and episode length over environment steps, with what the evaluation found at the end."""
 
     def draw(figure: Figure, theme: Theme) -> None:
@@ -88,7 +88,7 @@ def learning(curves: Mapping[str, Curve], evaluations: Mapping[str, Evaluation])
         "Lines: mean of the last 100 finished training episodes, in which the learner explores. Dots: the final policy on the "
         "evaluation episodes, with its 95 % Wilson interval. Dashed: the base policy on the same episodes; band: its interval."
     )
-    return picture("learning_curves", "Learning", caption, size=(9.4, 3.7), draw=draw)
+    return render_figure("learning_curves", "Learning", caption, size=(9.4, 3.7), draw=draw)
 
 
 def mark(axes: Axes, at: float, found: Evaluation, colour: str, label: str | None = None) -> None:
@@ -112,7 +112,7 @@ def _final(left: Axes, right: Axes, at: float, found: Evaluation, colour: str) -
     right.plot([at], [np.mean(found.length)], "o", color=colour, ms=6, clip_on=False, zorder=5)
 
 
-def residuals(curves: Mapping[str, Curve]) -> Picture:
+def residuals(curves: Mapping[str, Curve]) -> PageFigure:
     """How large the learned correction is beside what it corrects, and what the critics expect."""
 
     def draw(figure: Figure, theme: Theme) -> None:
@@ -147,10 +147,10 @@ def residuals(curves: Mapping[str, Curve]) -> Picture:
         "The anchor is what the residual is added to: the latent of the observation (ZPRL) or the base policy's action. Left: RMS of the "
         "bounded residual over RMS of the anchor; zero while the buffer fills. Middle: both. Right: the critics' mean estimate."
     )
-    return picture("residuals", "Size of the residual", caption, size=(9.4, 3.2), draw=draw)
+    return render_figure("residuals", "Size of the residual", caption, size=(9.4, 3.2), draw=draw)
 
 
-def pretraining(curve: Curve) -> Picture:
+def pretraining(curve: Curve) -> PageFigure:
     """Losses of base policy and bottleneck; dashed where they were measured on held-out episodes."""
     steps = curve["step"]
     panels = [
@@ -194,10 +194,10 @@ def pretraining(curve: Curve) -> Picture:
         )
 
     caption = "Mean loss over each logging interval; held-out episodes are judged with the averaged weights, which are the ones shipped."
-    return picture("pretraining", "Pretraining", caption, size=(9.4, 2.9), draw=draw)
+    return render_figure("pretraining", "Pretraining", caption, size=(9.4, 2.9), draw=draw)
 
 
-def paths(first: Evaluation, second: Evaluation) -> Picture:
+def paths(first: Evaluation, second: Evaluation) -> PageFigure:
     """Executed end-effector paths of the same episodes under two policies, from above and from the side."""
     tracks = [found.tracks.get("position") for found in (first, second)]
     if any(track is None or not len(track) for track in tracks):
@@ -237,7 +237,7 @@ def paths(first: Evaluation, second: Evaluation) -> Picture:
         f"{'All' if len(chosen) == count else f'{len(chosen)} of the'} {count} filmed episodes; both policies meet the same starts and the "
         f"same noise. Of these the base masters {won[0]} and the steered policy {won[1]}."
     )
-    return picture("paths", "End-effector paths", caption, size=(9.4, 4.0), draw=draw)
+    return render_figure("paths", "End-effector paths", caption, size=(9.4, 4.0), draw=draw)
 
 
 def _path(axes: Axes, track: np.ndarray, axis: int, success: bool, theme: Theme) -> None:

@@ -14,7 +14,7 @@ from zprl import durable
 from zprl.errors import DataError
 from zprl.evaluation.result import Evaluation
 from zprl.report.inputs import Sources
-from zprl.report.style import Picture, Theme, picture
+from zprl.report.style import PageFigure, Theme, render_figure
 
 FOLDER = Path("explain")
 LABELS = {"latent": "on the latent", "embedding": "on the embedding", "action": "on the action"}
@@ -28,7 +28,7 @@ def document(sources: Sources) -> dict[str, Any]:
     return sources.document(str(FOLDER / "explain.json"), "frames", "ratio", "departure", "sweep")
 
 
-def maps(sources: Sources) -> Picture:
+def maps(sources: Sources) -> PageFigure:
     """Decoded embeddings and action chunks of the demonstrations' states, base beside steered."""
     found = document(sources)
     tensors = durable.read_tensors(sources.artifacts / FOLDER / "maps.safetensors")
@@ -63,10 +63,12 @@ def maps(sources: Sources) -> Picture:
         "the nearest of the base's, in units of the distance the base's have among each other, is "
         f"{float(far['conditions']):.2f} for embeddings and {float(far['actions']):.2f} for actions."
     )
-    return picture("maps", "Known embeddings, known actions", caption, size=(9.4, 4.4), draw=draw)
+    return render_figure(
+        "maps", "Known embeddings, known actions", caption, size=(9.4, 4.4), draw=draw
+    )
 
 
-def sweep(sources: Sources) -> Picture:
+def sweep(sources: Sources) -> PageFigure:
     """Size and departure of randomly moved points over the residual's relative size."""
     found = document(sources)
     ratios = sorted({row["ratio"] for row in found["sweep"]})
@@ -104,10 +106,12 @@ def sweep(sources: Sources) -> Picture:
         "distance to the nearest known embedding and action chunk, in units of the distances the known ones have among each other. "
         "While these stay small, the residual explores what the policy can do already."
     )
-    return picture("sweep", "How large may the residual be?", caption, size=(9.4, 3.3), draw=draw)
+    return render_figure(
+        "sweep", "How large may the residual be?", caption, size=(9.4, 3.3), draw=draw
+    )
 
 
-def traces(sources: Sources) -> Picture:
+def traces(sources: Sources) -> PageFigure:
     """Paths from the same starts under the base policy and under random residuals of one relative size."""
     found = {name: Evaluation.read(sources.artifacts / FOLDER / name) for name in WANDERERS}
     if any("position" not in evaluation.tracks for evaluation in found.values()):
@@ -136,7 +140,7 @@ def traces(sources: Sources) -> Picture:
         "Executed end-effector paths from the side, nothing learnt: in each decision a residual is drawn uniformly, its RMS "
         f"{ratio:.2f} of the anchor's in either space. {told[0].upper()}{told[1:]}."
     )
-    return picture("traces", "How it explores", caption, size=(9.4, 4.2), draw=draw)
+    return render_figure("traces", "How it explores", caption, size=(9.4, 4.2), draw=draw)
 
 
 def _trace(axes: Axes, track: np.ndarray, colour: str) -> None:

@@ -14,7 +14,7 @@ from zprl import durable
 from zprl.evaluation.result import Evaluation
 from zprl.report import figures, latent_section, robot_section, tables, video_strip
 from zprl.report.inputs import CANDIDATE, LEARNERS, POLICIES, REFERENCE, Curve, Parts, Sources
-from zprl.report.style import DARK, LIGHT, Picture
+from zprl.report.style import DARK, LIGHT, Figure
 
 HTML = "report.html"
 TEMPLATE = "page.html.j2"
@@ -124,8 +124,8 @@ def _pictures(
     evaluations: Mapping[str, Evaluation],
     curves: Mapping[str, Curve],
     render: video_strip.Render,
-) -> dict[str, Picture | None]:
-    found: dict[str, Picture | None] = {}
+) -> dict[str, Figure | None]:
+    found: dict[str, Figure | None] = {}
     if REFERENCE in evaluations and CANDIDATE in evaluations:
         both = evaluations[REFERENCE], evaluations[CANDIDATE]
         found["film"] = parts.make("film", lambda: video_strip.strip(*both, render=render))
@@ -193,7 +193,7 @@ def _data(sources: Sources) -> dict[str, Any]:
     return {"cards": cards, "findings": findings or "none", "qualities": qualities}
 
 
-def _embedded(picture: Picture) -> dict[str, str]:
+def _embedded(picture: Figure) -> dict[str, str]:
     light, dark = (
         f"data:image/png;base64,{base64.b64encode(data).decode()}"
         for data in (picture.light, picture.dark)

@@ -10,7 +10,7 @@ from matplotlib.ticker import PercentFormatter
 from zprl.report import tables
 from zprl.report.figures import mark
 from zprl.report.inputs import ROBOT_AFTER, ROBOT_BEFORE, Sources
-from zprl.report.style import Picture, Theme, picture
+from zprl.report.style import PageFigure, Theme, render_figure
 
 COLUMNS = ("episodes", "success_rate", "chunk_steps", "updates")
 LABELS = {ROBOT_BEFORE: "as it left simulation", ROBOT_AFTER: "after the session"}
@@ -51,7 +51,7 @@ def part(sources: Sources) -> dict[str, Any]:
     }
 
 
-def learning(sources: Sources) -> Picture:
+def learning(sources: Sources) -> PageFigure:
     """Success of the last labelled training episodes, with what the evaluations found before and after."""
     curve = sources.curve("finetune_real.csv", *COLUMNS)
     before, after = sources.evaluation(ROBOT_BEFORE), sources.evaluation(ROBOT_AFTER)
@@ -75,4 +75,6 @@ def learning(sources: Sources) -> Picture:
         "Line: mean of the last 40 labelled training episodes, in which the learner explores. Dots: deterministic evaluation on the "
         "same starts before and after, with 95 % Wilson intervals."
     )
-    return picture("robot_learning", "Learning on the robot", caption, size=(9.4, 3.2), draw=draw)
+    return render_figure(
+        "robot_learning", "Learning on the robot", caption, size=(9.4, 3.2), draw=draw
+    )

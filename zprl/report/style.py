@@ -64,7 +64,7 @@ DARK = Theme(
 
 
 @dataclass(frozen=True)
-class Picture:
+class PageFigure:
     """One figure of the page.
 
     Attributes:
@@ -82,24 +82,24 @@ class Picture:
     dark: bytes
 
 
-def picture(
+def render_figure(
     name: str,
     title: str,
     caption: str,
     *,
     size: tuple[float, float],
     draw: Callable[[Figure, Theme], None],
-) -> Picture:
+) -> PageFigure:
     """Draw a figure in both themes.
 
     Args:
-        name: See :class:`Picture`.
-        title: See :class:`Picture`.
-        caption: See :class:`Picture`.
+        name: See :class:`PageFigure`.
+        title: See :class:`PageFigure`.
+        caption: See :class:`PageFigure`.
         size: Width and height [inches].
         draw: Fills an empty figure.
     """
-    return Picture(name, title, caption, _png(size, draw, LIGHT), _png(size, draw, DARK))
+    return PageFigure(name, title, caption, _png(size, draw, LIGHT), _png(size, draw, DARK))
 
 
 def _png(size: tuple[float, float], draw: Callable[[Figure, Theme], None], theme: Theme) -> bytes:

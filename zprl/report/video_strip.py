@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 from zprl.errors import DataError
 from zprl.evaluation.result import Evaluation
 from zprl.report.inputs import POLICIES
-from zprl.report.style import LIGHT, Picture
+from zprl.report.style import LIGHT, Figure
 
 Poses = dict[str, NDArray[np.float64]]
 Render = Callable[[Poses], NDArray[np.uint8]]
@@ -31,7 +31,7 @@ UNEVEN = 1.5
 
 
 @dataclass(frozen=True)
-class Film:
+class VideoStrip:
     """The frames of one episode under one policy.
 
     Attributes:
@@ -51,7 +51,7 @@ class Film:
     length: int
 
     @classmethod
-    def of(cls, found: Evaluation, episode: int) -> Film:
+    def of(cls, found: Evaluation, episode: int) -> VideoStrip:
         """Take one episode out of an evaluation."""
         which = (found.tracks["film/episode"] == episode).numpy()
         steps, poses = (
@@ -107,10 +107,10 @@ def columns(lengths: tuple[int, int]) -> list[int]:
     return [round(step) for step in np.linspace(0, long, COLUMNS)]
 
 
-def strip(first: Evaluation, second: Evaluation, *, render: Render) -> Picture:
+def strip(first: Evaluation, second: Evaluation, *, render: Render) -> Figure:
     """One row per policy, one column per moment; a frame after an episode's end is its last one, dimmed."""
     episode, why = choose(first, second)
-    rows = [Film.of(found, episode) for found in (first, second)]
+    rows = [VideoStrip.of(found, episode) for found in (first, second)]
     moments = columns((rows[0].length, rows[1].length))
     size = (COLUMNS * WIDTH + (COLUMNS - 1) * GAP, len(rows) * HEIGHT + (len(rows) - 1) * GAP)
     canvas = Image.new("RGBA", size, (0, 0, 0, 0))  # the gaps show the page, be it light or dark
@@ -127,7 +127,7 @@ def strip(first: Evaluation, second: Evaluation, *, render: Render) -> Picture:
     buffer = io.BytesIO()
     canvas.save(buffer, format="PNG", optimize=True)
     caption = f"{why} Same start, same noise; times in simulated seconds."
-    return Picture("film", "What steering changes", caption, buffer.getvalue(), buffer.getvalue())
+    return Figure("film", "What steering changes", caption, buffer.getvalue(), buffer.getvalue())
 
 
 def _dimmed(frame: Image.Image) -> Image.Image:
@@ -137,7 +137,9 @@ def _dimmed(frame: Image.Image) -> Image.Image:
     )
 
 
-def _write(frame: Image.Image, film: Film, seconds: float, *, label: bool, ended: bool) -> None:
+def _write(
+    frame: Image.Image, film: VideoStrip, seconds: float, *, label: bool, ended: bool
+) -> None:
     draw = ImageDraw.Draw(frame, "RGBA")
     _pill(draw, f"{seconds:.1f} s", (10, HEIGHT - 10), "lb", "#10151bb8")
     if label:

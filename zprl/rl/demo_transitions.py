@@ -9,7 +9,7 @@ from zprl import seeding
 from zprl.data.store import EpisodeStore
 from zprl.models.policy import FlowPolicy
 from zprl.rl.replay import Replay
-from zprl.rl.steering_spaces import Interface
+from zprl.rl.steering_spaces import SteeringSpace
 
 PICTURES_AT_ONCE = 64
 """Rows embedded at a time where they hold pictures: more would fill the memory."""
@@ -37,7 +37,7 @@ def embed_frames(policy: FlowPolicy, store: EpisodeStore, rows: torch.Tensor) ->
 @torch.no_grad()
 def transitions(
     policy: FlowPolicy,
-    interface: Interface,
+    interface: SteeringSpace,
     store: EpisodeStore,
     *,
     scale: torch.Tensor,
@@ -100,7 +100,7 @@ def transitions(
 
 def fit(
     policy: FlowPolicy,
-    interface: Interface,
+    interface: SteeringSpace,
     embedding: Tensor,
     anchor: Tensor,
     wanted: Tensor,

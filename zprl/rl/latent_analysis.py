@@ -18,13 +18,13 @@ from zprl.errors import DataError
 from zprl.models.policy import FlowPolicy
 from zprl.rl.demo_transitions import embed_frames
 from zprl.rl.steered_policy import SteeredPolicy
-from zprl.rl.steering_spaces import ActionResidual, EmbeddingResidual, Interface, LatentResidual
+from zprl.rl.steering_spaces import ActionResidual, EmbeddingResidual, LatentResidual, SteeringSpace
 
 FRAMES = 1500
 """Frames that are drawn from the demonstrations."""
 RATIOS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
 """Sizes of a random residual, as RMS over the anchor's RMS."""
-SPACES: dict[str, Interface] = {
+SPACES: dict[str, SteeringSpace] = {
     "latent": LatentResidual(),
     "embedding": EmbeddingResidual(),
     "action": ActionResidual(),

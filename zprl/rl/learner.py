@@ -23,7 +23,7 @@ from zprl.rl.noise_aliasing import NoiseAliased
 from zprl.rl.replay import Replay
 from zprl.rl.sac import Sac
 from zprl.rl.steered_policy import SteeredPolicy
-from zprl.rl.steering_spaces import Interface
+from zprl.rl.steering_spaces import SteeringSpace
 from zprl.rl.updates import Updates
 
 RECENT = 100  # training success is reported over so many finished episodes (official code)
@@ -47,7 +47,7 @@ class Learner:
     def __init__(
         self,
         policy: FlowPolicy,
-        interface: Interface,
+        interface: SteeringSpace,
         *,
         scale: Tensor,
         config: Rl,

@@ -23,7 +23,7 @@ NEWEST = 4096
 AGENT, REPLAY = "agent.safetensors", "replay.safetensors"
 
 
-def save_start(path: Path | str, agent: Sac, replay: Replay) -> None:
+def save_checkpoint(path: Path | str, agent: Sac, replay: Replay) -> None:
     """Write the folder ``path``; the same agent and memory give the same bytes."""
     count = min(len(replay), NEWEST)
     rows = torch.arange(replay.added - count, replay.added) % replay.capacity

@@ -7,10 +7,10 @@ from torch import Tensor
 
 from zprl.models.policy import FlowPolicy
 from zprl.rl.best_of import draws_of
-from zprl.rl.steering_spaces import Interface
+from zprl.rl.steering_spaces import SteeringSpace
 
 
-class Wanderer:
+class RandomResidualPolicy:
     """Acts from a point moved by ``scale * residual``, the residual uniform on [-1, 1].
 
     Args:
@@ -19,7 +19,7 @@ class Wanderer:
         scale: (R,) residual scale.
     """
 
-    def __init__(self, policy: FlowPolicy, interface: Interface, scale: Tensor) -> None:
+    def __init__(self, policy: FlowPolicy, interface: SteeringSpace, scale: Tensor) -> None:
         self.policy, self.interface, self.scale = policy, interface, scale
 
     @torch.no_grad()

@@ -12,7 +12,7 @@ from zprl.config import Rl
 from zprl.data.store import EpisodeStore
 from zprl.models.policy import FlowPolicy
 from zprl.rl.demo_transitions import embed_frames
-from zprl.rl.steering_spaces import Interface
+from zprl.rl.steering_spaces import SteeringSpace
 
 UNIFORM_RMS = 3**-0.5  # RMS of a residual uniform on [-1, 1]
 SAMPLE = 4096
@@ -27,7 +27,9 @@ class Spread:
 
 
 @torch.no_grad()
-def measure(policy: FlowPolicy, interface: Interface, store: EpisodeStore, *, seed: int) -> Spread:
+def measure(
+    policy: FlowPolicy, interface: SteeringSpace, store: EpisodeStore, *, seed: int
+) -> Spread:
     """Measure an interface's space on frames drawn from the demonstrations."""
     generator = seeding.torch_generator(seed, "spread")
     rows = torch.randint(

@@ -26,7 +26,7 @@ from zprl.recordings.transitions import EpisodeTransitions
 from zprl.rl import learner_checkpoint, steering_bundle
 from zprl.rl.replay import Replay
 from zprl.rl.sac import Sac
-from zprl.rl.steering_spaces import Interface
+from zprl.rl.steering_spaces import SteeringSpace
 from zprl.rl.updates import Updates
 
 BASE, STEERING, DEMOS = "base", "steering", "demos.safetensors"
@@ -53,7 +53,7 @@ class SessionLearner:
         document, tensors = read_bundle(folder / STEERING, steering_bundle.KIND)
         learnt = Rl.model_validate(document["config"])
         self.policy: FlowPolicy = load_policy(folder / BASE, noise_scale=learnt.noise_scale)
-        self.interface: Interface = plugins.load("interfaces", str(document["interface"]))()
+        self.interface: SteeringSpace = plugins.load("spaces", str(document["interface"]))()
         self.rl = agent_config(learnt, config)
         self.scale = tensors["scale"]
         self.dim = len(self.scale)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import torch
 
-from zprl.recordings.labels import Label
+from zprl.recordings.labels import LabelEntry
 from zprl.recordings.store import SessionStore
 from zprl.rl.session_learner import SessionLearner, weights_digest
 
@@ -16,7 +16,7 @@ TRAIN = "train"
 def take(
     learner: SessionLearner,
     store: SessionStore,
-    line: Label,
+    line: LabelEntry,
     *,
     learn: bool = True,
     tick: Callable[[], None] = lambda: None,

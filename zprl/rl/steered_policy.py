@@ -9,7 +9,7 @@ from zprl.models.policy import FlowPolicy
 from zprl.rl.best_of import choose, draws_of
 from zprl.rl.networks import EnsembleMLP
 from zprl.rl.sac import Actor
-from zprl.rl.steering_spaces import Interface
+from zprl.rl.steering_spaces import SteeringSpace
 
 
 class SteeredPolicy:
@@ -30,7 +30,7 @@ class SteeredPolicy:
     def __init__(
         self,
         policy: FlowPolicy,
-        interface: Interface,
+        interface: SteeringSpace,
         actor: Actor,
         scale: Tensor,
         critics: EnsembleMLP | None = None,

@@ -16,7 +16,7 @@ from zprl.models.policy import FlowPolicy
 from zprl.rl.networks import EnsembleMLP, parameters
 from zprl.rl.sac import Actor
 from zprl.rl.steered_policy import SteeredPolicy
-from zprl.rl.steering_spaces import Interface
+from zprl.rl.steering_spaces import SteeringSpace
 
 KIND = "steering"
 GENERATOR = "generator"
@@ -28,7 +28,7 @@ def save_steering(
     actor: Actor,
     scale: Tensor,
     *,
-    interface: Interface,
+    interface: SteeringSpace,
     config: Rl,
     base_digest: str,
     provenance: Mapping[str, Any],
@@ -104,7 +104,7 @@ def load_steered(
             return policy
         config = Rl.model_validate(document["config"])
         policy = load_policy(base_path, device=device, noise_scale=config.noise_scale)
-        interface = plugins.load("interfaces", str(document["interface"]))()
+        interface = plugins.load("spaces", str(document["interface"]))()
         scale, state_dim = tensors["scale"].to(device), int(document["state_dim"])
         if scale.dim() != 1 or state_dim != policy.spec.policy.embedding_dim + len(scale):
             raise ValueError(

@@ -28,7 +28,7 @@ from torch import Tensor
 from zprl.models.policy import FlowPolicy
 
 
-class Interface(Protocol):
+class SteeringSpace(Protocol):
     """A place where a residual of width R enters the frozen policy."""
 
     name: str

@@ -1,6 +1,6 @@
 """The public checker of robot drivers: run it on your own driver before a session uses it.
 
-``check_robot(factory)`` plays short scripts and raises :class:`RuleError` with the name of the
+``check_robot(factory)`` plays short scripts and raises :class:`RobotRuleError` with the name of the
 first rule that does not hold.  It holds the pose in which it finds the arm and opens and closes the
 hand once; against hardware, keep the fingers free and a hand at the stop.
 """
@@ -61,7 +61,7 @@ _PATIENCE = 20.0
 """Seconds of the host's clock after which a robot's clock is taken for dead."""
 
 
-class RuleError(DataError):
+class RobotRuleError(DataError):
     """A driver breaks a rule of the contract; ``rule`` is its name in :data:`RULES`."""
 
     def __init__(self, rule: str, detail: str) -> None:
@@ -97,7 +97,7 @@ def check_robot(factory: Factory, *, prefix: str = "", tick: float = 0.02, steps
             robot.connect()
             robot.get_observation()
         except ZprlError as error:
-            raise RuleError("reconnect", f"it raised {error.message}") from error
+            raise RobotRuleError("reconnect", f"it raised {error.message}") from error
         _require(robot.is_connected, "reconnect", "is_connected is False")
     finally:
         robot.disconnect()
@@ -105,7 +105,7 @@ def check_robot(factory: Factory, *, prefix: str = "", tick: float = 0.02, steps
 
 def _require(holds: bool, rule: str, detail: str) -> None:
     if not holds:
-        raise RuleError(rule, detail)
+        raise RobotRuleError(rule, detail)
 
 
 def _raises(call: Callable[[], object], kind: type[Exception], rule: str, what: str) -> None:
@@ -114,8 +114,8 @@ def _raises(call: Callable[[], object], kind: type[Exception], rule: str, what: 
     except kind:
         return
     except Exception as error:  # any other exception is unclear to a user, which is the finding
-        raise RuleError(rule, f"{what} raised {error!r}") from error
-    raise RuleError(rule, f"{what} was accepted")
+        raise RobotRuleError(rule, f"{what} raised {error!r}") from error
+    raise RobotRuleError(rule, f"{what} was accepted")
 
 
 def _check_unconnected(robot: Robot, prefix: str) -> None:
@@ -219,7 +219,7 @@ class _Script:
         late = sorted((t, name) for t, name in self.times if t > self.tick)
         if len(late) > max(1, len(self.times) // 100):
             seconds, name = late[-1]
-            raise RuleError(
+            raise RobotRuleError(
                 "fast",
                 f"{len(late)} of {len(self.times)} calls were late; {name} took {1000 * seconds:.1f} ms",
             )

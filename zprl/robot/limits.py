@@ -72,14 +72,14 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Box(Section):
+class BoxLimits(Section):
     """An upright box in the base frame."""
 
     low: Annotated[Vector, HIGHER] = Field(description="Corner with the smallest coordinates [m].")
     high: Annotated[Vector, LOWER] = Field(description="Corner with the largest coordinates [m].")
 
     @model_validator(mode="after")
-    def _upright(self) -> Box:
+    def _upright(self) -> BoxLimits:
         if not all(low < high for low, high in zip(self.low, self.high, strict=True)):
             raise ValueError("a box needs low < high along every axis")
         return self
@@ -146,8 +146,8 @@ class Width(Section):
 class ArmLimits(Section):
     """Limits of one arm."""
 
-    workspace: Box = Field(description="Where the tool centre point may be told to go.")
-    keep_out: Annotated[tuple[Box, ...], MORE] = Field(
+    workspace: BoxLimits = Field(description="Where the tool centre point may be told to go.")
+    keep_out: Annotated[tuple[BoxLimits, ...], MORE] = Field(
         (), max_length=32, description="Boxes it may not be told to enter."
     )
     planes: Annotated[tuple[Plane, ...], MORE] = Field(

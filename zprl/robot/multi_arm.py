@@ -1,7 +1,7 @@
 """Two robots (or more) under prefixes as one: all of them move, or none.
 
-The clock is the host's, because two robots have two: :meth:`Pair.now` is monotonic host time,
-:meth:`Pair.state_stamp` the host time at which the slowest arm's own stamp was last seen to move,
+The clock is the host's, because two robots have two: :meth:`MultiArm.now` is monotonic host time,
+:meth:`MultiArm.state_stamp` the host time at which the slowest arm's own stamp was last seen to move,
 so that one silent arm makes the pair's state old.
 """
 
@@ -25,7 +25,7 @@ _WORST_FIRST = (
 )
 
 
-class Pair:
+class MultiArm:
     """See the module.
 
     Args:

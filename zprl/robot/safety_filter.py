@@ -15,8 +15,8 @@ from zprl.robot.base import Pose, RobotError
 from zprl.robot.events import Event, Level
 from zprl.robot.limits import ArmLimits
 from zprl.robot.rotation import Floats, unit
-from zprl.robot.trajectory_follower import Follower, Line, Turn, add, scaled, subtract
-from zprl.robot.workspace import INSET, Pointing, Region
+from zprl.robot.trajectory_follower import Line, TrajectoryFollower, Turn, add, scaled, subtract
+from zprl.robot.workspace import INSET, Pointing, Workspace
 
 TOLD = 1e-4
 """Changes smaller than this [m, rad] are made without an event."""
@@ -56,9 +56,9 @@ class SafetyFilter:
 
     def __init__(self, limits: ArmLimits, period: float, ticks_per_action: int = 1) -> None:
         self.limits, self.period = limits, period
-        self.region, self.pointing = Region(limits), Pointing(limits.cone)
-        self._line = Follower(period, limits.translation, Line, self._stop_inside)
-        self._turn = Follower(period, limits.rotation, Turn, self.pointing.allows_stop)
+        self.region, self.pointing = Workspace(limits), Pointing(limits.cone)
+        self._line = TrajectoryFollower(period, limits.translation, Line, self._stop_inside)
+        self._turn = TrajectoryFollower(period, limits.rotation, Turn, self.pointing.allows_stop)
         self._refill = 1 / ticks_per_action
         self._allowance = [1.0, 1.0]  # share of a step that may be taken now: position, orientation
         self._target: tuple[Floats, Floats] | None = None

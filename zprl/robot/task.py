@@ -24,7 +24,7 @@ from zprl.robot.feature_mapping import ActionLayout, ActionSpec, ObsLayout, Term
 from zprl.robot.limits import Limits
 
 if TYPE_CHECKING:
-    from zprl.robot.sensors.base import Sense
+    from zprl.robot.sensors.base import Sensor
 
 BUILT_IN = Path(__file__).parent / "tasks"
 SESSION_LIMITS = "limits.yaml"
@@ -90,19 +90,19 @@ class Image(Section):
         return self
 
 
-class SenseKind(Section):
+class SensorKind(Section):
     """What makes a sense."""
 
-    kind: str = Field(description="Registered kind (entry point `zprl.senses`).")
+    kind: str = Field(description="Registered kind (entry point `zprl.sensors`).")
     config: dict[str, Any] = Field(
         default_factory=dict, description="What the kind's `make(config)` gets."
     )
 
 
-class SenseSpec(SenseKind):
+class SensorSpec(SensorKind):
     """A camera, or a tracker of an object's pose."""
 
-    double: SenseKind | None = Field(
+    double: SensorKind | None = Field(
         None, description="What takes its place where the robot is a double; null: nothing."
     )
     image: Image | None = Field(
@@ -110,7 +110,7 @@ class SenseSpec(SenseKind):
     )
 
 
-class Reach(Section):
+class GoalPosition(Section):
     """A place to come to: all that the double of an arm without an object can be judged by."""
 
     arm: Prefix = Field("", description="Which arm's tool.")
@@ -118,7 +118,7 @@ class Reach(Section):
     radius: float = Field(gt=0, le=0.2, description="[m].")
 
 
-class Label(Section):
+class LabelRule(Section):
     """How a person judges an episode."""
 
     rule: str = Field(min_length=1, description="What a success is, a sentence for the operator.")
@@ -126,7 +126,7 @@ class Label(Section):
     time_out: Literal["ask", "failure"] = Field(
         "ask", description="When the time is up: ask the person, or call it a failure."
     )
-    double: Literal["lifted"] | Reach = Field(
+    double: Literal["lifted"] | GoalPosition = Field(
         "lifted",
         description="What a double's scripted operator calls a success: the Franka double's cube lifted, or a tool at a place.",
     )
@@ -140,7 +140,7 @@ class RealTask(Section):
     arms: dict[Prefix, Arm] = Field(
         min_length=1, max_length=8, description="Arms by prefix, in order."
     )
-    senses: dict[Name, SenseSpec] = Field(
+    senses: dict[Name, SensorSpec] = Field(
         default_factory=dict, description="Cameras and pose trackers by name."
     )
     rate_hz: float = Field(gt=0, le=1000, description="Control steps per second: one action each.")
@@ -168,7 +168,7 @@ class RealTask(Section):
         max_length=safe_names.MAX_NAME,
         description="Limits file beside this one.",
     )
-    label: Label
+    label: LabelRule
     reset: str = Field(min_length=1, description="What the operator does between two episodes.")
     recipe: dict[str, Any] = Field(
         default_factory=dict, description="Overrides of params.yaml, by section."
@@ -264,9 +264,9 @@ class RealTask(Section):
         if "" in robots:
             robot = robots[""]
         else:
-            from zprl.robot.multi_arm import Pair
+            from zprl.robot.multi_arm import MultiArm
 
-            robot = Pair(robots)
+            robot = MultiArm(robots)
         self.check_robot(robot)
         return robot
 
@@ -309,7 +309,7 @@ class RealTask(Section):
         for prefix, ranges in self.ranges(robot).items():
             limits.check_against(ranges, prefix)
 
-    def make_senses(self, twin: Path | None = None) -> dict[str, Sense]:
+    def make_senses(self, twin: Path | None = None) -> dict[str, Sensor]:
         """The pose trackers, not started; :meth:`make_cameras` makes the others.
 
         Args:
@@ -322,15 +322,15 @@ class RealTask(Section):
             if sense.image is None
         }
 
-    def make_cameras(self, twin: Path | None = None) -> dict[str, Sense]:
+    def make_cameras(self, twin: Path | None = None) -> dict[str, Sensor]:
         """The cameras, not started."""
         return {name: self._sense(name, twin) for name in self.images}
 
-    def _sense(self, name: str, twin: Path | None) -> Sense:
-        spec: SenseKind = self.senses[name]
+    def _sense(self, name: str, twin: Path | None) -> Sensor:
+        spec: SensorKind = self.senses[name]
         spec = (twin and self.senses[name].double) or spec
         more = {"twin": str(twin)} if twin and spec.kind.startswith("twin") else {}
-        return plugins.load("senses", spec.kind)({"name": name, **spec.config, **more})
+        return plugins.load("sensors", spec.kind)({"name": name, **spec.config, **more})
 
     # -- judging the file --------------------------------------------------------------------------
 

@@ -99,7 +99,7 @@ class Turn:
         return add(rate, add(scaled(once, first), scaled(cross(offset, once), second)))
 
 
-class Follower:
+class TrajectoryFollower:
     """Three axes; see the module.
 
     Args:

@@ -15,7 +15,7 @@ ROUNDING = 1e-7
 TRIES = 8
 
 
-class Region:
+class Workspace:
     """Workspace, keep-out boxes and half-spaces of one arm."""
 
     def __init__(self, limits: ArmLimits) -> None:

@@ -1,7 +1,7 @@
 """Doubles: robots on this machine that speak the real robots' protocols, with physics behind them and faults on request."""
 
-from zprl.robot_sim.control import TrackerFeed, TwinControl, TwinState
-from zprl.robot_sim.process import TwinProcess
-from zprl.robot_sim.sim_gap import Gap
+from zprl.robot_sim.control import SimControl, SimState, TrackerFeed
+from zprl.robot_sim.process import SimProcess
+from zprl.robot_sim.sim_gap import SimGap
 
-__all__ = ["Gap", "TrackerFeed", "TwinControl", "TwinProcess", "TwinState"]
+__all__ = ["SimControl", "SimGap", "SimProcess", "SimState", "TrackerFeed"]

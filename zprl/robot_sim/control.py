@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from zprl import durable, seeding
 from zprl.errors import DataError, EnvironmentProblem
 from zprl.robot_sim.faults import Clear, Fault
-from zprl.robot_sim.sim_gap import Gap
+from zprl.robot_sim.sim_gap import SimGap
 
 MAX_MESSAGE = 65536
 _Seven = tuple[float, float, float, float, float, float, float]
@@ -47,7 +47,7 @@ class Place(_Strict):
     position: tuple[float, float, float]
 
 
-class Look(_Strict):
+class GetState(_Strict):
     """Ask for the state."""
 
     kind: Literal["state"] = "state"
@@ -61,11 +61,11 @@ class Inject(_Strict):
     fault: Fault
 
 
-Request = Annotated[Reset | Place | Look | Inject, Field(discriminator="kind")]
+Request = Annotated[Reset | Place | GetState | Inject, Field(discriminator="kind")]
 REQUEST: TypeAdapter[Request] = TypeAdapter(Request)
 
 
-class TwinState(_Strict):
+class SimState(_Strict):
     """The truth about a double; poses are position and quaternion xyzw in the base frame."""
 
     time: float
@@ -129,7 +129,7 @@ class ControlServer:
             self._reply.send_json({"ok": False, "error": error.message})
             return None
 
-    def answer(self, state: TwinState) -> None:
+    def answer(self, state: SimState) -> None:
         """Answer the request that :meth:`request` gave."""
         self._reply.send_json({"ok": True, "state": state.model_dump()})
 
@@ -142,7 +142,7 @@ class ControlServer:
         self._context.destroy(linger=0)
 
 
-class Tracker:
+class SimulatedTracker:
     """The cube's pose with the noise, delay and rate of a tracker; a pure function of seed, number and true pose.
 
     Args:
@@ -150,7 +150,7 @@ class Tracker:
         seed: Seed of the noise.
     """
 
-    def __init__(self, gap: Gap, seed: int) -> None:
+    def __init__(self, gap: SimGap, seed: int) -> None:
         self._gap, self._seed = gap, seed
         self._seq = 0
         self._under_way: deque[dict[str, Any]] = deque()
@@ -199,7 +199,7 @@ def address(folder: Path | str, name: str) -> str:
     return f"ipc://{path}"
 
 
-class TwinControl:
+class SimControl:
     """The operator's end: ask, reset, break.
 
     Args:
@@ -215,23 +215,23 @@ class TwinControl:
         self._context = zmq.Context()
         self._socket: Any = None
 
-    def reset(self, seed: int, number: int) -> TwinState:
+    def reset(self, seed: int, number: int) -> SimState:
         """Put the cube where episode ``number`` starts."""
         return self._ask(Reset(seed=seed, number=number))
 
-    def place(self, position: tuple[float, float, float]) -> TwinState:
+    def place(self, position: tuple[float, float, float]) -> SimState:
         """Put the cube at a position [m]."""
         return self._ask(Place(position=position))
 
-    def state(self, *, bodies: bool = False) -> TwinState:
+    def state(self, *, bodies: bool = False) -> SimState:
         """The truth."""
-        return self._ask(Look(bodies=bodies))
+        return self._ask(GetState(bodies=bodies))
 
-    def inject(self, fault: Fault) -> TwinState:
+    def inject(self, fault: Fault) -> SimState:
         """Let something go wrong; see :mod:`zprl.robot_sim.faults`."""
         return self._ask(Inject(fault=fault))
 
-    def clear(self) -> TwinState:
+    def clear(self) -> SimState:
         """End every fault."""
         return self.inject(Clear())
 
@@ -245,7 +245,7 @@ class TwinControl:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def _ask(self, request: Request) -> TwinState:
+    def _ask(self, request: Request) -> SimState:
         zmq = self._zmq
         if self._socket is None:
             self._socket = self._context.socket(zmq.REQ)
@@ -262,7 +262,7 @@ class TwinControl:
         try:
             answer = durable.parse_json(self._socket.recv(), "the answer", limit=MAX_MESSAGE)
             if answer["ok"]:
-                return TwinState.model_validate(answer["state"])
+                return SimState.model_validate(answer["state"])
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(
                 "the double's answer cannot be read", remedy="do both ends have the same version?"

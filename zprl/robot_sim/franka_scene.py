@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from zprl import seeding
-from zprl.robot_sim.sim_gap import Gap
+from zprl.robot_sim.sim_gap import SimGap
 
 HOME = (0.0, -0.569, 0.0, -2.810, 0.0, 3.037, 0.741)
 """Joint positions at which Isaac Lab's lift task starts [rad]."""
@@ -40,7 +40,7 @@ _WRENCH_TAU = 0.01
 _PREFIX = "robot0_"
 
 
-def cube_start(seed: int, number: int, gap: Gap) -> np.ndarray:
+def cube_start(seed: int, number: int, gap: SimGap) -> np.ndarray:
     """Where the cube stands at the start of episode ``number``: a pure function of its arguments, (3,) [m]."""
     offset = seeding.numpy_generator(seed, "cube-start", number).uniform(-1.0, 1.0, 2)
     return np.array(
@@ -48,7 +48,7 @@ def cube_start(seed: int, number: int, gap: Gap) -> np.ndarray:
     )
 
 
-def mjcf(gap: Gap, home: tuple[float, ...] = HOME) -> str:
+def mjcf(gap: SimGap, home: tuple[float, ...] = HOME) -> str:
     """The scene as MJCF."""
     from franky_sim.mujoco_simulator import MujocoSimulator
 
@@ -117,7 +117,7 @@ def _child(parent: ET.Element, tag: str) -> ET.Element:
     return child
 
 
-class World:
+class FrankaScene:
     """Arm, hand, table and cube; one :meth:`advance` is one millisecond.
 
     Attributes:
@@ -129,7 +129,7 @@ class World:
             zero unless somebody writes it.
     """
 
-    def __init__(self, gap: Gap, home: tuple[float, ...] = HOME) -> None:
+    def __init__(self, gap: SimGap, home: tuple[float, ...] = HOME) -> None:
         import mujoco
 
         self._mujoco = mujoco

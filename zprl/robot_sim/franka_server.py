@@ -1,4 +1,4 @@
-"""The double of a Franka: libfranka's protocol in front of :class:`~zprl.robot_sim.franka_scene.World`.
+"""The double of a Franka: libfranka's protocol in front of :class:`~zprl.robot_sim.franka_scene.FrankaScene`.
 
 Kept from the real thing: state numbers are the robot's milliseconds, a command answers the state of
 its number, a robot that gets no answer goes on with the last command and stops with
@@ -22,9 +22,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from zprl.robot_sim.faults import Clear, Fault, Faults, Reflex
-from zprl.robot_sim.franka_scene import STEP, TOOL_OFFSET, World
+from zprl.robot_sim.franka_scene import STEP, TOOL_OFFSET, FrankaScene
 from zprl.robot_sim.gripper_server import GripperServer
-from zprl.robot_sim.libfranka_wire import Channel, Message
+from zprl.robot_sim.libfranka_wire import Channel, WireMessage
 from zprl.robot_sim.state_packet import FLAG_INDEX, StatePacket
 
 PORT = 1337
@@ -70,7 +70,7 @@ class MoveStatus(enum.IntEnum):
     EMERGENCY = 9
 
 
-class Mode(enum.IntEnum):
+class DriveMode(enum.IntEnum):
     """The robot's mode on the wire."""
 
     IDLE = 1
@@ -117,16 +117,18 @@ class FrankaServer:
         seed: Of the lost packets.
     """
 
-    def __init__(self, world: World, host: str, *, patience: float = 0.02, seed: int = 0) -> None:
+    def __init__(
+        self, world: FrankaScene, host: str, *, patience: float = 0.02, seed: int = 0
+    ) -> None:
         self.world = world
         self.faults = Faults(seed)
         self.counters = Counters()
         self.gripper = GripperServer(world, host, self.faults)
         self._channel = Channel(host, PORT, 10, wide=True)
         self._patience = patience
-        self._mode = Mode.IDLE
+        self._mode = DriveMode.IDLE
         self._drive = Drive.HOLD
-        self._motion: Message | None = None
+        self._motion: WireMessage | None = None
         self._answered = False
         self._missed_in_row = 0
         self._stop_at = 0
@@ -141,7 +143,7 @@ class FrankaServer:
         self._packet = self._first_packet()
 
     @property
-    def mode(self) -> Mode:
+    def mode(self) -> DriveMode:
         """The robot's mode."""
         return self._mode
 
@@ -171,9 +173,9 @@ class FrankaServer:
             self.world.external[:] = 0.0
         if self.faults.pressed and not was_pressed:
             self._end_motion(MoveStatus.EMERGENCY)
-            self._mode = Mode.USER_STOPPED
-        elif was_pressed and not self.faults.pressed and self._mode is Mode.USER_STOPPED:
-            self._mode = Mode.IDLE
+            self._mode = DriveMode.USER_STOPPED
+        elif was_pressed and not self.faults.pressed and self._mode is DriveMode.USER_STOPPED:
+            self._mode = DriveMode.IDLE
 
     def tick(self) -> None:
         """Commands in, one millisecond of physics, state out."""
@@ -201,7 +203,7 @@ class FrankaServer:
                 self._channel.publish(world.steps, self._packet.pack())
         self.gripper.tick()
 
-    def _handle(self, message: Message) -> None:
+    def _handle(self, message: WireMessage) -> None:
         try:
             command = Command(message.command)
         except ValueError:
@@ -247,8 +249,8 @@ class FrankaServer:
             case _:
                 self._channel.reply(message, 1)
 
-    def _start_motion(self, message: Message) -> None:
-        if self._mode is not Mode.IDLE or len(message.payload) < 8:
+    def _start_motion(self, message: WireMessage) -> None:
+        if self._mode is not DriveMode.IDLE or len(message.payload) < 8:
             self._channel.reply(message, MoveStatus.NOT_POSSIBLE)
             return
         controller, generator = struct.unpack_from("<II", message.payload)
@@ -260,7 +262,7 @@ class FrankaServer:
         if drive is None:
             self._channel.reply(message, MoveStatus.INVALID_ARGUMENT)
             return
-        self._motion, self._drive, self._mode = message, drive, Mode.MOVE
+        self._motion, self._drive, self._mode = message, drive, DriveMode.MOVE
         self._command = self._goal.copy() if drive is Drive.POSITION else np.zeros(7)
         self._answered, self._missed_in_row = False, 0
         self._packet.last_errors = bytes(len(FLAG_INDEX))
@@ -282,8 +284,8 @@ class FrankaServer:
             self._drive = Drive.HOLD
             self._delayed.clear()
             self._packet.motion_generator_mode, self._packet.controller_mode = 0, 3
-        if self._mode is Mode.MOVE:
-            self._mode = Mode.IDLE
+        if self._mode is DriveMode.MOVE:
+            self._mode = DriveMode.IDLE
         if motion is not None and status is not None:
             self._channel.reply(motion, status)
 
@@ -292,18 +294,18 @@ class FrankaServer:
         flags[flag] = 1
         self._packet.errors = self._packet.last_errors = bytes(flags)
         self.counters.reflexes += 1
-        self._mode = Mode.REFLEX
+        self._mode = DriveMode.REFLEX
         self._end_motion(MoveStatus.REFLEX)
 
-    def _recover(self, message: Message) -> None:
+    def _recover(self, message: WireMessage) -> None:
         if self.faults.pressed:
             self._channel.reply(message, 1)  # not possible in this mode
         elif self.faults.refuse_recovery:
             self._channel.reply(message, 3)  # manual recovery required
         else:
             self._packet.errors = bytes(len(FLAG_INDEX))
-            if self._mode is Mode.REFLEX:
-                self._mode = Mode.IDLE
+            if self._mode is DriveMode.REFLEX:
+                self._mode = DriveMode.IDLE
             self.counters.recoveries += 1
             self._channel.reply(message, 0)
 

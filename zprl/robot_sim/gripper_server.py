@@ -7,8 +7,8 @@ import struct
 from dataclasses import dataclass
 
 from zprl.robot_sim.faults import Faults
-from zprl.robot_sim.franka_scene import MAX_OPENING, World
-from zprl.robot_sim.libfranka_wire import Channel, Message
+from zprl.robot_sim.franka_scene import MAX_OPENING, FrankaScene
+from zprl.robot_sim.libfranka_wire import Channel, WireMessage
 
 PORT = 1338
 _PERIOD = 10
@@ -20,7 +20,7 @@ _MOVE_FORCE = 40.0
 _STATE = struct.Struct("<dd?H")
 
 
-class Command(enum.IntEnum):
+class GripperCommand(enum.IntEnum):
     """Commands by their number."""
 
     HOMING = 1
@@ -42,7 +42,7 @@ class Status(enum.IntEnum):
 class _Motion:
     """A command under way: openings to go to one after the other, and what counts as arrived."""
 
-    message: Message
+    message: WireMessage
     goals: list[float]
     speed: float
     force: float
@@ -55,7 +55,7 @@ class _Motion:
 class GripperServer:
     """Port 1338 of the arm's address; :meth:`tick` once per millisecond of robot time."""
 
-    def __init__(self, world: World, host: str, faults: Faults) -> None:
+    def __init__(self, world: FrankaScene, host: str, faults: Faults) -> None:
         self._world, self._faults = world, faults
         self._channel = Channel(host, PORT, 3, wide=False)
         self._motion: _Motion | None = None
@@ -84,14 +84,14 @@ class GripperServer:
                 self._world.steps, _STATE.pack(self._last, MAX_OPENING, self._grasping, 20)
             )
 
-    def _handle(self, message: Message) -> None:
+    def _handle(self, message: WireMessage) -> None:
         world, now = self._world, self._world.time
         start = now + world.gap.gripper_delay + self._faults.gripper.delay
         try:
-            command = Command(message.command)
+            command = GripperCommand(message.command)
             motion = None
             match command:
-                case Command.HOMING:
+                case GripperCommand.HOMING:
                     motion = _Motion(
                         message,
                         [MAX_OPENING, world.opening],
@@ -101,12 +101,12 @@ class GripperServer:
                         MAX_OPENING,
                         start,
                     )
-                case Command.MOVE:
+                case GripperCommand.MOVE:
                     width, speed = struct.unpack_from("<dd", message.payload)
                     motion = _Motion(
                         message, [width], speed, _MOVE_FORCE, width - 0.005, width + 0.005, start
                     )
-                case Command.GRASP:
+                case GripperCommand.GRASP:
                     width, inner, outer, speed, force = struct.unpack_from("<5d", message.payload)
                     # Fingers close until they feel the force, wherever that is; the width only
                     # judges the result.

@@ -20,7 +20,7 @@ _MAX_MESSAGE = 4096
 
 
 @dataclass(frozen=True)
-class Message:
+class WireMessage:
     """A command as it came: its number in the protocol, the client's identifier for it, and its content."""
 
     command: int
@@ -65,7 +65,7 @@ class Channel:
         self._tcp = self._udp = None
         self._buffer = b""
 
-    def messages(self) -> Iterator[Message]:
+    def messages(self) -> Iterator[WireMessage]:
         """Commands that have arrived; accepts a client when there is none, drops one that has gone."""
         if self._tcp is None and not self._accept():
             return
@@ -93,9 +93,9 @@ class Channel:
             if command == CONNECT:
                 self._connect(identifier, payload)
             elif self._udp is not None:
-                yield Message(command, identifier, payload)
+                yield WireMessage(command, identifier, payload)
 
-    def reply(self, message: Message, status: int, payload: bytes = b"") -> None:
+    def reply(self, message: WireMessage, status: int, payload: bytes = b"") -> None:
         """Answer a command."""
         header = self._header.pack(
             message.command,

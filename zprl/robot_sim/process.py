@@ -13,18 +13,18 @@ from typing import Self
 
 from zprl import child_processes
 from zprl.errors import EnvironmentProblem
-from zprl.robot_sim.control import TrackerFeed, TwinControl
-from zprl.robot_sim.sim_gap import Gap
+from zprl.robot_sim.control import SimControl, TrackerFeed
+from zprl.robot_sim.sim_gap import SimGap
 
 
-class TwinProcess:
+class SimProcess:
     """A double in a process of its own, which dies with the thread that started it; a context manager that yields itself.
 
     Args:
         host: Loopback address; two doubles at a time need two of them.
         speed: Robot seconds per second while a client is connected; 0: as fast as it goes.
         seed: Of lost packets and of the tracker's noise.
-        gap: Physical differences; the defaults of :class:`Gap`.
+        gap: Physical differences; the defaults of :class:`SimGap`.
         folder: For its sockets; a temporary one by default.
         patience: Longest wait for a client's answer [s].
     """
@@ -35,7 +35,7 @@ class TwinProcess:
         *,
         speed: float = 1.0,
         seed: int = 0,
-        gap: Gap | None = None,
+        gap: SimGap | None = None,
         folder: Path | None = None,
         patience: float = 0.02,
     ) -> None:
@@ -54,14 +54,14 @@ class TwinProcess:
         ]
         self._arguments += [
             "--gap",
-            (gap or Gap()).model_dump_json(),
+            (gap or SimGap()).model_dump_json(),
             "--patience",
             str(patience),
             "--parent",
             str(os.getpid()),
         ]
         self._process: subprocess.Popen[bytes] | None = None
-        self.control = TwinControl(self.folder)
+        self.control = SimControl(self.folder)
 
     @property
     def pid(self) -> int:
@@ -86,7 +86,7 @@ class TwinProcess:
                 env=child_processes.environment(),
             )
         end = time.monotonic() + timeout
-        with TwinControl(self.folder, timeout=0.5) as control:
+        with SimControl(self.folder, timeout=0.5) as control:
             while True:
                 try:
                     control.state()

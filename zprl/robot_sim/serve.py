@@ -11,10 +11,18 @@ from pathlib import Path
 
 from zprl import durable
 from zprl.parent_death import die_with_parent
-from zprl.robot_sim.control import ControlServer, Inject, Look, Place, Reset, Tracker, TwinState
-from zprl.robot_sim.franka_scene import World, cube_start
+from zprl.robot_sim.control import (
+    ControlServer,
+    GetState,
+    Inject,
+    Place,
+    Reset,
+    SimState,
+    SimulatedTracker,
+)
+from zprl.robot_sim.franka_scene import FrankaScene, cube_start
 from zprl.robot_sim.franka_server import FrankaServer, Pace
-from zprl.robot_sim.sim_gap import Gap
+from zprl.robot_sim.sim_gap import SimGap
 
 _CONTROL_PERIOD = 10
 """Steps between looks at the operator's channel."""
@@ -34,7 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--speed", type=float, default=1.0, help="robot seconds per second; 0: as fast as it goes"
     )
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--gap", default="{}", help="JSON of zprl.robot_sim.sim_gap.Gap")
+    parser.add_argument("--gap", default="{}", help="JSON of zprl.robot_sim.sim_gap.SimGap")
     parser.add_argument(
         "--patience",
         type=float,
@@ -52,13 +60,13 @@ def main(arguments: list[str] | None = None) -> int:
     running = [True]
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: running.clear())
-    gap = Gap.model_validate(durable.parse_json(options.gap, "--gap"))
+    gap = SimGap.model_validate(durable.parse_json(options.gap, "--gap"))
     options.folder.mkdir(parents=True, exist_ok=True)
-    world = World(gap)
+    world = FrankaScene(gap)
     server = FrankaServer(world, options.host, patience=options.patience, seed=options.seed)
     control = ControlServer(options.folder)
     try:
-        _serve(world, server, control, Tracker(gap, options.seed), options.speed, running)
+        _serve(world, server, control, SimulatedTracker(gap, options.seed), options.speed, running)
     finally:
         control.close()
         server.close()
@@ -66,10 +74,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _serve(
-    world: World,
+    world: FrankaScene,
     server: FrankaServer,
     control: ControlServer,
-    tracker: Tracker,
+    tracker: SimulatedTracker,
     speed: float,
     running: list[bool],
 ) -> None:
@@ -87,7 +95,7 @@ def _serve(
         (pace if server.connected else idle).wait()
 
 
-def _operate(world: World, server: FrankaServer, control: ControlServer) -> None:
+def _operate(world: FrankaScene, server: FrankaServer, control: ControlServer) -> None:
     while (request := control.request()) is not None:
         match request:
             case Reset():
@@ -96,11 +104,13 @@ def _operate(world: World, server: FrankaServer, control: ControlServer) -> None
                 world.place_cube(request.position)
             case Inject():
                 server.inject(request.fault)
-        control.answer(_state(world, server, bodies=isinstance(request, Look) and request.bodies))
+        control.answer(
+            _state(world, server, bodies=isinstance(request, GetState) and request.bodies)
+        )
 
 
-def _state(world: World, server: FrankaServer, *, bodies: bool) -> TwinState:
-    return TwinState(
+def _state(world: FrankaScene, server: FrankaServer, *, bodies: bool) -> SimState:
+    return SimState(
         time=world.time,
         steps=world.steps,
         cube=tuple(world.cube.tolist()),

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 Length = Annotated[float, Field(ge=-0.05, le=0.05, allow_inf_nan=False)]
 
 
-class Gap(BaseModel):
+class SimGap(BaseModel):
     """Physical differences of the double; with a seed they determine everything that is random about it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

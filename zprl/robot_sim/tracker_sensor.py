@@ -12,17 +12,17 @@ from zprl.robot.sensors.base import Reading
 from zprl.robot_sim.control import TrackerFeed
 
 
-def make(config: Mapping[str, Any]) -> TwinPose:
+def make(config: Mapping[str, Any]) -> SimulatedPose:
     """Make the sense; entry point ``twin_pose``."""
     if "twin" not in config:
         raise ConfigError(
             "the sense 'twin_pose' needs a running double",
             remedy="on hardware use a tracker of the world, e.g. 'apriltag'",
         )
-    return TwinPose(str(config["name"]), Path(config["twin"]))
+    return SimulatedPose(str(config["name"]), Path(config["twin"]))
 
 
-class TwinPose:
+class SimulatedPose:
     """See the module."""
 
     def __init__(self, name: str, folder: Path) -> None:

@@ -431,7 +431,7 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-class XArmTwin:
+class SimulatedXArm:
     """A double in a process of its own; a context manager that yields itself.
 
     Args:

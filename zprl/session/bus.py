@@ -2,7 +2,7 @@
 
 Every process publishes on one unix socket, in a folder that only this user can enter, and
 subscribes to whom it needs.  Publishing never blocks: a reader that does not keep up loses
-messages, except on a :class:`Feed`, whose writer is told instead.
+messages, except on a :class:`ReliableQueue`, whose writer is told instead.
 """
 
 from __future__ import annotations
@@ -167,7 +167,7 @@ class Bus:
         self._context.term()
 
 
-class Feed:
+class ReliableQueue:
     """A one-way line that loses nothing: the writer learns at once when the reader is too slow.
 
     Args:

@@ -17,7 +17,7 @@ def ring_name(session: str, camera: str) -> str:
     return f"{session}-{camera}"
 
 
-class Eyes:
+class CameraHistory:
     """All cameras of a task.
 
     Args:

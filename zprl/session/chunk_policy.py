@@ -16,7 +16,7 @@ from zprl.rl import steering_bundle
 from zprl.rl.sac import Actor
 from zprl.rl.session_learner import BASE, STEERING, agent_config, weights_digest
 
-AS_SIMULATED = -1
+SIM_WEIGHTS_VERSION = -1
 """The version of the weights that left simulation."""
 
 
@@ -40,7 +40,7 @@ class Request:
     explore: bool
 
 
-class Chooser:
+class ChunkPolicy:
     """The frozen policy with the newest weights of the residual.
 
     Args:
@@ -54,7 +54,7 @@ class Chooser:
         document, tensors = read_bundle(folder / STEERING, steering_bundle.KIND)
         rl = Rl.model_validate(document["config"])
         self.policy = load_policy(folder / BASE, noise_scale=rl.noise_scale)
-        self.interface = plugins.load("interfaces", str(document["interface"]))()
+        self.interface = plugins.load("spaces", str(document["interface"]))()
         self.config, self.seed, self.sample_latent = config, seed, rl.sample_latent
         self.scale = tensors["scale"]
         state_dim = self.policy.spec.policy.embedding_dim + len(self.scale)
@@ -62,7 +62,7 @@ class Chooser:
         self.simulated = tensors["actor"]
         self.version: int | None = None
         self.digest = ""
-        self.use(AS_SIMULATED, self.simulated)
+        self.use(SIM_WEIGHTS_VERSION, self.simulated)
 
     def use(self, version: int, weights: torch.Tensor) -> None:
         """Swap the residual's weights; called between chunks only."""

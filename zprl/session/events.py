@@ -73,7 +73,7 @@ class Phase:
 
 
 @dataclass(frozen=True)
-class Known:
+class CommittedEpisode:
     """A committed episode, as it is on disk."""
 
     number: int
@@ -97,7 +97,7 @@ class Progress:
         estopped: Whether the e-stop was latched.
     """
 
-    episodes: tuple[Known, ...] = ()
+    episodes: tuple[CommittedEpisode, ...] = ()
     last_number: int = 0
     training_labels: int = 0
     nonces: frozenset[str] = frozenset()
@@ -116,7 +116,7 @@ class Tick:
 
 
 @dataclass(frozen=True)
-class OperatorInput:
+class InputEvent:
     """Somebody pressed something; the same nonce twice is one input."""
 
     kind: Input
@@ -220,7 +220,7 @@ class Restarted:
 
 Happening = (
     Tick
-    | OperatorInput
+    | InputEvent
     | Ready
     | Homed
     | TimeUp

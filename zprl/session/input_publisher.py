@@ -25,7 +25,7 @@ class _Said:
     left: int
 
 
-class Mouth:
+class InputPublisher:
     """Says presses on the bus, from any thread and without waiting for whatever else this process does.
 
     An e-stop that is pressed while one is latched, or not yet confirmed, is the same e-stop:

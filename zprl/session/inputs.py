@@ -128,9 +128,9 @@ class OperatorInput(BaseModel):
             return "the state has changed meanwhile: look at it and press again"
         return ""
 
-    def as_event(self) -> events.OperatorInput:
+    def as_event(self) -> events.InputEvent:
         """As the state machine takes it."""
-        return events.OperatorInput(self.kind, self.nonce, self.source, self.episode, self.author)
+        return events.InputEvent(self.kind, self.nonce, self.source, self.episode, self.author)
 
 
 Emit = Callable[[OperatorInput], None]
@@ -194,7 +194,7 @@ def press(key: str, moment: Moment, source: str) -> OperatorInput | None:
 # -- readers ---------------------------------------------------------------------------------------
 
 
-class Reader:
+class InputReader:
     """A thread that waits on a file descriptor.
 
     Args:
@@ -252,7 +252,7 @@ class Reader:
             os.close(end)
 
 
-class Pedal(Reader):
+class Pedal(InputReader):
     """A foot switch, or any keyboard-like device, by the kernel's evdev protocol.
 
     Args:
@@ -260,7 +260,7 @@ class Pedal(Reader):
         emit: Takes the inputs, in the reader's thread.
         moment: Tells the present moment.
         keys: Linux key code to a key of :data:`KEYS`.
-        on_lost: See :class:`Reader`.
+        on_lost: See :class:`InputReader`.
     """
 
     name = PEDAL

@@ -86,9 +86,9 @@ def world(robot: Robot) -> dict[str, Any]:
     """What stands at the other end of the wire."""
     if not robot.simulated:
         return {"kind": "hardware"}
-    from zprl.robot_sim.sim_gap import Gap
+    from zprl.robot_sim.sim_gap import SimGap
 
-    return {"kind": "double", "gap": Gap().model_dump(mode="json")}
+    return {"kind": "double", "gap": SimGap().model_dump(mode="json")}
 
 
 def run(
@@ -116,7 +116,7 @@ def run(
     try:
         with (
             access.granted(work),
-            with_double(
+            with_simulated_robot(
                 task, speed=header.config.speed, seed=header.seed, gap=header.world.get("gap")
             ) as twin,
         ):
@@ -141,15 +141,15 @@ def run(
 
 
 @contextlib.contextmanager
-def with_double(
+def with_simulated_robot(
     task: RealTask, *, speed: float = 0.0, seed: int = 0, gap: Any = None
 ) -> Iterator[Path | None]:
     """Bring a double along where the task's robot is one; yields the folder of its sockets, or ``None`` for hardware."""
     if not task.make_robot().simulated:
         yield None
         return
-    from zprl.robot_sim import Gap, TwinProcess
-    from zprl.robot_sim.xarm_server import XArmTwin
+    from zprl.robot_sim import SimGap, SimProcess
+    from zprl.robot_sim.xarm_server import SimulatedXArm
 
     drivers = {arm.driver for arm in task.arms.values()}
     if unknown := drivers - {"franka", "xarm"}:
@@ -163,10 +163,10 @@ def with_double(
         for arm in task.arms.values():
             host = str(arm.config["host"])
             if arm.driver == "franka":
-                twin: TwinProcess | XArmTwin = TwinProcess(
-                    host, speed=pace, seed=seed, gap=Gap.model_validate(gap or {})
+                twin: SimProcess | SimulatedXArm = SimProcess(
+                    host, speed=pace, seed=seed, gap=SimGap.model_validate(gap or {})
                 )
             else:
-                twin = XArmTwin(host)
+                twin = SimulatedXArm(host)
             folders.setdefault(arm.driver, doubles.enter_context(twin).folder)
         yield folders.get("franka") or folders["xarm"]

@@ -73,7 +73,7 @@ def gather(
         )
     agent = Rl.model_validate(document["config"])
     policy = load_policy(base, noise_scale=agent.noise_scale)
-    interface = plugins.load("interfaces", config.interface)()
+    interface = plugins.load("spaces", config.interface)()
     memory = demo_transitions.transitions(
         policy,
         interface,
@@ -102,7 +102,7 @@ def _from_base(
 ) -> None:
     """A new agent on the base policy, its residual near zero: the very one that the session's learner begins with."""
     policy = load_policy(base, noise_scale=agent.noise_scale)
-    interface = plugins.load("interfaces", config.interface)()
+    interface = plugins.load("spaces", config.interface)()
     store = EpisodeStore.open(episodes)
     scale = residual_scale.propose(
         agent, residual_scale.measure(policy, interface, store, seed=seed)

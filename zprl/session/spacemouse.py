@@ -26,7 +26,7 @@ from zprl.robot import rotation
 from zprl.robot.base import Pose
 from zprl.robot.limits import ArmLimits
 from zprl.session.events import Input
-from zprl.session.inputs import OperatorInput, Reader, this_user
+from zprl.session.inputs import InputReader, OperatorInput, this_user
 
 BEHIND = -math.pi / 2
 FULL = 350.0
@@ -101,12 +101,12 @@ def find(root: Path = Path("/sys/class/hidraw")) -> Path:
     raise EnvironmentProblem("no SpaceMouse is connected", remedy="plug it in, or run without one")
 
 
-class SpaceMouse(Reader):
+class SpaceMouse(InputReader):
     """The newest state of a SpaceMouse.
 
     Args:
         fd: Of ``/dev/hidraw*``: one report per read.
-        on_lost: See :class:`Reader`.
+        on_lost: See :class:`InputReader`.
         clock: Host's monotonic clock [s].
     """
 

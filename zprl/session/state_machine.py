@@ -31,6 +31,7 @@ from zprl.session.events import (
     BeginIntervention,
     CommitEpisode,
     Committed,
+    CommittedEpisode,
     Died,
     Discard,
     EndEpisode,
@@ -42,11 +43,10 @@ from zprl.session.events import (
     Happening,
     Homed,
     Input,
-    Known,
+    InputEvent,
     Label,
     Labelled,
     Lost,
-    OperatorInput,
     Phase,
     PhaseKind,
     Progress,
@@ -136,7 +136,9 @@ class Machine:
         progress = progress or Progress()
         self.plan, self.mode, self.interrupted = plan, mode, interrupted
         self.state = State.IDLE
-        self.episodes: dict[int, Known] = {known.number: known for known in progress.episodes}
+        self.episodes: dict[int, CommittedEpisode] = {
+            known.number: known for known in progress.episodes
+        }
         self.open: _Open | None = None
         self.paused = False
         self.estopped: str | None = "the last run" if progress.estopped else None
@@ -254,7 +256,7 @@ class Machine:
         match event:
             case Tick(now):
                 self.now = max(self.now, now)
-            case OperatorInput():
+            case InputEvent():
                 self._input(event)
             case Ready():
                 self._ready = True
@@ -328,7 +330,7 @@ class Machine:
 
     # -- the operator ------------------------------------------------------------------------------
 
-    def _input(self, event: OperatorInput) -> None:
+    def _input(self, event: InputEvent) -> None:
         if (
             event.kind is Input.ESTOP
         ):  # before anything else: a stop is never taken for a repetition
@@ -348,7 +350,7 @@ class Machine:
         if self.refused:  # it has had no effect, so it may be pressed again
             del self._nonces[event.nonce]
 
-    def _request(self, event: OperatorInput) -> None:
+    def _request(self, event: InputEvent) -> None:
         """Take in a press that is no label."""
         match event.kind:
             case Input.RESET_DONE if self.state is not State.AWAIT_RESET or event.episode not in (
@@ -380,7 +382,7 @@ class Machine:
             case _:
                 self._refuse(f"{event.kind} means nothing in state {self.state}")
 
-    def _label(self, event: OperatorInput) -> None:
+    def _label(self, event: InputEvent) -> None:
         if event.episode is None:
             self._refuse(f"{event.kind}: no episode is named")
             return
@@ -405,7 +407,7 @@ class Machine:
         known = self.episodes[line.episode]
         if known.label is line.label:  # a second click
             return
-        self.episodes[line.episode] = Known(
+        self.episodes[line.episode] = CommittedEpisode(
             known.number, known.kind, known.start_number, line.label
         )
         self._in_flight[line.nonce] = line
@@ -534,7 +536,7 @@ class Machine:
 
     def _committed(self) -> None:
         done, self.open = self.open, None
-        self.episodes[done.number] = Known(
+        self.episodes[done.number] = CommittedEpisode(
             done.number,
             done.phase.kind,
             done.start_number,

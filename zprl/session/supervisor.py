@@ -29,7 +29,7 @@ from zprl.robot.events import Event, Level
 from zprl.session import state_machine as m
 from zprl.session.bus import Bus, Message
 from zprl.session.camera_history import ring_name
-from zprl.session.chunk_policy import AS_SIMULATED
+from zprl.session.chunk_policy import SIM_WEIGHTS_VERSION
 from zprl.session.clock import now
 from zprl.session.events import CONFIRM_CELL
 from zprl.session.inputs import PEDAL, OperatorInput
@@ -73,7 +73,7 @@ class Kept(BaseModel):
 
 
 @dataclass
-class Child:
+class SessionProcess:
     """One process of the session."""
 
     name: str
@@ -120,7 +120,7 @@ class Supervisor:
         self.bus = Bus(
             settings.sockets, "supervisor", {name: TOPICS[name] for name in names if name in TOPICS}
         )
-        self.children: dict[str, Child] = {}
+        self.children: dict[str, SessionProcess] = {}
         self.counter = {"recover": 0, "stop": 0}
         self.stop_level = int(StopLevel.HOLD)
         self.current: dict[str, Any] = {
@@ -128,7 +128,7 @@ class Supervisor:
             "start_number": 0,
             "evaluation": True,
             "explore": False,
-            "weights": AS_SIMULATED,
+            "weights": SIM_WEIGHTS_VERSION,
             "kind": "",
         }
         self.reset: dict[str, Any] | None = None
@@ -294,7 +294,9 @@ class Supervisor:
                 start_new_session=True,
                 pass_fds=[self.settings.console_fd] if name == "console" else [],
             )
-        self.children[name] = Child(name, process, begun, replaces=child is not None, starts=starts)
+        self.children[name] = SessionProcess(
+            name, process, begun, replaces=child is not None, starts=starts
+        )
 
     def _command(self, name: str) -> list[str]:
         """Module and arguments of a process."""
@@ -512,7 +514,7 @@ class Supervisor:
                         "start_number": start_number,
                         "evaluation": phase.kind.evaluation,
                         "explore": phase.explore,
-                        "weights": AS_SIMULATED if simulated else version,
+                        "weights": SIM_WEIGHTS_VERSION if simulated else version,
                         "kind": str(phase.kind),
                     }
                     self.prompt = self.task.label.rule

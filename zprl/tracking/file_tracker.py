@@ -1,4 +1,4 @@
-"""What a run tracks, as lines of JSON in a file: for a stage in an image, where there is no MLflow; :class:`Replay` tells it on.
+"""What a run tracks, as lines of JSON in a file: for a stage in an image, where there is no MLflow; :class:`TrackedReplay` tells it on.
 
 ``ZPRL_TRACKING=file:PATH`` chooses it.  A line is ``{"points": [[name, value, step, milliseconds],
 ...]}``, ``{"path": ..., "folder": ...}`` or ``{"tags": {...}}``.
@@ -53,7 +53,7 @@ class FileRun:
             file.write(json.dumps(record) + "\n")
 
 
-class Replay:
+class TrackedReplay:
     """Tells a tracker what stands in a file that grows.
 
     Args:

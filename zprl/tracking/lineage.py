@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-from zprl.data.episode_sources import SOURCES, Origins
+from zprl.data.episode_sources import SOURCES, EpisodeSources
 from zprl.errors import EnvironmentProblem, ZprlError
 from zprl.lineage import local
-from zprl.lineage.records import HERE, Records, Run, Version
+from zprl.lineage.records import HERE, Records, RunRecord, VersionRecord
 from zprl.lineage.walk import INGEST
 from zprl.tracking import SWITCH_VARIABLE
 from zprl.tracking.mlflow_tracker import (
@@ -66,9 +66,9 @@ def records(more: tuple[Path, ...] = ()) -> Records:
     except Exception as error:  # MLflow and its database raise anything
         raise _away(error) from error
     places = {run.info.run_id: str(run.info.artifact_uri or "") for run in found}
-    known: dict[str, Origins | None] = {}
+    known: dict[str, EpisodeSources | None] = {}
 
-    def origins(run: Run) -> Origins | None:
+    def origins(run: RunRecord) -> EpisodeSources | None:
         if run.status == HERE:
             return local.origins(run)
         if run.id not in known:
@@ -96,7 +96,7 @@ def _runs(client: MlflowClient) -> Iterator[Any]:
             return
 
 
-def _run(run: Any) -> Run:
+def _run(run: Any) -> RunRecord:
     tags: dict[str, str] = run.data.tags
     started = (
         datetime.fromtimestamp(run.info.start_time / 1000, UTC).isoformat(timespec="seconds")
@@ -107,7 +107,7 @@ def _run(run: Any) -> Run:
     notes = [tags[name] for name in NOTES if name in tags]
     if run.info.run_name == INGEST and not _readable(str(run.info.artifact_uri or "")):
         notes.append(ELSEWHERE)
-    return Run(
+    return RunRecord(
         run.info.run_id,
         run.info.run_name or "",
         run.info.status,
@@ -128,7 +128,7 @@ def _digests(tags: dict[str, str], prefix: str) -> dict[str, str]:
     }
 
 
-def _versions(client: MlflowClient) -> Iterator[Version]:
+def _versions(client: MlflowClient) -> Iterator[VersionRecord]:
     aliases: dict[tuple[str, str], list[str]] = {}
     token = None
     while True:
@@ -144,7 +144,7 @@ def _versions(client: MlflowClient) -> Iterator[Version]:
         for version in found:
             number = str(version.version)
             names = tuple(sorted(aliases.get((version.name, number), [])))
-            yield Version(
+            yield VersionRecord(
                 version.name, number, names, version.run_id or "", _digests(version.tags, INPUT)
             )
         token = found.token
@@ -201,20 +201,20 @@ def _readable(address: str) -> bool:
         return False
 
 
-def _origins(client: MlflowClient, run_id: str, address: str) -> Origins | None:
+def _origins(client: MlflowClient, run_id: str, address: str) -> EpisodeSources | None:
     """Return what a run of ingest attached; ``None`` where it attached none (it failed, or is older) or it is not looked at."""
     if not _readable(address):
         return None
     if not _followed(address):
         file = _own_file(address)
-        return Origins.read(file) if file is not None and file.is_file() else None
+        return EpisodeSources.read(file) if file is not None and file.is_file() else None
     try:
         with _no_login() if is_local() else nullcontext(), tempfile.TemporaryDirectory() as temp:
             if not any(
                 file.path == f"{REPORT}/{SOURCES}" for file in client.list_artifacts(run_id, REPORT)
             ):
                 return None
-            return Origins.read(
+            return EpisodeSources.read(
                 Path(client.download_artifacts(run_id, f"{REPORT}/{SOURCES}", temp))
             )
     except ZprlError:

@@ -110,13 +110,13 @@ def test_what_is_no_file_and_what_is_no_text(tmp_path: Path) -> None:
             results.read(tmp_path / name)
 
 
-def finished(**changed: object) -> results.Run:
+def finished(**changed: object) -> results.FinishedRun:
     facts = results.RunFacts("toy/one", "zprl", 0, 10, 2.5, None, 4.0, None)
     points = (
         Point("toy/one", "zprl", 0, 0, 0.5, 20, None, 0.0),
         Point("toy/one", "zprl", 0, 400, 0.9, 20, 1.5, 3.0),
     )
-    return replace(results.Run("abc", "digest", None, facts, points), **changed)
+    return replace(results.FinishedRun("abc", "digest", None, facts, points), **changed)
 
 
 def test_runs_come_back_and_take_another_name(tmp_path: Path) -> None:

@@ -11,18 +11,18 @@ from hypothesis import strategies as st
 
 from zprl.bench import statistics
 from zprl.bench.results import Point
-from zprl.bench.statistics import HELD, NOT_HELD, UNDECIDED, Run
+from zprl.bench.statistics import HELD, NOT_HELD, UNDECIDED, MeasuredRun
 
 RATE = st.integers(0, 20).map(lambda n: n / 20)
 SEEDS = st.dictionaries(
-    st.integers(0, 6), RATE.map(lambda r: Run((100,), (r,), (20,))), min_size=1, max_size=5
+    st.integers(0, 6), RATE.map(lambda r: MeasuredRun((100,), (r,), (20,))), min_size=1, max_size=5
 )
 TASKS = st.dictionaries(st.sampled_from("abc"), SEEDS, min_size=1)
 
 
-def of(*rates: float, episodes: int = 50) -> dict[int, Run]:
+def of(*rates: float, episodes: int = 50) -> dict[int, MeasuredRun]:
     """Runs with these final successes, the first one's seed being 0."""
-    return {seed: Run((100,), (rate,), (episodes,)) for seed, rate in enumerate(rates)}
+    return {seed: MeasuredRun((100,), (rate,), (episodes,)) for seed, rate in enumerate(rates)}
 
 
 def point(
@@ -42,7 +42,7 @@ def test_the_last_verdict_of_each_run_counts() -> None:
         point("zprl", 0, 100, 0.95),
     ]
     found = statistics.runs(rows)["t", "zprl"]
-    assert found[0] == Run((0, 100, 200), (0.5, 0.95, 0.9), (100, 100, 100))
+    assert found[0] == MeasuredRun((0, 100, 200), (0.5, 0.95, 0.9), (100, 100, 100))
     assert statistics.finals(found) == [0.9, 0.8]
 
 
@@ -113,13 +113,15 @@ def test_one_seed_has_no_interval() -> None:
         assert (found.low, found.high) == (None, None)
 
 
-def turned(tasks: dict[str, dict[int, Run]]) -> dict[str, dict[int, Run]]:
+def turned(tasks: dict[str, dict[int, MeasuredRun]]) -> dict[str, dict[int, MeasuredRun]]:
     return {task: dict(reversed(seeds.items())) for task, seeds in reversed(tasks.items())}
 
 
 @settings(max_examples=25, deadline=None)
 @given(TASKS, st.data())
-def test_what_holds_for_any_runs(tasks: dict[str, dict[int, Run]], data: st.DataObject) -> None:
+def test_what_holds_for_any_runs(
+    tasks: dict[str, dict[int, MeasuredRun]], data: st.DataObject
+) -> None:
     rivals = {task: data.draw(SEEDS) for task in tasks}
     values = [rate for seeds in tasks.values() for rate in statistics.finals(seeds)]
     middle = statistics.interquartile_mean(tasks)
@@ -150,8 +152,8 @@ def test_a_constant_has_itself_as_interquartile_mean() -> None:
 
 def test_a_curve_is_the_mean_at_judged_points() -> None:
     one, two = (
-        Run((0, 100, 200), (0.2, 0.4, 1.0), (50,) * 3),
-        Run((0, 100, 200), (0.4, 0.8, 1.0), (50,) * 3),
+        MeasuredRun((0, 100, 200), (0.2, 0.4, 1.0), (50,) * 3),
+        MeasuredRun((0, 100, 200), (0.4, 0.8, 1.0), (50,) * 3),
     )
     found = statistics.curve({"a": {0: one, 1: two}})
     assert found.steps.tolist() == [0, 100, 200]
@@ -167,8 +169,8 @@ def test_a_curve_over_tasks_is_interpolated_and_ends_with_the_shortest() -> None
     # Judged at 0, 100, 200 and at 0, 150: at 100 the second is at .2 + .6 * 100 / 150 = .6; 200
     # lies beyond its end.
     long, short = (
-        Run((0, 100, 200), (0.0, 0.4, 1.0), (50,) * 3),
-        Run((0, 150), (0.2, 0.8), (50,) * 2),
+        MeasuredRun((0, 100, 200), (0.0, 0.4, 1.0), (50,) * 3),
+        MeasuredRun((0, 150), (0.2, 0.8), (50,) * 2),
     )
     found = statistics.curve({"a": {0: long}, "b": {0: short}})
     assert found.steps.tolist() == [0, 100, 150]
@@ -178,7 +180,9 @@ def test_a_curve_over_tasks_is_interpolated_and_ends_with_the_shortest() -> None
 
 def test_a_curve_over_tasks_leaves_out_a_quarter_at_either_end() -> None:
     tasks = {
-        task: {seed: Run((0, 10), (rate, rate), (50, 50)) for seed, rate in enumerate(rates)}
+        task: {
+            seed: MeasuredRun((0, 10), (rate, rate), (50, 50)) for seed, rate in enumerate(rates)
+        }
         for task, rates in {"a": (0.0, 0.5), "b": (0.6, 0.7)}.items()
     }
     assert statistics.curve(tasks).values == pytest.approx([0.55, 0.55])
@@ -188,8 +192,8 @@ def test_success_while_learning_is_the_area_below_the_curve() -> None:
     # 0.2 to 0.6 over the first quarter, then to 1 and no further: (0.4 + 3 * 0.8) / 4 = 0.7.  The
     # other, constant: 0.5.
     seeds = {
-        0: Run((0, 100, 400), (0.2, 0.6, 1.0), (50, 50, 50)),
-        1: Run((0, 400), (0.5, 0.5), (50, 50)),
+        0: MeasuredRun((0, 100, 400), (0.2, 0.6, 1.0), (50, 50, 50)),
+        1: MeasuredRun((0, 400), (0.5, 0.5), (50, 50)),
     }
     found = statistics.while_learning(seeds)
     assert found.value == pytest.approx(0.6)
@@ -198,7 +202,7 @@ def test_success_while_learning_is_the_area_below_the_curve() -> None:
     assert found.low < 0.6 < found.high
     # Shortened to where the shorter one ends, at 100: 0.4 and 0.5.
     assert statistics.while_learning(
-        {**seeds, 1: Run((0, 100), (0.5, 0.5), (50, 50))}
+        {**seeds, 1: MeasuredRun((0, 100), (0.5, 0.5), (50, 50))}
     ).value == pytest.approx(0.45)
     assert statistics.while_learning({0: seeds[0]}) == statistics.Estimate(pytest.approx(0.7))
     assert statistics.while_learning(of(0.3, 0.5)).value == pytest.approx(0.4)
@@ -208,27 +212,30 @@ def test_the_largest_fall_is_below_the_best_so_far_on_the_same_start_states() ->
     # Not the largest step down, 0.3: from 0.9 it goes to 0.4 in two.  What the run recovers later
     # does not count, and neither do the first verdict and the last, which are of other start
     # states.
-    falling = Run((0, 1, 2, 3, 4, 5), (1.0, 0.9, 0.6, 0.4, 0.8, 0.1), (50,) * 6)
-    rising = Run((0, 1, 2, 3), (0.95, 0.5, 0.9, 0.7), (50,) * 4)
+    falling = MeasuredRun((0, 1, 2, 3, 4, 5), (1.0, 0.9, 0.6, 0.4, 0.8, 0.1), (50,) * 6)
+    rising = MeasuredRun((0, 1, 2, 3), (0.95, 0.5, 0.9, 0.7), (50,) * 4)
     assert statistics.largest_fall({0: rising}) == 0
     assert statistics.largest_fall({0: rising, 1: falling}) == pytest.approx(0.5)
-    assert statistics.largest_fall({0: Run((0, 1, 2), (0.9, 0.5, 0.3), (50,) * 3)}) is None
+    assert statistics.largest_fall({0: MeasuredRun((0, 1, 2), (0.9, 0.5, 0.3), (50,) * 3)}) is None
 
 
 def test_a_collapse_at_the_first_verdict_shows_in_the_lowest() -> None:
     # No fall between verdicts along the way; the base's 0.7 and the final 0.1 are of other start
     # states.
-    collapsed = Run((0, 1, 2, 3), (0.7, 0.0, 0.9, 0.1), (50,) * 4)
+    collapsed = MeasuredRun((0, 1, 2, 3), (0.7, 0.0, 0.9, 0.1), (50,) * 4)
     assert statistics.largest_fall({0: collapsed}) == 0
-    assert statistics.lowest({0: collapsed, 1: Run((0, 1, 2), (0.5, 0.6, 0.9), (50,) * 3)}) == 0
-    assert statistics.lowest({0: Run((0, 1), (0.5, 0.9), (50, 50))}) is None
+    assert (
+        statistics.lowest({0: collapsed, 1: MeasuredRun((0, 1, 2), (0.5, 0.6, 0.9), (50,) * 3)})
+        == 0
+    )
+    assert statistics.lowest({0: MeasuredRun((0, 1), (0.5, 0.9), (50, 50))}) is None
 
 
 def test_steps_to_a_threshold_take_the_first_judged_point_and_the_median_run() -> None:
     seeds = {
-        0: Run((0, 100, 200, 300), (0.5, 0.92, 0.85, 0.95), (50,) * 4),
-        1: Run((0, 100, 200, 300), (0.5, 0.6, 0.7, 0.9), (50,) * 4),
-        2: Run((0, 100, 200, 300), (0.5, 0.6, 0.7, 0.8), (50,) * 4),
+        0: MeasuredRun((0, 100, 200, 300), (0.5, 0.92, 0.85, 0.95), (50,) * 4),
+        1: MeasuredRun((0, 100, 200, 300), (0.5, 0.6, 0.7, 0.9), (50,) * 4),
+        2: MeasuredRun((0, 100, 200, 300), (0.5, 0.6, 0.7, 0.8), (50,) * 4),
     }
     assert statistics.steps_to(seeds, 0.9) == statistics.Reached(300, 2, 3, 300), (
         "of 100, 300 and never"
@@ -245,7 +252,7 @@ def test_steps_to_a_threshold_take_the_first_judged_point_and_the_median_run() -
 def test_a_higher_success_is_never_reached_earlier(
     rates: list[float], one: float, other: float
 ) -> None:
-    seeds = {0: Run(tuple(range(len(rates))), tuple(rates), (20,) * len(rates))}
+    seeds = {0: MeasuredRun(tuple(range(len(rates))), tuple(rates), (20,) * len(rates))}
     assert (
         statistics.steps_to(seeds, min(one, other)).steps
         <= statistics.steps_to(seeds, max(one, other)).steps

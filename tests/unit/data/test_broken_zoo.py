@@ -17,10 +17,10 @@ from zprl.data.findings import CODES, Finding
 from zprl.data.ingest import Ingested, read_all
 from zprl.data.readers.robomimic import RobomimicReader
 from zprl.data.sources import find_sources
-from zprl.data.validation import Limits
+from zprl.data.validation import ValidationLimits
 from zprl.data.writers.robomimic import RobomimicWriter
 
-LIMITS = Limits(min_length=16)
+LIMITS = ValidationLimits(min_length=16)
 
 
 def check(folder: Path, **reader: object) -> Ingested:

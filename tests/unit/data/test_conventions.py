@@ -20,7 +20,7 @@ from zprl.data.findings import Finding
 from zprl.data.ingest import read_all
 from zprl.data.resample import events, places, resample
 from zprl.data.sources import Source, find_sources
-from zprl.data.validation import Limits
+from zprl.data.validation import ValidationLimits
 from zprl.errors import ConfigError
 
 HALF = np.sqrt(0.5)
@@ -399,7 +399,9 @@ def test_from_file_to_facts(tmp_path: Path) -> None:
     conversion = convert(wanted.conventions, wanted.obs_keys)
     assert conversion.inputs == ("robot0_eef_pos", "object")
     result = read_all(
-        find_sources(tmp_path, obs_keys=conversion.inputs), limits=Limits(), changes=[conversion]
+        find_sources(tmp_path, obs_keys=conversion.inputs),
+        limits=ValidationLimits(),
+        changes=[conversion],
     )
     assert [f.code for f in result.findings if f.severity != "note"] == []
     assert len(result.good) == 3

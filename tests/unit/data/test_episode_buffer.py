@@ -14,14 +14,14 @@ from safetensors.torch import save
 
 from tests.factories import make_episode, make_episodes, write_demo_file
 from zprl import durable
-from zprl.data.array_writer import Stack, write_npy, write_safetensors
+from zprl.data.array_writer import ArrayWriter, write_npy, write_safetensors
 from zprl.data.episode import Episode
-from zprl.data.episode_buffer import Spool, Subset
+from zprl.data.episode_buffer import BufferSubset, EpisodeBuffer
 from zprl.data.ingest import choose, read_all
 from zprl.data.normalizer import Normalizer
 from zprl.data.sources import find_sources
 from zprl.data.store import EpisodeStore, fit_normalizer
-from zprl.data.validation import Limits
+from zprl.data.validation import ValidationLimits
 from zprl.errors import EnvironmentProblem
 
 
@@ -49,7 +49,7 @@ def same(one: Episode, two: Episode) -> bool:
 
 def test_what_went_in_comes_out_also_between_appends(tmp_path: Path) -> None:
     episodes = [with_pictures(0), make_episode(1, 12), with_pictures(2, 9)]
-    spool = Spool(tmp_path)
+    spool = EpisodeBuffer(tmp_path)
     for number, episode in enumerate(episodes):
         spool.append(episode)
         assert len(spool) == number + 1
@@ -63,14 +63,14 @@ def test_what_went_in_comes_out_also_between_appends(tmp_path: Path) -> None:
 
 
 def test_it_leaves_no_name(tmp_path: Path) -> None:
-    spool = Spool(tmp_path)
+    spool = EpisodeBuffer(tmp_path)
     spool.append(make_episode())
     assert same(spool[0], make_episode())
     assert list(tmp_path.iterdir()) == [], "whatever ends the process, nothing is left to clean up"
 
 
 def test_an_episode_outlives_its_spool_and_an_empty_one_is_one() -> None:
-    spool = Spool()
+    spool = EpisodeBuffer()
     empty = np.zeros((0, 2), np.float32)
     spool.append(Episode("a", {"x": empty}, empty, empty[:, 0], empty[:, 0] > 0, success=False))
     assert spool[0].actions.shape == (0, 2)
@@ -89,12 +89,12 @@ def test_a_full_disk_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(durable, "scratch", lambda _: Full())
     with pytest.raises(EnvironmentProblem, match="no space left"):
-        Spool(tmp_path).append(make_episode())
+        EpisodeBuffer(tmp_path).append(make_episode())
 
 
 def test_subset() -> None:
     episodes = make_episodes(5)
-    some = Subset(episodes, [4, 0, 2])
+    some = BufferSubset(episodes, [4, 0, 2])
     assert [e.name for e in some] == ["made/demo_4", "made/demo_0", "made/demo_2"]
     assert [e.name for e in some[1:]] == ["made/demo_0", "made/demo_2"]
     assert some[-1] is episodes[2]
@@ -114,7 +114,7 @@ def test_safetensors_are_the_librarys_to_the_byte(tmp_path: Path) -> None:
         "pictures": rng.integers(0, 256, (5, 2, 2, 3), dtype=np.uint8),
     }
     stacks = {
-        name: Stack(str(value.dtype), value.shape, [value[:2], value[2:]])
+        name: ArrayWriter(str(value.dtype), value.shape, [value[:2], value[2:]])
         for name, value in arrays.items()
     }
     write_safetensors(tmp_path / "f", stacks)
@@ -129,7 +129,7 @@ def test_safetensors_are_the_librarys_to_the_byte(tmp_path: Path) -> None:
 
 def test_npy_is_numpys_to_the_byte(tmp_path: Path) -> None:
     value = np.arange(120, dtype=np.uint8).reshape(5, 2, 4, 3)
-    write_npy(tmp_path / "a.npy", Stack("uint8", value.shape, iter([value[:1], value[1:]])))
+    write_npy(tmp_path / "a.npy", ArrayWriter("uint8", value.shape, iter([value[:1], value[1:]])))
     np.save(tmp_path / "b.npy", value)
     assert (tmp_path / "a.npy").read_bytes() == (tmp_path / "b.npy").read_bytes()
 
@@ -142,7 +142,7 @@ def test_parts_that_do_not_make_the_whole_leave_the_old_file(
 ) -> None:
     (tmp_path / "f").write_text("old")
     with pytest.raises(ValueError, match="array of shape"):
-        write_safetensors(tmp_path / "f", {"x": Stack("float32", (4, 3), parts)})
+        write_safetensors(tmp_path / "f", {"x": ArrayWriter("float32", (4, 3), parts)})
     assert (tmp_path / "f").read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["f"]
 
@@ -165,7 +165,9 @@ def test_ranges_in_passes_are_those_of_all_frames() -> None:
 
 def test_good_episodes_are_on_disk_and_stores_from_there_are_the_same(tmp_path: Path) -> None:
     write_demo_file(tmp_path / "data" / "a.hdf5", 6)
-    result = read_all(find_sources(tmp_path / "data"), limits=Limits(), folder=tmp_path / "runs")
+    result = read_all(
+        find_sources(tmp_path / "data"), limits=ValidationLimits(), folder=tmp_path / "runs"
+    )
     assert not isinstance(result.good, tuple | list)
     used = choose(result.good, exclude_failures=True, max_episodes=4)
     assert [e.name for e in used] == ["a/demo_0", "a/demo_1", "a/demo_2", "a/demo_4"]
@@ -184,10 +186,10 @@ def test_memory_does_not_grow_with_the_number_of_episodes(tmp_path: Path) -> Non
         for value in (*make_episode(0, 1000).obs.values(), make_episode(0, 1000).actions)
     )
     read_all(
-        find_sources(write_demo_file(tmp_path / "b.hdf5", 1)), limits=Limits()
+        find_sources(write_demo_file(tmp_path / "b.hdf5", 1)), limits=ValidationLimits()
     )  # what is imported once
     tracemalloc.start()
-    result = read_all(find_sources(tmp_path / "data"), limits=Limits(jump_m=10))
+    result = read_all(find_sources(tmp_path / "data"), limits=ValidationLimits(jump_m=10))
     EpisodeStore.write(tmp_path / "store", result.good, fit_normalizer(result.good))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()

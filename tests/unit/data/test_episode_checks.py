@@ -18,12 +18,14 @@ from zprl.data.episode_checks import Tally, check
 from zprl.data.findings import Finding
 from zprl.data.ingest import read_all
 from zprl.data.sources import Source
-from zprl.data.validation import Limits, check_set, check_shapes
+from zprl.data.validation import ValidationLimits, check_set, check_shapes
 
 
 def findings(*sources: Source, **options: object) -> list[Finding]:
     return [
-        item for _, item in check(sources, limits=Limits(), **options) if isinstance(item, Finding)
+        item
+        for _, item in check(sources, limits=ValidationLimits(), **options)
+        if isinstance(item, Finding)
     ]
 
 
@@ -47,7 +49,7 @@ def test_the_set_is_judged_as_if_all_were_in_memory() -> None:
 
 def test_odd_shapes_come_last_and_name_the_minority() -> None:
     episodes = [make_episode(0), narrow(make_episode(1)), make_episode(2)]
-    items = list(check([source("a", episodes)], limits=Limits()))
+    items = list(check([source("a", episodes)], limits=ValidationLimits()))
     assert [item.name for _, item in items if isinstance(item, Episode)] == [
         e.name for e in episodes
     ]
@@ -70,9 +72,9 @@ def test_it_agrees_with_reading_all() -> None:
         source("b", [lost]),
         source("c", [narrow(make_episode(5)), make_episode(6)]),
     ]
-    result = read_all(sources, limits=Limits())
+    result = read_all(sources, limits=ValidationLimits())
     tally = Tally()
-    for item in check(sources, limits=Limits()):
+    for item in check(sources, limits=ValidationLimits()):
         tally.add(item)
     assert [f.code for f in result.findings] == ["D04", "D13", "D01", "D05", "D14", "D14"]
     assert findings(*sources) == list(result.findings)
@@ -83,7 +85,7 @@ def test_it_agrees_with_reading_all() -> None:
 
 def test_a_name_twice_in_one_source_leaves_the_first_good() -> None:
     sources = [source("a", [make_episode(0, name="a/x"), make_episode(1, name="a/x")])]
-    result = read_all(sources, limits=Limits())
+    result = read_all(sources, limits=ValidationLimits())
     assert [e.name for e in result.good] == ["a/x"]
     assert [f.code for f in result.findings if f.severity == "error"] == ["D18"]
 
@@ -97,7 +99,7 @@ def test_no_episode_is_kept() -> None:
             for number in range(10):
                 yield make_episode(number)
 
-    for _, item in check([Source(Path("a.fixed"), Lazy([]))], limits=Limits()):
+    for _, item in check([Source(Path("a.fixed"), Lazy([]))], limits=ValidationLimits()):
         if isinstance(item, Episode):
             seen.append(weakref.ref(item))
             del item
@@ -136,7 +138,9 @@ def test_changes_come_before_the_checks(count: int) -> None:
 
     items = [
         item
-        for _, item in check([source("a", [make_episode(0)])], limits=Limits(), changes=[cut])
+        for _, item in check(
+            [source("a", [make_episode(0)])], limits=ValidationLimits(), changes=[cut]
+        )
         if isinstance(item, Episode)
     ]
     # Actions that are shifted are no rotation any more (D08), except where the shift is 0.

@@ -16,7 +16,7 @@ from zprl.data.episode import Episode
 from zprl.data.ingest import read_all
 from zprl.data.sources import find_sources
 from zprl.data.store import EpisodeStore, fit_normalizer
-from zprl.data.validation import Limits
+from zprl.data.validation import ValidationLimits
 from zprl.data.windows import ChunkWindows
 from zprl.data.writers.lerobot import LeRobotWriter
 from zprl.data.writers.robomimic import RobomimicWriter
@@ -69,7 +69,7 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> dict[str, EpisodeStore]:
         sources = find_sources(root / name, obs_keys=KEYS)
         assert [source.reader.name for source in sources] == [name]
         result = read_all(
-            sources, limits=Limits(jump_m=99, rotation_tolerance=99)
+            sources, limits=ValidationLimits(jump_m=99, rotation_tolerance=99)
         )  # the numbers are random
         assert not result.errors and len(result.good) == 3, [
             str(finding) for finding in result.errors
@@ -112,7 +112,7 @@ def digest_of_policy(store: EpisodeStore, folder: Path) -> str:
         obs_dims=dict(store.obs_dims),
         action_dim=store.action_dim,
         policy=shape,
-        vib=config.Vib(latent_dim=2, hidden=(8,)),
+        vib=config.VibConfig(latent_dim=2, hidden=(8,)),
     )
     torch.manual_seed(0)
     state = TrainState(

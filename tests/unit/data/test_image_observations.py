@@ -12,7 +12,7 @@ import torch
 from tests.factories import OBS_KEYS, make_episode, make_store, read_json
 from tests.small_policy import small_config, small_policy
 from zprl import durable
-from zprl.config import Pretrain, Vib
+from zprl.config import Pretrain, VibConfig
 from zprl.data.episode import Episode, is_image
 from zprl.data.store import EpisodeStore, fit_normalizer
 from zprl.data.windows import ChunkWindows
@@ -210,7 +210,7 @@ def square_policy(store):
         obs_dims=store.obs_dims,
         action_dim=2,
         policy=small_config(**sizes),
-        vib=Vib(latent_dim=4, hidden=(64,)),
+        vib=VibConfig(latent_dim=4, hidden=(64,)),
         images=cameras,
     )
     return FlowPolicy(spec, copy.deepcopy(store.normalizer), seed=0)

@@ -11,7 +11,7 @@ import pytest
 from tests.factories import ENV_ARGS, make_episode, make_episodes
 from zprl.data.ingest import Ingested, choose, read_all, require, summarise
 from zprl.data.sources import find_sources
-from zprl.data.validation import Limits
+from zprl.data.validation import ValidationLimits
 from zprl.data.writers.robomimic import RobomimicWriter
 from zprl.errors import DataError
 
@@ -30,7 +30,7 @@ def write_with_bad(path: Path, bad: int, good: int) -> Path:
 
 
 def read(folder: Path) -> Ingested:
-    return read_all(find_sources(folder), limits=Limits())
+    return read_all(find_sources(folder), limits=ValidationLimits())
 
 
 def test_files_come_sorted_from_all_folders_and_only_demos(tmp_path: Path) -> None:

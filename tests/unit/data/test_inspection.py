@@ -15,11 +15,11 @@ from zprl.data.episode import Episode
 from zprl.data.inspection.dataset_card import card
 from zprl.data.inspection.inspection import inspect
 from zprl.data.inspection.outliers import Outlier, find_outliers, motion, scores
-from zprl.data.running_statistics import Moments
+from zprl.data.running_statistics import RunningStatistics
 from zprl.data.sources import Source, find_sources
-from zprl.data.validation import Limits
+from zprl.data.validation import ValidationLimits
 
-LIMITS = Limits()
+LIMITS = ValidationLimits()
 
 
 def straight(
@@ -39,7 +39,7 @@ def test_moments_do_not_depend_on_the_pieces(cuts: list[int]) -> None:
     rows = np.random.default_rng(0).normal(
         1e4, 1e-2, (40, 3)
     )  # a mean a million times the deviation: sums of squares would cancel
-    moments = Moments(3)
+    moments = RunningStatistics(3)
     for piece in np.split(rows, cuts):
         moments.add(piece)
     assert moments.count == 40

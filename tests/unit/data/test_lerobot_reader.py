@@ -23,7 +23,7 @@ from zprl.data.readers.hdf5_guard import RefusedError
 from zprl.data.readers.lerobot import LeRobotReader
 from zprl.data.readers.lerobot_keys import split_names
 from zprl.data.readers.lerobot_meta import fill
-from zprl.data.validation import Limits
+from zprl.data.validation import ValidationLimits
 from zprl.data.writers.lerobot import LeRobotWriter
 
 VERSIONS = ("v2.1", "v3.0")
@@ -260,7 +260,7 @@ def test_found_among_other_sources(tmp_path: Path) -> None:
     write_lerobot(tmp_path / "demos/lift")
     (source,) = sources.find_sources(tmp_path / "demos")
     assert (source.reader.name, source.path) == ("lerobot", tmp_path / "demos/lift")
-    result = read_all([source], limits=Limits())
+    result = read_all([source], limits=ValidationLimits())
     assert [episode.name for episode in result.good] == [
         "lift/episode_0",
         "lift/episode_1",

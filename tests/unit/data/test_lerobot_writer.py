@@ -22,7 +22,7 @@ from tests.factories import make_episode, make_episodes
 from tests.peers.made import drifting, with_pictures
 from zprl import durable
 from zprl.data.episode import Episode
-from zprl.data.lerobot_names import observation_key, picture_feature, state_names
+from zprl.data.lerobot_names import image_feature, observation_key, state_names
 from zprl.data.readers.lerobot_keys import split_names
 from zprl.data.writers import lerobot_files
 from zprl.data.writers.lerobot import LeRobotWriter
@@ -87,7 +87,7 @@ def test_the_state_names_its_keys(dataset: Path) -> None:
 
 
 def test_names_there_and_back() -> None:
-    assert observation_key(picture_feature("wrist_image")) == "wrist_image"
+    assert observation_key(image_feature("wrist_image")) == "wrist_image"
     assert observation_key("observation.object") == "object"
     assert [
         observation_key(name)
@@ -100,7 +100,7 @@ def test_names_there_and_back() -> None:
     ]
     assert split_names(state_names({"a.b": 2, "c": 1})) == {"a.b": slice(0, 2), "c": slice(2, 3)}
     with pytest.raises(DataError, match="no names with a slash"):
-        picture_feature("wrist/rgb")
+        image_feature("wrist/rgb")
 
 
 def test_labels_stand_in_the_episodes_rows(dataset: Path) -> None:

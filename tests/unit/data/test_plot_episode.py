@@ -16,7 +16,7 @@ from tests.fixed_reader import Fixed, source
 from tests.minari_files import write_minari_file
 from zprl.data.episode import Episode
 from zprl.data.inspection import plot_episode, video
-from zprl.data.inspection.inspection import picture_sizes
+from zprl.data.inspection.inspection import image_sizes
 from zprl.data.select_episodes import first_episodes, pick
 from zprl.data.sources import Source, find_sources
 from zprl.errors import ConfigError, DataError
@@ -152,11 +152,11 @@ def test_pictures_are_known_from_headers(tmp_path: Path) -> None:
         file["data/demo_0/obs/depth"] = np.zeros((40, 12, 16, 1), np.uint8)
         file["data/demo_0/obs/elsewhere"] = h5py.SoftLink("/data/demo_0/obs/wrist")
     (found,) = find_sources(tmp_path / "a.hdf5")
-    assert picture_sizes(found) == {}, "a file with links tells nothing"
+    assert image_sizes(found) == {}, "a file with links tells nothing"
     with h5py.File(tmp_path / "a.hdf5", "a") as file:
         del file["data/demo_0/obs/elsewhere"]
-    assert picture_sizes(found) == {"wrist": (12, 16)}
+    assert image_sizes(found) == {"wrist": (12, 16)}
     pixels = {"camera": {"front": np.zeros((7, 8, 10, 3), np.uint8)}, "state": np.zeros((7, 2))}
     write_minari_file(tmp_path / "m.hdf5", observations=pixels)
     (found,) = find_sources(tmp_path / "m.hdf5")
-    assert picture_sizes(found) == {"camera.front": (8, 10)}
+    assert image_sizes(found) == {"camera.front": (8, 10)}

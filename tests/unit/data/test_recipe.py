@@ -19,7 +19,7 @@ from zprl.data.readers.robomimic import RobomimicReader
 from zprl.data.recipe import Apply, cut, join, relabelled
 from zprl.data.sources import Source, find_sources
 from zprl.data.store import EpisodeStore, fit_normalizer
-from zprl.data.validation import Limits
+from zprl.data.validation import ValidationLimits
 from zprl.data.writers.robomimic import RobomimicWriter
 
 
@@ -33,7 +33,9 @@ def demos(tmp_path: Path) -> Path:
 
 def read(demos: Path, **recipe: object) -> Ingested:
     return read_all(
-        find_sources(demos), limits=Limits(), changes=[Apply(Recipe.model_validate(recipe))]
+        find_sources(demos),
+        limits=ValidationLimits(),
+        changes=[Apply(Recipe.model_validate(recipe))],
     )
 
 
@@ -68,7 +70,7 @@ def three(
 
 
 def test_an_empty_recipe_changes_nothing(demos: Path) -> None:
-    plain = read_all(find_sources(demos), limits=Limits())
+    plain = read_all(find_sources(demos), limits=ValidationLimits())
     result = read(demos)
     assert result.findings == plain.findings
     for before, after in zip(plain.good, result.good, strict=True):
@@ -158,7 +160,10 @@ def test_join_by_hand() -> None:
 def test_merge_takes_the_order_of_the_recipe_and_the_place_of_the_last(demos: Path) -> None:
     result = read(demos, merge=[["a/demo_2", "a/demo_0"]])
     assert names(result)[:3] == ["a/demo_1", "a/demo_2+demo_0", "a/demo_3"]
-    joined, (zero, _, two, *_) = result.good[1], read_all(find_sources(demos), limits=Limits()).good
+    joined, (zero, _, two, *_) = (
+        result.good[1],
+        read_all(find_sources(demos), limits=ValidationLimits()).good,
+    )
     np.testing.assert_array_equal(joined.actions, np.concatenate([two.actions, zero.actions]))
     assert joined.length == 82
     assert said(result, "D23") == []

@@ -4,7 +4,7 @@ import pytest
 
 from tests.unit.envs.toy import Toy
 from tests.unit.envs.zoo import ZOO
-from zprl.envs.check import RULES, RuleError, check_env
+from zprl.envs.check import RULES, EnvRuleError, check_env
 
 
 def test_good_world_passes_and_every_simulator_is_closed():
@@ -24,7 +24,7 @@ def test_good_world_passes_and_every_simulator_is_closed():
     ("rule", "world"), ZOO, ids=[f"{rule}-{world.__name__}" for rule, world in ZOO]
 )
 def test_broken_world_is_caught_by_its_rule(rule: str, world: type[Toy]):
-    with pytest.raises(RuleError) as caught:
+    with pytest.raises(EnvRuleError) as caught:
         check_env(world)
     assert caught.value.rule == rule, str(caught.value)
     assert RULES[rule] in str(caught.value)

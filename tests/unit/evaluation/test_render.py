@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from zprl.evaluation import scene_solids
-from zprl.evaluation.render import FAR, Box, Camera, Capsule, render, rotation_matrix
+from zprl.evaluation.render import FAR, Camera, SolidBox, SolidCapsule, render, rotation_matrix
 
 RED = (0.9, 0.02, 0.02)
 LOOK_DOWN_X = Camera(eye=(2.0, 0.0, 0.5), target=(0.0, 0.0, 0.5), field_of_view=40.0)
@@ -24,8 +24,8 @@ def vector(*values: float) -> np.ndarray:
 
 def cube(
     centre: tuple[float, float, float], edge: float = 0.2, rotation: np.ndarray | None = None
-) -> Box:
-    return Box(
+) -> SolidBox:
+    return SolidBox(
         vector(*centre),
         np.eye(3, dtype=np.float32) if rotation is None else rotation,
         vector(edge, edge, edge),
@@ -52,7 +52,7 @@ def test_a_turned_box_shows_its_edge() -> None:
 
 
 def test_a_capsule_is_hit_on_side_and_cap() -> None:
-    capsule = Capsule(vector(0, 0, 0), vector(0, 0, 1), 0.25, RED)
+    capsule = SolidCapsule(vector(0, 0, 0), vector(0, 0, 1), 0.25, RED)
     side, normal = capsule.hit(ray(2, 0, 0.5), ray(-1, 0, 0))
     assert side[0] == pytest.approx(1.75, abs=1e-5)
     assert normal[0].tolist() == pytest.approx([1, 0, 0], abs=1e-5)
@@ -62,7 +62,7 @@ def test_a_capsule_is_hit_on_side_and_cap() -> None:
 
 
 @pytest.mark.parametrize(
-    "solid", [cube((0, 0, 0)), Capsule(vector(0, 0, 0), vector(0, 0, 1), 0.25, RED)]
+    "solid", [cube((0, 0, 0)), SolidCapsule(vector(0, 0, 0), vector(0, 0, 1), 0.25, RED)]
 )
 def test_misses_and_what_lies_behind_are_far(solid) -> None:
     assert solid.hit(ray(2, 1, 0), ray(-1, 0, 0))[0][0] == FAR
@@ -90,7 +90,7 @@ def test_left_is_left_and_up_is_up() -> None:
 
 
 def test_the_nearer_solid_hides_the_farther() -> None:
-    green = Box(
+    green = SolidBox(
         vector(0.5, 0, 0.5), np.eye(3, dtype=np.float32), vector(0.3, 0.3, 0.3), (0.02, 0.9, 0.02)
     )
     for solids in ([cube((0, 0, 0.5)), green], [green, cube((0, 0, 0.5))]):
@@ -99,7 +99,7 @@ def test_the_nearer_solid_hides_the_farther() -> None:
 
 
 def test_a_shadow_falls_away_from_the_sun() -> None:
-    ground = Box(
+    ground = SolidBox(
         vector(0, 0, -0.05), np.eye(3, dtype=np.float32), vector(2, 2, 0.1), (0.5, 0.5, 0.5)
     )
     above = Camera(eye=(0.0, -0.01, 2.2), target=(0.0, 0.0, 0.0), field_of_view=40.0)

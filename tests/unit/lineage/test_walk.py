@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from zprl.data.episode_sources import EpisodeOrigin, Origins, SourceOrigin
-from zprl.lineage.records import HERE, Records, Run, Version
+from zprl.data.episode_sources import EpisodeOrigin, EpisodeSources, SourceOrigin
+from zprl.lineage.records import HERE, Records, RunRecord, VersionRecord
 from zprl.lineage.tree_view import show
 from zprl.lineage.walk import Graph, Here, Node, back, forward, run_back
 
@@ -22,7 +22,7 @@ def at(minute: int) -> str:
     return f"2025-01-01T10:{minute:02d}:00+00:00"
 
 
-def origins_of(*episodes: tuple[str, str, str], file: str = "f") -> Origins:
+def origins_of(*episodes: tuple[str, str, str], file: str = "f") -> EpisodeSources:
     """From (name, content, recorded content)."""
     rows = [
         EpisodeOrigin(
@@ -31,11 +31,11 @@ def origins_of(*episodes: tuple[str, str, str], file: str = "f") -> Origins:
         for n, c, r in episodes
     ]
     source = SourceOrigin(sha256=d(file), reader="robomimic", obs_keys=("object",))
-    return Origins(sources={"data/x.hdf5": source}, episodes=tuple(rows))
+    return EpisodeSources(sources={"data/x.hdf5": source}, episodes=tuple(rows))
 
 
 EPISODES, BASE, STEERING = "artifacts/episodes", "artifacts/base", "artifacts/steering/latent"
-INGEST = Run(
+INGEST = RunRecord(
     "i1",
     "ingest",
     started=at(1),
@@ -44,7 +44,7 @@ INGEST = Run(
     outputs={EPISODES: d("e")},
     params={"ingest.reader": "auto"},
 )
-PRETRAIN = Run(
+PRETRAIN = RunRecord(
     "p1",
     "pretrain",
     started=at(2),
@@ -52,7 +52,7 @@ PRETRAIN = Run(
     inputs={EPISODES: d("e")},
     outputs={BASE: d("b")},
 )
-FINETUNE = Run(
+FINETUNE = RunRecord(
     "s1",
     "finetune_sim",
     started=at(3),
@@ -60,20 +60,20 @@ FINETUNE = Run(
     outputs={STEERING: d("5")},
 )
 JUDGED = "artifacts/evaluation/base"
-PROMOTE = Run(
+PROMOTE = RunRecord(
     "m1",
     "promote",
     started=at(4),
     inputs={BASE: d("b"), STEERING: d("5"), JUDGED: d("0")},
     note="accepted",
 )
-REPORT = Run("r1", "report", started=at(5), inputs={BASE: d("b")})
-VERSION = Version("zprl-lift", "3", ("champion",), "m1", inputs=PROMOTE.inputs)
+REPORT = RunRecord("r1", "report", started=at(5), inputs={BASE: d("b")})
+VERSION = VersionRecord("zprl-lift", "3", ("champion",), "m1", inputs=PROMOTE.inputs)
 RUNS = (INGEST, PRETRAIN, FINETUNE, PROMOTE, REPORT)
 USED = origins_of(("x/demo_0", "1", "1"), ("x/demo_1", "2", "3"))
 
 
-def records(*runs: Run, origins: dict[str, Origins] | None = None) -> Records:
+def records(*runs: RunRecord, origins: dict[str, EpisodeSources] | None = None) -> Records:
     known = {"i1": USED} if origins is None else origins
     return Records("hand-made", runs or RUNS, (VERSION,), lambda run: known.get(run.id))
 
@@ -148,7 +148,7 @@ def test_the_newest_of_equal_runs_is_told_and_the_others_counted() -> None:
 
 
 def test_a_tracked_run_comes_before_what_a_bundle_says() -> None:
-    said = Run(
+    said = RunRecord(
         "artifacts/base", "pretrain", HERE, inputs={EPISODES: d("e")}, outputs={BASE: d("b")}
     )
     graph = Graph(records(*RUNS, said))
@@ -157,7 +157,7 @@ def test_a_tracked_run_comes_before_what_a_bundle_says() -> None:
 
 
 def test_bytes_that_were_copied_elsewhere_are_still_known() -> None:
-    real = Run(
+    real = RunRecord(
         "t1",
         "finetune_real",
         inputs={"session": d("7"), "session/start/base": d("b")},
@@ -177,8 +177,8 @@ def test_ingest_without_sources_ends_there() -> None:
 
 
 def test_runs_that_read_what_they_made_do_not_loop() -> None:
-    one = Run("a", "toy", inputs={"x": d("1")}, outputs={"y": d("2")})
-    two = Run("b", "toy", inputs={"y": d("2")}, outputs={"x": d("1")})
+    one = RunRecord("a", "toy", inputs={"x": d("1")}, outputs={"y": d("2")})
+    two = RunRecord("b", "toy", inputs={"y": d("2")}, outputs={"x": d("1")})
     graph = Graph(records(one, two, replace(INGEST, outputs={"x": d("1")})))
     back(graph, "loop", {"y": d("2")}, HERE_NOW)
     assert forward(graph, "loop", lambda *_: True).below
@@ -215,11 +215,15 @@ def test_an_episode_that_was_left_out_reaches_nothing() -> None:
 
 
 def test_every_policy_of_every_data_set_that_had_it() -> None:
-    other = Run("i2", "ingest", started=at(6), outputs={EPISODES: d("a")})
-    wide = Run("p2", "pretrain", started=at(7), inputs={EPISODES: d("a")}, outputs={BASE: d("c")})
-    narrow = Run("p3", "pretrain", started=at(8), inputs={EPISODES: d("a")}, outputs={BASE: d("d")})
-    failed = Run("p4", "pretrain", "FAILED", started=at(9), inputs={EPISODES: d("a")})
-    refused = Run("m2", "promote", started=at(9), inputs={BASE: d("d")}, note="refused")
+    other = RunRecord("i2", "ingest", started=at(6), outputs={EPISODES: d("a")})
+    wide = RunRecord(
+        "p2", "pretrain", started=at(7), inputs={EPISODES: d("a")}, outputs={BASE: d("c")}
+    )
+    narrow = RunRecord(
+        "p3", "pretrain", started=at(8), inputs={EPISODES: d("a")}, outputs={BASE: d("d")}
+    )
+    failed = RunRecord("p4", "pretrain", "FAILED", started=at(9), inputs={EPISODES: d("a")})
+    refused = RunRecord("m2", "promote", started=at(9), inputs={BASE: d("d")}, note="refused")
     renamed = origins_of(("y/demo_7", "1", "1"), file="0")
     everything = records(
         *RUNS, other, wide, narrow, failed, refused, origins={"i1": USED, "i2": renamed}

@@ -19,7 +19,7 @@ from tests.small_policy import (
     small_policy,
 )
 from zprl import durable
-from zprl.config import Vib
+from zprl.config import VibConfig
 from zprl.data.normalizer import Normalizer
 from zprl.errors import DataError
 from zprl.models.bundle import load_policy, save_policy
@@ -61,7 +61,7 @@ def small_spec(*, obs_steps=1, keys=("front", "wrist"), **changes):
         obs_dims=OBS_DIMS,
         action_dim=ACTION_DIM,
         policy=policy,
-        vib=Vib(latent_dim=2, hidden=(8,)),
+        vib=VibConfig(latent_dim=2, hidden=(8,)),
         images=cameras,
     )
 
@@ -392,7 +392,7 @@ def test_bundles_of_policies_on_states_are_the_same_to_the_byte(tmp_path, net):
         obs_dims={"position": 3, "tool_quat": 4},
         action_dim=5,
         policy=settings,
-        vib=Vib(latent_dim=2, hidden=(8,)),
+        vib=VibConfig(latent_dim=2, hidden=(8,)),
     )
     policy = FlowPolicy(spec, Normalizer.fit(obs, actions), seed=7)
     weights = hashlib.sha256()

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests.small_policy import CONSTANT_ACTION, small_obs, small_policy
-from zprl.config import Vib
+from zprl.config import VibConfig
 from zprl.errors import ConfigError
 from zprl.models.flow_matching import euler
 
@@ -80,8 +80,8 @@ def test_initial_weights_depend_on_the_seed_and_on_nothing_else():
     before = torch.get_rng_state()
     policy, again, other = small_policy(), small_policy(), small_policy(seed=1)
     assert torch.equal(torch.get_rng_state(), before)
-    bigger = small_policy(vib=Vib(latent_dim=7, hidden=(9, 9)))
-    bare = small_policy(vib=Vib(enabled=False))
+    bigger = small_policy(vib=VibConfig(latent_dim=7, hidden=(9, 9)))
+    bare = small_policy(vib=VibConfig(enabled=False))
     for name, value in policy.named_parameters():
         assert torch.equal(value, again.get_parameter(name))
         if not name.startswith("vib."):
@@ -91,7 +91,7 @@ def test_initial_weights_depend_on_the_seed_and_on_nothing_else():
 
 
 def test_policy_without_bottleneck_says_so():
-    policy = small_policy(vib=Vib(enabled=False))
+    policy = small_policy(vib=VibConfig(enabled=False))
     assert policy.vib is None
     with pytest.raises(ConfigError, match="without a bottleneck"):
         policy.act(small_obs(policy, 1), noise_for(policy, 1))

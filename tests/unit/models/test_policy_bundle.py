@@ -8,7 +8,7 @@ import torch
 
 from tests.small_policy import small_obs, small_policy
 from zprl import durable
-from zprl.config import Vib
+from zprl.config import VibConfig
 from zprl.errors import DataError
 from zprl.models import bundle
 from zprl.models.bundle import load_policy, read_bundle, save_policy, write_bundle
@@ -42,7 +42,7 @@ def edit(folder, change):
     [
         {},
         {"velocity_net": "unet"},
-        {"vib": Vib(enabled=False)},
+        {"vib": VibConfig(enabled=False)},
         {"obs_steps": 2, "time_grid": "diffusers"},
     ],
 )

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests.small_policy import ACTION_DIM, small_obs, small_policy
-from zprl.config import Vib
+from zprl.config import VibConfig
 from zprl.models.flow_matching import interpolate, target_velocity
 from zprl.offline.losses import Draws, Losses, offline_losses
 
@@ -86,7 +86,7 @@ def test_gradient_routing(net):
 def test_base_gradients_are_those_of_a_policy_without_bottleneck_bit_for_bit(net):
     policy, bare = (
         small_policy(velocity_net=net),
-        small_policy(velocity_net=net, vib=Vib(enabled=False, latent_dim=2)),
+        small_policy(velocity_net=net, vib=VibConfig(enabled=False, latent_dim=2)),
     )
     for each in (policy, bare):
         offline_losses(each, *batch(each)).total.backward()
@@ -95,7 +95,7 @@ def test_base_gradients_are_those_of_a_policy_without_bottleneck_bit_for_bit(net
 
 
 def test_draws_depend_on_seed_and_step_and_not_on_the_latent():
-    policy, wide = small_policy(), small_policy(vib=Vib(latent_dim=9, hidden=(8,)))
+    policy, wide = small_policy(), small_policy(vib=VibConfig(latent_dim=9, hidden=(8,)))
     a, b = Draws.at(policy, ROWS, 0, 5), Draws.at(wide, ROWS, 0, 5)
     assert torch.equal(a.noise, b.noise)
     assert torch.equal(a.flow_time, b.flow_time)

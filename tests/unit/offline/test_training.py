@@ -8,7 +8,7 @@ import torch
 
 from tests.factories import OBS_KEYS, make_store
 from tests.small_policy import small_config
-from zprl.config import Pretrain, Vib
+from zprl.config import Pretrain, VibConfig
 from zprl.data.windows import ChunkWindows
 from zprl.errors import ConfigError, Interrupted
 from zprl.models.policy import FlowPolicy, PolicySpec
@@ -36,7 +36,7 @@ def fresh(store, *, seed=0, vib=True, config=CONFIG, **changes):
         obs_dims=store.obs_dims,
         action_dim=store.action_dim,
         policy=small_config(**changes),
-        vib=Vib(enabled=vib, latent_dim=2, hidden=(8,)),
+        vib=VibConfig(enabled=vib, latent_dim=2, hidden=(8,)),
     )
     return TrainState(FlowPolicy(spec, store.normalizer, seed=seed), config, seed=seed)
 

@@ -18,7 +18,7 @@ from zprl.data.findings import CODES, Finding
 from zprl.data.ingest import read_all
 from zprl.data.readers.robomimic import RobomimicReader
 from zprl.data.sources import find_sources
-from zprl.data.validation import Limits
+from zprl.data.validation import ValidationLimits
 from zprl.recordings import checksummed_json, demo_reader
 from zprl.recordings.demo_reader import SessionReader
 from zprl.recordings.export.lerobot import export_lerobot
@@ -191,7 +191,7 @@ def test_a_walk_finds_the_session_and_nothing_inside(copy: Path) -> None:
     assert (source.path, source.reader.name) == (copy, "session")
     (source,) = find_sources(copy)
     assert source.path == copy
-    result = read_all([source], limits=Limits(min_length=2))
+    result = read_all([source], limits=ValidationLimits(min_length=2))
     # Random numbers are no rotations (D08); what was left out is not bad.
     assert [name[-1] for name in result.quarantine] == ["1", "2", "5"]
     assert result.facts[copy.as_posix()]["task"] == "lift_cube"
@@ -261,7 +261,7 @@ def test_oversized_files_are_refused_before_they_are_read(
 
 def test_another_format_version_is_refused(copy: Path) -> None:
     document = checksummed_json.read(copy / "session.json")
-    document = checksummed_json.seal(
+    document = checksummed_json.write(
         {k: v for k, v in document.items() if k != "digest"} | {"format_version": 99}
     )
     (copy / "session.json").write_text(checksummed_json.canonical(document))

@@ -15,7 +15,7 @@ from mcap.reader import make_reader
 
 from tests import session_factories as made
 from zprl.errors import DataError
-from zprl.recordings.mcap_log import CHUNK_BYTES, Picture, recover_mcap, write_mcap
+from zprl.recordings.mcap_log import CHUNK_BYTES, LoggedImage, recover_mcap, write_mcap
 from zprl.recordings.store import RecordedEpisode, SessionStore
 
 JPEG = b"\xff\xd8\xff\xe0 a picture \xff\xd9"
@@ -32,7 +32,7 @@ def episode(tmp_path_factory: pytest.TempPathFactory) -> RecordedEpisode:
 
 def test_it_is_read_by_the_librarys_reader(episode: RecordedEpisode, tmp_path: Path) -> None:
     path = tmp_path / "mcap/000001.mcap"
-    write_mcap(episode, path, {"top": [Picture(100.05, JPEG), Picture(100.1, JPEG)]})
+    write_mcap(episode, path, {"top": [LoggedImage(100.05, JPEG), LoggedImage(100.1, JPEG)]})
     with open(path, "rb") as file:
         reader = make_reader(file, validate_crcs=True)
         messages = [

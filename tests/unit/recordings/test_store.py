@@ -419,7 +419,7 @@ def test_tensors_are_checked_when_they_are_read(tmp_path: Path) -> None:
         facts = checksummed_json.read(folder / "episode.json")
         facts["files"]["frames.safetensors"] = durable.digest(folder / "frames.safetensors")
         del facts["digest"]
-        durable.write_json(folder / "episode.json", checksummed_json.seal(facts))
+        durable.write_json(folder / "episode.json", checksummed_json.write(facts))
         with pytest.raises(DataError, match=says):
             _ = SessionStore.open(path).episode(2).frames
 

@@ -10,9 +10,10 @@ from PIL import Image
 from tests.unit.report import made
 from zprl.errors import DataError
 from zprl.report import video_strip
+from zprl.report.style import PageFigure
 
 
-def _strip() -> tuple[video_strip.Picture, list[float]]:
+def _strip() -> tuple[PageFigure, list[float]]:
     heights: list[float] = []
 
     def render(poses: video_strip.Poses) -> np.ndarray:
@@ -56,7 +57,7 @@ def test_columns(lengths: tuple[int, int], expected: list[int]) -> None:
 
 def test_frames_are_the_latest_not_after_the_moment() -> None:
     found = made.evaluation("base")
-    taken = video_strip.Film.of(found, 1)
+    taken = video_strip.VideoStrip.of(found, 1)
     assert (
         taken.steps.tolist() == [*range(0, 60, 5), 59] and taken.length == 60 and not taken.success
     )

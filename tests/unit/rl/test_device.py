@@ -45,7 +45,7 @@ def learner(name: str, device: str) -> Learner | PolicyGradientLearner:
     config, policy = LEARNERS[name], toy_policy().to(device)
     if isinstance(config, PolicyGradient):
         return PolicyGradientLearner(policy, config, seed=0, device=device)
-    interface = plugins.load("interfaces", config.interface)()
+    interface = plugins.load("spaces", config.interface)()
     obs = {key: value[:, None] for key, value in ReachWorld(8, device=device).reset(0).items()}
     anchor = interface.anchor(
         policy, policy.embed(obs), policy.draw_noise(8, torch.Generator().manual_seed(0)).to(device)

@@ -12,7 +12,7 @@ from tests.toy_world import toy_policy
 from zprl import config
 from zprl.errors import DataError
 from zprl.rl import latent_analysis
-from zprl.rl.random_residual import Wanderer
+from zprl.rl.random_residual import RandomResidualPolicy
 from zprl.rl.sac import Actor
 from zprl.rl.steered_policy import SteeredPolicy
 from zprl.rl.steering_spaces import LatentResidual
@@ -107,10 +107,10 @@ def test_a_wanderer_stays_within_its_scale(world, space: str) -> None:
     obs = {key: torch.zeros(50, 1, dim) for key, dim in policy.spec.obs_dims.items()}
     noise = policy.draw_noise(50, torch.Generator().manual_seed(2))
     width = interface.anchor(policy, policy.embed(obs), noise).shape[1]
-    still = Wanderer(policy, interface, torch.zeros(width)).act(obs, noise)
+    still = RandomResidualPolicy(policy, interface, torch.zeros(width)).act(obs, noise)
     expected = policy.act(obs, noise, bottleneck=space != "embedding")
     assert torch.allclose(still, expected, atol=1e-6)
-    wandering = Wanderer(policy, interface, torch.full((width,), 0.3))
+    wandering = RandomResidualPolicy(policy, interface, torch.full((width,), 0.3))
     assert torch.equal(wandering.act(obs, noise), wandering.act(obs, noise))  # of the noise alone
     if space == "action":
         shift = policy.normalizer.normalize_actions(

@@ -27,7 +27,7 @@ def make_env(config: Rl = CONFIG) -> ChunkEnv:
 
 def make_learner(name: str = "latent", config: Rl = CONFIG, seed: int = 0) -> Learner:
     policy = toy_policy()
-    interface = plugins.load("interfaces", name)()
+    interface = plugins.load("spaces", name)()
     generator = torch.Generator().manual_seed(0)
     anchor = interface.anchor(
         policy,
@@ -346,7 +346,7 @@ def test_fitted_demos_come_nearer_to_what_was_shown(tmp_path, name):
     from tests.factories import make_store
 
     store = make_store(tmp_path / "store", 4, length=10)
-    policy, interface = toy_policy(store), plugins.load("interfaces", name)()
+    policy, interface = toy_policy(store), plugins.load("spaces", name)()
     width = {"latent": 2, "noise": 4 * policy.num_features, "embedding": 6}[name]
     how = {"scale": torch.full((width,), 4.0), "step_discount": 0.9, "seed": 0}
     zero, fitted, again = (

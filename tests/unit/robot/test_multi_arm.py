@@ -9,7 +9,7 @@ import pytest
 from zprl.errors import ConfigError
 from zprl.robot import multi_arm as module
 from zprl.robot.base import Health, Mode, Ranges, Robot, RobotError, StopLevel
-from zprl.robot.multi_arm import Pair
+from zprl.robot.multi_arm import MultiArm
 
 
 class Arm:
@@ -82,7 +82,7 @@ def journal():
 
 @pytest.fixture
 def pair(journal):
-    return Pair({"left.": Arm("a", journal, 0.085), "right.": Arm("b", journal)})
+    return MultiArm({"left.": Arm("a", journal, 0.085), "right.": Arm("b", journal)})
 
 
 ACTION = {"left.ee.x": 0.3, "left.gripper.pos": 0.01, "right.ee.x": 0.9, "right.gripper.pos": 0.02}
@@ -103,7 +103,7 @@ def test_it_is_a_robot(pair):
 
 def test_a_prefix_ends_in_a_point(journal):
     with pytest.raises(ConfigError, match="no prefix"):
-        Pair({"left": Arm("a", journal)})
+        MultiArm({"left": Arm("a", journal)})
 
 
 def test_states_and_commands_are_prefixed(pair):

@@ -28,8 +28,15 @@ from zprl.robot.sensors import (
     shared_memory_ring,
     synthetic,
 )
-from zprl.robot.sensors.base import LatestReader, Reading, Sense, SenseError, StaleSense, make_sense
-from zprl.robot.sensors.fault_injection import Knob, Knobs
+from zprl.robot.sensors.base import (
+    LatestReader,
+    Reading,
+    Sensor,
+    SensorError,
+    StaleSensor,
+    make_sensor,
+)
+from zprl.robot.sensors.fault_injection import FaultInjector, InjectedFault
 from zprl.robot.sensors.image_crop import view
 
 pytestmark = pytest.mark.realtime
@@ -41,10 +48,10 @@ IDENTITY = (0.0, 0.0, 0.0, 1.0)
 
 @pytest.fixture
 def kinds(monkeypatch):
-    points = [EntryPoint(kind, f"zprl.robot.sensors.{kind}:make", "zprl.senses") for kind in KINDS]
-    points += [EntryPoint("pose_stream", "zprl.robot.sensors.pose:make", "zprl.senses")]
-    points += [EntryPoint("shared", "zprl.robot.sensors.shared_memory_ring:make", "zprl.senses")]
-    monkeypatch.setattr(plugins, "_registered", lambda group: points if group == "senses" else [])
+    points = [EntryPoint(kind, f"zprl.robot.sensors.{kind}:make", "zprl.sensors") for kind in KINDS]
+    points += [EntryPoint("pose_stream", "zprl.robot.sensors.pose:make", "zprl.sensors")]
+    points += [EntryPoint("shared", "zprl.robot.sensors.shared_memory_ring:make", "zprl.sensors")]
+    monkeypatch.setattr(plugins, "_registered", lambda group: points if group == "sensors" else [])
 
 
 class Scripted:
@@ -115,7 +122,7 @@ def test_the_newest_reading_is_kept(reader):
 
 
 def test_nothing_yet_is_stale_for_ever(reader):
-    with pytest.raises(StaleSense, match="nothing yet") as caught:
+    with pytest.raises(StaleSensor, match="nothing yet") as caught:
         reader().latest(1e9)
     assert caught.value.age == float("inf")
     assert isinstance(caught.value, ZprlError)
@@ -125,7 +132,7 @@ def test_nothing_yet_is_stale_for_ever(reader):
 def test_an_old_reading_is_stale_and_its_age_is_told(reader):
     one = reader(at(0, host=lambda: time.monotonic() - 3))
     assert one.latest(60).seq == 0
-    with pytest.raises(StaleSense, match="nothing new for 3") as caught:
+    with pytest.raises(StaleSensor, match="nothing new for 3") as caught:
         one.latest(0.5)
     assert 3 <= caught.value.age < 3 + PATIENCE
 
@@ -148,14 +155,14 @@ def test_the_same_reading_again_is_not_news(reader):
     long_ago = time.monotonic() - 5
     one = reader(at(0, host=lambda: long_ago), at(0), at(0))
     assert (one.received, one.repeated) == (1, 2)
-    with pytest.raises(StaleSense):
+    with pytest.raises(StaleSensor):
         one.latest(1.0)
 
 
 def test_a_frozen_picture_is_seen_though_its_numbers_go_on(reader):
     start, still = time.monotonic() - 3, np.ones((4, 6, 3), np.uint8)
     one = reader(*(at(i, still, host=lambda i=i: start + i) for i in range(4)), frozen_s=2.5)
-    with pytest.raises(StaleSense, match="frozen") as caught:
+    with pytest.raises(StaleSensor, match="frozen") as caught:
         one.latest(PATIENCE)
     assert caught.value.age == pytest.approx(3, abs=1)
 
@@ -179,14 +186,14 @@ def test_another_size_is_refused_and_named(reader):
         at(2, np.zeros((4, 6, 3), np.float32)),
     )
     assert one.refused == 2
-    with pytest.raises(StaleSense, match=r"float32 \(4, 6, 3\) instead of uint8 \(4, 6, 3\)"):
+    with pytest.raises(StaleSensor, match=r"float32 \(4, 6, 3\) instead of uint8 \(4, 6, 3\)"):
         one.latest(1.0)
 
 
 def test_values_that_are_not_finite_are_refused(reader):
     one = reader(at(0, np.array([0.0, np.nan])), at(1, np.array([0.0, np.inf])))
     assert one.refused == 2
-    with pytest.raises(StaleSense, match="not finite"):
+    with pytest.raises(StaleSensor, match="not finite"):
         one.latest(PATIENCE)
 
 
@@ -194,14 +201,14 @@ def test_a_hanging_device_holds_up_nobody(reader):
     one = reader(at(0), "hang")
     assert one.latest(PATIENCE).seq == 0
     before = time.monotonic()
-    with pytest.raises(StaleSense):
+    with pytest.raises(StaleSensor):
         one.latest(0.0)
     assert time.monotonic() - before < 0.5
 
 
 def test_a_failed_device_is_opened_again(reader, monkeypatch):
     monkeypatch.setattr(base, "REOPEN_S", 0.01)
-    one = reader(at(0), RuntimeError("usb gone"), SenseError("still gone"), at(7))
+    one = reader(at(0), RuntimeError("usb gone"), SensorError("still gone"), at(7))
     assert one.latest(PATIENCE).seq == 7
     assert (one.failures, one.sense.opened, one.sense.closed) == (2, 3, 2)
 
@@ -209,7 +216,7 @@ def test_a_failed_device_is_opened_again(reader, monkeypatch):
 def test_the_reason_of_a_failure_is_told(reader, monkeypatch):
     monkeypatch.setattr(base, "REOPEN_S", 0.01)
     one = reader(RuntimeError("usb gone"))
-    with pytest.raises(StaleSense, match="usb gone"):
+    with pytest.raises(StaleSensor, match="usb gone"):
         one.latest(1.0)
 
 
@@ -217,10 +224,10 @@ def test_the_reason_of_a_failure_is_told(reader, monkeypatch):
 
 
 def test_kinds_are_made_from_configs(kinds):
-    camera = make_sense("synthetic", {"name": "front", "width": 64, "height": 48})
-    assert isinstance(camera, Sense)
+    camera = make_sensor("synthetic", {"name": "front", "width": 64, "height": 48})
+    assert isinstance(camera, Sensor)
     assert camera.name == "front"
-    nested = make_sense(
+    nested = make_sensor(
         "knobs",
         {"name": "front", "sense": {"kind": "synthetic"}, "knobs": [{"kind": "drop", "at": 3}]},
     )
@@ -231,9 +238,9 @@ def test_kinds_are_made_from_configs(kinds):
         ({}, "name"),
     ]:
         with pytest.raises(ConfigError, match=says):
-            make_sense("synthetic", wrong)
+            make_sensor("synthetic", wrong)
     with pytest.raises(ConfigError, match="did you mean 'synthetic'"):
-        make_sense("synthetik", {"name": "x"})
+        make_sensor("synthetik", {"name": "x"})
 
 
 def fast(**more):
@@ -261,9 +268,9 @@ def test_a_reader_that_sleeps_loses_pictures_instead_of_getting_old_ones():
 
 def disturbed(*settings, readings=8):
     script = [
-        Reading(synthetic.picture(i, 8, 8), i / 10, time.monotonic(), i) for i in range(readings)
+        Reading(synthetic.image(i, 8, 8), i / 10, time.monotonic(), i) for i in range(readings)
     ]
-    sense = Knobs(Scripted(*script), tuple(Knob(**s) for s in settings))
+    sense = FaultInjector(Scripted(*script), tuple(InjectedFault(**s) for s in settings))
     sense.open()
     return [sense.read() for _ in range(readings)]
 
@@ -303,13 +310,13 @@ def test_a_lagging_camera_grows_stale():
         Reading(np.zeros((2, 2, 3), np.uint8), 0.0, time.monotonic() - age, i)
         for i, age in enumerate((2.0, 0.0))
     )
-    sense = Knobs(Scripted(old, new), (Knob(kind="lag", at=1, by=1),))
+    sense = FaultInjector(Scripted(old, new), (InjectedFault(kind="lag", at=1, by=1),))
     sense.open()
     assert [sense.read().host, sense.read().host] == [old.host, old.host]
 
 
 def test_a_hanging_knob_ends_with_close():
-    sense = Knobs(Scripted(at(0)), (Knob(kind="hang", at=0),))
+    sense = FaultInjector(Scripted(at(0)), (InjectedFault(kind="hang", at=0),))
     sense.open()
     thread = threading.Thread(target=sense.read)
     thread.start()
@@ -336,7 +343,7 @@ def test_opencv_reads_a_film(tmp_path):
         np.testing.assert_allclose(reading.value.reshape(-1, 3).mean(0), colour, atol=6)  # JPEG
     assert [r.seq for r in taken] == [0, 1, 2]
     assert [r.stamp for r in taken] == [0.0, 1 / 500, 2 / 500]
-    with pytest.raises(SenseError, match="no more pictures"):
+    with pytest.raises(SensorError, match="no more pictures"):
         camera.read()
     camera.close()
     camera.open()  # a film begins again, its numbers go on
@@ -347,7 +354,7 @@ def test_opencv_reads_a_film(tmp_path):
 def test_opencv_reads_numbered_pictures_exactly(tmp_path):
     import cv2
 
-    pictures = [synthetic.picture(i, 24, 32) for i in range(3)]
+    pictures = [synthetic.image(i, 24, 32) for i in range(3)]
     for i, picture in enumerate(pictures):
         cv2.imwrite(str(tmp_path / f"{i:04d}.png"), picture[..., ::-1])
     camera = opencv.make(
@@ -367,13 +374,13 @@ def test_opencv_reads_numbered_pictures_exactly(tmp_path):
         {"name": "png", "source": str(tmp_path / "%04d.png"), "width": 24, "height": 32}
     )
     wrong.open()
-    with pytest.raises(SenseError, match="32 x 24 instead of 24 x 32"):
+    with pytest.raises(SensorError, match="32 x 24 instead of 24 x 32"):
         wrong.read()
     wrong.close()
 
 
 def test_opencv_without_a_camera_says_so(tmp_path):
-    with pytest.raises(SenseError, match="cannot open"):
+    with pytest.raises(SensorError, match="cannot open"):
         opencv.make(
             {"name": "x", "source": str(tmp_path / "none.avi"), "width": 1, "height": 1}
         ).open()
@@ -440,7 +447,7 @@ def test_realsense_through_the_sdk(rs):
     )
     camera.open()
     for number in range(5):
-        picture = synthetic.picture(number, 48, 64)
+        picture = synthetic.image(number, 48, 64)
         device.show(number, picture, 7 + number / 30, rs.timestamp_domain.hardware_clock)
         reading = camera.read()
         np.testing.assert_array_equal(reading.value, picture)
@@ -459,7 +466,7 @@ def test_realsense_that_falls_silent_fails(rs, monkeypatch):
     )
     camera.open()
     assert all(camera.read() is None for _ in range(realsense.SILENCES - 1))
-    with pytest.raises(SenseError, match="silent"):
+    with pytest.raises(SensorError, match="silent"):
         camera.read()
     camera.close()
 
@@ -470,14 +477,14 @@ def test_realsense_of_another_size_is_refused(rs):
         realsense.RealSenseConfig(name="wrist", width=48, height=64), device
     )
     camera.open()
-    device.show(0, synthetic.picture(0, 48, 64), 0.0, rs.timestamp_domain.hardware_clock)
-    with pytest.raises(SenseError, match="instead of"):
+    device.show(0, synthetic.image(0, 48, 64), 0.0, rs.timestamp_domain.hardware_clock)
+    with pytest.raises(SensorError, match="instead of"):
         camera.read()
     camera.close()
 
 
 def test_no_realsense_is_one_sentence(rs):
-    with pytest.raises(SenseError, match="does not start"):
+    with pytest.raises(SensorError, match="does not start"):
         realsense.make({"name": "wrist"}).open()
 
 
@@ -570,7 +577,7 @@ def test_poses_from_a_function():
     sense = pose.PoseFunction("mocap", lambda: given.pop(0))
     assert sense.read().seq == 3
     assert sense.read() is None
-    with pytest.raises(SenseError, match="seven finite numbers"):
+    with pytest.raises(SensorError, match="seven finite numbers"):
         sense.read()
 
 
@@ -737,7 +744,7 @@ def test_a_ring_gives_what_was_written(name, value):
         found.value[...] = 0  # the reader's own copy
         np.testing.assert_array_equal(reader.latest().value, value + np.array(4, value.dtype))
         assert reader.read() is None, "seen already"
-        with pytest.raises(SenseError, match="holds"):
+        with pytest.raises(SensorError, match="holds"):
             writer.write(Reading(value[:0], 0.0, 0.0, 9))
     finally:
         reader.close()
@@ -782,7 +789,7 @@ def test_torn_reads_are_seen_and_made_again(name):
 def opens(reader):
     try:
         reader.open()
-    except SenseError:
+    except SensorError:
         return False
     return True
 
@@ -796,7 +803,7 @@ def test_a_slot_being_written_is_not_given(name):
     reader.open()
     counter = shared_memory_ring._HEADER + shared_memory_ring._COUNTER
     writer._words[counter] += np.uint64(1)  # as if it had been killed in the middle
-    with pytest.raises(SenseError, match="torn"):
+    with pytest.raises(SensorError, match="torn"):
         reader.latest()
     assert reader.torn > 0
     writer._words[counter] += np.uint64(1)
@@ -807,7 +814,7 @@ def test_a_slot_being_written_is_not_given(name):
 
 def test_a_ring_has_one_writer(name):
     writer = shared_memory_ring.RingWriter(name, (4,), "float64")
-    with pytest.raises(SenseError, match=f"process {os.getpid()} writes"):
+    with pytest.raises(SensorError, match=f"process {os.getpid()} writes"):
         shared_memory_ring.RingWriter(name, (4,), "float64")
     writer.close()
 
@@ -817,18 +824,18 @@ def test_a_foreign_ring_is_refused(name):
 
     foreign = shared_memory.SharedMemory(name, create=True, size=4096)
     reader = shared_memory_ring.RingReader("cam", name)
-    with pytest.raises(SenseError, match="no ring"):
+    with pytest.raises(SensorError, match="no ring"):
         reader.open()
     words = np.frombuffer(foreign.buf, np.uint64)
     words[[0, shared_memory_ring._SLOTS, shared_memory_ring._NDIM]] = shared_memory_ring.MAGIC, 3, 3
     words[shared_memory_ring._SHAPE : shared_memory_ring._SHAPE + 3] = 2**40
-    with pytest.raises(SenseError, match="shorter than its header says"):
+    with pytest.raises(SensorError, match="shorter than its header says"):
         reader.open()
     del words
     reader.close()
     foreign.close()
     foreign.unlink()
-    with pytest.raises(SenseError, match="there is no ring"):
+    with pytest.raises(SensorError, match="there is no ring"):
         reader.open()
 
 
@@ -861,7 +868,7 @@ def test_a_killed_camera_process_leaves_nothing_and_its_successor_is_found(name)
         process.send_signal(signal.SIGKILL)
         process.wait()
         wait_for(lambda: not in_memory(name))  # its resource tracker has removed it
-        with pytest.raises(StaleSense):
+        with pytest.raises(StaleSensor):
             reader.latest(0.0)
         had = reader.received
         process = camera()

@@ -214,7 +214,7 @@ def test_a_robot_without_pose_targets_is_refused(made, monkeypatch):
 def test_senses_that_read_a_double_are_told_its_folder(made):
     task = RealTask.load("lift_cube")
     assert list(task.make_senses(Path("/tmp/twin"))) == ["object"]
-    assert made == [("senses", "twin_pose", {"name": "object", "twin": "/tmp/twin"})]
+    assert made == [("sensors", "twin_pose", {"name": "object", "twin": "/tmp/twin"})]
 
 
 def test_cameras_are_replaced_where_the_robot_is_a_double(made):
@@ -222,13 +222,13 @@ def test_cameras_are_replaced_where_the_robot_is_a_double(made):
     assert task.make_senses() == {} and list(task.make_cameras()) == ["front"]
     task.make_cameras(Path("/tmp/twin"))
     assert [(group, kind) for group, kind, _ in made] == [
-        ("senses", "realsense"),
-        ("senses", "synthetic"),
+        ("sensors", "realsense"),
+        ("sensors", "synthetic"),
     ]
 
 
 def test_every_field_says_what_it_is_for():
     own = {name for name, field in RealTask.model_fields.items() if field.description is None}
     assert own <= {"name", "description", "action", "label"}
-    for section in (module.Home, module.Arm, module.Image, module.SenseKind, module.Label):
+    for section in (module.Home, module.Arm, module.Image, module.SensorKind, module.LabelRule):
         assert all(field.description for field in section.model_fields.values())

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from zprl.errors import DataError, EnvironmentProblem
-from zprl.robot_sim import Gap
-from zprl.robot_sim.control import Inject, Reset, Tracker, TwinControl, address, decode
+from zprl.robot_sim import SimGap
+from zprl.robot_sim.control import Inject, Reset, SimControl, SimulatedTracker, address, decode
 from zprl.robot_sim.faults import Faults, Freeze, LoseStates, Push
-from zprl.robot_sim.franka_scene import CUBE_SPREAD, HOME, World, cube_start
+from zprl.robot_sim.franka_scene import CUBE_SPREAD, HOME, FrankaScene, cube_start
 from zprl.robot_sim.state_packet import FLAGS, StatePacket
 
 pytest.importorskip("franky_sim", reason="the double needs franky-sim")
@@ -25,16 +25,16 @@ DAMPING = np.array([100.0] * 4 + [40.0] * 3)
 
 
 @pytest.fixture
-def world() -> World:
-    return World(Gap(joint_friction=0.0, payload_error=0.0))
+def world() -> FrankaScene:
+    return FrankaScene(SimGap(joint_friction=0.0, payload_error=0.0))
 
 
-def hold(world: World, steps: int) -> None:
+def hold(world: FrankaScene, steps: int) -> None:
     for _ in range(steps):
         world.advance(STIFFNESS * (np.array(HOME) - world.q) - DAMPING * world.dq)
 
 
-def test_home_is_where_isaacs_episodes_start(world: World) -> None:
+def test_home_is_where_isaacs_episodes_start(world: FrankaScene) -> None:
     # Isaac Lab's rest pose of the same joints, hand-checked: in front of the base, hand pitched by
     # q2 - q4 - q6 = -0.796 rad off vertical.
     assert world.tool == pytest.approx([0.463, 0.0, 0.385], abs=0.005)
@@ -42,7 +42,7 @@ def test_home_is_where_isaacs_episodes_start(world: World) -> None:
     assert world.rotation[2, 2] == pytest.approx(-math.cos(pitch), abs=1e-3)
 
 
-def test_gravity_is_compensated(world: World) -> None:
+def test_gravity_is_compensated(world: FrankaScene) -> None:
     for _ in range(500):
         world.advance(np.zeros(7))
     assert world.q == pytest.approx(HOME, abs=2e-3)
@@ -50,18 +50,18 @@ def test_gravity_is_compensated(world: World) -> None:
 
 def test_payload_error_pulls_the_arm_down() -> None:
     # 0.2 kg at the tool: 1.96 N on no spring at all
-    world = World(Gap(joint_friction=0.0, payload_error=0.2))
+    world = FrankaScene(SimGap(joint_friction=0.0, payload_error=0.2))
     for _ in range(300):
         world.advance(np.zeros(7))
     assert world.tool[2] < 0.38
-    told = World(Gap(joint_friction=0.0, payload_error=0.2))
+    told = FrankaScene(SimGap(joint_friction=0.0, payload_error=0.2))
     told.set_load(0.2)
     for _ in range(300):
         told.advance(np.zeros(7))
     assert told.tool[2] == pytest.approx(0.3855, abs=2e-3)
 
 
-def test_a_push_at_the_tool_is_measured_there(world: World) -> None:
+def test_a_push_at_the_tool_is_measured_there(world: FrankaScene) -> None:
     world.external[:] = (3.0, -2.0, 5.0, 0.1, 0.2, -0.3)
     hold(world, 300)
     assert world.wrench == pytest.approx([3.0, -2.0, 5.0, 0.1, 0.2, -0.3], abs=1e-6)
@@ -74,8 +74,8 @@ def test_a_push_at_the_tool_is_measured_there(world: World) -> None:
 
 
 def test_cube_rests_on_the_table_and_is_lifted_only_near_the_tool() -> None:
-    gap = Gap(table_height=0.01, cube_edge=0.05)
-    world = World(gap)
+    gap = SimGap(table_height=0.01, cube_edge=0.05)
+    world = FrankaScene(gap)
     world.place_cube(cube_start(0, 0, gap))
     hold(world, 300)
     assert world.cube[2] == pytest.approx(0.035, abs=5e-4)
@@ -86,7 +86,7 @@ def test_cube_rests_on_the_table_and_is_lifted_only_near_the_tool() -> None:
     assert not world.lifted
 
 
-def test_gripper_opens_at_its_speed_and_holds_with_its_force(world: World) -> None:
+def test_gripper_opens_at_its_speed_and_holds_with_its_force(world: FrankaScene) -> None:
     hold(world, 200)
     world.set_opening(0.08, 0.04, 40.0)
     start = world.opening
@@ -97,7 +97,7 @@ def test_gripper_opens_at_its_speed_and_holds_with_its_force(world: World) -> No
 
 
 def test_equal_worlds_stay_equal_bit_for_bit() -> None:
-    worlds = World(Gap()), World(Gap())
+    worlds = FrankaScene(SimGap()), FrankaScene(SimGap())
     for world in worlds:
         world.place_cube(cube_start(5, 1, world.gap))
         hold(world, 200)
@@ -106,15 +106,15 @@ def test_equal_worlds_stay_equal_bit_for_bit() -> None:
 
 @given(seed=st.integers(0, 2**62), number=st.integers(0, 10**6))
 def test_cube_starts_are_pure_and_in_the_box(seed: int, number: int) -> None:
-    start = cube_start(seed, number, Gap())
-    assert start.tolist() == cube_start(seed, number, Gap()).tolist()
+    start = cube_start(seed, number, SimGap())
+    assert start.tolist() == cube_start(seed, number, SimGap()).tolist()
     assert abs(start[0] - 0.5) <= CUBE_SPREAD[0]
     assert abs(start[1]) <= CUBE_SPREAD[1]
     assert start[2] == 0.022
 
 
 def test_cube_starts_fill_the_box() -> None:
-    starts = np.array([cube_start(0, n, Gap()) for n in range(200)])
+    starts = np.array([cube_start(0, n, SimGap()) for n in range(200)])
     assert np.ptp(starts[:, :2], axis=0) == pytest.approx([0.2, 0.5], rel=0.05)
 
 
@@ -175,7 +175,7 @@ def test_lost_states_are_a_function_of_seed_and_step() -> None:
 @given(noise=st.floats(0.0, 0.02), seed=st.integers(0, 1000))
 @settings(max_examples=20)
 def test_tracker_keeps_rate_and_age(noise: float, seed: int) -> None:
-    gap = Gap(
+    gap = SimGap(
         tracker_rate=50.0,
         tracker_latency=0.03,
         tracker_noise=noise,
@@ -183,7 +183,7 @@ def test_tracker_keeps_rate_and_age(noise: float, seed: int) -> None:
         tracker_offset=(0.01, 0.0, 0.0),
     )
     pose = np.array([0.5, 0.1, 0.02, 0.0, 0.0, 0.6, 0.8])
-    tracker, got = Tracker(gap, seed), []
+    tracker, got = SimulatedTracker(gap, seed), []
     for step in range(0, 1000, 10):
         now = 0.001 * step
         for message in tracker.update(now, pose):
@@ -201,9 +201,9 @@ def test_tracker_keeps_rate_and_age(noise: float, seed: int) -> None:
 
 
 def test_tracker_turns_by_its_noise() -> None:
-    gap = Gap(tracker_rate=100.0, tracker_latency=0.0, tracker_turn_noise=0.02)
+    gap = SimGap(tracker_rate=100.0, tracker_latency=0.0, tracker_turn_noise=0.02)
     pose = np.array([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0])
-    tracker = Tracker(gap, 0)
+    tracker = SimulatedTracker(gap, 0)
     turns = np.array(
         [2 * np.array(m["pose"][3:6]) for i in range(1000) for m in tracker.update(0.01 * i, pose)]
     )
@@ -246,7 +246,7 @@ def test_gap_refuses_nonsense() -> None:
         {"gravity": 0},
     ):
         with pytest.raises(ValidationError):
-            Gap(**values)
+            SimGap(**values)
 
 
 def test_long_folders_are_named(tmp_path) -> None:
@@ -256,7 +256,7 @@ def test_long_folders_are_named(tmp_path) -> None:
 
 def test_absent_double_is_told_in_time(tmp_path) -> None:
     with (
-        TwinControl(tmp_path, timeout=0.05) as control,
+        SimControl(tmp_path, timeout=0.05) as control,
         pytest.raises(EnvironmentProblem, match="does not answer"),
     ):
         control.state()

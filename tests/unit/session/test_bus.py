@@ -62,12 +62,12 @@ def test_a_restarted_process_is_heard_again(folder) -> None:
 
 
 def test_a_feed_without_reader_fills_up_and_says_so(folder) -> None:
-    line = bus.Feed(folder, "recorder", reader=False)
+    line = bus.ReliableQueue(folder, "recorder", reader=False)
     sent = 0
     while line.put("driver", "frame", {"n": sent}):
         sent += 1
         assert sent <= 2 * bus.HIGH_WATER
-    reader = bus.Feed(folder, "recorder", reader=True)
+    reader = bus.ReliableQueue(folder, "recorder", reader=True)
     numbers = [reader.get(1.0).body["n"] for _ in range(sent)]
     assert numbers == list(range(sent))
     line.close(), reader.close()

@@ -166,7 +166,7 @@ def test_a_press_for_another_moment_is_refused_and_never_handed_over(
 
 
 def test_what_the_session_refuses_is_told_as_refused(client: TestClient, session: Session) -> None:
-    session.fault = console_app.Refused("there is nothing to clear")
+    session.fault = console_app.RefusedPress("there is nothing to clear")
     answer = press(client, "clear", confirmed=True)
     assert (answer.status_code, answer.json()) == (
         409,

@@ -75,7 +75,7 @@ def test_inputs_are_judged(changes: dict) -> None:
 
 def test_an_input_as_the_state_machine_takes_it() -> None:
     found = OperatorInput(kind="failure", episode=3, nonce="n1", source="pedal")
-    assert found.as_event() == events.OperatorInput(Input.FAILURE, "n1", "pedal", 3)
+    assert found.as_event() == events.InputEvent(Input.FAILURE, "n1", "pedal", 3)
     assert OperatorInput.model_validate_json(found.model_dump_json()) == found
 
 

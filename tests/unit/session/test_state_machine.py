@@ -11,6 +11,7 @@ from zprl.session.events import (
     BeginIntervention,
     CommitEpisode,
     Committed,
+    CommittedEpisode,
     Died,
     Discard,
     EndEpisode,
@@ -21,11 +22,10 @@ from zprl.session.events import (
     GoHome,
     Homed,
     Input,
-    Known,
+    InputEvent,
     Label,
     Labelled,
     Lost,
-    OperatorInput,
     Phase,
     PhaseKind,
     Progress,
@@ -68,7 +68,7 @@ class Walk:
 
     def press(self, kind, episode=None, nonce=None):
         self.presses += 1
-        return self(OperatorInput(Input(kind), nonce or f"n{self.presses}", "test", episode))
+        return self(InputEvent(Input(kind), nonce or f"n{self.presses}", "test", episode))
 
     def to_reset(self):
         if self.state is State.IDLE:
@@ -121,7 +121,7 @@ def test_one_episode_by_the_book():
     assert walk.state is State.COMMIT
     assert walk(Committed(1)) == [GoHome()]
     assert walk(Labelled(1, "k", 1)) == []
-    assert walk.machine.episodes == {1: Known(1, TRAIN, 0, Label.SUCCESS)}
+    assert walk.machine.episodes == {1: CommittedEpisode(1, TRAIN, 0, Label.SUCCESS)}
 
 
 def test_a_plan_to_its_end():
@@ -219,7 +219,9 @@ def test_a_pending_episode_that_is_discarded_is_repeated():
 
 def test_a_late_label_that_changes_what_comes_next_asks_for_the_scene_again():
     plan = (Phase(TRAIN, 1), Phase(AFTER, 1))
-    walk = Walk(plan, Progress(episodes=(Known(1, TRAIN, 0, Label.DISCARD),), last_number=1))
+    walk = Walk(
+        plan, Progress(episodes=(CommittedEpisode(1, TRAIN, 0, Label.DISCARD),), last_number=1)
+    )
     walk(Ready())
     assert walk(Homed()) == [AskReset(2, TRAIN, 0)]
     actions = walk.press("failure", 1)  # it counts after all: training is over
@@ -409,7 +411,7 @@ def test_every_situation_has_a_number_of_its_own():
     for event in (
         Ready(),
         Homed(),
-        OperatorInput(Input.RESET_DONE, "a", "test", 1),
+        InputEvent(Input.RESET_DONE, "a", "test", 1),
         TimeUp(1),
         Stopped(1),
         Committed(1),
@@ -578,7 +580,7 @@ def test_a_recorder_that_dies_before_the_label_has_lost_the_episode():
 
 def test_a_restarted_session_asks_for_what_is_pending_and_numbers_on():
     progress = Progress(
-        episodes=(Known(1, TRAIN, 0, Label.SUCCESS), Known(3, TRAIN, 1)),
+        episodes=(CommittedEpisode(1, TRAIN, 0, Label.SUCCESS), CommittedEpisode(3, TRAIN, 1)),
         last_number=5,
         training_labels=1,
         nonces=frozenset({"old"}),
@@ -595,7 +597,10 @@ def test_a_restarted_session_asks_for_what_is_pending_and_numbers_on():
 
 def test_a_restarted_session_knows_that_its_evaluation_has_begun():
     progress = Progress(
-        episodes=(Known(1, TRAIN, 0, Label.SUCCESS), Known(2, AFTER, 0, Label.SUCCESS)),
+        episodes=(
+            CommittedEpisode(1, TRAIN, 0, Label.SUCCESS),
+            CommittedEpisode(2, AFTER, 0, Label.SUCCESS),
+        ),
         last_number=2,
         training_labels=3,
         final=1,
@@ -610,7 +615,8 @@ def test_a_restarted_session_knows_that_its_evaluation_has_begun():
 
 def test_a_finished_session_stays_finished_and_takes_corrections():
     walk = Walk(
-        (Phase(TRAIN, 1),), Progress(episodes=(Known(1, TRAIN, 0, Label.SUCCESS),), last_number=1)
+        (Phase(TRAIN, 1),),
+        Progress(episodes=(CommittedEpisode(1, TRAIN, 0, Label.SUCCESS),), last_number=1),
     )
     assert walk(Ready()) == [Finish()]
     assert of(StoreLabel, walk.press("failure", 1))

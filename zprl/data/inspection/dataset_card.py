@@ -7,9 +7,9 @@ from collections.abc import Mapping
 
 from zprl.data.episode import QUALITIES
 from zprl.data.findings import CODES
-from zprl.data.inspection.inspection import Inspection, Seen
+from zprl.data.inspection.inspection import Inspection, SourceSummary
 from zprl.data.inspection.outliers import LIMIT
-from zprl.data.running_statistics import Moments
+from zprl.data.running_statistics import RunningStatistics
 
 CARD = "DATASET.md"
 LISTED = 50
@@ -86,7 +86,7 @@ def rates(found: Inspection) -> str:
     )
 
 
-def _source(source: Seen) -> list[str]:
+def _source(source: SourceSummary) -> list[str]:
     said = "; ".join(f"{name}: {text}" for name, text in source.facts.items())
     return [
         f"`{source.path}`",
@@ -106,7 +106,7 @@ def _statistics(found: Inspection) -> str:
     return _table(["key", "width", "min", "max", "mean", "deviation"], rows, len(rows))
 
 
-def _numbers(moments: Moments) -> list[str]:
+def _numbers(moments: RunningStatistics) -> list[str]:
     columns = (moments.low, moments.high, moments.mean, moments.std)
     if moments.width <= WIDE:
         return [" ".join(f"{value:.3g}" for value in column) for column in columns]

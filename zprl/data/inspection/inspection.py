@@ -18,9 +18,9 @@ from zprl.data.episode import QUALITIES, Episode, is_image
 from zprl.data.episode_checks import Change, Item, Tally, check, safe_source
 from zprl.data.findings import Finding
 from zprl.data.inspection.outliers import Outlier, find_outliers, motion
-from zprl.data.running_statistics import Moments
+from zprl.data.running_statistics import RunningStatistics
 from zprl.data.sources import Reader, Source
-from zprl.data.validation import Limits
+from zprl.data.validation import ValidationLimits
 
 JSON_FORMAT = 1
 SAMPLE = 50
@@ -46,7 +46,7 @@ class FirstOnly:
 
     def picture_sizes(self, path: Path) -> dict[str, tuple[int, int]]:
         """As the reader itself."""
-        return picture_sizes(Source(path, self._reader))
+        return image_sizes(Source(path, self._reader))
 
     def read(self, path: Path | str) -> Iterator[Episode | Finding]:
         """Yield the first items, findings among them, until so many episodes or defects have come."""
@@ -64,7 +64,7 @@ class FirstOnly:
                 self._reader.first = None  # others may use the same reader
 
 
-def picture_sizes(source: Source) -> dict[str, tuple[int, int]]:
+def image_sizes(source: Source) -> dict[str, tuple[int, int]]:
     """Height and width of a source's pictures, by key, where its reader can tell without reading them."""
     tell = getattr(source.reader, "picture_sizes", None)
     return {} if tell is None else dict(tell(source.path))
@@ -78,7 +78,7 @@ def sampled(sources: Sequence[Source], most: int | None) -> list[Source]:
 
 
 @dataclass
-class Seen:
+class SourceSummary:
     """What was read of one source; lengths in frames."""
 
     path: str
@@ -109,14 +109,14 @@ class Inspection:
         tally: Good and bad episodes, findings per code.
     """
 
-    sources: list[Seen] = field(default_factory=list)
+    sources: list[SourceSummary] = field(default_factory=list)
     lengths: list[int] = field(default_factory=list)
     seconds: float = 0.0
     timed: int = 0
     rates_hz: Counter[float] = field(default_factory=Counter)
     successes: int = 0
     qualities: Counter[str] = field(default_factory=Counter)
-    keys: dict[str, Moments] = field(default_factory=dict)
+    keys: dict[str, RunningStatistics] = field(default_factory=dict)
     pictures: dict[str, tuple[int, int]] = field(default_factory=dict)
     outliers: list[Outlier] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
@@ -178,7 +178,7 @@ class Inspection:
 def inspect(
     sources: Sequence[Source],
     *,
-    limits: Limits,
+    limits: ValidationLimits,
     sample: int | None = SAMPLE,
     changes: Sequence[Change] = (),
     watch: Callable[[Iterable[Source]], Iterable[Source]] = iter,
@@ -193,12 +193,14 @@ def inspect(
         watch: Wraps the sources as they are gone through, for a progress bar.
     """
     found = Inspection()
-    seen: dict[Path, Seen] = {}
+    seen: dict[Path, SourceSummary] = {}
     cut = sampled(sources, sample)
     for source in cut:
         facts = source.reader.facts(source.path) if safe_source(source) else {}
-        seen[source.path] = Seen(ascii(source.path.as_posix())[1:-1], source.reader.name, facts)
-        found.pictures.update(picture_sizes(source) if safe_source(source) else {})
+        seen[source.path] = SourceSummary(
+            ascii(source.path.as_posix())[1:-1], source.reader.name, facts
+        )
+        found.pictures.update(image_sizes(source) if safe_source(source) else {})
     motions: dict[str, Mapping[str, float]] = {}
     for item in check(watch(cut), limits=limits, changes=changes):
         _take(found, seen, motions, item)
@@ -213,7 +215,7 @@ def inspect(
 
 def _take(
     found: Inspection,
-    seen: Mapping[Path, Seen],
+    seen: Mapping[Path, SourceSummary],
     motions: dict[str, Mapping[str, float]],
     item: Item,
 ) -> None:
@@ -249,11 +251,11 @@ def _take(
     _add(found.keys, "actions", what.actions)
 
 
-def _add(keys: dict[str, Moments], name: str, values: np.ndarray) -> None:
+def _add(keys: dict[str, RunningStatistics], name: str, values: np.ndarray) -> None:
     # Another width under the same name is another thing: it gets a line of its own.
     name = (
         name
         if name not in keys or keys[name].width == values.shape[1]
         else f"{name} ({values.shape[1]} wide)"
     )
-    keys.setdefault(name, Moments(values.shape[1])).add(values)
+    keys.setdefault(name, RunningStatistics(values.shape[1])).add(values)

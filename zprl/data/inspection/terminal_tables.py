@@ -16,7 +16,7 @@ from zprl.data.findings import CODES, Finding
 from zprl.data.inspection.dataset_card import LISTED, rates
 from zprl.data.inspection.inspection import Inspection
 from zprl.data.inspection.outliers import LIMIT
-from zprl.data.running_statistics import Moments
+from zprl.data.running_statistics import RunningStatistics
 from zprl.terminal import plain
 
 COLOURS = {"error": "bold red", "warning": "yellow", "note": "dim"}
@@ -138,7 +138,7 @@ def _keys(found: Inspection) -> Table:
     return table
 
 
-def numbers(moments: Moments) -> list[str]:
+def numbers(moments: RunningStatistics) -> list[str]:
     """Min, max, mean and deviation, per dimension or, of wide keys, over all of them."""
     columns = (moments.low, moments.high, moments.mean, moments.std)
     if moments.width <= WIDE:

@@ -15,7 +15,7 @@ RECORDINGS = ("demo_", "episode_")
 MAX_DEPTH = 6
 
 
-def hdf5_picture_sizes(path: str) -> dict[str, tuple[int, int]]:
+def hdf5_image_sizes(path: str) -> dict[str, tuple[int, int]]:
     """Height and width of the pictures of a file's first recording, by the key that readers give them."""
     with h5py.File(path, "r") as file:
         data = member(file["/"], "data")

@@ -65,7 +65,7 @@ class Hdf5Reader(ABC):
         """Height and width of the pictures of the first recording, by key; empty where none can be told."""
         try:
             found = PROBE.call(
-                "zprl.data.readers.hdf5_cameras:hdf5_picture_sizes",
+                "zprl.data.readers.hdf5_cameras:hdf5_image_sizes",
                 limit_s=BASE_S,
                 path=str(path.absolute()),
             )

@@ -33,7 +33,7 @@ from zprl.data.readers.lerobot_keys import (
     Parts,
     camera_of,
     columns_of,
-    picture_keys,
+    image_keys,
     state_parts,
     success_source,
     wanted,
@@ -41,7 +41,7 @@ from zprl.data.readers.lerobot_keys import (
 from zprl.data.readers.lerobot_meta import (
     INFO,
     WHOLE,
-    EpisodeRow,
+    EpisodeMetadata,
     Info,
     inside,
     read_episodes,
@@ -91,7 +91,7 @@ class LeRobotReader:
             info = read_info(path)
             found |= {"format": f"LeRobot {info.version}", "rate": f"{info.rate_hz:g} Hz"}
             found |= {"robot": ascii(info.robot)[1:-1]} if info.robot else {}
-            found |= {"pictures": ", ".join(picture_keys(info))} if info.cameras else {}
+            found |= {"pictures": ", ".join(image_keys(info))} if info.cameras else {}
             found["success"] = (
                 success_source(info, read_episodes(info)[1])
                 or "not labelled: every episode counts as a success"
@@ -107,7 +107,7 @@ class LeRobotReader:
             info = read_info(path)
         except Exception:  # what is wrong is said by `read`
             return {}
-        shapes = {key: info.features[name].shape for key, name in picture_keys(info).items()}
+        shapes = {key: info.features[name].shape for key, name in image_keys(info).items()}
         return {key: (shape[0], shape[1]) for key, shape in shapes.items() if len(shape) == 3}
 
     def read(self, path: Path | str) -> Iterator[Episode | Finding]:
@@ -133,7 +133,7 @@ class LeRobotReader:
             text = "the dataset has no label of success: every episode counts as one"
             remedy = "take failures out, or write a column `success` into meta/episodes"
             yield _finding(path, "D02", text, remedy, severity="warning")
-        files: dict[str, list[EpisodeRow]] = defaultdict(list)
+        files: dict[str, list[EpisodeMetadata]] = defaultdict(list)
         for row in rows:
             files[row.data].append(row)
         missing = [file for file in files if not (path / file).is_file()]
@@ -153,7 +153,7 @@ class LeRobotReader:
         path: Path,
         info: Info,
         file: str,
-        rows: Sequence[EpisodeRow],
+        rows: Sequence[EpisodeMetadata],
         what: tuple[list[str], Parts, list[str]],
     ) -> Iterator[Episode | Finding]:
         """The episodes of one Parquet file."""
@@ -191,7 +191,7 @@ class LeRobotReader:
 
 
 def _of_each(
-    rows: Collection[EpisodeRow], tell: Callable[[EpisodeRow], Finding]
+    rows: Collection[EpisodeMetadata], tell: Callable[[EpisodeMetadata], Finding]
 ) -> Iterator[Finding]:
     """A finding for each of some rows; of many for the first ones, and how many more there are."""
     for number, row in enumerate(rows):
@@ -204,7 +204,7 @@ def _of_each(
         yield tell(row)
 
 
-def _count(path: Path, info: Info, rows: Sequence[EpisodeRow]) -> Iterator[Finding]:
+def _count(path: Path, info: Info, rows: Sequence[EpisodeMetadata]) -> Iterator[Finding]:
     frames = sum(row.length for row in rows)
     for said, there, what in (
         (info.episodes, len(rows), "episodes"),
@@ -226,13 +226,13 @@ def _shortened(text: str, width: int = 80) -> str:
     return plain if len(plain) <= width else plain[: width - 1] + "…"
 
 
-def _name(path: Path, row: EpisodeRow) -> str:
+def _name(path: Path, row: EpisodeMetadata) -> str:
     stem = path.resolve().name if path.name in ("", "..") else path.name
     return f"{stem}/episode_{row.index}"
 
 
 def _refusal(
-    path: Path, error: Exception, row: EpisodeRow | None = None, *, place: str = ""
+    path: Path, error: Exception, row: EpisodeMetadata | None = None, *, place: str = ""
 ) -> Finding:
     """An error while reading as a finding."""
     before = f"{place}: " if place and place not in str(error) else ""
@@ -253,7 +253,7 @@ def _finding(
     code: str,
     message: str,
     remedy: str,
-    row: EpisodeRow | None = None,
+    row: EpisodeMetadata | None = None,
     *,
     severity: Literal["error", "warning"] = "error",
 ) -> Finding:

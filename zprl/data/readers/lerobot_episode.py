@@ -22,7 +22,7 @@ from zprl.data.readers.lerobot_keys import (
     Parts,
     camera_of,
 )
-from zprl.data.readers.lerobot_meta import INFO, EpisodeRow, Info, inside
+from zprl.data.readers.lerobot_meta import INFO, EpisodeMetadata, Info, inside
 from zprl.data.readers.parquet_guard import read_batches
 from zprl.data.readers.video import read_frames
 
@@ -85,7 +85,7 @@ def split_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, pa.Tab
 
 
 def read_episode(
-    name: str, info: Info, row: EpisodeRow, table: pa.Table, keys: Sequence[str], parts: Parts
+    name: str, info: Info, row: EpisodeMetadata, table: pa.Table, keys: Sequence[str], parts: Parts
 ) -> Episode:
     """One episode from its rows.
 
@@ -158,7 +158,7 @@ def _vector(info: Info, table: pa.Table, name: str) -> np.ndarray:
 
 
 def _pictures(
-    info: Info, row: EpisodeRow, table: pa.Table, name: str, first_s: float
+    info: Info, row: EpisodeMetadata, table: pa.Table, name: str, first_s: float
 ) -> np.ndarray:
     if info.features[name].dtype == "image":
         return stills(table[name], name)

@@ -98,7 +98,7 @@ def wanted(info: Info, parts: Parts, asked: Sequence[str] | None) -> list[str]:
                 "name its pictures in ingest.obs_keys",
             )
         return states
-    there = [*parts, *picture_keys(info)]
+    there = [*parts, *image_keys(info)]
     missing = [
         key for key in asked if key not in parts and camera_of(info, key) not in info.cameras
     ]
@@ -111,7 +111,7 @@ def wanted(info: Info, parts: Parts, asked: Sequence[str] | None) -> list[str]:
     return list(asked)
 
 
-def picture_keys(info: Info) -> dict[str, str]:
+def image_keys(info: Info) -> dict[str, str]:
     """Feature of each key of pictures; of two that would have one name, both have their full one."""
     cameras = [name for name in info.cameras if name.startswith(PREFIX)]
     short = {name: observation_key(name) or name for name in cameras}
@@ -123,4 +123,4 @@ def picture_keys(info: Info) -> dict[str, str]:
 
 def camera_of(info: Info, key: str) -> str:
     """The feature that holds a key's pictures; ``images.<key>`` is understood too."""
-    return picture_keys(info).get(key, PREFIX + key)
+    return image_keys(info).get(key, PREFIX + key)

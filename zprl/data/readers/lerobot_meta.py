@@ -97,7 +97,7 @@ class Info:
 
 
 @dataclass(frozen=True, slots=True)
-class EpisodeRow:
+class EpisodeMetadata:
     """Where an episode lies and how it was labelled.
 
     Attributes:
@@ -169,7 +169,7 @@ def read_info(root: Path) -> Info:
     )
 
 
-def read_episodes(info: Info, cameras: Sequence[str] = ()) -> tuple[list[EpisodeRow], bool]:
+def read_episodes(info: Info, cameras: Sequence[str] = ()) -> tuple[list[EpisodeMetadata], bool]:
     """All episodes by number, with the videos of ``cameras`` (full names), and whether they have labels of success.
 
     Raises:
@@ -180,7 +180,7 @@ def read_episodes(info: Info, cameras: Sequence[str] = ()) -> tuple[list[Episode
         f"{__name__}:list_episodes", limit_s=sandbox.BASE_S, **asked
     )
     return [
-        EpisodeRow(*row, {name: (file, start) for name, file, start in videos})
+        EpisodeMetadata(*row, {name: (file, start) for name, file, start in videos})
         for *row, videos in found
     ], labelled
 
@@ -189,7 +189,7 @@ def list_episodes(root: str, cameras: Sequence[str]) -> tuple[list[list[Any]], b
     """What :func:`read_episodes` tells, as plain JSON: in the child."""
     info = read_info(Path(root))
     films = [name for name in cameras if info.features[name].dtype == "video"]
-    rows: dict[int, EpisodeRow] = {}
+    rows: dict[int, EpisodeMetadata] = {}
     labelled = False
     for said in _rows_v21(info) if info.version == "v2.1" else _rows_v30(info, films):
         row = _row(info, said, films)
@@ -344,7 +344,7 @@ def _rows_v30(info: Info, films: Sequence[str]) -> Iterator[dict[str, Any]]:
             raise RefusedError(error.code, f"{place}: {error}", error.remedy) from error
 
 
-def _row(info: Info, said: dict[str, Any], films: Sequence[str]) -> EpisodeRow:
+def _row(info: Info, said: dict[str, Any], films: Sequence[str]) -> EpisodeMetadata:
     place = "meta/episodes"
     index = _count(said, "episode_index", place, most=MAX_EPISODES)
     videos = {}
@@ -380,7 +380,7 @@ def _row(info: Info, said: dict[str, Any], films: Sequence[str]) -> EpisodeRow:
             "D05", f"success of episode {index} is {str(success)[:20]!a}", "write true or false"
         )
     quality = said.get("quality")
-    return EpisodeRow(
+    return EpisodeMetadata(
         index=index,
         length=_count(said, "length", place, least=1, most=MAX_FRAMES),
         success=None if success is None else bool(success),
@@ -416,7 +416,7 @@ def _count(
     return value
 
 
-def _plain(row: EpisodeRow) -> list[Any]:
+def _plain(row: EpisodeMetadata) -> list[Any]:
     videos = [[name, file, start] for name, (file, start) in row.videos.items()]
     return [row.index, row.length, row.success, row.quality, row.data, videos]
 

@@ -38,7 +38,7 @@ S_PER_BYTE = 1e-6
 """A file may take 30 s and one second per megabyte: two orders of magnitude more than it needs."""
 
 
-class Probe:
+class Sandbox:
     """A child process that reads files on request; started on first use and after each crash."""
 
     def __init__(self) -> None:
@@ -213,7 +213,7 @@ class Probe:
         return line
 
 
-PROBE = Probe()
+PROBE = Sandbox()
 """Shared by all readers of this process."""
 
 atexit.register(PROBE.close)

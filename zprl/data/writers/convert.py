@@ -11,9 +11,9 @@ from typing import Any, Literal
 from zprl.data.episode import Episode
 from zprl.data.episode_checks import check
 from zprl.data.findings import Finding
-from zprl.data.inspection.inspection import picture_sizes
+from zprl.data.inspection.inspection import image_sizes
 from zprl.data.sources import AUTO, Source, find_sources
-from zprl.data.validation import Limits, Shape, check_shapes, shape_of
+from zprl.data.validation import Shape, ValidationLimits, check_shapes, shape_of
 from zprl.data.writers.lerobot import LeRobotWriter
 from zprl.data.writers.lerobot_files import PictureStore
 from zprl.data.writers.robomimic import RobomimicWriter
@@ -62,7 +62,7 @@ def convert(
     robot: str = "",
     overwrite: bool = False,
     pictures: PictureStore = "video",
-    limits: Limits | None = None,
+    limits: ValidationLimits | None = None,
 ) -> Converted:
     """Write every good episode of ``source`` to ``dest``, which appears when it is complete.
 
@@ -81,7 +81,7 @@ def convert(
         robot: Kind of robot; empty: what the source says.
         overwrite: Replace what lies at ``dest``.
         pictures: LeRobot only: ``video`` (lossy) or ``png``.
-        limits: What counts as good; ``None``: the defaults of :class:`Limits`.
+        limits: What counts as good; ``None``: the defaults of :class:`ValidationLimits`.
 
     Raises:
         ConfigError: an unknown format or reader.
@@ -110,7 +110,7 @@ def convert(
         found = sources(_all_keys(found[0]))
     facts = _facts(found)
     sorting = _Sorting(rate_hz)
-    good = sorting.good(found, limits or Limits())
+    good = sorting.good(found, limits or ValidationLimits())
     first = next(good, None)
     if first is None:
         shown = "".join(f"\n  {finding}" for finding in sorting.findings[:5])
@@ -135,7 +135,7 @@ def convert(
 
 def _all_keys(source: Source) -> tuple[str, ...] | None:
     """Every observation of a source; ``None`` where it has no pictures: readers then take all there is."""
-    pictures = picture_sizes(source)
+    pictures = image_sizes(source)
     if not pictures:
         return None
     for most in (3, None):  # the first few items may all be defects
@@ -157,7 +157,7 @@ class _Sorting:
         self.left_out: dict[str, None] = {}
         self._rate = rate_hz
 
-    def good(self, sources: Sequence[Source], limits: Limits) -> Iterator[Episode]:
+    def good(self, sources: Sequence[Source], limits: ValidationLimits) -> Iterator[Episode]:
         first: tuple[Shape, float | None] | None = None
         for source, item in check(sources, limits=limits):
             if isinstance(item, Finding):

@@ -26,7 +26,7 @@ import numpy as np
 
 from zprl import durable
 from zprl.data.episode import QUALITIES, Episode, is_image
-from zprl.data.lerobot_names import STATE, picture_feature, state_names
+from zprl.data.lerobot_names import STATE, image_feature, state_names
 from zprl.data.writers.lerobot_files import LeRobotFiles, PictureStore, check_free, whole_rate
 from zprl.errors import DataError
 
@@ -100,7 +100,7 @@ class LeRobotWriter:
             )
         states = {key: value for key, value in episode.obs.items() if not is_image(value)}
         pictures = {
-            picture_feature(key): value for key, value in episode.obs.items() if is_image(value)
+            image_feature(key): value for key, value in episode.obs.items() if is_image(value)
         }
         names = (
             {STATE: state_names({key: value.shape[1] for key, value in states.items()})}

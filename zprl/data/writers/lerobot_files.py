@@ -31,7 +31,7 @@ from zprl.data.writers.lerobot_columns import (
     numpy_array,
     stats_of,
 )
-from zprl.data.writers.lerobot_images import LevelCounts, Pixels, film_facts, png, write_film
+from zprl.data.writers.lerobot_images import LevelCounts, Pixels, png, video_facts, write_video
 from zprl.errors import DataError
 
 if TYPE_CHECKING:
@@ -224,7 +224,7 @@ class LeRobotFiles:
                 features[name] = {
                     "dtype": "video",
                     **feature,
-                    "info": film_facts(value, self._rate),
+                    "info": video_facts(value, self._rate),
                 }
             else:
                 features[name] = {"dtype": "image", **feature}
@@ -267,7 +267,7 @@ class LeRobotFiles:
         place = _place(self.episodes)
         facts: dict[str, Any] = {}
         for name, value in pictures.items():
-            write_film(
+            write_video(
                 _made(self._folder / VIDEOS.format(video_key=name, **place)), value, self._rate
             )
             facts |= {f"videos/{name}/{key}": number for key, number in place.items()}

@@ -44,7 +44,7 @@ def pixel_format(height: int, width: int) -> str:
     return "yuv444p" if height % 2 or width % 2 else "yuv420p"
 
 
-def film_facts(pictures: Pixels, rate: int) -> dict[str, Any]:
+def video_facts(pictures: Pixels, rate: int) -> dict[str, Any]:
     """LeRobot's description of a film."""
     height, width = pictures.shape[1:3]
     return {
@@ -59,7 +59,7 @@ def film_facts(pictures: Pixels, rate: int) -> dict[str, Any]:
     }
 
 
-def write_film(path: Path, pictures: Pixels, rate: int) -> None:
+def write_video(path: Path, pictures: Pixels, rate: int) -> None:
     """Write an mp4 whose frame ``i`` is shown at ``i / rate`` seconds."""
     import av
 

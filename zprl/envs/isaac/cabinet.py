@@ -8,7 +8,7 @@ import torch
 
 from zprl.envs import rotation
 from zprl.envs.isaac.scenario import Scenario, move
-from zprl.envs.isaac.scripted_expert import ARRIVED, OperatorSettings, ScriptedOperator, Skill
+from zprl.envs.isaac.scripted_expert import ARRIVED, IsaacExpert, IsaacExpertSettings, Skill
 from zprl.envs.isaac.usd import cabinet
 from zprl.envs.isaac.world import IsaacWorld
 
@@ -35,11 +35,11 @@ def make(task: Task, *, num_envs: int, device: str = "cpu") -> IsaacWorld:
     return IsaacWorld(task, Cabinet(), num_envs=num_envs, device=device)
 
 
-class Drawer(ScriptedOperator):
+class Drawer(IsaacExpert):
     """Hover over the handle, descend, grip, pull; back to hover if the hand slips off."""
 
     phases, slow, closed = 4, (DESCEND, PULL), (GRIP, PULL)
-    defaults = OperatorSettings(
+    defaults = IsaacExpertSettings(
         better=Skill(share=0.25, bias=0.004, jitter=0.001, speed=0.020),
         okay=Skill(share=0.35, bias=0.05, jitter=0.004, speed=0.016),
         worse=Skill(share=0.40, bias=0.09, jitter=0.008, speed=0.012),

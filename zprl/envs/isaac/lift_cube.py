@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 
 from zprl.envs.isaac.scenario import Scenario, local_pose, move
-from zprl.envs.isaac.scripted_expert import ARRIVED, ScriptedOperator
+from zprl.envs.isaac.scripted_expert import ARRIVED, IsaacExpert
 from zprl.envs.isaac.world import ROBOT_DIMS, IsaacWorld
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def make(task: Task, *, num_envs: int, device: str = "cpu") -> IsaacWorld:
     return IsaacWorld(task, LiftCube(), num_envs=num_envs, device=device)
 
 
-class Lifter(ScriptedOperator):
+class Lifter(IsaacExpert):
     """Hover over the cube, descend, grip, lift; back to hover if the cube stayed down."""
 
     phases, slow, closed = 4, (DESCEND,), (GRIP, LIFT)

@@ -12,7 +12,7 @@ import torch
 
 from zprl.envs import rotation
 from zprl.envs.isaac.scenario import Scenario
-from zprl.envs.isaac.scripted_expert import OperatorSettings, ScriptedOperator, Skill
+from zprl.envs.isaac.scripted_expert import IsaacExpert, IsaacExpertSettings, Skill
 from zprl.envs.isaac.world import IsaacWorld
 
 if TYPE_CHECKING:
@@ -35,11 +35,11 @@ def make(task: Task, *, num_envs: int, device: str = "cpu") -> IsaacWorld:
     return IsaacWorld(task, Reach(), num_envs=num_envs, device=device)
 
 
-class Reacher(ScriptedOperator):
+class Reacher(IsaacExpert):
     """Straight to where it thinks the goal is; from time to time it looks again."""
 
     phases = 1
-    defaults = OperatorSettings(
+    defaults = IsaacExpertSettings(
         better=Skill(share=0.25, bias=0.002, jitter=0.001, speed=0.020),
         okay=Skill(share=0.35, bias=0.04, jitter=0.004, speed=0.012),
         worse=Skill(share=0.40, bias=0.08, jitter=0.008, speed=0.006),

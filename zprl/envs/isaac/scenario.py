@@ -16,7 +16,7 @@ from zprl.envs.isaac.usd import panda
 from zprl.envs.isaac.usd.table import CUBE_EDGE
 
 if TYPE_CHECKING:
-    from zprl.envs.isaac.scripted_expert import ScriptedOperator
+    from zprl.envs.isaac.scripted_expert import IsaacExpert
 
 
 class Scenario:
@@ -36,7 +36,7 @@ class Scenario:
     obs_dims: ClassVar[Mapping[str, int]]
     luck: ClassVar[int]
     luck_name: ClassVar[str]
-    operator: ClassVar[type[ScriptedOperator]]
+    operator: ClassVar[type[IsaacExpert]]
     colliders: ClassVar[str] = panda.CLEAR
     things: ClassVar[tuple[str, ...]] = ("object",)
     cubes: ClassVar[tuple[str, ...]] = ("object",)

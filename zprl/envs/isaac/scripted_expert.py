@@ -44,7 +44,7 @@ class Skill(BaseModel):
     )
 
 
-class OperatorSettings(BaseModel):
+class IsaacExpertSettings(BaseModel):
     """Grades of operators; recorded with the demonstrations.  The defaults are measured on lift-cube (ours)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -58,7 +58,7 @@ class OperatorSettings(BaseModel):
         return {"better": self.better, "okay": self.okay, "worse": self.worse}
 
 
-class ScriptedOperator:
+class IsaacExpert:
     """One episode's worth of operating N environments.
 
     All randomness is a pure function of (seed, step): two operators with equal seeds that see equal
@@ -80,9 +80,11 @@ class ScriptedOperator:
     phases: ClassVar[int]
     slow: ClassVar[tuple[int, ...]] = ()
     closed: ClassVar[tuple[int, ...]] = ()
-    defaults: ClassVar[OperatorSettings] = OperatorSettings()
+    defaults: ClassVar[IsaacExpertSettings] = IsaacExpertSettings()
 
-    def __init__(self, num_envs: int, seed: int, settings: OperatorSettings | None = None) -> None:
+    def __init__(
+        self, num_envs: int, seed: int, settings: IsaacExpertSettings | None = None
+    ) -> None:
         self.settings = settings or self.defaults
         grades = self.settings.grades()
         shares = torch.tensor([skill.share for skill in grades.values()])
@@ -103,9 +105,9 @@ class ScriptedOperator:
         self._closed = torch.tensor([phase in self.closed for phase in range(self.phases)])
 
     @classmethod
-    def settings_of(cls, given: Mapping[str, Any]) -> OperatorSettings:
+    def settings_of(cls, given: Mapping[str, Any]) -> IsaacExpertSettings:
         """The task's grades with those given in their place."""
-        return OperatorSettings.model_validate({**cls.defaults.model_dump(), **given})
+        return IsaacExpertSettings.model_validate({**cls.defaults.model_dump(), **given})
 
     def act(self, obs: Obs) -> torch.Tensor:
         """Return the next action (N, 10) for observations (N, d), on the observations' device."""

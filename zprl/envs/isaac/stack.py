@@ -8,7 +8,7 @@ import torch
 
 from zprl.envs.isaac.assets import CUBE_EDGE
 from zprl.envs.isaac.scenario import Scenario, local_pose, move
-from zprl.envs.isaac.scripted_expert import ARRIVED, OperatorSettings, ScriptedOperator, Skill
+from zprl.envs.isaac.scripted_expert import ARRIVED, IsaacExpert, IsaacExpertSettings, Skill
 from zprl.envs.isaac.usd import table
 from zprl.envs.isaac.world import IsaacWorld
 
@@ -42,17 +42,19 @@ def make(task: Task, *, num_envs: int, device: str = "cpu") -> IsaacWorld:
     return IsaacWorld(task, Stack(), num_envs=num_envs, device=device)
 
 
-class Stacker(ScriptedOperator):
+class Stacker(IsaacExpert):
     """Pick the cube up, carry it over the other, lower it, let go, leave; from the beginning whenever the cube is not in the hand."""
 
     phases, slow, closed = 8, (DESCEND, LOWER), (GRIP, RAISE, CARRY, LOWER)
-    defaults = OperatorSettings(
+    defaults = IsaacExpertSettings(
         better=Skill(share=0.25, bias=0.003, jitter=0.001, speed=0.020),
         okay=Skill(share=0.35, bias=0.025, jitter=0.004, speed=0.016),
         worse=Skill(share=0.40, bias=0.045, jitter=0.008, speed=0.012),
     )
 
-    def __init__(self, num_envs: int, seed: int, settings: OperatorSettings | None = None) -> None:
+    def __init__(
+        self, num_envs: int, seed: int, settings: IsaacExpertSettings | None = None
+    ) -> None:
         super().__init__(num_envs, seed, settings)
         self._goal_z = torch.zeros(num_envs)
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from zprl.config import Task
     from zprl.envs.base import Obs
     from zprl.envs.isaac.scenario import Scenario
-    from zprl.envs.isaac.scripted_expert import ScriptedOperator
+    from zprl.envs.isaac.scripted_expert import IsaacExpert
 
 CONTROL_HZ = 50.0
 ROBOT_DIMS = {
@@ -228,7 +228,7 @@ class IsaacWorld:
             poses[name] = torch.cat((positions[:, i] - origins, quats[:, i]), dim=1)
         return poses | self._terms.scenario.poses(self._env)
 
-    def operator(self, seed: int, settings: Mapping[str, Any]) -> ScriptedOperator:
+    def operator(self, seed: int, settings: Mapping[str, Any]) -> IsaacExpert:
         """A scripted operator for one episode of every environment; see :mod:`zprl.envs.isaac.scripted_expert`."""
         kind = self._terms.scenario.operator
         return kind(self.spec.num_envs, seed, kind.settings_of(settings))

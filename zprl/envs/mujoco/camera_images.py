@@ -29,7 +29,7 @@ COSTLY = (
 MAX_GEOMS = 10_000
 
 
-class Photographer:
+class CameraRenderer:
     """Draws what some cameras see.
 
     Args:

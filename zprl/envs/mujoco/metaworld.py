@@ -24,7 +24,7 @@ from zprl.errors import ConfigError
 
 if TYPE_CHECKING:
     from zprl.config import Task
-    from zprl.envs.mujoco.metaworld_expert import Expert
+    from zprl.envs.mujoco.metaworld_expert import MetaworldExpert
 
 OBS_DIMS = {"robot0_eef_pos": 3, "robot0_gripper_qpos": 1, "object": 14, "goal": 3}
 LAYOUT = {
@@ -147,11 +147,11 @@ class MetaWorlds(Worlds):
         )
         self._name = name
 
-    def operator(self, seed: int, settings: Mapping[str, Any]) -> Expert:
+    def operator(self, seed: int, settings: Mapping[str, Any]) -> MetaworldExpert:
         """A scripted operator for one episode of every world; see :mod:`zprl.envs.mujoco.metaworld_expert`."""
         from metaworld.policies import ENV_POLICY_MAP
 
-        from zprl.envs.mujoco.metaworld_expert import Expert, ExpertSettings
+        from zprl.envs.mujoco.metaworld_expert import MetaworldExpert, MetaworldExpertSettings
 
         expert = ENV_POLICY_MAP[self._name]()
 
@@ -166,10 +166,10 @@ class MetaWorlds(Worlds):
                 )  # that it asks for more than can be done, which is clipped here
                 return np.stack([expert.get_action(raw) for raw in seen])
 
-        return Expert(
+        return MetaworldExpert(
             advise,
             self.spec.num_envs,
             seed,
-            ExpertSettings.model_validate(dict(settings)),
+            MetaworldExpertSettings.model_validate(dict(settings)),
             still=self.worlds[0].hold()[:3],
         )

@@ -38,7 +38,7 @@ from zprl.errors import ConfigError
 
 if TYPE_CHECKING:
     from zprl.config import Task
-    from zprl.envs.mujoco.robosuite_expert import Operator, Script, Seen
+    from zprl.envs.mujoco.robosuite_expert import RobosuiteExpert, SceneState, Script
 
 # It warns of robots, controllers and private settings that nothing here asks for.
 logging.getLogger("robosuite_logs").addFilter(lambda record: record.levelno >= logging.ERROR)
@@ -286,7 +286,7 @@ class OperatedWorlds(Worlds):
         self,
         task: Task,
         make_world: Callable[[], RobosuiteWorld],
-        script: Callable[[Seen], Script],
+        script: Callable[[SceneState], Script],
         *,
         num_envs: int,
         device: str = "cpu",
@@ -294,11 +294,11 @@ class OperatedWorlds(Worlds):
         super().__init__(task, make_world, num_envs=num_envs, device=device)
         self._script = script
 
-    def operator(self, seed: int, settings: Mapping[str, Any]) -> Operator:
+    def operator(self, seed: int, settings: Mapping[str, Any]) -> RobosuiteExpert:
         """A scripted operator for one episode of every world; see :mod:`zprl.envs.mujoco.robosuite_expert`."""
-        from zprl.envs.mujoco.metaworld_expert import ExpertSettings
-        from zprl.envs.mujoco.robosuite_expert import Operator
+        from zprl.envs.mujoco.metaworld_expert import MetaworldExpertSettings
+        from zprl.envs.mujoco.robosuite_expert import RobosuiteExpert
 
-        return Operator(
-            self._script, self.worlds, seed, ExpertSettings.model_validate(dict(settings))
+        return RobosuiteExpert(
+            self._script, self.worlds, seed, MetaworldExpertSettings.model_validate(dict(settings))
         )

@@ -2,7 +2,7 @@
 
 A script never gives up: when the object is lost on the way it begins again, so that the failings
 which
-:class:`zprl.envs.mujoco.metaworld_expert.Expert` adds cost time before they cost success.  Numbers are ours, found by trying.
+:class:`zprl.envs.mujoco.metaworld_expert.MetaworldExpert` adds cost time before they cost success.  Numbers are ours, found by trying.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from scipy.spatial.transform import Rotation
 
-from zprl.envs.mujoco.metaworld_expert import Expert, ExpertSettings
+from zprl.envs.mujoco.metaworld_expert import MetaworldExpert, MetaworldExpertSettings
 from zprl.envs.mujoco.robosuite import CLOSED, OPEN, STEP, TURN
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ SIDEWAYS = np.array([0.0, 1.0, 0.0])
 """How the fingers move when an episode starts."""
 
 
-class Seen:
+class SceneState:
     """A world as its operator sees it: all is where it is but for the hand, which seems ``aim`` (3,) away [m]."""
 
     def __init__(self, world: RobosuiteWorld) -> None:
@@ -68,7 +68,7 @@ class Seen:
 class Hand:
     """The arm of one world, tool pointing down."""
 
-    def __init__(self, world: Seen) -> None:
+    def __init__(self, world: SceneState) -> None:
         self.world = world
 
     def toward(
@@ -128,7 +128,7 @@ def fixed(position: np.ndarray, fingers: np.ndarray) -> Goal:
     return lambda: (position, fingers)
 
 
-def lift(world: Seen) -> Script:
+def lift(world: SceneState) -> Script:
     """Grip the cube by two of its sides and raise it."""
     hand = Hand(world)
 
@@ -147,7 +147,7 @@ def lift(world: Seen) -> Script:
         yield from hand.reach(cube(0.06), CLOSED, lost=lambda: hand.lacks("cube_main"))
 
 
-def can(world: Seen) -> Script:
+def can(world: SceneState) -> Script:
     """Grip the can from above, carry it over the wall into its bin and let it go."""
     hand = Hand(world)
     # On the near side of its bin's middle, which the arm reaches only when stretched out.
@@ -178,7 +178,7 @@ def can(world: Seen) -> Script:
         yield from hand.reach(over_bin(CARRY_HEIGHT), OPEN)
 
 
-def square(world: Seen) -> Script:
+def square(world: SceneState) -> Script:
     """Grip the nut by its handle, turn it to fit the peg and push it down."""
     hand = Hand(world)
     peg = world.env.sim.data.body_xpos[world.env.peg1_body_id][:2].copy()
@@ -228,12 +228,12 @@ def heading(turned: np.ndarray) -> float:
     return float(np.arctan2(turned[1, 0], turned[0, 0]))
 
 
-SCRIPTS: dict[str, Callable[[Seen], Script]] = {"lift": lift, "can": can, "square": square}
+SCRIPTS: dict[str, Callable[[SceneState], Script]] = {"lift": lift, "can": can, "square": square}
 """Task name to its script."""
 
 
-class Operator(Expert):
-    """One episode's worth of playing a script in N worlds, with the failings of :class:`zprl.envs.mujoco.metaworld_expert.Expert`.
+class RobosuiteExpert(MetaworldExpert):
+    """One episode's worth of playing a script in N worlds, with the failings of :class:`zprl.envs.mujoco.metaworld_expert.MetaworldExpert`.
 
     Args:
         script: What a flawless operator does.
@@ -244,12 +244,12 @@ class Operator(Expert):
 
     def __init__(
         self,
-        script: Callable[[Seen], Script],
+        script: Callable[[SceneState], Script],
         worlds: Sequence[RobosuiteWorld],
         seed: int,
-        settings: ExpertSettings,
+        settings: MetaworldExpertSettings,
     ) -> None:
-        seen = [Seen(world) for world in worlds]
+        seen = [SceneState(world) for world in worlds]
         playing = [script(world) for world in seen]
 
         def advise(aim: np.ndarray) -> np.ndarray:

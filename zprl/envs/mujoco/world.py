@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from zprl.config import Task
     from zprl.envs.base import Obs
-    from zprl.envs.mujoco.camera_images import Photographer
+    from zprl.envs.mujoco.camera_images import CameraRenderer
 
     Frame = Mapping[str, np.ndarray]
 
@@ -80,12 +80,12 @@ class Worlds:
     ) -> None:
         self.worlds = [make_world() for _ in range(num_envs)]
         first = self.worlds[0]
-        self._photographer: Photographer | None = None
+        self._photographer: CameraRenderer | None = None
         if task.cameras:
-            from zprl.envs.mujoco.camera_images import Photographer
+            from zprl.envs.mujoco.camera_images import CameraRenderer
 
             model, _ = first.physics()
-            self._photographer = Photographer(
+            self._photographer = CameraRenderer(
                 model, task.cameras, task.image_size, getattr(first, "hidden_groups", ())
             )
         sizes = {f"{camera}_image": (task.image_size, task.image_size) for camera in task.cameras}

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field, field_validator
 
-from zprl.robot.sensors.base import Kind, Reading, Sense, SenseConfig, parse
+from zprl.robot.sensors.base import Kind, Reading, Sensor, SensorConfig, parse
 from zprl.robot.sensors.pose import pose_array
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -30,7 +30,7 @@ WORST_PIXELS = 2.0
 (ours)."""
 
 
-class AprilTagConfig(SenseConfig):
+class AprilTagConfig(SensorConfig):
     """See the module; poses are position [m] and quaternion xyzw."""
 
     camera: Kind = Field(description="The camera.")
@@ -66,7 +66,7 @@ def make(config: Mapping[str, Any]) -> AprilTag:
 class AprilTag:
     """Poses (7,) in the base frame, with the pictures' stamps and numbers; a picture without the marker gives none."""
 
-    def __init__(self, config: AprilTagConfig, camera: Sense) -> None:
+    def __init__(self, config: AprilTagConfig, camera: Sensor) -> None:
         import cv2
 
         self.name, self.config, self._camera = config.name, config, camera

@@ -1,6 +1,6 @@
 """Cameras and trackers behind one shape: values with stamps, and a reader that keeps the newest one.
 
-A sense is one class; its ``make(config)`` stands behind the entry point ``zprl.senses`` and touches
+A sense is one class; its ``make(config)`` stands behind the entry point ``zprl.sensors`` and touches
 no hardware.  Pictures are RGB, (H, W, 3) uint8; poses (7,) float64: position [m] and quaternion
 xyzw.
 """
@@ -30,11 +30,11 @@ noise [s] (ours)."""
 Pixels = Annotated[int, Field(ge=1, le=8192)]
 
 
-class SenseError(EnvironmentProblem):
+class SensorError(EnvironmentProblem):
     """A sense that cannot be opened, or has failed."""
 
 
-class StaleSense(EnvironmentProblem):
+class StaleSensor(EnvironmentProblem):
     """A sense has nothing new to say.
 
     Attributes:
@@ -64,7 +64,7 @@ class Reading:
 
 
 @runtime_checkable
-class Sense(Protocol):
+class Sensor(Protocol):
     """A source of readings; used by one thread at a time."""
 
     name: str
@@ -90,7 +90,7 @@ class Sense(Protocol):
         ...
 
 
-class SenseConfig(BaseModel):
+class SensorConfig(BaseModel):
     """What every kind's ``make(config)`` gets: frozen, and a key it does not know is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -106,12 +106,12 @@ class Kind(BaseModel):
     kind: str
     config: dict[str, Any] = Field(default_factory=dict)
 
-    def make(self, name: str) -> Sense:
+    def make(self, name: str) -> Sensor:
         """Make it under ``name``."""
-        return make_sense(self.kind, {"name": name, **self.config})
+        return make_sensor(self.kind, {"name": name, **self.config})
 
 
-C = TypeVar("C", bound=SenseConfig)
+C = TypeVar("C", bound=SensorConfig)
 
 
 def parse(model: type[C], config: Mapping[str, Any]) -> C:
@@ -127,21 +127,21 @@ def parse(model: type[C], config: Mapping[str, Any]) -> C:
         ) from error
 
 
-def make_sense(kind: str, config: Mapping[str, Any]) -> Sense:
+def make_sensor(kind: str, config: Mapping[str, Any]) -> Sensor:
     """Make a sense of a registered kind; touches no hardware.
 
     Args:
-        kind: Name under the entry point ``zprl.senses``.
+        kind: Name under the entry point ``zprl.sensors``.
         config: ``name`` and what the kind wants.
 
     Raises:
         ConfigError: an unknown kind or key.
     """
-    return plugins.load("senses", kind)(config)
+    return plugins.load("sensors", kind)(config)
 
 
 def readings(
-    sense: Sense, stopping: threading.Event, failed: Callable[[Exception], None]
+    sense: Sensor, stopping: threading.Event, failed: Callable[[Exception], None]
 ) -> Iterator[Reading]:
     """Open a sense and yield what it reads until ``stopping``; open it again whenever it fails.
 
@@ -180,7 +180,7 @@ class LatestReader:
         failures: How often the device failed and was opened again.
     """
 
-    def __init__(self, sense: Sense, *, frozen_s: float = FROZEN_S) -> None:
+    def __init__(self, sense: Sensor, *, frozen_s: float = FROZEN_S) -> None:
         self.sense = sense
         self.received = self.dropped = self.repeated = self.refused = self.failures = 0
         self._frozen_s = frozen_s
@@ -213,20 +213,20 @@ class LatestReader:
         newest, now = self._newest, time.monotonic()
         reason = f"; {self._fault}" if self._fault else ""
         if newest is None:
-            raise StaleSense(
+            raise StaleSensor(
                 f"'{self.sense.name}' has said nothing yet{reason}",
                 age=math.inf,
                 remedy="check the device and its cable",
             )
         reading, changed = newest
         if (age := now - reading.host) > max_age_s:
-            raise StaleSense(
+            raise StaleSensor(
                 f"'{self.sense.name}' has said nothing new for {age:.2f} s, {max_age_s:g} s are allowed{reason}",
                 age=age,
                 remedy="check the device, its cable and its light",
             )
         if reading.host - changed > self._frozen_s:
-            raise StaleSense(
+            raise StaleSensor(
                 f"'{self.sense.name}' is frozen: the same picture for {now - changed:.2f} s",
                 age=now - changed,
                 remedy="unplug the camera and plug it in again; it is read again by itself",

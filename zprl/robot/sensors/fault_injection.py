@@ -12,10 +12,10 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from zprl.robot.sensors.base import Kind, Reading, Sense, SenseConfig, parse
+from zprl.robot.sensors.base import Kind, Reading, Sensor, SensorConfig, parse
 
 
-class Knob(BaseModel):
+class InjectedFault(BaseModel):
     """One thing that goes wrong, from reading ``at`` on for ``count`` readings."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -31,23 +31,23 @@ class Knob(BaseModel):
     by: int = Field(1, ge=1, le=300, description="How many readings late (lag).")
 
 
-class KnobsConfig(SenseConfig):
+class FaultInjectionConfig(SensorConfig):
     """See the module."""
 
     sense: Kind
-    knobs: tuple[Knob, ...] = ()
+    knobs: tuple[InjectedFault, ...] = ()
 
 
-def make(config: Mapping[str, Any]) -> Knobs:
+def make(config: Mapping[str, Any]) -> FaultInjector:
     """Entry point ``knobs``."""
-    parsed = parse(KnobsConfig, config)
-    return Knobs(parsed.sense.make(parsed.name), parsed.knobs)
+    parsed = parse(FaultInjectionConfig, config)
+    return FaultInjector(parsed.sense.make(parsed.name), parsed.knobs)
 
 
-class Knobs:
+class FaultInjector:
     """``sense`` with ``knobs``; where two would act, the first does."""
 
-    def __init__(self, sense: Sense, knobs: tuple[Knob, ...]) -> None:
+    def __init__(self, sense: Sensor, knobs: tuple[InjectedFault, ...]) -> None:
         self.name, self._sense, self._knobs = sense.name, sense, knobs
         self._count = 0
         self._past: deque[Reading] = deque(maxlen=1 + max((k.by for k in knobs), default=1))

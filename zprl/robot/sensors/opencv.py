@@ -8,10 +8,10 @@ from typing import Any
 
 from pydantic import Field
 
-from zprl.robot.sensors.base import Pixels, Reading, SenseConfig, SenseError, parse
+from zprl.robot.sensors.base import Pixels, Reading, SensorConfig, SensorError, parse
 
 
-class OpenCvConfig(SenseConfig):
+class OpenCvConfig(SensorConfig):
     """See the module."""
 
     source: int | str = Field(description="Number of the device, or a file or pattern.")
@@ -42,7 +42,7 @@ class OpenCv:
         c = self.config
         self._capture = cv2.VideoCapture(c.source)
         if not self._capture.isOpened():
-            raise SenseError(
+            raise SensorError(
                 f"'{self.name}': OpenCV cannot open {c.source!r}",
                 remedy="is the camera there (/dev/video*), or the file?",
             )
@@ -70,12 +70,12 @@ class OpenCv:
         c = self.config
         good, image = self._capture.read()
         if not good:
-            raise SenseError(
+            raise SensorError(
                 f"'{self.name}': no more pictures from {c.source!r}",
                 remedy="check the camera's cable; a film ends",
             )
         if image.shape != (c.height, c.width, 3):
-            raise SenseError(
+            raise SensorError(
                 f"'{self.name}' sends pictures of {image.shape[1]} x {image.shape[0]} instead of {c.width} x {c.height}",
                 remedy="set width and height to what the camera can do",
             )

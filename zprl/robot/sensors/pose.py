@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from zprl import durable
 from zprl.errors import DataError
 from zprl.robot import rotation
-from zprl.robot.sensors.base import Reading, SenseConfig, SenseError, parse
+from zprl.robot.sensors.base import Reading, SensorConfig, SensorError, parse
 
 TIMEOUT_MS = 100
 MAX_MESSAGE = 65536
@@ -53,7 +53,7 @@ def pose_array(pose: Any) -> np.ndarray:
     return found
 
 
-class PoseStreamConfig(SenseConfig):
+class PoseStreamConfig(SensorConfig):
     """See the module."""
 
     address: str = Field(
@@ -86,7 +86,7 @@ class PoseStream:
         try:
             self._socket.connect(self.config.address)
         except zmq.ZMQError as error:
-            raise SenseError(
+            raise SensorError(
                 f"'{self.name}': {self.config.address} is no address: {error}",
                 remedy="correct it in the task file",
             ) from error
@@ -138,7 +138,7 @@ class PoseFunction:
         try:
             return Reading(pose_array(pose), float(stamp), time.monotonic(), int(seq))
         except ValueError as error:
-            raise SenseError(
+            raise SensorError(
                 f"'{self.name}': {error}", remedy="correct the tracker's function"
             ) from error
 

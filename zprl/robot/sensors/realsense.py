@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from zprl.errors import EnvironmentProblem
-from zprl.robot.sensors.base import Pixels, Reading, SenseConfig, SenseError, parse
+from zprl.robot.sensors.base import Pixels, Reading, SensorConfig, SensorError, parse
 
 TIMEOUT_MS = 200
 SILENCES = 10
@@ -22,7 +22,7 @@ Start = Callable[["RealSenseConfig"], tuple[Any, Callable[[], None]]]
 """Starts a camera; see :func:`start_pipeline`."""
 
 
-class RealSenseConfig(SenseConfig):
+class RealSenseConfig(SensorConfig):
     """See the module."""
 
     serial: str = Field("", description="Which camera; empty: the only one.")
@@ -88,7 +88,7 @@ class RealSense:
         try:
             self._frames, self._stop = self._start(self.config)
         except RuntimeError as error:  # all that the SDK ever raises
-            raise SenseError(
+            raise SensorError(
                 f"'{self.name}': RealSense {self.config.serial or '(any)'} does not start: {error}",
                 remedy="check cable and serial number, and that the camera has this size and rate (rs-enumerate-devices)",
             ) from error
@@ -101,7 +101,7 @@ class RealSense:
         if not colour:
             self._silent += 1
             if self._silent >= SILENCES:
-                raise SenseError(
+                raise SensorError(
                     f"'{self.name}' is silent",
                     remedy="check the camera's cable; it is opened again by itself",
                 )
@@ -111,7 +111,7 @@ class RealSense:
         image = np.asanyarray(colour.get_data())
         wanted = (self.config.height, self.config.width, 3)
         if image.shape != wanted:
-            raise SenseError(
+            raise SensorError(
                 f"'{self.name}' sends {image.shape} instead of {wanted}",
                 remedy="set width and height to what it sends",
             )

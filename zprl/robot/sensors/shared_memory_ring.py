@@ -32,10 +32,10 @@ from pydantic import Field
 
 from zprl.robot.sensors.base import (
     Reading,
-    Sense,
-    SenseConfig,
-    SenseError,
-    make_sense,
+    Sensor,
+    SensorConfig,
+    SensorError,
+    make_sensor,
     parse,
     readings,
 )
@@ -76,7 +76,7 @@ class RingWriter:
         self, name: str, shape: Sequence[int], dtype: str = "uint8", *, slots: int = SLOTS
     ) -> None:
         if not re.match(NAME, name) or dtype not in DTYPES or not 1 <= len(shape) <= 3:
-            raise SenseError(
+            raise SensorError(
                 f"no ring can be called {name!r} and hold {dtype} {shape}",
                 remedy="use a short name of letters and digits",
             )
@@ -84,7 +84,7 @@ class RingWriter:
         self._words_per_slot = _SLOT + -(-math.prod(shape) * self.dtype.itemsize // 8)
         size = 8 * (_HEADER + slots * self._words_per_slot)
         if size > MAX_BYTES:
-            raise SenseError(
+            raise SensorError(
                 f"the ring {name!r} would have {size} bytes", remedy="use smaller pictures"
             )
         _remove_orphan(name)
@@ -104,7 +104,7 @@ class RingWriter:
     def write(self, reading: Reading) -> None:
         """Publish a reading; never waits."""
         if reading.value.shape != self.shape or reading.value.dtype != self.dtype:
-            raise SenseError(
+            raise SensorError(
                 f"the ring {self.name!r} holds {self.dtype} {self.shape}, not {reading.value.dtype} {reading.value.shape}",
                 remedy="make a new ring for a new size",
             )
@@ -128,7 +128,7 @@ class RingWriter:
             self._memory.unlink()
 
 
-class RingConfig(SenseConfig):
+class RingConfig(SensorConfig):
     """A ring as a sense."""
 
     ring: str = Field(pattern=NAME, description="Name of the ring.")
@@ -169,7 +169,7 @@ class RingReader:
             found = os.fstat(descriptor)
             self._identity = (found.st_dev, found.st_ino)
             if not 8 * _HEADER <= found.st_size <= 2 * MAX_BYTES:
-                raise SenseError(
+                raise SensorError(
                     f"the ring {self.ring!r} has {found.st_size} bytes",
                     remedy="is it another program's?",
                 )
@@ -187,7 +187,7 @@ class RingReader:
             or header[_DTYPE] >= len(DTYPES)
             or self._slots < 1
         ):
-            raise SenseError(
+            raise SensorError(
                 f"{self.ring!r} is no ring of readings, or not ready",
                 remedy="is it another program's?",
             )
@@ -195,7 +195,7 @@ class RingReader:
         self._bytes = math.prod(self._shape) * self._dtype.itemsize
         self._words_per_slot = _SLOT + -(-self._bytes // 8)
         if 8 * (_HEADER + self._slots * self._words_per_slot) > found.st_size:
-            raise SenseError(
+            raise SensorError(
                 f"the ring {self.ring!r} is shorter than its header says",
                 remedy="start its camera process again",
             )
@@ -225,7 +225,9 @@ class RingReader:
             if time.monotonic() > until:
                 break
             time.sleep(TORN_POLL_S)  # let the writer finish
-        raise SenseError(f"the ring {self.ring!r} is torn", remedy="start its camera process again")
+        raise SensorError(
+            f"the ring {self.ring!r} is torn", remedy="start its camera process again"
+        )
 
     def read(self) -> Reading | None:
         """The next reading that was not read yet.
@@ -252,7 +254,7 @@ class RingReader:
         try:
             return _posixshmem.shm_open(f"/{self.ring}", os.O_RDONLY, mode=0o600)
         except OSError as error:
-            raise SenseError(
+            raise SensorError(
                 f"there is no ring {self.ring!r}: {error.strerror}",
                 remedy="start its camera process",
             ) from error
@@ -264,12 +266,12 @@ class RingReader:
         finally:
             os.close(descriptor)
         if (found.st_dev, found.st_ino) != self._identity:
-            raise SenseError(
+            raise SensorError(
                 f"the ring {self.ring!r} was made anew", remedy="it is opened again by itself"
             )
 
 
-def publish(sense: Sense, ring: str, stopping: threading.Event) -> None:
+def publish(sense: Sensor, ring: str, stopping: threading.Event) -> None:
     """Read a sense into a ring until ``stopping``; the first reading decides the ring's size.
 
     Raises:
@@ -306,7 +308,7 @@ def _remove_orphan(name: str) -> None:
         with open(descriptor, "rb", buffering=0) as file:
             words = np.frombuffer(os.pread(file.fileno(), 16, 0).ljust(16, b"\0"), np.uint64)
         if words[0] == MAGIC and _alive(int(words[_PROCESS])):
-            raise SenseError(
+            raise SensorError(
                 f"process {words[_PROCESS]} writes the ring {name!r}",
                 remedy="stop it, or use another name",
             )
@@ -349,7 +351,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     threading.Thread(target=watch, daemon=True).start()
     publish(
-        make_sense(options.kind, {"name": options.ring, **options.config}), options.ring, stopping
+        make_sensor(options.kind, {"name": options.ring, **options.config}), options.ring, stopping
     )
 
 

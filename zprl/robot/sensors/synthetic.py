@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from zprl.robot.sensors.base import Pixels, Reading, SenseConfig, parse
+from zprl.robot.sensors.base import Pixels, Reading, SensorConfig, parse
 
 
-class SyntheticConfig(SenseConfig):
+class SyntheticConfig(SensorConfig):
     """See the module."""
 
     width: Pixels = Field(640, ge=8)
@@ -50,14 +50,14 @@ class Synthetic:
         taken = self._start + number / rate
         time.sleep(max(0.0, taken - time.monotonic()))
         return Reading(
-            picture(number, self.config.height, self.config.width), number / rate, taken, number
+            image(number, self.config.height, self.config.width), number / rate, taken, number
         )
 
     def close(self) -> None:
         """Nothing to let go."""
 
 
-def picture(number: int, height: int, width: int) -> np.ndarray:
+def image(number: int, height: int, width: int) -> np.ndarray:
     """Picture ``number``, (H, W, 3) uint8."""
     out = np.full((height, width, 3), 96, np.uint8)
     side = max(2, min(height, width) // 6)
@@ -68,5 +68,5 @@ def picture(number: int, height: int, width: int) -> np.ndarray:
 
 
 def number_of(image: np.ndarray) -> int:
-    """The number that :func:`picture` wrote into it."""
+    """The number that :func:`image` wrote into it."""
     return int.from_bytes(image.reshape(-1)[:8].tobytes(), "little")

@@ -14,10 +14,10 @@ import torch
 from zprl import durable
 from zprl.errors import DataError
 from zprl.robot.events import Event, Level
-from zprl.robot.sensors.base import StaleSense
-from zprl.session.bus import Bus, Feed, Message
-from zprl.session.camera_history import Eyes
-from zprl.session.chunk_policy import AS_SIMULATED, Chooser, Request
+from zprl.robot.sensors.base import StaleSensor
+from zprl.session.bus import Bus, Message, ReliableQueue
+from zprl.session.camera_history import CameraHistory
+from zprl.session.chunk_policy import SIM_WEIGHTS_VERSION, ChunkPolicy, Request
 from zprl.session.process import Settings, Stopping, main
 
 BEAT_S = 0.2
@@ -28,7 +28,7 @@ class Weights:
 
     def __init__(self, settings: Settings) -> None:
         self.folder = settings.work / "weights"
-        self.version, self.value = AS_SIMULATED, None
+        self.version, self.value = SIM_WEIGHTS_VERSION, None
         newest = max(
             (int(path.stem) for path in self.folder.glob("[0-9]*.safetensors")), default=None
         )
@@ -52,10 +52,10 @@ def run(settings: Settings, stopping: Stopping) -> None:
     task = under.task
     topics = ["wish", "state"] if task.images else ["wish"]
     bus = Bus(settings.sockets, "actor", {"driver": topics, "learner": ["weights", "beat"]})
-    feed = Feed(settings.sockets, "recorder", reader=False)
-    chooser = Chooser(settings.session / "start", settings.config, seed=settings.seed)
+    feed = ReliableQueue(settings.sockets, "recorder", reader=False)
+    chooser = ChunkPolicy(settings.session / "start", settings.config, seed=settings.seed)
     chooser.warm_up()
-    eyes = Eyes(task, settings.rings, under.limits.sense_age_s)
+    eyes = CameraHistory(task, settings.rings, under.limits.sense_age_s)
     eyes.start()
     weights = Weights(settings)
     beat = 0.0
@@ -80,13 +80,13 @@ def run(settings: Settings, stopping: Stopping) -> None:
     feed.close()
 
 
-def _look(eyes: Eyes, bus: Bus, message: Message) -> None:
+def _look(eyes: CameraHistory, bus: Bus, message: Message) -> None:
     """A control step has begun: remember what the cameras show now."""
     if message.body["step"] == 0:
         eyes.forget()
     try:
         eyes.look()
-    except StaleSense as error:
+    except StaleSensor as error:
         bus.publish(
             "event",
             Event("sense_stale", Level.SOFT_STOP, error.message[:500], recoverable=True).as_dict(),
@@ -94,12 +94,12 @@ def _look(eyes: Eyes, bus: Bus, message: Message) -> None:
 
 
 def answer(
-    chooser: Chooser,
+    chooser: ChunkPolicy,
     weights: Weights,
-    eyes: Eyes,
+    eyes: CameraHistory,
     wish: Message,
     bus: Bus,
-    feed: Feed,
+    feed: ReliableQueue,
     *,
     limits: str,
 ) -> None:
@@ -114,8 +114,8 @@ def answer(
     )
     obs = {name.removeprefix("obs/"): value for name, value in wish.arrays.items()} | eyes.seen()
     wanted = body["weights"]
-    if wanted == AS_SIMULATED:
-        chooser.use(AS_SIMULATED, chooser.simulated)
+    if wanted == SIM_WEIGHTS_VERSION:
+        chooser.use(SIM_WEIGHTS_VERSION, chooser.simulated)
     elif weights.value is None or (wanted is not None and weights.version < wanted):
         return  # not heard of yet; the driver asks again
     else:

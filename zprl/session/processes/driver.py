@@ -36,9 +36,9 @@ from zprl.robot.base import (
 from zprl.robot.events import MAX_TEXT, Event, Level
 from zprl.robot.feature_mapping import ActionLayout, ObsLayout
 from zprl.robot.safety import Monitor, SafetyFilter
-from zprl.robot.sensors.base import LatestReader, StaleSense
+from zprl.robot.sensors.base import LatestReader, StaleSensor
 from zprl.session import clock
-from zprl.session.bus import Bus, Feed, Message
+from zprl.session.bus import Bus, Message, ReliableQueue
 from zprl.session.events import Input
 from zprl.session.inputs import PRESS_S, OperatorInput
 from zprl.session.process import Settings, Stopping, main
@@ -162,7 +162,7 @@ class Driver:
         robot: Robot,
         senses: Mapping[str, LatestReader],
         bus: Bus,
-        feed: Feed,
+        feed: ReliableQueue,
         plan: Mapping[str, Any],
     ) -> None:
         self.robot, self.senses, self.bus, self.feed = robot, senses, bus, feed
@@ -268,7 +268,7 @@ class Driver:
             return
         try:
             self._move(count)
-        except StaleSense as error:
+        except StaleSensor as error:
             self._fault("sense_stale", error.message)
         except DataError as error:
             self._fault("refused", error.message)
@@ -819,7 +819,7 @@ def _await(senses: Mapping[str, LatestReader]) -> None:
             try:
                 reader.latest(FIRST_READING_S)
                 break
-            except StaleSense:
+            except StaleSensor:
                 if time.monotonic() > end:
                     raise
                 time.sleep(0.01)
@@ -906,7 +906,7 @@ def run(settings: Settings, stopping: Stopping) -> None:
     }
     bus, feed = (
         Bus(settings.sockets, "driver", listen),
-        Feed(settings.sockets, "recorder", reader=False),
+        ReliableQueue(settings.sockets, "recorder", reader=False),
     )
     plan = _await_permission(bus, under, stopping)
     _connect(robot, stopping)

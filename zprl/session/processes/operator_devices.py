@@ -16,7 +16,7 @@ from zprl.errors import EnvironmentProblem
 from zprl.session import clock
 from zprl.session.bus import Bus
 from zprl.session.events import State
-from zprl.session.input_publisher import Mouth
+from zprl.session.input_publisher import InputPublisher
 from zprl.session.inputs import Moment, OperatorInput, Pedal, open_device, this_user
 from zprl.session.process import Settings, Stopping, main
 from zprl.session.spacemouse import REST, MouseState, SpaceMouse
@@ -68,7 +68,7 @@ def run(settings: Settings, stopping: Stopping) -> None:
     """Pass on what hands and feet do until asked to stop."""
     bus = Bus(settings.sockets, "hand", {"supervisor": ["plan"]})
     mouth, felt, presses, lost = (
-        Mouth(bus),
+        InputPublisher(bus),
         Felt(bus),
         queue.SimpleQueue[OperatorInput](),
         queue.SimpleQueue[str](),

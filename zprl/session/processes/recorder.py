@@ -13,7 +13,7 @@ from typing import Any
 from zprl.errors import DataError, ZprlError
 from zprl.recordings.mcap_log import write_mcap
 from zprl.recordings.store import MCAP, EpisodeFacts, EpisodeWriter, SessionStore
-from zprl.session.bus import Bus, Feed, Message
+from zprl.session.bus import Bus, Message, ReliableQueue
 from zprl.session.process import Settings, Stopping, main
 
 BEAT_S = 0.2
@@ -241,7 +241,7 @@ def run(settings: Settings, stopping: Stopping) -> None:
     topics = {"supervisor": ["plan"], "driver": ["event"], "actor": ["event"]}
     bus, feed = (
         Bus(settings.sockets, "recorder", topics),
-        Feed(settings.sockets, "recorder", reader=True),
+        ReliableQueue(settings.sockets, "recorder", reader=True),
     )
     with SessionStore.open(settings.session, write=True) as store:
         recorder, beat = Recorder(settings, store, bus), 0.0

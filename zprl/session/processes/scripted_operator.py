@@ -12,8 +12,8 @@ import numpy as np
 
 from zprl.errors import EnvironmentProblem
 from zprl.robot.base import Pose
-from zprl.robot.task import Reach
-from zprl.robot_sim.control import TwinControl
+from zprl.robot.task import GoalPosition
+from zprl.robot_sim.control import SimControl
 from zprl.session.bus import Bus
 from zprl.session.process import Settings, Stopping, main
 
@@ -22,7 +22,7 @@ LOOK_S = 0.01
 """Wall seconds between looks at the double while the policy acts."""
 
 
-class Operator:
+class ScriptedOperator:
     """Answers what the plan asks for.
 
     Args:
@@ -36,8 +36,8 @@ class Operator:
         self,
         settings: Settings,
         bus: Bus,
-        control: TwinControl | None = None,
-        place: Reach | None = None,
+        control: SimControl | None = None,
+        place: GoalPosition | None = None,
     ) -> None:
         self.settings, self.bus, self.control, self.place = settings, bus, control, place
         self.there = False
@@ -113,15 +113,15 @@ def run(settings: Settings, stopping: Stopping) -> None:
             "a scripted operator needs a double", remedy="leave it out where the robot is real"
         )
     rule = settings.conditions().task.label.double
-    place = rule if isinstance(rule, Reach) else None
+    place = rule if isinstance(rule, GoalPosition) else None
     bus = Bus(
         settings.sockets,
         "scripted",
         {"supervisor": ["plan"]} | ({"driver": ["state"]} if place else {}),
     )
     with contextlib.ExitStack() as stack:
-        control = None if place else stack.enter_context(TwinControl(settings.twin))
-        operator, beat = Operator(settings, bus, control, place), 0.0
+        control = None if place else stack.enter_context(SimControl(settings.twin))
+        operator, beat = ScriptedOperator(settings, bus, control, place), 0.0
         while not stopping:
             operator.act()
             if time.monotonic() - beat > BEAT_S:

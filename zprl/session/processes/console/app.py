@@ -31,7 +31,7 @@ from zprl.session.events import LABELS, Input
 from zprl.session.inputs import CONSOLE, Author, EpisodeNumber, Nonce, OperatorInput, Seq, Stamp
 from zprl.session.processes.console.access import COOKIE_S, Access
 from zprl.session.processes.console.rate_limits import Bucket
-from zprl.session.processes.console.request_guard import Guard, no, peer
+from zprl.session.processes.console.request_guard import RequestGuard, no, peer
 from zprl.session.processes.console.snapshot import NAME, ConsoleState
 from zprl.session.processes.console.streams import Streams
 
@@ -49,14 +49,14 @@ PROBLEMS = {
 }
 
 
-class Refused(Exception):
+class RefusedPress(Exception):
     """The session took the press in and refused it; the text says why."""
 
 
 SendInput = Callable[[OperatorInput], Awaitable[str | None] | str | None]
 """Hands an input to the session: must not block; may tell in a sentence what became of it.
 
-Raises :class:`Refused` when the session refuses it, anything else when nobody takes it.
+Raises :class:`RefusedPress` when the session refuses it, anything else when nobody takes it.
 """
 
 
@@ -138,7 +138,7 @@ class Presses:
             task = before[1]
         try:
             text = await asyncio.shield(task)
-        except Refused as refused:
+        except RefusedPress as refused:
             return 409, Outcome(status="refused", text=str(refused)[:500])
         except Exception as error:
             if self._known.get(found.nonce, (None, None))[1] is task:
@@ -239,7 +239,7 @@ def make_app(
         Route("/camera/{name}.jpg", camera),
         Route("/input", press, methods=["POST"]),
     ]
-    guard = Middleware(Guard, access=access, names=names, any_address=any_address)
+    guard = Middleware(RequestGuard, access=access, names=names, any_address=any_address)
     return Starlette(routes=routes, middleware=[guard])
 
 

@@ -10,14 +10,14 @@ from collections.abc import Iterable
 from zprl import durable
 from zprl.errors import EnvironmentProblem
 from zprl.session.bus import Bus
-from zprl.session.camera_history import Eyes
+from zprl.session.camera_history import CameraHistory
 from zprl.session.events import Input, State
-from zprl.session.input_publisher import Mouth
+from zprl.session.input_publisher import InputPublisher
 from zprl.session.inputs import PRESS_S, OperatorInput
 from zprl.session.process import Settings, Stopping, main
 from zprl.session.processes.console import listen
 from zprl.session.processes.console.access import ADDRESS, Access, Secrets
-from zprl.session.processes.console.app import Refused, SendInput
+from zprl.session.processes.console.app import RefusedPress, SendInput
 from zprl.session.processes.console.rate_limits import raise_open_files
 from zprl.session.processes.console.serve import Console
 from zprl.session.processes.console.snapshot import Answer, ConsoleState
@@ -37,7 +37,7 @@ class Handover:
         mouth: Publishes them.
     """
 
-    def __init__(self, mouth: Mouth) -> None:
+    def __init__(self, mouth: InputPublisher) -> None:
         self.mouth = mouth
         self._waiting: dict[str, tuple[asyncio.AbstractEventLoop, asyncio.Future[str]]] = {}
 
@@ -65,7 +65,7 @@ class Handover:
         finally:
             del self._waiting[press.nonce]
         if refusal:
-            raise Refused(refusal)
+            raise RefusedPress(refusal)
 
     def take(self, answers: Iterable[Answer]) -> None:
         """Take in what the plan tells of presses; called in another thread than :meth:`send`."""
@@ -98,9 +98,9 @@ def run(settings: Settings, stopping: Stopping) -> None:
     sys.setswitchinterval(SWITCH_S)
     watch, shown = Watch(settings), ConsoleState()
     bus = Bus(settings.sockets, "console", TOPICS)
-    mouth = Mouth(bus)
+    mouth = InputPublisher(bus)
     handover = Handover(mouth)
-    eyes = Eyes(watch.task, settings.rings, max_age_s=1.0)
+    eyes = CameraHistory(watch.task, settings.rings, max_age_s=1.0)
     eyes.start()
     beat = show = look = 0.0
     with serve(settings, shown, handover.send) as console:
@@ -133,16 +133,16 @@ def run(settings: Settings, stopping: Stopping) -> None:
     bus.close()
 
 
-def _show_cameras(eyes: Eyes, shown: ConsoleState) -> None:
+def _show_cameras(eyes: CameraHistory, shown: ConsoleState) -> None:
     """The newest picture of each camera; one that shows nothing new is left as it is, and grows old on the page."""
     import cv2
 
-    from zprl.robot.sensors.base import StaleSense
+    from zprl.robot.sensors.base import StaleSensor
 
     for camera, reader in eyes.readers.items():
         try:
             picture = reader.latest(eyes.max_age_s).value
-        except StaleSense:
+        except StaleSensor:
             continue
         done, jpeg = cv2.imencode(".jpg", picture[..., ::-1])
         if done:

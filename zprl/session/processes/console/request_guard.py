@@ -49,7 +49,7 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-class Guard:
+class RequestGuard:
     """See the module.  Tells the routes who has logged in as ``request.state.login``.
 
     Args:

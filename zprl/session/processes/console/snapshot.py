@@ -33,13 +33,13 @@ Line = Annotated[str, Field(max_length=500)]
 Word = Annotated[str, Field(max_length=60)]
 
 
-class Part(BaseModel):
+class SnapshotPart(BaseModel):
     """A part of the snapshot: frozen, and a key it does not know is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Gauge(Part):
+class Gauge(SnapshotPart):
     """A number with what is allowed: tick, state age, force, torque."""
 
     name: Word
@@ -48,7 +48,7 @@ class Gauge(Part):
     unit: Word = ""
 
 
-class ArmHealth(Part):
+class ArmHealth(SnapshotPart):
     """One robot arm."""
 
     name: Word
@@ -58,7 +58,7 @@ class ArmHealth(Part):
     gauges: tuple[Gauge, ...] = Field((), max_length=20)
 
 
-class Heartbeat(Part):
+class Heartbeat(SnapshotPart):
     """One process of the session."""
 
     name: Word
@@ -67,7 +67,7 @@ class Heartbeat(Part):
     restarts: Count = 0
 
 
-class EventRow(Part):
+class EventRow(SnapshotPart):
     """Something that happened, newest last."""
 
     at: Amount = Field(description="Unix time [s].")
@@ -77,7 +77,7 @@ class EventRow(Part):
     count: int = Field(1, ge=1, description="How often in a run; the reason is the last one's.")
 
 
-class EpisodeRow(Part):
+class EpisodeRow(SnapshotPart):
     """A committed episode."""
 
     number: EpisodeNumber
@@ -94,7 +94,7 @@ class EpisodeRow(Part):
     intervened: bool = False
 
 
-class Curve(Part):
+class LearningCurve(SnapshotPart):
     """A learning curve."""
 
     name: Word
@@ -102,21 +102,21 @@ class Curve(Part):
     points: tuple[tuple[Finite, Finite], ...] = Field((), max_length=2000)
 
 
-class Answer(Part):
+class Answer(SnapshotPart):
     """What became of a press."""
 
     nonce: Nonce
     refusal: Line = Field("", description="Why it had no effect; empty when it had one.")
 
 
-class LimitRow(Part):
+class LimitRow(SnapshotPart):
     """One limit in force."""
 
     name: Word
     value: Word
 
 
-class Success(Part):
+class Success(SnapshotPart):
     """Successes of labelled episodes with Wilson's 95 % interval."""
 
     episodes: Count
@@ -133,7 +133,7 @@ class SuccessPoint(Success):
     label: Label
 
 
-class Snapshot(Part):
+class Snapshot(SnapshotPart):
     """Everything the page shows but the pictures."""
 
     format_version: Literal[1] = 1
@@ -170,7 +170,7 @@ class Snapshot(Part):
     processes: tuple[Heartbeat, ...] = Field((), max_length=32)
     events: tuple[EventRow, ...] = Field((), max_length=200)
     episodes: tuple[EpisodeRow, ...] = Field((), max_length=2000)
-    curves: tuple[Curve, ...] = Field((), max_length=8)
+    curves: tuple[LearningCurve, ...] = Field((), max_length=8)
     cameras: tuple[Name, ...] = Field((), max_length=MAX_CAMERAS)
     limits: tuple[LimitRow, ...] = Field((), max_length=60)
     limits_digest: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""

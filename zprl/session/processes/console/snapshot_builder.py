@@ -25,11 +25,11 @@ from zprl.session.process import Settings
 from zprl.session.processes.console.snapshot import (
     Answer,
     ArmHealth,
-    Curve,
     EpisodeRow,
     EventRow,
     Gauge,
     Heartbeat,
+    LearningCurve,
     LimitRow,
     Snapshot,
 )
@@ -439,10 +439,10 @@ class Watch:
             gauges=tuple(gauges),
         )
 
-    def _curves(self) -> Iterator[Curve]:
+    def _curves(self) -> Iterator[LearningCurve]:
         rows = [self.learning[version] for version in sorted(self.learning)]
         for name, title in CURVES.items():
-            yield Curve(
+            yield LearningCurve(
                 name=title,
                 x="labelled training episodes",
                 points=tuple((row["episodes"], row[name]) for row in rows),
