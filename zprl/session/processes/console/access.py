@@ -195,6 +195,8 @@ class Access:
         """Return who sends a request; ``None`` for a stranger."""
         if self.by_header(headers):
             return Login(PROGRAM, PROGRAM)
+        if "cookie" not in headers:
+            return None
         opened = self._open("cookie", self._cookie(headers), COOKIE_S)
         return Login(opened.author, opened.mac, opened.at + COOKIE_S) if opened else None
 

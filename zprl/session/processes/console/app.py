@@ -15,13 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import (
-    HTMLResponse,
-    JSONResponse,
-    RedirectResponse,
-    Response,
-    StreamingResponse,
-)
+from starlette.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from zprl import durable
@@ -229,15 +223,15 @@ def make_app(
         if login is None and body.kind is not Input.ESTOP:
             return no(*access.refusal(request.headers, peer(request.scope)))
         status, outcome = await presses.take(body, login.author if login else None)
-        return JSONResponse(outcome.model_dump(), status)
+        return Response(outcome.model_dump_json(), status, media_type="application/json")
 
     routes = [
+        Route("/input", press, methods=["POST"]),  # first: an e-stop must not wait
         *(_file(path, _page(name), kind) for path, (name, kind) in FILES.items()),
         Route("/login", login_page),
         Route("/login", login, methods=["POST"]),
         Route("/stream", stream),
         Route("/camera/{name}.jpg", camera),
-        Route("/input", press, methods=["POST"]),
     ]
     guard = Middleware(RequestGuard, access=access, names=names, any_address=any_address)
     return Starlette(routes=routes, middleware=[guard])

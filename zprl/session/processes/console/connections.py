@@ -18,7 +18,7 @@ from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from zprl.session.processes.console.rate_limits import QuietLog, group, open_files
 
@@ -58,7 +58,7 @@ class Connections:
         self.most = most or max(BATCH, min(MOST, int(SHARE * open_files()) - BATCH))
         self._strangers: dict[str, dict[Connection, None]] = {}
         self._trusted: dict[Connection, None] = {}
-        self._queue: dict[Connection, None] = {}
+        self._queue: dict[str, dict[Connection, None]] = {}
         self._count = 0
 
     def __len__(self) -> int:
@@ -98,18 +98,26 @@ class Connections:
         oldest.abort()
 
     def queue(self, connection: Connection) -> None:
-        """Serve a stranger in turn: one whenever the loop has served all who have logged in."""
+        """Serve a stranger in turn: one whenever the loop has served all who have logged in.
+
+        Senders take turns, so that a flood from one address holds up no other.
+        """
         idle = not self._queue
-        self._queue[connection] = None
+        self._queue.setdefault(connection.sender, {})[connection] = None
         if idle:
             connection.loop.call_soon(self._serve_one)
 
     def _serve_one(self) -> None:
-        connection = next(iter(self._queue))
+        sender = next(iter(self._queue))
+        waiting = self._queue.pop(sender)
+        connection = next(iter(waiting))
+        del waiting[connection]
+
+        if waiting:
+            self._queue[sender] = waiting  # at the end
         try:
             connection.take()
         finally:
-            del self._queue[connection]
             if self._queue:
                 connection.loop.call_soon(self._serve_one)
 
@@ -168,7 +176,7 @@ class OneWrite:
             self._transport.write(b"".join(parts))
 
 
-class Connection(H11Protocol):
+class Connection(HttpToolsProtocol):
     """One connection, known to the application as ``request.state.connection``."""
 
     def __init__(self, connections: Connections, **given: Any) -> None:
@@ -227,9 +235,8 @@ class Connection(H11Protocol):
 
     def on_response_complete(self) -> None:
         self._since = time.monotonic()
-        if self._ended or (
-            not self.trusted and self.conn.trailing_data[0]
-        ):  # two requests at once: no browser does that
+        two_requests = not self.trusted and self.pipeline  # no browser does that
+        if self._ended or two_requests:
             self.transport.close()
         super().on_response_complete()
         if not (self.trusted or self.transport.is_closing()):

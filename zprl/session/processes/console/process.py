@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
 import time
 from collections.abc import Iterable
@@ -26,6 +27,9 @@ from zprl.session.processes.console.snapshot_builder import TOPICS, Watch
 POLL_S, BEAT_S, SHOW_S, CAMERA_S = 0.02, 0.2, 0.2, 0.2
 ANSWER_S = PRESS_S + 0.5
 """Seconds to wait for what became of a press: past its age the session refuses it."""
+COLLECT = (700, 2, 1)
+"""Garbage collection: new objects, and younger collections, before the next older one; Python's are
+700, 10, 10."""
 SWITCH_S = 0.0005
 """A tenth of Python's own: the server's thread must not wait for the one that makes a snapshot."""
 
@@ -92,10 +96,23 @@ def serve(settings: Settings, shown: ConsoleState, send: SendInput) -> Console:
     )
 
 
+def prefer_answers() -> None:
+    """Keep this process's other work from holding up an answer.  Call it once all is imported.
+
+    A full garbage collection looks at every object of every imported module, and frees what a
+    flood has left behind: 100 ms in which no press is answered.  Imported objects stay, so it need
+    not look at them, and it runs more often, so that it finds less.
+    """
+    sys.setswitchinterval(SWITCH_S)
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*COLLECT)
+
+
 def run(settings: Settings, stopping: Stopping) -> None:
     """Serve the page until asked to stop."""
     raise_open_files()
-    sys.setswitchinterval(SWITCH_S)
+    prefer_answers()
     watch, shown = Watch(settings), ConsoleState()
     bus = Bus(settings.sockets, "console", TOPICS)
     mouth = InputPublisher(bus)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import resource
 import time
@@ -42,6 +43,7 @@ class Bucket:
         return True
 
 
+@functools.lru_cache(maxsize=4096)
 def group(address: str) -> str:
     """Return what counts as one sender: an IPv4 address, or a /64 network of IPv6."""
     try:

@@ -8,11 +8,12 @@ where the network is not yours.
 from __future__ import annotations
 
 import asyncio
+import functools
 import ipaddress
 import random
 import re
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.responses import JSONResponse, RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -39,8 +40,11 @@ HEADERS = {
     "Permissions-Policy": "camera=(), microphone=(), geolocation=()",
     "Cache-Control": "no-store",
 }
+RAW_HEADERS = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
+"""As they are sent: Starlette's own classes take a tenth of an answer's time for it."""
 
 
+@functools.lru_cache(maxsize=256)
 def is_loopback(host: str) -> bool:
     """Return whether an address is reached from this machine only."""
     try:
@@ -79,9 +83,8 @@ class RequestGuard:
 
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                for name, value in HEADERS.items():
-                    headers.setdefault(name, value)
+                own = {name for name, _ in message["headers"]}
+                message["headers"] += [header for header in RAW_HEADERS if header[0] not in own]
             await send(message)
 
         refusal, replay = await self._judge(scope, receive)
@@ -152,10 +155,9 @@ def no(status: int, text: str) -> JSONResponse:
 
 async def _read_body(headers: Headers, receive: Receive) -> bytes | JSONResponse:
     """The whole body, or what to answer instead."""
-    too_long = no(413, f"a body has at most {MAX_BODY} bytes")
     length = headers.get("content-length", "0")
     if not length.isdecimal() or int(length[:12]) > MAX_BODY:
-        return too_long
+        return _too_long()
     body = b""
     try:
         async with asyncio.timeout(BODY_S * random.uniform(1, 2)):  # noqa: S311 (a thousand must not end at one moment)
@@ -165,11 +167,15 @@ async def _read_body(headers: Headers, receive: Receive) -> bytes | JSONResponse
                     return no(400, "the connection was lost")
                 body += message.get("body", b"")
                 if len(body) > MAX_BODY:
-                    return too_long
+                    return _too_long()
                 if not message.get("more_body"):
                     return body
     except TimeoutError:
         return no(408, "the body did not arrive")
+
+
+def _too_long() -> JSONResponse:
+    return no(413, f"a body has at most {MAX_BODY} bytes")
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
