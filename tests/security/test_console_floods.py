@@ -232,7 +232,7 @@ def test_a_stranger_who_is_queued_twice_is_served_once() -> None:
         call_soon = staticmethod(turns.append)
 
     class Line:
-        loop, taken = Loop, 0
+        loop, sender, taken = Loop, "10.0.0.1", 0
 
         def take(self) -> None:
             self.taken += 1
@@ -246,6 +246,31 @@ def test_a_stranger_who_is_queued_twice_is_served_once() -> None:
     everybody.queue(line)
     turns.pop(0)()
     assert (line.taken, turns) == (2, [])
+
+
+def test_addresses_of_strangers_take_turns() -> None:
+    turns: list[Callable[[], None]] = []
+    served: list[str] = []
+
+    class Loop:
+        call_soon = staticmethod(turns.append)
+
+    class Line:
+        loop = Loop
+
+        def __init__(self, sender: str, name: str) -> None:
+            self.sender, self.name = sender, name
+
+        def take(self) -> None:
+            served.append(self.name)
+
+    everybody = Connections(lambda data: False, most=9)
+    lines = [Line("10.0.0.1", "flood 1"), Line("10.0.0.1", "flood 2"), Line("10.0.0.1", "flood 3"), Line("10.0.0.2", "person")]
+    for line in lines:
+        everybody.queue(line)
+    while turns:
+        turns.pop(0)()
+    assert served == ["flood 1", "person", "flood 2", "flood 3"]
 
 
 def test_pages_are_counted_while_somebody_has_them_open(page: Page) -> None:
