@@ -9,12 +9,15 @@ from __future__ import annotations
 import ast
 import functools
 import hashlib
+import re
 from importlib.metadata import entry_points
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 ROOMS = ("zprl", "pipelines")
 """Packages of this project; what is installed besides them is pinned."""
+
+DATA_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}")
 
 OBSERVERS = (
     "pipelines.container",  # the stage in the image computes its own closure
@@ -117,15 +120,16 @@ def _plugin_group(call: ast.Call) -> str | None:
 
 
 def _data_files(folder: Path, name: str) -> set[Path]:
-    """Return the file of that name beside the module, such as a template of a page."""
-    if not name or "\0" in name or len(name) > 100 or "." not in name:
+    """Return the data beside a module that has this name: a file, or a folder without modules."""
+    if not name or not DATA_NAME.fullmatch(name):
         return set()
     path = folder / name
-    return (
-        {path.resolve()}
-        if path.suffix != ".py" and path.is_file() and path.is_relative_to(ROOT)
-        else set()
-    )
+    if path.is_file() and path.suffix != ".py":
+        return {path.resolve()}
+    if path.is_dir():
+        files = {file.resolve() for file in path.rglob("*") if file.is_file()}
+        return files if not any(file.suffix in (".py", ".pyc") for file in files) else set()
+    return set()
 
 
 def _module_files(module: str) -> set[Path]:

@@ -480,8 +480,8 @@ def test_lifts_the_cube(connect: Callable[..., Franka], twin: SimProcess) -> Non
 def test_double_dies_with_its_parent() -> None:
     code = """
 import time
-from zprl.robot_sim import TwinProcess
-with TwinProcess("127.0.9.3") as twin:
+from zprl.robot_sim import SimProcess
+with SimProcess("127.0.9.3") as twin:
     print(twin.pid, flush=True)
     time.sleep(60)
 """

@@ -129,7 +129,7 @@ def test_a_header_of_anything_is_refused_or_read_within_its_memory(words):
         writer.write(reading((3, 4), "float64", 0))
         for place, word in words.items():
             writer._words[place] = np.uint64(word)
-        with contextlib.suppress(shared_memory_ring.SenseError):
+        with contextlib.suppress(shared_memory_ring.SensorError):
             reader.open()
             reader.latest()
 

@@ -265,7 +265,12 @@ def test_addresses_of_strangers_take_turns() -> None:
             served.append(self.name)
 
     everybody = Connections(lambda data: False, most=9)
-    lines = [Line("10.0.0.1", "flood 1"), Line("10.0.0.1", "flood 2"), Line("10.0.0.1", "flood 3"), Line("10.0.0.2", "person")]
+    lines = [
+        Line("10.0.0.1", "flood 1"),
+        Line("10.0.0.1", "flood 2"),
+        Line("10.0.0.1", "flood 3"),
+        Line("10.0.0.2", "person"),
+    ]
     for line in lines:
         everybody.queue(line)
     while turns:

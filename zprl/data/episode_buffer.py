@@ -36,7 +36,7 @@ class EpisodeBuffer(Sequence[Episode]):
 
     Example:
         >>> column = np.zeros((3, 1), np.float32)
-        >>> spool = Spool()
+        >>> spool = EpisodeBuffer()
         >>> spool.append(Episode("a/demo_0", {"x": column}, column, column[:, 0], column[:, 0] > 0, True))
         >>> len(spool), spool[0].name, spool[-1].obs["x"].shape
         (1, 'a/demo_0', (3, 1))

@@ -32,7 +32,7 @@ def image_feature(key: str) -> str:
     Raises:
         DataError: LeRobot takes no such name.
 
-    >>> picture_feature("wrist_image")
+    >>> image_feature("wrist_image")
     'observation.images.wrist_image'
     """
     if "/" in key or not key:

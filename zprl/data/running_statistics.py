@@ -21,7 +21,7 @@ class RunningStatistics:
         mean: Mean.
 
     Example:
-        >>> moments = Moments(1)
+        >>> moments = RunningStatistics(1)
         >>> for piece in ([[1.0], [2.0]], [[3.0], [6.0]]):
         ...     moments.add(np.array(piece))
         >>> moments.mean.tolist(), moments.std.tolist()

@@ -34,7 +34,7 @@ class Reader(Protocol):
 
     Two things more make large recordings pleasant, where a reader has them: an attribute ``first``
         (read only so many episodes or defects; ``None`` for all) and a method
-        ``picture_sizes(path)`` (height and width of the pictures, by key, without reading them).
+        ``image_sizes(path)`` (height and width of the pictures, by key, without reading them).
     """
 
     name: str

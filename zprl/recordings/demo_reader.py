@@ -87,7 +87,7 @@ class SessionReader:
             "interventions": f"{moved:.1%} of the control steps",
         }
 
-    def picture_sizes(self, path: Path) -> dict[str, tuple[int, int]]:
+    def image_sizes(self, path: Path) -> dict[str, tuple[int, int]]:
         """Height and width of the pictures of the first episode, by key; empty where none can be told."""
         try:
             store = _open(path)

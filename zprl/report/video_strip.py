@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 from zprl.errors import DataError
 from zprl.evaluation.result import Evaluation
 from zprl.report.inputs import POLICIES
-from zprl.report.style import LIGHT, Figure
+from zprl.report.style import LIGHT, PageFigure
 
 Poses = dict[str, NDArray[np.float64]]
 Render = Callable[[Poses], NDArray[np.uint8]]
@@ -107,7 +107,7 @@ def columns(lengths: tuple[int, int]) -> list[int]:
     return [round(step) for step in np.linspace(0, long, COLUMNS)]
 
 
-def strip(first: Evaluation, second: Evaluation, *, render: Render) -> Figure:
+def strip(first: Evaluation, second: Evaluation, *, render: Render) -> PageFigure:
     """One row per policy, one column per moment; a frame after an episode's end is its last one, dimmed."""
     episode, why = choose(first, second)
     rows = [VideoStrip.of(found, episode) for found in (first, second)]
@@ -127,7 +127,9 @@ def strip(first: Evaluation, second: Evaluation, *, render: Render) -> Figure:
     buffer = io.BytesIO()
     canvas.save(buffer, format="PNG", optimize=True)
     caption = f"{why} Same start, same noise; times in simulated seconds."
-    return Figure("film", "What steering changes", caption, buffer.getvalue(), buffer.getvalue())
+    return PageFigure(
+        "film", "What steering changes", caption, buffer.getvalue(), buffer.getvalue()
+    )
 
 
 def _dimmed(frame: Image.Image) -> Image.Image:

@@ -53,7 +53,7 @@ class CameraHistory:
         """Take a picture of every camera into the history.
 
         Raises:
-            StaleSense: a camera shows nothing new.
+            StaleSensor: a camera shows nothing new.
         """
         if not self.readers:
             return

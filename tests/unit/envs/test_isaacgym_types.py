@@ -120,8 +120,8 @@ def test_every_call_fits_what_is_published_of_gymapi(stubs: Path) -> None:
             '"PhysXParams" has no attribute "solver"',
         ),
         (
-            'gym.create_sim(int(device.partition(":")[2] or 0)',
-            "gym.create_sim(device",
+            'int(device.partition(":")[2] or 0)',
+            "device",
             'incompatible type "str"; expected "int"',
         ),
         (

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-import zprl.session
+import zprl.robot
 from zprl.errors import ConfigError
 from zprl.robot.base import Ranges
 from zprl.robot.limits import ArmLimits, Limits, Recoveries, RecoveryBudget, Section, Tighter
 
-FILE = Path(zprl.session.__file__).parent / "tasks" / "lift_cube.limits.yaml"
+FILE = Path(zprl.robot.__file__).parent / "tasks" / "lift_cube.limits.yaml"
 RANGES = Ranges(speed=1.7, acceleration=13.0, jerk=6500.0, gripper_width=0.08, reach=0.855)
 
 

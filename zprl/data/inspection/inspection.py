@@ -44,7 +44,7 @@ class FirstOnly:
         """As the reader itself."""
         return self._reader.facts(path)
 
-    def picture_sizes(self, path: Path) -> dict[str, tuple[int, int]]:
+    def image_sizes(self, path: Path) -> dict[str, tuple[int, int]]:
         """As the reader itself."""
         return image_sizes(Source(path, self._reader))
 
@@ -66,7 +66,7 @@ class FirstOnly:
 
 def image_sizes(source: Source) -> dict[str, tuple[int, int]]:
     """Height and width of a source's pictures, by key, where its reader can tell without reading them."""
-    tell = getattr(source.reader, "picture_sizes", None)
+    tell = getattr(source.reader, "image_sizes", None)
     return {} if tell is None else dict(tell(source.path))
 
 

@@ -61,7 +61,7 @@ class Hdf5Reader(ABC):
         chosen = {} if self.actions_key == "actions" else {"actions read": self.actions_key}
         return (found if isinstance(found, dict) else {}) | chosen
 
-    def picture_sizes(self, path: Path) -> dict[str, tuple[int, int]]:
+    def image_sizes(self, path: Path) -> dict[str, tuple[int, int]]:
         """Height and width of the pictures of the first recording, by key; empty where none can be told."""
         try:
             found = PROBE.call(

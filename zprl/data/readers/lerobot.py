@@ -101,7 +101,7 @@ class LeRobotReader:
             return found
         return found
 
-    def picture_sizes(self, path: Path) -> dict[str, tuple[int, int]]:
+    def image_sizes(self, path: Path) -> dict[str, tuple[int, int]]:
         """Height and width of the pictures, by key; empty where none can be told."""
         try:
             info = read_info(path)

@@ -73,7 +73,7 @@ class Sensor(Protocol):
         """Connect; again after :meth:`close`.
 
         Raises:
-            SenseError: nobody answers.
+            SensorError: nobody answers.
         """
         ...
 
@@ -81,7 +81,7 @@ class Sensor(Protocol):
         """The next reading; ``None`` after a time-out of its own.
 
         Raises:
-            SenseError: the device has failed and must be opened again.
+            SensorError: the device has failed and must be opened again.
         """
         ...
 
@@ -208,7 +208,7 @@ class LatestReader:
             max_age_s: How old it may be on the host's clock [s].
 
         Raises:
-            StaleSense: there is none, it is too old, or the picture is frozen.
+            StaleSensor: there is none, it is too old, or the picture is frozen.
         """
         newest, now = self._newest, time.monotonic()
         reason = f"; {self._fault}" if self._fault else ""

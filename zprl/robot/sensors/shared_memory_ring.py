@@ -69,7 +69,7 @@ class RingWriter:
         slots: How many; with three a reader hardly ever has to copy twice.
 
     Raises:
-        SenseError: another process writes this ring.
+        SensorError: another process writes this ring.
     """
 
     def __init__(
@@ -161,7 +161,7 @@ class RingReader:
         """Map the ring.
 
         Raises:
-            SenseError: there is none, or it is not ours.
+            SensorError: there is none, or it is not ours.
         """
         self.close()
         descriptor = self._descriptor()
@@ -205,7 +205,7 @@ class RingReader:
         """A copy of the newest reading, or ``None`` before the first; never waits for the writer.
 
         Raises:
-            SenseError: the writer was killed in the middle of the only slot.
+            SensorError: the writer was killed in the middle of the only slot.
         """
         until = time.monotonic() + TORN_S
         while True:
@@ -233,7 +233,7 @@ class RingReader:
         """The next reading that was not read yet.
 
         Raises:
-            SenseError: the ring is gone or was replaced by a new writer's.
+            SensorError: the ring is gone or was replaced by a new writer's.
         """
         until = time.monotonic() + READ_S
         while int(self._words[_NEWEST]) == self._seen:
@@ -275,7 +275,7 @@ def publish(sense: Sensor, ring: str, stopping: threading.Event) -> None:
     """Read a sense into a ring until ``stopping``; the first reading decides the ring's size.
 
     Raises:
-        SenseError: another process writes this ring, or a reading is of another size.
+        SensorError: another process writes this ring, or a reading is of another size.
     """
     writer: RingWriter | None = None
 
