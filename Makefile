@@ -90,8 +90,10 @@ pins: | $(UV) ## compile infra/pins/*.txt anew from pyproject.toml
 	@for name in uv build; do $(COMPILE) infra/pins/$$name.in -o infra/pins/$$name.txt; done
 	@for name in mlflow prefect; do $(COMPILE) --constraints infra/pins/isaac.txt infra/pins/$$name.in -o infra/pins/$$name.txt; done
 
-lint: setup ## ruff
+lint: setup ## style (ruff), types (mypy) and house style
 	@.venv/bin/python -m ruff check . && .venv/bin/python -m ruff format --check .
+	@.venv/bin/python -m mypy
+	@.venv/bin/python -m pytest -q tests/style
 
 ui: setup ## open MLflow and Prefect on this machine only
 	@.venv/bin/zprl ui
