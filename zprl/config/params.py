@@ -1,0 +1,121 @@
+"""All of ``params.yaml``: read, checked, and its mistakes named."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pydantic import (
+    BaseModel,
+    ValidationError,
+)
+
+from zprl import strict_yaml
+from zprl.config.demonstrations import Ingest
+from zprl.config.evaluation import Evaluate, Promote, Report, Transfer
+from zprl.config.learning import ALGORITHMS, Learning, Rl
+from zprl.config.policy import Images, Policy, Pretrain, VibConfig
+from zprl.config.robot import Real
+from zprl.config.sections import Section
+from zprl.config.world import Run, Task
+from zprl.errors import ConfigError
+
+PARAMS_FILE = "params.yaml"
+
+MAX_TOLD = 10
+"""Mistakes of one file that are listed; the others are counted."""
+
+
+class Params(Section):
+    """All of ``params.yaml``."""
+
+    run: Run = Run()
+    task: Task = Task()
+    ingest: Ingest = Ingest()
+    policy: Policy = Policy()
+    vib: VibConfig = VibConfig()
+    images: Images = Images()
+    pretrain: Pretrain = Pretrain()
+    evaluate: Evaluate = Evaluate()
+    transfer: Transfer = Transfer()
+    finetune_sim: Learning = Rl()
+    action_residual: Rl = Rl(interface="action")
+    finetune_real: Real = Real()
+    promote: Promote = Promote()
+    promote_real: Promote = Promote(model_name="zprl-lift-cube-real", min_episodes=40)
+    report: Report = Report()
+
+
+def _known(model: type[BaseModel], path: tuple[Any, ...]) -> list[str]:
+    """Names of the fields at the level where an unknown key was found."""
+    for part in path[:-1]:
+        if part in ALGORITHMS:
+            model = ALGORITHMS[str(part)]
+            continue
+        field = model.model_fields.get(str(part))
+        if field is not None and field.annotation == Learning.__origin__:
+            continue
+        if field is None or not (
+            isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+        ):
+            return []
+        model = field.annotation
+    return list(model.model_fields)
+
+
+def parse(value: Any, *, source: str = PARAMS_FILE) -> Params:
+    """Check a mapping against the models; all mistakes are listed, one line each, with a "did you mean".
+
+    Raises:
+        ConfigError: for unknown keys, wrong types and values out of range.
+    """
+    try:
+        return Params.model_validate(value or {})
+    except ValidationError as error:
+        said = mistakes(error, partial(_known, Params))
+        raise ConfigError(
+            f"{source}: {said}", remedy="`zprl config explain` lists every key"
+        ) from error
+
+
+def mistakes(error: ValidationError, known: Callable[[tuple[int | str, ...]], list[str]]) -> str:
+    """List the mistakes of a document in one line, unknown keys with the nearest known one.
+
+    Args:
+        error: What pydantic found.
+        known: Returns the keys that are known where the last part of a path stands.
+    """
+    lines = []
+    found = error.errors(include_url=False, include_context=False)
+    for item in found[:MAX_TOLD]:
+        loc = tuple(part for part in item["loc"] if part not in ALGORITHMS)
+        where = ".".join(str(part)[:60] for part in loc)
+        if item["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(str(loc[-1])[:60], known(item["loc"]), n=1)
+            lines.append(f"{where}: unknown key" + (f", did you mean '{near[0]}'?" if near else ""))
+        else:
+            lines.append(
+                f"{where}: {item['msg']} (got {_short(item['input'])})" if loc else item["msg"]
+            )
+    lines += [f"and {len(found) - MAX_TOLD} more"] if len(found) > MAX_TOLD else []
+    return "; ".join(lines)
+
+
+def _short(value: Any, width: int = 80) -> str:
+    """A value as text that fits a line."""
+    text = repr(value)
+    return text if len(text) <= width else f"{text[:width]}..."
+
+
+def load(path: Path | str = PARAMS_FILE) -> Params:
+    """Read and check ``params.yaml``."""
+    try:
+        value = strict_yaml.load(path)
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"{path} does not exist", remedy="run in the project's root folder"
+        ) from error
+    return parse(value, source=str(path))
