@@ -1,10 +1,13 @@
-"""``zprl bench``: a suite as a Prefect flow over :mod:`pipelines.bench_cell`; a cell that is done is never run again."""
+"""Run a suite (``zprl bench``) as a Prefect flow over :mod:`pipelines.bench_cell`.
+
+A cell that is done is never run again.
+"""
 
 from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -17,7 +20,13 @@ from prefect import flow, task  # noqa: E402
 from prefect.cache_policies import NO_CACHE  # noqa: E402
 from prefect.futures import PrefectFuture  # noqa: E402
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner  # noqa: E402
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: E402
+from rich.progress import (  # noqa: E402
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+)
 
 from pipelines import servers  # noqa: E402
 from pipelines.bench_cell import LOG, finished, ready, run, spent, verdict  # noqa: E402
@@ -46,8 +55,8 @@ def run_cell(cell: Cell, name: str, tracking: dict[str, str], stop: Path) -> Non
 # -- the suite -------------------------------------------------------------------------------------
 
 
-class _Watch:
-    """Says what is done and how long the rest will take."""
+class _SuiteProgress:
+    """Logs what is done and how long the rest will take."""
 
     def __init__(self, cells: Sequence[Cell], jobs: int) -> None:
         self.cells, self.jobs = cells, jobs
@@ -63,32 +72,31 @@ class _Watch:
         self.task = self.bar.add_task("runs", total=len(cells), completed=done)
 
     def left(self) -> timedelta | None:
-        """Time for what is left, by what like cells took; ``None`` before the first."""
+        """Return the time for what is left, by what like cells took; ``None`` before the first."""
         took: dict[str, list[float]] = {}
         for cell in self.cells:
-            if found := finished(cell):
-                took.setdefault(cell.method, []).append(found.facts.wall_s)
+            if run := finished(cell):
+                took.setdefault(cell.method, []).append(run.facts.wall_s)
         if not took:
             return None
-        everything = [value for values in took.values() for value in values]
+
+        all_times = [seconds for times in took.values() for seconds in times]
         rest = 0.0
         for cell in self.cells:
             if finished(cell) is None:
-                like = took.get(cell.method, everything)
+                like = took.get(cell.method, all_times)
                 rest += max(sum(like) / len(like) - spent(cell), 0.0)
         return timedelta(seconds=round(rest / self.jobs))
 
-    def say(self, cell: Cell, text: str) -> None:
-        """One line for a cell that ended."""
+    def log(self, cell: Cell, text: str) -> None:
+        """Print one line for a cell that ended."""
         number = sum(finished(other) is not None for other in self.cells)
         left = self.left()
-        self.bar.update(
-            self.task, completed=number, description=f"runs, about {left} left" if left else "runs"
-        )
-        terminal.say(
-            f"[{number}/{len(self.cells)}] {cell.name}: {text}"
-            + (f"; about {left} left" if left else "")
-        )
+        description = f"runs, about {left} left" if left else "runs"
+        self.bar.update(self.task, completed=number, description=description)
+
+        ending = f"; about {left} left" if left else ""
+        terminal.say(f"[{number}/{len(self.cells)}] {cell.name}: {text}{ending}")
 
 
 @flow(name="zprl-bench", flow_run_name="{name}", retries=0)
@@ -108,80 +116,119 @@ def run_suite(name: str, folder: str, target: str, choice: Choice, jobs: int) ->
     environment.say_failures_in_one_sentence()
     place = Path(folder).resolve()
     place.mkdir(parents=True, exist_ok=True)
-    (place / STOP).unlink(missing_ok=True)
+    stop = place / STOP
+    stop.unlink(missing_ok=True)
+
     whole = suite.cells(suite.load(name), place)
     cells = choice.of(whole)
-    waiting = [cell for cell in cells if finished(cell) is None]
-    needed = {cell.base.folder for cell in waiting if cell.base}
-    waiting = [
-        cell for cell in cells if cell in waiting or (cell.folder in needed and not ready(cell))
-    ]
-    running: dict[Path, tuple[Cell, PrefectFuture[None]]] = {}
-    failed: dict[Path, str] = {}
-    watch = _Watch(cells, jobs)
+    schedule = _Schedule(cells, jobs)
+    progress = _SuiteProgress(cells, jobs)
+
     with (
         open_pipeline_tracker(f"bench {Path(name).stem}", params={}, inputs={}) as tracker,
-        watch.bar,
+        progress.bar,
     ):
         tracking = {**_tracking_place(), PARENT_VARIABLE: tracker.run_id or ""}
         try:
-            while waiting or running:
-                for cell in [c for c in waiting if c.base and c.base.folder in failed]:
-                    waiting.remove(cell)
-                    failed[cell.folder] = f"{cell.name}: without its base policy"
-                # A base that has just been written down may still be on its way out: what stands on
-                # it starts when it is gone.
-                busy = {*running, *(cell.folder for cell in waiting)}
-                free = [
-                    c
-                    for c in waiting
-                    if c.base is None or (c.base.folder not in busy and ready(c.base))
-                ]
-                for cell in free[: jobs - len(running)]:
-                    waiting.remove(cell)
-                    running[cell.folder] = (
-                        cell,
-                        run_cell.submit(cell, cell.name, tracking, place / STOP),
-                    )
-                for where, (cell, future) in list(running.items()):
-                    future.wait(
-                        timeout=1.0 / len(running)
-                    )  # Ray's know how they ended only once they were waited for
-                    state = future.state
-                    if not state.is_final():
-                        continue
-                    del running[where]
-                    if state.is_completed():
-                        # A policy made anew may be another one; then what was done on the old one
-                        # is to be done again.
-                        again = [
-                            c
-                            for c in cells
-                            if c.base is not None and c.base.folder == where and finished(c) is None
-                        ]
-                        waiting = [c for c in cells if c in waiting or c in again]
+            while schedule.waiting or schedule.running:
+                schedule.drop_without_base()
+                schedule.start(lambda cell: run_cell.submit(cell, cell.name, tracking, stop))
+
+                for cell, failure in schedule.ended():
+                    if failure is None:
                         write_down(name, whole, Path(target))
-                        watch.say(cell, verdict(cell))
-                        continue
-                    error = future.result(raise_on_failure=False)
-                    if isinstance(error, Interrupted):
-                        raise error
-                    failed[where] = (
-                        f"{cell.name}: {error.message if isinstance(error, ZprlError) else error!r}; see {where / LOG}"
-                    )
-                    watch.say(cell, f"failed: {failed[where]}")
+                    progress.log(cell, verdict(cell) if failure is None else f"failed: {failure}")
         except BaseException:
-            (place / STOP).touch()
+            stop.touch()
             raise
         finally:
-            for _, future in running.values():
-                future.wait()
-            (place / STOP).unlink(missing_ok=True)
-    return list(failed.values())
+            schedule.wait()
+            stop.unlink(missing_ok=True)
+    return list(schedule.failed.values())
+
+
+class _Schedule:
+    """Cells that wait, run or have failed; a cell starts when the policy that it improves is ready.
+
+    Args:
+        cells: The chosen cells.
+        jobs: Cells at a time.
+    """
+
+    def __init__(self, cells: Sequence[Cell], jobs: int) -> None:
+        self.cells, self.jobs = cells, jobs
+        self.running: dict[Path, tuple[Cell, PrefectFuture[None]]] = {}
+        self.failed: dict[Path, str] = {}
+
+        undone = [cell for cell in cells if finished(cell) is None]
+        needed = {cell.base.folder for cell in undone if cell.base}
+        self.waiting = [
+            cell for cell in cells if cell in undone or (cell.folder in needed and not ready(cell))
+        ]
+
+    def drop_without_base(self) -> None:
+        """Give up the cells whose base policy has failed."""
+        for cell in [c for c in self.waiting if c.base and c.base.folder in self.failed]:
+            self.waiting.remove(cell)
+            self.failed[cell.folder] = f"{cell.name}: without its base policy"
+
+    def start(self, submit: Callable[[Cell], PrefectFuture[None]]) -> None:
+        """Submit as many cells as there is room for."""
+        # A base that has just been written down may still be on its way out: what stands on it
+        # starts when it is gone.
+        busy = {*self.running, *(cell.folder for cell in self.waiting)}
+        free = [
+            cell
+            for cell in self.waiting
+            if cell.base is None or (cell.base.folder not in busy and ready(cell.base))
+        ]
+
+        for cell in free[: self.jobs - len(self.running)]:
+            self.waiting.remove(cell)
+            self.running[cell.folder] = cell, submit(cell)
+
+    def ended(self) -> Iterator[tuple[Cell, str | None]]:
+        """Yield the cells that have ended meanwhile, with a sentence for one that has failed.
+
+        Raises:
+            Interrupted: a cell was asked to stop.
+        """
+        for folder, (cell, future) in list(self.running.items()):
+            # Ray's futures know how they ended only once they were waited for.
+            future.wait(timeout=1.0 / len(self.running))
+            if not future.state.is_final():
+                continue
+
+            del self.running[folder]
+            if future.state.is_completed():
+                self._repeat_on(folder)
+                yield cell, None
+                continue
+
+            error = future.result(raise_on_failure=False)
+            if isinstance(error, Interrupted):
+                raise error
+            reason = error.message if isinstance(error, ZprlError) else repr(error)
+            self.failed[folder] = f"{cell.name}: {reason}; see {folder / LOG}"
+            yield cell, self.failed[folder]
+
+    def wait(self) -> None:
+        """Wait for the cells that run."""
+        for _, future in self.running.values():
+            future.wait()
+
+    def _repeat_on(self, base: Path) -> None:
+        """Put back the cells on a base policy that was made anew, and so may be another one."""
+        again = [
+            cell
+            for cell in self.cells
+            if cell.base is not None and cell.base.folder == base and finished(cell) is None
+        ]
+        self.waiting = [cell for cell in self.cells if cell in self.waiting or cell in again]
 
 
 def _tracking_place() -> dict[str, str]:
-    """Where all cells' runs go, said without relative paths: cells have working folders of their own."""
+    """Return where all cells' runs go, in absolute paths: each cell has a working folder."""
     uri = tracking_uri()
     if uri.startswith("sqlite:///") and not uri.startswith("sqlite:////"):
         uri = f"sqlite:///{Path(uri.removeprefix('sqlite:///')).resolve()}"
@@ -194,6 +241,7 @@ def _tracking_place() -> dict[str, str]:
 def _runner(jobs: int, ray: str | None) -> TaskRunner[PrefectFuture[Any]]:
     if ray is None:
         return ThreadPoolTaskRunner(max_workers=jobs)
+
     try:
         from prefect_ray import RayTaskRunner
     except ModuleNotFoundError as error:
@@ -201,17 +249,13 @@ def _runner(jobs: int, ray: str | None) -> TaskRunner[PrefectFuture[Any]]:
             "Ray is not installed", remedy="install the extra that has it: zprl[ray]"
         ) from error
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    if ray == "local":
-        # Ray runs whatever it is sent; with a token, only what comes from this run.
-        os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_urlsafe(32))
-        return RayTaskRunner(
-            init_kwargs={
-                "num_cpus": jobs,
-                "include_dashboard": False,
-                "_node_ip_address": "127.0.0.1",
-            }
-        )
-    return RayTaskRunner(address=ray)
+    if ray != "local":
+        return RayTaskRunner(address=ray)
+
+    # Ray runs whatever it is sent; with a token, only what comes from this run.
+    os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_urlsafe(32))
+    local = {"num_cpus": jobs, "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+    return RayTaskRunner(init_kwargs=local)
 
 
 @sigterm_like_ctrl_c()
@@ -245,24 +289,23 @@ def bench(
     place = folder / Path(name).stem
     place.mkdir(parents=True, exist_ok=True)
     runner = _runner(jobs, ray)
+
     lease = durable.lease(place / "LEASE")
     try:
-        take_over(
-            suite.cells(suite.load(name), place), target
-        )  # all: what is written down is the whole suite
-        failures = run_suite.with_options(task_runner=runner)(
-            name, str(place), str(target.resolve()), choice, jobs
-        )
+        take_over(suite.cells(suite.load(name), place), target)
+        flow_of_suite = run_suite.with_options(task_runner=runner)
+        failures = flow_of_suite(name, str(place), str(target.resolve()), choice, jobs)
     except KeyboardInterrupt as error:
         raise Interrupted(
             "stopped on request", remedy="run the same command again to continue"
         ) from error
     finally:
         os.close(lease)
-    written = publish(name, place, target, command=command)
+
+    page = publish(name, place, target, command=command)
     if failures:
         raise EnvironmentProblem(
             f"{len(failures)} run(s) failed: " + "; ".join(failures[:5]),
             remedy="repair it and run the same command again",
         )
-    return written
+    return page

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from pipelines.stage_process import StageError, stream
 from zprl import child_processes, durable, provenance, safe_names, strict_yaml
@@ -33,6 +33,7 @@ LOG = "log.txt"
 TIME = "time.json"
 """In a cell's folder: what its stages print, and seconds spent so far, interrupted attempts
 included."""
+STAGES = "pipelines.stages"
 DEMOS = Path("data/demos/demos.hdf5")
 POLICY = Path("artifacts/base/policy.safetensors")
 SPENT = ("runs", "artifacts/learner")
@@ -40,42 +41,49 @@ SPENT = ("runs", "artifacts/learner")
 
 
 def finished(cell: Cell) -> results.FinishedRun | None:
-    """What came out of a cell, or ``None`` where it is not done, or was done with other numbers or on another policy."""
+    """Return what came out of a cell.
+
+    Returns:
+        ``None`` where it is not done, or was done with other numbers or on another policy.
+    """
     file = cell.folder / DONE
     if not file.exists():
         return None
-    (found,) = results.read_runs(file)
-    if found.key != cell.key:
+    (run,) = results.read_runs(file)
+    if run.key != cell.key:
         return None
+
     if cell.base is not None:
         base = finished(cell.base)
-        if base is None or base.policy != found.stood_on:
+        if base is None or base.policy != run.stood_on:
             return None
-    return found
+    return run
 
 
 def ready(base: Cell) -> bool:
-    """Whether a base's policy is here to be improved: its verdict alone may have come from another machine."""
-    found = finished(base)
-    return (
-        found is not None
-        and (base.folder / POLICY).exists()
-        and durable.digest(base.folder / POLICY) == found.policy
-    )
+    """Return whether a base's policy is here to be improved.
+
+    Its verdict alone may have come from another machine.
+    """
+    run, policy = finished(base), base.folder / POLICY
+    return run is not None and policy.exists() and durable.digest(policy) == run.policy
 
 
 def claimed(cell: Cell) -> bool:
-    """Whether what is in the folder comes from the cell's numbers."""
+    """Return whether what is in the folder comes from the cell's numbers."""
     return (cell.folder / KEY).exists() and _key(cell.folder) == cell.key
 
 
 def _key(folder: Path) -> str:
-    """What the folder's content comes from, as it says itself."""
+    """Return the key that the folder names as the source of its content."""
     return durable.read_bytes(folder / KEY, 64).decode(errors="replace")
 
 
 def claim(cell: Cell) -> None:
-    """Make the folder the cell's; what was done there with other numbers is set aside, and comes back with them."""
+    """Make the folder the cell's.
+
+    What was done there with other numbers is set aside, and comes back with them.
+    """
     here = cell.folder
     if (here / KEY).exists() and not claimed(cell):
         here.rename(safe_names.inside(here.parent, f"{here.name}.{_key(here)[:16]}"))
@@ -89,100 +97,88 @@ def claim(cell: Cell) -> None:
 def prepare(cell: Cell) -> None:
     """Make the folder: parameters, and the base policy or the demonstrations."""
     claim(cell)
-    here = cell.folder
     if cell.base is None:
         if isinstance(cell.demos, Path):
-            if not cell.demos.is_file():
-                raise DataError(
-                    f"{cell.demos} does not exist",
-                    remedy=f"the suite wants demonstrations of {cell.task} there",
-                )
-            (here / DEMOS).parent.mkdir(parents=True, exist_ok=True)
-            (here / DEMOS).unlink(missing_ok=True)
-            (here / DEMOS).symlink_to(cell.demos.resolve())
+            _link_demonstrations(cell, cell.demos)
         return
+
     for name in ("base", "episodes"):
-        link = here / "artifacts" / name
+        link = cell.folder / "artifacts" / name
         link.parent.mkdir(exist_ok=True)
         if not link.is_symlink():
             link.symlink_to(os.path.relpath(cell.base.folder / "artifacts" / name, link.parent))
 
 
+def _link_demonstrations(cell: Cell, demos: Path) -> None:
+    if not demos.is_file():
+        raise DataError(
+            f"{demos} does not exist", remedy=f"the suite wants demonstrations of {cell.task} there"
+        )
+    link = cell.folder / DEMOS
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.unlink(missing_ok=True)
+    link.symlink_to(demos.resolve())
+
+
 def commands(cell: Cell) -> list[list[str]]:
-    """What runs in the folder, in order."""
-    stage = child_processes.python("-m")
+    """Return the commands that run in the folder, in order."""
+    module = child_processes.python("-m")
     if cell.base is not None:
         return [
-            [*stage, "pipelines.stages.finetune_sim", "finetune_sim"],
-            [*stage, "pipelines.stages.evaluate", "latent"],
+            [*module, f"{STAGES}.finetune_sim", "finetune_sim"],
+            [*module, f"{STAGES}.evaluate", "latent"],
         ]
-    found = [[*stage, f"pipelines.{name}"] for name in ("ingest", "pretrain", "evaluate_base")]
+
+    stages = [[*module, f"{STAGES}.{name}"] for name in ("ingest", "pretrain", "evaluate_base")]
     if isinstance(cell.demos, int) and not (cell.folder / DEMOS).exists():
-        found.insert(
-            0,
-            [
-                *stage,
-                "zprl.cli",
-                "demos",
-                "record",
-                str(DEMOS),
-                "--episodes",
-                str(cell.demos),
-                "--seed",
-                str(cell.seed),
-            ],
-        )
-    return found
+        record = [*module, "zprl.cli", "demos", "record", str(DEMOS)]
+        stages.insert(0, [*record, "--episodes", str(cell.demos), "--seed", str(cell.seed)])
+    return stages
 
 
 def outcome(cell: Cell) -> results.FinishedRun:
-    """What a cell whose stages are through came to."""
+    """Return the result of a cell whose stages are through."""
     metrics = cell.folder / "metrics"
-    who = {"task": cell.task, "method": cell.method, "seed": cell.seed}
+    names = {"task": cell.task, "method": cell.method, "seed": cell.seed}
     machine = provenance.machine(cell.params["run"]["device"])
-    here = {"wall_s": spent(cell), "commit": provenance.git_commit(), "machine": machine}
+    origin = {"wall_s": spent(cell), "commit": provenance.git_commit(), "machine": machine}
 
     def point(env_steps: int, verdict: dict[str, Any], wall_s: float) -> results.Point:
-        return results.Point(
-            **who,
-            env_steps=env_steps,
-            wall_s=wall_s,
-            **{k: verdict[k] for k in ("success_rate", "episodes", "jerk_rms")},
-        )
+        shown = {key: verdict[key] for key in ("success_rate", "episodes", "jerk_rms")}
+        return results.Point(**names, env_steps=env_steps, wall_s=wall_s, **shown)
 
     if cell.base is None:
         verdict = durable.read_json(metrics / "base.json")
         facts = results.RunFacts(
-            **who, **here, updates=0, updates_per_s=None, total_variation=verdict["total_variation"]
+            **names,
+            **origin,
+            updates=0,
+            updates_per_s=None,
+            total_variation=verdict["total_variation"],
         )
-        return results.FinishedRun(
-            cell.key, None, durable.digest(cell.folder / POLICY), facts, (point(0, verdict, 0.0),)
-        )
-    cost, verdict = (
-        durable.read_json(metrics / "finetune_sim.json"),
-        durable.read_json(metrics / "sim.json"),
-    )
+        policy = durable.digest(cell.folder / POLICY)
+        return results.FinishedRun(cell.key, None, policy, facts, (point(0, verdict, 0.0),))
+
+    cost = durable.read_json(metrics / "finetune_sim.json")
+    verdict = durable.read_json(metrics / "sim.json")
     start = durable.read_json(cell.base.folder / "metrics" / "base.json")
-    points = [
-        point(0, start, 0.0),
-        *(point(row["env_steps"], row, row["wall_s"]) for row in cost.get("judged", [])),
-    ]
+    points = [point(0, start, 0.0)]
+    points += [point(row["env_steps"], row, row["wall_s"]) for row in cost.get("judged", [])]
     points.append(point(cost["env_steps"], verdict, cost["wall_s"]))
-    rate = round(cost["updates"] / cost["wall_s"], 1)
+
     facts = results.RunFacts(
-        **who,
-        **here,
+        **names,
+        **origin,
         updates=cost["updates"],
-        updates_per_s=rate,
+        updates_per_s=round(cost["updates"] / cost["wall_s"], 1),
         total_variation=verdict["total_variation"],
     )
-    return results.FinishedRun(
-        cell.key, durable.digest(cell.base.folder / POLICY), None, facts, tuple(points)
-    )
+    base_policy = durable.digest(cell.base.folder / POLICY)
+    return results.FinishedRun(cell.key, base_policy, None, facts, tuple(points))
 
 
 def spent(cell: Cell) -> float:
-    """Seconds worked on a cell so far."""
+    """Return the seconds worked on a cell so far."""
     file = cell.folder / TIME
     return float(durable.read_json(file)["wall_s"]) if file.exists() else 0.0
 
@@ -207,10 +203,10 @@ def run(
         StageError: a stage failed.
     """
     prepare(cell)
-    if finished(cell) is not None and (
-        cell.base is not None or ready(cell)
-    ):  # with numbers that came back
+    # A folder that was set aside and came back may hold the whole result.
+    if finished(cell) is not None and (cell.base is not None or ready(cell)):
         return
+
     before, started = spent(cell), time.monotonic()
     inputs = {"base": cell.base.key} if cell.base else {}
     with (
@@ -219,49 +215,72 @@ def run(
     ):
         tracker.tag(task=cell.task, method=cell.method, seed=cell.seed)
         try:
-            for command in commands(cell):
-                env = {PARENT_VARIABLE: tracker.run_id or ""}
-                code, _ = stream(
-                    command,
-                    lambda line: print(line, file=log, flush=True),
-                    cwd=cell.folder,
-                    env=env,
-                    stopping=stopping,
-                )
-                if code == Interrupted.exit_code:
-                    raise Interrupted(
-                        f"{name} stopped on request",
-                        remedy="run the same command again to continue",
-                    )
-                if code:
-                    raise StageError(command[3].removeprefix("pipelines."), code)
+            _run_stages(cell, name, log, tracker.run_id or "", stopping)
         finally:
-            durable.write_json(
-                cell.folder / TIME, {"wall_s": round(before + time.monotonic() - started, 1)}
-            )
-        found = outcome(cell)
-        for row in map(asdict, found.points):
-            tracker.log(
-                row["env_steps"],
-                **{key: value for key, value in row.items() if isinstance(value, float)},
-            )
-        results.write_runs(cell.folder / DONE, [found])
+            wall_s = round(before + time.monotonic() - started, 1)
+            durable.write_json(cell.folder / TIME, {"wall_s": wall_s})
+
+        result = outcome(cell)
+        for point in map(asdict, result.points):
+            numbers = {key: value for key, value in point.items() if isinstance(value, float)}
+            tracker.log(point["env_steps"], **numbers)
+        results.write_runs(cell.folder / DONE, [result])
+
     for path in SPENT:
         shutil.rmtree(cell.folder / path, ignore_errors=True)
 
 
+def _run_stages(
+    cell: Cell, name: str, log: TextIO, parent: str, stopping: Callable[[], bool]
+) -> None:
+    for command in commands(cell):
+        code, _ = stream(
+            command,
+            lambda line: print(line, file=log, flush=True),
+            cwd=cell.folder,
+            env={PARENT_VARIABLE: parent},
+            stopping=stopping,
+        )
+        if code == Interrupted.exit_code:
+            raise Interrupted(
+                f"{name} stopped on request", remedy="run the same command again to continue"
+            )
+        if code:
+            raise StageError(command[3].removeprefix(f"{STAGES}."), code)
+
+
 def verdict(cell: Cell) -> str:
-    """What a finished cell came to, in a few words."""
-    found = finished(cell)
-    assert found is not None
-    last = found.points[-1]
+    """Return the result of a finished cell in a few words."""
+    run = finished(cell)
+    assert run is not None
+    last = run.points[-1]
     return (
-        f"success {last.success_rate:.2f} over {last.episodes} episodes, {found.facts.wall_s:.0f} s"
+        f"success {last.success_rate:.2f} over {last.episodes} episodes, {run.facts.wall_s:.0f} s"
     )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Do one cell, and the policy that it improves where that is missing."""
+    given = _parser().parse_args(arguments)
+    place = (given.folder / Path(given.suite).stem).resolve()
+    wanted = (given.task, given.method, given.seed)
+
+    for cell in suite.cells(suite.load(given.suite), place):
+        if (cell.task, cell.folder.name, cell.seed) == wanted:
+            break
+    else:
+        raise ConfigError(
+            "the suite has no such run", remedy=f"`zprl bench {given.suite} --list` shows them"
+        )
+
+    if cell.base is not None and not ready(cell.base):
+        run(cell.base, cell.base.name)
+    if not (ready(cell) if cell.base is None else finished(cell)):
+        run(cell, cell.name)
+    say(f"{cell.name}: {verdict(cell)}")
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m pipelines.bench_cell",
         description="Do one run of a suite, without Prefect and DVC.",
@@ -273,22 +292,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--folder", type=Path, default=Path("bench"), help="where runs live (default: bench)"
     )
-    given = parser.parse_args(arguments)
-    place = (given.folder / Path(given.suite).stem).resolve()
-    found = [
-        cell
-        for cell in suite.cells(suite.load(given.suite), place)
-        if (cell.task, cell.folder.name, cell.seed) == (given.task, given.method, given.seed)
-    ]
-    if not found:
-        raise ConfigError(
-            "the suite has no such run", remedy=f"`zprl bench {given.suite} --list` shows them"
-        )
-    wanted = [cell for cell in (found[0].base, found[0]) if cell is not None]
-    for cell in wanted:
-        if not (ready(cell) if cell.base is None else finished(cell)):
-            run(cell, cell.name)
-    say(f"{found[0].name}: {verdict(found[0])}")
+    return parser
 
 
 if __name__ == "__main__":
