@@ -1,4 +1,6 @@
-"""Recordings into the versioned folder of demonstrations: checked, copied, described in ``DATASET.md``, handed to DVC.
+"""Bring recordings into the versioned folder of demonstrations.
+
+They are checked, copied, described in ``DATASET.md`` and handed to DVC.
 
 Each step can be killed: what is not whole is swept away by the next call, and what was copied and
 not yet versioned is gone on with.
@@ -37,12 +39,12 @@ goes along."""
 
 @dataclass(frozen=True)
 class Added:
-    """What was done, or would be.
+    """Recordings that were added, or would be.
 
     Attributes:
         target: Where the recordings lie.
         episodes: How many good ones came.
-        commit: Files that git should be told of; none after a dry run.
+        commit: Files to commit to git; none after a dry run.
     """
 
     target: Path
@@ -89,7 +91,7 @@ def add(
     LEASE.parent.mkdir(parents=True, exist_ok=True)
     lease = durable.lease(LEASE)
     try:
-        return _add(source, data, name, reader, strict, dry_run, tell, say)
+        return _add(source, data, name, reader, tell, say, strict=strict, dry_run=dry_run)
     finally:
         os.close(lease)
 
@@ -99,10 +101,11 @@ def _add(
     data: Path,
     name: str | None,
     reader: str,
-    strict: bool,
-    dry_run: bool,
     tell: Callable[[Finding], None],
     say: Callable[[str], None],
+    *,
+    strict: bool,
+    dry_run: bool,
 ) -> Added:
     params = config.load() if Path(config.PARAMS_FILE).exists() else None
     origin = _origin(source)
@@ -110,8 +113,11 @@ def _add(
     new = _status(data)
     if not dry_run and data.is_dir():
         sweep(data)
+
+    # An earlier call may have copied them and been killed before DVC had them.
     there = origin.resolve() == target.resolve()
     half_done = not there and _unversioned(target, new) and same(origin, target)
+
     tally = _check(source, target, data, params, reader, tell, there=there or half_done)
     wrong = tally.severities["error"] + (tally.severities["warning"] if strict else 0)
     if wrong:
@@ -125,6 +131,7 @@ def _add(
         )
     if dry_run:
         return Added(target, tally.passed, ())
+
     if there or half_done:
         say(f"{target} is in its place already")
     else:
@@ -138,7 +145,7 @@ def _add(
 
 
 def _origin(source: Path) -> Path:
-    """What is copied: the source itself, or the folder that a file of Minari's belongs to."""
+    """Return what is copied: the source, or the folder that a file of Minari's is part of."""
     source = Path(os.path.normpath(source))
     if source.name != MINARI_FILE or not source.is_file():
         return source
@@ -181,22 +188,23 @@ def _check(
             remedy="`zprl demos check` knows the registered readers; or name one with --reader",
         )
     used = AUTO if params is None else params.ingest.reader
-    other = next((found for found in sources if used not in (AUTO, found.reader.name)), None)
+    other = next((one for one in sources if used not in (AUTO, one.reader.name)), None)
     if other is not None:
         raise ConfigError(
-            f"the pipeline reads with ingest.reader '{used}', {other.path} is read by '{other.reader.name}'",
+            f"the pipeline reads with ingest.reader '{used}', "
+            f"{other.path} is read by '{other.reader.name}'",
             remedy=f"set ingest.reader to {AUTO} in params.yaml",
         )
+
     beside = [
-        found
-        for found in find_sources(data, reader=used, **asked)
-        if not there or not found.path.is_relative_to(target)
+        one
+        for one in find_sources(data, reader=used, **asked)
+        if not there or not one.path.is_relative_to(target)
     ]
     if len(sources) == 1 and not there:
-        changes = [
-            *changes,
-            _Renamed(sources[0].path, target.stem if _origin(source).is_file() else target.name),
-        ]
+        new_name = target.stem if _origin(source).is_file() else target.name
+        changes = [*changes, _Renamed(sources[0].path, new_name)]
+
     tally = Tally()
     for item in check(sources, limits=limits, changes=changes, beside=beside):
         tally.add(item)
@@ -206,7 +214,10 @@ def _check(
 
 
 def project_reading(params: Params | None) -> tuple[ValidationLimits, dict[str, Any], list[Change]]:
-    """Limits, arguments of ``find_sources`` and changes with which the pipeline reads; without parameters everything as it is."""
+    """Return limits, arguments of ``find_sources`` and changes with which the pipeline reads.
+
+    Without parameters everything is read as it is.
+    """
     if params is None:
         return ValidationLimits(), {}, []
     limits = ValidationLimits(min_length=params.policy.obs_steps + params.policy.chunk_steps)
@@ -232,7 +243,7 @@ class _Renamed:
 
 
 def _status(data: Path) -> list[str]:
-    """What lies in the folder and is not versioned.
+    """Return what lies in the folder and is not versioned.
 
     Raises:
         DataError: something that is versioned is not here: versioning what is left would lose it.
@@ -241,29 +252,29 @@ def _status(data: Path) -> list[str]:
         return [data.as_posix()]
     answer = _dvc("data", "status", "--granular", "--json", str(data))
     try:
-        said = durable.parse_json(answer or "{}", "its answer", limit=MAX_ANSWER)
+        status = durable.parse_json(answer or "{}", "its answer", limit=MAX_ANSWER)
     except DataError as error:
         raise EnvironmentProblem(
-            f"dvc says something else than JSON: {answer[:200]}",
+            f"dvc answered with something else than JSON: {answer[:200]}",
             remedy="`dvc data status` says more",
         ) from error
+
+    changes = status.get("uncommitted", {})
+    lost = [path for path in changes.get("deleted", []) if Path(path) != data]
     # The folder itself is in it when its list of files is not here: then nobody can tell what is
     # missing.
-    uncached = [
-        path
-        for path in said.get("not_in_cache", [])
-        if Path(path) == data or not Path(path).exists()
-    ]
-    lost = [
-        path for path in said.get("uncommitted", {}).get("deleted", []) if Path(path) != data
-    ] + uncached
+    absent = status.get("not_in_cache", [])
+    lost += [path for path in absent if Path(path) == data or not Path(path).exists()]
     if lost or not data.is_dir():
-        what = f"{len(lost)} files" if lost else "all"
+        count = f"{len(lost)} files" if lost else "all"
+        example = f": {lost[0]}" if lost else ""
         raise DataError(
-            f"{what} of what {data}.dvc versions are not here{': ' + lost[0] if lost else ''}; adding now would drop them",
-            remedy=f"`dvc pull {data}.dvc` brings them back, `dvc add {data}` says that they are meant to go",
+            f"{count} of what {data}.dvc versions are not here{example}; "
+            "adding now would drop them",
+            remedy=f"`dvc pull {data}.dvc` brings them back; "
+            f"`dvc add {data}` if they are meant to go",
         )
-    return [str(path) for path in said.get("uncommitted", {}).get("added", [])]
+    return [str(path) for path in changes.get("added", [])]
 
 
 def _unversioned(target: Path, new: list[str]) -> bool:
@@ -273,16 +284,12 @@ def _unversioned(target: Path, new: list[str]) -> bool:
 
 
 def write_card(data: Path, params: Params | None) -> None:
-    """Write ``DATASET.md`` beside ``<data>.dvc``, from all recordings in the folder, sampled where there are many."""
-    limits, _, _ = project_reading(
-        params
-    )  # the card tells what is recorded, not what a policy is shown
+    """Write ``DATASET.md`` beside ``<data>.dvc``, from a sample of the recordings in the folder."""
+    # The card describes what is recorded, not what a policy is shown.
+    limits, _, _ = project_reading(params)
     sources = find_sources(data, reader=AUTO if params is None else params.ingest.reader)
-    found = inspect(sources, limits=limits)
-    durable.write_text(
-        Path(f"{data}.dvc").with_name(CARD),
-        card(found, title=f"Demonstrations in {data.as_posix()}/"),
-    )
+    text = card(inspect(sources, limits=limits), title=f"Demonstrations in {data.as_posix()}/")
+    durable.write_text(Path(f"{data}.dvc").with_name(CARD), text)
 
 
 def version(data: Path) -> None:
@@ -307,10 +314,9 @@ def _dvc(*arguments: str) -> str:
 
 
 def _changed(data: Path) -> tuple[str, ...]:
-    """Files that git should be told of."""
+    """Return the files to commit to git."""
     files = [f"{data.as_posix()}.dvc", Path(f"{data}.dvc").with_name(CARD).as_posix()]
-    ignore = (
-        Path(f"{data}.dvc").with_name(".gitignore").as_posix()
-    )  # DVC writes the folder into it the first time
+    # DVC writes the folder into it the first time.
+    ignore = Path(f"{data}.dvc").with_name(".gitignore").as_posix()
     touched = child_processes.git(*child_processes.GIT_STATUS, "--", ignore)
     return (*files, ignore) if touched else tuple(files)

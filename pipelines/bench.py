@@ -275,7 +275,7 @@ def bench(
         name: The suite.
         folder: Where all suites' cells live; with a cluster, on a file system that all its machines
             share.
-        target: Where table, picture and page are written.
+        target: Where table, diagram and page are written.
         choice: Part of the suite.
         jobs: Cells at a time.
         command: What the page names as the way to make it again.

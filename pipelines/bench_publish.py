@@ -1,4 +1,7 @@
-"""What a suite has published: finished runs that any machine goes on from, frozen policies, table, picture and page."""
+"""Publish a suite, and go on from what was published.
+
+That is: finished runs that any machine goes on from, frozen policies, table, diagram and page.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,7 @@ class Choice:
     seeds: tuple[int, ...] = ()
 
     def of(self, cells: Sequence[Cell]) -> list[Cell]:
-        """The chosen cells and the bases they need.
+        """Return the chosen cells and the bases they need.
 
         Raises:
             ConfigError: it chooses nothing.
@@ -47,9 +50,9 @@ class Choice:
                 "no run of the suite fits that choice",
                 remedy="`zprl bench --list NAME` shows tasks, methods and seeds",
             )
-        needed = {cell.folder for cell in wanted} | {
-            cell.base.folder for cell in wanted if cell.base
-        }
+
+        needed = {cell.folder for cell in wanted}
+        needed |= {cell.base.folder for cell in wanted if cell.base}
         return [cell for cell in cells if cell.folder in needed]
 
 
@@ -58,12 +61,13 @@ def take_over(cells: Sequence[Cell], target: Path) -> None:
     published = [run for file in sorted(target.glob(f"*{RUNS}")) for run in results.read_runs(file)]
     known = {(run.key, run.facts.task, run.facts.seed): run for run in published}
     for cell in cells:
-        found = known.get((cell.key, cell.task, cell.seed))
-        if found is None or (claimed(cell) and (cell.folder / DONE).exists()):
+        run = known.get((cell.key, cell.task, cell.seed))
+        if run is None or (claimed(cell) and (cell.folder / DONE).exists()):
             continue
         claim(cell)
         if not (cell.folder / DONE).exists():
-            results.write_runs(cell.folder / DONE, [found.named(cell.method)])
+            results.write_runs(cell.folder / DONE, [run.named(cell.method)])
+
     for cell in cells:
         if cell.base is None and finished(cell) is not None and not ready(cell):
             for kept in sorted(target.glob(f"*{POLICIES}/{cell.key}"))[:1]:
@@ -71,7 +75,7 @@ def take_over(cells: Sequence[Cell], target: Path) -> None:
 
 
 def keep_policies(name: str, folder: Path, target: Path) -> Path:
-    """Copy a suite's frozen policies, with the episodes they were trained on, to where another machine finds them.
+    """Copy a suite's frozen policies, and the episodes they were trained on, for other machines.
 
     The same numbers need not give the same bits on another processor, and what is compared must
     stand on one policy.
@@ -97,12 +101,12 @@ def write_down(name: str, cells: Sequence[Cell], target: Path) -> None:
     target.mkdir(parents=True, exist_ok=True)
     results.write_runs(
         target / f"{Path(name).stem}{RUNS}",
-        [found for cell in cells if (found := finished(cell)) is not None],
+        [run for cell in cells if (run := finished(cell)) is not None],
     )
 
 
 def publish(name: str, folder: Path, target: Path, *, command: str) -> Path:
-    """Write runs, CSV, picture and page of whatever is done.
+    """Write runs, CSV, diagram and page of what is done so far.
 
     Returns:
         The page.
@@ -110,40 +114,45 @@ def publish(name: str, folder: Path, target: Path, *, command: str) -> Path:
     Raises:
         DataError: nothing is done yet.
     """
-    from zprl.bench import figures, page  # seconds, which whoever only lists runs need not wait
+    from zprl.bench import (
+        figures,
+        page,
+    )  # imported here: a list of runs need not wait seconds for it
 
     chosen = suite.load(name)
     cells = suite.cells(chosen, folder)
     take_over(cells, target)
-    done = [(cell, found) for cell in cells if (found := finished(cell)) is not None]
+    done = [(cell, run) for cell in cells if (run := finished(cell)) is not None]
     if not done:
         raise DataError(
             f"no run of '{name}' is done in {folder}", remedy=f"`zprl bench {name}` runs them"
         )
+
     # A base that a method has for itself is that method's start, not one of the suite's policies.
-    shown = [found for cell, found in done if cell.base is not None or cell.folder.name == BASE]
-    points = [point for found in shown for point in found.points]
-    facts = [found.facts for found in shown]
+    shown = [run for cell, run in done if cell.base is not None or cell.folder.name == BASE]
+    points = [point for run in shown for point in run.points]
+    facts = [run.facts for run in shown]
+    methods = chosen.chosen()
     info = page.SuiteInfo(
         suite=Path(name).stem,
         title=chosen.title,
         command=command,
-        commits=tuple(sorted({found.facts.commit or "unknown" for _, found in done})),
-        wall_s=sum(found.facts.wall_s for _, found in done),
-        machines=tuple(sorted({found.facts.machine or "not noted" for _, found in done})),
+        commits=tuple(sorted({run.facts.commit or "unknown" for _, run in done})),
+        wall_s=sum(run.facts.wall_s for _, run in done),
+        machines=tuple(sorted({run.facts.machine or "not noted" for _, run in done})),
         methods={
             key: page.MethodInfo(label=m.label, source=m.source, space=m.space, tuning=m.tuning)
-            for key, m in chosen.chosen().items()
+            for key, m in methods.items()
         },
         missing=[(cell.task, cell.method, cell.seed) for cell in cells if finished(cell) is None],
         budget=max(point.env_steps for point in points),
     )
+
     stem = Path(name).stem
     write_down(name, cells, target)
     results.write(target / f"{stem}.csv", points)
-    labels, spaces = (
-        {key: getattr(m, part) for key, m in info.methods.items()} for part in ("label", "space")
-    )
+    labels = {key: method.label for key, method in methods.items()}
+    spaces = {key: method.space for key, method in methods.items()}
     figures.save(figures.curves(points, labels, spaces), target / f"{stem}.png")
     page.write(target / f"{stem}.html", points, facts, info)
     return target / f"{stem}.html"

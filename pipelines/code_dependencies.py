@@ -1,4 +1,6 @@
-"""Write into ``dvc.yaml`` the code that each stage depends on: ``python -m pipelines.code_dependencies``.
+"""Write into ``dvc.yaml`` the code that each stage depends on.
+
+Run it as ``python -m pipelines.code_dependencies``.
 
 The lists follow from the imports of a stage's module (:mod:`zprl.code_closure`); a test compares
 them. A folder stands for its files where a stage uses all of them.
@@ -63,7 +65,7 @@ def write(path: Path) -> bool:
 
 
 def _files(folder: Path) -> set[Path]:
-    """Return the files of a folder; an empty ``__init__.py`` has no effect, so it does not count."""
+    """Return the files of a folder without empty ones, which have no effect."""
     files = (ROOT / folder).rglob("*")
     return {
         path.relative_to(ROOT)

@@ -1,4 +1,6 @@
-"""Stages with a world, in an image: where the simulator lives apart from Prefect, DVC and MLflow, as Isaac Sim's Kit does.
+"""Run stages that step a world in an image, where the simulator is apart from the pipeline.
+
+Isaac Sim's Kit does not share an environment with Prefect, DVC and MLflow.
 
 ``ZPRL_CONTAINER=image`` has every stage that steps a world run there, by ``docker run``, called by
 DVC and Prefect like any other.  The project's folder is mounted under its own path, so outputs land
@@ -42,12 +44,13 @@ HANDED_IN = (
 to do."""
 HOME = Path(".cache/container")
 """Home folder in there, below the project: Kit's caches of shaders survive the container."""
+STAGE_COMMAND = ("python", "-P", "-m", "pipelines.stage_in_container")
 DAEMON_FAILED, CANNOT_START = 125, (126, 127)
 CODE = Path(__file__).resolve().parents[1]
 
 
 def image() -> str | None:
-    """The image in which stages with a world shall run; ``None``: none, they run here."""
+    """Return the image in which stages with a world shall run; ``None``: they run here."""
     return os.environ.get(VARIABLE) or None
 
 
@@ -61,7 +64,7 @@ def command(
     user: tuple[int, int],
     options: str = DEFAULT_OPTIONS,
 ) -> list[str]:
-    """The command line that runs a stage in an image.
+    """Return the command line that runs a stage in an image.
 
     Args:
         name: The image.
@@ -79,41 +82,22 @@ def command(
         "PYTHONUNBUFFERED": "1",
         SWITCH_VARIABLE: f"{file_tracker.PREFIX}{record}",
     }
-    mounts = (
-        [f"{project}:{project}"]
-        if code == project
-        else [f"{project}:{project}", f"{code}:{code}:ro"]
-    )
-    for own in ("zprl", "pipelines") if code == project else ():
-        mounts.append(f"{code / own}:{code / own}:ro")
-    found = [
-        "docker",
-        "run",
-        "--rm",
-        "--init",
-        "--interactive",
-        "--user",
-        f"{user[0]}:{user[1]}",
-        "--workdir",
-        str(project),
-    ]
-    found += [word for mount in mounts for word in ("--volume", mount)]
-    found += [word for key, value in variables.items() for word in ("--env", f"{key}={value}")]
-    found += [word for key in HANDED_IN for word in ("--env", key)]
-    return [
-        *found,
-        *shlex.split(options),
-        name,
-        "python",
-        "-P",
-        "-m",
-        "pipelines.stage_in_container",
-        *stage,
-    ]
+    read_only = [code] if code != project else [code / own for own in ("zprl", "pipelines")]
+    mounts = [f"{project}:{project}", *(f"{path}:{path}:ro" for path in read_only)]
+
+    words = ["docker", "run", "--rm", "--init", "--interactive"]
+    words += ["--user", f"{user[0]}:{user[1]}", "--workdir", str(project)]
+    words += [word for mount in mounts for word in ("--volume", mount)]
+    words += [word for key, value in variables.items() for word in ("--env", f"{key}={value}")]
+    words += [word for key in HANDED_IN for word in ("--env", key)]
+    return [*words, *shlex.split(options), name, *STAGE_COMMAND, *stage]
 
 
 def instead(name: str) -> Callable[[Stage], None]:
-    """What a stage does in place of its own body: run this very module, with its arguments, in an image, and pass on what it says."""
+    """Return a body for a stage that runs the stage's module, with its arguments, in an image.
+
+    It passes on the lines and what the stage tracks.
+    """
 
     def run(stage: Stage) -> None:
         spec = sys.modules["__main__"].__spec__
@@ -126,6 +110,7 @@ def instead(name: str) -> Callable[[Stage], None]:
                 f"{VARIABLE} is set, and there is no docker",
                 remedy=f"install Docker, or unset {VARIABLE}",
             )
+
         project = Path.cwd()
         record = stage.run_dir.path.absolute() / "tracked.jsonl"
         durable.write_text(record, "")
@@ -139,17 +124,17 @@ def instead(name: str) -> Callable[[Stage], None]:
             user=(os.getuid(), os.getgid()),
             options=os.environ.get(OPTIONS_VARIABLE, DEFAULT_OPTIONS),
         )
+
         replay = file_tracker.TrackedReplay(record, stage.tracker)
 
-        def say(text: str) -> None:
+        def forward(text: str) -> None:
             terminal.say(text)
             replay.forward()
 
-        input_end, our_end = (
-            os.pipe()
-        )  # ours closes with this process, however it ends, and the stage notices
+        # Our end closes with this process, however it ends, and the stage notices.
+        input_end, our_end = os.pipe()
         try:
-            code, _ = stream(line, say, stdin=input_end, stopping=lambda: stage.stopping)
+            code, _ = stream(line, forward, stdin=input_end, stopping=lambda: stage.stopping)
         finally:
             os.close(input_end)
             os.close(our_end)
