@@ -349,7 +349,7 @@ def test_connecting_and_leaving_leaves_nothing_behind(twin):
         assert not robot.is_connected and robot.health().mode is Mode.DISCONNECTED
     assert socket.getdefaulttimeout() is None
     assert not [
-        thread for thread in threading.enumerate() if thread.name in ("xarm-walker", "xarm-gripper")
+        thread for thread in threading.enumerate() if thread.name in ("xarm-servo", "xarm-gripper")
     ]
 
 
