@@ -8,9 +8,10 @@ import pytest
 import yaml
 
 import zprl.robot
+from zprl.config import Section
 from zprl.errors import ConfigError
 from zprl.robot.base import Ranges
-from zprl.robot.limits import ArmLimits, Limits, Recoveries, RecoveryBudget, Section, Tighter
+from zprl.robot.limits import ArmLimits, Limits, Recoveries, RecoveryBudget, Tighter
 
 FILE = Path(zprl.robot.__file__).parent / "tasks" / "lift_cube.limits.yaml"
 RANGES = Ranges(speed=1.7, acceleration=13.0, jerk=6500.0, gripper_width=0.08, reach=0.855)

@@ -187,12 +187,12 @@ def test_the_robot_is_made_by_its_driver_and_checked(made):
     assert made == [("robots", "franka", task.arms[""].config)]
 
 
-def test_a_feature_that_nothing_tells_is_named(made, edited):
+def test_a_feature_without_a_source_is_named(made, edited):
     task = RealTask.load(
         edited(lambda v: v["observation"].update(robot0_eef_pos=["ee.x", "ee.xx"]))
     )
     with pytest.raises(
-        ConfigError, match=r"nothing tells the observation's ee\.xx; did you mean 'ee\.x'"
+        ConfigError, match=r"there is no source of the observation's ee\.xx; did you mean 'ee\.x'"
     ):
         task.make_robot()
 
