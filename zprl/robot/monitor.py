@@ -224,8 +224,8 @@ class Monitor:
         self._beats.pop(name, None)
 
     def _heartbeat(self, name: str, silence: float, stamp: float) -> list[Event]:
-        allowed: Mapping[str, float] = dict(self.limits.heartbeat_s)
-        most = allowed.get(name.split("/")[0])
+        kind = name.split("/")[0]
+        most = next((s for watched, s in self.limits.heartbeat_s.items() if watched == kind), None)
         reason = f"nothing heard of {name} for {silence:.2f} s"
         return self._once(
             f"heartbeat {name}",
