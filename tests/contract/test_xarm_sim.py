@@ -18,7 +18,8 @@ from zprl.robot.check import check_robot
 from zprl.robot.lerobot import LeRobotConfig, LeRobotRobot, to_lerobot
 from zprl.robot.multi_arm import MultiArm
 from zprl.robot.xarm import make
-from zprl.robot_sim.xarm_server import HOME, MAX_STEP_M, SimulatedXArm
+from zprl.robot_sim.xarm_box import HOME, MAX_STEP_M
+from zprl.robot_sim.xarm_server import SimulatedXArm
 
 pytest.importorskip("xarm", reason="needs xarm-python-sdk")
 

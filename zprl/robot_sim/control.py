@@ -266,7 +266,7 @@ class SimControl:
             self._socket.connect(self._address)
 
         self._socket.send(request.model_dump_json().encode())
-        if not self._socket.poll(MILLISECONDS * self._timeout):
+        if not self._socket.poll(int(MILLISECONDS * self._timeout)):
             self._socket.close()  # a REQ socket that waits for an answer cannot ask again
             self._socket = None
             raise EnvironmentProblem(
@@ -318,7 +318,7 @@ class TrackerFeed:
         Returns:
             True where there was one.
         """
-        if not self._socket.poll(MILLISECONDS * seconds):
+        if not self._socket.poll(int(MILLISECONDS * seconds)):
             return False
         while True:
             try:

@@ -97,7 +97,6 @@ def _strip(scene: ET.Element, world: ET.Element) -> None:
 
 
 def _add_table(world: ET.Element, gap: SimGap) -> None:
-    top = {"contype": "2", "conaffinity": "3", "friction": "0.6 0.005 0.0001"}
     ET.SubElement(
         world,
         "geom",
@@ -106,7 +105,9 @@ def _add_table(world: ET.Element, gap: SimGap) -> None:
         size="0.6 0.6 0.1",
         pos=f"0.5 0 {gap.table_height}",
         rgba=".55 .5 .45 1",
-        **top,
+        contype="2",
+        conaffinity="3",
+        friction="0.6 0.005 0.0001",
     )
 
 

@@ -48,7 +48,7 @@ class Status(enum.IntEnum):
 
 @dataclass
 class _Motion:
-    """A command under way: openings to go to one after the other, and those that count as arrived."""
+    """A command under way: openings to reach one after the other, and those that count."""
 
     message: WireMessage
     goals: list[float]

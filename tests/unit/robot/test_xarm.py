@@ -14,7 +14,7 @@ from zprl.robot import rotation
 from zprl.robot.base import GRIPPER, POSE, Mode, Robot, RobotError, StopLevel
 from zprl.robot.xarm import from_rpy, make
 from zprl.robot.xarm_servo import STEP_M, STEP_RAD, ServoThread, step_towards
-from zprl.robot_sim.xarm_server import rpy
+from zprl.robot_sim.xarm_box import rpy
 
 DOWN = (1.0, 0.0, 0.0, 0.0)
 
