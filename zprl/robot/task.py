@@ -250,7 +250,7 @@ class RealTask(Section):
         return {name: spec.image for name, spec in self.senses.items() if spec.image}
 
     @property
-    def sense_features(self) -> tuple[str, ...]:
+    def sensor_features(self) -> tuple[str, ...]:
         """Features that the pose trackers give."""
         poses = [name for name, spec in self.senses.items() if spec.image is None]
         return tuple(f"{name}.{key.removeprefix('ee.')}" for name in poses for key in POSE)
@@ -312,7 +312,7 @@ class RealTask(Section):
     def _check_observation(self, robot: Robot) -> None:
         """Refuse an observation with features that neither robot nor sensors have."""
         commands = (p + GRIPPER_COMMAND for p in self.arms)
-        known = {*robot.observation_features, *self.sense_features, *commands}
+        known = {*robot.observation_features, *self.sensor_features, *commands}
         missing = sorted(ObsLayout(self.observation).needs - known)
         if not missing:
             return
@@ -324,7 +324,7 @@ class RealTask(Section):
             remedy=f"there are: {', '.join(sorted(known))}",
         )
 
-    def make_senses(self, simulation: Path | None = None) -> dict[str, Sensor]:
+    def make_sensors(self, simulation: Path | None = None) -> dict[str, Sensor]:
         """Make the pose trackers, not started; :meth:`make_cameras` makes the others.
 
         Args:
@@ -334,7 +334,7 @@ class RealTask(Section):
         return {name: self._sensor(name, simulation) for name in poses}
 
     def make_cameras(self, simulation: Path | None = None) -> dict[str, Sensor]:
-        """Make the cameras, not started; for the argument see :meth:`make_senses`."""
+        """Make the cameras, not started; for the argument see :meth:`make_sensors`."""
         return {name: self._sensor(name, simulation) for name in self.images}
 
     def _sensor(self, name: str, simulation: Path | None) -> Sensor:

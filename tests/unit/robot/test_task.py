@@ -87,7 +87,7 @@ def test_the_cube_is_lifted_as_in_the_simulation():
         "object",
     ]
     assert task.home[""].quaternion.tolist() == [1, 0, 0, 0]
-    assert task.sense_features == tuple(
+    assert task.sensor_features == tuple(
         f"object.{k}" for k in ("x", "y", "z", "qx", "qy", "qz", "qw")
     )
     assert task.limits_path.name == "lift_cube.limits.yaml"
@@ -216,13 +216,13 @@ def test_a_robot_without_pose_targets_is_refused(made, monkeypatch):
 
 def test_sensors_of_a_simulated_robot_get_its_folder(made):
     task = RealTask.load("lift_cube")
-    assert list(task.make_senses(Path("/tmp/sim"))) == ["object"]
+    assert list(task.make_sensors(Path("/tmp/sim"))) == ["object"]
     assert made == [("sensors", "twin_pose", {"name": "object", "twin": "/tmp/sim"})]
 
 
 def test_cameras_are_replaced_where_the_robot_is_simulated(made):
     task = RealTask.load("place_orange")
-    assert task.make_senses() == {} and list(task.make_cameras()) == ["front"]
+    assert task.make_sensors() == {} and list(task.make_cameras()) == ["front"]
     task.make_cameras(Path("/tmp/sim"))
     assert [(group, kind) for group, kind, _ in made] == [
         ("sensors", "realsense"),
