@@ -27,7 +27,7 @@ class Reflex(_Message):
     """The arm's own safety stops it, with this error flag."""
 
     fault: Literal["reflex"] = "reflex"
-    flag: Literal[tuple(FLAG_INDEX)] = "cartesian_reflex"  # type: ignore[valid-type]
+    flag: Literal[tuple(FLAG_INDEX)] = "cartesian_reflex"  # type: ignore[valid-type]  # made of the flags
 
 
 class UserStop(_Message):

@@ -26,7 +26,7 @@ LAST_WORDS = 500
 """Characters at the end of the log that an error repeats."""
 
 
-class ServerProcess:
+class RobotProcess:
     """A simulated robot in a process of its own, which dies with the thread that started it.
 
     Subclasses answer :meth:`probe`; each is a context manager that yields itself.
@@ -130,7 +130,7 @@ class ServerProcess:
         self.stop()
 
 
-class SimProcess(ServerProcess):
+class SimProcess(RobotProcess):
     """A simulated Franka.
 
     Args:

@@ -29,7 +29,7 @@ from pydantic import ValidationError
 from zprl import durable
 from zprl.errors import DataError, EnvironmentProblem
 from zprl.parent_death import die_with_parent
-from zprl.robot_sim.process import ServerProcess
+from zprl.robot_sim.process import RobotProcess
 from zprl.robot_sim.xarm_box import SERIAL_REGISTER, BoxState, Change, ControlBox
 
 COMMAND_PORTS = (502, 503)
@@ -162,7 +162,7 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-class SimulatedXArm(ServerProcess):
+class SimulatedXArm(RobotProcess):
     """A simulated xArm.
 
     Args:
