@@ -27,7 +27,8 @@ class Reflex(_Message):
     """The arm's own safety stops it, with this error flag."""
 
     fault: Literal["reflex"] = "reflex"
-    flag: Literal[tuple(FLAG_INDEX)] = "cartesian_reflex"  # type: ignore[valid-type]  # made of the flags
+    # The names stand in one place, the packet's layout, which mypy cannot read.
+    flag: Literal[tuple(FLAG_INDEX)] = "cartesian_reflex"  # type: ignore[valid-type]
 
 
 class UserStop(_Message):
