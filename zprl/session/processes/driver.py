@@ -910,7 +910,7 @@ def run(settings: Settings, stopping: Stopping) -> None:
     )
     plan = _await_permission(bus, under, stopping)
     _connect(robot, stopping)
-    senses = {name: LatestReader(sense) for name, sense in task.make_senses(settings.twin).items()}
+    senses = {name: LatestReader(sense) for name, sense in task.make_sensors(settings.twin).items()}
     try:
         for reader in senses.values():
             reader.start()
