@@ -147,7 +147,7 @@ def test_what_a_person_moved_is_left_out(tmp_path: Path) -> None:
     )
 
 
-def test_pictures_are_read_when_asked_for(tmp_path: Path) -> None:
+def test_images_are_read_when_asked_for(tmp_path: Path) -> None:
     draw = np.random.default_rng(0)
     frames = draw.integers(0, 255, (6, 4, 5, 3)).astype(np.uint8)
     with made.create(tmp_path / "session") as store:

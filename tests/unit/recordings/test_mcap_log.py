@@ -18,7 +18,7 @@ from zprl.errors import DataError
 from zprl.recordings.mcap_log import CHUNK_BYTES, LoggedImage, recover_mcap, write_mcap
 from zprl.recordings.store import RecordedEpisode, SessionStore
 
-JPEG = b"\xff\xd8\xff\xe0 a picture \xff\xd9"
+JPEG = b"\xff\xd8\xff\xe0 an image \xff\xd9"
 
 
 @pytest.fixture(scope="module")
