@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests import session_factories as made
 from tests.session_factories import Rows
 from zprl.recordings import write_ahead_log as written_ahead
-from zprl.recordings.labels import LabelJournal
+from zprl.recordings.labels import LabelFile
 from zprl.recordings.store import SessionStore
 from zprl.recordings.verify import verify
 
@@ -78,7 +78,7 @@ def test_a_label_journal_cut_anywhere_keeps_its_whole_lines(
     inputs = data.draw(
         st.lists(st.tuples(st.integers(1, 4), words, st.integers(0, 8)), min_size=1, max_size=8)
     )
-    journal = LabelJournal(path, write=True)
+    journal = LabelFile(path, write=True)
     for episode, label, nonce in inputs:
         journal.append(episode, label, source="test", nonce=str(nonce))
     journal.close()
@@ -92,7 +92,7 @@ def test_a_label_journal_cut_anywhere_keeps_its_whole_lines(
     cut = data.draw(st.integers(0, len(whole)), label="cut")
     path.write_bytes(whole[:cut])
     kept = whole[:cut].count(b"\n") + (whole[cut : cut + 1] == b"\n")
-    again = LabelJournal(path, write=True)
+    again = LabelFile(path, write=True)
     assert again.in_order() == lines[:kept]
     for line in lines[kept:]:
         again.append(line.episode, line.label, source=line.source, nonce=line.nonce)

@@ -18,7 +18,7 @@ from starlette.testclient import TestClient
 from tests import console_scene
 from zprl.errors import ConfigError, DataError, EnvironmentProblem
 from zprl.recordings.append_file import lease
-from zprl.recordings.labels import LabelJournal
+from zprl.recordings.labels import LabelFile
 from zprl.session.events import Input
 from zprl.session.inputs import OperatorInput, this_user
 from zprl.session.processes.console import access as access_module
@@ -397,16 +397,16 @@ def test_nobody_writes_an_author_into_a_press(page: Page, extra: str) -> None:
 
 def test_a_line_of_the_journal_names_its_author_and_older_ones_still_fit(tmp_path: Path) -> None:
     path = tmp_path / "labels.jsonl"
-    journal = LabelJournal(path, write=True)
+    journal = LabelFile(path, write=True)
     journal.append(1, "success", source="time-out", nonce="a")
     journal.append(2, "failure", source="console", nonce="b", author="anna")
     journal.close()
     first, second = path.read_text().splitlines()
     assert "author" not in json.loads(first)  # byte for byte as before there were authors
-    assert [line.author for line in LabelJournal(path).in_order()] == [None, "anna"]
+    assert [line.author for line in LabelFile(path).in_order()] == [None, "anna"]
     path.write_text(f"{first}\n{second.replace('anna', 'ben')}\n")
     with pytest.raises(Exception, match="line 2 is damaged"):
-        LabelJournal(path)
+        LabelFile(path)
 
 
 # -- the file --------------------------------------------------------------------------------------

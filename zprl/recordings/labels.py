@@ -45,7 +45,7 @@ class LabelEntry(BaseModel):
     supersedes: int | None = Field(None, ge=1, description="The line that this one corrects.")
 
 
-class LabelJournal:
+class LabelFile:
     """The labels of a session: the one writer appends, readers see new lines as they come.
 
     Args:

@@ -32,7 +32,7 @@ from zprl.recordings.append_file import lease, remove
 from zprl.recordings.episode import RecordedEpisode
 from zprl.recordings.episode_record import EpisodeFacts, EpisodeRecord, folder_path, open_path
 from zprl.recordings.episode_writer import EpisodeWriter
-from zprl.recordings.labels import LabelEntry, LabelJournal
+from zprl.recordings.labels import LabelEntry, LabelFile
 
 __all__ = [
     "EpisodeFacts",
@@ -93,7 +93,7 @@ class SessionStore:
         self.write = write
         if write:
             self._clean()
-        self.labels = LabelJournal(path / LABELS, write=write)
+        self.labels = LabelFile(path / LABELS, write=write)
 
     @classmethod
     def create(

@@ -17,7 +17,7 @@ from zprl.recordings import conditions
 from zprl.recordings.conditions import TIGHTENED
 from zprl.recordings.episode import RecordedEpisode
 from zprl.recordings.episode_record import CHUNKS, FACTS, FRAMES
-from zprl.recordings.labels import LabelJournal
+from zprl.recordings.labels import LabelFile
 from zprl.recordings.store import (
     COMMITTED,
     EPISODES,
@@ -117,7 +117,7 @@ def _labels(path: Path, numbers: set[int]) -> Iterator[Damage]:
         yield Damage(LABELS, "is missing")
         return
     try:
-        labels = LabelJournal(path)
+        labels = LabelFile(path)
         lines, torn = labels.in_order(), labels.torn
     except ZprlError as error:
         yield Damage(LABELS, error.message)

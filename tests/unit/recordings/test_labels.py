@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from zprl.errors import DataError
-from zprl.recordings.labels import LabelJournal
+from zprl.recordings.labels import LabelFile
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    journal = LabelJournal(tmp_path / "labels.jsonl", write=True)
+    journal = LabelFile(tmp_path / "labels.jsonl", write=True)
     journal.append(1, "success", source="keyboard", nonce="a")
     journal.append(2, "failure", source="console", nonce="b")
     journal.append(1, "failure", source="keyboard", nonce="c")
@@ -23,7 +23,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_the_order_is_kept_and_a_correction_supersedes(path: Path) -> None:
-    journal = LabelJournal(path)
+    journal = LabelFile(path)
     assert [
         (line.seq, line.episode, line.label, line.supersedes) for line in journal.in_order()
     ] == [
@@ -36,13 +36,13 @@ def test_the_order_is_kept_and_a_correction_supersedes(path: Path) -> None:
 
 
 def test_a_later_correction_supersedes_the_one_before(path: Path) -> None:
-    journal = LabelJournal(path, write=True)
+    journal = LabelFile(path, write=True)
     assert journal.append(1, "success", source="console", nonce="e").supersedes == 3
-    assert LabelJournal(path).current()[1] == "success"
+    assert LabelFile(path).current()[1] == "success"
 
 
 def test_the_same_nonce_twice_is_one_input(path: Path) -> None:
-    journal = LabelJournal(path, write=True)
+    journal = LabelFile(path, write=True)
     before = path.read_bytes()
     again = journal.append(9, "success", source="console", nonce="b")
     assert (again.seq, again.episode, again.label) == (2, 2, "failure")
@@ -58,7 +58,7 @@ def test_a_line_is_one_json_object(path: Path) -> None:
 
 
 def test_a_reader_sees_lines_as_they_come(path: Path) -> None:
-    reader, writer = LabelJournal(path), LabelJournal(path, write=True)
+    reader, writer = LabelFile(path), LabelFile(path, write=True)
     writer.append(4, "success", source="console", nonce="e")
     assert reader.in_order()[-1].episode == 4
     assert len(reader.in_order()) == 5
@@ -70,12 +70,12 @@ def test_a_reader_sees_lines_as_they_come(path: Path) -> None:
 def test_what_is_no_label_is_refused(path: Path, label: str, nonce: str) -> None:
     before = path.read_bytes()
     with pytest.raises(DataError, match="not a label"):
-        LabelJournal(path, write=True).append(5, label, source="console", nonce=nonce)
+        LabelFile(path, write=True).append(5, label, source="console", nonce=nonce)
     assert path.read_bytes() == before
 
 
 def test_a_missing_journal_is_empty_and_a_reader_does_not_make_it(tmp_path: Path) -> None:
-    journal = LabelJournal(tmp_path / "labels.jsonl")
+    journal = LabelFile(tmp_path / "labels.jsonl")
     assert (journal.in_order(), journal.torn, (tmp_path / "labels.jsonl").exists()) == (
         [],
         False,
@@ -89,10 +89,10 @@ def test_a_torn_last_line_is_cut_off_by_the_writer_and_by_nobody_else(path: Path
     whole = path.read_bytes()
     last = whole.rindex(b'{"check"')
     path.write_bytes(whole[: last + 40])
-    reader = LabelJournal(path)
+    reader = LabelFile(path)
     assert (len(reader.in_order()), reader.torn) == (3, True)
     assert path.read_bytes() == whole[: last + 40]
-    writer = LabelJournal(path, write=True)
+    writer = LabelFile(path, write=True)
     assert path.read_bytes() == whole[:last]
     writer.append(3, "discard", source="pedal", nonce="d")
     assert path.read_bytes() == whole  # as if nothing had happened
@@ -101,7 +101,7 @@ def test_a_torn_last_line_is_cut_off_by_the_writer_and_by_nobody_else(path: Path
 def test_a_last_line_that_lacks_only_its_end_is_kept(path: Path) -> None:
     whole = path.read_bytes()
     path.write_bytes(whole[:-1])
-    assert len(LabelJournal(path, write=True).in_order()) == 4
+    assert len(LabelFile(path, write=True).in_order()) == 4
     assert path.read_bytes() == whole
 
 
@@ -116,7 +116,7 @@ def test_a_damaged_line_is_named(path: Path, number: int) -> None:
     )
     path.write_text("".join(lines))
     with pytest.raises(DataError, match=rf"line {number} is damaged"):
-        LabelJournal(path)
+        LabelFile(path)
 
 
 def test_a_lost_and_a_moved_line_are_noticed(path: Path) -> None:
@@ -129,4 +129,4 @@ def test_a_lost_and_a_moved_line_are_noticed(path: Path) -> None:
     ):
         path.write_text("".join(lines))
         with pytest.raises(DataError, match=rf"line {number} is damaged"):
-            LabelJournal(path)
+            LabelFile(path)
