@@ -45,7 +45,7 @@ class Bucket:
 
 @functools.lru_cache(maxsize=4096)
 def group(address: str) -> str:
-    """Return what counts as one sender: an IPv4 address, or a /64 network of IPv6."""
+    """Return the sender of an address: an IPv4 address, or its /64 network of IPv6."""
     try:
         ip = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
@@ -56,7 +56,7 @@ def group(address: str) -> str:
 
 
 class Guesses:
-    """Count wrong guesses per address; a right one never comes here.
+    """Count of wrong guesses per address; right ones are not counted.
 
     Args:
         say: Receives a line when an address has used up its guesses.
@@ -73,7 +73,7 @@ class Guesses:
         return len(self._buckets)
 
     def wrong(self, address: str) -> bool:
-        """Count one; returns whether the address is still within its limit."""
+        """Count one; return whether the address is still within its limit."""
         sender = group(address)
         bucket = self._buckets.get(sender) or Bucket(*GUESSES, self._clock)
         self._buckets[sender] = bucket
@@ -88,7 +88,7 @@ class Guesses:
 
 
 class QuietLog:
-    """Print one line of a kind every :data:`QUIET_S` seconds at most, and how many it stands for.
+    """A log of at most one line every :data:`QUIET_S` seconds, with the number of those left out.
 
     Args:
         write: Receives the lines.
