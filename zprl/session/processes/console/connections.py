@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -192,8 +192,9 @@ class Connection(HttpToolsProtocol):
         self._since = time.monotonic()
         self.app_state = {**self.app_state, "connection": self}
 
-    def connection_made(self, transport: asyncio.Transport) -> None:
-        super().connection_made(OneWrite(transport, self.loop))
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        whole = OneWrite(cast("asyncio.Transport", transport), self.loop)
+        super().connection_made(cast("asyncio.Transport", whole))
         self.sender = group(self.client[0]) if self.client else ""
         connected = transport.get_extra_info("socket")
         # Else an answer waits 40 ms for the one before.
@@ -225,7 +226,7 @@ class Connection(HttpToolsProtocol):
         if received and not self.transport.is_closing():
             super().data_received(received)
 
-    def eof_received(self) -> bool:
+    def eof_received(self) -> bool:  # type: ignore[override]  # uvicorn's never keeps it open
         self._ended = True
         # A request counts, even if its sender does not wait for the answer.
         return self.busy or bool(self._received)
@@ -288,7 +289,7 @@ class Server(uvicorn.Server):
         self._log = log
         config = uvicorn.Config(
             app,
-            http=partial(Connection, self.connections),  # type: ignore[arg-type]
+            http=partial(Connection, self.connections),  # type: ignore[arg-type]  # it makes one
             ws="none",
             backlog=BATCH,
             timeout_keep_alive=KEEP_ALIVE_S,

@@ -88,6 +88,7 @@ def handed_down(settings: Settings) -> socket.socket:
 def _port(path: Path) -> int | None:
     """Return the port of the run before; ``None`` where it is not known."""
     try:
-        return urlsplit(durable.read_json(path)["url"]).port
+        port: int | None = urlsplit(durable.read_json(path)["url"]).port
     except (DataError, KeyError, TypeError, ValueError, AttributeError):
         return None
+    return port

@@ -180,7 +180,7 @@ async def _read_body(headers: Headers, receive: Receive) -> bytes | JSONResponse
     if not length.isdecimal() or int(length[:12]) > MAX_BODY:
         return _too_long()
 
-    body = b""
+    body = bytearray()
     # At random, because a thousand must not end at one moment.
     patience = BODY_S * random.uniform(1, 2)  # noqa: S311 - not a secret
     try:
@@ -193,7 +193,7 @@ async def _read_body(headers: Headers, receive: Receive) -> bytes | JSONResponse
                 if len(body) > MAX_BODY:
                     return _too_long()
                 if not message.get("more_body"):
-                    return body
+                    return bytes(body)
     except TimeoutError:
         return no(408, "the body did not arrive")
 

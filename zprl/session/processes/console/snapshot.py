@@ -180,11 +180,12 @@ class Snapshot(SnapshotPart):
     limits: tuple[LimitRow, ...] = Field((), max_length=60)
     limits_digest: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
 
-    @computed_field
+    @computed_field  # type: ignore[prop-decorator]  # pydantic's own idiom
     @property
     def allowed(self) -> tuple[Input, ...]:
         """Inputs that have an effect now; the e-stop always has."""
         stopped = self.state in (State.ESTOP, State.FAULT)
+
         inputs = [Input.ESTOP]
         if self.label_episode is not None:
             inputs += LABELS
@@ -196,22 +197,22 @@ class Snapshot(SnapshotPart):
             inputs.append(Input.CLEAR)
         return tuple(inputs)
 
-    @computed_field
+    @computed_field  # type: ignore[prop-decorator]  # pydantic's own idiom
     @property
     def recent(self) -> Success | None:
-        """Success of the last :data:`WINDOW` labelled training episodes; ``None`` before the first."""
+        """Success of the last :data:`WINDOW` labelled training episodes; ``None`` before any."""
         training = [point for point in self.success_curve if point.phase is PhaseKind.TRAIN]
         if not training:
             return None
         return Success(**training[-1].model_dump(include=set(Success.model_fields)))
 
-    @computed_field
+    @computed_field  # type: ignore[prop-decorator]  # pydantic's own idiom
     @property
     def success_curve(self) -> tuple[SuccessPoint, ...]:
         """The running success after every labelled episode, in their order."""
         return running_success(self.episodes)
 
-    @computed_field
+    @computed_field  # type: ignore[prop-decorator]  # pydantic's own idiom
     @property
     def by_phase(self) -> dict[PhaseKind, Success]:
         """Success per phase: evaluations do not explore, training does."""
