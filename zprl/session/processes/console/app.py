@@ -47,8 +47,8 @@ PRESSES = (10.0, 30)
 """Rate limit: presses per second, and at once; the e-stop has none."""
 PROBLEMS = {
     "token": "That is not the token.",
-    "ticket": "This link was used before or is too old. `zprl session page` prints another.",
-    "author": "A name has letters, digits, spaces and . ' + @ -, at most 60 of them.",
+    "ticket": "This link was used before or is too old. Run `zprl session page` for another.",
+    "author": "Give a name of letters, digits, spaces and . ' + @ -, at most 60 of them.",
     "too many": "Too many attempts. Wait a few seconds.",
 }
 
