@@ -1,4 +1,4 @@
-"""The label journal: idempotent, correctable, and honest about damage."""
+"""The file of labels: idempotent, correctable, and honest about damage."""
 
 from __future__ import annotations
 
@@ -13,42 +13,42 @@ from zprl.recordings.labels import LabelFile
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    journal = LabelFile(tmp_path / "labels.jsonl", write=True)
-    journal.append(1, "success", source="keyboard", nonce="a")
-    journal.append(2, "failure", source="console", nonce="b")
-    journal.append(1, "failure", source="keyboard", nonce="c")
-    journal.append(3, "discard", source="pedal", nonce="d")
-    journal.close()
+    labels = LabelFile(tmp_path / "labels.jsonl", write=True)
+    labels.append(1, "success", source="keyboard", nonce="a")
+    labels.append(2, "failure", source="console", nonce="b")
+    labels.append(1, "failure", source="keyboard", nonce="c")
+    labels.append(3, "discard", source="pedal", nonce="d")
+    labels.close()
     return tmp_path / "labels.jsonl"
 
 
 def test_the_order_is_kept_and_a_correction_supersedes(path: Path) -> None:
-    journal = LabelFile(path)
+    labels = LabelFile(path)
     assert [
-        (line.seq, line.episode, line.label, line.supersedes) for line in journal.in_order()
+        (line.seq, line.episode, line.label, line.supersedes) for line in labels.in_order()
     ] == [
         (1, 1, "success", None),
         (2, 2, "failure", None),
         (3, 1, "failure", 1),
         (4, 3, "discard", None),
     ]
-    assert journal.current() == {1: "failure", 2: "failure", 3: "discard"}
+    assert labels.current() == {1: "failure", 2: "failure", 3: "discard"}
 
 
 def test_a_later_correction_supersedes_the_one_before(path: Path) -> None:
-    journal = LabelFile(path, write=True)
-    assert journal.append(1, "success", source="console", nonce="e").supersedes == 3
+    labels = LabelFile(path, write=True)
+    assert labels.append(1, "success", source="console", nonce="e").supersedes == 3
     assert LabelFile(path).current()[1] == "success"
 
 
 def test_the_same_nonce_twice_is_one_input(path: Path) -> None:
-    journal = LabelFile(path, write=True)
+    labels = LabelFile(path, write=True)
     before = path.read_bytes()
-    again = journal.append(9, "success", source="console", nonce="b")
+    again = labels.append(9, "success", source="console", nonce="b")
     assert (again.seq, again.episode, again.label) == (2, 2, "failure")
     assert path.read_bytes() == before
-    assert journal.of_nonce("b") == again
-    assert journal.of_nonce("z") is None
+    assert labels.of_nonce("b") == again
+    assert labels.of_nonce("z") is None
 
 
 def test_a_line_is_one_json_object(path: Path) -> None:
@@ -74,15 +74,15 @@ def test_what_is_no_label_is_refused(path: Path, label: str, nonce: str) -> None
     assert path.read_bytes() == before
 
 
-def test_a_missing_journal_is_empty_and_a_reader_does_not_make_it(tmp_path: Path) -> None:
-    journal = LabelFile(tmp_path / "labels.jsonl")
-    assert (journal.in_order(), journal.torn, (tmp_path / "labels.jsonl").exists()) == (
+def test_a_missing_file_of_labels_is_empty_and_a_reader_does_not_make_it(tmp_path: Path) -> None:
+    labels = LabelFile(tmp_path / "labels.jsonl")
+    assert (labels.in_order(), labels.torn, (tmp_path / "labels.jsonl").exists()) == (
         [],
         False,
         False,
     )
     with pytest.raises(RuntimeError):
-        journal.append(1, "success", source="x", nonce="a")
+        labels.append(1, "success", source="x", nonce="a")
 
 
 def test_a_torn_last_line_is_cut_off_by_the_writer_and_by_nobody_else(path: Path) -> None:
