@@ -113,6 +113,7 @@ def _episode(folder: Path, limits: set[str]) -> int:
 
 
 def _labels(path: Path, numbers: set[int]) -> Iterator[Damage]:
+    """Yield the damage of the labels; ``numbers`` are those of the episodes that are there."""
     if not path.is_file():
         yield Damage(LABELS, "is missing")
         return
@@ -133,6 +134,7 @@ def _labels(path: Path, numbers: set[int]) -> Iterator[Damage]:
 
 
 def _digest(path: Path) -> str | None:
+    """Return the digest of a file or folder; ``None`` where it cannot be read."""
     try:
         return durable.digest(path)
     except (ZprlError, OSError):

@@ -168,6 +168,7 @@ class InputReader:
         raise NotImplementedError
 
     def _run(self) -> None:
+        """Read until the context ends or the device is lost."""
         while True:
             ready, _, _ = select.select([self.fd, self._wake[0]], [], [])
             if self._wake[0] in ready:

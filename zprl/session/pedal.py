@@ -28,6 +28,7 @@ READ_EVENTS = 64
 """Events of the kernel taken in one read."""
 MICROSECOND = 1e-6
 NEVER = (-math.inf, None)
+"""Time and situation of a first press of `clear` that was not made."""
 
 KEYS = {
     "1": Input.SUCCESS,

@@ -295,7 +295,8 @@ class Intervention:
         if not pushed and not state.buttons >> feel.hold_button & 1:
             return None
 
-        self._engaged, self._idle_steps = True, 0
+        self._engaged = True
+        self._idle_steps = 0
         past = (min(norm, 1.0) - feel.threshold) / (1 - feel.threshold) / norm if pushed else 0.0
         self._twist = tuple(past * v for v in state.twist)
         return self._twist

@@ -35,9 +35,13 @@ from zprl.terminal import say
 
 TOKEN = "ZPRL_CONSOLE_TOKEN"  # noqa: S105 (the variable's name)
 MIN_TOKEN, MIN_DIFFERENT = 16, 6
+"""Characters of a token at least, and different ones among them."""
 FILE, ADDRESS = "access.json", "console.json"
+"""Files of a run: its secrets, and the address of its page."""
 TICKET_S, COOKIE_S = 600.0, 12 * 3600
+"""Seconds that a one-time link and a login last."""
 MOST_BEGUN = 8192
+"""Bytes of a request that are searched for a login."""
 PROGRAM = "program"
 """Author of presses that come with the token in a header."""
 

@@ -108,6 +108,7 @@ class Connections:
             connection.loop.call_soon(self._serve_one)
 
     def _serve_one(self) -> None:
+        """Serve the oldest connection of the sender whose turn it is."""
         sender = next(iter(self._queue))
         waiting = self._queue.pop(sender)
         connection = next(iter(waiting))
@@ -258,7 +259,8 @@ class Connection(HttpToolsProtocol):
         To be called repeatedly: an answer's time counts from the first call during it.
         """
         if self.busy and self.cycle is not self._judged:
-            self._judged, self._since = self.cycle, now
+            self._judged = self.cycle
+            self._since = now
         return now - self._since > (ANSWER_S if self.busy else REQUEST_S)
 
     def trust(self) -> None:

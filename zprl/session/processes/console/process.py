@@ -28,6 +28,7 @@ from zprl.session.processes.console.snapshot import Answer, ConsoleState
 from zprl.session.processes.console.snapshot_builder import TOPICS, Watch
 
 POLL_S, BEAT_S, SHOW_S, CAMERA_S = 0.02, 0.2, 0.2, 0.2
+"""Seconds between two looks at the bus, beats, snapshots and camera images."""
 ANSWER_S = PRESS_S + 0.5
 """Seconds to wait for the outcome of a press: past its age the session refuses it."""
 COLLECT = (700, 2, 1)
@@ -123,7 +124,8 @@ def run(settings: Settings, stopping: Stopping) -> None:
     """
     raise_open_files()
     prefer_answers()
-    watch, shown = Watch(settings), ConsoleState()
+    watch = Watch(settings)
+    shown = ConsoleState()
     bus = Bus(settings.sockets, "console", TOPICS)
     publisher = InputPublisher(bus)
     handover = Handover(publisher)

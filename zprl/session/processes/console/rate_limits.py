@@ -14,23 +14,26 @@ GUESSES = (0.2, 5)
 ADDRESSES = 1024
 """Addresses whose guesses are counted; the one that was quiet longest is forgotten first."""
 QUIET_S = 10.0
-"""Between two lines of one kind in the log."""
+"""Seconds between two lines in the log."""
 
 
 class Bucket:
     """A rate limit: ``rate`` per second, ``burst`` at once.
 
     Args:
-        rate: [1/s].
-        burst: How many at once after a rest.
+        rate: Allowed per second.
+        burst: Allowed at once after a rest.
         clock: Monotonic [s].
     """
 
     def __init__(
         self, rate: float, burst: int, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self.rate, self.burst, self.clock = rate, burst, clock
-        self._left, self._at = float(burst), clock()
+        self.rate = rate
+        self.burst = burst
+        self.clock = clock
+        self._left = float(burst)
+        self._at = clock()
 
     def take(self) -> bool:
         """Return whether one more is allowed now."""
@@ -66,7 +69,8 @@ class Guesses:
     def __init__(
         self, say: Callable[[str], None], clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._say, self._clock = say, clock
+        self._say = say
+        self._clock = clock
         self._buckets: OrderedDict[str, Bucket] = OrderedDict()
 
     def __len__(self) -> int:
@@ -98,8 +102,10 @@ class QuietLog:
     def __init__(
         self, write: Callable[[str], None], clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._write, self._clock = write, clock
-        self._at, self._skipped = -QUIET_S, 0
+        self._write = write
+        self._clock = clock
+        self._at = -QUIET_S
+        self._skipped = 0
 
     def __call__(self, line: str) -> None:
         now = self._clock()
@@ -107,7 +113,8 @@ class QuietLog:
             self._skipped += 1
             return
         more = f" ({self._skipped} like it since the last such line)" if self._skipped else ""
-        self._at, self._skipped = now, 0
+        self._at = now
+        self._skipped = 0
         self._write(f"console: {line[:300]}{more}")
 
 

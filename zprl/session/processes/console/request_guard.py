@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from zprl.session.processes.console.access import Access
 
 MAX_BODY = 2048
+"""Bytes of a body at most."""
 BODY_S = 5.0
 """Seconds that a body may take to arrive, and up to twice as many."""
 OPEN_PATHS = {"/login", "/login.js", "/stop.js", "/page.css", "/icon.svg"}
@@ -140,6 +141,7 @@ class RequestGuard:
         return RedirectResponse("/login", 303) if wants_page else no(status, text)
 
     def _host_ok(self, headers: Headers) -> bool:
+        """Return whether a request names one host, under which the page is reached."""
         if len(headers.getlist("host")) != 1:
             return False
         match = HOST.fullmatch(headers["host"])
@@ -157,6 +159,7 @@ class RequestGuard:
         return self.any_address
 
     def _origin_ok(self, headers: Headers) -> bool:
+        """Return whether a request comes from the page itself, or from a program with the token."""
         origin = headers.get("origin")
         if origin is None:
             return self.access.by_header(headers)

@@ -17,6 +17,7 @@ from zprl.terminal import say
 
 LOOPBACK = "127.0.0.1"
 STOP_S = 5.0
+"""Seconds to wait for the server's end."""
 
 
 class Console:

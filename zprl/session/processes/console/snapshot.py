@@ -284,7 +284,9 @@ class ConsoleState:
         """Make ``snapshot`` the newest; it is encoded here, once for all readers."""
         encoded = snapshot.model_dump_json()
         with self._lock:
-            self._snapshot, self._json, self._stamp = snapshot, encoded, self._clock()
+            self._snapshot = snapshot
+            self._json = encoded
+            self._stamp = self._clock()
             self._seq += 1
 
     def publish_frame(self, camera: str, jpeg: bytes) -> None:

@@ -121,6 +121,7 @@ class Watch:
         self.heard[message.sender, ""] = self.heard[message.sender, message.topic] = self.clock()
 
     def _take(self, message: Message) -> None:
+        """Process a message; raise where it is not understood."""
         body = message.body
 
         match message.topic:
@@ -142,6 +143,7 @@ class Watch:
                 self.in_force = {str(name): str(digest) for name, digest in body["digests"].items()}
 
     def _follow(self, body: dict[str, Any]) -> None:
+        """Keep the supervisor's plan, and load limits that were tightened."""
         reset = body["reset"] or {}
         self.plan = {
             "state": State(body["state"]),
@@ -179,6 +181,7 @@ class Watch:
         self.limits = tuple(_limit_rows(new.limits))
 
     def _state(self, body: dict[str, Any]) -> None:
+        """Keep the driver's state, the durations of its steps and the clips of the episode."""
         health, before = body["health"], self.state
         errors = [str(text)[:MAX_LINE] for text in (*health["errors"], health["detail"]) if text]
         state = {
@@ -234,6 +237,7 @@ class Watch:
             self._report("disk_not_read", str(error))
 
     def _read_disk(self) -> None:
+        """Bring the rows of episodes up to date."""
         try:
             labels = {line.episode: line for line in self.store.labels.in_order()}
         except DataError as error:
@@ -385,13 +389,17 @@ class Watch:
         fresh = acting and self._lately("driver", "state")
         errors: tuple[str, ...] = ()
         if fresh:
-            mode, errors = self.state["mode"], self.state["errors"]
+            mode = self.state["mode"]
+            errors = self.state["errors"]
             ok = mode in (Mode.IDLE, Mode.MOVING)
         elif self._lately("driver", "beat"):
             mode = "stopped" if self.stopped else "in control, not acting"
             ok = not self.stopped
         else:
-            mode, errors, ok = "not known", ("the driver is silent",), False
+            mode = "not known"
+            errors = ("the driver is silent",)
+            ok = False
+
         return ArmHealth(
             name=prefix or self.task.arms[prefix].driver,
             mode=mode,
@@ -401,6 +409,7 @@ class Watch:
         )
 
     def _gauges(self, prefix: str, *, fresh: bool) -> Iterator[Gauge]:
+        """Yield an arm's gauges, without values where there is no fresh state."""
         features = self.state["features"] if fresh else {}
         limits = self.conditions.limits.arms[prefix]
         for name, letter, limit, unit in (

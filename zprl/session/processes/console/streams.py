@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from zprl.session.processes.console.snapshot import ConsoleState
 
 PERIOD_S = 0.2
-"""Between two messages of a stream."""
+"""Seconds between two messages of a stream."""
 MOST = 16
+"""Streams at most."""
 STUCK_S = 2.0
 """A page that has not taken a message for so long counts as closed."""
 
@@ -30,7 +31,7 @@ class Streams:
     """Open streams, oldest first.
 
     Args:
-        most: How many there may be.
+        most: Largest number of streams.
         clock: Monotonic [s].
     """
 
