@@ -101,9 +101,9 @@ class RequestGuard:
     async def _judge(self, scope: Scope, receive: Receive) -> tuple[ASGIApp | None, Receive]:
         """Return a refusal, or ``None``, and the receiver with which the application goes on."""
         headers = Headers(scope=scope)
-        refusal = self._refused_form(headers, scope["method"]) or self._refused_login(
-            headers, scope
-        )
+        refusal = self._refused_form(headers, scope["method"])
+        if refusal is None:
+            refusal = self._refused_login(headers, scope)
         if refusal is not None or scope["method"] != "POST":
             return refusal, receive
 
@@ -127,7 +127,7 @@ class RequestGuard:
         return None
 
     def _refused_login(self, headers: Headers, scope: Scope) -> Response | None:
-        """Note the login of a request; refuse a stranger whatever is not open to all."""
+        """Keep the login of a request as its state; refuse a stranger all but the open paths."""
         path, method = scope["path"], scope["method"]
         login = self.access.login(headers)
         scope.setdefault("state", {})["login"] = login
