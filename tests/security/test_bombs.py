@@ -97,7 +97,7 @@ OF_YAML = {
 OF_JSON = {
     "file": _loader("zprl.durable:read_json"),
     "session": _loader("zprl.recordings.checksummed_json:read"),
-    "labels": _loader("zprl.recordings.labels:LabelJournal"),
+    "labels": _loader("zprl.recordings.labels:LabelFile"),
     "runs": _loader("zprl.bench.results:read_runs"),
     "origins": _loader("zprl.data.episode_sources:EpisodeSources.read"),
     "message": _loader("zprl.session.bus:decode", of=lambda path: [b"state", path.read_bytes()]),

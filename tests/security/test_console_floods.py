@@ -1,4 +1,4 @@
-"""Strangers who flood the operator's page: a real server, real sockets, few files.  The e-stop must go through."""
+"""Floods of the operator's page, through which the e-stop must go: real sockets, few files."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ from zprl.session.processes.console.serve import Console
 from zprl.session.processes.console.snapshot import ConsoleState
 resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv[2]),) * 2)
 taken = []
-with Console(ConsoleState(), taken.append, access=Access(Secrets.model_validate_json(sys.argv[1]))) as console:
+access = Access(Secrets.model_validate_json(sys.argv[1]))
+with Console(ConsoleState(), taken.append, access=access) as console:
     print(console.url, flush=True)
     os.dup2(2, 1)
     while console.alive:
@@ -60,8 +61,14 @@ class Page:
 
     def request(self, path: str, body: str = "", more: str = "") -> bytes:
         origin = f"127.0.0.1:{self.port}"
-        head = f"{'POST' if body else 'GET'} {path} HTTP/1.1\r\nHost: {origin}\r\nOrigin: http://{origin}\r\n{more}"
-        return f"{head}Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
+        lines = [
+            f"{'POST' if body else 'GET'} {path} HTTP/1.1",
+            f"Host: {origin}",
+            f"Origin: http://{origin}",
+            f"{more}Content-Type: application/json",
+            f"Content-Length: {len(body)}",
+        ]
+        return ("\r\n".join(lines) + "\r\n\r\n" + body).encode()
 
     def stop(self, nonce: str = "n-12345678") -> bytes:
         return self.request("/input", json.dumps({"kind": "estop", "nonce": nonce}))
@@ -77,12 +84,14 @@ class Page:
         """Send a request and return the status."""
         connection = line or self.connect()
         connection.sendall(data)
+
         answer, length = b"", 0
         while b"\r\n\r\n" not in answer or len(answer.partition(b"\r\n\r\n")[2]) < length:
             got = connection.recv(65536)
             assert got, answer
             answer += got
             length = int(answer.partition(b"content-length: ")[2].split(b"\r\n")[0] or 0)
+
         if line is None:
             connection.close()
         return int(answer.split()[1])
@@ -111,12 +120,13 @@ def many_files() -> Iterator[None]:
 
 
 def closed(connections: list[socket.socket], seconds: float) -> int:
-    """How many the server closes within so many seconds."""
-    found, end = 0, time.monotonic() + seconds
+    """Return how many the server closes within so many seconds."""
+    count, end = 0, time.monotonic() + seconds
     with selectors.DefaultSelector() as waiting:
         for connection in connections:
             waiting.register(connection, selectors.EVENT_READ)
-        while found < len(connections) and time.monotonic() < end:
+
+        while count < len(connections) and time.monotonic() < end:
             for key, _ in waiting.select(0.2):
                 try:
                     ended = not key.fileobj.recv(65536)
@@ -124,8 +134,8 @@ def closed(connections: list[socket.socket], seconds: float) -> int:
                     ended = True
                 if ended:
                     waiting.unregister(key.fileobj)
-                    found += 1
-    return found
+                    count += 1
+    return count
 
 
 # -- connections -----------------------------------------------------------------------------------
@@ -184,7 +194,10 @@ def test_a_server_without_files_goes_on_and_says_so_in_a_line(tmp_path: Path) ->
 
 
 def test_garbage_and_websockets_leave_no_trace_in_the_log(page: Page) -> None:
-    upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: x\r\nSec-WebSocket-Version: 13\r\n"
+    upgrade = (
+        "Connection: Upgrade\r\nUpgrade: websocket\r\n"
+        "Sec-WebSocket-Key: x\r\nSec-WebSocket-Version: 13\r\n"
+    )
     for number in range(100):
         assert page.ask(page.request("/", more=upgrade)) == 403
         assert page.ask(b"\x16\x03\x01 garbage\r\n\r\n") == 400
@@ -282,12 +295,12 @@ def test_pages_are_counted_while_somebody_has_them_open(page: Page) -> None:
     def pages(wanted: str) -> bool:
         end = time.monotonic() + 20
         while (
-            found := (page.folder / "pages").read_text() if (page.folder / "pages").exists() else ""
+            text := (page.folder / "pages").read_text() if (page.folder / "pages").exists() else ""
         ) != wanted:
             if time.monotonic() > end:
                 return False
             time.sleep(0.1)
-        return found == wanted
+        return text == wanted
 
     assert pages("0")
     assert page.ask(page.request("/stream")) == 401
@@ -325,15 +338,15 @@ def stop(number: int) -> OperatorInput:
 
 
 @pytest.fixture
-def mouth() -> tuple[InputPublisher, Bus, list[float]]:
+def publisher() -> tuple[InputPublisher, Bus, list[float]]:
     bus, clock = Bus(), [0.0]
     return InputPublisher(bus, lambda: clock[0]), bus, clock
 
 
 def test_a_flood_of_stops_is_few_messages_of_one_press(
-    mouth: tuple[InputPublisher, Bus, list[float]],
+    publisher: tuple[InputPublisher, Bus, list[float]],
 ) -> None:
-    speaker, bus, clock = mouth
+    speaker, bus, clock = publisher
     for number in range(5000):  # five seconds, confirmed after half a second
         clock[0] = number / 1000
         speaker.say(stop(number))
@@ -348,9 +361,9 @@ def test_a_flood_of_stops_is_few_messages_of_one_press(
 
 
 def test_the_first_stop_is_said_at_once_and_the_last_is_never_lost(
-    mouth: tuple[InputPublisher, Bus, list[float]],
+    publisher: tuple[InputPublisher, Bus, list[float]],
 ) -> None:
-    speaker, bus, clock = mouth
+    speaker, bus, clock = publisher
     speaker.say(stop(1))
     assert len(bus.inputs) == 1
     clock[0] = 0.01
@@ -363,9 +376,9 @@ def test_the_first_stop_is_said_at_once_and_the_last_is_never_lost(
 
 
 def test_a_stop_after_the_clearing_of_another_is_a_new_one(
-    mouth: tuple[InputPublisher, Bus, list[float]],
+    publisher: tuple[InputPublisher, Bus, list[float]],
 ) -> None:
-    speaker, bus, clock = mouth
+    speaker, bus, clock = publisher
     speaker.say(stop(1))
     speaker.beat(stopped=True)
     speaker.beat(stopped=False)
@@ -413,7 +426,7 @@ def test_thousands_of_stops_leave_memory_and_log_as_they_were(page: Page) -> Non
 # -- the disk --------------------------------------------------------------------------------------
 
 
-def test_a_disk_that_cannot_be_read_is_told_and_the_page_goes_on(
+def test_a_disk_that_cannot_be_read_is_reported_and_the_page_goes_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from zprl.session.processes.console.snapshot_builder import Watch
@@ -432,12 +445,15 @@ def test_a_disk_that_cannot_be_read_is_told_and_the_page_goes_on(
 
 
 def test_a_process_may_open_as_many_files_as_the_system_allows() -> None:
-    command = "import resource; from zprl.session.processes.console.rate_limits import *; raise_open_files(); print(open_files())"
+    command = (
+        "from zprl.session.processes.console.rate_limits import *;"
+        " raise_open_files(); print(open_files())"
+    )
 
     def few() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (256, 2000))
 
-    found = subprocess.run(
+    finished = subprocess.run(
         [sys.executable, "-c", command],
         preexec_fn=few,
         capture_output=True,
@@ -445,5 +461,5 @@ def test_a_process_may_open_as_many_files_as_the_system_allows() -> None:
         check=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
-    assert int(found.stdout) == 2000
+    assert int(finished.stdout) == 2000
     assert rate_limits.open_files() > 0
