@@ -29,10 +29,10 @@ from zprl.robot.events import Event, Level
 from zprl.session import state_machine as m
 from zprl.session.bus import Bus, Message
 from zprl.session.camera_history import ring_name
-from zprl.session.chunk_policy import SIM_WEIGHTS_VERSION
 from zprl.session.clock import now
 from zprl.session.events import CONFIRM_CELL
 from zprl.session.inputs import PEDAL, OperatorInput
+from zprl.session.messages import SIM_WEIGHTS_VERSION
 from zprl.session.process import Settings
 from zprl.session.processes.console import listen
 from zprl.session.processes.console.access import page_link
@@ -53,6 +53,16 @@ TOPICS = {
     "hand": ["input", "beat"],
     "scripted": ["input", "beat"],
 }
+MODULES = {
+    "driver": "zprl.session.processes.driver",
+    "actor": "zprl.session.processes.actor",
+    "learner": "zprl.session.processes.learner",
+    "recorder": "zprl.session.processes.recorder",
+    "console": "zprl.session.processes.console.process",
+    "hand": "zprl.session.processes.operator_devices",
+    "scripted": "zprl.session.processes.scripted_operator",
+}
+"""Module of each process, started with ``python -m``; a camera's is the shared memory ring's."""
 PROGRESS, EVENTS = "progress.json", "events.jsonl"
 ACTING = (m.State.RUNNING, m.State.INTERVENTION, m.State.STOPPING)
 ANSWERS, ANSWER_S = 100, 5.0
@@ -161,7 +171,7 @@ class Supervisor:
         labels = self.store.labels.current()
         kinds = {e.number: m.PhaseKind(e.phase) for e in self.store.episodes()}
         known = [
-            m.Known(
+            m.CommittedEpisode(
                 e.number,
                 kinds[e.number],
                 e.start_number,
@@ -317,12 +327,7 @@ class Supervisor:
                 "--config",
                 json.dumps(config),
             ]
-        module = (
-            "zprl.session.processes.console.process"
-            if name == "console"
-            else f"zprl.session.{name}"
-        )
-        return [module, str(self.settings.work / "settings.json"), str(os.getpid())]
+        return [MODULES[name], str(self.settings.work / "settings.json"), str(os.getpid())]
 
     def _log(self, name: str) -> Path:
         return self.settings.work / f"{name}.log"
@@ -393,7 +398,7 @@ class Supervisor:
             return
         if event is not None:
             self._do(self.machine.handle(event))
-        answered = isinstance(event, m.OperatorInput) and event.kind is not m.Input.ESTOP
+        answered = isinstance(event, m.InputEvent) and event.kind is not m.Input.ESTOP
         if answered and self._answer(event.nonce, self.machine.refused):
             self._publish()
 
@@ -462,7 +467,7 @@ class Supervisor:
             case "time_out" if self.task.label.time_out == "failure" and not (
                 self.machine.open and self.machine.open.label
             ):
-                return m.OperatorInput(m.Input.FAILURE, f"time-out-{number}", "time-out", number)
+                return m.InputEvent(m.Input.FAILURE, f"time-out-{number}", "time-out", number)
             case "time_out":
                 return m.TimeUp(number)
             case "episode_ended":

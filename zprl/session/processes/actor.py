@@ -17,7 +17,8 @@ from zprl.robot.events import Event, Level
 from zprl.robot.sensors.base import StaleSensor
 from zprl.session.bus import Bus, Message, ReliableQueue
 from zprl.session.camera_history import CameraHistory
-from zprl.session.chunk_policy import SIM_WEIGHTS_VERSION, ChunkPolicy, Request
+from zprl.session.chunk_policy import ChunkPolicy, Request
+from zprl.session.messages import SIM_WEIGHTS_VERSION
 from zprl.session.process import Settings, Stopping, main
 
 BEAT_S = 0.2
