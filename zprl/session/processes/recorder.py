@@ -14,7 +14,7 @@ from zprl.errors import DataError, ZprlError
 from zprl.recordings.mcap_log import write_mcap
 from zprl.recordings.store import MCAP, EpisodeFacts, EpisodeWriter, SessionStore
 from zprl.session.bus import Bus, Message, ReliableQueue
-from zprl.session.messages import Topic
+from zprl.session.messages import LabelRequest, Plan, Topic, notice
 from zprl.session.process import Settings, Stopping, main, turns
 
 POLL_S = 0.01
@@ -188,8 +188,7 @@ class Recorder:
             episode.writer.discard()
 
     def _note(self, kind: str, reason: str, number: int) -> None:
-        note = {"kind": kind, "level": "note", "reason": reason[:MAX_REASON], "number": number}
-        self.bus.publish(Topic.EVENT, note)
+        self.bus.publish(Topic.EVENT, notice(kind, number, reason[:MAX_REASON]))
 
     # -- what the supervisor wants -----------------------------------------------------------------
 
@@ -198,43 +197,47 @@ class Recorder:
         if message.topic == Topic.EVENT:
             self._take_event(message.body)
         else:
-            self._follow(message.body)
+            self._follow(Plan.parse(message.body))
 
     def _take_event(self, event: dict[str, Any]) -> None:
         episode = self.open.get(int(event.get("number", 0)))
         if episode is not None and event.get("level") != "note":
             episode.events = [*episode.events, event][-KEPT_EVENTS:]
 
-    def _follow(self, plan: dict[str, Any]) -> None:
-        episode = self._open(int(plan["number"]), plan["digests"]["limits"])
+    def _follow(self, plan: Plan) -> None:
+        episode = self._open(plan.number, plan.digests["limits"])
         if episode is not None and "phase" not in episode.facts:
             config = self.settings.config
-            evaluation = bool(plan["evaluation"])
             episode.facts |= {
-                "phase": plan["kind"],
-                "start_number": plan["start_number"],
-                "seed": config.evaluation_seed if evaluation else self.settings.seed,
-                "explore": plan["explore"],
+                "phase": plan.kind,
+                "start_number": plan.start_number,
+                "seed": config.evaluation_seed if plan.evaluation else self.settings.seed,
+                "explore": plan.explore,
             }
 
-        for number in plan["discard"]:
+        for number in plan.discard:
             if number not in self.committed:
                 self._drop(number)
-        for commit in plan["commit"]:
-            self._commit(commit["number"], commit["label"])
-        for label in plan["labels"]:
-            if label["episode"] in self.committed:
+        for commit in plan.commit:
+            self._commit(commit.number, commit.label)
+        for label in plan.labels:
+            if label.episode in self.committed:
                 self._label(label)
 
-    def _label(self, label: dict[str, Any]) -> None:
-        origin = {name: label[name] for name in ("source", "nonce", "author")}
-        line = self.store.label(label["episode"], label["label"], **origin)
+    def _label(self, label: LabelRequest) -> None:
+        line = self.store.label(
+            label.episode,
+            str(label.label),
+            source=label.source,
+            nonce=label.nonce,
+            author=label.author,
+        )
         self.bus.publish(
             Topic.LABELLED,
             {"episode": line.episode, "nonce": line.nonce, "seq": line.seq, "label": line.label},
         )
 
-    def _commit(self, number: int, label: dict[str, Any] | None) -> None:
+    def _commit(self, number: int, label: LabelRequest | None) -> None:
         """Make an episode permanent, and its label with it.
 
         A supervisor that is killed now takes neither away.

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import time
-from typing import Any
 
 import numpy as np
 
@@ -17,7 +16,7 @@ from zprl.robot.task import GoalPosition
 from zprl.robot_sim.control import SimControl
 from zprl.session.bus import Bus
 from zprl.session.events import Input, State
-from zprl.session.messages import Topic
+from zprl.session.messages import Plan, ResetRequest, Topic
 from zprl.session.process import Settings, Stopping, main, turns
 
 REPEAT_S = 0.2
@@ -45,8 +44,8 @@ class ScriptedOperator:
     ) -> None:
         self.settings, self.bus, self.control, self.place = settings, bus, control, place
         self.arrived = False
-        self.plan: dict[str, Any] = {"state": State.IDLE}
-        self.placed: tuple[int, int, int] | None = None
+        self.plan: Plan | None = None
+        self.placed: ResetRequest | None = None
         self.sent = ("", 0)
         """Nonce and situation of the last press."""
         self.sent_at = 0.0
@@ -59,41 +58,42 @@ class ScriptedOperator:
             if message.topic == Topic.STATE:
                 self._locate_tool(message.body["features"])
             else:
-                self._follow(message.body)
+                self._follow(Plan.parse(message.body))
 
-        match self.plan["state"]:
-            case State.AWAIT_RESET if self.plan.get("reset") and not self.plan["behind"]:
-                self._reset(self.plan["reset"])
-            case State.RUNNING if self._succeeded():
-                self._press(Input.SUCCESS, int(self.plan["number"]))
-            case State.AWAIT_LABEL:
-                # A success is pressed while it happens: what is left has failed.
-                for number in self.plan["pending"] or [int(self.plan["number"])]:
-                    self._press(Input.FAILURE, number)
+        if self.plan is not None:
+            self._answer(self.plan)
 
     def beat(self) -> None:
         """Publish a beat."""
         self.bus.publish(Topic.BEAT, {})
 
-    def _follow(self, plan: dict[str, Any]) -> None:
-        if plan["state"] == State.AWAIT_RESET != self.plan["state"]:
+    def _follow(self, plan: Plan) -> None:
+        before = State.IDLE if self.plan is None else self.plan.state
+        if plan.state is State.AWAIT_RESET and before is not State.AWAIT_RESET:
             self.asked = f"-{time.monotonic_ns()}"
             self.arrived = False  # the arm is at home; its next states are of the new episode
         self.plan = plan
 
-    def _reset(self, wanted: dict[str, Any]) -> None:
-        """Put the scene in order, once for each episode, and confirm it."""
-        episode, evaluation = int(wanted["episode"]), bool(wanted["evaluation"])
-        start_number = int(wanted["start_number"])
-        wanted_place = (episode, int(evaluation), start_number)
+    def _answer(self, plan: Plan) -> None:
+        match plan.state:
+            case State.AWAIT_RESET if plan.reset is not None and not plan.behind:
+                self._reset(plan, plan.reset)
+            case State.RUNNING if self._succeeded():
+                self._press(plan, Input.SUCCESS, plan.number)
+            case State.AWAIT_LABEL:
+                # A success is pressed while it happens: what is left has failed.
+                for number in plan.pending or (plan.number,):
+                    self._press(plan, Input.FAILURE, number)
 
-        if self.placed != wanted_place:
+    def _reset(self, plan: Plan, wanted: ResetRequest) -> None:
+        """Put the scene in order, once for each episode, and confirm it."""
+        if self.placed != wanted:
             config = self.settings.config
-            seed = config.evaluation_seed if evaluation else self.settings.seed
+            seed = config.evaluation_seed if wanted.evaluation else self.settings.seed
             if self.control is not None:
-                self.control.reset(seed, start_number)
-            self.placed = wanted_place
-        self._press(Input.RESET_DONE, episode, self.asked)
+                self.control.reset(seed, wanted.start_number)
+            self.placed = wanted
+        self._press(plan, Input.RESET_DONE, wanted.episode, self.asked)
 
     def _succeeded(self) -> bool:
         return self.arrived if self.control is None else self.control.state().lifted
@@ -103,20 +103,20 @@ class ScriptedOperator:
             offset = Pose.read(features, self.place.arm).position - np.array(self.place.position)
             self.arrived = bool(np.linalg.norm(offset) <= self.place.radius)
 
-    def _press(self, kind: Input, number: int, more: str = "") -> None:
+    def _press(self, plan: Plan, kind: Input, number: int, more: str = "") -> None:
         """Send a press; its nonce names what it says, so that sending it again is harmless."""
-        nonce, seq = f"{kind}-{number}{more}", self.plan["seq"]
-        if self.sent == (nonce, seq) and time.monotonic() - self.sent_at < REPEAT_S:
+        nonce = f"{kind}-{number}{more}"
+        if self.sent == (nonce, plan.seq) and time.monotonic() - self.sent_at < REPEAT_S:
             return
-        self.sent, self.sent_at = (nonce, seq), time.monotonic()
+        self.sent, self.sent_at = (nonce, plan.seq), time.monotonic()
 
         press = {
             "kind": kind,
             "episode": number,
             "nonce": nonce,
             "source": "scripted",
-            "seq": seq,
-            "at": self.plan["at"],
+            "seq": plan.seq,
+            "at": plan.at,
         }
         self.bus.publish(Topic.INPUT, press)
 
