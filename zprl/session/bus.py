@@ -123,10 +123,9 @@ class Bus:
             for topic in topics:
                 self._in.subscribe(topic)
         self._listen = {peer: set(topics) for peer, topics in listen.items()}
-        self._feed: zmq.Socket | None = None
         self.malformed = 0
 
-    def _socket(self, kind: int) -> zmq.Socket:
+    def _socket(self, kind: int) -> zmq.Socket[bytes]:
         socket = self._context.socket(kind)
         socket.setsockopt(zmq.LINGER, 0)
         socket.setsockopt(zmq.MAXMSGSIZE, MAX_BYTES)
@@ -141,7 +140,7 @@ class Bus:
     def poll(self, timeout_s: float = 0.0) -> list[Message]:
         """Everything that has arrived; waits up to ``timeout_s`` for the first message."""
         found: list[Message] = []
-        if timeout_s > 0 and not self._in.poll(timeout_s * 1000):
+        if timeout_s > 0 and not self._in.poll(round(timeout_s * 1000)):
             return found
         while len(found) < HIGH_WATER:
             try:
@@ -208,7 +207,7 @@ class ReliableQueue:
 
     def get(self, timeout_s: float) -> Message | None:
         """The next message, or ``None``."""
-        if not self._socket.poll(timeout_s * 1000):
+        if not self._socket.poll(round(timeout_s * 1000)):
             return None
         try:
             return decode(self._socket.recv_multipart(zmq.NOBLOCK))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import subprocess
 from collections.abc import Iterator
 
@@ -12,8 +13,10 @@ from tests.session_run import REAL, make_session
 from zprl import child_processes
 from zprl.session import bus, events
 from zprl.session.bus import Message
+from zprl.session.messages import Plan
 from zprl.session.process import Settings
-from zprl.session.supervisor import MODULES, TOPICS, Supervisor
+from zprl.session.process_group import MODULES
+from zprl.session.supervisor import TOPICS, Supervisor
 
 
 @pytest.fixture(scope="module")
@@ -61,4 +64,27 @@ def test_a_time_out_labels_the_episode_where_the_task_says_so(supervisor: Superv
 
 
 def test_episodes_on_the_disk_are_known_to_the_machine(supervisor: Supervisor) -> None:
-    assert supervisor._progress() == events.Progress()
+    assert supervisor.progress_file.progress(supervisor.store) == events.Progress()
+
+
+def test_the_plan_reads_as_it_was_sent(supervisor: Supervisor) -> None:
+    plan = supervisor.plan.build(supervisor.machine, supervisor.conditions.digests, "starting")
+    assert Plan.parse(json.loads(json.dumps(plan.body()))) == plan
+    assert (plan.number, plan.weights, plan.kind, plan.prompt) == (0, -1, "", "starting")
+
+
+def test_a_press_is_answered_once(supervisor: Supervisor) -> None:
+    pause = events.InputEvent(events.Input.PAUSE, "pause-1", "page")
+    supervisor._take_event(pause)
+    supervisor._take_event(pause)
+    assert supervisor.machine.paused
+    assert [answer.nonce for answer in supervisor.plan.answers] == ["pause-1"]
+
+
+@pytest.mark.parametrize(
+    "change", [{"more": 1}, {"state": "NOWHERE"}, {"at": float("inf")}, {"digests": 3}]
+)
+def test_a_plan_of_another_form_is_refused(supervisor: Supervisor, change: dict) -> None:
+    plan = supervisor.plan.build(supervisor.machine, supervisor.conditions.digests, "")
+    with pytest.raises(ValueError, match="validation error"):
+        Plan.parse(plan.body() | change)

@@ -7,6 +7,7 @@ to the driver at once and to the recorder on its own line.
 from __future__ import annotations
 
 import contextlib
+from typing import Any
 
 import numpy as np
 import torch
@@ -112,7 +113,7 @@ class Actor:
 
         obs = {name.removeprefix("obs/"): value for name, value in message.arrays.items()}
         obs |= self.cameras.seen()
-        facts = {
+        facts: dict[str, Any] = {
             "number": request.number,
             "decision": request.decision,
             "version": self.policy.version,
@@ -142,9 +143,7 @@ class Actor:
         self.policy.use(weights.version, weights.value)
         return True
 
-    def _send(
-        self, facts: dict[str, int | float | str | None], arrays: dict[str, np.ndarray]
-    ) -> None:
+    def _send(self, facts: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
         """Send a chunk to the driver, then all that learning needs of it to the recorder."""
         self.bus.publish(Topic.CHUNK, facts, {"targets": arrays["targets"]})
         if not self.feed.put("actor", Topic.CHUNK, facts, arrays):
