@@ -45,11 +45,11 @@ class InputPublisher:
         self._stopped = self._due = self._pressed = False
         self._stop_at = -STOP_GAP_S
 
-    def say(self, press: OperatorInput) -> None:
+    def publish(self, press: OperatorInput) -> None:
         """Say it now; an e-stop that came a moment after another, as soon as :data:`STOP_GAP_S` is over."""
         with self._lock:
             if press.kind is not Input.ESTOP:
-                self._publish(press)
+                self._send(press)
                 self._said.append(_Said(press, REPEATS))
                 return
             self._stop = self._stop or _Said(press, STOP_REPEATS)
@@ -76,7 +76,7 @@ class InputPublisher:
             ]
             for said in self._said:
                 said.left -= 1
-                self._publish(said.press)
+                self._send(said.press)
             self._beat_stop(stopped)
 
     def _beat_stop(self, stopped: bool) -> None:
@@ -88,12 +88,12 @@ class InputPublisher:
             self._stop = None
             return
         self._stop.left -= 1
-        self._publish(self._stop.press)
+        self._send(self._stop.press)
 
     def _flush(self) -> None:
         if self._due and self._stop is not None and self._clock() - self._stop_at >= STOP_GAP_S:
             self._due, self._stop_at = False, self._clock()
-            self._publish(self._stop.press)
+            self._send(self._stop.press)
 
-    def _publish(self, press: OperatorInput) -> None:
+    def _send(self, press: OperatorInput) -> None:
         self.bus.publish("input", press.model_dump(mode="json"))

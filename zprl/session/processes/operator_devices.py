@@ -89,7 +89,7 @@ def run(settings: Settings, stopping: Stopping) -> None:
                 plan = message.body
                 now[0] = moment(plan)
             while not presses.empty():
-                mouth.say(presses.get().model_copy(update={"author": this_user()}))
+                mouth.publish(presses.get().model_copy(update={"author": this_user()}))
             mouth.flush()
             if mouse is not None:
                 felt.tell(mouse.read())

@@ -53,13 +53,13 @@ class Handover:
             EnvironmentProblem: it did not answer while the press counted.
         """
         if press.kind is Input.ESTOP:
-            self.mouth.say(press)
+            self.mouth.publish(press)
             return
         loop = asyncio.get_running_loop()
         future = loop.create_future()
         self._waiting[press.nonce] = loop, future
         try:
-            self.mouth.say(press)
+            self.mouth.publish(press)
             async with asyncio.timeout(ANSWER_S):
                 refusal = await future
         except TimeoutError as error:
