@@ -343,7 +343,7 @@ def test_a_flood_of_stops_is_few_messages_of_one_press(
             speaker.beat(stopped=number > 500, pages=1)
     assert len(bus.inputs) <= 5 / STOP_GAP_S + 10
     assert {body["nonce"] for body in bus.inputs} == {"stop-0"}
-    assert len(speaker._said) == 0
+    assert len(speaker._sent) == 0
     assert bus.beats[0] == {"pages": 1}
 
 
