@@ -11,9 +11,12 @@ import pytest
 
 from tests.session_run import REAL, make_session
 from zprl import child_processes
+from zprl.recordings.phases import PhaseKind
+from zprl.robot.base import StopLevel
 from zprl.session import bus, events
 from zprl.session.bus import Message
 from zprl.session.messages import Plan
+from zprl.session.plan_builder import PlanBuilder
 from zprl.session.process import Settings
 from zprl.session.process_group import MODULES
 from zprl.session.supervisor import TOPICS, Supervisor
@@ -71,6 +74,39 @@ def test_the_plan_reads_as_it_was_sent(supervisor: Supervisor) -> None:
     plan = supervisor.plan.build(supervisor.machine, supervisor.conditions.digests, "starting")
     assert Plan.parse(json.loads(json.dumps(plan.body()))) == plan
     assert (plan.number, plan.weights, plan.kind, plan.prompt) == (0, -1, "", "starting")
+
+
+def test_the_plan_has_the_keys_that_readers_know(supervisor: Supervisor) -> None:
+    plan = supervisor.plan.build(supervisor.machine, supervisor.conditions.digests, "")
+    assert " ".join(plan.body()) == (
+        "seq at digests reason answers recover_at behind held state mode number start_number "
+        "evaluation explore weights kind recover stop stop_level reset commit labels discard "
+        "pending prompt next paused"
+    )
+
+
+def test_actions_of_the_machine_stand_in_the_plan(supervisor: Supervisor) -> None:
+    phase = events.Phase(PhaseKind.TRAIN, 3, explore=True)
+    label = events.StoreLabel(4, events.Label.SUCCESS, "console", "n", "a person")
+    builder = PlanBuilder(supervisor.task)
+    for action in (
+        events.StartEpisode(4, phase, 2, 1),
+        events.Stop(StopLevel.SOFT),
+        events.Recover(),
+        events.CommitEpisode(4, label),
+        events.StoreLabel(3, events.Label.FAILURE, "console", "m"),
+        events.Discard(2),
+    ):
+        builder.take(action)
+    body = builder.build(supervisor.machine, {"limits": "l"}, "").body()
+
+    assert (body["number"], body["start_number"], body["weights"]) == (4, 2, 1)
+    assert (body["kind"], body["evaluation"], body["explore"]) == ("train", False, True)
+    assert (body["stop"], body["stop_level"], body["recover"]) == (1, 2, 1)
+    line = {"episode": 4, "label": "success", "source": "console", "nonce": "n"}
+    assert body["commit"] == [{"number": 4, "label": line | {"author": "a person"}}]
+    assert [label["episode"] for label in body["labels"]] == [3]
+    assert body["discard"] == [2]
 
 
 def test_a_press_is_answered_once(supervisor: Supervisor) -> None:
