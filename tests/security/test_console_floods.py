@@ -349,14 +349,14 @@ def test_a_flood_of_stops_is_few_messages_of_one_press(
     speaker, bus, clock = publisher
     for number in range(5000):  # five seconds, confirmed after half a second
         clock[0] = number / 1000
-        speaker.say(stop(number))
+        speaker.publish(stop(number))
         if number % 20 == 0:
             speaker.flush()
         if number % 200 == 0:
             speaker.beat(stopped=number > 500, pages=1)
     assert len(bus.inputs) <= 5 / STOP_GAP_S + 10
     assert {body["nonce"] for body in bus.inputs} == {"stop-0"}
-    assert len(speaker._said) == 0
+    assert len(speaker._sent) == 0
     assert bus.beats[0] == {"pages": 1}
 
 
@@ -364,10 +364,10 @@ def test_the_first_stop_is_said_at_once_and_the_last_is_never_lost(
     publisher: tuple[InputPublisher, Bus, list[float]],
 ) -> None:
     speaker, bus, clock = publisher
-    speaker.say(stop(1))
+    speaker.publish(stop(1))
     assert len(bus.inputs) == 1
     clock[0] = 0.01
-    speaker.say(stop(2))
+    speaker.publish(stop(2))
     speaker.flush()
     assert len(bus.inputs) == 1
     clock[0] = STOP_GAP_S
@@ -379,15 +379,15 @@ def test_a_stop_after_the_clearing_of_another_is_a_new_one(
     publisher: tuple[InputPublisher, Bus, list[float]],
 ) -> None:
     speaker, bus, clock = publisher
-    speaker.say(stop(1))
+    speaker.publish(stop(1))
     speaker.beat(stopped=True)
     speaker.beat(stopped=False)
     clock[0] = 10.0
-    speaker.say(stop(2))
+    speaker.publish(stop(2))
     assert bus.inputs[-1]["nonce"] == "stop-2"
     speaker.beat(stopped=True)
     clock[0] = 20.0
-    speaker.say(stop(3))  # between the clearing and the beat that notices it
+    speaker.publish(stop(3))  # between the clearing and the beat that notices it
     before = len(bus.inputs)
     for _ in range(STOP_REPEATS + 10):
         speaker.beat(stopped=False)

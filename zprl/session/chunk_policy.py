@@ -15,9 +15,7 @@ from zprl.models.bundle import load_policy, read_bundle
 from zprl.rl import steering_bundle
 from zprl.rl.sac import Actor
 from zprl.rl.session_learner import BASE, STEERING, agent_config, weights_digest
-
-SIM_WEIGHTS_VERSION = -1
-"""The version of the weights that left simulation."""
+from zprl.session.messages import SIM_WEIGHTS_VERSION
 
 
 @dataclass(frozen=True)

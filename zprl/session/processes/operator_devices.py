@@ -104,7 +104,7 @@ def run(settings: Settings, stopping: Stopping) -> None:
                 now = moment(plan)
 
             while not presses.empty():
-                inputs.say(presses.get().model_copy(update={"author": this_user()}))
+                inputs.publish(presses.get().model_copy(update={"author": this_user()}))
             inputs.flush()
             if mouse is not None:
                 twists.publish(mouse.read())

@@ -57,14 +57,14 @@ class Handover:
             EnvironmentProblem: the session did not answer while the press counted.
         """
         if press.kind is Input.ESTOP:
-            self.publisher.say(press)
+            self.publisher.publish(press)
             return
 
         loop = asyncio.get_running_loop()
         future: asyncio.Future[str] = loop.create_future()
         self._waiting[press.nonce] = loop, future
         try:
-            self.publisher.say(press)
+            self.publisher.publish(press)
             async with asyncio.timeout(ANSWER_S):
                 refusal = await future
         except TimeoutError as error:
