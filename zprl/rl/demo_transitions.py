@@ -70,18 +70,16 @@ def transitions(
 ) -> Replay:
     """Turn every chunk-aligned stretch of every demo into a transition.
 
-    A demo shows a chunk, not the point of a latent, noise or embedding space that would make it:
-    its residual there is zero, or with ``fitted`` the one that :func:`fit` returns.  For the action
-    residual it is the difference to the base policy's own chunk, limited to [-1, 1].  A demo ends
-    with its last frame: reward 1 there if it succeeded, and no value follows.  ``chunk_penalty`` is
-    subtracted from every reward.
+    A demo shows a chunk, not the point that would make it: its residual is the space's own answer
+    (:meth:`SteeringSpace.residual_of`), else zero, or with ``fitted`` that of :func:`fit`.  A demo
+    ends with its last frame: reward 1 there if it succeeded, and no value follows.
+    ``chunk_penalty`` is subtracted from every reward.
     """
     stretches = _stretches(policy.spec, store, step_discount, chunk_penalty)
-    count = len(stretches.rewards)
-    device = policy.grid_features.device
+    count, device = len(stretches.rewards), policy.grid_features.device
     scale = scale.to(device)
 
-    # RL states where a stretch begins and where the next one would.
+    # RL states where a stretch begins and where the next would.
     generator = seeding.torch_generator(seed, "demo-noise")
     states = []
     for rows in (torch.stack(stretches.starts), torch.stack(stretches.follows)):

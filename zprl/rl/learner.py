@@ -185,7 +185,7 @@ class Learner(SegmentLearner[Rl]):
     # -- the steps of a segment --------------------------------------------------------------------
 
     def _draw(self) -> Draws:
-        """Draw flow noise, and the latent's sample where one is configured, for the next decision."""
+        """Draw flow noise, and the latent's sample where configured, for the next decision."""
         rows, step = self.config.num_envs, self.vector_steps
         noise = self.policy.draw_noise(rows, self._generator("flow-noise", step))
         if not self.config.sample_latent:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -24,12 +24,13 @@ from zprl.rl.steered_policy import ActingPolicy
 RECENT = 100
 """Training success is reported over so many finished episodes (official code)."""
 
+Config = TypeVar("Config", bound=Budget)
 Row = dict[str, float]
 Tensors = dict[str, dict[str, Tensor]]
 """Tensor groups of a resume point."""
 
 
-class SegmentLearner[Config: Budget](ABC):
+class SegmentLearner(ABC, Generic[Config]):
     """Improves a policy in simulation, segment by segment.
 
     Args:
