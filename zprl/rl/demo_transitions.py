@@ -70,10 +70,9 @@ def transitions(
 ) -> Replay:
     """Turn every chunk-aligned stretch of every demo into a transition.
 
-    A demo shows a chunk, not the point that would make it: its residual is the space's own answer
-    (:meth:`SteeringSpace.residual_of`), else zero, or with ``fitted`` that of :func:`fit`.  A demo
-    ends with its last frame: reward 1 there if it succeeded, and no value follows.
-    ``chunk_penalty`` is subtracted from every reward.
+    A demo shows a chunk, not its point: its residual is the space's own answer
+    (:meth:`SteeringSpace.residual_of`), else zero, or with ``fitted`` that of :func:`fit`.  Its end
+    earns 1 if it succeeded, and no value follows; every reward is reduced by ``chunk_penalty``.
     """
     stretches = _stretches(policy.spec, store, step_discount, chunk_penalty)
     count, device = len(stretches.rewards), policy.grid_features.device
@@ -98,6 +97,7 @@ def transitions(
     elif residual is None:
         residual = torch.zeros_like(anchor)
 
+    # A plain sum rounds as in the memories on disk; the fused one of `steering.move` would not.
     replay = Replay(count, states[0].shape[1], len(scale), device=str(device))
     replay.add(
         state=states[0],

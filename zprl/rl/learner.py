@@ -22,7 +22,7 @@ from zprl.rl.replay import Replay
 from zprl.rl.sac import Sac
 from zprl.rl.segment_learner import Row, SegmentLearner, Tensors
 from zprl.rl.steered_policy import SteeredPolicy
-from zprl.rl.steering import Decision, Situation, normalized_chunk, observe, steer
+from zprl.rl.steering import Situation, SteeringDecision, normalized_chunk, observe, steer
 from zprl.rl.steering_bundle import save_steering
 from zprl.rl.steering_spaces import SteeringSpace
 from zprl.rl.updates import Updates
@@ -34,7 +34,7 @@ LOSSES = ("q_mean", "critic_loss", "actor_loss", "alpha", "entropy")
 
 
 @dataclass(frozen=True)
-class Draws:
+class DecisionDraws:
     """Random draws of one decision.
 
     Attributes:
@@ -54,7 +54,7 @@ class Extent:
     anchor_rms: float = 0.0
     residual_rms: float = 0.0
 
-    def add(self, decision: Decision, scale: Tensor) -> None:
+    def add(self, decision: SteeringDecision, scale: Tensor) -> None:
         """Add a decision."""
         self.decisions += 1
         self.anchor_rms += float(decision.anchor.square().mean().sqrt())
@@ -184,18 +184,20 @@ class Learner(SegmentLearner[Rl]):
 
     # -- the steps of a segment --------------------------------------------------------------------
 
-    def _draw(self) -> Draws:
+    def _draw(self) -> DecisionDraws:
         """Draw flow noise, and the latent's sample where configured, for the next decision."""
         rows, step = self.config.num_envs, self.vector_steps
         noise = self.policy.draw_noise(rows, self._generator("flow-noise", step))
         if not self.config.sample_latent:
-            return Draws(noise, None)
+            return DecisionDraws(noise, None)
 
         generator = self._generator("latent", step)
         width = self.spec.vib.latent_dim
-        return Draws(noise, torch.randn(rows, width, generator=generator, device=self.device))
+        return DecisionDraws(
+            noise, torch.randn(rows, width, generator=generator, device=self.device)
+        )
 
-    def _observe(self, obs: dict[str, Tensor], draws: Draws) -> Situation:
+    def _observe(self, obs: dict[str, Tensor], draws: DecisionDraws) -> Situation:
         """Return the situation of observations; images are cropped at random (official code)."""
         augment = self._generator("crop", self.vector_steps) if self.spec.images else None
         embedding = self.policy.embed(obs, augment)
@@ -232,10 +234,10 @@ class Learner(SegmentLearner[Rl]):
     def _store(
         self,
         situation: Situation,
-        decision: Decision,
+        decision: SteeringDecision,
         result: ChunkResult,
         following: Situation,
-        draws: Draws,
+        draws: DecisionDraws,
     ) -> None:
         """Append the chunk transitions of all environments to the memory."""
         ended = result.terminated | result.truncated

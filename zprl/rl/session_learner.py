@@ -109,8 +109,8 @@ class SessionLearner:
         self,
         recorded: EpisodeTransitions | None,
         number: int,
-        success: bool,
         *,
+        success: bool,
         learn: bool = True,
         tick: Callable[[], None] = lambda: None,
     ) -> None:

@@ -29,7 +29,7 @@ def take(
     learner.consume(
         episode.transitions() if new else None,
         line.episode,
-        line.label == "success",
+        success=line.label == "success",
         learn=learn,
         tick=tick,
     )

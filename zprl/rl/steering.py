@@ -36,7 +36,7 @@ class Situation:
 
 
 @dataclass(frozen=True)
-class Decision:
+class SteeringDecision:
     """The results of one decision.
 
     Attributes:
@@ -85,7 +85,7 @@ def steer(
     scale: Tensor,
     situation: Situation,
     choose_residual: ChooseResidual,
-) -> Decision:
+) -> SteeringDecision:
     """Choose a residual, move the anchor by it and make the chunk from there.
 
     With a residual of zero the chunk is the base policy's, bit for bit.
@@ -100,7 +100,7 @@ def steer(
     residual = choose_residual(situation)
     point = move(situation.anchor, scale, residual)
     sequence = space.sequence(policy, situation.embedding, point, situation.noise)
-    return Decision(
+    return SteeringDecision(
         embedding=situation.embedding,
         anchor=situation.anchor,
         residual=residual,
