@@ -145,7 +145,7 @@ def test_the_learner_takes_a_recorded_episode_in(tmp_path: Path) -> None:
         writer.finish(**rows.observation(6))
         writer.finish_state(final_embedding=np.zeros(d), final_anchor=np.zeros(r))
         writer.commit(made.facts())
-        learner.consume(store.episode(1).transitions(), 1, True)
+        learner.consume(store.episode(1).transitions(), 1, success=True)
     assert learner.replay.added == 2
     assert learner.replay.data["reward"][:2].tolist() == [
         0.0,
