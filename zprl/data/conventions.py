@@ -187,7 +187,7 @@ def _observation(
             or (part.scale, part.offset) != (1.0, 0.0)
         ):
             raise ConversionError(
-                "D05", f"{name} holds pictures, which have no columns, scale or rotation"
+                "D05", f"{name} holds images, which have no columns, scale or rotation"
             )
         return value
     taken = _taken(name, part, value)
@@ -296,7 +296,7 @@ def _say(conventions: Conventions, made: Sequence[str]) -> dict[str, str]:
             f"each frame has the action recorded {abs(late)} frames {way}; the {end} {abs(late)} frames are left out"
         )
     if conventions.resample_hz is not None:
-        text = "positions on a line, rotations by slerp, pictures and gripper commands from the nearest frame"
+        text = "positions on a line, rotations by slerp, images and gripper commands from the nearest frame"
         said["resampled"] = f"to {conventions.resample_hz:g} Hz: {text}"
     return said
 

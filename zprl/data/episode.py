@@ -12,17 +12,17 @@ QUALITIES = ("better", "okay", "worse", "unknown")
 
 
 def is_image(value: np.ndarray) -> bool:
-    """Whether an observation is a series of pictures."""
+    """Whether an observation is a series of images."""
     return value.dtype == np.uint8 and value.ndim == 4
 
 
 @dataclass(frozen=True, eq=False)
 class Episode:
-    """A demonstration of L frames; all arrays float32 except ``dones`` (bool) and pictures (uint8).
+    """A demonstration of L frames; all arrays float32 except ``dones`` (bool) and images (uint8).
 
     Attributes:
         name: ``<file stem>/<demo_i>``.
-        obs: Observation per key, each (L, d), in physical units; pictures (L, H, W, 3) uint8.
+        obs: Observation per key, each (L, d), in physical units; images (L, H, W, 3) uint8.
         actions: (L, A); frame t's action is what was commanded after frame t was observed.
         rewards: (L,).
         dones: (L,).

@@ -36,9 +36,9 @@ class EpisodeBuffer(Sequence[Episode]):
 
     Example:
         >>> column = np.zeros((3, 1), np.float32)
-        >>> spool = EpisodeBuffer()
-        >>> spool.append(Episode("a/demo_0", {"x": column}, column, column[:, 0], column[:, 0] > 0, True))
-        >>> len(spool), spool[0].name, spool[-1].obs["x"].shape
+        >>> buffer = EpisodeBuffer()
+        >>> buffer.append(Episode("a/demo_0", {"x": column}, column, column[:, 0], column[:, 0] > 0, True))
+        >>> len(buffer), buffer[0].name, buffer[-1].obs["x"].shape
         (1, 'a/demo_0', (3, 1))
     """
 

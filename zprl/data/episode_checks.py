@@ -135,7 +135,7 @@ class _Extremes:
     """Smallest and largest number of each dimension over all episodes of one shape."""
 
     def __init__(self, episode: Episode) -> None:
-        self._pictures = {
+        self._images = {
             key: value[:0].copy() for key, value in episode.obs.items() if is_image(value)
         }
         self._ranges: dict[str, np.ndarray] = {}
@@ -149,9 +149,9 @@ class _Extremes:
             )
 
     def arrays(self) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        """Observations and actions of two frames that span what was seen; pictures of none."""
+        """Observations and actions of two frames that span what was seen; images of none."""
         ranges = {key: value for key, value in self._ranges.items() if key}
-        return {**ranges, **self._pictures}, self._ranges[""]
+        return {**ranges, **self._images}, self._ranges[""]
 
 
 class _Outlines:

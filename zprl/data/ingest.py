@@ -69,7 +69,7 @@ def read_all(
     """
     findings: list[Finding] = []
     passed: list[tuple[str, str]] = []
-    spool = EpisodeBuffer(folder)
+    buffer = EpisodeBuffer(folder)
     odd_ones: set[tuple[str, str | None]] = (
         set()
     )  # whose dimensions differ, which shows only when all were read
@@ -81,9 +81,9 @@ def read_all(
             odd_ones |= {(item.file, item.episode)} if source is None else set()
         elif source is not None:
             passed.append((source.path.as_posix(), item.name))
-            spool.append(item)
+            buffer.append(item)
     good = BufferSubset(
-        spool, [number for number, place in enumerate(passed) if place not in odd_ones]
+        buffer, [number for number, place in enumerate(passed) if place not in odd_ones]
     )
     done = {name: text for change in changes for name, text in getattr(change, "facts", {}).items()}
     facts = {

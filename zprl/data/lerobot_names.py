@@ -8,7 +8,7 @@ from zprl.errors import DataError
 
 STATE = "observation.state"
 OBSERVATION = "observation."
-PICTURES = "observation.images."
+IMAGES = "observation.images."
 
 
 def observation_key(feature: str) -> str | None:
@@ -20,14 +20,14 @@ def observation_key(feature: str) -> str | None:
     >>> observation_key("observation.images.wrist_image"), observation_key("observation.object"), observation_key("action")
     ('wrist_image', 'object', None)
     """
-    for start in (PICTURES, OBSERVATION):
+    for start in (IMAGES, OBSERVATION):
         if feature.startswith(start) and len(feature) > len(start):
             return feature.removeprefix(start)
     return None
 
 
 def image_feature(key: str) -> str:
-    """The feature that holds a camera's pictures.
+    """The feature that holds a camera's images.
 
     Raises:
         DataError: LeRobot takes no such name.
@@ -40,7 +40,7 @@ def image_feature(key: str) -> str:
             f"a camera is named '{key}', and LeRobot takes no names with a slash",
             remedy="rename it in the recording",
         )
-    return PICTURES + key
+    return IMAGES + key
 
 
 def state_names(widths: Mapping[str, int]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Another number of frames per second: positions on a line, rotations by slerp, pictures and flags from the nearest frame."""
+"""Another number of frames per second: positions on a line, rotations by slerp, images and flags from the nearest frame."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@
         frames.safetensors       obs/<key> (M, d), actions (M, A), rewards (M,), dones (M,)
         index.json               names, offsets, lengths, success, quality, dimensions, weights where a recipe gives some
         normalizer.safetensors   buffers of :class:`zprl.data.normalizer.Normalizer`
-        images/<number>.npy      pictures of the number-th camera (M, H, W, 3) uint8, where there are any: mapped, not read, so that more
+        images/<number>.npy      images of the number-th camera (M, H, W, 3) uint8, where there are any: mapped, not read, so that more
                                  of them than memory holds can be trained on
 """
 
@@ -38,8 +38,8 @@ class EpisodeStore:
     """Read-only view of a stored set of episodes (M frames in all).
 
     Attributes:
-        obs: (M, d) per key, in the order of ``ingest.obs_keys``, then pictures (M, H, W, 3) uint8.
-        obs_dims: Width of each key that is not a picture.
+        obs: (M, d) per key, in the order of ``ingest.obs_keys``, then images (M, H, W, 3) uint8.
+        obs_dims: Width of each key that is not a image.
         image_sizes: Height and width of each key that is one, in order.
         actions: (M, A).
         rewards: (M,).
@@ -186,7 +186,7 @@ class EpisodeStore:
             for number, (key, size) in enumerate(images.items()):
                 write_npy(
                     folder / IMAGES / f"{number}.npy",
-                    stack("uint8", (*size, 3), _pictures(key, size)),
+                    stack("uint8", (*size, 3), _images(key, size)),
                 )
             write_safetensors(folder / "frames.safetensors", frames)
             durable.write_tensors(folder / "normalizer.safetensors", normalizer.state_dict())
@@ -230,14 +230,14 @@ def _observation(key: str) -> Callable[[Episode], np.ndarray]:
     return lambda episode: episode.obs[key]
 
 
-def _pictures(key: str, size: tuple[int, int]) -> Callable[[Episode], np.ndarray]:
-    """The pictures of one camera (L, H, W, 3), refused where they are others than the first episode's."""
+def _images(key: str, size: tuple[int, int]) -> Callable[[Episode], np.ndarray]:
+    """The images of one camera (L, H, W, 3), refused where they are others than the first episode's."""
 
     def of(episode: Episode) -> np.ndarray:
         part = episode.obs[key]
         if part.dtype != np.uint8 or part.shape[1:] != (*size, 3):
             raise DataError(
-                f"pictures of {part.dtype} {part.shape[1:]} among others of uint8 {(*size, 3)}",
+                f"images of {part.dtype} {part.shape[1:]} among others of uint8 {(*size, 3)}",
                 remedy="scale them alike",
             )
         return part
@@ -246,7 +246,7 @@ def _pictures(key: str, size: tuple[int, int]) -> Callable[[Episode], np.ndarray
 
 
 def _mapped(path: Path) -> Tensor:
-    """Pictures as a tensor over the file; a change to it stays in memory."""
+    """Images as a tensor over the file; a change to it stays in memory."""
     try:
         found = np.lib.format.open_memmap(
             path, mode="c"
@@ -256,5 +256,5 @@ def _mapped(path: Path) -> Tensor:
             f"{path} does not exist", remedy="run the ingest stage again (dvc repro ingest)"
         ) from error
     if found.dtype != np.uint8:
-        raise ValueError(f"{path} holds no pictures")
+        raise ValueError(f"{path} holds no images")
     return torch.from_numpy(found)

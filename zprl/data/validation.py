@@ -22,7 +22,7 @@ POSE_ACTION_DIM = 10
 
 
 Widths = tuple[tuple[str, int | tuple[int, ...]], ...]
-"""Of each observation, in order; of pictures height, width and 3."""
+"""Of each observation, in order; of images height, width and 3."""
 
 Shape = tuple[Widths, int]
 """Widths of the observations and width of the actions: equal for all episodes of one store."""
@@ -102,7 +102,7 @@ def check_episode(episode: Episode, *, file: str, limits: ValidationLimits) -> l
 
 
 def _states(episode: Episode) -> dict[str, np.ndarray]:
-    """Observations that are not pictures."""
+    """Observations that are not images."""
     return {key: value for key, value in episode.obs.items() if not is_image(value)}
 
 
@@ -186,7 +186,7 @@ class DuplicateCheck:
 
 
 def shape_of(episode: Episode) -> Shape:
-    """Observation widths (of pictures: height, width, 3) and action width: equal for all episodes of one store."""
+    """Observation widths (of images: height, width, 3) and action width: equal for all episodes of one store."""
     widths = {
         key: value.shape[1:] if is_image(value) else value.shape[1]
         for key, value in episode.obs.items()

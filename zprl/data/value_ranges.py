@@ -10,7 +10,7 @@ from zprl.data.episode import Episode, is_image
 
 
 def ranges(episodes: Iterable[Episode]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Lowest and highest values, each (d,) float32, under ``obs/<key>`` and ``actions``; pictures have none.
+    """Lowest and highest values, each (d,) float32, under ``obs/<key>`` and ``actions``; images have none.
 
     A NaN anywhere in a dimension makes both NaN.
     """

@@ -85,7 +85,7 @@ class ChunkWindows:
     def gather(self, index: Tensor) -> dict[str, dict[str, Tensor] | Tensor]:
         """Windows by number (B,), as ``{"obs": {key: (B, O, d)}, "actions": (B, T, A)}`` in physical units.
 
-        Pictures come as they are stored, (B, O, H, W, 3) uint8.
+        Images come as they are stored, (B, O, H, W, 3) uint8.
         """
         first, last, current = (x[index][:, None] for x in (self._first, self._last, self._current))
         obs_frames = torch.clamp(current + self._obs_steps, first, last)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -23,6 +23,7 @@ import numpy as np
 from zprl.data.episode import Episode, is_image
 from zprl.data.findings import Finding
 from zprl.data.readers.hdf5_guard import RefusedError, safe_name
+from zprl.data.sources import Reader
 from zprl.errors import ZprlError
 from zprl.recordings.episode import CHUNKS, FRAMES
 from zprl.recordings.store import HEADER, LABELS, LIMITS, TASK, RecordedEpisode, SessionStore
@@ -37,7 +38,7 @@ LABELLED = ("success", "failure")
 RESTORE = "restore the session from a copy (`dvc checkout`), or take its folder out of the data"
 
 
-class SessionReader:
+class SessionReader(Reader):
     """Yields an :class:`Episode` per labelled episode and a :class:`Finding` per defect; never raises for what a session holds.
 
     Args:
@@ -51,10 +52,6 @@ class SessionReader:
     """
 
     name = "session"
-    suffixes: tuple[str, ...] = ()
-
-    def __init__(self, *, obs_keys: Sequence[str] | None = None) -> None:
-        self.obs_keys = None if obs_keys is None else tuple(obs_keys)
 
     def owns(self, path: Path) -> bool:
         """Whether a folder holds a session's header; it may be damaged, which :meth:`read` says aloud."""
@@ -98,7 +95,7 @@ class SessionReader:
             return {}
         return {key: (shape[1], shape[2]) for key, shape in shapes.items()}
 
-    def read(self, path: Path | str) -> Iterator[Episode | Finding]:
+    def read_source(self, path: Path) -> Iterator[Episode | Finding]:
         """Read one session, episodes in the order of their numbers.  A damaged header or label journal refuses all of it (D01)."""
         path = Path(path)
         try:

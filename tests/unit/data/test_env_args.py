@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from tests.factories import make_episode, write_demo_file
+from tests.fixed_reader import Fixed
 from zprl.data.episode import Episode
 from zprl.data.findings import Finding
 from zprl.data.readers.env_args import EnvArgs, env_args
@@ -201,13 +202,11 @@ def test_other_actions_are_not_asked_of_readers_that_have_none(
 ) -> None:
     write_demo_file(tmp_path / "a.hdf5", 1)
 
-    class One:
+    class One(Fixed):
         name, suffixes = "one", (".hdf5",)
 
-        def __init__(self, *, obs_keys: object = None) -> None: ...
-
-        def owns(self, path: Path) -> bool:
-            return True
+        def __init__(self, *, obs_keys: object = None) -> None:
+            super().__init__([])
 
     monkeypatch.setattr("zprl.data.sources.plugins.load", lambda group, name: One)
     assert len(find_sources(tmp_path, reader="one")) == 1
