@@ -1,4 +1,4 @@
-"""What is wrong with a demonstration, in a form that people, JSON and tests can read."""
+"""Defects of demonstrations, in a form that people, JSON and tests can read."""
 
 from __future__ import annotations
 

@@ -125,7 +125,7 @@ def find_sources(
 
 
 def _walk(root: Path, readers: Sequence[Reader]) -> Iterator[Path]:
-    """Yield files with a known ending and folders that are a source; not what such a folder holds."""
+    """Yield files with a known ending and folders that are a source, whose inside is left out."""
     if root.is_file():
         yield root
         return
@@ -151,5 +151,6 @@ def _owner(
 
     owner = next((reader for reader in fitting if reader.owns(path)), None)
     if owner is None and path.is_file():
-        return plugins.load("readers", FALLBACK)(obs_keys=obs_keys)
+        fallback: Reader = plugins.load("readers", FALLBACK)(obs_keys=obs_keys)
+        return fallback
     return owner

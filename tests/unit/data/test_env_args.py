@@ -119,7 +119,8 @@ NONSENSE = {
     "deep controllers": json.dumps(
         said(env_kwargs={"controller_configs": json.loads('{"a":' * 50 + "1" + "}" * 50)})
     ),
-    "huge numbers": '{"type": 1, "env_kwargs": {"control_freq": 1e999, "controller_configs": {"type": "OSC_POSE", "control_delta": true, '
+    "huge numbers": '{"type": 1, "env_kwargs": {"control_freq": 1e999, "controller_configs": '
+    '{"type": "OSC_POSE", "control_delta": true, '
     f'"input_min": -{"9" * 400}, "input_max": NaN}}}}}}',
     "wrong types": json.dumps(
         said(
@@ -259,7 +260,7 @@ def test_evidence() -> None:
     found = doubt(with_value(SMALL, slice(7, 9), -1.5), DELTA, "actions")
     assert found is not None
     assert (
-        found[1]
-        == "actions leave the declared bounds [-1, 1] in 2 of 400 frames, the worst is -1.500 in dimension 2"
+        found[1] == "actions leave the declared bounds [-1, 1] in 2 of 400 frames, "
+        "the worst is -1.500 in dimension 2"
     )
     assert found[3] == 7

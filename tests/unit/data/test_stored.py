@@ -1,4 +1,4 @@
-"""Arrays that stay in the source: which ones may, where they lie, and what happens when the file changes between the two processes."""
+"""Arrays that stay in the source: their places, and files that change between two processes."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
 """Content of robomimic's attribute ``env_args``: simulator, rate, controller.
 
 It is foreign text and may be wrong.  Its eras: robomimic 0.1 has no ``env_version``; with robosuite
-up to 1.4 ``controller_configs`` is one controller (a list of them for two robots) with ``control_delta``; since robosuite 1.5 it is a
-composite one, whose ``body_parts`` each have an ``input_type``.
+up to 1.4 ``controller_configs`` is one controller (a list of them for two robots) with
+``control_delta``; since robosuite 1.5 it is a composite one, whose ``body_parts`` each have an
+``input_type``.
 """
 
 from __future__ import annotations

@@ -106,7 +106,7 @@ class Hdf5Reader(Reader):
         """Read in this very process, which damaged bytes may hang or end: for the child."""
         try:
             file = h5py.File(path, "r")
-        except Exception as error:  # h5py turns damaged bytes into almost any exception type
+        except Exception as error:  # noqa: BLE001 - damaged bytes raise almost any type
             size = path.stat().st_size
             yield self.finding(
                 path,

@@ -1,6 +1,7 @@
 """Reader of LeRobot datasets, formats v2.1 and v3.0.
 
-They are read with plain Arrow, without LeRobot and with no trust in the files.  A source is the dataset's folder.
+They are read with plain Arrow, without LeRobot and with no trust in the files.  A source is the
+dataset's folder.
 
 - The feature ``observation.<key>`` is the key ``<key>``.  Where the names of
   ``observation.state`` are all ``<key>.<index>``, it is taken apart into these keys
@@ -112,12 +113,13 @@ class LeRobotReader(Reader):
             facts |= {"format": f"LeRobot {info.version}", "rate": f"{info.rate_hz:g} Hz"}
             facts |= {"robot": ascii(info.robot)[1:-1]} if info.robot else {}
             facts |= {"images": ", ".join(image_keys(info))} if info.cameras else {}
+            _, labelled = read_episodes(info)
             facts["success"] = (
-                success_source(info, read_episodes(info)[1])
+                success_source(info, labelled=labelled)
                 or "not labelled: every episode counts as a success"
             )
             facts["tasks"] = "; ".join(_shortened(task) for task in read_tasks(info))
-        except Exception:  # `read` says what is wrong; the other facts stand
+        except Exception:  # noqa: BLE001 - `read` says what is wrong; the other facts stand
             return facts
         return facts
 
@@ -125,7 +127,7 @@ class LeRobotReader(Reader):
         """Return height and width of the images, by key; empty where the metadata are damaged."""
         try:
             info = read_info(path)
-        except Exception:  # `read` says what is wrong
+        except Exception:  # noqa: BLE001 - `read` says what is wrong
             return {}
         shapes = {key: info.features[name].shape for key, name in image_keys(info).items()}
         return {key: (shape[0], shape[1]) for key, shape in shapes.items() if len(shape) == 3}
@@ -134,12 +136,12 @@ class LeRobotReader(Reader):
         """Read one dataset, episodes in the order of their numbers if each file has them so."""
         try:
             plan = self._plan(path)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - damaged bytes raise almost any type
             yield _refusal(path, error)
             return
 
         yield from _count(path, plan.info, plan.rows)
-        if success_source(plan.info, plan.labelled) is None:
+        if success_source(plan.info, labelled=plan.labelled) is None:
             text = "the dataset has no label of success: every episode counts as one"
             remedy = "take failures out, or write a column `success` into meta/episodes"
             yield _finding(path, "D02", text, remedy, severity="warning")
@@ -181,10 +183,10 @@ def _read_file(
                 item: Episode | Finding = read_episode(
                     _name(path, row), plan.info, row, table, plan.keys, plan.parts
                 )
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - damaged bytes raise almost any type
                 item = _refusal(path, error, row)
             yield item
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - damaged bytes raise almost any type
         why = error
         yield from _of_each(left.values(), lambda row: _refusal(path, why, row, place=file))
         return

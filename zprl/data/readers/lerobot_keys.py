@@ -80,7 +80,7 @@ def columns_of(info: Info, observed: Sequence[str]) -> list[str]:
     return list(dict.fromkeys([INDEX, TIME, ACTION, *present, *stored]))
 
 
-def success_source(info: Info, labelled: bool) -> str | None:
+def success_source(info: Info, *, labelled: bool) -> str | None:
     """Return in words what success is read from; ``None`` where nothing says it."""
     if labelled:
         return "`success` in meta/episodes"

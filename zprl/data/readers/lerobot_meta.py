@@ -2,7 +2,8 @@
 
 The formats are v2.1 and v3.0.  Everything is checked before it is used: versions, sizes, names, and
 that every path a template or a link makes stays in the folder.  Lists of episodes and tasks, which
-may have any length, are read in the child of :mod:`zprl.data.readers.sandbox`; rows alone come back.
+may have any length, are read in the child of :mod:`zprl.data.readers.sandbox`; rows alone come
+back.
 """
 
 from __future__ import annotations

@@ -73,7 +73,7 @@ class MinariReader(Hdf5Reader):
                     "D02", "the file holds no episodes", "check that ingest.reader names its format"
                 )
             environment = _environment(file, path)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - damaged bytes raise almost any type
             yield self.refusal(path, error)
             return
 
@@ -85,7 +85,7 @@ class MinariReader(Hdf5Reader):
             full_name = f"{stem}/{name}"
             try:
                 episode = self._read_episode(file["/"], name, full_name, environment)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - damaged bytes raise almost any type
                 yield self.refusal(path, error, episode=full_name)
                 continue
             yield episode

@@ -93,7 +93,7 @@ class RobomimicReader(Hdf5Reader):
                 text = "attribute env_args of /data is missing"
                 remedy = "write robomimic's attribute env_args on the group data"
                 yield self.finding(path, "D02", text, remedy, severity="warning")
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - damaged bytes raise almost any type
             yield self.refusal(path, error)
             return
 
@@ -105,7 +105,7 @@ class RobomimicReader(Hdf5Reader):
                 quality = qualities.get(demo, "unknown")
                 episode = self._read_demo(data, demo, name, quality, declared)
                 frames += episode.length
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - damaged bytes raise almost any type
                 yield self.refusal(path, error, episode=name)
                 complete = False
                 continue
@@ -121,7 +121,7 @@ class RobomimicReader(Hdf5Reader):
         """Compare the declared number of frames with that of all demos, where it is known (D03)."""
         try:
             total = attribute(data, "total")
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - damaged bytes raise almost any type
             yield self.refusal(path, error)
             return
         if frames is not None and total is not None and total != frames:

@@ -213,7 +213,7 @@ def _called(function: str, arguments: dict[str, Any]) -> dict[str, Any]:
     except MemoryError:
         remedy = "split long episodes; if it came from elsewhere, do not trust it"
         return {"refused": ["D17", "reading it takes too much memory", remedy]}
-    except Exception as error:  # libraries turn damaged bytes into almost any exception type
+    except Exception as error:  # noqa: BLE001 - damaged bytes raise almost any type
         text = (str(error).splitlines() or [type(error).__name__])[0][:MAX_SENTENCE]
         return {"refused": ["D01", f"damaged content: {text}", DAMAGED]}
 
