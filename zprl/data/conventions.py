@@ -101,6 +101,7 @@ class Conversion(Change):
             )
 
     def _convert(self, episode: Episode) -> Episode:
+        """Return an episode with all declared conversions."""
         asked = self._conventions
         episode = _shifted(episode, asked.action_shift)
         obs = {key: _observation(key, self._parts.get(key), episode.obs) for key in self._made}
@@ -226,9 +227,9 @@ def _taken(name: str, part: Part, value: np.ndarray) -> np.ndarray:
 def _turn(name: str, value: np.ndarray, form: RotationForm) -> Rotation:
     """Return the rotations of numbers (L, width) of a form, or raise :class:`ConversionError`."""
     if value.ndim != 2 or value.shape[1] != rotations.width(form):
-        said = rotations.SAID[form]
+        kind = rotations.IN_WORDS[form]
         raise ConversionError(
-            "D05", f"{name} is {value.shape[1:]}, a {said} has {rotations.width(form)} columns"
+            "D05", f"{name} is {value.shape[1:]}, a {kind} has {rotations.width(form)} columns"
         )
     odd = ~np.isfinite(value).all(1)
     if odd.any():
@@ -249,6 +250,7 @@ def _form(part: Part | None, usual: RotationForm) -> RotationForm | None:
 
 
 def _how_observed(key: str, part: ObservationPart | None, value: np.ndarray) -> How:
+    """Return how an observation is resampled."""
     if is_image(value):
         return "nearest"
     if part is not None and part.resample is not None:
@@ -263,12 +265,14 @@ def _how_observed(key: str, part: ObservationPart | None, value: np.ndarray) -> 
 
 
 def _how_commanded(part: ActionPart, value: np.ndarray) -> How:
+    """Return how a part of the actions is resampled."""
     # One number on its own is a gripper.
     alone: How = "nearest" if value.shape[1] == 1 else "linear"
     return part.resample or _form(part, COMMANDED) or alone
 
 
 def _places(episode: Episode, wanted_hz: float) -> np.ndarray:
+    """Return the places of the new frames, counted in old ones; refuse an odd rate."""
     rate = episode.rate_hz
     if rate is None:
         raise ConversionError(
@@ -285,6 +289,7 @@ def _places(episode: Episode, wanted_hz: float) -> np.ndarray:
 
 
 def _narrow(obs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the observations as float32, images as they are."""
     return {
         key: value if is_image(value) else value.astype(np.float32) for key, value in obs.items()
     }
@@ -329,6 +334,6 @@ def _part_in_words(part: Part, source: str, usual: RotationForm) -> str:
     text += f", plus {part.offset:g}" if part.offset else ""
     form = _form(part, usual)
     if form is not None and part.rotation is not None:
-        text += f", from {rotations.SAID[part.rotation]} to {rotations.SAID[form]}"
+        text += f", from {rotations.IN_WORDS[part.rotation]} to {rotations.IN_WORDS[form]}"
         text += " with a continuous sign" if form.startswith("quaternion") else ""
     return text

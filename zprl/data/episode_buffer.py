@@ -83,6 +83,7 @@ class EpisodeBuffer(Sequence[Episode]):
         return self._layouts.setdefault(wanted, wanted)
 
     def _mapped(self) -> mmap.mmap | bytes:
+        """Return all bytes written so far, as a map of the file."""
         if self._size == 0:
             return b""  # a file of nothing cannot be mapped
         if self._map is None or len(self._map) < self._size:

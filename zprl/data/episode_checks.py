@@ -113,6 +113,7 @@ def safe_source(source: Source) -> bool:
 def _checked(
     source: Source, limits: ValidationLimits, changes: Sequence[Change], duplicates: DuplicateCheck
 ) -> Iterator[Episode | Finding]:
+    """Read, change and check the episodes of one source."""
     file = source.path.as_posix()
     if not safe_source(source):
         yield Finding(
@@ -152,6 +153,7 @@ def _changed(
 def _through(
     source: Source, items: Iterator[Episode | Finding], change: Change
 ) -> Iterator[Episode | Finding]:
+    """Put the episodes of a source through one change."""
     for item in items:
         if isinstance(item, Finding):
             yield item

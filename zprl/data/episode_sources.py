@@ -139,6 +139,7 @@ class SourceRecorder:
         yield episode
 
     def _note(self, source: Source, episode: Episode, content: str) -> None:
+        """Remember the origin of an episode as it is stored."""
         path = source.path.as_posix()
         self._sources[path] = source
         # A change may have held the episode back while others were read.

@@ -72,5 +72,5 @@ class Finding:
         return f"{self.code} {self.where}: {self.message}; {self.remedy}"
 
     def as_json(self) -> dict[str, Any]:
-        """JSON object of all fields."""
+        """Return a JSON object of all fields."""
         return asdict(self)

@@ -128,8 +128,10 @@ class Apply(Change):
         return fitting
 
     def _joined(self, source: Source, group: Sequence[str]) -> Iterator[Item]:
+        """Yield a group as one episode as soon as all of it is there."""
         if not all(name in self._held for name in group):
             return
+
         parts = [self._held.pop(name) for name in group]
         try:
             whole = join(parts)

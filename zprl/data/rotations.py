@@ -26,7 +26,7 @@ from zprl.config import ROTATION_WIDTHS, RotationForm
 TOLERANCE = 1e-2
 """Deviation from a unit quaternion or from orthonormal columns that still counts as rounding."""
 
-SAID: dict[str, str] = {
+IN_WORDS: dict[str, str] = {
     "quaternion_xyzw": "quaternion (xyzw)",
     "quaternion_wxyz": "quaternion (wxyz)",
     "rotation_vector": "rotation vector",
@@ -74,7 +74,7 @@ def read(values: np.ndarray, form: RotationForm) -> Rotation:
     )  # (L, columns, 3)
     gram = columns @ columns.transpose(0, 2, 1) - np.eye(columns.shape[1])
     # Squared lengths: to first order twice the deviation of the lengths.
-    _check(np.abs(gram).max((1, 2)) / 2, SAID[form])
+    _check(np.abs(gram).max((1, 2)) / 2, IN_WORDS[form])
 
     first = columns[:, 0] / np.linalg.norm(columns[:, 0], axis=1, keepdims=True)
     second = columns[:, 1] - (first * columns[:, 1]).sum(1, keepdims=True) * first

@@ -42,7 +42,7 @@ class RunningStatistics:
         return np.sqrt(self._squares / max(1, self.count))
 
     def add(self, rows: np.ndarray) -> None:
-        """Take rows (L, width) in; L of 0 changes nothing."""
+        """Add rows (L, width); L of 0 changes nothing."""
         if not len(rows):
             return
 

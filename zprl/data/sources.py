@@ -58,7 +58,7 @@ class Reader(ABC):
     def facts(self, path: Path) -> dict[str, str]:
         """Return what a source says of itself: format, rate, robot, simulator; never raise.
 
-        What a reader converts while it reads is said here, too.
+        They name what the reader converts, too.
         """
 
     @abstractmethod
@@ -145,6 +145,7 @@ def _walk(root: Path, readers: Sequence[Reader]) -> Iterator[Path]:
 def _owner(
     path: Path, readers: Sequence[Reader], asked: str, obs_keys: Sequence[str] | None
 ) -> Reader | None:
+    """Return the reader of a path; ``None`` for a path that is no source."""
     fitting = [reader for reader in readers if bool(reader.suffixes) == path.is_file()]
     if asked != AUTO:
         return fitting[0] if fitting else None

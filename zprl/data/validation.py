@@ -288,9 +288,10 @@ def check_versions(facts: Mapping[str, Mapping[str, str]]) -> list[Finding]:
         facts: Facts of each source, by its path.
     """
     versions: dict[str, dict[str, str]] = {}
-    for file, said in facts.items():
-        if "simulator" in said and "simulator version" in said:
-            versions.setdefault(said["simulator"], {}).setdefault(said["simulator version"], file)
+    for file, known in facts.items():
+        if "simulator" in known and "simulator version" in known:
+            by_version = versions.setdefault(known["simulator"], {})
+            by_version.setdefault(known["simulator version"], file)
     return [
         Finding(
             "D15",

@@ -43,6 +43,7 @@ def exact(column: pa.ChunkedArray, name: str) -> np.ndarray:
 
 
 def _values(column: pa.ChunkedArray, name: str) -> np.ndarray:
+    """Return a column as numbers (L, width) of its own type."""
     import pyarrow as pa
     import pyarrow.compute as pc
 

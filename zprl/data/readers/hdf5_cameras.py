@@ -38,6 +38,7 @@ def hdf5_image_sizes(path: str) -> dict[str, tuple[int, int]]:
 
 
 def _images(node: object, key: str, depth: int) -> Iterator[tuple[str, tuple[int, int]]]:
+    """Yield key, and height and width of every series of images below a node."""
     if isinstance(node, h5py.Group) and depth < MAX_DEPTH:
         for name in member_names(node):
             yield from _images(member(node, name), f"{key}.{name}" if key else name, depth + 1)

@@ -81,6 +81,7 @@ class IsaacLabReader(RobomimicReader):
             )
 
     def _observations(self, node: h5py.Group, length: object) -> dict[str, np.ndarray]:
+        """Read the observations; quaternions of old files become xyzw."""
         places = dict(_leaves(node, "obs"))
         states = [
             key

@@ -158,6 +158,7 @@ def _observations(
 
 
 def _vector(info: Info, table: pa.Table, name: str) -> np.ndarray:
+    """Read a feature (L, d), whose width must be the declared one."""
     value, shape = numbers(table[name], name), info.features[name].shape
     if len(shape) == 1 and value.shape[1] != shape[0]:
         raise RefusedError(
@@ -171,6 +172,7 @@ def _vector(info: Info, table: pa.Table, name: str) -> np.ndarray:
 def _images(
     info: Info, row: EpisodeMetadata, table: pa.Table, name: str, first_s: float
 ) -> np.ndarray:
+    """Read the images of one camera (L, H, W, 3), from the table or a video."""
     if info.features[name].dtype == "image":
         return stills(table[name], name)
     file, start_s = row.videos[name]

@@ -77,8 +77,8 @@ class Info:
         data_path: Template of Parquet files.
         video_path: Template of videos; empty where there are none.
         chunk: Episodes per folder in v2.1.
-        episodes: How many there are said to be, if it is said.
-        frames: The same of frames.
+        episodes: Declared number of episodes, if there is one.
+        frames: Declared number of frames, if there is one.
     """
 
     root: Path
@@ -353,12 +353,14 @@ def _feature(entry: dict[str, Any]) -> Feature:
 
 
 def _rows_v21(info: Info) -> Iterator[dict[str, Any]]:
+    """Yield the rows of ``meta/episodes.jsonl`` of v2.1."""
     for row in _lines(info, "meta/episodes.jsonl"):
         index = _count(row, "episode_index", "meta/episodes.jsonl", most=MAX_EPISODES)
         yield row | {"fields": {"episode_chunk": index // info.chunk, "episode_index": index}}
 
 
 def _rows_v30(info: Info, video_cameras: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Yield the rows of ``meta/episodes`` of v3.0."""
     files = sorted((info.root / "meta/episodes").glob("chunk-*/file-*.parquet"))
     if not files:
         raise RefusedError("D02", "meta/episodes is missing or empty", WHOLE)
@@ -484,6 +486,7 @@ def _lines(info: Info, name: str) -> Iterator[dict[str, Any]]:
 
 
 def _object(place: str, text: bytes, limit: int) -> dict[str, Any]:
+    """Parse a JSON object, or raise :class:`RefusedError` (D01)."""
     try:
         value = durable.parse_json(text, place, limit=limit, allow_nan=True)
     except DataError as error:

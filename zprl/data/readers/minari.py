@@ -91,6 +91,7 @@ class MinariReader(Hdf5Reader):
             yield episode
 
     def _read_episode(self, root: h5py.Group, episode: str, name: str, environment: str) -> Episode:
+        """Read one episode up to its first success."""
         node = group(root, episode)
         member_names(node)
         steps = check_dataset(member(node, "rewards"), f"{node.name}/rewards").shape[0]
@@ -125,6 +126,7 @@ class MinariReader(Hdf5Reader):
     def _observations(
         self, node: h5py.Group, steps: int, environment: str
     ) -> dict[str, np.ndarray]:
+        """Read the observations of all steps, and of the frame after the last."""
         places = dict(_leaves(node, "observations"))
         frames = steps + 1
         if list(places) == [""]:  # a flat vector

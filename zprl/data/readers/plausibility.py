@@ -35,6 +35,7 @@ def doubt(actions: np.ndarray, declared: EnvArgs, key: str) -> Doubt | None:
 
 
 def _not_deltas(actions: np.ndarray, low: float, high: float) -> Doubt | None:
+    """Doubt actions outside the declared bounds of deltas."""
     beyond = np.maximum(actions - high, low - actions)
     frames = (beyond > SLACK).any(1)
     if not frames.any():
@@ -65,6 +66,7 @@ def _not_deltas(actions: np.ndarray, low: float, high: float) -> Doubt | None:
 
 
 def _not_absolute(pose: np.ndarray) -> Doubt | None:
+    """Doubt poses (L, 6) that lie about 0 as deltas do."""
     largest = float(np.abs(pose).max())
     mean = float(np.abs(pose.mean(0)).max())
     if largest > 1 or mean > CENTRED:

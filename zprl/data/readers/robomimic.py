@@ -132,6 +132,7 @@ class RobomimicReader(Hdf5Reader):
     def _read_demo(
         self, data: h5py.Group, demo: str, name: str, quality: str, declared: EnvArgs
     ) -> Episode:
+        """Read one demo; its labels have several places, see the module."""
         node = group(data, demo)
         member_names(node)
         length = attribute(node, "num_samples")
@@ -149,11 +150,8 @@ class RobomimicReader(Hdf5Reader):
             )
         obs = self._observations(node, length)
         if not obs:
-            raise RefusedError(
-                "D02",
-                f"{node.name}/obs holds no state observations",
-                "record proprioception and object state",
-            )
+            text = f"{node.name}/obs holds no state observations"
+            raise RefusedError("D02", text, "record proprioception and object state")
 
         rewards = numbers(node, "rewards", rank=1, length=length)
         dones = numbers(node, "dones", rank=1, length=length)
@@ -181,6 +179,7 @@ class RobomimicReader(Hdf5Reader):
         )
 
     def _observations(self, node: h5py.Group, length: object) -> dict[str, np.ndarray]:
+        """Read the observations that are wanted, or all of state."""
         source = group(node, "obs")
         available = member_names(source)
         nodes = {key: member(source, key) for key in available} if self.obs_keys is None else {}

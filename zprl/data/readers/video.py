@@ -1,6 +1,6 @@
 """Frames of one episode out of a video file, decoded by FFmpeg (through PyAV) in a child.
 
-Decoders are large C libraries and videos come from strangers, so that FFmpeg never sees them in
+Decoders are large C libraries and videos are foreign files, so that FFmpeg never reads them in
 this process: the child of :mod:`zprl.data.readers.sandbox`, with its limits of time and memory,
 writes raw frames into a scratch file.  The container must be MP4: left to guess, FFmpeg would also
 follow playlists to other files and hosts.
