@@ -19,6 +19,7 @@ from zprl.data.findings import Finding
 from zprl.data.readers import handover, sandbox
 from zprl.data.readers.hdf5_guard import RefusedError, check_dataset, member
 from zprl.data.sources import ACTIONS, Reader
+from zprl.errors import EnvironmentProblem
 
 Node = h5py.Group | h5py.Dataset
 
@@ -183,7 +184,7 @@ class Hdf5Reader(Reader):
                 path=str(path.absolute()),
                 reader=self.name,
             )
-        except RefusedError:
+        except (RefusedError, EnvironmentProblem):
             return None
 
 
