@@ -23,7 +23,8 @@ _ROUNDING = 1e-9
 def places(length: int, rate_hz: float, wanted_hz: float) -> np.ndarray:
     """Return the new frames' places (n,), counted in old frames: from 0 on, none after the last."""
     count = int(np.floor((length - 1) * wanted_hz / rate_hz + _ROUNDING)) + 1
-    return np.minimum(np.arange(count) * (rate_hz / wanted_hz), length - 1)
+    at: np.ndarray = np.minimum(np.arange(count) * (rate_hz / wanted_hz), length - 1)
+    return at
 
 
 def resample(values: np.ndarray, at: np.ndarray, how: How) -> np.ndarray:
@@ -35,12 +36,16 @@ def resample(values: np.ndarray, at: np.ndarray, how: How) -> np.ndarray:
         how: Nearest takes the later of two frames that are equally near.
     """
     last = len(values) - 1
+    resampled: np.ndarray
     if how == "nearest" or last == 0:
-        return values[np.minimum(np.floor(at + 0.5 + _ROUNDING).astype(int), last)]
+        resampled = values[np.minimum(np.floor(at + 0.5 + _ROUNDING).astype(int), last)]
+        return resampled
     if how == "linear":
         low = np.minimum(np.floor(at).astype(int), last - 1)
         share = (at - low)[:, None]
-        return values[low] * (1 - share) + values[low + 1] * share
+        resampled = values[low] * (1 - share) + values[low + 1] * share
+        return resampled
+
     turns = Slerp(np.arange(len(values)), rotations.read(values, how))
     return rotations.write(turns(at), how)
 

@@ -93,20 +93,21 @@ def write(rotation: Rotation, form: RotationForm) -> np.ndarray:
     if form.startswith("quaternion"):
         quaternion = continuous(rotation.as_quat())
         return quaternion if form == "quaternion_xyzw" else quaternion[:, [3, 0, 1, 2]]
+
+    numbers: np.ndarray
     if form == "rotation_vector":
-        return rotation.as_rotvec()
-    if form == "euler_xyz":
+        numbers = rotation.as_rotvec()
+    elif form == "euler_xyz":
         with warnings.catch_warnings():
             # At a pitch of 90 degrees two of the angles are not unique; any of them will do.
             warnings.simplefilter("ignore", UserWarning)
-            return rotation.as_euler("xyz")
-
-    matrix = rotation.as_matrix()
-    return (
-        matrix.reshape(-1, 9)
-        if form == "matrix"
-        else matrix[:, :, :2].transpose(0, 2, 1).reshape(-1, 6)
-    )
+            numbers = rotation.as_euler("xyz")
+    elif form == "matrix":
+        numbers = rotation.as_matrix().reshape(-1, 9)
+    else:
+        columns = rotation.as_matrix()[:, :, :2]
+        numbers = columns.transpose(0, 2, 1).reshape(-1, 6)
+    return numbers
 
 
 def continuous(quaternions: np.ndarray) -> np.ndarray:

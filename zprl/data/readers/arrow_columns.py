@@ -76,7 +76,8 @@ def _values(column: pa.ChunkedArray, name: str) -> np.ndarray:
         )
     # A number beyond float32 becomes infinity, which the checks report as D04.
     with np.errstate(over="ignore", invalid="ignore"):
-        return flat.to_numpy(zero_copy_only=False).reshape(rows, width)
+        values: np.ndarray = flat.to_numpy(zero_copy_only=False).reshape(rows, width)
+    return values
 
 
 def stills(column: pa.ChunkedArray, name: str) -> np.ndarray:

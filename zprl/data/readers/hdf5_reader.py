@@ -21,8 +21,6 @@ from zprl.data.readers.hdf5_guard import RefusedError, check_dataset, member
 from zprl.data.sources import ACTIONS, Reader
 from zprl.errors import EnvironmentProblem
 
-Node = h5py.Group | h5py.Dataset
-
 IMAGE_RANK = 4
 """Dimensions of a series of images: frames, height, width, colours."""
 
@@ -230,7 +228,7 @@ def numbers(
     rank: int,
     length: object,
     length_source: str = "num_samples",
-    node: Node | None = None,
+    node: h5py.Group | h5py.Dataset | None = None,
 ) -> np.ndarray | None:
     """Read a dataset as float32 of the given rank and length; ``None`` if it is missing.
 
@@ -280,14 +278,16 @@ def images(
     *,
     length: object,
     length_source: str = "num_samples",
-    node: Node | None = None,
+    node: h5py.Group | h5py.Dataset | None = None,
 ) -> np.ndarray | None:
     """Read a dataset of images, (L, H, W, 3) uint8; ``None`` if it holds none.
 
     The arguments are those of :func:`numbers`.
     """
     node = member(parent, name) if node is None else node
-    shape = node.shape if isinstance(node, h5py.Dataset) else None
+    if not isinstance(node, h5py.Dataset):
+        return None
+    shape = node.shape
     if (
         shape is None
         or len(shape) != IMAGE_RANK

@@ -193,8 +193,15 @@ def read_episodes(info: Info, cameras: Sequence[str] = ()) -> tuple[list[Episode
         cameras=list(cameras),
     )
     rows = [
-        EpisodeMetadata(*row, {name: (file, start) for name, file, start in videos})
-        for *row, videos in listed
+        EpisodeMetadata(
+            index=index,
+            length=length,
+            success=success,
+            quality=quality,
+            data=data,
+            videos={name: (file, start) for name, file, start in videos},
+        )
+        for index, length, success, quality, data, videos in listed
     ]
     return rows, labelled
 
@@ -376,9 +383,9 @@ def _rows_v30(info: Info, video_cameras: Sequence[str]) -> Iterator[dict[str, An
         path = inside(info.root, place, limit=MAX_META)
         try:
             names = footer_names(str(path))
-            optional = [name for name in ("success", "quality") if name in names]
-            for batch in read_here(path, wanted + optional):
-                yield from batch.select(wanted + optional).to_pylist()
+            columns = [*wanted, *(name for name in ("success", "quality") if name in names)]
+            for batch in read_here(path, columns):
+                yield from batch.select(columns).to_pylist()
         except RefusedError as error:
             raise RefusedError(error.code, f"{place}: {error}", error.remedy) from error
 

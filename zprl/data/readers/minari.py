@@ -201,7 +201,8 @@ def _successes(node: h5py.Group, rewards: np.ndarray) -> np.ndarray:
     values = set(np.unique(rewards).tolist())
     for low, high in ((0.0, 1.0), (-1.0, 0.0)):
         if values <= {low, high}:
-            return rewards == high
+            successes: np.ndarray = rewards == high
+            return successes
     raise RefusedError(
         "D02",
         "no infos/success, and the rewards are not sparse",

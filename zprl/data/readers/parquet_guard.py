@@ -83,7 +83,8 @@ def read_batches(path: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]
 def footer_names(path: str) -> list[str]:
     """Return the names of the top-level columns, in the child."""
     with _open(Path(path)) as file:
-        return file.schema_arrow.names
+        names: list[str] = file.schema_arrow.names
+    return names
 
 
 def first_look(path: str, columns: Sequence[str]) -> None:
