@@ -40,16 +40,8 @@ from zprl.data.readers.lerobot_keys import (
     success_source,
     wanted,
 )
-from zprl.data.readers.lerobot_meta import (
-    INFO,
-    WHOLE,
-    EpisodeMetadata,
-    Info,
-    inside,
-    read_episodes,
-    read_info,
-    read_tasks,
-)
+from zprl.data.readers.lerobot_lists import EpisodeMetadata, read_episodes, read_tasks
+from zprl.data.readers.lerobot_meta import INFO, WHOLE, Info, inside, read_info
 from zprl.data.sources import Reader
 
 MANY = 100

@@ -22,7 +22,8 @@ from zprl.data.readers.lerobot_keys import (
     Parts,
     camera_of,
 )
-from zprl.data.readers.lerobot_meta import INFO, EpisodeMetadata, Info, inside
+from zprl.data.readers.lerobot_lists import EpisodeMetadata
+from zprl.data.readers.lerobot_meta import INFO, Info, inside
 from zprl.data.readers.parquet_guard import read_batches
 from zprl.data.readers.video import read_frames
 
