@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -23,6 +23,7 @@ import numpy as np
 from zprl.data.episode import Episode, is_image
 from zprl.data.findings import Finding
 from zprl.data.readers.hdf5_guard import RefusedError, safe_name
+from zprl.data.sources import Reader
 from zprl.errors import ZprlError
 from zprl.recordings.episode_record import CHUNKS, FRAMES
 from zprl.recordings.store import HEADER, LABELS, LIMITS, TASK, SessionStore
@@ -37,7 +38,7 @@ LABELLED = ("success", "failure")
 RESTORE = "restore the session from a copy (`dvc checkout`), or take its folder out of the data"
 
 
-class SessionReader:
+class SessionReader(Reader):
     """Reader of sessions that never raises for what a session holds.
 
     It yields an :class:`Episode` per labelled episode and a :class:`Finding` per defect.
@@ -53,10 +54,6 @@ class SessionReader:
     """
 
     name = "session"
-    suffixes: tuple[str, ...] = ()
-
-    def __init__(self, *, obs_keys: Sequence[str] | None = None) -> None:
-        self.obs_keys = None if obs_keys is None else tuple(obs_keys)
 
     def owns(self, path: Path) -> bool:
         """Return whether a folder holds a session's header; :meth:`read` notices damage."""
@@ -105,7 +102,7 @@ class SessionReader:
             return {}
         return {key: (shape[1], shape[2]) for key, shape in shapes.items()}
 
-    def read(self, path: Path | str) -> Iterator[Episode | Finding]:
+    def read_source(self, path: Path) -> Iterator[Episode | Finding]:
         """Read one session, episodes in the order of their numbers.
 
         A damaged header, or damaged labels, refuse all of it (D01).

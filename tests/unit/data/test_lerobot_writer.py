@@ -1,4 +1,4 @@
-"""The LeRobot writer: format v3.0, all or nothing, never over what is not a dataset.  The real LeRobot: ``tests/peers``."""
+"""The LeRobot writer: format v3.0, all or nothing.  ``tests/peers`` has the real LeRobot."""
 
 from __future__ import annotations
 
@@ -286,12 +286,13 @@ def test_nothing_is_replaced_unasked(tmp_path: Path) -> None:
 
 
 def test_an_exception_leaves_nothing(tmp_path: Path) -> None:
-    with (
-        pytest.raises(KeyboardInterrupt),
-        LeRobotWriter(tmp_path / "set", rate_hz=20, task="", robot="") as writer,
-    ):
-        writer.write(with_pictures(make_episode(length=5)))
-        raise KeyboardInterrupt
+    def interrupted() -> None:
+        with LeRobotWriter(tmp_path / "set", rate_hz=20, task="", robot="") as writer:
+            writer.write(with_pictures(make_episode(length=5)))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert list(tmp_path.iterdir()) == []
 
 

@@ -27,10 +27,11 @@ SAMPLE = 50
 """Episodes of each source that are looked at unless told otherwise."""
 
 
-class FirstOnly:
+class FirstOnly(Reader):
     """A reader of the first episodes of each source; reads no more than it must."""
 
     def __init__(self, reader: Reader, most: int) -> None:
+        super().__init__(obs_keys=reader.obs_keys)
         self._reader, self._most = reader, most
         self.name, self.suffixes = reader.name, reader.suffixes
         self.cut: set[Path] = set()
@@ -46,28 +47,24 @@ class FirstOnly:
 
     def image_sizes(self, path: Path) -> dict[str, tuple[int, int]]:
         """As the reader itself."""
-        return image_sizes(Source(path, self._reader))
+        return self._reader.image_sizes(path)
 
-    def read(self, path: Path | str) -> Iterator[Episode | Finding]:
+    def read_source(self, path: Path) -> Iterator[Episode | Finding]:
         """Yield the first items, findings among them, until so many episodes or defects have come."""
-        tells = hasattr(self._reader, "first")
-        if tells:
-            self._reader.first = self._most + 1
+        self._reader.first = self._most + 1
         try:
             for number, item in enumerate(self._reader.read(path)):
                 if number == self._most:
-                    self.cut.add(Path(path))
+                    self.cut.add(path)
                     return
                 yield item
         finally:
-            if tells:
-                self._reader.first = None  # others may use the same reader
+            self._reader.first = None  # others may use the same reader
 
 
 def image_sizes(source: Source) -> dict[str, tuple[int, int]]:
     """Height and width of a source's pictures, by key, where its reader can tell without reading them."""
-    tell = getattr(source.reader, "image_sizes", None)
-    return {} if tell is None else dict(tell(source.path))
+    return dict(source.reader.image_sizes(source.path))
 
 
 def sampled(sources: Sequence[Source], most: int | None) -> list[Source]:

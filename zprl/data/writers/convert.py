@@ -139,8 +139,7 @@ def _all_keys(source: Source) -> tuple[str, ...] | None:
     if not pictures:
         return None
     for most in (3, None):  # the first few items may all be defects
-        if hasattr(source.reader, "first"):
-            source.reader.first = most
+        source.reader.first = most
         episode = next(
             (item for item in source.reader.read(source.path) if isinstance(item, Episode)), None
         )
