@@ -62,7 +62,7 @@ def _title(node: Node) -> str:
         words.append(_short(facts["sha256"]))
     if "content" in facts:
         words.append(f"content {_short(facts['content'])}")
-    if facts.get("told"):
+    if facts.get("shown"):
         words.append("[dim](above)[/dim]")
     if "here" in facts:
         state = facts["here"]
@@ -86,7 +86,7 @@ def _lines(tree: Tree, node: Node, *, params: bool) -> None:
     maker = facts.get("made_by")
     if maker:
         tree.add(f"made by {_run(maker)}")
-    elif node.kind == "artifact" and not facts.get("told"):
+    elif node.kind == "artifact" and not facts.get("shown"):
         tree.add("[dim]no run is known to have made it[/dim]")
     if (facts.get("data") or {}).get("dvc_md5"):
         tree.add(f"data.dvc: md5 {escape(facts['data']['dvc_md5'])}")

@@ -200,7 +200,7 @@ def _artifact(graph: Graph, path: str, digest: str, here: Here, seen: set[str]) 
     """Return an artifact's node; ``seen`` collects digests, each of which is expanded once."""
     node = Node("artifact", path, {"sha256": digest})
     if digest in seen:
-        node.facts["told"] = "above"
+        node.facts["shown"] = "above"
         return node
     seen.add(digest)
 
