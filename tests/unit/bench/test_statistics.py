@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from zprl.bench import claims as bench_claims
 from zprl.bench import statistics
-from zprl.bench.results import Point
 from zprl.bench.claims import HELD, NOT_HELD, UNDECIDED, Claim
+from zprl.bench.results import Point
 from zprl.bench.statistics import MeasuredRun
 
 RATE = st.integers(0, 20).map(lambda n: n / 20)
