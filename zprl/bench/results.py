@@ -228,12 +228,19 @@ def _point(row: list[str]) -> Point:
         raise ValueError(f"{len(row)} columns instead of {len(COLUMNS)}")
 
     text = dict(zip(COLUMNS, row, strict=True))
-    whole = {
-        name: int(_checked(int, name, text[name])) for name in ("seed", "env_steps", "episodes")
-    }
-    real = {name: _checked(float, name, text[name]) for name in ("success_rate", "wall_s")}
-    jerk = _checked(float, "jerk_rms", text["jerk_rms"]) if text["jerk_rms"] else None
-    return Point(task=text["task"], method=text["method"], jerk_rms=jerk, **whole, **real)
+    seed, env_steps, episodes = (
+        int(_checked(int, name, text[name])) for name in ("seed", "env_steps", "episodes")
+    )
+    return Point(
+        task=text["task"],
+        method=text["method"],
+        seed=seed,
+        env_steps=env_steps,
+        success_rate=_checked(float, "success_rate", text["success_rate"]),
+        episodes=episodes,
+        jerk_rms=_checked(float, "jerk_rms", text["jerk_rms"]) if text["jerk_rms"] else None,
+        wall_s=_checked(float, "wall_s", text["wall_s"]),
+    )
 
 
 def _checked(kind: type[int] | type[float], column: str, text: str) -> float:

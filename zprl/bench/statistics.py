@@ -138,7 +138,8 @@ def _along(run: MeasuredRun, grid: np.ndarray | None, rates: np.ndarray) -> np.n
     if grid is None:
         return rates
     hats = np.stack([np.interp(grid, run.steps, unit) for unit in np.eye(len(run.steps))])  # (K, G)
-    return rates @ hats
+    along: np.ndarray = rates @ hats
+    return along
 
 
 def _grid(runs: Iterable[MeasuredRun]) -> np.ndarray:
@@ -239,7 +240,8 @@ def improvement(ours: Mapping[str, Seeds], theirs: Mapping[str, Seeds]) -> Estim
     def share(first: np.ndarray, second: np.ndarray) -> np.ndarray:
         """Return the share (...) of pairs that the first of rates (..., n) and (..., m) wins."""
         first, second = first[..., :, None], second[..., None, :]
-        return ((first > second) + 0.5 * (first == second)).mean((-2, -1))
+        wins: np.ndarray = (first > second) + 0.5 * (first == second)
+        return np.asarray(wins.mean((-2, -1)))
 
     generator = _generator("improvement")
     draws = []
@@ -317,7 +319,7 @@ def while_learning(seeds: Seeds) -> Estimate:
     generator = _generator("while learning")
 
     def area(rates: np.ndarray) -> np.ndarray:
-        return np.trapezoid(rates, grid, axis=-1) / (grid[-1] - grid[0])
+        return np.asarray(np.trapezoid(rates, grid, axis=-1) / (grid[-1] - grid[0]))
 
     draws = area(_drawn(seeds, _picks(seeds, generator), generator, grid)).mean(1)
     value = float(np.mean([area(_along(run, grid, np.array(run.rates))) for run in seeds.values()]))

@@ -242,7 +242,8 @@ def data_md5(commit: str) -> str | None:
             text = child_processes.git("cat-file", "blob", f"{plain}:./{DATA_DVC}")
         elif DATA_DVC.is_file() and DATA_DVC.stat().st_size:
             text = durable.read_bytes(DATA_DVC, MAX_TEXT).decode(errors="replace")
-        document = strict_yaml.parse(text, DATA_DVC.as_posix()) if text else None
-        return str(document["outs"][0]["md5"])
+        if not text:
+            return None
+        return str(strict_yaml.parse(text, DATA_DVC.as_posix())["outs"][0]["md5"])
     except (ZprlError, KeyError, IndexError, TypeError):
         return None

@@ -104,7 +104,7 @@ def _reference(left: Axes, right: Axes, evaluation: Evaluation, colour: str) -> 
     """Draw the base policy's success with its interval, and its episode length."""
     low, high = wilson(sum(evaluation.success), evaluation.episodes)
     rate = np.mean(evaluation.success)
-    line = {"color": colour, "ls": REFERENCE_DASHES, "lw": 1.4}
+    line: dict[str, Any] = {"color": colour, "ls": REFERENCE_DASHES, "lw": 1.4}
     left.axhspan(low, high, color=colour, alpha=0.13, lw=0)
     left.axhline(rate, label="Base, evaluation", **line)
     right.axhline(np.mean(evaluation.length), **line)

@@ -127,7 +127,7 @@ def _lengths(axes: Axes, episodes: Sequence[_Outline], grades: Sequence[str]) ->
     bins = np.histogram_bin_edges(np.concatenate(lengths), bins=min(24, max(5, len(episodes) // 4)))
     axes.hist(
         lengths,
-        bins=bins,
+        bins=bins.tolist(),
         stacked=True,
         label=list(grades),
         color=[COLOURS[quality] for quality in grades],

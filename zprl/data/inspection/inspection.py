@@ -53,18 +53,18 @@ class FirstOnly:
 
     def read(self, path: Path | str) -> Iterator[Episode | Finding]:
         """Yield the first items, findings among them."""
-        can_stop = hasattr(self._reader, "first")
-        if can_stop:
-            self._reader.first = self._most + 1
+        reader = self._reader
+        if hasattr(reader, "first"):
+            reader.first = self._most + 1
         try:
-            for number, item in enumerate(self._reader.read(path)):
+            for number, item in enumerate(reader.read(path)):
                 if number == self._most:
                     self.cut.add(Path(path))
                     return
                 yield item
         finally:
-            if can_stop:
-                self._reader.first = None  # others may use the same reader
+            if hasattr(reader, "first"):
+                reader.first = None  # others may use the same reader
 
 
 def image_sizes(source: Source) -> dict[str, tuple[int, int]]:

@@ -9,18 +9,21 @@ import importlib.util
 import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from matplotlib import style
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from mpl_toolkits.mplot3d import Axes3D
 from PIL import Image
 
 from zprl import durable
 from zprl.data.episode import Episode, is_image
 from zprl.data.inspection.plot_episode import title
 from zprl.errors import ConfigError, DataError, EnvironmentProblem
+
+if TYPE_CHECKING:
+    from mpl_toolkits.mplot3d import Axes3D
 
 STILLS = 12
 COLUMNS = 4
@@ -93,7 +96,9 @@ def spread(length: int, most: int) -> list[int]:
     >>> spread(3, 10), spread(101, 3)
     ([0, 1, 2], [0, 50, 100])
     """
-    return np.unique(np.linspace(0, length - 1, min(length, most)).round().astype(int)).tolist()
+    places = np.linspace(0, length - 1, min(length, most)).round().astype(int)
+    frames: list[int] = np.unique(places).tolist()
+    return frames
 
 
 def _path_key(episode: Episode) -> str | None:
@@ -168,7 +173,7 @@ def _path_axes(figure: Figure, track: np.ndarray) -> Axes3D:
     """Add a cube around a path (L, 3) with the path in grey."""
     middle = (track.max(0) + track.min(0)) / 2
     reach = max(float(np.ptp(track, axis=0).max()) / 2, 1e-3)
-    axes = figure.add_axes((0.0, 0.02, 0.76, 0.9), projection="3d")
+    axes = cast("Axes3D", figure.add_axes((0.0, 0.02, 0.76, 0.9), projection="3d"))
     axes.set_box_aspect(None, zoom=0.9)  # room for the labels
     axes.plot(*track.T, color="#9aa5b1", lw=0.8)
     limits = (axes.set_xlim, axes.set_ylim, axes.set_zlim)

@@ -69,4 +69,5 @@ def numpy_array(column: pa.ChunkedArray) -> np.ndarray:
     """Return a column as values (L, d): the opposite of :func:`arrow_array`."""
     array = column.combine_chunks()
     flat = array.flatten() if hasattr(array.type, "list_size") else array
-    return flat.to_numpy(zero_copy_only=False).reshape(len(array), -1)
+    numbers: np.ndarray = flat.to_numpy(zero_copy_only=False)
+    return numbers.reshape(len(array), -1)

@@ -200,14 +200,14 @@ class LeRobotFiles:
         """Return the columns with LeRobot's own, in the order of their names."""
         length = len(next(iter(columns.values())))
         steps = np.arange(length)
-        own = {
+        own: dict[str, np.ndarray] = {
             "timestamp": (steps / self._rate).astype(np.float32),
             "frame_index": steps,
             "episode_index": np.full(length, self.episodes),
             "index": steps + self.frames,
             "task_index": np.zeros(length, np.int64),
         }
-        whole = {**columns, **own}
+        whole: dict[str, np.ndarray] = {**columns, **own}
         return {name: flat(whole[name]) for name in sorted(whole)}
 
     def _features_of(

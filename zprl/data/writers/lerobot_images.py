@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from zprl.errors import EnvironmentProblem
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from av.video.stream import VideoStream
 
 Pixels = np.ndarray
 """(L, H, W, 3) uint8."""
@@ -76,7 +77,7 @@ def write_video(path: Path, images: Pixels, rate: int) -> None:
 
     height, width = images.shape[1:3]
     with av.open(str(path), "w") as output:
-        stream = output.add_stream(encoder(), rate, options=OPTIONS)
+        stream = cast("VideoStream", output.add_stream(encoder(), rate, options=OPTIONS))
         stream.width = width
         stream.height = height
         stream.pix_fmt = pixel_format(height, width)
