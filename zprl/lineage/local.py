@@ -244,6 +244,7 @@ def data_md5(commit: str) -> str | None:
             text = durable.read_bytes(DATA_DVC, MAX_TEXT).decode(errors="replace")
         if not text:
             return None
+
         return str(strict_yaml.parse(text, DATA_DVC.as_posix())["outs"][0]["md5"])
     except (ZprlError, KeyError, IndexError, TypeError):
         return None
