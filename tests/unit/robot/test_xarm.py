@@ -157,6 +157,14 @@ def test_a_stop_goes_before_everything_else_and_nothing_follows(walker, arm, lev
     assert not walker.in_control
 
 
+def test_a_stop_is_sent_again_as_often_as_it_is_asked_for(walker, arm):
+    walker.start()
+    for _ in range(3):
+        walker.stop(StopLevel.HARD)
+    until(lambda: arm.calls.count(("state", 4)) == 3)
+    assert not walker.in_control and not walker.lost
+
+
 def test_hold_forgets_the_rest_of_the_way(walker, arm):
     walker.go((0.6, 0.0, 0.2, *DOWN))
     walker.stop(StopLevel.HOLD)

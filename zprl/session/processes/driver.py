@@ -255,7 +255,7 @@ class Driver:
             count: Ticks so far; every ``tick_hz / rate_hz``-th is a control step.
         """
         self._listen()
-        if self.plan["state"] == "ESTOP":
+        if self.plan["state"] == "ESTOP" and self.stopped < StopLevel.HARD:
             self._stop(StopLevel.HARD)
         if self.recovery_end is not None:
             self._attempt()
@@ -615,7 +615,8 @@ class Driver:
         if level is StopLevel.HOLD:
             self.target = dict(self.sent)
             return
-        if not self.stopped or level > self.stopped:
+        # An arm may hold control though it was stopped: a hard stop always reaches it.
+        if level is StopLevel.HARD or not self.stopped or level > self.stopped:
             self.robot.stop(level)
             self.stopped = int(level)
         if self.recovery_end is not None:
@@ -685,7 +686,6 @@ class Driver:
         elif self.monitor.calm(features):
             self._hold(features)
         elif time.monotonic() > self.recovery_end:
-            self.robot.stop(StopLevel.HARD)
             self._end_recovery(
                 "something pushes the arm harder than its limits allow: look at what touches it"
             )
@@ -704,6 +704,8 @@ class Driver:
 
     def _end_recovery(self, refusal: str) -> None:
         self.recovery_end = None
+        if refusal:  # one arm of two, or one whose state cannot be read, may have taken control
+            self.robot.stop(StopLevel.HARD)
         self._tell_recovered(refusal)
 
     def _recover_robot(self) -> bool:
