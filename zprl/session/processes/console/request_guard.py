@@ -99,8 +99,8 @@ class RequestGuard:
             headers
         ):  # a page elsewhere that made its own name point here (DNS rebinding)
             return no(421, "this host name is not served here"), receive
-        if headers.get("upgrade", "").lower() == "websocket":
-            return no(403, "there are no websockets here"), receive
+        if "upgrade" in headers:  # the parser drops the body of such a request
+            return no(403, "no other protocol is spoken here", close=True), receive
         if method not in ("GET", "POST"):
             return no(405, "no such method"), receive
         if method == "POST" and not self._origin_ok(
@@ -148,9 +148,10 @@ def peer(scope: Scope) -> str:
     return str(client[0]) if client else ""
 
 
-def no(status: int, text: str) -> JSONResponse:
-    """Return a refusal."""
-    return JSONResponse({"status": "refused", "text": text}, status)
+def no(status: int, text: str, *, close: bool = False) -> JSONResponse:
+    """Return a refusal, after which the connection is closed where ``close`` is true."""
+    headers = {"connection": "close"} if close else None
+    return JSONResponse({"status": "refused", "text": text}, status, headers)
 
 
 async def _read_body(headers: Headers, receive: Receive) -> bytes | JSONResponse:
