@@ -290,6 +290,7 @@ class Connection(HttpToolsProtocol):
     def abort(self) -> None:
         """Close it at once."""
         self._all.remove(self)
+        self._received.clear()  # its own references keep a closed connection for a while
         self.transport.abort()
 
     def _should_upgrade(self) -> bool:
