@@ -67,9 +67,9 @@ class Kept(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    last_number: int = Field(0, ge=0, le=999_999)
-    final: int | None = Field(None, ge=0)
-    estopped: bool = False
+    last_number: int = Field(ge=0, le=999_999)
+    final: int | None = Field(ge=0)
+    estopped: bool
 
 
 @dataclass
@@ -184,12 +184,12 @@ class Supervisor:
         """Read what the last run kept; a file that nobody can understand may have held a pressed e-stop."""
         path = self.settings.work / PROGRESS
         if not os.path.lexists(path):
-            return Kept()
+            return Kept(last_number=0, final=None, estopped=False)
         try:
             return Kept.model_validate(durable.read_json(path))
         except (DataError, ValidationError):
             self.say(f"{path} is damaged: the session starts with the e-stop pressed")
-            return Kept(estopped=True)
+            return Kept(last_number=0, final=None, estopped=True)
 
     def _keep(self) -> None:
         value = Kept(
