@@ -22,7 +22,7 @@ from zprl.session.input_publisher import STOP_GAP_S, STOP_REPEATS, InputPublishe
 from zprl.session.inputs import OperatorInput
 from zprl.session.processes.console import rate_limits
 from zprl.session.processes.console.access import Access, Secrets
-from zprl.session.processes.console.connections import Connections
+from zprl.session.processes.console.connections import Connection, Connections
 
 ROOT = Path(__file__).parents[2]
 FILES = 1024
@@ -205,6 +205,67 @@ def test_garbage_and_websockets_leave_no_trace_in_the_log(page: Page) -> None:
             connection.sendall(page.stop(f"first-{number:04}") + page.stop(f"other-{number:04}"))
     assert page.ask(page.stop()) == 200
     assert page.size() == 0
+
+
+def pour(connection: socket.socket, data: bytes) -> None:
+    """Send the same bytes a thousand times, so slowly that the server takes all in."""
+    for _ in range(1000):
+        connection.sendall(data)
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("sent_by", ["stranger", "login"])
+@pytest.mark.parametrize(
+    "endless",
+    [b"ab:cd\r\n" * 2000, b"x" * 16_000, b"/" * 16_000],
+    ids=["headers", "one value", "one path"],
+)
+def test_headers_without_end_are_cut_off(page: Page, sent_by: str, endless: bytes) -> None:
+    cookie = page.cookie if sent_by == "login" else ""
+    with page.connect() as connection:
+        assert page.ask(page.request("/login", more=cookie), connection) == 200
+        begun = page.request("/login", more=cookie)[:-4]
+        connection.sendall(b"GET /" if endless[:1] == b"/" else begun)
+        with pytest.raises(OSError, match=r"reset|pipe"):
+            pour(connection, endless)
+    assert page.ask(page.stop()) == 200
+    assert page.size() == 0
+
+
+def test_many_headers_are_refused(page: Page) -> None:
+    assert page.ask(page.request("/login", more="a: b\r\n" * 50)) == 200
+    assert page.ask(page.request("/login", more="a: b\r\n" * 80)) == 400
+
+
+def test_trailers_without_end_are_cut_off(page: Page) -> None:
+    chunked = page.request("/input", more="Transfer-Encoding: chunked\r\n")
+    begun = chunked.replace(b"GET", b"POST").replace(b"Content-Length: 0\r\n", b"")
+    with page.connect() as connection:
+        connection.sendall(begun + b"1\r\n{\r\n0\r\n")
+        with pytest.raises(OSError, match=r"reset|pipe"):
+            pour(connection, b"ab:cd\r\n" * 100)
+    assert page.ask(page.stop()) == 200
+
+
+def test_a_request_for_another_protocol_is_refused_and_never_loses_a_stop(page: Page) -> None:
+    upgrade = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAA\r\n"
+    press = json.dumps({"kind": "estop", "nonce": "n-12345678"})
+    for cookie in ("", page.cookie):
+        with page.connect() as connection:
+            assert page.ask(page.request("/input", press, upgrade + cookie), connection) == 403
+            assert closed([connection], 5) == 1  # it does not stay open and deaf
+    assert page.ask(page.stop()) == 200
+
+
+def test_a_request_that_waits_for_its_turn_is_not_late() -> None:
+    connection = Connection.__new__(Connection)
+    connection.cycle, connection._judged, connection._since = None, None, 0.0
+    connection._received, connection._rests = bytearray(b"GET"), False
+    assert not connection.late(1e6)
+    connection._rests = True
+    assert connection.late(1e6)
+    connection._received, connection._rests = bytearray(), False
+    assert connection.late(1e6)
 
 
 def test_the_oldest_of_the_largest_crowd_is_closed_first() -> None:

@@ -23,9 +23,9 @@ class Kept(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    last_number: int = Field(0, ge=0, le=999_999)
-    final: int | None = Field(None, ge=0)
-    estopped: bool = False
+    last_number: int = Field(ge=0, le=999_999)
+    final: int | None = Field(ge=0)
+    estopped: bool
 
 
 class ProgressFile:
@@ -43,12 +43,12 @@ class ProgressFile:
     def _read(self, say: Callable[[str], None]) -> Kept:
         """Read the file; one that cannot be read may have held a pressed e-stop."""
         if not os.path.lexists(self.path):
-            return Kept()
+            return Kept(last_number=0, final=None, estopped=False)
         try:
             return Kept.model_validate(durable.read_json(self.path))
         except (DataError, ValidationError):
             say(f"{self.path} is damaged: the session starts with the e-stop pressed")
-            return Kept(estopped=True)
+            return Kept(last_number=0, final=None, estopped=True)
 
     def write(self, machine: Machine) -> None:
         """Write what must survive of the state machine, if it has changed."""

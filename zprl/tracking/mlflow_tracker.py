@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zprl import durable, local_servers, provenance
+from zprl.errors import ConfigError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -57,7 +58,11 @@ def make_database() -> None:
 
 
 def connect() -> MlflowClient:
-    """Return a client with telemetry off and short time-outs (MLflow's own are minutes long)."""
+    """Return a client with telemetry off and short time-outs (MLflow's own are minutes long).
+
+    Raises:
+        ConfigError: ``MLFLOW_REGISTRY_URI`` would get the login of a tracking server of ours.
+    """
     make_database()
 
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -66,6 +71,7 @@ def connect() -> MlflowClient:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     if (login := local_servers.login_for(tracking_uri())) is not None:
+        _check_registry(os.environ.get("MLFLOW_REGISTRY_URI"))
         os.environ["MLFLOW_TRACKING_TOKEN"] = login
 
     for name in ("alembic", "mlflow.store.db.utils"):
@@ -77,6 +83,20 @@ def connect() -> MlflowClient:
         tracking_uri=tracking_uri(),
         registry_uri=os.environ.get("MLFLOW_REGISTRY_URI") or tracking_uri(),
     )
+
+
+def _check_registry(address: str | None) -> None:
+    """Refuse a registry elsewhere: MLflow sends it the login of the tracking server.
+
+    Raises:
+        ConfigError: it is elsewhere.
+    """
+    same = local_servers.normalised(tracking_uri())
+    if address and local_servers.normalised(address) != same:
+        raise ConfigError(
+            "MLFLOW_REGISTRY_URI is not the tracking server, whose login MLflow would send there",
+            remedy="unset MLFLOW_REGISTRY_URI, or set MLFLOW_TRACKING_URI to that server, too",
+        )
 
 
 def experiment_id(client: MlflowClient) -> str:

@@ -238,10 +238,13 @@ def test_a_stop_commands_the_measured_pose_and_gives_up_control(robot, fake):
     until(lambda: robot.get_observation()["ee.x"] == 0.4)
     robot.stop(StopLevel.SOFT)
     until(lambda: len(fake.sent) == 2)
+    robot.stop(StopLevel.HARD)
+    robot.stop(StopLevel.HARD)
     assert fake.sent[1]["ee.x"] == 0.4
     assert not robot.is_connected
     with pytest.raises(RobotError, match="was stopped"):
         robot.send_action(robot.get_observation())
+    assert len(fake.sent) == 2  # what is stopped already is not commanded again
     assert robot.recover() and robot.is_connected
 
 

@@ -159,6 +159,14 @@ def test_a_stop_goes_before_everything_else_and_nothing_follows(servo, arm, leve
     assert not servo.in_control
 
 
+def test_a_stop_is_sent_again_as_often_as_it_is_asked_for(servo, arm):
+    servo.start()
+    for _ in range(3):
+        servo.stop(StopLevel.HARD)
+    until(lambda: arm.calls.count(("state", 4)) == 3)
+    assert not servo.in_control and not servo.lost
+
+
 def test_hold_forgets_the_rest_of_the_way(servo, arm):
     servo.go((0.6, 0.0, 0.2, *DOWN))
     servo.stop(StopLevel.HOLD)

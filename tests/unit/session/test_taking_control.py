@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from zprl.robot.base import Health, Mode, StopLevel
+from zprl.robot.base import Health, Mode, RobotError, StopLevel
+from zprl.robot.multi_arm import MultiArm
 from zprl.session import clock
 from zprl.session.bus import Message
 from zprl.session.control import recovery
@@ -124,6 +125,23 @@ class Stopped:
         self.tick(Message("supervisor", "plan", self.plan(recover)))
 
 
+class OneOfTwo:
+    """One arm of two: it takes control when it is asked to, or refuses."""
+
+    def __init__(self, *, recovers: bool) -> None:
+        self.recovers, self.in_control = recovers, False
+
+    def recover(self) -> bool:
+        self.in_control = self.recovers
+        return self.recovers
+
+    def stop(self, level: StopLevel) -> None:
+        self.in_control = False
+
+    def health(self) -> Health:
+        return Health(Mode.IDLE if self.recovers else Mode.USER_STOPPED)
+
+
 @pytest.fixture(autouse=True)
 def _nothing_to_move(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Driver, "_move", lambda self, count: None)
@@ -201,3 +219,49 @@ def test_an_old_request_and_an_old_plan_do_not_count(monkeypatch: pytest.MonkeyP
     arm.tick(Message("supervisor", "plan", arm.plan(1) | {"recover_at": arm.time - 2.5}))
     assert arm.robot.told == []
     assert arm.bus.kinds() == ["recovery_refused"]
+
+
+@pytest.mark.parametrize("level", [StopLevel.SOFT, StopLevel.HARD])
+def test_an_arm_whose_state_cannot_be_read_after_it_took_control_is_stopped(
+    monkeypatch: pytest.MonkeyPatch, level: StopLevel
+) -> None:
+    def unreadable(senses: bool) -> dict[str, float]:
+        raise RobotError("the state cannot be read", remedy="look at the robot")
+
+    arm = Stopped(monkeypatch, pushed=False)
+    arm.driver.stopped, arm.driver._features = int(level), unreadable
+    arm.ask(1)
+    assert arm.robot.told == ["recover", StopLevel.HARD]
+    assert arm.bus.kinds() == ["recovery_refused"]
+    assert arm.driver.stopped
+
+
+def test_every_e_stop_reaches_an_arm_that_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    arm = Stopped(monkeypatch, pushed=False)
+    for _ in range(3):
+        arm.tick(ESTOP)
+    assert arm.robot.told == 3 * [StopLevel.HARD]
+
+
+def test_a_plan_that_says_e_stop_stops_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    arm = Stopped(monkeypatch, pushed=False)
+    for _ in range(3):  # a person may be freeing the arm by the maker's own tool meanwhile
+        arm.tick(Message("supervisor", "plan", arm.plan(0, "ESTOP")))
+    assert arm.robot.told == [StopLevel.HARD]
+
+
+def test_an_arm_that_took_control_is_stopped_when_the_other_refuses(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    arm = Stopped(monkeypatch, pushed=False)
+    left, right = OneOfTwo(recovers=True), OneOfTwo(recovers=False)
+    two = MultiArm.__new__(MultiArm)
+    two.robots, two.simulated = {"left.": left, "right.": right}, True
+    arm.driver.robot, arm.driver.stopped = two, int(StopLevel.HARD)
+    arm.ask(1)
+    assert arm.bus.kinds() == ["recovery_refused"]
+    assert not left.in_control
+
+    left.in_control = True
+    arm.tick(ESTOP)
+    assert not left.in_control

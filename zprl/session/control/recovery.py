@@ -64,6 +64,8 @@ class Recovery:
             refusal: Why the arm stays stopped; empty where it is under control.
         """
         self.end_at = None
+        if refusal:  # one arm of two, or one whose state cannot be read, may have taken control
+            self.robot.stop(StopLevel.HARD)
         self.report(refusal)
 
     def attempt(self) -> Values | None:

@@ -107,7 +107,7 @@ class Driver:
             count: Ticks so far; every ``tick_hz / rate_hz``-th is a control step.
         """
         self._listen()
-        if self.plan.state is State.ESTOP:
+        if self.plan.state is State.ESTOP and self.stopped < StopLevel.HARD:
             self._stop(StopLevel.HARD)
         if self.recovery.active:
             self._recover()
@@ -230,7 +230,8 @@ class Driver:
         if level is StopLevel.HOLD:
             self.arms.hold()
             return
-        if level > self.stopped:
+        # An arm may hold control though it was stopped: a hard stop always reaches it.
+        if level is StopLevel.HARD or level > self.stopped:
             self.robot.stop(level)
             self.stopped = int(level)
         self.recovery.cancel("the arm was stopped meanwhile")

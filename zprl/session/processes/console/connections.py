@@ -37,8 +37,10 @@ KEEP_ALIVE_S = 75
 """Seconds that an unused connection of a login is kept: its e-stop need not wait for a new one."""
 DEAD_MS = 5000
 """Milliseconds of silence after which the kernel gives up a peer that has vanished."""
-MOST_WAITING = 32 * 1024
+MOST_WAITING = 16 * 1024
 """Bytes of a stranger that are kept until its turn comes."""
+MOST_HEAD, MOST_HEADERS = 16 * 1024, 64
+"""Bytes of a request line and headers, or of trailers, and how many headers and trailers."""
 QUEUE = 2048
 """Connections that wait in the kernel."""
 
@@ -190,6 +192,7 @@ class Connection(HttpToolsProtocol):
         self._ended = False
         self._rests = False
         self._judged: Any = None
+        self._head = 0
         self._since = time.monotonic()
         self.app_state = {**self.app_state, "connection": self}
 
@@ -212,7 +215,7 @@ class Connection(HttpToolsProtocol):
         if not self.trusted and self._all.known(data):
             self.trust()
         if self.trusted and not self._received:
-            super().data_received(data)
+            self._parse(data)
             return
 
         self._received += data
@@ -225,7 +228,31 @@ class Connection(HttpToolsProtocol):
         """Process what a stranger has sent, when its turn has come."""
         received, self._received = bytes(self._received), bytearray()
         if received and not self.transport.is_closing():
-            super().data_received(received)
+            self._parse(received)
+
+    def _parse(self, data: bytes) -> None:
+        """Give bytes to the parser, which keeps headers without limit until they end."""
+        self._head += len(data)
+        super().data_received(data)
+        if self._head > MOST_HEAD:
+            self.abort()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if len(self.headers) >= MOST_HEADERS:
+            raise ValueError("too many headers")  # uvicorn answers 400
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        self._head = 0
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._head = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._head = 0
+        super().on_message_complete()
 
     def eof_received(self) -> bool:  # type: ignore[override]  # uvicorn's never keeps it open
         self._ended = True
@@ -258,6 +285,8 @@ class Connection(HttpToolsProtocol):
 
         To be called repeatedly: an answer's time counts from the first call during it.
         """
+        if self._received and not self._rests:
+            return False  # it waits for its turn
         if self.busy and self.cycle is not self._judged:
             self._judged = self.cycle
             self._since = now
@@ -270,6 +299,7 @@ class Connection(HttpToolsProtocol):
     def abort(self) -> None:
         """Close the connection at once."""
         self._all.remove(self)
+        self._received.clear()  # its own references keep a closed connection for a while
         self.transport.abort()
 
     def _should_upgrade(self) -> bool:

@@ -113,12 +113,12 @@ class RequestGuard:
         return body, receive
 
     def _refused_form(self, headers: Headers, method: str) -> Response | None:
-        """Refuse foreign hosts, websockets, other methods and foreign origins."""
+        """Refuse foreign hosts, upgrades, other methods and foreign origins."""
         # A page elsewhere can make its own name point here (DNS rebinding).
         if not self._host_ok(headers):
             return no(421, "this host name is not served here")
-        if headers.get("upgrade", "").lower() == "websocket":
-            return no(403, "there are no websockets here")
+        if "upgrade" in headers:  # the parser drops the body of such a request
+            return no(403, "no other protocol is spoken here", close=True)
         if method not in ("GET", "POST"):
             return no(405, "no such method")
         # A page elsewhere can post here (CSRF).
@@ -172,9 +172,10 @@ def peer(scope: Scope) -> str:
     return str(client[0]) if client else ""
 
 
-def no(status: int, text: str) -> JSONResponse:
-    """Return a refusal with its reason."""
-    return JSONResponse({"status": "refused", "text": text}, status)
+def no(status: int, text: str, *, close: bool = False) -> JSONResponse:
+    """Return a refusal, after which the connection is closed where ``close`` is true."""
+    headers = {"connection": "close"} if close else None
+    return JSONResponse({"status": "refused", "text": text}, status, headers)
 
 
 async def _read_body(headers: Headers, receive: Receive) -> bytes | JSONResponse:
