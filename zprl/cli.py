@@ -489,6 +489,21 @@ def session_page() -> None:
     say(page_link(WORK))
 
 
+def _demand_ended(path: Path) -> None:
+    """Refuse a session that runs: a reader would take what is being written for damage.
+
+    Raises:
+        EnvironmentProblem: a process writes it.
+    """
+    from zprl.recordings.append_file import leased
+
+    if leased(path):
+        raise EnvironmentProblem(
+            f"a session is running here ({path})",
+            remedy="wait for its end or stop it; its page (`zprl session page`) takes labels",
+        )
+
+
 @session_app.command("show")
 def session_show(
     path: Annotated[Path, typer.Argument(help="A session's folder.")] = Path("session"),
@@ -515,9 +530,10 @@ def session_show(
 def session_verify(
     path: Annotated[Path, typer.Argument(help="A session's folder.")] = Path("session"),
 ) -> None:
-    """Check every byte of a session against its digests."""
+    """Check every byte of a session against its digests; not while it runs."""
     from zprl.recordings.verify import verify
 
+    _demand_ended(path)
     damaged = verify(path)
     for item in damaged:
         say(str(item))
@@ -543,6 +559,7 @@ def session_label(
     from zprl.recordings.store import SessionStore
     from zprl.session.inputs import this_user
 
+    _demand_ended(path)
     with SessionStore.open(path, write=True) as store:
         line = store.label(
             episode, label, source="command line", nonce=uuid4().hex, author=this_user()
@@ -588,11 +605,12 @@ def session_export(
     path: Annotated[Path, typer.Option(help="A session's folder.")] = Path("session"),
     overwrite: Annotated[bool, typer.Option("--overwrite")] = False,
 ) -> None:
-    """Export a session's labelled episodes: LeRobot v3 into a folder, robomimic into an .hdf5 file."""
+    """Export a session's labelled episodes: LeRobot v3 into a folder, robomimic into an .hdf5 file; not while it runs."""
     from zprl.recordings.export.lerobot import export_lerobot
     from zprl.recordings.export.robomimic import export_robomimic
     from zprl.recordings.store import SessionStore
 
+    _demand_ended(path)
     store = SessionStore.open(path)
     export = export_robomimic if target.suffix in {".hdf5", ".h5"} else export_lerobot
     say(f"{export(store, target, overwrite=overwrite)} episodes in {target}")
