@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections import deque
 from collections.abc import Callable
@@ -399,7 +400,10 @@ class Supervisor:
 
     def _say_page(self) -> None:
         try:
-            self.say(f"operator's page: {page_link(self.settings.work)}")
+            link = page_link(self.settings.work)
+            # A link logs in: it belongs into the terminal beside the robot, and into no log.
+            seen = link if sys.stdout.isatty() else "run `zprl session page` for a link to it"
+            self.say(f"operator's page: {seen}")
         except ZprlError as error:  # the session can go on without it
             self.say(f"operator's page: {error}")
 
