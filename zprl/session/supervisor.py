@@ -83,6 +83,8 @@ class SessionProcess:
     back: bool = False
     replaces: bool = False
     """Whether another of its name ran before it."""
+    tightened: bool = False
+    """Whether it was asked to end, to start again with tighter limits."""
     starts: deque[float] = field(default_factory=deque)
 
 
@@ -272,6 +274,7 @@ class Supervisor:
         for name in ("driver", "actor"):
             if name in self.children:
                 self.children[name].starts.clear()  # it has not failed
+                self.children[name].tightened = True
                 self.children[name].process.terminate()
 
     def _spawn(self, name: str) -> None:
@@ -349,9 +352,9 @@ class Supervisor:
                 child.process.kill()
                 child.process.wait()
             if child.process.poll() is not None:
-                self.say(
-                    f"process '{name}' ended ({child.process.returncode}): {self._last_words(name)}"
-                )
+                ended = f"ended ({child.process.returncode}): {self._last_words(name)}"
+                known = "starts again with the tightened limits"
+                self.say(f"process '{name}' {known if child.tightened else ended}")
                 for (
                     message
                 ) in self.bus.poll():  # the dead one's last messages are not its successor's first
