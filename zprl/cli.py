@@ -81,11 +81,12 @@ def run(
     ] = False,
 ) -> None:
     """Bring the whole pipeline up to date, with Prefect and MLflow; an interrupted run continues."""
-    from pipelines import dvc_graph, environment
+    from pipelines import close_dead_runs, dvc_graph, environment
 
     environment.prepare()
     stages = dvc_graph.stage_order(None if stage == "all" else stage)
     if not force_flow and not dvc_graph.out_of_date(stages):
+        close_dead_runs.close_on_server()
         say("Everything is up to date.")
         return
     say("starting the pipeline: " + " → ".join(stages))
