@@ -117,12 +117,22 @@ def ui(
             "--link", help="Only print new links to the pages of the `zprl ui` that is open here."
         ),
     ] = False,
+    env: Annotated[
+        bool,
+        typer.Option(
+            "--env",
+            help='Only print addresses and logins for programs: eval "$(zprl ui --env)". '
+            "Without `eval` the terminal shows the logins.",
+        ),
+    ] = False,
 ) -> None:
     """Open MLflow and Prefect, on this machine only, until Ctrl-C.  Each page is opened by the link that is printed, once."""
-    from pipelines.ui import serve, show_links
+    from pipelines.ui import serve, show_environment, show_links
 
     if link:
         show_links()
+    elif env:
+        show_environment()
     else:
         serve(mlflow_port=mlflow_port, prefect_port=prefect_port)
 
