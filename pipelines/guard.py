@@ -94,7 +94,7 @@ class ServerGuard:
             await _in_one_line(self._app, scope, receive, _unframed(send))
 
     def _needs_login(self, scope: Scope, headers: _Headers) -> bool:
-        """Return whether the guard itself demands a login: for all of MLflow, for Prefect's page."""
+        """Return whether the guard demands a login: for all of MLflow, and for Prefect's page."""
         if self._storage is None:
             return bool(scope["path"] != _HEALTH)
         page = scope.get("method") == "GET" and "text/html" in (headers.only("accept") or "")
