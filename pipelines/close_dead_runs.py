@@ -1,10 +1,18 @@
-"""Prefect runs that a killed process left "Running" are closed at the next start; Prefect itself never does (measured)."""
+"""Close Prefect runs that a killed process left "Running"; Prefect itself never does (measured).
+
+The next run does it, and so do ``zprl ui``, a worker that starts, and ``zprl run`` where all is up
+to date: the concurrency limit of a deployment counts a dead run, and cancels the next one.
+"""
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import TYPE_CHECKING
 from uuid import UUID
 
+from pipelines import environment
+from zprl import terminal
 from zprl.tracking.mlflow_tracker import is_orphan, owner_tags
 
 if TYPE_CHECKING:
@@ -44,3 +52,35 @@ def close_dead_flow_runs(client: SyncPrefectClient, *, but: UUID | None = None) 
         client.set_flow_run_state(run.id, state, force=True)
         closed += 1
     return closed
+
+
+def close_on_server() -> None:
+    """Close dead flow runs on the server in ``PREFECT_API_URL``; do nothing where it is not set.
+
+    No command depends on it, so a server that does not answer is only reported.
+    """
+    if not os.environ.get("PREFECT_API_URL"):
+        return
+    import httpx
+    from prefect.client.orchestration import get_client
+    from prefect.exceptions import PrefectException
+
+    try:
+        with get_client(sync_client=True) as client:
+            closed = close_dead_flow_runs(client)
+    except (httpx.HTTPError, PrefectException, RuntimeError) as error:
+        terminal.say(f"flow runs of killed processes were not looked for: {error}", err=True)
+        return
+    if closed:
+        terminal.say(f"closed {closed} flow run(s) of killed processes", err=True)
+
+
+def main() -> int:
+    """Close dead flow runs on this folder's server, in a process of its own: Prefect is large."""
+    environment.prepare()
+    close_on_server()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

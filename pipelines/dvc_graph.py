@@ -5,11 +5,12 @@ There is no second copy of the graph anywhere.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 from zprl import strict_yaml
-from zprl.errors import ConfigError, DataError
+from zprl.errors import ConfigError, DataError, EnvironmentProblem
 
 MAX_LOCK = 10**6
 """Longest `dvc.lock`, in bytes: ours has 30 kB."""
@@ -67,13 +68,22 @@ def out_of_date(stages: list[str] | None = None) -> dict[str, Any]:
     """What ``dvc status`` says, by stage; empty when there is nothing to do.
 
     Raises:
-        DataError: a busy or broken workspace.
+        EnvironmentProblem: another run works here.
+        DataError: a broken workspace.
     """
     from dvc.exceptions import DvcException
+    from dvc.lock import LockError
 
     with _repo() as repo:
         try:
             return dict(repo.status(targets=stages))
+        except LockError as error:
+            holder = re.search(r"\(PID \d+\)", str(error))
+            known = f" {holder[0]}" if holder else ""
+            raise EnvironmentProblem(
+                f"another run is working here{known}",
+                remedy="wait for it or stop it, then run again",
+            ) from error
         except DvcException as error:
             raise DataError(
                 f"dvc cannot tell what is up to date: {error}", remedy=REMEDY

@@ -1,7 +1,9 @@
 """The guard before every server that zprl starts (ASGI): Host, Origin, and a login by link.
 
 MLflow has no login, so the guard demands one: a cookie, or ``Authorization: Bearer``.  Prefect
-checks a login itself; its page keeps it in the browser's storage, and the guard puts it there.
+checks a login itself; its page keeps it in the browser's storage, and the guard puts it there.  The
+cookie of a Prefect server opens only the page: without it Prefect's own box would ask for a login
+that nobody knows.
 It sees no other login than its own, and what a server raises is one line in the log.
 """
 
@@ -41,7 +43,10 @@ HEADERS = {
     "referrer-policy": "no-referrer",
     "cache-control": "no-store",
 }
-HELP = "Run `zprl ui --link` in the project's folder: it prints links that open its pages."
+HELP = (
+    "Run `zprl ui --link` in the project's folder: it prints links that open its pages.  "
+    'For programs: `eval "$(zprl ui --env)"`.'
+)
 _HEALTH = "/health"
 _FILES = {LOGIN: ("login.html", "text/html"), SCRIPT: ("login.js", "text/javascript")}
 
@@ -53,8 +58,8 @@ class ServerGuard:
         app: The server.
         port: Where it listens; another Host or Origin is refused.
         login: The secret of this start.
-        storage: What a browser that logs in keeps in its local storage.  ``None`` gives it a
-            cookie, which is then demanded.
+        storage: What a browser that logs in keeps in its local storage.  ``None``: nothing, and
+            every request needs the cookie or the login.
     """
 
     def __init__(
@@ -83,7 +88,7 @@ class ServerGuard:
             await _refuse(scope, send, *problem)
         elif path in (LOGIN, SCRIPT, TICKET) and scope["type"] == "http":
             await self._own_page(scope, headers, receive, send)
-        elif self._storage is None and path != _HEALTH and not self._logged_in(headers):
+        elif self._needs_login(scope, headers) and not self._logged_in(headers):
             text = f"This page needs a login.  {HELP}"
             await _refuse(scope, send, 401, text, {"www-authenticate": "Bearer"})
         elif self._storage is not None and not self._basic(headers):
@@ -91,6 +96,13 @@ class ServerGuard:
         else:
             heard = _in_time(receive) if scope["type"] == "websocket" else receive
             await _in_one_line(self._app, scope, heard, _unframed(send))
+
+    def _needs_login(self, scope: Scope, headers: _Headers) -> bool:
+        """Return whether the guard demands a login: for all of MLflow, and for Prefect's page."""
+        if self._storage is None:
+            return bool(scope["path"] != _HEALTH)
+        page = scope.get("method") == "GET" and "text/html" in (headers.only("accept") or "")
+        return page and headers.only("authorization") is None
 
     # -- who asks ----------------------------------------------------------------------------------
 
@@ -112,8 +124,9 @@ class ServerGuard:
         return None
 
     def _logged_in(self, headers: _Headers) -> bool:
-        if self._bears(headers):
-            return True
+        return self._bears(headers) or self._has_cookie(headers)
+
+    def _has_cookie(self, headers: _Headers) -> bool:
         try:
             cookie = SimpleCookie(headers.only("cookie") or "").get(self._cookie_name)
         except CookieError:
@@ -144,7 +157,7 @@ class ServerGuard:
             name, kind = _FILES[path]
             await _answer(send, 200, files("pipelines").joinpath(name).read_bytes(), kind)
         elif method == "POST" and path == LOGIN and headers.only("origin") is not None:
-            await self._redeem(await _body(receive), send)
+            await self._redeem(await _body(receive), headers, send)
         elif method == "POST" and path == TICKET and self._bears(headers):
             await _answer_json(send, 200, {"ticket": self._new_ticket()})
         else:
@@ -157,20 +170,20 @@ class ServerGuard:
         self._tickets[ticket] = now + TICKET_S
         return ticket
 
-    async def _redeem(self, body: bytes, send: Send) -> None:
-        """Log a browser in, once for each ticket."""
+    async def _redeem(self, body: bytes, headers: _Headers, send: Send) -> None:
+        """Log a browser in, once for each ticket; one that is logged in gets nothing new."""
         try:
             end = self._tickets.pop(str(durable.parse_json(body, "a ticket")["ticket"]), 0.0)
         except (DataError, KeyError, TypeError):
             end = 0.0
 
-        if end <= time.monotonic():
-            await _answer_json(send, 403, {})
-        elif self._storage is not None:
-            await _answer_json(send, 200, {"storage": self._storage})
-        else:
+        if end > time.monotonic():
             cookie = f"{self._cookie_name}={self._cookie}; Path=/; HttpOnly; SameSite=Strict"
-            await _answer_json(send, 200, {"storage": {}}, {"set-cookie": cookie})
+            await _answer_json(send, 200, {"storage": self._storage or {}}, {"set-cookie": cookie})
+        elif self._has_cookie(headers):  # it follows a used link again
+            await _answer_json(send, 200, {"storage": {}})
+        else:
+            await _answer_json(send, 403, {})
 
 
 class _Headers:

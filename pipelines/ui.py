@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shlex
+import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -11,7 +13,7 @@ from typing import IO, Any
 
 from pipelines import environment, guard, servers
 from pipelines.stage_process import sigterm_like_ctrl_c
-from zprl import durable, local_servers
+from zprl import child_processes, durable, local_servers
 from zprl.errors import EnvironmentProblem
 from zprl.local_servers import LocalServer
 from zprl.tracking.mlflow_tracker import ARTIFACT_FOLDER, make_database, tracking_uri
@@ -19,6 +21,13 @@ from zprl.tracking.mlflow_tracker import ARTIFACT_FOLDER, make_database, trackin
 LOG = Path(".cache/ui.log")
 LOG_BYTES = 10_000_000
 """The log begins anew at this length."""
+STOPPED_S = environment.STAGES_S + environment.TIDY_S + 25.0
+"""By then a run that used the server before has stopped, and cannot say so to this one."""
+CLIENT_VARIABLES = {
+    "MLflow": ("MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_TOKEN"),
+    "Prefect": ("PREFECT_API_URL", "PREFECT_API_AUTH_STRING"),
+}
+"""Where each server's own clients look for its address and its login."""
 
 
 @sigterm_like_ctrl_c()
@@ -42,7 +51,7 @@ def serve(
         try:
             _watch(_start(children, log, ports), wait_s)
         except KeyboardInterrupt:
-            print("\nstopped", flush=True)
+            print(f"\nstopped{_stopping_runs()}", flush=True)
         finally:
             environment.UI_FILE.unlink(missing_ok=True)
 
@@ -53,12 +62,29 @@ def show_links() -> None:
     Raises:
         EnvironmentProblem: none is.
     """
-    found = local_servers.read()
-    if not found:
+    for name, server in _open_here().items():
+        print(f"{name:8} {link_to(server)}", flush=True)
+
+
+def show_environment() -> None:
+    """Print shell commands that give programs the addresses and logins of the `zprl ui` open here.
+
+    Raises:
+        EnvironmentProblem: none is.
+    """
+    for name, server in _open_here().items():
+        address, login = CLIENT_VARIABLES[name]
+        url = f"{server.url}/api" if name == "Prefect" else server.url
+        print(f"export {address}={shlex.quote(url)} {login}={shlex.quote(server.login)}")
+
+
+def _open_here() -> dict[str, LocalServer]:
+    """Return the servers of the ``zprl ui`` that is open in this folder."""
+    opened = local_servers.read()
+    if not opened:
         text = "`zprl ui` is not open in this folder"
         raise EnvironmentProblem(text, remedy="open it: `zprl ui`")
-    for name, server in found.items():
-        print(f"{name:8} {link_to(server)}", flush=True)
+    return opened
 
 
 @contextmanager
@@ -104,6 +130,7 @@ def _start(
 def _watch(children: list[servers.ServerProcess], wait_s: float) -> None:
     """Print a link to each server that comes up, until one of them ends."""
     up: dict[str, LocalServer] = {}
+    close_again = float("inf")
     end = time.monotonic() + wait_s
     while True:
         for child in children:
@@ -112,10 +139,17 @@ def _watch(children: list[servers.ServerProcess], wait_s: float) -> None:
                 continue
             up[child.name] = child.server
             local_servers.write(up)
+            if child.name == "Prefect":
+                _close_dead_runs()
+                close_again = time.monotonic() + STOPPED_S
             print(f"{child.name:8} {link_to(child.server)}", flush=True)
             if len(up) == len(children):
                 print("a link opens its page once; `zprl ui --link` prints new ones", flush=True)
                 print("Ctrl-C stops both", flush=True)
+
+        if time.monotonic() > close_again:
+            close_again = float("inf")
+            _close_dead_runs()
 
         if LOG.stat().st_size > LOG_BYTES:  # the servers append to it
             os.truncate(LOG, 0)
@@ -123,6 +157,38 @@ def _watch(children: list[servers.ServerProcess], wait_s: float) -> None:
             text = f"{', '.join(late)} did not come up in {wait_s:.0f} s"
             raise EnvironmentProblem(text, remedy=f"see {LOG}")
         time.sleep(0.3)
+
+
+def _stopping_runs() -> str:
+    """Return how many flow runs use the server and so stop with it; nothing where it cannot say."""
+    import httpx
+
+    server = local_servers.read().get("Prefect")
+    if server is None:
+        return ""
+    name, _, secret = server.login.partition(":")
+    running = {"flow_runs": {"state": {"type": {"any_": ["RUNNING"]}}}}
+    try:
+        answer = httpx.post(
+            f"{server.url}/api/flow_runs/count",
+            json=running,
+            auth=(name, secret),
+            timeout=2.0,
+            trust_env=False,
+        )
+        count = int(answer.raise_for_status().json())
+    except (httpx.HTTPError, ValueError, TypeError):
+        return ""
+    return f", and with it {count} flow run(s) that used it" if count else ""
+
+
+def _close_dead_runs() -> None:
+    """Close flow runs that died with the last ``zprl ui``: the next nightly would be cancelled."""
+    subprocess.run(
+        child_processes.python("-m", "pipelines.close_dead_runs"),
+        env=child_processes.environment(),
+        check=False,
+    )
 
 
 def link_to(server: LocalServer) -> str:

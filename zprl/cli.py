@@ -81,11 +81,12 @@ def run(
     ] = False,
 ) -> None:
     """Bring the whole pipeline up to date, with Prefect and MLflow; an interrupted run continues."""
-    from pipelines import dvc_graph, environment
+    from pipelines import close_dead_runs, dvc_graph, environment
 
     environment.prepare()
     stages = dvc_graph.stage_order(None if stage == "all" else stage)
     if not force_flow and not dvc_graph.out_of_date(stages):
+        close_dead_runs.close_on_server()
         say("Everything is up to date.")
         return
     say("starting the pipeline: " + " → ".join(stages))
@@ -116,12 +117,22 @@ def ui(
             "--link", help="Only print new links to the pages of the `zprl ui` that is open here."
         ),
     ] = False,
+    env: Annotated[
+        bool,
+        typer.Option(
+            "--env",
+            help='Only print addresses and logins for programs: eval "$(zprl ui --env)". '
+            "Without `eval` the terminal shows the logins.",
+        ),
+    ] = False,
 ) -> None:
     """Open MLflow and Prefect, on this machine only, until Ctrl-C.  Each page is opened by the link that is printed, once."""
-    from pipelines.ui import serve, show_links
+    from pipelines.ui import serve, show_environment, show_links
 
     if link:
         show_links()
+    elif env:
+        show_environment()
     else:
         serve(mlflow_port=mlflow_port, prefect_port=prefect_port)
 
@@ -489,6 +500,21 @@ def session_page() -> None:
     say(page_link(WORK))
 
 
+def _demand_ended(path: Path) -> None:
+    """Refuse a session that runs: a reader would take what is being written for damage.
+
+    Raises:
+        EnvironmentProblem: a process writes it.
+    """
+    from zprl.recordings.append_file import leased
+
+    if leased(path):
+        raise EnvironmentProblem(
+            f"a session is running here ({path})",
+            remedy="wait for its end or stop it; its page (`zprl session page`) takes labels",
+        )
+
+
 @session_app.command("show")
 def session_show(
     path: Annotated[Path, typer.Argument(help="A session's folder.")] = Path("session"),
@@ -515,9 +541,10 @@ def session_show(
 def session_verify(
     path: Annotated[Path, typer.Argument(help="A session's folder.")] = Path("session"),
 ) -> None:
-    """Check every byte of a session against its digests."""
+    """Check every byte of a session against its digests; not while it runs."""
     from zprl.recordings.verify import verify
 
+    _demand_ended(path)
     damaged = verify(path)
     for item in damaged:
         say(str(item))
@@ -543,6 +570,7 @@ def session_label(
     from zprl.recordings.store import SessionStore
     from zprl.session.inputs import this_user
 
+    _demand_ended(path)
     with SessionStore.open(path, write=True) as store:
         line = store.label(
             episode, label, source="command line", nonce=uuid4().hex, author=this_user()
@@ -588,11 +616,12 @@ def session_export(
     path: Annotated[Path, typer.Option(help="A session's folder.")] = Path("session"),
     overwrite: Annotated[bool, typer.Option("--overwrite")] = False,
 ) -> None:
-    """Export a session's labelled episodes: LeRobot v3 into a folder, robomimic into an .hdf5 file."""
+    """Export a session's labelled episodes: LeRobot v3 into a folder, robomimic into an .hdf5 file; not while it runs."""
     from zprl.recordings.export.lerobot import export_lerobot
     from zprl.recordings.export.robomimic import export_robomimic
     from zprl.recordings.store import SessionStore
 
+    _demand_ended(path)
     store = SessionStore.open(path)
     export = export_robomimic if target.suffix in {".hdf5", ".h5"} else export_lerobot
     say(f"{export(store, target, overwrite=overwrite)} episodes in {target}")

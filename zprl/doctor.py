@@ -7,6 +7,7 @@ import contextlib
 import importlib.util
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -210,7 +211,9 @@ def check_project(folder: Path = Path()) -> Iterator[Check]:
     if any((folder / "data").rglob("*.hdf5")):
         yield Check("demos", "ok", "data/ is there")
     elif (folder / "data.dvc").exists():
-        yield Check("demos", "missing", "data/ has not been fetched", "run `dvc pull data.dvc`")
+        dvc = Path(sys.executable).with_name("dvc")  # it need not be on the path
+        remedy = f"run `{shlex.quote(str(dvc))} pull data.dvc`, or `make run`"
+        yield Check("demos", "missing", "data/ has not been fetched", remedy)
     else:
         yield Check(
             "demos",

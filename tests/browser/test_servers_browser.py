@@ -66,6 +66,10 @@ def test_a_link_opens_its_page_once(page, browser, ui: Opened, name: str) -> Non
     page.reload()  # the login stays
     expect(page.get_by_text(PAGES[name]).first).to_be_visible(timeout=SLOW_MS)
     assert page.refused == []
+    page.goto("about:blank")
+    page.goto(ui.links[name])  # used, by a browser that is logged in
+    expect(page.get_by_text(PAGES[name]).first).to_be_visible(timeout=SLOW_MS)
+    assert page.refused == []
 
     other = browser.new_context().new_page()
     other.goto(ui.links[name])
@@ -75,8 +79,9 @@ def test_a_link_opens_its_page_once(page, browser, ui: Opened, name: str) -> Non
     other.context.close()
 
 
-def test_a_page_without_a_link_says_how_to_get_one(page, ui: Opened) -> None:
-    page.goto(ui.servers["MLflow"].url)
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_without_a_link_says_how_to_get_one(page, ui: Opened, name: str) -> None:
+    page.goto(ui.servers[name].url)
     expect(page.locator("body")).to_contain_text("zprl ui --link")
 
 

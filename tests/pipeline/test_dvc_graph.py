@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from dvc.lock import LockError
+from dvc.repo import Repo
 
 from pipelines import code_dependencies, dvc_graph, summary
 from pipelines.stages import stage
 from tests.pipeline.conftest import Project
-from zprl.errors import ConfigError
+from zprl.errors import ConfigError, EnvironmentProblem
 
 ROOT = Path(__file__).parents[2]
 GRAPH = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
@@ -64,6 +66,27 @@ def test_out_of_date_follows_the_parameters(
         "middle.txt",
         "last.txt",
     }
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("'data' is busy, it is being blocked by:\n  (PID 4711): dvc repro first\n", " (PID 4711)"),
+        ("Unable to acquire lock. Most likely another DVC process is running", ""),
+    ],
+)
+def test_another_run_is_named(
+    project: Project, monkeypatch: pytest.MonkeyPatch, text: str, named: str
+) -> None:
+    def busy(*_: object, **__: object) -> None:
+        raise LockError(text)
+
+    monkeypatch.chdir(project.path)
+    monkeypatch.setattr(Repo, "status", busy)
+    with pytest.raises(EnvironmentProblem) as refused:
+        dvc_graph.out_of_date()
+    assert refused.value.message == f"another run is working here{named}"
+    assert refused.value.remedy == "wait for it or stop it, then run again"
 
 
 def test_a_broken_graph_is_a_configuration_error(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import socket
 
 import psutil
 import pytest
@@ -138,3 +140,56 @@ def test_one_stage_and_what_it_needs(served: Project) -> None:
     assert (served.path / "middle.txt").exists()
     assert not (served.path / "last.txt").exists()
     assert served.zprl("run", "--stage", "lost").returncode == 2
+
+
+def leave_a_dead_run(project: Project) -> str:
+    """Make a running flow run whose process is dead; return its id."""
+    flow = ask(project, "POST", "/flows/", json={"name": "zprl-pipeline"})
+    labels = {
+        "zprl.pid": "999999999",
+        "zprl.host": socket.gethostname(),
+        "zprl.pid_started": "1.00",
+    }
+    run = ask(
+        project,
+        "POST",
+        "/flow_runs/",
+        json={"flow_id": flow["id"], "labels": labels, "state": {"type": "RUNNING"}},
+    )
+    assert flow_runs(project)[run["id"]]["state_type"] == "RUNNING"
+    return str(run["id"])
+
+
+def test_a_dead_run_is_closed_where_everything_is_up_to_date(served: Project) -> None:
+    assert served.dvc("repro").returncode == 0
+    dead = leave_a_dead_run(served)
+    done = served.zprl("run")
+    assert "Everything is up to date." in done.stdout
+    assert "closed 1 flow run(s)" in done.stderr
+    assert flow_runs(served)[dead]["state_type"] == "CRASHED"
+
+
+def test_a_dead_run_is_closed_when_a_worker_starts(served: Project) -> None:
+    pool = f"closing-{os.getpid()}"
+    assert served.zprl("prefect", "work-pool", "create", pool, "--type", "process").returncode == 0
+    dead = leave_a_dead_run(served)
+    done = served.zprl("prefect", "worker", "start", "--pool", pool, "--run-once")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert flow_runs(served)[dead]["state_type"] == "CRASHED"
+
+
+def test_a_dead_run_is_closed_when_the_pages_open(project: Project) -> None:
+    opened = project.open_ui()
+    server = opened.servers["Prefect"]
+    project.env["PREFECT_API_URL"] = f"{server.url}/api"
+    project.env["PREFECT_API_AUTH_STRING"] = server.login
+    dead = leave_a_dead_run(project)
+    opened.process.send_signal(signal.SIGINT)
+    assert opened.process.wait(timeout=120) == 0
+    assert "stopped, and with it 1 flow run(s)" in (project.path / "log").read_text()
+
+    project.env.clear()
+    server = project.open_ui().servers["Prefect"]
+    project.env["PREFECT_API_URL"] = f"{server.url}/api"
+    project.env["PREFECT_API_AUTH_STRING"] = server.login
+    assert flow_runs(project)[dead]["state_type"] == "CRASHED"

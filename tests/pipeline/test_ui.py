@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import socket
+import sys
 
 import httpx
 import psutil
@@ -13,6 +14,7 @@ from pipelines import environment, ui
 from tests.pipeline.conftest import Project
 from zprl import local_servers
 from zprl.errors import EnvironmentProblem
+from zprl.local_servers import LocalServer
 
 
 @pytest.mark.services
@@ -30,6 +32,11 @@ def test_both_open_and_end_together(project: Project, monkeypatch: pytest.Monkey
     }
     assert listening == {"127.0.0.1"}
 
+    script = f'eval "$({sys.executable} -m zprl.cli ui --env)" && {sys.executable} -m mlflow '
+    found = project.run("bash", "-c", f"{script} experiments search")
+    assert found.returncode == 0, found.stderr
+    assert "Default" in found.stdout
+
     other = project.zprl("ui")
     assert other.returncode == 4
     assert "is open in this folder already" in other.stderr
@@ -40,6 +47,21 @@ def test_both_open_and_end_together(project: Project, monkeypatch: pytest.Monkey
     assert alive == []
     assert not (project.path / environment.UI_FILE).exists()
     assert project.zprl("ui", "--link").returncode == 4
+
+
+def test_the_environment_of_clients(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    opened = {
+        "MLflow": LocalServer("http://127.0.0.1:5000", 1, 1.0, "zprl:m; $(x)"),
+        "Prefect": LocalServer("http://127.0.0.1:4200", 2, 1.0, "zprl:p"),
+    }
+    monkeypatch.setattr(local_servers, "read", lambda: opened)
+    ui.show_environment()
+    assert capsys.readouterr().out.splitlines() == [
+        "export MLFLOW_TRACKING_URI=http://127.0.0.1:5000 MLFLOW_TRACKING_TOKEN='zprl:m; $(x)'",
+        "export PREFECT_API_URL=http://127.0.0.1:4200/api PREFECT_API_AUTH_STRING=zprl:p",
+    ]
 
 
 def test_a_taken_port_is_named(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -116,6 +116,9 @@ class World:
             isinstance(event, InputEvent) and event.kind is Input.ESTOP
         )
         clear = isinstance(event, InputEvent) and event.kind is Input.CLEAR
+        if isinstance(event, InputEvent) and event.kind is Input.PAUSE:
+            assert not self.machine.refused  # whatever the state
+            assert not [a for a in actions if isinstance(a, (*MOVES, Recover))]
         if estop:
             assert before is State.ESTOP or actions[0] == Stop(StopLevel.HARD)
             assert self.machine.state is State.ESTOP

@@ -154,9 +154,21 @@ def test_a_link_logs_in_once() -> None:
     assert LOGIN not in cookie
     assert client.get("/").text == "inside"  # the client keeps cookies
     other = page()
-    assert redeem(client, first).status_code == 403
     assert redeem(other, first).status_code == 403
     assert redeem(client, ticket(client)).status_code == 200
+
+
+@pytest.mark.parametrize("storage", [None, {"prefect-password": "abc"}])
+def test_a_used_link_leads_a_browser_that_is_logged_in_to_the_page(storage: dict | None) -> None:
+    client = page(storage=storage)
+    first = ticket(client)
+    assert redeem(client, first).status_code == 200
+    again = redeem(client, first)
+    assert (again.status_code, again.json()) == (200, {"storage": {}})
+    assert "set-cookie" not in again.headers
+    client.cookies.clear()
+    assert redeem(client, first).status_code == 403
+    assert redeem(client, first, Cookie=f"zprl-4321={LOGIN}").status_code == 403
 
 
 def test_a_server_with_a_login_of_its_own_puts_it_into_the_page_once() -> None:
@@ -165,10 +177,24 @@ def test_a_server_with_a_login_of_its_own_puts_it_into_the_page_once() -> None:
     answer = redeem(client, first)
     assert answer.json() == {"storage": {"prefect-password": "abc"}}
     assert answer.headers["cache-control"] == "no-store"
-    assert "set-cookie" not in answer.headers
+    assert "abc" not in answer.headers["set-cookie"]
+    client.cookies.clear()
     again = redeem(client, first)
     assert again.status_code == 403
     assert "abc" not in again.text
+
+
+def test_a_browser_without_a_login_reads_where_the_links_are() -> None:
+    client = page(storage={"prefect-password": "abc"})
+    browser = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+    for path in ("/", "/dashboard", "/flow-runs/1"):
+        answer = client.get(path, headers=browser)
+        assert answer.status_code == 401
+        assert "zprl ui --link" in answer.text
+    for headers in ({}, {"Accept": "application/json"}, {**browser, "Authorization": basic(LOGIN)}):
+        assert client.get("/api/flows", headers=headers).text == "inside"
+    assert redeem(client, ticket(client)).status_code == 200
+    assert client.get("/dashboard", headers=browser).text == "inside"
 
 
 def test_a_link_ages(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,6 +203,7 @@ def test_a_link_ages(monkeypatch: pytest.MonkeyPatch) -> None:
     old, young = ticket(client), ticket(client)
     now[0] += guard.TICKET_S - 1
     assert redeem(client, young).status_code == 200
+    client.cookies.clear()
     now[0] += 2
     assert redeem(client, old).status_code == 403
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -115,6 +116,21 @@ def lease(folder: Path) -> int:
             os.close(fd)
             raise
         return fd
+
+
+def leased(folder: Path) -> bool:
+    """Return whether a process holds the lease on a folder; a folder that is absent has none."""
+    try:
+        fd = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
 
 
 def _write(fd: int, data: bytes) -> None:

@@ -269,7 +269,7 @@ class Limits(Section):
             return cls.model_validate(content)
         except ValidationError as error:
             first = error.errors()[0]
-            key = ".".join(str(part) for part in first["loc"]) or "the whole"
+            key = _dotted(*first["loc"]) or "the whole"
             raise ConfigError(
                 f"{place}: {key}: {first['msg']}",
                 remedy="see zprl/robot/limits.py for what each limit means",
@@ -337,23 +337,28 @@ def _merged(old: Any, changes: Any) -> Any:
     return changes
 
 
+def _dotted(*parts: int | str) -> str:
+    """Join the parts of a limit's name; an arm's prefix ends with a dot, or is empty."""
+    return ".".join(text for part in parts if (text := str(part).rstrip(".")))
+
+
 def _loosened(old: Any, new: Any, name: str = "", rule: Tighter | None = None) -> Iterator[str]:
     """Yield the names of what is looser in ``new``."""
     if isinstance(old, Section) and isinstance(new, Section) and rule in (None, SET):
         for key, field in type(old).model_fields.items():
             rules = [m for m in field.metadata if isinstance(m, Tighter)]
             below = rules[0] if rules else LOWER if key == "heartbeat_s" else None
-            place = f"{name}.{key}".lstrip(".")
+            place = _dotted(name, key)
             yield from _loosened(getattr(old, key), getattr(new, key), place, below)
 
     # Arms are a closed set; a process that is watched stays watched.
     elif isinstance(old, dict):
         for key in old.keys() - new.keys():
-            yield f"{name}.{key}"
+            yield _dotted(name, key)
         if rule is None and new.keys() - old.keys():
             yield f"{name} (another arm)"
         for key in old.keys() & new.keys():
-            yield from _loosened(old[key], new[key], f"{name}.{key}", rule)
+            yield from _loosened(old[key], new[key], _dotted(name, key), rule)
 
     elif rule is MORE:
         if any(entry not in new for entry in old):

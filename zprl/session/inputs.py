@@ -106,6 +106,8 @@ class OperatorInput(BaseModel):
     def refusal(self, seq: int | None, at: float) -> str:
         """Return why this press has no effect; empty when it has one.
 
+        A pause only lowers the risk, so it counts whatever state it answers.
+
         Args:
             seq: Number of the present situation; ``None`` where that is not known.
             at: The present moment on :func:`zprl.session.clock.now` [s].
@@ -114,6 +116,8 @@ class OperatorInput(BaseModel):
             return ""
         if self.seq is None or self.at is None or not 0 <= at - self.at <= PRESS_S:
             return "it came too late: look at the present state and press again"
+        if self.kind is Input.PAUSE:
+            return ""
         if seq is not None and self.seq != seq:
             return "the state has changed meanwhile: look at it and press again"
         return ""

@@ -49,6 +49,7 @@ class SessionProcess:
         heard: When its last message came, host's monotonic clock [s].
         back: Whether it has sent a message.
         replaces: Whether another of its name ran before it.
+        tightened: Whether it was asked to end, to start again with tighter limits.
         starts: When it and those before it were started [s].
     """
 
@@ -57,6 +58,7 @@ class SessionProcess:
     heard: float
     back: bool = False
     replaces: bool = False
+    tightened: bool = False
     starts: deque[float] = field(default_factory=deque)
 
     @property
@@ -148,10 +150,11 @@ class ProcessGroup:
         return [name for name, child in self.children.items() if child.speaks and not child.back]
 
     def terminate(self, *names: str) -> None:
-        """Ask processes to end that have not failed: they are replaced."""
+        """Ask processes to end that have not failed: they start again with tighter limits."""
         for name in names:
             if name in self.children:
                 self.children[name].starts.clear()
+                self.children[name].tightened = True
                 self.children[name].process.terminate()
 
     def end(self) -> None:

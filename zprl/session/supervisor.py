@@ -8,6 +8,7 @@ is the same as doing it once.  It imports no driver and no torch.
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -226,7 +227,10 @@ class Supervisor:
             code = child.process.poll()
             if code is None:
                 continue
-            self.say(f"process '{name}' ended ({code}): {self.group.last_words(name)}")
+            if child.tightened:
+                self.say(f"process '{name}' starts again with the tightened limits")
+            else:
+                self.say(f"process '{name}' ended ({code}): {self.group.last_words(name)}")
             for message in self.bus.poll():  # its last messages are not its successor's first
                 self._hear(message)
             if child.speaks:
@@ -267,7 +271,10 @@ class Supervisor:
 
     def _say_page(self) -> None:
         try:
-            self.say(f"operator's page: {page_link(self.settings.work)}")
+            link = page_link(self.settings.work)
+            # A link logs in: it is for the terminal beside the robot, and for no log.
+            shown = link if sys.stdout.isatty() else "run `zprl session page` for a link to it"
+            self.say(f"operator's page: {shown}")
         except ZprlError as error:  # the session can go on without it
             self.say(f"operator's page: {error}")
 

@@ -443,6 +443,28 @@ def test_the_command_line_names_the_author_of_a_label(tmp_path: Path) -> None:
     assert runner.invoke(app, ["session", "verify", str(folder)]).exit_code == 0
 
 
+def test_a_session_that_runs_is_not_judged(tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from zprl.cli import app
+
+    folder = made.write_session(tmp_path / "session")
+    path = ["--path", str(folder)]
+    commands = (
+        ["verify", str(folder)],
+        ["label", "1", "success", *path],
+        ["export", str(tmp_path / "out.hdf5"), *path],
+    )
+    with SessionStore.open(folder, write=True):
+        for command in commands:
+            refused = CliRunner().invoke(app, ["session", *command]).exception
+            assert "a session is running here" in str(refused)
+            assert "zprl session page" in str(refused)
+        assert CliRunner().invoke(app, ["session", "show", str(folder)]).exit_code == 0
+    for command in commands:
+        assert CliRunner().invoke(app, ["session", *command]).exit_code == 0, command
+
+
 def test_no_link_where_no_session_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from typer.testing import CliRunner
 

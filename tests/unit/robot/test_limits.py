@@ -289,3 +289,19 @@ DIGESTS = {
 @pytest.mark.parametrize("name", DIGESTS)
 def test_the_limits_that_ship_keep_the_digests_that_sessions_have_stored(name):
     assert Limits.load(FILE.with_name(f"{name}.limits.yaml")).digest() == DIGESTS[name]
+
+
+@pytest.mark.parametrize(
+    ("prefix", "named"),
+    [("", "arms.translation.speed"), ("left.", "arms.left.translation.speed")],
+)
+def test_a_limit_s_name_has_one_dot_between_its_parts(limits, prefix, named):
+    value = limits.model_dump()
+    value["arms"] = {prefix: next(iter(value["arms"].values()))}
+    found = Limits.model_validate(value)
+    change = {"arms": {prefix: {"translation": {"speed": 1e9}}}}
+    with pytest.raises(ConfigError, match=rf"^(changed limits: )?{named}\b"):
+        found.tightened(change)
+    change["arms"][prefix]["translation"]["speed"] = "fast"
+    with pytest.raises(ConfigError, match=rf"^changed limits: {named}:"):
+        found.tightened(change)

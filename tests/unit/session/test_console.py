@@ -149,7 +149,25 @@ def test_malformed_presses_are_refused(client: TestClient, session: Session, bod
     assert not session.inputs
 
 
-@pytest.mark.parametrize("kind", ["clear", "resume", "reset_done", "success", "pause"])
+@pytest.mark.parametrize("change", [{"seq": 411}, {"seq": 413}])
+def test_a_pause_counts_whatever_state_it_answers(
+    client: TestClient, source: ConsoleState, session: Session, change: dict
+) -> None:
+    source.publish(console_scene.snapshot())
+    assert press(client, "pause", **change).json()["status"] == "sent"
+    assert [found.kind for found in session.inputs] == [Input.PAUSE]
+
+
+@pytest.mark.parametrize("change", [{"at": AT["at"] - 2.01}, {"at": AT["at"] + 0.1}])
+def test_an_old_pause_is_refused(
+    client: TestClient, source: ConsoleState, session: Session, change: dict
+) -> None:
+    source.publish(console_scene.snapshot())
+    assert press(client, "pause", **change).status_code == 409
+    assert not session.inputs
+
+
+@pytest.mark.parametrize("kind", ["clear", "resume", "reset_done", "success"])
 @pytest.mark.parametrize(
     "change", [{"at": AT["at"] - 2.01}, {"at": AT["at"] + 0.1}, {"seq": 411}, {"seq": 413}]
 )

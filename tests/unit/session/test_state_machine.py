@@ -311,6 +311,40 @@ def test_pause_interrupts_homing_and_forgets_the_reset():
     assert walk.press("resume") == [GoHome()]
 
 
+def to_fault(walk):
+    walk.to_running()
+    walk(Fault(StopLevel.SOFT, "reflex", False))
+
+
+def to_stop(walk):
+    walk.to_running()
+    walk(EStop("pedal"))
+
+
+def to_stopping(walk):
+    walk.to_running()
+    walk.press("success", 1)
+
+
+@pytest.mark.parametrize(
+    "lead",
+    [lambda walk: None, lambda walk: walk(Ready()), Walk.to_running]
+    + [to_stopping, to_fault, to_stop],
+)
+def test_pause_is_taken_in_every_state_and_no_episode_follows(lead):
+    walk = Walk()
+    lead(walk)
+    actions = walk.press("pause")
+    assert walk.machine.refused == ""
+    assert walk.machine.paused
+    assert not of(GoHome, actions) + of(StartEpisode, actions)
+    while made := of(CommitEpisode, walk(Stopped(1))):
+        walk.store(made)
+    for event in (Ready(), Recovered(True), Homed(), Tick(1.0)):
+        actions = walk(event)
+        assert not of(GoHome, actions) + of(StartEpisode, actions)
+
+
 def test_intervention():
     walk = Walk()
     walk.to_running()
