@@ -45,7 +45,7 @@ def serve(secrets: Secrets) -> None:
     raise_open_files()
     prefer_answers()
     shown, mouth = ConsoleState(), InputPublisher(bus.Bus(bus.make_folder(), "console", {}))
-    with Console(shown, mouth.say, access=Access(secrets)) as console:
+    with Console(shown, mouth.publish, access=Access(secrets)) as console:
         print(console.url, flush=True)
         for beat in itertools.count():
             time.sleep(0.02)

@@ -227,7 +227,7 @@ def project_reading(params: Params | None) -> tuple[ValidationLimits, dict[str, 
     return limits, {"obs_keys": conversion.inputs, "actions": params.ingest.actions}, [conversion]
 
 
-class _Renamed:
+class _Renamed(Change):
     """Gives episodes of one source the names that they will have where it is copied to."""
 
     def __init__(self, path: Path, name: str) -> None:

@@ -46,10 +46,10 @@ def is_code(path: str) -> bool:
 
 def write(path: Path) -> bool:
     """Bring the code in a graph's dependencies up to date; return whether anything changed."""
-    yaml = YAML()
-    yaml.width, yaml.preserve_quotes = 200, True
-    yaml.indent(mapping=2, sequence=4, offset=2)
-    graph = yaml.load(path.read_text())
+    ruamel = YAML()  # the round-trip loader constructs plain values only
+    ruamel.width, ruamel.preserve_quotes = 200, True
+    ruamel.indent(mapping=2, sequence=4, offset=2)
+    graph = ruamel.load(path.read_text())
 
     changed = False
     for stage in graph["stages"].values():
@@ -60,7 +60,7 @@ def write(path: Path) -> bool:
 
     if changed:
         with durable.replacing(path) as file:
-            yaml.dump(graph, file)
+            ruamel.dump(graph, file)
     return changed
 
 

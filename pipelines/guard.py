@@ -9,6 +9,7 @@ It sees no other login than its own, and what a server raises is one line in the
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hmac
 import json
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 LOGIN, SCRIPT, TICKET = "/zprl/login", "/zprl/login.js", "/zprl/ticket"
 """Paths of the guard's own, on every server."""
 TICKET_S = 3600.0
+WEBSOCKET_S = 10.0
+"""How long a websocket's first message, its login, may take to arrive [s]."""
 BODY_BYTES = 2000
 LOG_LETTERS = 200
 """Longest that a failed request is in the log."""
@@ -91,7 +94,8 @@ class ServerGuard:
         elif self._storage is not None and not self._basic(headers):
             await _refuse(scope, send, 401, f"This is not the login.  {HELP}")
         else:
-            await _in_one_line(self._app, scope, receive, _unframed(send))
+            heard = _in_time(receive) if scope["type"] == "websocket" else receive
+            await _in_one_line(self._app, scope, heard, _unframed(send))
 
     def _needs_login(self, scope: Scope, headers: _Headers) -> bool:
         """Return whether the guard demands a login: for all of MLflow, and for Prefect's page."""
@@ -224,6 +228,22 @@ async def _in_one_line(app: ASGIApp, scope: Scope, receive: Receive, send: Send)
         logging.getLogger("uvicorn.error").error("failed: %s", text)
         if not begun:
             await _refuse(scope, send, 500, "The server failed; its log says more.")
+
+
+def _in_time(receive: Receive) -> Receive:
+    """Return a websocket's messages; it counts as lost when the one with its login is late."""
+    received = 0
+
+    async def wrapped() -> Message:
+        nonlocal received
+        received += 1
+        try:
+            async with asyncio.timeout(WEBSOCKET_S if received == 2 else None):  # 1: `connect`
+                return await receive()
+        except TimeoutError:
+            return {"type": "websocket.disconnect", "code": 1008}
+
+    return wrapped
 
 
 def _unframed(send: Send) -> Send:

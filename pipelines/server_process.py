@@ -84,9 +84,9 @@ def main() -> int:
     listener = socket.socket(fileno=settings["fd"])
     app = APPS[settings["name"]](settings["port"], settings["login"], **settings["more"])
 
-    import uvicorn
+    from pipelines.quiet_server import QuietServer
 
-    config = uvicorn.Config(
+    server = QuietServer(
         app,
         log_level=settings["log_level"],
         lifespan="on",
@@ -94,7 +94,7 @@ def main() -> int:
         server_header=False,
         timeout_graceful_shutdown=5,
     )
-    uvicorn.Server(config).run(sockets=[listener])
+    server.run(sockets=[listener])
     return 0
 
 

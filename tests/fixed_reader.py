@@ -7,15 +7,16 @@ from pathlib import Path
 
 from zprl.data.episode import Episode
 from zprl.data.findings import Finding
-from zprl.data.sources import Source
+from zprl.data.sources import Reader, Source
 
 
-class Fixed:
+class Fixed(Reader):
     """A reader of what it was given."""
 
     name, suffixes = "fixed", (".fixed",)
 
     def __init__(self, items: Sequence[Episode | Finding]) -> None:
+        super().__init__()
         self.items = items
 
     def owns(self, path: Path) -> bool:
@@ -24,7 +25,7 @@ class Fixed:
     def facts(self, path: Path) -> dict[str, str]:
         return {}
 
-    def read(self, path: Path | str) -> Iterator[Episode | Finding]:
+    def read_source(self, path: Path) -> Iterator[Episode | Finding]:
         yield from self.items
 
 

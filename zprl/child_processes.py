@@ -13,6 +13,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 from zprl import durable
@@ -34,6 +35,8 @@ GIT_ENVIRONMENT = {"GIT_ALLOW_PROTOCOL": "", "GIT_OPTIONAL_LOCKS": "0", "GIT_TER
 """No transport: a repository that lacks an object may name the program that fetches it."""
 GIT_STATUS = ("status", "--porcelain", "--ignore-submodules=all")
 """Looks into no submodule: git would look with the submodule's own configuration."""
+MOST_PRINTED = 16 * 2**20
+"""Most that a git command may print [B]: a repository of 3 MB can hold a file of gigabytes."""
 NO_MATCH = 1
 """What ``git config`` exits with where it knows no such key."""
 DVC_CACHE = "DVC_SITE_CACHE_DIR"
@@ -75,11 +78,23 @@ def private_folder(name: str) -> Path:
     try:
         base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute()
         folder = durable.private_folder(base / "zprl" / name)
+        _check_owner(folder.parent, folder)
         folder.chmod(0o700)
-    except (ZprlError, OSError, RuntimeError):  # nobody's home, or one that is read-only
+    except (ZprlError, OSError, RuntimeError):  # nobody's home, read-only, or another user's
         folder = Path(_temporary().name) / name
         folder.mkdir(mode=0o700, exist_ok=True)
     return folder
+
+
+def _check_owner(*folders: Path) -> None:
+    """Refuse folders of another user, who can replace what lies in them.
+
+    Raises:
+        PermissionError: one is.
+    """
+    for folder in folders:
+        if folder.stat().st_uid != os.geteuid():
+            raise PermissionError(f"{folder} belongs to another user")
 
 
 @functools.cache
@@ -87,8 +102,8 @@ def _temporary() -> tempfile.TemporaryDirectory[str]:
     return tempfile.TemporaryDirectory(prefix="zprl-", ignore_cleanup_errors=True)
 
 
-def git(*arguments: str, timeout_s: float = 20.0) -> str | None:
-    """Return what a git command that only reads prints, or ``None`` where it fails or there is no git.
+def git(*arguments: str, timeout_s: float = 20.0, limit: int = MOST_PRINTED) -> str | None:
+    """Return what a git command that only reads prints; ``None``: it failed, or there is no git.
 
     Show contents with ``cat-file blob`` and changes with :data:`GIT_STATUS`: others run what
     attributes and configuration name.
@@ -96,25 +111,38 @@ def git(*arguments: str, timeout_s: float = 20.0) -> str | None:
     Args:
         arguments: Command and options.
         timeout_s: Longest time that it may take [s].
+        limit: Most that it may print [B]; a command that prints more has failed.
     """
     try:
-        done = _git(arguments, timeout_s, _no_filters(timeout_s))
-        return done.stdout.decode() if done.returncode == 0 else None
+        status, printed = _git(arguments, timeout_s, limit, _no_filters(timeout_s))
+        return printed.decode() if status == 0 else None
     except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
         return None
 
 
 def _git(
-    arguments: tuple[str, ...], timeout_s: float, more: dict[str, str]
-) -> subprocess.CompletedProcess[bytes]:
+    arguments: tuple[str, ...], timeout_s: float, limit: int, more: dict[str, str]
+) -> tuple[int, bytes]:
+    """Return exit status and output of a git command, which is killed when its time is up.
+
+    Raises:
+        subprocess.SubprocessError: it prints more than ``limit`` bytes.
+    """
     env = environment(**GIT_ENVIRONMENT, **more)
-    return subprocess.run(
-        ["git", *GIT_OPTIONS, *arguments],
-        capture_output=True,
-        check=False,
-        timeout=timeout_s,
-        env=env,
-    )
+    command = ["git", *GIT_OPTIONS, *arguments]
+    quiet = subprocess.DEVNULL
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=quiet, env=env) as process:
+        killer = threading.Timer(timeout_s, process.kill)
+        killer.start()
+        try:
+            assert process.stdout is not None
+            printed = process.stdout.read(limit + 1)
+            if len(printed) > limit:
+                process.kill()
+                raise subprocess.SubprocessError(f"git printed more than {limit} bytes")
+            return process.wait(), printed
+        finally:
+            killer.cancel()
 
 
 def _no_filters(timeout_s: float) -> dict[str, str]:
@@ -123,12 +151,11 @@ def _no_filters(timeout_s: float) -> dict[str, str]:
     Raises:
         subprocess.SubprocessError: the configuration cannot be read.
     """
-    listed = _git(
-        ("config", "--includes", "--name-only", "-z", "--get-regexp", r"^filter\."), timeout_s, {}
-    )
-    if listed.returncode not in (0, NO_MATCH):
-        raise subprocess.SubprocessError(f"git config exited with {listed.returncode}")
-    keys = list(dict.fromkeys(os.fsdecode(listed.stdout).split("\0")[:-1]))
+    listing = ("config", "--includes", "--name-only", "-z", "--get-regexp", r"^filter\.")
+    status, listed = _git(listing, timeout_s, MOST_PRINTED, {})
+    if status not in (0, NO_MATCH):
+        raise subprocess.SubprocessError(f"git config exited with {status}")
+    keys = list(dict.fromkeys(os.fsdecode(listed).split("\0")[:-1]))
     first = os.environ.get("GIT_CONFIG_COUNT", "")
     start = int(first) if first.isdecimal() else 0
 

@@ -318,7 +318,7 @@ def demos_convert(
         "rate_hz": rate_hz,
         "task": task,
         "robot": robot,
-        "pictures": pictures,
+        "images": pictures,
     }
     done = convert(source, dest, to=to, overwrite=overwrite, **options)
     screen = terminal_tables.console()

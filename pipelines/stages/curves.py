@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
+
+from zprl.csv_text import csv_text
 
 Row = Mapping[str, float]
 
 
 def as_csv(rows: Sequence[Row]) -> str:
     """Return rows of equal keys as CSV text; floats are rounded to six decimals."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow(
+    return csv_text(
+        list(rows[0]),
+        (
             {
                 key: round(value, 6) if isinstance(value, float) else value
                 for key, value in row.items()
             }
-        )
-    return text.getvalue()
+            for row in rows
+        ),
+    )

@@ -13,29 +13,26 @@ import torch
 from pipelines.stages.evaluate_base import judge, metrics
 from pipelines.stages.stage import BASE, METRICS, STEERING, Stage, main
 from zprl import durable
-from zprl.models.policy import FlowPolicy
 from zprl.rl.steering_bundle import load_steered
 
 POLICIES = {
     "latent": ("finetune_sim.json", "sim.json"),
     "action_residual": ("finetune_action_residual.json", "action_residual.json"),
 }
-"""Policy to the file that says what its training cost and the metrics file to write."""
+"""Policy to the file with the cost of its training, and to the metrics file to write."""
 
 
 def evaluate(stage: Stage, names: Iterable[str] = POLICIES) -> None:
-    """Judge, and write ``metrics/sim.json`` and ``metrics/action_residual.json``, or those of the named policies."""
+    """Judge the named policies and write the metrics file of each."""
     torch.set_num_threads(stage.params.run.threads)
     for name in names:
         cost_file, metrics_file = POLICIES[name]
         steered = load_steered(STEERING / name, BASE, device=stage.params.run.device)
-        policy = steered if isinstance(steered, FlowPolicy) else steered.policy
-        found = judge(stage, name, steered.act, policy)
+        evaluation = judge(stage, name, steered.act, steered)
+
         cost = durable.read_json(METRICS / cost_file)
-        value = metrics(
-            stage, found, **{key: cost[key] for key in ("env_steps", "chunk_steps", "wall_s")}
-        )
-        durable.write_json(METRICS / metrics_file, value)
+        spent = {key: cost[key] for key in ("env_steps", "chunk_steps", "wall_s")}
+        durable.write_json(METRICS / metrics_file, metrics(stage, evaluation, **spent))
 
 
 if __name__ == "__main__":

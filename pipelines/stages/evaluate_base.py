@@ -1,4 +1,4 @@
-"""Stage ``evaluate_base``: the frozen policy in its world, conditioned on the embedding itself and through the bottleneck."""
+"""Stage ``evaluate_base``: the frozen policy in its world, with and without its bottleneck."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from rich.progress import Progress
+from torch import Tensor
 
 from pipelines.stages.stage import BASE, EVALUATION, METRICS, Stage, main
 from zprl import durable, envs
@@ -18,83 +19,93 @@ from zprl.evaluation.result import Evaluation
 from zprl.evaluation.resume_evaluation import deliver, kept
 from zprl.evaluation.rollout import Act, evaluate
 from zprl.models.bundle import load_policy
-from zprl.models.policy import FlowPolicy
+from zprl.rl.steered_policy import ActingPolicy
 
 
 def judge(
     stage: Stage,
     name: str,
     act: Act,
-    policy: FlowPolicy,
+    policy: ActingPolicy,
     *,
     config: Evaluate | None = None,
     task: Task | None = None,
     within: Path = EVALUATION,
 ) -> Evaluation:
-    """Evaluate one policy in fresh simulators, deliver and track the result; done once per run folder.
+    """Evaluate one policy in fresh simulators, deliver and track the result.
+
+    It is evaluated once per run folder.
 
     Args:
         stage: The running stage.
         name: Name of the result.
-        act: What acts.
-        policy: For shapes.
+        act: Makes the chunks; the policy's own way of acting, or another of it.
+        policy: Its shapes.
         config: Episodes and seed; those of ``params.yaml`` without.
         task: The world; that of ``params.yaml`` without.
         within: Where the result's folder goes.
     """
-    params, config, world = stage.params, config or stage.params.evaluate, task or stage.params.task
-
-    def make_env(num_envs: int) -> VectorEnv:
-        return envs.make(world, num_envs=num_envs, device=params.run.device)
-
-    def play() -> Evaluation:
-        with Progress(transient=True, disable=not sys.stderr.isatty()) as bar:
-            shown = bar.add_task(name, total=config.episodes)
-
-            def tick(done: int, _: int) -> None:
-                bar.update(shown, completed=done)
-                if stage.stopping:
-                    raise Interrupted(
-                        f"{stage.name} stopped on request",
-                        remedy="run the same command again to continue",
-                    )
-
-            return evaluate(
-                act,
-                make_env,
-                policy=name,
-                policy_spec=policy.spec,
-                num_features=policy.num_features,
-                task=world,
-                config=config,
-                tick=tick,
-            )
-
+    config = config or stage.params.evaluate
+    task = task or stage.params.task
     folder = stage.run_dir.path / name
-    found, already = kept(folder, play)
-    numbers = found.summary()
+    evaluation, already = kept(folder, lambda: _play(stage, name, act, policy, config, task))
+
+    numbers = evaluation.summary()
+    interval = f"[{numbers['ci_low']:.3f}, {numbers['ci_high']:.3f}]"
     stage.say(
-        f"{name}: success {numbers['success_rate']:.3f} [{numbers['ci_low']:.3f}, {numbers['ci_high']:.3f}] over "
-        f"{found.episodes} episodes, mean length {numbers['episode_length']:.0f} steps{' (kept from before)' if already else ''}"
+        f"{name}: success {numbers['success_rate']:.3f} {interval} over "
+        f"{evaluation.episodes} episodes, mean length {numbers['episode_length']:.0f} steps"
+        f"{' (kept from before)' if already else ''}"
     )
+
     deliver(folder, within / name)
-    stage.tracker.log(
-        0, **{f"{name}.{key}": float(value) for key, value in numbers.items() if value is not None}
-    )
+    known = {key: float(value) for key, value in numbers.items() if value is not None}
+    stage.tracker.log(0, **{f"{name}.{key}": value for key, value in known.items()})
     stage.tracker.log_dir(within / name, f"{within.name}/{name}")
     stage.made(within / name)
     stage.checkpoint()
-    return found
+    return evaluation
+
+
+def _play(
+    stage: Stage, name: str, act: Act, policy: ActingPolicy, config: Evaluate, task: Task
+) -> Evaluation:
+    """Evaluate with a progress bar, until the end or until the stage is asked to stop."""
+
+    def make_env(num_envs: int) -> VectorEnv:
+        return envs.make(task, num_envs=num_envs, device=stage.params.run.device)
+
+    with Progress(transient=True, disable=not sys.stderr.isatty()) as bar:
+        shown = bar.add_task(name, total=config.episodes)
+
+        def tick(done: int, _: int) -> None:
+            bar.update(shown, completed=done)
+            if stage.stopping:
+                raise Interrupted(
+                    f"{stage.name} stopped on request",
+                    remedy="run the same command again to continue",
+                )
+
+        return evaluate(
+            act,
+            make_env,
+            policy=name,
+            policy_spec=policy.spec,
+            num_features=policy.num_features,
+            task=task,
+            config=config,
+            tick=tick,
+        )
 
 
 def metrics(
-    stage: Stage, found: Evaluation, *, env_steps: int, chunk_steps: int, wall_s: float
+    stage: Stage, evaluation: Evaluation, *, env_steps: int, chunk_steps: int, wall_s: float
 ) -> dict[str, Any]:
-    """The metrics file of a policy: what it can do and what it took to learn it.
+    """Return the metrics file of a policy: its success, and the cost of learning it.
 
     Args:
         stage: For the seed it was trained with.
-        found: Its evaluation.
+        evaluation: Of the policy.
         env_steps: Environment steps of training.
         chunk_steps: Chunk transitions of training.
         wall_s: Seconds of training.
@@ -105,28 +116,28 @@ def metrics(
         "wall_s": wall_s,
         "seed": stage.params.run.seed,
     }
-    return {**found.summary(), **cost, "evaluation_seed": found.seed}
+    return {**evaluation.summary(), **cost, "evaluation_seed": evaluation.seed}
 
 
 def evaluate_base(stage: Stage) -> None:
-    """Judge the base policy twice; ``metrics/base.json`` is about the bottlenecked one, which RL steers."""
+    """Judge the base policy with and without bottleneck.
+
+    ``metrics/base.json`` is about the one with the bottleneck, which RL steers.
+    """
     torch.set_num_threads(stage.params.run.threads)
     policy = load_policy(BASE, device=stage.params.run.device)
     spent = durable.read_json(METRICS / "pretrain.json")
-    direct = judge(
-        stage, "embedding", lambda obs, noise: policy.act(obs, noise, bottleneck=False), policy
-    )
+
+    def act_directly(obs: dict[str, Tensor], noise: Tensor) -> Tensor:
+        return policy.act(obs, noise, bottleneck=False)
+
     # A policy trained without a bottleneck is its own base.
-    base = judge(
-        stage,
-        "base",
-        lambda obs, noise: policy.act(obs, noise, bottleneck=policy.vib is not None),
-        policy,
-    )
+    direct = judge(stage, "embedding", act_directly, policy)
+    base = judge(stage, "base", policy.act if policy.vib is not None else act_directly, policy)
+
     value = metrics(stage, base, env_steps=0, chunk_steps=0, wall_s=spent["wall_s"])
-    durable.write_json(
-        METRICS / "base.json", {**value, "embedding_success_rate": direct.summary()["success_rate"]}
-    )
+    direct_rate = direct.summary()["success_rate"]
+    durable.write_json(METRICS / "base.json", {**value, "embedding_success_rate": direct_rate})
 
 
 if __name__ == "__main__":

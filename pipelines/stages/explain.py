@@ -1,24 +1,28 @@
-"""Stage ``explain``: what the residual on the latent does to embeddings, actions and paths, as numbers for the report's pictures.
+"""Stage ``explain``: effects of the latent's residual on embeddings, actions and paths.
 
-``artifacts/explain/`` holds ``explain.json`` (departures, and the sweep over residual sizes),
-``maps.safetensors`` with the maps ``conditions`` and ``actions`` (2, N, 2: base, steered), and an
-evaluation for each kind of exploration in :data:`WANDERERS`.
+``artifacts/explain/`` holds the numbers behind the report's images: ``explain.json`` (departures,
+and the sweep over residual sizes), ``maps.safetensors`` with the maps ``conditions`` and
+``actions`` (2, N, 2: base, steered), and an evaluation for each kind of exploration in
+:data:`WANDERERS`.
 """
 
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from pipelines.stages.evaluate_base import judge
 from pipelines.stages.stage import BASE, EPISODES, EXPLAIN, STEERING, Stage, main
 from zprl import durable
 from zprl.data.store import EpisodeStore
 from zprl.errors import ConfigError
+from zprl.models.policy import FlowPolicy
 from zprl.rl import latent_analysis
 from zprl.rl.random_residual import RandomResidualPolicy
 from zprl.rl.residual_scale import UNIFORM_RMS
 from zprl.rl.steered_policy import SteeredPolicy
 from zprl.rl.steering_bundle import load_steered
+from zprl.rl.steering_spaces import LatentResidual
 
 WANDERERS = ("still", "latent", "action")
 """Base policy, and random residuals of the same relative size on its latent and on its actions."""
@@ -26,56 +30,33 @@ EPISODES_EACH = 16
 
 
 def explain(stage: Stage) -> None:
-    """Compare base and steered policy on the demonstrations' states, then let the base explore in its world."""
-    params = stage.params
+    """Compare base and steered policy on the demonstrations' states, then let the base explore."""
+    params, seed = stage.params, stage.params.run.seed
     torch.set_num_threads(params.run.threads)
     steered = load_steered(STEERING / "latent", BASE, device=params.run.device)
-    if not isinstance(steered, SteeredPolicy) or steered.interface.name != "latent":
+    if not isinstance(steered, SteeredPolicy) or not isinstance(steered.interface, LatentResidual):
         raise ConfigError(
             "only a residual on the latent can be explained",
             remedy="set finetune_sim.interface: latent",
         )
-    policy, seed = steered.policy, params.run.seed
-    frames = latent_analysis.draw(
-        policy, EpisodeStore.open(EPISODES), seed=seed, count=latent_analysis.FRAMES
-    )
 
-    conditions = [
-        latent_analysis.conditions(policy, frames),
-        latent_analysis.conditions(policy, frames, steered),
-    ]
-    both = {
-        "conditions": conditions,
-        "actions": [latent_analysis.chunks(policy, frames, condition) for condition in conditions],
-    }
+    policy = steered.policy
+    store = EpisodeStore.open(EPISODES)
+    frames = latent_analysis.draw(policy, store, seed=seed, count=latent_analysis.FRAMES)
+    pairs = _base_and_steered(frames, steered)
     maps = {
-        name: latent_analysis.flatten(torch.cat(pair), seed=seed).unflatten(0, (2, -1))
-        for name, pair in both.items()
+        name: latent_analysis.flatten(torch.cat(pair), seed=seed).view(2, len(pair[0]), -1)
+        for name, pair in pairs.items()
     }
     departures = {
-        name: latent_analysis.departure(steered_points, known)
-        for name, (known, steered_points) in both.items()
+        name: latent_analysis.departure(moved, known) for name, (known, moved) in pairs.items()
     }
-    stage.say(
-        "departure of the steered policy: "
-        + ", ".join(f"{name} {value:.2f}" for name, value in departures.items())
-    )
+    shown = ", ".join(f"{name} {value:.2f}" for name, value in departures.items())
+    stage.say(f"departure of the steered policy: {shown}")
 
     anchor = steered.interface.anchor(policy, frames.embedding, frames.noise)
-    ratio = float(
-        UNIFORM_RMS * steered.scale.square().mean().sqrt() / anchor.square().mean().sqrt()
-    )
-    config = params.evaluate.model_copy(
-        update={"episodes": EPISODES_EACH, "film_episodes": EPISODES_EACH}
-    )
-    for name in WANDERERS:
-        space = latent_analysis.SPACES["latent" if name == "still" else name]
-        anchor = space.anchor(policy, frames.embedding, frames.noise)
-        size = (
-            0.0 if name == "still" else ratio * float(anchor.square().mean().sqrt()) / UNIFORM_RMS
-        )
-        act = RandomResidualPolicy(policy, space, torch.full((anchor.shape[1],), size)).act
-        judge(stage, name, act, policy, config=config, within=EXPLAIN)
+    ratio = float(UNIFORM_RMS * _rms(steered.scale) / _rms(anchor))
+    _wander(stage, policy, frames, ratio)
 
     durable.write_tensors(EXPLAIN / "maps.safetensors", maps)
     document = {
@@ -87,6 +68,36 @@ def explain(stage: Stage) -> None:
     durable.write_json(EXPLAIN / "explain.json", document)
     for file in ("explain.json", "maps.safetensors"):
         stage.tracker.log_file(EXPLAIN / file, "explain")
+
+
+def _base_and_steered(
+    frames: latent_analysis.Frames, steered: SteeredPolicy
+) -> dict[str, list[Tensor]]:
+    """Return conditions and actions, each of the base policy and of the steered one."""
+    policy = steered.policy
+    conditions = [
+        latent_analysis.conditions(policy, frames),
+        latent_analysis.conditions(policy, frames, steered),
+    ]
+    actions = [latent_analysis.chunks(policy, frames, condition) for condition in conditions]
+    return {"conditions": conditions, "actions": actions}
+
+
+def _wander(stage: Stage, policy: FlowPolicy, frames: latent_analysis.Frames, ratio: float) -> None:
+    """Let the base policy explore in its world, with residuals of the steered one's size."""
+    update = {"episodes": EPISODES_EACH, "film_episodes": EPISODES_EACH}
+    config = stage.params.evaluate.model_copy(update=update)
+    for name in WANDERERS:
+        still = name == "still"
+        space = latent_analysis.SPACES["latent" if still else name]
+        anchor = space.anchor(policy, frames.embedding, frames.noise)
+        size = 0.0 if still else ratio * float(_rms(anchor)) / UNIFORM_RMS
+        wanderer = RandomResidualPolicy(policy, space, torch.full((anchor.shape[1],), size))
+        judge(stage, name, wanderer.act, policy, config=config, within=EXPLAIN)
+
+
+def _rms(values: Tensor) -> Tensor:
+    return values.square().mean().sqrt()
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ does not (another machine's arithmetic), it says so.
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import torch
 from rich.progress import Progress
@@ -20,7 +21,7 @@ from zprl.evaluation import session_metrics
 from zprl.recordings.store import SessionStore
 from zprl.recordings.verify import verify
 from zprl.rl import session_replay
-from zprl.rl.session_learner import BASE
+from zprl.rl.session_learner import BASE, SessionLearner
 from zprl.rl.session_learner import STEERING as LEARNED
 from zprl.rl.steering_bundle import save_steering
 
@@ -29,29 +30,53 @@ NAME = "real"
 
 def finetune_real(stage: Stage) -> None:
     """Verify, replay, judge; write bundle, curve, evaluations and ``metrics/real.json``."""
-    torch.set_num_threads(
-        1
-    )  # the session's learner had one thread; another number sums in another order
+    # The session's learner had one thread; another number sums in another order.
+    torch.set_num_threads(1)
     broken = verify(SESSION)
     if broken:
         raise DataError(
             f"the session is damaged: {broken[0]}", remedy="`dvc checkout session.dvc` restores it"
         )
+
     store = SessionStore.open(SESSION)
-    header = store.header
+    learner, same = _replay(stage, store)
+    _save(store, learner, same_as_on_robot=same)
+
+    before = session_metrics.evaluation(store, "evaluate_before")
+    after = session_metrics.evaluation(store, "evaluate_after")
+    for evaluation in (before, after):
+        evaluation.save(EVALUATION / evaluation.policy)
+    metrics = session_metrics.metrics(store, before, after) | {"same_as_on_robot": same}
+    durable.write_json(METRICS / "real.json", metrics)
+
+    _track(stage, learner, metrics)
+    stage.say(
+        f"success {before.summary()['success_rate']:.3f} before, "
+        f"{after.summary()['success_rate']:.3f} after "
+        f"({before.episodes} and {after.episodes} episodes)"
+    )
+
+
+def _replay(stage: Stage, store: SessionStore) -> tuple[SessionLearner, bool]:
+    """Return the learner at the session's end, and whether its weights are those that acted."""
     with Progress(transient=True, disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task("replaying the learner", total=len(store.labels.in_order()))
         learner, digests = session_replay.fold(store, tick=lambda: bar.advance(task))
+
     differing = session_replay.differing(store, digests)
-    same = not differing
+    outcome = "the very weights that acted on the robot"
+    if differing:
+        outcome = f"other weights than acted on the robot, from version {differing[0]} on"
     stage.say(
         f"{len(learner.episodes)} labelled training episodes, {learner.updates.done:,} updates: "
-        + (
-            "the very weights that acted on the robot"
-            if same
-            else f"other weights than acted on the robot, from version {differing[0]} on"
-        )
+        f"{outcome}"
     )
+    return learner, not differing
+
+
+def _save(store: SessionStore, learner: SessionLearner, *, same_as_on_robot: bool) -> None:
+    """Write the steering bundle and the learning curve."""
+    header = store.header
     save_steering(
         STEERING / NAME,
         learner.agent.actor,
@@ -65,41 +90,30 @@ def finetune_real(stage: Stage) -> None:
             "seed": header.seed,
             "episodes": len(learner.episodes),
             "updates": learner.updates.done,
-            "same_as_on_robot": same,
+            "same_as_on_robot": same_as_on_robot,
             "versions": provenance.versions(),
         },
     )
     if learner.curve:
         durable.write_text(PLOTS / "finetune_real.csv", as_csv(learner.curve))
-    before, after = (
-        session_metrics.evaluation(store, "evaluate_before"),
-        session_metrics.evaluation(store, "evaluate_after"),
-    )
-    for found in (before, after):
-        found.save(EVALUATION / found.policy)
-    metrics = session_metrics.metrics(store, before, after) | {"same_as_on_robot": same}
-    durable.write_json(METRICS / "real.json", metrics)
+
+
+def _track(stage: Stage, learner: SessionLearner, metrics: dict[str, Any]) -> None:
     for row in learner.curve:
         stage.tracker.log(int(row["episodes"]), **{k: v for k, v in row.items() if k != "episodes"})
-    stage.tracker.log(
-        0,
-        **{
-            k: float(v)
-            for k, v in metrics.items()
-            if isinstance(v, (int, float)) and not isinstance(v, bool)
-        },
-    )
+    numbers = {
+        key: float(value)
+        for key, value in metrics.items()
+        if isinstance(value, (int, float)) and not isinstance(value, bool)
+    }
+    stage.tracker.log(0, **numbers)
     stage.tracker.log_dir(STEERING / NAME, "steering")
     stage.made(STEERING / NAME)
-    # The session's digest does not tell what it began with.
-    begun = [
-        SESSION / "start" / name for name in (BASE, LEARNED) if (SESSION / "start" / name).is_dir()
-    ]
+
+    # The session's digest does not say which bundles it began with.
+    starts = (SESSION / "start" / name for name in (BASE, LEARNED))
+    begun = [path for path in starts if path.is_dir()]
     stage.tracker.tag(**{f"zprl.input.{path.as_posix()}": durable.digest(path) for path in begun})
-    stage.say(
-        f"success {before.summary()['success_rate']:.3f} before, {after.summary()['success_rate']:.3f} after "
-        f"({before.episodes} and {after.episodes} episodes)"
-    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""Stage ``ingest``: demo files to checked episodes, normaliser and data report.  Draws no random numbers."""
+"""Stage ``ingest``: demo files to checked episodes, normaliser and data report.
+
+It draws no random numbers.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,9 @@ from pathlib import Path
 from pipelines.stages.stage import ARTIFACTS, EPISODES, METRICS, Stage, main
 from zprl import durable
 from zprl.data.conventions import convert
+from zprl.data.episode_checks import Change
 from zprl.data.episode_sources import SOURCES, SourceRecorder
-from zprl.data.ingest import choose, read_all, require
+from zprl.data.ingest import Ingested, choose, read_all, require
 from zprl.data.inspection import report
 from zprl.data.recipe import Apply
 from zprl.data.sources import find_sources
@@ -23,30 +27,14 @@ DATA_REPORT = ARTIFACTS / "data_report"
 def ingest(stage: Stage) -> None:
     """Read, check, store, report; bad demos stay where they are and are listed in the report."""
     params = stage.params.ingest
-    conversion = (
-        None if params.conventions is None else convert(params.conventions, params.obs_keys)
-    )
-    obs_keys = params.obs_keys if conversion is None else conversion.inputs
-    sources = find_sources(DATA, reader=params.reader, obs_keys=obs_keys, actions=params.actions)
-    if not sources:
-        raise DataError(
-            f"there are no demonstrations in {DATA}/",
-            remedy="fetch them with `dvc pull`, or record some",
-        )
-    limits = ValidationLimits(
-        min_length=stage.params.policy.obs_steps + stage.params.policy.chunk_steps
-    )
     recorder = SourceRecorder()
-    changes = [
-        *([] if conversion is None else [conversion]),
-        *([] if params.recipe is None else [Apply(params.recipe)]),
-    ]
-    around = recorder.around(changes)
-    result = read_all(sources, limits=limits, changes=around, folder=stage.run_dir.path)
+    result = _read(stage, recorder)
     used = choose(
         result.good, exclude_failures=params.exclude_failures, max_episodes=params.max_episodes
     )
-    # First where it survives a failure: DVC keeps no outputs of a failed stage.
+
+    # The report first, in the run folder, where it survives a failure: DVC keeps no outputs of a
+    # failed stage.
     kept = stage.run_dir.path / DATA_REPORT.name
     summary = report.write(kept, result, used)
     stage.tracker.log_dir(kept, DATA_REPORT.name)
@@ -54,27 +42,47 @@ def ingest(stage: Stage) -> None:
         key: float(value) for key, value in summary.items() if isinstance(value, int | float)
     }
     stage.tracker.log(0, **numbers)
-    require(
-        result,
-        used,
-        max_bad_fraction=params.max_bad_fraction,
-        report=(kept / "report.html").as_posix(),
-    )
+    page = (kept / "report.html").as_posix()
+    require(result, used, max_bad_fraction=params.max_bad_fraction, report=page)
 
-    EpisodeStore.write(
-        EPISODES,
-        used,
-        fit_normalizer(used),
-        weights=params.recipe.weights if params.recipe else None,
-    )
+    weights = None
+    if params.recipe is not None:
+        weights = {str(grade): weight for grade, weight in params.recipe.weights.items()}
+    EpisodeStore.write(EPISODES, used, fit_normalizer(used), weights=weights)
     report.write(DATA_REPORT, result, used)
     recorder.write(DATA_REPORT / SOURCES, used)
     stage.tracker.log_file(DATA_REPORT / SOURCES, DATA_REPORT.name)
     stage.made(EPISODES)
     durable.write_json(METRICS / "ingest.json", summary)
     stage.say(
-        f"{summary['episodes']} episodes, {summary['frames']} frames, success {summary['success_share']:.0%}, "
+        f"{summary['episodes']} episodes, {summary['frames']} frames, "
+        f"success {summary['success_share']:.0%}, "
         f"{summary['bad']} in quarantine; see {DATA_REPORT / 'report.html'}"
+    )
+
+
+def _read(stage: Stage, recorder: SourceRecorder) -> Ingested:
+    """Read all demonstrations, converted and changed as the parameters say."""
+    params, policy = stage.params.ingest, stage.params.policy
+    conversion = None
+    if params.conventions is not None:
+        conversion = convert(params.conventions, params.obs_keys)
+    obs_keys = params.obs_keys if conversion is None else conversion.inputs
+    sources = find_sources(DATA, reader=params.reader, obs_keys=obs_keys, actions=params.actions)
+    if not sources:
+        raise DataError(
+            f"there are no demonstrations in {DATA}/",
+            remedy="fetch them with `dvc pull`, or record some",
+        )
+
+    changes: list[Change] = []
+    if conversion is not None:
+        changes.append(conversion)
+    if params.recipe is not None:
+        changes.append(Apply(params.recipe))
+    limits = ValidationLimits(min_length=policy.obs_steps + policy.chunk_steps)
+    return read_all(
+        sources, limits=limits, changes=recorder.around(changes), folder=stage.run_dir.path
     )
 
 

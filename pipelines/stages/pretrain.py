@@ -1,4 +1,4 @@
-"""Stage ``pretrain``: episodes to the base policy (flow matching) and its bottleneck (VIB), trained together."""
+"""Stage ``pretrain``: episodes to the base policy and its bottleneck, trained together."""
 
 from __future__ import annotations
 
@@ -27,17 +27,19 @@ def pretrain(stage: Stage) -> None:
     torch.set_num_threads(params.run.threads)
     store = EpisodeStore.open(EPISODES)
     training, held_out = split_episodes(len(store), params.pretrain.validation_fraction, seed)
-    sizes = {"obs_steps": params.policy.obs_steps, "horizon": params.policy.horizon}
+
     spec = PolicySpec.of(store, params)
+    sizes = {"obs_steps": params.policy.obs_steps, "horizon": params.policy.horizon}
     windows = ChunkWindows(store, spec.obs_keys, **sizes, episodes=training)
-    validation = (
-        ChunkWindows(store, spec.obs_keys, **sizes, episodes=held_out) if held_out else None
-    )
-    policy = FlowPolicy(spec, store.normalizer, seed=seed).to(params.run.device)
-    state = TrainState(policy, params.pretrain, seed=seed)
+    validation = None
+    if held_out:
+        validation = ChunkWindows(store, spec.obs_keys, **sizes, episodes=held_out)
     stage.say(
         f"{len(training)} episodes, {len(windows)} windows; {len(held_out)} episodes held out"
     )
+
+    policy = FlowPolicy(spec, store.normalizer, seed=seed).to(params.run.device)
+    state = TrainState(policy, params.pretrain, seed=seed)
     hooks = Hooks(
         stopping=lambda: stage.stopping,
         saved=stage.checkpoint,
@@ -49,15 +51,17 @@ def pretrain(stage: Stage) -> None:
     policy.freeze()
     stats = latent_stats(policy, windows, seed=seed)
     save_policy(BASE, policy, _provenance(stage, stats, training, held_out))
-    last = {
-        key: float(f"{value:.6g}") for key, value in state.curves.rows[-1].items() if key != "step"
-    }
+    _report(stage, state, stats)
+
+
+def _report(stage: Stage, state: TrainState, stats: dict[str, Any]) -> None:
+    """Write curves and metrics, and track them with the bundle."""
+    measured = {}
+    if state.policy.vib is not None:
+        measured = {"z_rms": stats["anchor_rms"], "posterior_std": _mean(stats["posterior_std"])}
+    last = {key: _rounded(value) for key, value in state.curves.rows[-1].items() if key != "step"}
+
     durable.write_text(PLOTS / "pretrain.csv", state.curves.csv())
-    measured = (
-        {"z_rms": stats["anchor_rms"], "posterior_std": _mean(stats["posterior_std"])}
-        if policy.vib is not None
-        else {}
-    )
     durable.write_json(
         METRICS / "pretrain.json",
         {**last, **measured, "steps": state.step, "wall_s": stage.wall_s()},
@@ -70,7 +74,10 @@ def pretrain(stage: Stage) -> None:
 def _provenance(
     stage: Stage, stats: dict[str, Any], training: list[int], held_out: list[int]
 ) -> dict[str, Any]:
-    """Facts that make the policy again; nothing that changes from run to run, because it enters the bundle's digest."""
+    """Return the facts that make the policy again.
+
+    None changes from run to run, because they enter the bundle's digest.
+    """
     versions = provenance.versions()
     return {
         "stage": stage.name,
@@ -86,7 +93,12 @@ def _provenance(
 
 
 def _mean(values: list[float]) -> float:
-    return float(f"{sum(values) / len(values):.6g}")
+    return _rounded(sum(values) / len(values))
+
+
+def _rounded(value: float) -> float:
+    """Return a number with six significant digits."""
+    return float(f"{value:.6g}")
 
 
 if __name__ == "__main__":

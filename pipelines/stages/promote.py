@@ -1,4 +1,6 @@
-"""Stages ``promote`` and ``promote_real``: judge a policy; make it the registry's champion if it earned that.
+"""Stages ``promote`` and ``promote_real``: judge a policy for the registry's championship.
+
+It becomes the champion if it earned that.
 
 ``python -m pipelines.stages.promote`` judges what left simulation, ``python -m
 pipelines.stages.promote real`` what left a session with the robot; the two have a model of their
@@ -42,11 +44,12 @@ from zprl.tracking import SWITCH_VARIABLE, mlflow_tracker
 
 @dataclass(frozen=True)
 class Contest:
-    """Who is judged against whom, and what the candidate is made of.
+    """A candidate and its incumbent, with the candidate's parts.
 
     Attributes:
         candidate: Name of its evaluation.
-        incumbent: Name of the evaluation of what it replaces, where the registry has no champion.
+        incumbent: Name of the evaluation of the policy it replaces, where the registry has no
+            champion.
         folders: The bundles that make the candidate, by name.
         section: Section of ``params.yaml`` with the rules.
         output: Where the decision is written.
@@ -77,14 +80,13 @@ REAL = Contest(
 
 
 def policy_digest(*folders: Path) -> str:
-    """One digest of all bundles that make a policy."""
-    return hashlib.sha256(
-        "".join(durable.digest(folder) for folder in folders).encode()
-    ).hexdigest()
+    """Return one digest of all bundles that make a policy."""
+    digests = "".join(durable.digest(folder) for folder in folders)
+    return hashlib.sha256(digests.encode()).hexdigest()
 
 
 def read_facts(policy: str, *folders: Path) -> Facts:
-    """Facts from the policy's evaluation."""
+    """Read the facts from the policy's evaluation."""
     return Facts.read(
         durable.read_json(EVALUATION / policy / "evaluation.json"),
         name=policy,
@@ -101,6 +103,7 @@ def promote(stage: Stage, contest: Contest = SIMULATION) -> None:
         decision = _write(stage, contest, rules, candidate, incumbent)
         stage.say("tracking is off: judged against the base policy, nothing published")
         return
+
     try:
         client = mlflow_tracker.connect()
         from zprl.registry import publish
@@ -109,6 +112,7 @@ def promote(stage: Stage, contest: Contest = SIMULATION) -> None:
         if current is not None:
             same = current.facts.digest == candidate.digest
             incumbent = current.incumbent if same else replace(current.facts, name=publish.CHAMPION)
+
         decision = _write(stage, contest, rules, candidate, incumbent)
         if not decision.accept:
             return
@@ -120,6 +124,7 @@ def promote(stage: Stage, contest: Contest = SIMULATION) -> None:
         raise EnvironmentProblem(
             f"the model registry cannot be used: {first}", remedy="`zprl doctor`, then run again"
         ) from error
+
     stage.tracker.tag(**{"zprl.champion_version": version})
     stage.say(f"champion of '{rules.model_name}': version {version}")
 
@@ -153,6 +158,13 @@ def _publish(
 ) -> str:
     from zprl.registry import publish
 
+    run_id = stage.tracker.run_id
+    if run_id is None:
+        raise EnvironmentProblem(
+            "no tracking run to attach the policy to",
+            remedy="`zprl doctor` says what is wrong with MLflow",
+        )
+
     client = mlflow_tracker.connect()
     inputs = {path.as_posix(): durable.digest(path) for path in contest.inputs}
     commit = provenance.git_commit() or "unknown"
@@ -164,12 +176,6 @@ def _publish(
         provenance={"git commit": commit, **provenance.versions()},
         inputs=inputs,
     )
-    run_id = stage.tracker.run_id
-    if run_id is None:
-        raise EnvironmentProblem(
-            "no tracking run to attach the policy to",
-            remedy="`zprl doctor` says what is wrong with MLflow",
-        )
     return publish.publish(
         client,
         rules.model_name,

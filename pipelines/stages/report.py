@@ -1,4 +1,4 @@
-"""Stage ``report``: one self-contained HTML page about everything the other stages found, and its figures as PNG files."""
+"""Stage ``report``: a self-contained HTML page on all results, and its figures as PNG files."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ INPUTS = (
 
 
 def draw_scene(poses: video_strip.Poses) -> NDArray[uint8]:
-    """One frame of the film, (height, width, 3)."""
+    """Draw one frame of the video, (height, width, 3)."""
     from zprl.evaluation import render, scene_solids
 
     return render.render(
@@ -48,7 +48,7 @@ def draw_scene(poses: video_strip.Poses) -> NDArray[uint8]:
 
 
 def report(stage: Stage) -> None:
-    """Make the page.  Parts that are missing are named on it; they do not fail the stage."""
+    """Make the page; parts that are missing are named on it; they do not fail the stage."""
     made = page.make(Sources(ARTIFACTS, PLOTS), title=stage.params.report.title, render=draw_scene)
     durable.write_dir(REPORT, made.fill)
     stage.tracker.log_dir(REPORT, "report")

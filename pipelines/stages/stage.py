@@ -1,4 +1,4 @@
-"""What every stage shares: parameters, resume folder, tracking, progress, signals, exit codes.
+"""Frame of every stage: parameters, resume folder, tracking, progress, signals, exit codes.
 
 A stage module is a function of one :class:`Stage`::
 
@@ -71,11 +71,15 @@ class Stage:
         self._before = float(run_dir.notes().get("wall_s", 0.0))
 
     def wall_s(self) -> float:
-        """Seconds this stage has worked, interrupted attempts included."""
+        """Return the seconds this stage has worked, interrupted attempts included."""
         return round(self._before + time.monotonic() - self._started, 1)
 
     def checkpoint(self) -> None:
-        """Note the time spent; call it after each committed generation.  Raises :class:`Interrupted` if asked to stop."""
+        """Note the time spent; called after each committed generation.
+
+        Raises:
+            Interrupted: the stage was asked to stop.
+        """
         self.run_dir.note(wall_s=self.wall_s())
         if self.stopping:
             raise Interrupted(
@@ -83,11 +87,13 @@ class Stage:
             )
 
     def made(self, *paths: Path) -> None:
-        """Note what was made: its digests on the run, by which `zprl lineage` finds the later runs that read it."""
+        """Tag the run with the outputs' digests.
+
+        `zprl lineage` connects it by them with the later runs that read the outputs.
+        """
         if self.tracker.run_id is not None:
-            self.tracker.tag(
-                **{f"zprl.output.{path.as_posix()}": durable.digest(path) for path in paths}
-            )
+            digests = {path.as_posix(): durable.digest(path) for path in paths}
+            self.tracker.tag(**{f"zprl.output.{path}": value for path, value in digests.items()})
 
     def say(self, text: str) -> None:
         """Print one line of progress, at once, so that it streams through DVC and Prefect."""
@@ -122,6 +128,7 @@ def execute(
         "inputs": digests,
         "code": code_closure.digest(source or _source(body)),
     }
+
     with (
         RunDir(RUNS, folder or name, key) as run_dir,
         open_tracker(name, run_dir=run_dir, params=chosen, inputs=digests) as tracker,

@@ -1,4 +1,7 @@
-"""The doubles that every driver is checked against.  A new one is one function and one line in DOUBLES."""
+"""Simulated robots against which every driver is checked.
+
+A new one is one function and one line in SIMULATED_ROBOTS.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +13,12 @@ from zprl.robot.base import Robot
 
 
 @dataclass(frozen=True)
-class Double:
-    """A robot by the name of its entry point, and how to get a driver that talks to its double.
+class SimulatedRobot:
+    """A simulated robot, by the name of its driver's entry point.
 
-    ``start()`` is a context manager: the double runs inside, and what it yields makes a fresh,
-    unconnected driver at each call. Where one of the modules in ``needs`` is missing, the robot is
-    skipped.
+    ``start()`` is a context manager: the simulated robot runs inside, and what it yields makes a
+    fresh, unconnected driver at each call.  Where one of the modules in ``needs`` is missing, the
+    robot is skipped.
     """
 
     name: str
@@ -29,10 +32,10 @@ def franka() -> Iterator[Callable[[], Robot]]:
     from zprl.robot.franka import make
     from zprl.robot_sim import SimProcess
 
-    with SimProcess("127.0.9.1", speed=0) as twin:
-        yield lambda: make({"host": twin.host, "realtime": "ignore"})
+    with SimProcess("127.0.9.1", speed=0) as robot:
+        yield lambda: make({"host": robot.host, "realtime": "ignore"})
 
 
-DOUBLES: list[Double] = [
-    Double("franka", franka, needs=("franky", "franky_sim", "mujoco")),
+SIMULATED_ROBOTS: list[SimulatedRobot] = [
+    SimulatedRobot("franka", franka, needs=("franky", "franky_sim", "mujoco")),
 ]

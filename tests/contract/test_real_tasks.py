@@ -63,7 +63,7 @@ def test_its_observation_is_read_from_what_robot_and_senses_tell(task):
         name: 0.5
         for name in (
             *robot.observation_features,
-            *task.sense_features,
+            *task.sensor_features,
             *(p + GRIPPER_COMMAND for p in task.prefixes),
         )
     }

@@ -1,4 +1,4 @@
-"""Every driver keeps every rule of the contract, against its double; and the checker notices when one does not."""
+"""Every driver keeps every rule of the contract; the checker notices when one does not."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from collections.abc import Mapping
 
 import pytest
 
-from tests.contract.simulated_robots import DOUBLES, Double
+from tests.contract.simulated_robots import SIMULATED_ROBOTS, SimulatedRobot
 from zprl.robot.base import GRIPPER, POSE, Health, Mode, Ranges, RobotError, StopLevel, Values
 from zprl.robot.check import RULES, RobotRuleError, check_robot
 
 pytestmark = pytest.mark.realtime
 
 
-@pytest.mark.parametrize("double", DOUBLES, ids=lambda d: d.name)
-def test_driver_keeps_the_contract(double: Double) -> None:
-    for module in double.needs:
-        pytest.importorskip(module, reason=f"the double of {double.name} needs it")
-    with double.start() as factory:
+@pytest.mark.parametrize("robot", SIMULATED_ROBOTS, ids=lambda d: d.name)
+def test_driver_keeps_the_contract(robot: SimulatedRobot) -> None:
+    for module in robot.needs:
+        pytest.importorskip(module, reason=f"the simulated {robot.name} needs it")
+    with robot.start() as factory:
         check_robot(factory)
 
 
@@ -190,7 +190,7 @@ class Drifts(Good):
 
 class StuckHand(Good):
     def now(self) -> float:
-        return 100 * time.monotonic()  # a fast double: five of its seconds are soon over
+        return 100 * time.monotonic()  # a fast robot: five of its seconds are soon over
 
     def send_action(self, action: Mapping[str, float]) -> Values:
         sent = super().send_action(action)

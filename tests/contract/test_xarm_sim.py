@@ -18,7 +18,8 @@ from zprl.robot.check import check_robot
 from zprl.robot.lerobot import LeRobotConfig, LeRobotRobot, to_lerobot
 from zprl.robot.multi_arm import MultiArm
 from zprl.robot.xarm import make
-from zprl.robot_sim.xarm_server import HOME, MAX_STEP_M, SimulatedXArm
+from zprl.robot_sim.xarm_box import HOME, MAX_STEP_M
+from zprl.robot_sim.xarm_server import SimulatedXArm
 
 pytest.importorskip("xarm", reason="needs xarm-python-sdk")
 
@@ -349,7 +350,7 @@ def test_connecting_and_leaving_leaves_nothing_behind(twin):
         assert not robot.is_connected and robot.health().mode is Mode.DISCONNECTED
     assert socket.getdefaulttimeout() is None
     assert not [
-        thread for thread in threading.enumerate() if thread.name in ("xarm-walker", "xarm-gripper")
+        thread for thread in threading.enumerate() if thread.name in ("xarm-servo", "xarm-gripper")
     ]
 
 

@@ -18,7 +18,7 @@ TASK = "Lift the cube."
 
 
 def drifting(frames: int, height: int, width: int) -> np.ndarray:
-    """Smooth pictures that change from frame to frame, so that a frame in the wrong place shows."""
+    """Smooth images that change from frame to frame, so that a frame in the wrong place shows."""
     y, x = np.mgrid[0:height, 0:width]
     return np.stack(
         [
@@ -28,19 +28,19 @@ def drifting(frames: int, height: int, width: int) -> np.ndarray:
     ).astype(np.uint8)
 
 
-def with_pictures(episode: Episode) -> Episode:
+def with_images(episode: Episode) -> Episode:
     """Two cameras, one of odd size."""
-    pictures = {
+    images = {
         "wrist_image": drifting(episode.length, 96, 128),
         "front": drifting(episode.length, 63, 65),
     }
-    return replace(episode, obs={**episode.obs, **pictures}, rate_hz=RATE)
+    return replace(episode, obs={**episode.obs, **images}, rate_hz=RATE)
 
 
 def main(folder: Path) -> None:
     """Datasets ``video`` and ``png``, ``again.hdf5``, and the numbers they must hold."""
     folder.mkdir(parents=True)
-    episodes = [with_pictures(episode) for episode in make_episodes(4)]
+    episodes = [with_images(episode) for episode in make_episodes(4)]
     with RobomimicWriter(
         folder / "source.hdf5",
         {"env_name": "lift", "env_type": 2, "env_kwargs": {"control_freq": RATE}},
@@ -48,7 +48,7 @@ def main(folder: Path) -> None:
         for episode in episodes:
             writer.write(episode)
     keys = tuple(episodes[0].obs)
-    for name, to, pictures in (
+    for name, to, images in (
         ("video", "lerobot", "video"),
         ("png", "lerobot", "png"),
         ("again.hdf5", "robomimic", "video"),
@@ -61,7 +61,7 @@ def main(folder: Path) -> None:
                 obs_keys=keys,
                 task=TASK,
                 robot="franka",
-                pictures=pictures,
+                images=images,
             )
         )
     arrays = {}

@@ -295,7 +295,7 @@ def test_a_real_stage_gives_the_same_bytes_inside(
 def test_stages_with_a_world_import_no_orchestration(module: str) -> None:
     program = (
         BLOCKED
-        + f"import pipelines.{module}\nassert not {{'prefect', 'dvc', 'mlflow'}} & set(sys.modules)"
+        + f"import pipelines.stages.{module}\nassert not {{'prefect', 'dvc', 'mlflow'}} & set(sys.modules)"
     )
     assert (
         subprocess.run(

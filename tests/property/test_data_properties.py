@@ -22,7 +22,7 @@ from zprl.data.findings import CODES, Finding
 from zprl.data.ingest import read_all
 from zprl.data.normalizer import Normalizer
 from zprl.data.readers import sandbox
-from zprl.data.readers.handed import Handed
+from zprl.data.readers.hdf5_guard import RefusedError
 from zprl.data.readers.hdf5_reader import Hdf5Reader
 from zprl.data.readers.lerobot import LeRobotReader
 from zprl.data.readers.minari import MinariReader
@@ -226,21 +226,27 @@ def test_a_file_that_hangs_or_kills_the_library_is_a_finding(
     """The child answers late, or dies: either way the parent goes on, and the next file is read by a fresh child."""
     path = write_demo_file(tmp_path / "a.hdf5", 1)
     own = sandbox.Sandbox()
+
+    def owns(limit_s: float = 60.0) -> bool:
+        function = "zprl.data.readers.hdf5_reader:owns_in_child"
+        return own.call(function, limit_s=limit_s, path=str(path), reader="robomimic")
+
     try:
-        assert isinstance(own.read(path, None, "robomimic"), Handed)
+        assert owns()
         os.kill(own._child.pid, signal.SIGSTOP)  # as silent as a loop inside C
-        assert (
-            own.read(path, None, "robomimic", limit_s=0.5) == "reading it does not end within 0.5 s"
-        )
-        assert isinstance(own.read(path, None, "robomimic"), Handed)
+        with pytest.raises(RefusedError, match=r"does not end within 0\.5 s"):
+            owns(limit_s=0.5)
+        assert owns()
         own._started().kill()
         own._child.wait()
-        assert isinstance(own.read(path, None, "robomimic"), Handed)
+        assert owns()
     finally:
         own.close()
-    monkeypatch.setattr(
-        sandbox.PROBE, "read", lambda *_, **__: "reading it ends the reader with code -11"
-    )
+
+    def crash(*_: object, **__: object) -> None:
+        raise RefusedError("D01", "reading it ends the reader with code -11", sandbox.DAMAGED)
+
+    monkeypatch.setattr(sandbox.PROBE, "call", crash)
     (finding,) = RobomimicReader().read(path)
     assert finding.code == "D01"
     assert "code -11" in finding.message

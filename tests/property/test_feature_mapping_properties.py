@@ -29,13 +29,13 @@ def quaternions(draw):
 
 @st.composite
 def targets(draw, prefixes=("",)):
-    found = {}
+    result = {}
     for prefix in prefixes:
         pose = [draw(coordinate) for _ in range(3)] + list(draw(quaternions()))
-        found |= {prefix + key: v for key, v in zip(POSE, pose, strict=True)} | {
+        result |= {prefix + key: v for key, v in zip(POSE, pose, strict=True)} | {
             prefix + GRIPPER: draw(st.sampled_from([0.0, 0.08]))
         }
-    return found
+    return result
 
 
 def angle(a, b):
@@ -43,10 +43,10 @@ def angle(a, b):
     return 2 * math.atan2(math.hypot(*turn[:3]), turn[3])
 
 
-def check_same(found, wanted, prefix=""):
+def check_same(result, wanted, prefix=""):
     for key in (*POSE[:3], GRIPPER):
-        assert found[prefix + key] == pytest.approx(wanted[prefix + key], abs=2e-6)
-    a, b = ([values[prefix + key] for key in POSE[3:]] for values in (found, wanted))
+        assert result[prefix + key] == pytest.approx(wanted[prefix + key], abs=2e-6)
+    a, b = ([values[prefix + key] for key in POSE[3:]] for values in (result, wanted))
     assert math.hypot(*a) == pytest.approx(1, abs=1e-9)
     assert angle(a, b) < 2e-6  # float32 in the action
 
@@ -116,9 +116,9 @@ def test_a_target_survives_the_action(kind, gripper, data):
     target, previous = data.draw(targets(prefixes)), data.draw(targets(prefixes))
     action = layout.encode(target, previous, done=True)
     assert action.shape == (layout.width,) and action.dtype == np.float32 and layout.done(action)
-    found = layout.features(action, previous)
+    result = layout.features(action, previous)
     for prefix in prefixes:
-        check_same(found, target, prefix)
+        check_same(result, target, prefix)
         assert layout.opens(action, prefix) == (target[prefix + GRIPPER] > 0.04)
 
 
@@ -128,10 +128,10 @@ def test_smoothing_a_target_that_stands_still_changes_nothing(target, times):
         {"arms": {"": {"kind": "absolute_quat"}}, "smoothing": {"targets": 3, "decay": 0.7}}
     )
     layout = ActionLayout(spec, RANGES)
-    found = target
+    result = target
     for _ in range(times):
-        found = layout.features(layout.encode(target), found)
-    check_same(found, target)
+        result = layout.features(layout.encode(target), result)
+    check_same(result, target)
 
 
 @given(targets())
@@ -146,12 +146,12 @@ def test_the_observation_of_a_pose_is_the_pose(target):
         "six": (6,),
     }
     quat = [target[key] for key in POSE[3:]]
-    for found in (
+    for result in (
         rotation.unit(obs["pose"][3:]),
         rotation.from_rotvec(obs["turn"]),
         rotation.from_6d(obs["six"]),
     ):
-        assert angle(found, quat) < 2e-6
+        assert angle(result, quat) < 2e-6
 
 
 KINDS = ("absolute_6d", "absolute_quat", "absolute_rotvec", "relative_rotvec")

@@ -1,4 +1,4 @@
-"""What the safety filter promises, whatever it is told."""
+"""Promises of the safety filter for any target."""
 
 import math
 
@@ -67,7 +67,7 @@ def in_wall(position):
 @given(
     period=periods,
     ticks=st.integers(1, 5),
-    told=st.lists(
+    requests=st.lists(
         st.tuples(
             st.sampled_from(["apply", "apply", "apply", "hold", "stop"]),
             poses,
@@ -78,21 +78,23 @@ def in_wall(position):
         max_size=60,
     ),
 )
-def test_whatever_is_told_and_measured_what_is_sent_is_finite_and_inside(period, ticks, told):
+def test_for_any_targets_and_states_what_is_sent_is_finite_and_inside(period, ticks, requests):
     safety = made(period, ticks, keep_out=[{"low": WALL[0], "high": WALL[1]}])
     last = START
-    for what, target, gripper, measured, keeps_up in told:
+
+    for what, target, gripper, measured, keeps_up in requests:
         at = last if keeps_up else measured
         if what == "apply":
-            found = safety.apply(target, gripper, at)
+            result = safety.apply(target, gripper, at)
         elif what == "hold":
-            found = safety.hold(at)
+            result = safety.hold(at)
         else:
-            found = safety.stop_step(at)
-        check_inside(found.pose)
-        assert not in_wall(found.pose.position)
-        assert 0 <= found.gripper <= 0.08
-        last = found.pose
+            result = safety.stop_step(at)
+
+        check_inside(result.pose)
+        assert not in_wall(result.pose.position)
+        assert 0 <= result.gripper <= 0.08
+        last = result.pose
 
 
 @settings(max_examples=60, deadline=None)
@@ -107,19 +109,21 @@ def test_whatever_is_told_and_measured_what_is_sent_is_finite_and_inside(period,
     ),
 )
 def test_in_free_space_speed_acceleration_and_jerk_are_bounded(period, ticks, hold, targets):
-    """Over the whole stream: jumps of the target, soft stops in between, and the brakes before the boundary included."""
+    """Over a whole stream, with jumps of the target, soft stops and brakes at the boundary."""
     safety = made(period, ticks)
     sent = [START]
     for position, turn, stop in targets:
         target = Pose(np.array(position), np.array([1.0, 0, 0, 0]) + np.array(turn))
         for _ in range(hold):
-            found = safety.stop_step(sent[-1]) if stop else safety.apply(target, 0.04, sent[-1])
-            check_inside(found.pose)
-            sent.append(found.pose)
+            result = safety.stop_step(sent[-1]) if stop else safety.apply(target, 0.04, sent[-1])
+            check_inside(result.pose)
+            sent.append(result.pose)
+
     stream = np.array([sent[0].position] * 3 + [pose.position for pose in sent])
     for order, bound in ((1, SPEED), (2, ACCELERATION), (3, JERK)):
         worst = np.linalg.norm(np.diff(stream, order, axis=0), axis=1).max() / period**order
         assert worst <= bound * 1.002 + 1e-12 / period**order * 100
+
     turns = np.array([pose.quaternion for pose in sent])
     angles = 2 * np.arccos(np.clip(np.abs((turns[1:] * turns[:-1]).sum(1)), 0, 1))
     assert angles.max() / period <= 2.0 * 1.02 + 1e-7 / period
@@ -138,8 +142,8 @@ def test_the_distance_from_an_arm_that_is_held_is_bounded(period, measured, targ
     at = Pose(np.array(measured), START.quaternion)
     safety.reset(at, 0.04)
     for target in targets:
-        found = safety.apply(Pose(np.array(target), START.quaternion), 0.04, at)
-        assert np.linalg.norm(found.pose.position - at.position) <= CLIP + 1e-9
+        result = safety.apply(Pose(np.array(target), START.quaternion), 0.04, at)
+        assert np.linalg.norm(result.pose.position - at.position) <= CLIP + 1e-9
 
 
 @settings(max_examples=40, deadline=None)

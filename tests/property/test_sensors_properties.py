@@ -1,4 +1,4 @@
-"""Senses, whatever comes in whatever order: nothing torn, nothing old for new, every reading accounted for."""
+"""Sensors, for any readings in any order: nothing torn, nothing old for new, nothing lost."""
 
 from __future__ import annotations
 
@@ -85,12 +85,13 @@ def test_a_ring_always_shows_the_newest_reading_whole(shape, dtype, slots, steps
     with rings(shape, dtype, slots) as (writer, reader):
         reader.open()
         newest = None
+
         for number, step in enumerate(steps):
             if step == "open":
                 reader.open()
             elif step == "look":
-                found = reader.latest()
-                assert (found is None) if newest is None else same(found, newest)
+                result = reader.latest()
+                assert (result is None) if newest is None else same(result, newest)
             else:
                 newest = reading(shape, dtype, number, step)
                 writer.write(newest)
@@ -100,7 +101,7 @@ def test_a_ring_always_shows_the_newest_reading_whole(shape, dtype, slots, steps
 @FEW
 @given(shape=shapes, slots=st.integers(2, 4), before=st.integers(1, 6), done=st.integers(0, 200))
 def test_a_writer_killed_at_any_byte_leaves_the_reading_before(shape, slots, before, done):
-    """What a kill leaves: an odd counter, some bytes of the next reading, and the old number of the newest."""
+    """A kill leaves an odd counter, some bytes of the next reading, and the newest's old number."""
     with rings(shape, "uint8", slots) as (writer, reader):
         for number in range(before):
             writer.write(reading(shape, "uint8", number))
@@ -145,30 +146,31 @@ knob = st.builds(
 @ANY
 @given(knobs=st.lists(knob, max_size=4).map(tuple))
 def test_knobs_disturb_what_they_name_and_nothing_else(knobs):
-    sense = FaultInjector(Counting(), knobs)
-    given_out = [sense.read() for _ in range(18)]
-    for n, found in enumerate(given_out):
+    sensor = FaultInjector(Counting(), knobs)
+    given_out = [sensor.read() for _ in range(18)]
+
+    for n, result in enumerate(given_out):
         acting = next((k for k in knobs if k.at <= n < k.at + k.count), None)
         whole = np.full((4, 2, 3), n % 255 + 1, np.uint8)
         match acting.kind if acting else None:
             case None:
-                assert found.seq == n
-                assert np.array_equal(found.value, whole)
+                assert result.seq == n
+                assert np.array_equal(result.value, whole)
             case "drop":
-                assert found is None
+                assert result is None
             case "lag":
-                assert found.seq == max(0, n - acting.by)
-                assert found.host == found.seq, "as old as it looks"
+                assert result.seq == max(0, n - acting.by)
+                assert result.host == result.seq, "as old as it looks"
             case "black":
-                assert (found.seq, found.value.shape, found.value.any()) == (n, (4, 2, 3), False)
+                assert (result.seq, result.value.shape, result.value.any()) == (n, (4, 2, 3), False)
             case "wrong_size":
-                assert found.value.shape == (2, 2, 3)
+                assert result.value.shape == (2, 2, 3)
             case "freeze":
-                assert (found.seq, found.stamp) == (n, n / 30), "numbers and stamps go on"
-                assert (found.value <= whole).all()
+                assert (result.seq, result.stamp) == (n, n / 30), "numbers and stamps go on"
+                assert (result.value <= whole).all()
             case "repeat":
-                assert found.seq <= n
-                assert np.array_equal(found.value, np.full((4, 2, 3), found.seq % 255 + 1))
+                assert result.seq <= n
+                assert np.array_equal(result.value, np.full((4, 2, 3), result.seq % 255 + 1))
 
 
 # -- the reader ------------------------------------------------------------------------------------
@@ -217,7 +219,7 @@ def test_every_reading_is_counted_once(script):
     frozen_s=st.floats(0.05, 3),
 )
 def test_frozen_is_what_has_not_changed_for_that_long(changes, rate, frozen_s):
-    """Pictures at a steady rate up to now; each is new or the one before it."""
+    """Images at a steady rate up to now; each is new or the one before it."""
     reader = LatestReader(Counting(), frozen_s=frozen_s)
     start = time.monotonic() - len(changes) / rate
     value, since = 0, 0
@@ -225,6 +227,7 @@ def test_frozen_is_what_has_not_changed_for_that_long(changes, rate, frozen_s):
         if new or n == 0:
             value, since = value + 1, n
         reader._take(Reading(np.full((2, 2, 3), value, np.uint8), 0.0, start + n / rate, n))
+
     still = (len(changes) - 1 - since) / rate
     if abs(still - frozen_s) < 1e-6:
         return
@@ -235,15 +238,15 @@ def test_frozen_is_what_has_not_changed_for_that_long(changes, rate, frozen_s):
         assert reader.latest(3600.0).seq == len(changes) - 1
 
 
-# -- pictures and poses ----------------------------------------------------------------------------
+# -- images and poses ----------------------------------------------------------------------------
 
 
 @ANY
 @given(number=st.integers(0, 2**63), height=st.integers(8, 40), width=st.integers(8, 40))
-def test_a_synthetic_picture_tells_its_number(number, height, width):
-    picture = synthetic.image(number, height, width)
-    assert picture.shape == (height, width, 3)
-    assert synthetic.number_of(picture) == number
+def test_a_synthetic_image_has_its_number(number, height, width):
+    image = synthetic.image(number, height, width)
+    assert image.shape == (height, width, 3)
+    assert synthetic.number_of(image) == number
 
 
 @ANY
@@ -254,7 +257,7 @@ def test_a_synthetic_picture_tells_its_number(number, height, width):
 )
 def test_a_view_has_the_wanted_size_and_only_colours_of_its_crop(size, crop, wanted):
     top, left, height, width = crop
-    picture = np.full((*size, 3), 255, np.uint8)
+    image = np.full((*size, 3), 255, np.uint8)
     fits = (
         min(top, left) >= 0
         and min(height, width) >= 1
@@ -263,10 +266,10 @@ def test_a_view_has_the_wanted_size_and_only_colours_of_its_crop(size, crop, wan
     )
     if not fits:
         with pytest.raises(DataError):
-            view(picture, crop, wanted)
+            view(image, crop, wanted)
         return
-    picture[top : top + height, left : left + width] = (1, 2, 3)
-    seen = view(picture, crop, wanted)
+    image[top : top + height, left : left + width] = (1, 2, 3)
+    seen = view(image, crop, wanted)
     assert seen.shape == (*wanted, 3)
     assert (seen == (1, 2, 3)).all()
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests import session_factories as made
 from tests.session_factories import Rows
 from zprl.recordings import write_ahead_log as written_ahead
-from zprl.recordings.labels import LabelJournal
+from zprl.recordings.labels import LabelFile
 from zprl.recordings.store import SessionStore
 from zprl.recordings.verify import verify
 
@@ -43,13 +43,17 @@ def test_any_changed_bit_is_noticed_and_its_place_named(session: Path, data: st.
     changed = bytearray(whole)
     changed[place] ^= 1 << data.draw(st.integers(0, 7), label="bit")
     path.write_bytes(changed)
+
     try:
-        found = verify(session)
+        damages = verify(session)
     finally:
         path.write_bytes(whole)
     name = path.relative_to(session).as_posix()
-    assert found, f"{name}, byte {place}"
-    assert any(name.startswith(damage.where) for damage in found), (name, [str(d) for d in found])
+    assert damages, f"{name}, byte {place}"
+    assert any(name.startswith(damage.where) for damage in damages), (
+        name,
+        [str(d) for d in damages],
+    )
 
 
 @settings(QUICK, max_examples=80)
@@ -69,7 +73,7 @@ def test_any_lost_or_added_end_is_noticed(session: Path, data: st.DataObject) ->
 
 @QUICK
 @given(data=st.data())
-def test_a_label_journal_cut_anywhere_keeps_its_whole_lines(
+def test_a_file_of_labels_cut_anywhere_keeps_its_whole_lines(
     tmp_path: Path, data: st.DataObject
 ) -> None:
     path = tmp_path / "labels.jsonl"
@@ -78,21 +82,23 @@ def test_a_label_journal_cut_anywhere_keeps_its_whole_lines(
     inputs = data.draw(
         st.lists(st.tuples(st.integers(1, 4), words, st.integers(0, 8)), min_size=1, max_size=8)
     )
-    journal = LabelJournal(path, write=True)
+
+    labels = LabelFile(path, write=True)
     for episode, label, nonce in inputs:
-        journal.append(episode, label, source="test", nonce=str(nonce))
-    journal.close()
-    lines = journal.in_order()
+        labels.append(episode, label, source="test", nonce=str(nonce))
+    labels.close()
+    lines = labels.in_order()
     first = {nonce: (episode, label) for episode, label, nonce in reversed(inputs)}
     assert {line.nonce: (line.episode, line.label) for line in lines} == {
         str(nonce): value for nonce, value in first.items()
     }
     assert [int(line.nonce) for line in lines] == list(dict.fromkeys(nonce for *_, nonce in inputs))
+
     whole = path.read_bytes()
     cut = data.draw(st.integers(0, len(whole)), label="cut")
     path.write_bytes(whole[:cut])
     kept = whole[:cut].count(b"\n") + (whole[cut : cut + 1] == b"\n")
-    again = LabelJournal(path, write=True)
+    again = LabelFile(path, write=True)
     assert again.in_order() == lines[:kept]
     for line in lines[kept:]:
         again.append(line.episode, line.label, source=line.source, nonce=line.nonce)
@@ -113,11 +119,12 @@ def test_rows_cut_anywhere_are_read_up_to_the_last_whole_one(
     cut = data.draw(st.integers(0, len(whole)))
     path = tmp_path / "rows"
     path.write_bytes(whole[:cut])
-    found, size = written_ahead.read(path)
+
+    rows, size = written_ahead.read(path)
     ends = np.cumsum([len(record) for record in records])
-    assert len(found) == int((ends <= cut).sum())
+    assert len(rows) == int((ends <= cut).sum())
     assert size == max([0, *ends[ends <= cut]])
-    for row, kind, value in zip(found, kinds, arrays, strict=False):
+    for row, kind, value in zip(rows, kinds, arrays, strict=False):
         assert row.kind == kind
         assert {n: v.tolist() for n, v in row.arrays.items()} == {
             n: v.tolist() for n, v in value.items()
@@ -132,8 +139,8 @@ def test_arbitrary_bytes_are_never_mistaken_for_more_rows(
     path = tmp_path / "rows"
     record = written_ahead.encode("F", {"a": np.zeros(3)})
     path.write_bytes(record + data.draw(st.binary(max_size=200)))
-    found, size = written_ahead.read(path)
-    assert (len(found), size) == (1, len(record))
+    rows, size = written_ahead.read(path)
+    assert (len(rows), size) == (1, len(record))
 
 
 @settings(QUICK, max_examples=40)
@@ -147,7 +154,8 @@ def test_arbitrary_bytes_are_never_mistaken_for_more_rows(
 def test_steps_of_chunks_follow_from_the_frames(
     tmp_path_factory: pytest.TempPathFactory, layout: list, tail: int, unused: int
 ) -> None:
-    """Each chunk: how many steps the arm held before it, how many were played of it, and whether a person moved the arm at its first."""
+    """A layout gives for each chunk: steps that the arm held before it, steps that were played of
+    it, and whether a person moved the arm at its first."""
     played: list[int] = []
     moved: list[bool] = []
     for number, (held, steps, intervention) in enumerate(layout):
@@ -155,6 +163,7 @@ def test_steps_of_chunks_follow_from_the_frames(
         moved += [False] * held + [intervention] + [False] * (steps - 1)
     played += [-1] * tail
     moved += [False] * tail
+
     path = tmp_path_factory.mktemp("layout") / "session"
     with made.create(path) as store:
         rows = Rows(1, steps=len(played))
@@ -168,6 +177,7 @@ def test_steps_of_chunks_follow_from_the_frames(
             final_embedding=rows.vectors[-1, 0], final_anchor=rows.vectors[-1, 1, : made.R]
         )
         writer.commit(made.facts())
+
     assert verify(path) == []
     episode = SessionStore.open(path).episode(1)
     assert episode.chunks["steps"].tolist() == [steps for _, steps, _ in layout]

@@ -36,7 +36,7 @@ from zprl.session.events import (
     TimeUp,
     VersionAvailable,
 )
-from zprl.session.state_machine import BYSTANDERS, Machine
+from zprl.session.state_machine import NON_CRITICAL, Machine
 
 PLAN = (
     Phase(PhaseKind.EVALUATE_BEFORE, 1),
@@ -130,7 +130,7 @@ class World:
         if self.machine.state in (State.RUNNING, State.HOMING):
             assert self.machine.estopped is None
             assert self.machine.fault is None
-            assert not self.machine.dead - BYSTANDERS
+            assert not self.machine.dead - NON_CRITICAL
         assert set(known) <= set(self.machine.episodes)  # what is committed is never forgotten
         assert all(
             known[n].label is None or self.machine.episodes[n].label is not None for n in known

@@ -97,7 +97,7 @@ OF_YAML = {
 OF_JSON = {
     "file": _loader("zprl.durable:read_json"),
     "session": _loader("zprl.recordings.checksummed_json:read"),
-    "labels": _loader("zprl.recordings.labels:LabelJournal"),
+    "labels": _loader("zprl.recordings.labels:LabelFile"),
     "runs": _loader("zprl.bench.results:read_runs"),
     "origins": _loader("zprl.data.episode_sources:EpisodeSources.read"),
     "message": _loader("zprl.session.bus:decode", of=lambda path: [b"state", path.read_bytes()]),
@@ -111,7 +111,7 @@ OF_FOLDERS = {
     "lerobot": ("meta/info.json", _loader("zprl.data.readers.lerobot_meta:read_info")),
     "lerobot-episodes": (
         "meta/episodes.jsonl",
-        _loader("zprl.data.readers.lerobot_meta:list_episodes", of=str),
+        _loader("zprl.data.readers.lerobot_lists:list_episodes", of=str),
     ),
 }
 READERS = {f"yaml-{name}": reader for name, reader in OF_YAML.items()} | {
@@ -119,7 +119,7 @@ READERS = {f"yaml-{name}": reader for name, reader in OF_YAML.items()} | {
 }
 READERS |= {name: reader for name, (_, reader) in OF_FOLDERS.items()}
 READERS["lerobot-episodes"] = lambda: (lambda of: lambda path: of(str(path), []))(
-    importlib.import_module("zprl.data.readers.lerobot_meta").list_episodes
+    importlib.import_module("zprl.data.readers.lerobot_lists").list_episodes
 )
 READERS["tensors"] = _loader("zprl.durable:read_tensors")
 READERS["digest"] = _loader("zprl.durable:digest")

@@ -1,4 +1,4 @@
-"""Other sites and odd requests at the operator's page: foreign origins and names, websockets, long bodies."""
+"""Other sites and odd requests at the page: foreign origins, names, websockets, long bodies."""
 
 from __future__ import annotations
 
@@ -186,7 +186,7 @@ def test_a_long_body_is_refused(arrived: list) -> None:
     assert (
         page.post("/input", content=(b"x" * 100 for _ in range(100)), headers=headers).status_code
         == 413
-    )  # no length was told
+    )  # no length was sent
     assert (
         page.post(
             "/input", content=b"{}", headers={**headers, "Content-Length": "9" * 400}

@@ -1,4 +1,4 @@
-"""Strangers who flood the operator's page: a real server, real sockets, few files.  The e-stop must go through."""
+"""Floods of the operator's page, through which the e-stop must go: real sockets, few files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from zprl.session.input_publisher import STOP_GAP_S, STOP_REPEATS, InputPublishe
 from zprl.session.inputs import OperatorInput
 from zprl.session.processes.console import rate_limits
 from zprl.session.processes.console.access import Access, Secrets
-from zprl.session.processes.console.connections import Connections
+from zprl.session.processes.console.connections import Connection, Connections
 
 ROOT = Path(__file__).parents[2]
 FILES = 1024
@@ -33,7 +33,8 @@ from zprl.session.processes.console.serve import Console
 from zprl.session.processes.console.snapshot import ConsoleState
 resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv[2]),) * 2)
 taken = []
-with Console(ConsoleState(), taken.append, access=Access(Secrets.model_validate_json(sys.argv[1]))) as console:
+access = Access(Secrets.model_validate_json(sys.argv[1]))
+with Console(ConsoleState(), taken.append, access=access) as console:
     print(console.url, flush=True)
     os.dup2(2, 1)
     while console.alive:
@@ -60,8 +61,14 @@ class Page:
 
     def request(self, path: str, body: str = "", more: str = "") -> bytes:
         origin = f"127.0.0.1:{self.port}"
-        head = f"{'POST' if body else 'GET'} {path} HTTP/1.1\r\nHost: {origin}\r\nOrigin: http://{origin}\r\n{more}"
-        return f"{head}Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
+        lines = [
+            f"{'POST' if body else 'GET'} {path} HTTP/1.1",
+            f"Host: {origin}",
+            f"Origin: http://{origin}",
+            f"{more}Content-Type: application/json",
+            f"Content-Length: {len(body)}",
+        ]
+        return ("\r\n".join(lines) + "\r\n\r\n" + body).encode()
 
     def stop(self, nonce: str = "n-12345678") -> bytes:
         return self.request("/input", json.dumps({"kind": "estop", "nonce": nonce}))
@@ -77,12 +84,14 @@ class Page:
         """Send a request and return the status."""
         connection = line or self.connect()
         connection.sendall(data)
+
         answer, length = b"", 0
         while b"\r\n\r\n" not in answer or len(answer.partition(b"\r\n\r\n")[2]) < length:
             got = connection.recv(65536)
             assert got, answer
             answer += got
             length = int(answer.partition(b"content-length: ")[2].split(b"\r\n")[0] or 0)
+
         if line is None:
             connection.close()
         return int(answer.split()[1])
@@ -111,12 +120,13 @@ def many_files() -> Iterator[None]:
 
 
 def closed(connections: list[socket.socket], seconds: float) -> int:
-    """How many the server closes within so many seconds."""
-    found, end = 0, time.monotonic() + seconds
+    """Return how many the server closes within so many seconds."""
+    count, end = 0, time.monotonic() + seconds
     with selectors.DefaultSelector() as waiting:
         for connection in connections:
             waiting.register(connection, selectors.EVENT_READ)
-        while found < len(connections) and time.monotonic() < end:
+
+        while count < len(connections) and time.monotonic() < end:
             for key, _ in waiting.select(0.2):
                 try:
                     ended = not key.fileobj.recv(65536)
@@ -124,8 +134,8 @@ def closed(connections: list[socket.socket], seconds: float) -> int:
                     ended = True
                 if ended:
                     waiting.unregister(key.fileobj)
-                    found += 1
-    return found
+                    count += 1
+    return count
 
 
 # -- connections -----------------------------------------------------------------------------------
@@ -184,7 +194,10 @@ def test_a_server_without_files_goes_on_and_says_so_in_a_line(tmp_path: Path) ->
 
 
 def test_garbage_and_websockets_leave_no_trace_in_the_log(page: Page) -> None:
-    upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: x\r\nSec-WebSocket-Version: 13\r\n"
+    upgrade = (
+        "Connection: Upgrade\r\nUpgrade: websocket\r\n"
+        "Sec-WebSocket-Key: x\r\nSec-WebSocket-Version: 13\r\n"
+    )
     for number in range(100):
         assert page.ask(page.request("/", more=upgrade)) == 403
         assert page.ask(b"\x16\x03\x01 garbage\r\n\r\n") == 400
@@ -192,6 +205,67 @@ def test_garbage_and_websockets_leave_no_trace_in_the_log(page: Page) -> None:
             connection.sendall(page.stop(f"first-{number:04}") + page.stop(f"other-{number:04}"))
     assert page.ask(page.stop()) == 200
     assert page.size() == 0
+
+
+def pour(connection: socket.socket, data: bytes) -> None:
+    """Send the same bytes a thousand times, so slowly that the server takes all in."""
+    for _ in range(1000):
+        connection.sendall(data)
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("sent_by", ["stranger", "login"])
+@pytest.mark.parametrize(
+    "endless",
+    [b"ab:cd\r\n" * 2000, b"x" * 16_000, b"/" * 16_000],
+    ids=["headers", "one value", "one path"],
+)
+def test_headers_without_end_are_cut_off(page: Page, sent_by: str, endless: bytes) -> None:
+    cookie = page.cookie if sent_by == "login" else ""
+    with page.connect() as connection:
+        assert page.ask(page.request("/login", more=cookie), connection) == 200
+        begun = page.request("/login", more=cookie)[:-4]
+        connection.sendall(b"GET /" if endless[:1] == b"/" else begun)
+        with pytest.raises(OSError, match=r"reset|pipe"):
+            pour(connection, endless)
+    assert page.ask(page.stop()) == 200
+    assert page.size() == 0
+
+
+def test_many_headers_are_refused(page: Page) -> None:
+    assert page.ask(page.request("/login", more="a: b\r\n" * 50)) == 200
+    assert page.ask(page.request("/login", more="a: b\r\n" * 80)) == 400
+
+
+def test_trailers_without_end_are_cut_off(page: Page) -> None:
+    chunked = page.request("/input", more="Transfer-Encoding: chunked\r\n")
+    begun = chunked.replace(b"GET", b"POST").replace(b"Content-Length: 0\r\n", b"")
+    with page.connect() as connection:
+        connection.sendall(begun + b"1\r\n{\r\n0\r\n")
+        with pytest.raises(OSError, match=r"reset|pipe"):
+            pour(connection, b"ab:cd\r\n" * 100)
+    assert page.ask(page.stop()) == 200
+
+
+def test_a_request_for_another_protocol_is_refused_and_never_loses_a_stop(page: Page) -> None:
+    upgrade = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAA\r\n"
+    press = json.dumps({"kind": "estop", "nonce": "n-12345678"})
+    for cookie in ("", page.cookie):
+        with page.connect() as connection:
+            assert page.ask(page.request("/input", press, upgrade + cookie), connection) == 403
+            assert closed([connection], 5) == 1  # it does not stay open and deaf
+    assert page.ask(page.stop()) == 200
+
+
+def test_a_request_that_waits_for_its_turn_is_not_late() -> None:
+    connection = Connection.__new__(Connection)
+    connection.cycle, connection._judged, connection._since = None, None, 0.0
+    connection._received, connection._rests = bytearray(b"GET"), False
+    assert not connection.late(1e6)
+    connection._rests = True
+    assert connection.late(1e6)
+    connection._received, connection._rests = bytearray(), False
+    assert connection.late(1e6)
 
 
 def test_the_oldest_of_the_largest_crowd_is_closed_first() -> None:
@@ -282,12 +356,12 @@ def test_pages_are_counted_while_somebody_has_them_open(page: Page) -> None:
     def pages(wanted: str) -> bool:
         end = time.monotonic() + 20
         while (
-            found := (page.folder / "pages").read_text() if (page.folder / "pages").exists() else ""
+            text := (page.folder / "pages").read_text() if (page.folder / "pages").exists() else ""
         ) != wanted:
             if time.monotonic() > end:
                 return False
             time.sleep(0.1)
-        return found == wanted
+        return text == wanted
 
     assert pages("0")
     assert page.ask(page.request("/stream")) == 401
@@ -325,36 +399,36 @@ def stop(number: int) -> OperatorInput:
 
 
 @pytest.fixture
-def mouth() -> tuple[InputPublisher, Bus, list[float]]:
+def publisher() -> tuple[InputPublisher, Bus, list[float]]:
     bus, clock = Bus(), [0.0]
     return InputPublisher(bus, lambda: clock[0]), bus, clock
 
 
 def test_a_flood_of_stops_is_few_messages_of_one_press(
-    mouth: tuple[InputPublisher, Bus, list[float]],
+    publisher: tuple[InputPublisher, Bus, list[float]],
 ) -> None:
-    speaker, bus, clock = mouth
+    speaker, bus, clock = publisher
     for number in range(5000):  # five seconds, confirmed after half a second
         clock[0] = number / 1000
-        speaker.say(stop(number))
+        speaker.publish(stop(number))
         if number % 20 == 0:
             speaker.flush()
         if number % 200 == 0:
             speaker.beat(stopped=number > 500, pages=1)
     assert len(bus.inputs) <= 5 / STOP_GAP_S + 10
     assert {body["nonce"] for body in bus.inputs} == {"stop-0"}
-    assert len(speaker._said) == 0
+    assert len(speaker._sent) == 0
     assert bus.beats[0] == {"pages": 1}
 
 
 def test_the_first_stop_is_said_at_once_and_the_last_is_never_lost(
-    mouth: tuple[InputPublisher, Bus, list[float]],
+    publisher: tuple[InputPublisher, Bus, list[float]],
 ) -> None:
-    speaker, bus, clock = mouth
-    speaker.say(stop(1))
+    speaker, bus, clock = publisher
+    speaker.publish(stop(1))
     assert len(bus.inputs) == 1
     clock[0] = 0.01
-    speaker.say(stop(2))
+    speaker.publish(stop(2))
     speaker.flush()
     assert len(bus.inputs) == 1
     clock[0] = STOP_GAP_S
@@ -363,18 +437,18 @@ def test_the_first_stop_is_said_at_once_and_the_last_is_never_lost(
 
 
 def test_a_stop_after_the_clearing_of_another_is_a_new_one(
-    mouth: tuple[InputPublisher, Bus, list[float]],
+    publisher: tuple[InputPublisher, Bus, list[float]],
 ) -> None:
-    speaker, bus, clock = mouth
-    speaker.say(stop(1))
+    speaker, bus, clock = publisher
+    speaker.publish(stop(1))
     speaker.beat(stopped=True)
     speaker.beat(stopped=False)
     clock[0] = 10.0
-    speaker.say(stop(2))
+    speaker.publish(stop(2))
     assert bus.inputs[-1]["nonce"] == "stop-2"
     speaker.beat(stopped=True)
     clock[0] = 20.0
-    speaker.say(stop(3))  # between the clearing and the beat that notices it
+    speaker.publish(stop(3))  # between the clearing and the beat that notices it
     before = len(bus.inputs)
     for _ in range(STOP_REPEATS + 10):
         speaker.beat(stopped=False)
@@ -413,7 +487,7 @@ def test_thousands_of_stops_leave_memory_and_log_as_they_were(page: Page) -> Non
 # -- the disk --------------------------------------------------------------------------------------
 
 
-def test_a_disk_that_cannot_be_read_is_told_and_the_page_goes_on(
+def test_a_disk_that_cannot_be_read_is_reported_and_the_page_goes_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from zprl.session.processes.console.snapshot_builder import Watch
@@ -432,12 +506,15 @@ def test_a_disk_that_cannot_be_read_is_told_and_the_page_goes_on(
 
 
 def test_a_process_may_open_as_many_files_as_the_system_allows() -> None:
-    command = "import resource; from zprl.session.processes.console.rate_limits import *; raise_open_files(); print(open_files())"
+    command = (
+        "from zprl.session.processes.console.rate_limits import *;"
+        " raise_open_files(); print(open_files())"
+    )
 
     def few() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (256, 2000))
 
-    found = subprocess.run(
+    finished = subprocess.run(
         [sys.executable, "-c", command],
         preexec_fn=few,
         capture_output=True,
@@ -445,5 +522,5 @@ def test_a_process_may_open_as_many_files_as_the_system_allows() -> None:
         check=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
-    assert int(found.stdout) == 2000
+    assert int(finished.stdout) == 2000
     assert rate_limits.open_files() > 0

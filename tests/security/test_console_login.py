@@ -1,4 +1,4 @@
-"""Strangers at the operator's page: what works without a login, who may log in, whose name a label carries."""
+"""Strangers at the operator's page: works without a login, ways to log in, names on labels."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from starlette.testclient import TestClient
 from tests import console_scene
 from zprl.errors import ConfigError, DataError, EnvironmentProblem
 from zprl.recordings.append_file import lease
-from zprl.recordings.labels import LabelJournal
+from zprl.recordings.labels import LabelFile
 from zprl.session.events import Input
 from zprl.session.inputs import OperatorInput, this_user
 from zprl.session.processes.console import access as access_module
@@ -70,7 +70,7 @@ class Page:
         self.arrived: list[OperatorInput] = []
         source = ConsoleState()
         source.publish(console_scene.snapshot())
-        source.publish_frame("front", b"\xff\xd8\xff picture")
+        source.publish_frame("front", b"\xff\xd8\xff image")
         self.app = make_app(source, self.arrived.append, self.access)
 
     def browser(self, address: str = "127.0.0.1") -> TestClient:
@@ -119,7 +119,7 @@ def test_two_spellings_of_a_name_are_one(page: Page) -> None:
 
 def test_the_stop_works_without_a_login(page: Page) -> None:
     assert page.browser().post("/input", json=press("estop")).status_code == 200
-    assert [(found.kind, found.author) for found in page.arrived] == [(Input.ESTOP, None)]
+    assert [(made.kind, made.author) for made in page.arrived] == [(Input.ESTOP, None)]
 
 
 @pytest.mark.parametrize("body", PRESSES, ids=lambda body: str(body["kind"]))
@@ -168,9 +168,8 @@ def test_a_link_works_once_and_names_who_started_the_session(page: Page) -> None
     assert answer.status_code == 401
     assert "set-cookie" not in answer.headers
     assert "used before" in answer.text
-    assert (
-        browser.post("/login", data={"ticket": ticket}).status_code == 303
-    )  # whoever is in already, stays
+    # Who is logged in already stays so.
+    assert browser.post("/login", data={"ticket": ticket}).status_code == 303
 
 
 def test_a_link_is_behind_the_fragment(page: Page) -> None:
@@ -220,27 +219,20 @@ def test_forged_links_do_not_work(page: Page) -> None:
 
 def test_logging_in_by_form_with_a_name(page: Page) -> None:
     browser = page.browser()
+    foreign = {"Origin": "https://evil.example"}
     wrong = browser.post("/login", data={"token": "<b>guess</b>"})
     assert wrong.status_code == 401
     assert "guess" not in wrong.text
-    assert (
-        page.browser()
-        .post("/login", data={"token": WORD}, headers={"Origin": "https://evil.example"})
-        .status_code
-        == 403
-    )
+    stolen = page.browser().post("/login", data={"token": WORD}, headers=foreign)
+    assert stolen.status_code == 403
+
     answer = browser.post("/login", data={"token": WORD, "author": " Zoë O'Neill "})
     assert (answer.status_code, answer.headers["location"]) == (303, "/")
     assert WORD not in answer.headers["set-cookie"]
     assert browser.get("/").status_code == 200
     assert browser.post("/input", json=press("failure", episode=3)).status_code == 200
-    assert (
-        browser.post(
-            "/input", json=press("pause"), headers={"Origin": "https://evil.example"}
-        ).status_code
-        == 403
-    )
-    assert [found.author for found in page.arrived] == ["Zoë O'Neill"]
+    assert browser.post("/input", json=press("pause"), headers=foreign).status_code == 403
+    assert [made.author for made in page.arrived] == ["Zoë O'Neill"]
 
 
 def test_without_a_name_the_one_who_started_the_session_is_the_author(page: Page) -> None:
@@ -350,6 +342,7 @@ def test_the_memory_for_guesses_is_bounded_and_the_log_quiet() -> None:
             guesses.wrong(f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}")
     assert len(guesses) == rate_limits.ADDRESSES
     assert len(lines) == 1
+
     clock[0] = 11.0
     for _ in range(6):
         guesses.wrong("10.0.0.0")
@@ -395,18 +388,18 @@ def test_nobody_writes_an_author_into_a_press(page: Page, extra: str) -> None:
     assert not page.arrived
 
 
-def test_a_line_of_the_journal_names_its_author_and_older_ones_still_fit(tmp_path: Path) -> None:
+def test_a_line_of_labels_names_its_author_and_older_ones_still_fit(tmp_path: Path) -> None:
     path = tmp_path / "labels.jsonl"
-    journal = LabelJournal(path, write=True)
-    journal.append(1, "success", source="time-out", nonce="a")
-    journal.append(2, "failure", source="console", nonce="b", author="anna")
-    journal.close()
+    labels = LabelFile(path, write=True)
+    labels.append(1, "success", source="time-out", nonce="a")
+    labels.append(2, "failure", source="console", nonce="b", author="anna")
+    labels.close()
     first, second = path.read_text().splitlines()
     assert "author" not in json.loads(first)  # byte for byte as before there were authors
-    assert [line.author for line in LabelJournal(path).in_order()] == [None, "anna"]
+    assert [line.author for line in LabelFile(path).in_order()] == [None, "anna"]
     path.write_text(f"{first}\n{second.replace('anna', 'ben')}\n")
     with pytest.raises(Exception, match="line 2 is damaged"):
-        LabelJournal(path)
+        LabelFile(path)
 
 
 # -- the file --------------------------------------------------------------------------------------
@@ -428,12 +421,12 @@ def test_the_secrets_are_this_users_alone_and_leave_the_environment(tmp_path: Pa
 
 
 def test_each_run_has_secrets_of_its_own(tmp_path: Path) -> None:
-    found = []
+    loaded = []
     for _ in range(2):
         with granted(tmp_path, {}):
-            found.append(Secrets.load(tmp_path))
-    assert found[0].token != found[1].token
-    assert found[0].run != found[1].run
+            loaded.append(Secrets.load(tmp_path))
+    assert loaded[0].token != loaded[1].token
+    assert loaded[0].run != loaded[1].run
 
 
 def test_a_link_for_the_running_session_and_none_for_a_dead_one(tmp_path: Path) -> None:
@@ -495,7 +488,7 @@ def test_who_looks_whether_a_session_runs_does_not_keep_one_from_starting(tmp_pa
 
 
 @pytest.mark.parametrize("text", ["{}", "[]", "1", '"x"', "null"])
-def test_a_damaged_address_is_told_in_a_sentence(tmp_path: Path, text: str) -> None:
+def test_a_damaged_address_is_reported_in_a_sentence(tmp_path: Path, text: str) -> None:
     with granted(tmp_path, {}):
         (tmp_path / access_module.ADDRESS).write_text(text)
         with pytest.raises(DataError, match="is damaged"):

@@ -1,4 +1,7 @@
-"""The port of the operator's page, between the end of its process and the start of the next: who has the page open reconnects by itself."""
+"""The page's port between the end of its process and the start of the next.
+
+An open page reconnects by itself.
+"""
 
 from __future__ import annotations
 
@@ -75,13 +78,13 @@ def supervisor(settings: Settings) -> Iterator[Supervisor]:
 
 
 def port(settings: Settings) -> int:
-    found = urlsplit(durable.read_json(settings.work / access.ADDRESS)["url"]).port
-    assert found
-    return found
+    number = urlsplit(durable.read_json(settings.work / access.ADDRESS)["url"]).port
+    assert number
+    return number
 
 
 def taken(number: int) -> bool:
-    """Whether a stranger is refused the port, however he asks."""
+    """Return whether a stranger is refused the port, at either address."""
     for host in ("127.0.0.1", ""):
         with socket.socket() as stranger:
             stranger.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -89,7 +92,8 @@ def taken(number: int) -> bool:
                 stranger.bind((host, number))
                 stranger.listen()
             except OSError as error:
-                assert error.errno == errno.EADDRINUSE
+                if error.errno != errno.EADDRINUSE:
+                    raise
             else:
                 return False
     return True

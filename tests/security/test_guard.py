@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import logging
+import time
 
 import httpx
 import pytest
 from starlette.responses import PlainTextResponse
 from starlette.testclient import TestClient
-from starlette.websockets import WebSocketDisconnect
+from starlette.types import Receive, Scope, Send
+from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from pipelines import guard
 from pipelines.guard import ServerGuard
@@ -306,3 +309,36 @@ def test_what_a_server_raises_is_one_short_line(
     ]
     assert len(lines) == 2
     assert all(len(line) < 300 and line.isprintable() for line in lines), lines
+
+
+def test_a_websocket_without_its_login_in_time_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Later messages may take as long as they like."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        websocket = WebSocket(scope, receive, send)
+        await websocket.accept()
+        try:
+            await websocket.receive_text()
+            await asyncio.sleep(0.3)
+            await websocket.send_text("logged in")
+            await websocket.receive_text()
+        except WebSocketDisconnect:
+            lost.append(scope["path"])
+            await send({"type": "websocket.close", "code": 1008})
+        else:
+            await websocket.send_text("bye")
+
+    lost: list[str] = []
+    monkeypatch.setattr(guard, "WEBSOCKET_S", 0.2)
+    client = TestClient(ServerGuard(app, port=4321, login=LOGIN, storage={}))
+    client.headers["Host"] = "127.0.0.1:4321"
+    address = "ws://127.0.0.1:4321/in"
+    with client.websocket_connect(address) as wire, pytest.raises(WebSocketDisconnect):
+        wire.receive_text()
+    assert lost == ["/in"]
+    with client.websocket_connect(address) as wire:
+        wire.send_text("login")
+        assert wire.receive_text() == "logged in"
+        time.sleep(0.4)
+        wire.send_text("more")
+        assert wire.receive_text() == "bye"

@@ -13,6 +13,7 @@ FLOORS = [
         "errors",
         "seeding",
         "code_closure",
+        "csv_text",
         "durable",
         "config",
         "run_dir",

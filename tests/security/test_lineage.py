@@ -6,8 +6,10 @@ import contextlib
 import json
 import os
 import sqlite3
+import subprocess
 import sys
 import threading
+import tracemalloc
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -16,8 +18,8 @@ import pytest
 
 from tests.poisoned import Folder
 from tests.small_policy import small_policy
-from zprl import durable
-from zprl.errors import EnvironmentProblem
+from zprl import child_processes, durable, local_servers
+from zprl.errors import ConfigError, EnvironmentProblem
 from zprl.lineage import local
 from zprl.lineage.records import RunRecord
 from zprl.models.bundle import save_policy
@@ -238,6 +240,55 @@ def test_a_place_that_the_user_named_gets_no_login(
         store(f"{place}/1")
     assert sent and not any("sesame" in each or "Authorization" in each for each in sent)
     assert os.environ["MLFLOW_TRACKING_TOKEN"] == "sesame"
+
+
+def test_a_small_repository_costs_no_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file of zeros of any size is a few kilobytes of a repository."""
+
+    def git(*arguments: str) -> None:
+        who = ("-c", "user.name=a", "-c", "user.email=a@b")
+        subprocess.run(["git", *who, *arguments], check=True, capture_output=True)
+
+    monkeypatch.chdir(tmp_path)
+    git("init")
+    with open("data.dvc", "wb") as file:
+        file.truncate(200 * 2**20)
+    git("add", "data.dvc")
+    git("commit", "-m", "zeros")
+    commit = child_processes.git("rev-parse", "HEAD").strip()
+
+    tracemalloc.start()
+    try:
+        assert local.data_md5(commit) is None
+        assert child_processes.git("cat-file", "blob", f"{commit}:./data.dvc") is None
+        assert tracemalloc.get_traced_memory()[1] < 3 * child_processes.MOST_PRINTED
+    finally:
+        tracemalloc.stop()
+
+    Path("data.dvc").write_text("outs:\n- md5: abc\n")
+    git("commit", "-am", "small")
+    commit = child_processes.git("rev-parse", "HEAD").strip()
+    assert local.data_md5(commit) == "abc"
+
+
+@pytest.mark.parametrize("registry", ["http://127.0.0.1:9", "sqlite:///other.db"])
+def test_our_login_goes_to_no_registry_elsewhere(
+    monkeypatch: pytest.MonkeyPatch, registry: str
+) -> None:
+    ours = "http://127.0.0.1:15151"
+    monkeypatch.setattr(local_servers, "login_for", lambda url: "sesame")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", ours)
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "")
+    monkeypatch.setenv("MLFLOW_REGISTRY_URI", registry)
+    with pytest.raises(ConfigError, match="MLFLOW_REGISTRY_URI"):
+        mlflow_tracker.connect()
+    assert os.environ["MLFLOW_TRACKING_TOKEN"] == ""
+    for same in ("", ours, "http://localhost:15151/"):
+        monkeypatch.setenv("MLFLOW_REGISTRY_URI", same)
+        mlflow_tracker.connect()
+        assert os.environ["MLFLOW_TRACKING_TOKEN"] == "sesame"
 
 
 def test_a_server_s_login_goes_to_no_other_server(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,9 @@ from zprl.session.supervisor import PROGRESS, Supervisor
 DAMAGED = (
     "",
     "[1]",
+    "{}",
+    '{"last_number": 3}',
+    '{"last_number": 3, "final": null}',
     '"x"',
     "1e999",
     '{"last_number": 1e999}',

@@ -123,6 +123,17 @@ def test_without_a_home_there_is_a_private_folder(
     assert Path(child_processes.dvc_cache()).stat().st_mode & 0o777 == 0o700
 
 
+def test_a_folder_of_another_user_is_not_ours(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = child_processes.private_folder("dvc")
+    assert ours == tmp_path / "caches/zprl/dvc"
+    monkeypatch.setattr(os, "geteuid", lambda: ours.stat().st_uid + 1)
+    taken = child_processes.private_folder("dvc")
+    assert taken != ours
+    assert taken.stat().st_mode & 0o777 == 0o700
+
+
 def test_the_pipeline_s_own_process_takes_the_private_folder(project: Path, tmp_path: Path) -> None:
     said = "import os; from pipelines import environment; environment.prepare(); print(os.environ['DVC_SITE_CACHE_DIR'])"
     env = {

@@ -19,11 +19,42 @@ def zprl(*arguments: str, monkeypatch: pytest.MonkeyPatch) -> int:
     return int(stop.value.code or 0)
 
 
-def test_help_imports_nothing_heavy() -> None:
+HEAVY = {
+    "dvc",
+    "isaaclab",
+    "lightning",
+    "matplotlib",
+    "mlflow",
+    "numpy",
+    "prefect",
+    "pydantic",
+    "scipy",
+    "torch",
+    "yaml",
+}
+
+
+# typer itself imports pydantic for the help of a command with arguments.
+@pytest.mark.parametrize(
+    ("command", "heavy"),
+    [([], HEAVY), (["bench"], HEAVY - {"pydantic"})],
+    ids=["zprl", "zprl bench"],
+)
+def test_help_imports_nothing_heavy(command: list[str], heavy: set[str]) -> None:
     code = (
         "import sys\nfrom typer.testing import CliRunner\nfrom zprl.cli import app\n"
-        "assert CliRunner().invoke(app, ['--help']).exit_code == 0\n"
-        "heavy = {'torch', 'numpy', 'mlflow', 'prefect', 'dvc', 'lightning', 'pydantic', 'yaml', 'isaaclab'} & set(sys.modules)\n"
+        f"assert CliRunner().invoke(app, {[*command, '--help']}).exit_code == 0\n"
+        f"heavy = {heavy} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_the_list_of_suites_draws_nothing() -> None:
+    code = (
+        "import sys\nfrom typer.testing import CliRunner\nfrom zprl.cli import app\n"
+        "assert CliRunner().invoke(app, ['bench', '--list']).exit_code == 0\n"
+        "heavy = {'matplotlib', 'scipy', 'torch'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -1,1 +1,1 @@
-"""Methods compared on the same frozen policies: suites, their results and the page that shows them."""
+"""Comparisons of methods on the same frozen policies: suites, results and their page."""

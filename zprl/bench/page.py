@@ -1,4 +1,7 @@
-"""The page of a suite: what it claims, what was seen, what it cost.  Works for any part of a suite that is done."""
+"""The page of a suite: its claims, results and cost.
+
+It can be made of any part of a suite that is done.
+"""
 
 from __future__ import annotations
 
@@ -9,24 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 from zprl import durable
-from zprl.bench import figures, results, statistics
+from zprl.bench import claims, figures, results, statistics
+from zprl.bench.claims import HELD, NOT_HELD, QUESTIONS, UNDECIDED, Claim
 from zprl.bench.results import BASE, Point, RunFacts
-from zprl.bench.statistics import (
-    HELD,
-    NOT_HELD,
-    OURS,
-    QUESTIONS,
-    THRESHOLDS,
-    UNDECIDED,
-    Claim,
-    Estimate,
-    Reached,
-    Seeds,
-)
-from zprl.report.style import DARK, LIGHT, Figure
+from zprl.bench.statistics import OURS, THRESHOLDS, Estimate, Reached, Seeds
+from zprl.report.page_template import embedded, fill
+from zprl.report.style import DARK, LIGHT
 from zprl.report.tables import interval, number, percent
 
 TEMPLATE = "page.html.j2"
@@ -36,7 +28,7 @@ VERDICTS = {HELD: "better", NOT_HELD: "worse", UNDECIDED: "open"}
 
 @dataclass(frozen=True)
 class MethodInfo:
-    """What a reader must know of a method.
+    """Facts about a method for the page's reader.
 
     Attributes:
         label: Its name for people.
@@ -54,15 +46,15 @@ class MethodInfo:
 
 @dataclass(frozen=True)
 class SuiteInfo:
-    """What a reader must know of a suite.
+    """Facts about a suite for the page's reader.
 
     Attributes:
         suite: Its name.
         title: Heading.
-        command: What makes the page again.
+        command: Command line that makes the page again.
         commits: Of the code that ran.
         wall_s: Seconds of all runs, one after the other.
-        machines: Whose seconds these are.
+        machines: Machines whose seconds these are.
         methods: In order.
         missing: Runs (task, method, seed) that are not done.
         budget: Environment steps of the longest run.
@@ -87,18 +79,19 @@ def write(
 
 
 def html(points: Sequence[Point], facts: Sequence[RunFacts], info: SuiteInfo) -> str:
-    """The page's text.  The same rows and facts give the same bytes."""
+    """Return the page's text; the same rows and facts give the same bytes."""
     labels = {name: method.label for name, method in info.methods.items() if name != BASE}
     spaces = {name: info.methods[name].space for name in labels}
+    names = {BASE: "Frozen base", **labels}
     runs = statistics.runs(points)
     tasks = sorted({task for task, _ in runs})
-    names = {BASE: "Frozen base", **labels}
     shown = [method for method in names if any((task, method) in runs for task in tasks)]
-    claims = statistics.claims(points, spaces, labels, info.missing)
+
     middle, better = _together(runs, shown)
-    pictures = {"curves": _embedded(figures.curves(points, labels, spaces))} if points else {}
+    images = {"curves": embedded(figures.curves(points, labels, spaces))} if points else {}
     if middle:
-        pictures["together"] = _embedded(figures.together(middle, better, labels, spaces))
+        images["together"] = embedded(figures.together(middle, better, labels, spaces))
+
     document = {
         "info": info,
         "ours": OURS,
@@ -109,135 +102,135 @@ def html(points: Sequence[Point], facts: Sequence[RunFacts], info: SuiteInfo) ->
         "shown": shown,
         "trained": [method for method in shown if method != BASE],
         "looks": figures.looks(spaces),
-        "claims": _claims(claims),
-        "questions": {
-            key: QUESTIONS[key]
-            for key in QUESTIONS
-            if any(claim.question == key for claim in claims)
-        },
-        "tally": _tally(claims),
-        "success": (success := _success(runs, tasks)),
-        "usual": next(
-            (text for text, _ in Counter(cell["runs"] for cell in success.values()).most_common(1)),
-            "",
-        ),
+        **_claim_parts(claims.claims(points, spaces, labels, info.missing)),
+        **_run_parts(runs, tasks, points, facts),
         "middle": {
             m: {"middle": _estimate(middle[m]), "better": _estimate(better.get(m))} for m in middle
         },
         "partial": [names[m] for m in shown if m not in middle],
         "thresholds": [f"{100 * x:.0f}\N{NARROW NO-BREAK SPACE}%" for x in THRESHOLDS],
-        "steps": {
-            key: [_steps(statistics.steps_to(seeds, x)) for x in THRESHOLDS]
-            for key, seeds in runs.items()
-        },
-        "way": {key: _way(seeds) for key, seeds in runs.items()},
-        "smooth": {key: _smooth(key, points, seeds, facts) for key, seeds in runs.items()},
         "cost": {m: _cost([fact for fact in facts if fact.method == m]) for m in shown},
         "missing": _missing(info.missing, names),
-        "pictures": pictures,
+        "images": images,
         "csv": "data:text/csv;base64," + base64.b64encode(results.as_csv(points).encode()).decode(),
         "themes": {"light": LIGHT, "dark": DARK},
     }
-    # Titles and texts come from a suite that a stranger may have written: everything is escaped.
-    # The look is the report's.
-    loader = jinja2.ChoiceLoader(
-        [jinja2.PackageLoader("zprl.bench", "."), jinja2.PackageLoader("zprl.report", ".")]
-    )
-    environment = jinja2.Environment(
-        loader=loader,
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template(TEMPLATE).render(document) + "\n"
+    return fill("zprl.bench", TEMPLATE, document)
 
 
-def _together(
-    runs: Mapping[tuple[str, str], Seeds], shown: Sequence[str]
-) -> tuple[dict[str, Estimate], dict[str, Estimate]]:
-    """Interquartile means of the methods that are done on every task, best first, and the chance that ours is better than each."""
-    complete = figures.complete(runs, shown)
-    middle = {method: statistics.interquartile_mean(tasks) for method, tasks in complete.items()}
-    middle = dict(sorted(middle.items(), key=lambda entry: -entry[1].value))
-    if not middle.keys() - {BASE}:
-        return {}, {}
-    ours = complete.get(OURS)
-    return middle, {
-        m: statistics.improvement(ours, complete[m]) for m in middle if m != OURS
-    } if ours else {}
-
-
-def _claims(claims: Sequence[Claim]) -> dict[str, dict[str, dict[str, Any]]]:
-    """Task to question to verdict and numbers."""
-    found: dict[str, dict[str, dict[str, Any]]] = {}
-    for claim in claims:
-        found.setdefault(claim.task, {})[claim.question] = {
+def _claim_parts(judged: Sequence[Claim]) -> dict[str, Any]:
+    """Return the page's parts about claims: by task and question, the questions, the tally."""
+    by_task: dict[str, dict[str, dict[str, Any]]] = {}
+    for claim in judged:
+        by_task.setdefault(claim.task, {})[claim.question] = {
             "verdict": claim.verdict,
             "tone": VERDICTS[claim.verdict],
             "text": claim.text,
             "reason": claim.reason,
             "waiting": claim.waiting,
         }
-    return found
+    asked = {claim.question for claim in judged}
+    counts = Counter(claim.verdict for claim in judged)
+    return {
+        "claims": by_task,
+        "questions": {key: text for key, text in QUESTIONS.items() if key in asked},
+        "tally": [
+            (verdict, tone, counts[verdict], len(judged)) for verdict, tone in VERDICTS.items()
+        ],
+    }
 
 
-def _tally(claims: Sequence[Claim]) -> list[tuple[str, str, int, int]]:
-    """Verdict, class, how many claims, of how many."""
-    count = Counter(claim.verdict for claim in claims)
-    return [(verdict, tone, count[verdict], len(claims)) for verdict, tone in VERDICTS.items()]
+def _run_parts(
+    runs: Mapping[tuple[str, str], Seeds],
+    tasks: Sequence[str],
+    points: Sequence[Point],
+    facts: Sequence[RunFacts],
+) -> dict[str, Any]:
+    """Return the page's cells by task and method."""
+    success = _success(runs, tasks)
+    run_counts = Counter(cell["runs"] for cell in success.values())
+    return {
+        "success": success,
+        "usual": next((text for text, _ in run_counts.most_common(1)), ""),
+        "steps": {
+            key: [_steps(statistics.steps_to(seeds, x)) for x in THRESHOLDS]
+            for key, seeds in runs.items()
+        },
+        "way": {key: _way(seeds) for key, seeds in runs.items()},
+        "smooth": {key: _smooth(key, points, seeds, facts) for key, seeds in runs.items()},
+    }
 
 
-def _estimate(found: Estimate | None) -> dict[str, str] | None:
-    """A share and its interval as text."""
-    if found is None:
+def _together(
+    runs: Mapping[tuple[str, str], Seeds], shown: Sequence[str]
+) -> tuple[dict[str, Estimate], dict[str, Estimate]]:
+    """Return two estimates by method, of those that are done on every task, best first.
+
+    They are the interquartile mean, and the probability that ours is better.
+    """
+    complete = figures.complete(runs, shown)
+    middle = {method: statistics.interquartile_mean(tasks) for method, tasks in complete.items()}
+    middle = dict(sorted(middle.items(), key=lambda entry: -entry[1].value))
+    if not middle.keys() - {BASE}:
+        return {}, {}
+
+    ours = complete.get(OURS)
+    if not ours:
+        return middle, {}
+    return middle, {m: statistics.improvement(ours, complete[m]) for m in middle if m != OURS}
+
+
+def _estimate(estimate: Estimate | None) -> dict[str, str] | None:
+    """Return a share and its interval as text."""
+    if estimate is None:
         return None
-    told = (
-        "one seed" if found.low is None or found.high is None else interval(found.low, found.high)
-    )
-    return {"value": percent(found.value), "interval": told}
+    low, high = estimate.low, estimate.high
+    text = "one seed" if low is None or high is None else interval(low, high)
+    return {"value": percent(estimate.value), "interval": text}
 
 
 def _success(
     runs: Mapping[tuple[str, str], Seeds], tasks: Sequence[str]
 ) -> dict[tuple[str, str], dict[str, Any]]:
+    """Return the cells of final success."""
     means = {key: statistics.mean(seeds) for key, seeds in runs.items()}
-    best = {
-        task: max(found.value for (t, _), found in means.items() if t == task) for task in tasks
-    }
+    best = {task: max(mean.value for (t, _), mean in means.items() if t == task) for task in tasks}
     cells = {}
-    for (task, method), found in means.items():
+    for (task, method), mean in means.items():
         seeds = runs[task, method]
         episodes = sum(run.episodes[-1] for run in seeds.values())
-        low, high = (
-            (found.value, found.value)
-            if found.low is None or found.high is None
-            else (found.low, found.high)
-        )
         cells[task, method] = {
-            **(_estimate(found) or {}),
-            "bar": {
-                "at": round(100 * found.value, 2),
-                "low": round(100 * low, 2),
-                "width": round(100 * (high - low), 2),
-            },
-            "known": found.low is not None,
+            **(_estimate(mean) or {}),
+            "bar": _bar(mean),
+            "known": mean.low is not None,
             "runs": f"{len(seeds)} seed{'' if len(seeds) == 1 else 's'}, {episodes} episodes",
-            "best": found.value == best[task],
+            "best": mean.value == best[task],
         }
     return cells
 
 
-def _steps(found: Reached) -> dict[str, Any]:
+def _bar(mean: Estimate) -> dict[str, float]:
+    """Return the place of a share and its interval in a bar, in percent of its width."""
+    low, high = mean.low, mean.high
+    if low is None or high is None:
+        low = high = mean.value
     return {
-        "text": statistics.steps_text(found),
-        "reached": f"{found.reached} of {found.runs}",
-        "all": found.reached == found.runs,
+        "at": round(100 * mean.value, 2),
+        "low": round(100 * low, 2),
+        "width": round(100 * (high - low), 2),
+    }
+
+
+def _steps(reached: Reached) -> dict[str, Any]:
+    return {
+        "text": claims.steps_text(reached),
+        "reached": f"{reached.reached} of {reached.runs}",
+        "all": reached.reached == reached.runs,
     }
 
 
 def _way(seeds: Seeds) -> dict[str, str]:
-    """Success while learning, how far it fell back, and its lowest."""
+    """Return success while learning, its largest fall, and its lowest."""
     return {
         **(_estimate(statistics.while_learning(seeds)) or {}),
         "fall": number(statistics.largest_fall(seeds), 1, scale=100),
@@ -248,7 +241,7 @@ def _way(seeds: Seeds) -> dict[str, str]:
 def _smooth(
     key: tuple[str, str], points: Sequence[Point], seeds: Seeds, facts: Sequence[RunFacts]
 ) -> dict[str, str]:
-    """Mean over seeds of the final policies' jerk and total variation."""
+    """Return the mean over seeds of the final policies' jerk and total variation."""
     final = {(seed, run.steps[-1]) for seed, run in seeds.items()}
     jerk = [
         point.jerk_rms
@@ -260,8 +253,9 @@ def _smooth(
 
 
 def _cost(facts: Sequence[RunFacts]) -> dict[str, str]:
-    """Means over a method's runs, and their sum."""
-    wall, updates = _mean([fact.wall_s for fact in facts]), _mean([fact.updates for fact in facts])
+    """Return the means over a method's runs, and their sum."""
+    wall = _mean([fact.wall_s for fact in facts])
+    updates = _mean([fact.updates for fact in facts])
     return {
         "runs": str(len(facts)),
         "wall": number(None, 0) if wall is None else duration(wall),
@@ -274,13 +268,13 @@ def _cost(facts: Sequence[RunFacts]) -> dict[str, str]:
 def _missing(
     missing: Sequence[tuple[str, str, int]], names: Mapping[str, str]
 ) -> list[tuple[str, str, str]]:
-    """Task, method's name, and which seeds of it are missing."""
-    found: dict[tuple[str, str], list[int]] = {}
+    """Return task, method's name, and its missing seeds."""
+    by_method: dict[tuple[str, str], list[int]] = {}
     for task, method, seed in missing:
-        found.setdefault((task, method), []).append(seed)
+        by_method.setdefault((task, method), []).append(seed)
     return [
         (task, names.get(method, method), ", ".join(map(str, sorted(seeds))))
-        for (task, method), seeds in sorted(found.items())
+        for (task, method), seeds in sorted(by_method.items())
     ]
 
 
@@ -290,7 +284,7 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 
 def duration(seconds: float) -> str:
-    """Seconds in the unit that people would use.
+    """Return seconds in the unit that people would use.
 
     >>> duration(42), duration(1500), duration(5400), duration(400000)
     ('42 s', '25 min', '1.5 h', '111 h')
@@ -300,11 +294,3 @@ def duration(seconds: float) -> str:
     if seconds < 5400:
         return f"{seconds / 60:.0f} min"
     return f"{seconds / 3600:.1f} h" if seconds < 360000 else f"{seconds / 3600:.0f} h"
-
-
-def _embedded(picture: Figure) -> dict[str, str]:
-    light, dark = (
-        f"data:image/png;base64,{base64.b64encode(data).decode()}"
-        for data in (picture.light, picture.dark)
-    )
-    return {"title": picture.title, "caption": picture.caption, "light": light, "dark": dark}

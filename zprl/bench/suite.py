@@ -1,11 +1,11 @@
-"""What a comparison consists of: a suite is tasks x methods x seeds, written down as a YAML file.
+"""Suites: tasks x methods x seeds, written down as a YAML file.
 
 ::
 
     title: ...
-    tasks:                                  # registered task: the preset of its base policy, budget and judging
+    tasks:                        # registered task: preset of its base policy, budget and judging
       metaworld/box-close-v3: {preset: laptop/metaworld, demos: 100}
-    methods: [zprl, dsrl, ...]              # names of methods.yaml, or own ones: {name: {preset: ..., params: {...}}}
+    methods: [zprl, dsrl, ...]    # of methods.yaml, or own: {name: {preset: ..., params: {...}}}
     seeds: [0, 1, 2]
     params: {evaluate: {episodes: 8}}       # written over everything else
 
@@ -33,6 +33,7 @@ from zprl.errors import ConfigError
 FOLDER = Path(__file__).parent
 SUITES = FOLDER / "suites"
 BASE = "base"
+KEY_LENGTH = 16
 OF_THE_BASE = ("run", "task", "ingest", "policy", "vib", "images", "pretrain", "evaluate")
 OF_THE_METHOD = ("finetune_sim",)
 """Sections that decide the base policy with its verdict, and a method on top of it; the others have
@@ -49,7 +50,8 @@ class TaskEntry(_Part):
     preset: str = Field(description="Preset of base policy, budget and judging.")
     demos: int | Path = Field(
         100,
-        description="Episodes to record with the task's scripted operator, or a file of demonstrations.",
+        description="Episodes to record with the task's scripted operator, "
+        "or a file of demonstrations.",
     )
 
 
@@ -76,19 +78,20 @@ class Suite(_Part):
     params: dict[str, dict[str, Any]] = {}
 
     def chosen(self) -> dict[str, Method]:
-        """Methods by name, in the suite's order.
+        """Return methods by name, in the suite's order.
 
         Raises:
             ConfigError: a name that ``methods.yaml`` does not have.
         """
-        known, found = methods(), {}
+        known = methods()
+        chosen: dict[str, Method] = {}
         for entry in self.methods:
             if isinstance(entry, str) and entry not in known:
                 raise ConfigError(
                     f"no method is named '{entry}'", remedy=f"methods: {', '.join(known)}"
                 )
-            found |= {entry: known[entry]} if isinstance(entry, str) else entry
-        return found
+            chosen |= {entry: known[entry]} if isinstance(entry, str) else entry
+        return chosen
 
 
 @dataclass(frozen=True)
@@ -115,12 +118,12 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """For people: task, method, seed."""
+        """Return task, method and seed, for people."""
         return f"{self.task} · {self.folder.name} · seed {self.seed}"
 
     @functools.cached_property
     def key(self) -> str:
-        """Digest of everything that decides the result, the code apart.
+        """Return the digest of everything that decides the result, the code apart.
 
         Numbers that are defaults stay out of it: a parameter that a later version adds must not
         undo days of runs.
@@ -130,18 +133,19 @@ class Cell:
             mode="json", exclude_defaults=True, include=set(sections)
         )
         facts = [stated, str(self.demos), self.base.key if self.base else None]
-        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+        digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+        return digest[:KEY_LENGTH]
 
 
 def methods() -> dict[str, Method]:
-    """Methods shipped with the package, from ``methods.yaml``."""
+    """Return the methods shipped with the package, from ``methods.yaml``."""
     return {
         name: Method(**entry) for name, entry in strict_yaml.load(FOLDER / "methods.yaml").items()
     }
 
 
 def names() -> list[str]:
-    """Suites shipped with the package."""
+    """Return the names of the suites shipped with the package."""
     return sorted(path.stem for path in SUITES.glob("*.yaml"))
 
 
@@ -156,6 +160,7 @@ def load(name: str) -> Suite:
         raise ConfigError(
             f"no suite is named '{name}'", remedy=f"suites: {', '.join(names())}, or a path"
         )
+
     try:
         suite = Suite.model_validate(strict_yaml.load(path, aliases=True))
     except ValidationError as error:
@@ -170,63 +175,57 @@ def load(name: str) -> Suite:
 
 
 def cells(suite: Suite, folder: Path) -> list[Cell]:
-    """All cells below ``folder``, every base before the methods on top of it.
+    """Return all cells below ``folder``, every base before the methods on top of it.
 
     Raises:
         ConfigError: a preset or number that does not fit, or a name that cannot be a folder's.
     """
-    found: list[Cell] = []
     if taken := [name for name in suite.chosen() if name == BASE or name.startswith(f"{BASE}-")]:
         raise ConfigError(
             f"a method is named '{taken[0]}', as the folders of base policies are",
             remedy="rename it",
         )
-    for task, entry in suite.tasks.items():
-        plugins.load("tasks", task)  # what is missing is better said now than after the first hour
+
+    every: list[Cell] = []
+    for task in suite.tasks:
+        plugins.load("tasks", task)  # fail now and not after the first hour
         for seed in suite.seeds:
-            here = plain_names.inside(folder, task.replace("/", "-"), f"seed-{seed}")
-            common = [
-                presets.read(entry.preset),
-                {"task": {"name": task}, "run": {"seed": seed}},
-                suite.params,
-            ]
-            bases: dict[str, Cell] = {}
-            for name, method in suite.chosen().items():
-                own = {
-                    section: values
-                    for section, values in method.params.items()
-                    if section not in OF_THE_METHOD
-                }
-                base_params = _params(*common, own)
-                base = Cell(
-                    task,
-                    BASE,
-                    seed,
-                    plain_names.inside(here, f"{BASE}-{name}" if own else BASE),
-                    base_params,
-                    entry.demos,
-                )
-                if base.key not in bases:
-                    bases[base.key] = base
-                    found.append(base)
-                params = _params(
-                    *common, presets.read(method.preset), suite.params, own, method.params
-                )
-                found.append(
-                    Cell(
-                        task,
-                        name,
-                        seed,
-                        plain_names.inside(here, name),
-                        params,
-                        base=bases[base.key],
-                    )
-                )
-    return found
+            every += _cells(suite, task, seed, folder)
+    return every
+
+
+def _cells(suite: Suite, task: str, seed: int, folder: Path) -> list[Cell]:
+    """Return the cells of one task and seed."""
+    entry = suite.tasks[task]
+    here = plain_names.inside(folder, task.replace("/", "-"), f"seed-{seed}")
+    common = [
+        presets.read(entry.preset),
+        {"task": {"name": task}, "run": {"seed": seed}},
+        suite.params,
+    ]
+    cells: list[Cell] = []
+    bases: dict[str, Cell] = {}
+    for name, method in suite.chosen().items():
+        # Sections of the method that change what its base is made of give it a base of its own.
+        own = {
+            section: values
+            for section, values in method.params.items()
+            if section not in OF_THE_METHOD
+        }
+        base_folder = plain_names.inside(here, f"{BASE}-{name}" if own else BASE)
+        base = Cell(task, BASE, seed, base_folder, _params(*common, own), entry.demos)
+        if base.key not in bases:
+            bases[base.key] = base
+            cells.append(base)
+
+        params = _params(*common, presets.read(method.preset), suite.params, own, method.params)
+        place = plain_names.inside(here, name)
+        cells.append(Cell(task, name, seed, place, params, base=bases[base.key]))
+    return cells
 
 
 def _params(*layers: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Defaults with layers written over them, checked, as plain values."""
+    """Return the defaults with layers written over them, checked, as plain values."""
     document = config.Params().model_dump(mode="json")
     for layer in layers:
         for section, values in layer.items():
@@ -236,7 +235,7 @@ def _params(*layers: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _of_the_algorithm(section: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Without what only other algorithms know: a suite's numbers are for all of its methods."""
+    """Return the values without those only other algorithms know: a suite's are for all methods."""
     if "algorithm" not in section:
         return dict(values)
     fields = {name: set(kind.model_fields) for name, kind in config.ALGORITHMS.items()}

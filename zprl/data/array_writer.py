@@ -1,4 +1,4 @@
-"""Large arrays to disk piece by piece: safetensors and ``.npy`` files that need no more memory than one piece.
+"""Large arrays to disk piece by piece, as safetensors and ``.npy`` files.
 
 The safetensors library serialises from memory only.  Its format is an 8-byte length, a JSON header
 padded with spaces to a multiple of 8 bytes, and the tensors' bytes, wide types first and then by
@@ -18,8 +18,10 @@ import numpy as np
 
 from zprl import durable
 
+ALIGN = 8
+"""The header ends at a multiple of so many bytes."""
 TYPES = {"float32": "F32", "uint8": "U8", "bool": "BOOL"}
-"""Of the types that are stored, in the library's order."""
+"""Names of the types that are stored, in the library's order."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class ArrayWriter:
 
     Attributes:
         dtype: ``float32``, ``uint8`` or ``bool``.
-        shape: Of the whole.
+        shape: Shape of the whole.
         parts: Each with the shape of the whole but for its first dimension; read once.
     """
 
@@ -49,10 +51,15 @@ class ArrayWriter:
 
 
 def write_safetensors(path: Path | str, stacks: Mapping[str, ArrayWriter]) -> None:
-    """Replace ``path`` with a safetensors file, byte for byte what :func:`zprl.durable.write_tensors` makes of the same arrays."""
+    """Replace ``path`` with a safetensors file, piece by piece.
+
+    The bytes are those that :func:`zprl.durable.write_tensors` makes of the same arrays.
+    """
     ranks = list(TYPES)
     ordered = sorted(stacks, key=lambda name: (ranks.index(stacks[name].dtype), name.encode()))
-    header, start = {}, 0
+
+    header = {}
+    start = 0
     for name in ordered:
         stack = stacks[name]
         stop = start + math.prod(stack.shape) * np.dtype(stack.dtype).itemsize
@@ -62,8 +69,9 @@ def write_safetensors(path: Path | str, stacks: Mapping[str, ArrayWriter]) -> No
             "data_offsets": [start, stop],
         }
         start = stop
+
     text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
+    text += b" " * (-len(text) % ALIGN)
     with durable.replacing(path) as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for name in ordered:
@@ -71,7 +79,7 @@ def write_safetensors(path: Path | str, stacks: Mapping[str, ArrayWriter]) -> No
 
 
 def write_npy(path: Path | str, stack: ArrayWriter) -> None:
-    """Replace ``path`` with a ``.npy`` file, byte for byte what :func:`numpy.save` makes of the same array."""
+    """Replace ``path`` with a ``.npy`` file; the bytes are those that :func:`numpy.save` makes."""
     with durable.replacing(path) as file:
         descr = np.lib.format.dtype_to_descr(np.dtype(stack.dtype))
         np.lib.format.write_array_header_1_0(

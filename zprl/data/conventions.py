@@ -1,9 +1,10 @@
-"""Recordings of other conventions are converted once, when they are read, and the data report says so.
+"""Conversion of recordings of other conventions, once, when they are read.
 
-Everything is declared in ``ingest.conventions``; nothing is guessed.  In this order: actions are
-shifted to the frames they belong to, observations and actions are put together from their columns
-(scaled, rotations in the wanted form, deltas made absolute), and all is
-resampled.  Actions here are absolute targets in the robot's base frame.  A delta is added to the pose observed in its frame::
+Everything is declared in ``ingest.conventions``; nothing is guessed, and the data report says what
+is converted.  In this order: actions are shifted to the frames they belong to, observations and
+actions are put together from their columns (scaled, rotations in the wanted form, deltas made
+absolute), and all is resampled.  Actions here are absolute targets in the robot's base frame.  A
+delta is added to the pose observed in its frame::
 
     position:  target = observed + delta
     rotation:  target = R(delta) R(observed)        turned about axes of the base frame
@@ -25,6 +26,7 @@ from scipy.spatial.transform import Rotation
 from zprl.config import ActionPart, Conventions, ObservationPart, Part, RotationForm
 from zprl.data import rotations
 from zprl.data.episode import Episode, is_image
+from zprl.data.episode_checks import Change
 from zprl.data.findings import Finding
 from zprl.data.observation_keys import is_quaternion
 from zprl.data.resample import How, events, places, resample
@@ -44,7 +46,7 @@ class ConversionError(Exception):
 
     Args:
         code: Defect code.
-        message: What was found.
+        message: One sentence with the numbers.
         frame: First frame concerned.
     """
 
@@ -54,7 +56,7 @@ class ConversionError(Exception):
 
 
 def convert(conventions: Conventions, obs_keys: Sequence[str]) -> Conversion:
-    """The change that makes episodes with ``obs_keys``, in this order, of recordings with these conventions.
+    """Return the change of recordings with these conventions to episodes with ``obs_keys``.
 
     Example::
 
@@ -65,12 +67,12 @@ def convert(conventions: Conventions, obs_keys: Sequence[str]) -> Conversion:
     return Conversion(conventions, tuple(obs_keys))
 
 
-class Conversion:
-    """A :data:`zprl.data.episode_checks.Change`; use :func:`convert`.
+class Conversion(Change):
+    """A change of conventions; use :func:`convert`.
 
     Attributes:
         inputs: Keys that readers must read for it.
-        facts: What it does, in words, for the data report.
+        facts: All conversions in words, for the data report.
     """
 
     def __init__(self, conventions: Conventions, obs_keys: tuple[str, ...]) -> None:
@@ -81,7 +83,7 @@ class Conversion:
         self.inputs = tuple(
             dict.fromkeys(self._parts[key].key if key in self._parts else key for key in self._made)
         )
-        self.facts = _say(conventions, self._made)
+        self.facts = _facts(conventions, self._made)
 
     def __call__(self, source: Source, episode: Episode) -> Iterator[Episode | Finding]:
         """Yield the converted episode, or the finding that keeps it out."""
@@ -99,6 +101,7 @@ class Conversion:
             )
 
     def _convert(self, episode: Episode) -> Episode:
+        """Return an episode with all declared conversions."""
         asked = self._conventions
         episode = _shifted(episode, asked.action_shift)
         obs = {key: _observation(key, self._parts.get(key), episode.obs) for key in self._made}
@@ -106,12 +109,15 @@ class Conversion:
         actions = [
             self._action(number, part, episode.actions, obs) for number, part in enumerate(parts)
         ]
+
+        # Poses that deltas are added to need not be observations.
         obs = {key: obs[key] for key in self._obs_keys}
         if asked.resample_hz is None:
             joined = (
                 np.concatenate(actions, axis=1, dtype=np.float32) if actions else episode.actions
             )
             return replace(episode, obs=_narrow(obs), actions=joined)
+
         at = _places(episode, asked.resample_hz)
         hows = [_how_commanded(part, value) for part, value in zip(parts, actions, strict=True)]
         obs = {
@@ -134,16 +140,19 @@ class Conversion:
     def _action(
         self, number: int, part: ActionPart, actions: np.ndarray, obs: dict[str, np.ndarray]
     ) -> np.ndarray:
+        """Return one part of the actions (L, d) float64, absolute if a delta is declared."""
         name = f"actions (part {number})"
         value = _taken(name, part, actions)
         base = None if part.of is None else obs[part.of]
         if part.rotation is None:
             if base is not None and base.shape != value.shape:
-                raise ConversionError(
-                    "D05",
-                    f"{name} has {value.shape[1]} columns, {part.of} is {base.shape[1:]}: no delta of it",
+                text = (
+                    f"{name} has {value.shape[1]} columns, {part.of} is {base.shape[1:]}: "
+                    "no delta of it"
                 )
+                raise ConversionError("D05", text)
             return value if base is None else base + value
+
         turn = _turn(name, value, part.rotation)
         if base is not None:
             entry = self._parts.get(str(part.of))
@@ -152,19 +161,23 @@ class Conversion:
 
 
 def _shifted(episode: Episode, late: int) -> Episode:
-    """Frames with the actions that were commanded after them; those at the end, or the start, that have none are left out."""
+    """Return the frames with the actions that were commanded after them.
+
+    Frames at the end, or the start, that have none are left out.
+    """
     left = episode.length - abs(late)
     if left < 1:
         raise ConversionError(
             "D12", f"{episode.length} frames, fewer than the shift of {late} needs"
         )
-    seen, done = (
-        slice(max(-late, 0), max(-late, 0) + left),
-        slice(max(late, 0), max(late, 0) + left),
-    )
-    rewards, dones = episode.rewards[seen].copy(), episode.dones[seen].copy()
+
+    seen = slice(max(-late, 0), max(-late, 0) + left)
+    done = slice(max(late, 0), max(late, 0) + left)
+    rewards = episode.rewards[seen].copy()
+    dones = episode.dones[seen].copy()
     if late > 0:  # a success in the frames left out is the last one's
-        rewards[-1], dones[-1] = episode.rewards[left - 1 :].max(), episode.dones[left - 1 :].any()
+        rewards[-1] = episode.rewards[left - 1 :].max()
+        dones[-1] = episode.dones[left - 1 :].any()
     obs = {key: value[seen] for key, value in episode.obs.items()}
     return replace(episode, obs=obs, actions=episode.actions[done], rewards=rewards, dones=dones)
 
@@ -172,6 +185,7 @@ def _shifted(episode: Episode, late: int) -> Episode:
 def _observation(
     key: str, part: ObservationPart | None, recorded: dict[str, np.ndarray]
 ) -> np.ndarray:
+    """Return an observation as it is wanted, from those recorded."""
     name = key if part is None else part.key
     if name not in recorded:
         raise ConversionError(
@@ -180,6 +194,7 @@ def _observation(
     value = recorded[name]
     if part is None:
         return value
+
     if is_image(value):
         if (
             part.columns is not None
@@ -187,33 +202,34 @@ def _observation(
             or (part.scale, part.offset) != (1.0, 0.0)
         ):
             raise ConversionError(
-                "D05", f"{name} holds pictures, which have no columns, scale or rotation"
+                "D05", f"{name} holds images, which have no columns, scale or rotation"
             )
         return value
+
     taken = _taken(name, part, value)
-    return (
-        taken
-        if part.rotation is None
-        else rotations.write(_turn(name, taken, part.rotation), part.to or OBSERVED)
-    )
+    if part.rotation is None:
+        return taken
+    return rotations.write(_turn(name, taken, part.rotation), part.to or OBSERVED)
 
 
 def _taken(name: str, part: Part, value: np.ndarray) -> np.ndarray:
-    """The part's columns, scaled, (L, d) float64."""
+    """Return the part's columns, scaled, (L, d) float64."""
     columns = range(value.shape[1]) if part.columns is None else part.columns
     if max(columns, default=-1) >= value.shape[1]:
         raise ConversionError(
             "D05",
-            f"{name} has {value.shape[1]} columns, column {max(columns)} is asked for (the first is 0)",
+            f"{name} has {value.shape[1]} columns, column {max(columns)} is asked for "
+            "(the first is 0)",
         )
     return value[:, list(columns)].astype(np.float64) * part.scale + part.offset
 
 
 def _turn(name: str, value: np.ndarray, form: RotationForm) -> Rotation:
+    """Return the rotations of numbers (L, width) of a form, or raise :class:`ConversionError`."""
     if value.ndim != 2 or value.shape[1] != rotations.width(form):
-        said = rotations.SAID[form]
+        kind = rotations.IN_WORDS[form]
         raise ConversionError(
-            "D05", f"{name} is {value.shape[1:]}, a {said} has {rotations.width(form)} columns"
+            "D05", f"{name} is {value.shape[1:]}, a {kind} has {rotations.width(form)} columns"
         )
     odd = ~np.isfinite(value).all(1)
     if odd.any():
@@ -229,11 +245,12 @@ def _turn(name: str, value: np.ndarray, form: RotationForm) -> Rotation:
 
 
 def _form(part: Part | None, usual: RotationForm) -> RotationForm | None:
-    """What a part's rotation becomes; ``None`` where it is none."""
+    """Return the form that a part's rotation becomes; ``None`` where it is none."""
     return None if part is None or part.rotation is None else part.to or usual
 
 
 def _how_observed(key: str, part: ObservationPart | None, value: np.ndarray) -> How:
+    """Return how an observation is resampled."""
     if is_image(value):
         return "nearest"
     if part is not None and part.resample is not None:
@@ -242,19 +259,20 @@ def _how_observed(key: str, part: ObservationPart | None, value: np.ndarray) -> 
         OBSERVED if is_quaternion(key) and value.shape[1] == rotations.width(OBSERVED) else None
     )
     if form is not None:
-        _turn(key, value, form)  # a recorded quaternion that is none is said here
+        _turn(key, value, form)  # refuses a recorded quaternion that is none
         return form
     return "nearest" if key.endswith("gripper_command") else "linear"
 
 
 def _how_commanded(part: ActionPart, value: np.ndarray) -> How:
-    alone: How = (
-        "nearest" if value.shape[1] == 1 else "linear"
-    )  # one number on its own is a gripper
+    """Return how a part of the actions is resampled."""
+    # One number on its own is a gripper.
+    alone: How = "nearest" if value.shape[1] == 1 else "linear"
     return part.resample or _form(part, COMMANDED) or alone
 
 
 def _places(episode: Episode, wanted_hz: float) -> np.ndarray:
+    """Return the places of the new frames, counted in old ones; refuse an odd rate."""
     rate = episode.rate_hz
     if rate is None:
         raise ConversionError(
@@ -262,51 +280,60 @@ def _places(episode: Episode, wanted_hz: float) -> np.ndarray:
             f"the recording does not say its rate, so it cannot be resampled to {wanted_hz:g} Hz",
         )
     if not 0 < wanted_hz <= MAX_RATIO * rate < np.inf:
-        text = f"the recording says {rate:g} Hz; {wanted_hz:g} Hz are more than {MAX_RATIO} times as many"
+        text = (
+            f"the recording says {rate:g} Hz; {wanted_hz:g} Hz are more than {MAX_RATIO} times "
+            "as many"
+        )
         raise ConversionError("D17", text)
     return places(episode.length, rate, wanted_hz)
 
 
 def _narrow(obs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the observations as float32, images as they are."""
     return {
         key: value if is_image(value) else value.astype(np.float32) for key, value in obs.items()
     }
 
 
-def _say(conventions: Conventions, made: Sequence[str]) -> dict[str, str]:
-    """What is converted, in words."""
-    said = {}
+def _facts(conventions: Conventions, made: Sequence[str]) -> dict[str, str]:
+    """Return all conversions in words."""
+    facts = {}
     for key in made:
         seen = (conventions.observations or {}).get(key)
         if seen is not None:
-            said[f"observation {key}"] = _say_part(
-                seen, f" of {seen.key}" if seen.columns else seen.key, OBSERVED
-            )
+            origin = f" of {seen.key}" if seen.columns else seen.key
+            facts[f"observation {key}"] = _part_in_words(seen, origin, OBSERVED)
+
     for number, part in enumerate(conventions.actions or ()):
-        text = _say_part(part, "" if part.columns else "all columns", COMMANDED)
+        text = _part_in_words(part, "" if part.columns else "all columns", COMMANDED)
         if part.of is not None and part.rotation is None:
             text += f", added to {part.of}: deltas became absolute targets"
         elif part.of is not None:
-            text += f", turned on from {part.of} about axes of the base frame: deltas became absolute targets"
-        said[f"actions, part {number}"] = text
+            text += f", turned on from {part.of} about axes of the base frame: "
+            text += "deltas became absolute targets"
+        facts[f"actions, part {number}"] = text
+
     late = conventions.action_shift
     if late:
         way, end = ("later", "last") if late > 0 else ("earlier", "first")
-        said["shift"] = (
-            f"each frame has the action recorded {abs(late)} frames {way}; the {end} {abs(late)} frames are left out"
+        facts["shift"] = (
+            f"each frame has the action recorded {abs(late)} frames {way}; "
+            f"the {end} {abs(late)} frames are left out"
         )
     if conventions.resample_hz is not None:
-        text = "positions on a line, rotations by slerp, pictures and gripper commands from the nearest frame"
-        said["resampled"] = f"to {conventions.resample_hz:g} Hz: {text}"
-    return said
+        facts["resampled"] = (
+            f"to {conventions.resample_hz:g} Hz: positions on a line, rotations by slerp, "
+            "images and gripper commands from the nearest frame"
+        )
+    return facts
 
 
-def _say_part(part: Part, source: str, usual: RotationForm) -> str:
+def _part_in_words(part: Part, source: str, usual: RotationForm) -> str:
     text = f"columns {', '.join(map(str, part.columns))}{source}" if part.columns else source
     text += f", times {part.scale:g}" if part.scale != 1 else ""
     text += f", plus {part.offset:g}" if part.offset else ""
     form = _form(part, usual)
     if form is not None and part.rotation is not None:
-        text += f", from {rotations.SAID[part.rotation]} to {rotations.SAID[form]}"
+        text += f", from {rotations.IN_WORDS[part.rotation]} to {rotations.IN_WORDS[form]}"
         text += " with a continuous sign" if form.startswith("quaternion") else ""
     return text

@@ -12,27 +12,28 @@ QUALITIES = ("better", "okay", "worse", "unknown")
 
 
 def is_image(value: np.ndarray) -> bool:
-    """Whether an observation is a series of pictures."""
+    """Tell whether an observation is a series of images."""
     return value.dtype == np.uint8 and value.ndim == 4
 
 
 @dataclass(frozen=True, eq=False)
 class Episode:
-    """A demonstration of L frames; all arrays float32 except ``dones`` (bool) and pictures (uint8).
+    """A demonstration of L frames; all arrays float32 except ``dones`` (bool) and images (uint8).
 
     Attributes:
         name: ``<file stem>/<demo_i>``.
-        obs: Observation per key, each (L, d), in physical units; pictures (L, H, W, 3) uint8.
+        obs: Observation per key, each (L, d), in physical units; images (L, H, W, 3) uint8.
         actions: (L, A); frame t's action is what was commanded after frame t was observed.
         rewards: (L,).
         dones: (L,).
-        success: Whether the task was achieved.
+        success: True if the task was achieved.
         quality: One of :data:`QUALITIES`.
         rate_hz: Frames per second, where the recording says so.
 
     Example:
         >>> zeros = np.zeros(3, np.float32)
-        >>> Episode("a/demo_0", {"x": zeros[:, None]}, zeros[:, None], zeros, zeros.astype(bool), True).length
+        >>> obs = {"x": zeros[:, None]}
+        >>> Episode("a/demo_0", obs, zeros[:, None], zeros, zeros.astype(bool), True).length
         3
     """
 
@@ -51,7 +52,10 @@ class Episode:
         return len(self.actions)
 
     def content_hash(self) -> str:
-        """SHA-256 of observations and actions, blind to name, label and key order: equal motion, equal hash."""
+        """Return the SHA-256 of observations and actions: equal motion, equal hash.
+
+        Name, labels and the order of keys do not count.
+        """
         total = hashlib.sha256()
         for key, value in [*sorted(self.obs.items()), ("actions", self.actions)]:
             array = np.ascontiguousarray(value, dtype=np.uint8 if is_image(value) else "<f4")

@@ -29,16 +29,17 @@ PARTS = ("actions", "rewards", "dones")
 
 
 class EpisodeBuffer(Sequence[Episode]):
-    """A growing sequence of episodes in a file; those read back are equal, and their arrays are read-only.
+    """A growing sequence of episodes in a file; those read back have read-only arrays.
 
     Args:
-        folder: On whose disk; ``None`` for that of temporary files.
+        folder: The file lies on its disk; ``None`` for that of temporary files.
 
     Example:
         >>> column = np.zeros((3, 1), np.float32)
-        >>> spool = EpisodeBuffer()
-        >>> spool.append(Episode("a/demo_0", {"x": column}, column, column[:, 0], column[:, 0] > 0, True))
-        >>> len(spool), spool[0].name, spool[-1].obs["x"].shape
+        >>> buffer = EpisodeBuffer()
+        >>> ends = column[:, 0] > 0
+        >>> buffer.append(Episode("a/demo_0", {"x": column}, column, column[:, 0], ends, True))
+        >>> len(buffer), buffer[0].name, buffer[-1].obs["x"].shape
         (1, 'a/demo_0', (3, 1))
     """
 
@@ -47,11 +48,17 @@ class EpisodeBuffer(Sequence[Episode]):
         self._layouts: dict[Layout, Layout] = {}
         self._rows: list[tuple[str, bool, str, float | None, int, int, Layout]] = []
         self._map: mmap.mmap | None = None
-        self._handed = self._size = 0
+        self._handed = 0
+        self._size = 0
 
     def append(self, episode: Episode) -> None:
-        """Write one episode, or raise :class:`zprl.errors.EnvironmentProblem` when the disk is full."""
-        arrays = {**episode.obs, **{f"\0{name}": getattr(episode, name) for name in PARTS}}
+        """Write one episode.
+
+        Raises:
+            EnvironmentProblem: the disk is full.
+        """
+        parts = (episode.actions, episode.rewards, episode.dones)
+        arrays = {**episode.obs, **{f"\0{n}": v for n, v in zip(PARTS, parts, strict=True)}}
         layout = [(key, value.dtype.str, value.shape[1:]) for key, value in arrays.items()]
         start = self._size
         with durable.explained(Path(str(self._file.name))):
@@ -69,13 +76,14 @@ class EpisodeBuffer(Sequence[Episode]):
         self._rows.append((*facts, self._shared(layout)))
 
     def _shared(self, layout: Sequence[Sequence[Any]]) -> Layout:
-        """One object for all episodes that are alike."""
+        """Return one object for all episodes that are alike."""
         wanted = tuple(
             (str(key), str(dtype), tuple(map(int, shape))) for key, dtype, shape in layout
         )
         return self._layouts.setdefault(wanted, wanted)
 
     def _mapped(self) -> mmap.mmap | bytes:
+        """Return all bytes written so far, as a map of the file."""
         if self._size == 0:
             return b""  # a file of nothing cannot be mapped
         if self._map is None or len(self._map) < self._size:
@@ -98,7 +106,9 @@ class EpisodeBuffer(Sequence[Episode]):
         if isinstance(index, slice):
             return BufferSubset(self, range(len(self))[index])
         name, success, quality, rate_hz, length, start, layout = self._rows[index]
-        source, arrays = self._mapped(), {}
+
+        source = self._mapped()
+        arrays = {}
         for key, dtype, shape in layout:
             arrays[key] = np.ndarray((length, *shape), dtype, source, start)
             size = arrays[key].nbytes
@@ -114,7 +124,8 @@ class BufferSubset(Sequence[Episode]):
     """Some episodes of a sequence by their numbers, read as lazily as the sequence itself."""
 
     def __init__(self, episodes: Sequence[Episode], numbers: Sequence[int]) -> None:
-        self._episodes, self._numbers = episodes, numbers
+        self._episodes = episodes
+        self._numbers = numbers
 
     def __len__(self) -> int:
         return len(self._numbers)

@@ -1,13 +1,16 @@
-"""Checks episodes one after another as they are read: a hundred gigabytes need no more memory than one recording.
+"""Checks of episodes one after another, as they are read.
 
-Of each episode only its name, hash and shape are kept.
+Of each episode only its name, hash and shape are kept, so that a hundred gigabytes need no more
+memory than one recording.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import numpy as np
 
@@ -25,17 +28,44 @@ from zprl.data.validation import (
     shape_of,
 )
 
-Change = Callable[[Source, Episode], Iterator[Episode | Finding]]
-"""What is done to an episode at the door, before it is checked: converted, cut in pieces, left out.
-
-Where it has an attribute ``facts``, names and sentences, the data report shows them with each
-source.  A method ``end_of_source(source)`` may yield what was held back when a source ends, a
-method ``findings()`` what is to be said when all were read.
-"""
-
 Item = tuple[Source | None, Episode | Finding]
 """An episode without an error of its own, or a finding, and where it was read; ``None`` for
 findings on the whole set."""
+
+
+class Change(ABC):
+    """A transform of episodes, done before they are checked.
+
+    It may convert an episode, cut it in pieces, join it with others or leave it out.
+
+    Attributes:
+        facts: Names and sentences that the data report shows with each source.
+    """
+
+    facts: Mapping[str, str] = MappingProxyType({})
+
+    @abstractmethod
+    def __call__(self, source: Source, episode: Episode) -> Iterator[Episode | Finding]:
+        """Yield the episodes that take the place of this one, and findings."""
+
+    def end_of_source(self, source: Source) -> Iterator[Episode | Finding]:
+        """Yield episodes that were held back until the end of their source, and findings."""
+        return iter(())
+
+    def findings(self) -> Iterator[Finding]:
+        """Yield findings on all sources, when all were read."""
+        return iter(())
+
+
+class FunctionChange(Change):
+    """A change that is one function of a source and an episode."""
+
+    def __init__(self, function: Callable[[Source, Episode], Iterator[Episode | Finding]]) -> None:
+        self._function = function
+
+    def __call__(self, source: Source, episode: Episode) -> Iterator[Episode | Finding]:
+        """Yield what the function yields."""
+        return self._function(source, episode)
 
 
 def check(
@@ -52,39 +82,38 @@ def check(
     dimensions that never change (D14), no success at all (D21).
 
     Args:
-        sources: What is checked.
-        limits: What still counts as good.
-        changes: Done to each episode first.
-        beside: What the sources would join: duplicates of it are found and its dimensions are the
-            measure, its own defects are not told.
+        sources: Sources to check.
+        limits: Limits of what counts as good.
+        changes: Done to each episode first, in this order.
+        beside: Sources that these would join: episodes are compared with theirs for duplicates and
+            dimensions, and their own defects are not reported.
     """
-    duplicates, outlines = DuplicateCheck(), _Outlines()
+    duplicates = DuplicateCheck()
+    outlines = _Outlines()
     for source in beside:
         for item in _checked(source, limits, changes, duplicates):
             if isinstance(item, Episode):
                 outlines.add(source.path.as_posix(), item, known=True)
+
     for source in sources:
         for item in _checked(source, limits, changes, duplicates):
             if isinstance(item, Episode):
                 outlines.add(source.path.as_posix(), item)
             yield source, item
+
     yield from ((None, finding) for finding in outlines.findings())
-    yield from (
-        (None, finding)
-        for change in changes
-        if hasattr(change, "findings")
-        for finding in change.findings()
-    )
+    yield from ((None, finding) for change in changes for finding in change.findings())
 
 
 def safe_source(source: Source) -> bool:
-    """Whether the names along its path can be printed and written without harm."""
+    """Tell whether the names along its path can be printed and written without harm."""
     return all(safe_name(part) for part in source.path.parts if part != source.path.anchor)
 
 
 def _checked(
     source: Source, limits: ValidationLimits, changes: Sequence[Change], duplicates: DuplicateCheck
 ) -> Iterator[Episode | Finding]:
+    """Read, change and check the episodes of one source."""
     file = source.path.as_posix()
     if not safe_source(source):
         yield Finding(
@@ -95,15 +124,17 @@ def _checked(
             "rename it",
         )
         return
+
     for item in _changed(source, source.reader.read(source.path), changes):
         if isinstance(item, Finding):
             yield item
             continue
-        found = check_episode(item, file=file, limits=limits)
+        findings = check_episode(item, file=file, limits=limits)
         # Only whole episodes can be duplicates of one another.
-        found += [] if _any_error(found) else duplicates.check(item, file=file)
-        yield from found
-        if not _any_error(found):
+        if not _any_error(findings):
+            findings += duplicates.check(item, file=file)
+        yield from findings
+        if not _any_error(findings):
             yield item
 
 
@@ -122,20 +153,20 @@ def _changed(
 def _through(
     source: Source, items: Iterator[Episode | Finding], change: Change
 ) -> Iterator[Episode | Finding]:
+    """Put the episodes of a source through one change."""
     for item in items:
         if isinstance(item, Finding):
             yield item
         else:
             yield from change(source, item)
-    if hasattr(change, "end_of_source"):
-        yield from change.end_of_source(source)
+    yield from change.end_of_source(source)
 
 
 class _Extremes:
     """Smallest and largest number of each dimension over all episodes of one shape."""
 
     def __init__(self, episode: Episode) -> None:
-        self._pictures = {
+        self._image_stubs = {
             key: value[:0].copy() for key, value in episode.obs.items() if is_image(value)
         }
         self._ranges: dict[str, np.ndarray] = {}
@@ -149,22 +180,25 @@ class _Extremes:
             )
 
     def arrays(self) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        """Observations and actions of two frames that span what was seen; pictures of none."""
+        """Return observations and actions of two frames that span all numbers; no images."""
         ranges = {key: value for key, value in self._ranges.items() if key}
-        return {**ranges, **self._pictures}, self._ranges[""]
+        return {**ranges, **self._image_stubs}, self._ranges[""]
 
 
 class _Outlines:
-    """What the checks of the whole set need of each episode: its name, shape and success, and the ranges of its shape."""
+    """Names, shapes and success of all episodes, and the ranges of each shape.
+
+    This is all that the checks of the whole set need.
+    """
 
     def __init__(self) -> None:
         self._episodes: list[tuple[str, str, bool, Shape, bool]] = []
         self._shapes: dict[Shape, tuple[Shape, _Extremes]] = {}
 
     def add(self, file: str, episode: Episode, *, known: bool = False) -> None:
-        shape, extremes = self._shapes.setdefault(
-            found := shape_of(episode), (found, _Extremes(episode))
-        )
+        # Of equal shapes one object is kept.
+        own = shape_of(episode)
+        shape, extremes = self._shapes.setdefault(own, (own, _Extremes(episode)))
         extremes.add(episode)
         self._episodes.append((file, episode.name, episode.success, shape, known))
 
@@ -175,11 +209,14 @@ class _Outlines:
             (file, Episode(name, *arrays[shape], none, none.astype(bool), success), known)
             for file, name, success, shape, known in self._episodes
         ]
+
+        # Sources beside are the measure; without them, the shape of most episodes is.
         known_shapes = Counter(shape for *_, shape, known in self._episodes if known).most_common(1)
         expected = known_shapes[0][0] if known_shapes else None
         odd = check_shapes(
             [(file, outline) for file, outline, known in pairs if not known], expected=expected
         )
+
         odd_ones = {(finding.file, finding.episode) for finding in odd}
         measure = [outline for file, outline, _ in pairs if (file, outline.name) not in odd_ones]
         return odd + check_set(
@@ -220,7 +257,7 @@ class Tally:
             self.passed -= source is None  # it had passed, until all others were seen
 
     def as_json(self) -> dict[str, object]:
-        """JSON object; equal input gives equal counts."""
+        """Return a JSON object; equal input gives equal counts."""
         return {
             "good": self.passed,
             "bad": len(self.bad),

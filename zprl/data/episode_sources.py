@@ -1,4 +1,4 @@
-"""Where each stored episode comes from: its source, the source's bytes, and what was in them before anything was converted.
+"""Origins of stored episodes: their sources, digests of these, and content before conversion.
 
 ``sources.json`` lies beside the data report and not in the episode store, whose bytes follow from
 its episodes alone: the same episodes from another file are the same store.
@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from zprl import durable
 from zprl.data.episode import Episode
-from zprl.data.episode_checks import Change
+from zprl.data.episode_checks import Change, FunctionChange
 from zprl.data.sources import Source
 from zprl.errors import DataError
 
@@ -51,7 +51,7 @@ class EpisodeOrigin(_Fixed):
 
 
 class EpisodeSources(_Fixed):
-    """``sources.json``."""
+    """The content of ``sources.json``."""
 
     format_version: int = Field(FORMAT_VERSION, ge=FORMAT_VERSION, le=FORMAT_VERSION)
     sources: dict[str, SourceOrigin]
@@ -66,16 +66,21 @@ class EpisodeSources(_Fixed):
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Read the file, or raise :class:`DataError`."""
+        """Read the file.
+
+        Raises:
+            DataError: it is missing, damaged or too large.
+        """
         try:
-            found = durable.read_json(path, limit=MAX_BYTES)
-            strange = len(found.keys() - cls.model_fields.keys()) if isinstance(found, dict) else 0
-            if strange:  # said before each of them becomes a mistake of its own
+            content = durable.read_json(path, limit=MAX_BYTES)
+            known = cls.model_fields.keys()
+            strange = len(content.keys() - known) if isinstance(content, dict) else 0
+            if strange:  # checked before each of them becomes a mistake of its own
                 raise DataError(
                     f"{path} has {strange} unknown keys",
                     remedy="run the ingest stage again (dvc repro ingest)",
                 )
-            return cls.model_validate(found)
+            return cls.model_validate(content)
         except ValidationError as error:
             first = f"{error.error_count()} mistakes"  # the text of all may be long
             raise DataError(
@@ -85,11 +90,11 @@ class EpisodeSources(_Fixed):
 
 
 class SourceRecorder:
-    """Looks on while episodes pass, before and after what is changed in them.
+    """Records origins of episodes while they are read, before and after they are changed.
 
     Example::
 
-        recorder = Recorder()
+        recorder = SourceRecorder()
         result = read_all(sources, limits=limits, changes=recorder.around(changes))
         recorder.write(folder / SOURCES, used)
     """
@@ -101,11 +106,16 @@ class SourceRecorder:
         self._sources: dict[str, Source] = {}
 
     def around(self, changes: Sequence[Change]) -> list[Change]:
-        """The changes, and a look before the first and after the last of them."""
-        return [self._before, *changes, self._after] if changes else [self._only]
+        """Return the changes, with a recording one before the first and after the last."""
+        if not changes:
+            return [FunctionChange(self._only)]
+        return [FunctionChange(self._before), *changes, FunctionChange(self._after)]
 
     def write(self, path: Path, used: Sequence[Episode]) -> None:
-        """Write ``sources.json`` for the episodes that are used; equal input gives equal bytes.  Reads each source once, for its digest."""
+        """Write ``sources.json`` for the episodes that are used; equal input gives equal bytes.
+
+        Each source is read once more, for its digest.
+        """
         rows = [self._of(episode) for episode in used]
         document = EpisodeSources(
             sources={name: self._source(name) for name in sorted({row.source for row in rows})},
@@ -129,6 +139,7 @@ class SourceRecorder:
         yield episode
 
     def _note(self, source: Source, episode: Episode, content: str) -> None:
+        """Remember the origin of an episode as it is stored."""
         path = source.path.as_posix()
         self._sources[path] = source
         # A change may have held the episode back while others were read.
@@ -152,11 +163,9 @@ class SourceRecorder:
 
     def _source(self, name: str) -> SourceOrigin:
         source = self._sources[name]
-        reader: Any = source.reader
-        keys = getattr(reader, "obs_keys", None)
         return SourceOrigin(
             sha256=durable.digest(source.path),
-            reader=reader.name,
-            obs_keys=None if keys is None else tuple(keys),
-            actions=getattr(reader, "actions_key", None),
+            reader=source.reader.name,
+            obs_keys=source.reader.obs_keys,
+            actions=source.reader.actions_key,
         )

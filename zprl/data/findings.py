@@ -1,4 +1,4 @@
-"""What is wrong with a demonstration, in a form that people, JSON and tests can read."""
+"""Defects of demonstrations, in a form that people, JSON and tests can read."""
 
 from __future__ import annotations
 
@@ -72,5 +72,5 @@ class Finding:
         return f"{self.code} {self.where}: {self.message}; {self.remedy}"
 
     def as_json(self) -> dict[str, Any]:
-        """JSON object of all fields."""
+        """Return a JSON object of all fields."""
         return asdict(self)

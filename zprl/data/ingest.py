@@ -1,4 +1,4 @@
-"""All demo files of a folder into checked episodes: what is used, what is in quarantine, and why."""
+"""All demo files of a folder into checked episodes: those to use, and those in quarantine."""
 
 from __future__ import annotations
 
@@ -19,6 +19,9 @@ from zprl.data.sources import Source
 from zprl.data.validation import ValidationLimits, check_versions
 from zprl.errors import DataError
 
+SHOWN = 5
+"""Findings that an error message repeats."""
+
 
 @dataclass(frozen=True)
 class Ingested:
@@ -31,7 +34,7 @@ class Ingested:
         findings: Every finding.
         quarantine: Names of the bad episodes; a file that cannot be read at all counts as one bad
             episode.
-        facts: What each source says of itself, see :meth:`zprl.data.sources.Reader.facts`.
+        facts: Facts of each source, see :meth:`zprl.data.sources.Reader.facts`.
     """
 
     files: tuple[str, ...]
@@ -58,61 +61,57 @@ def read_all(
     changes: Sequence[Change] = (),
     folder: Path | None = None,
 ) -> Ingested:
-    """Read, change and check every episode of every source; shows a progress bar on a terminal.  One episode at a time is in memory.
+    """Read, change and check every episode of every source; one at a time is in memory.
+
+    On a terminal a progress bar is shown.
 
     Args:
         sources: Files and folders.
-        limits: What still counts as good.
+        limits: Limits of what counts as good.
         changes: Done to each episode first.
-        folder: On whose disk the good episodes are kept meanwhile; ``None`` for that of temporary
-            files.
+        folder: Its disk keeps the good episodes meanwhile; ``None`` for that of temporary files.
     """
     findings: list[Finding] = []
     passed: list[tuple[str, str]] = []
-    spool = EpisodeBuffer(folder)
-    odd_ones: set[tuple[str, str | None]] = (
-        set()
-    )  # whose dimensions differ, which shows only when all were read
+    buffer = EpisodeBuffer(folder)
+    # Episodes whose dimensions differ, which shows only when all were read.
+    odd_ones: set[tuple[str, str | None]] = set()
     tally = Tally()
     for source, item in check(_progress(sources), limits=limits, changes=changes):
         tally.add((source, item))
         if isinstance(item, Finding):
             findings.append(item)
-            odd_ones |= {(item.file, item.episode)} if source is None else set()
+            if source is None:
+                odd_ones.add((item.file, item.episode))
         elif source is not None:
             passed.append((source.path.as_posix(), item.name))
-            spool.append(item)
+            buffer.append(item)
+
     good = BufferSubset(
-        spool, [number for number, place in enumerate(passed) if place not in odd_ones]
+        buffer, [number for number, place in enumerate(passed) if place not in odd_ones]
     )
-    done = {name: text for change in changes for name, text in getattr(change, "facts", {}).items()}
+
+    done = {name: text for change in changes for name, text in change.facts.items()}
     facts = {
         source.path.as_posix(): source.reader.facts(source.path) | done
         for source in sources
         if safe_source(source)
     }
     findings += check_versions(facts)
-    return Ingested(
-        tuple(source.path.as_posix() for source in sources),
-        good,
-        tuple(findings),
-        tuple(tally.bad),
-        facts,
-    )
+    files = tuple(source.path.as_posix() for source in sources)
+    return Ingested(files, good, tuple(findings), tuple(tally.bad), facts)
 
 
 def choose(
     good: Sequence[Episode], *, exclude_failures: bool, max_episodes: int | None
 ) -> Sequence[Episode]:
-    """The good episodes that ``params.yaml`` asks for, read as lazily as ``good``."""
+    """Return the good episodes that ``params.yaml`` asks for, read as lazily as ``good``."""
     if not exclude_failures and max_episodes is None:
         return good
-    return BufferSubset(
-        good,
-        [number for number, episode in enumerate(good) if episode.success or not exclude_failures][
-            :max_episodes
-        ],
-    )
+    numbers = [
+        number for number, episode in enumerate(good) if episode.success or not exclude_failures
+    ]
+    return BufferSubset(good, numbers[:max_episodes])
 
 
 def require(
@@ -121,23 +120,27 @@ def require(
     """Raise :class:`DataError` unless the data are good enough, naming the first bad places.
 
     Args:
-        result: What was read.
+        result: Result of reading and checking.
         used: The episodes that would be stored.
         max_bad_fraction: ``ingest.max_bad_fraction``.
-        report: Where the full report lies.
+        report: Path of the full report.
     """
     errors = result.errors
     count = len(result.good) + len(result.quarantine)
     if not used:
         why = f"no usable episode is left of {count}"
     elif result.bad_fraction > max_bad_fraction:
-        why = f"{len(result.quarantine)} of {count} episodes are bad, more than ingest.max_bad_fraction ({max_bad_fraction:g}) allows"
+        why = (
+            f"{len(result.quarantine)} of {count} episodes are bad, more than "
+            f"ingest.max_bad_fraction ({max_bad_fraction:g}) allows"
+        )
     elif any(finding.episode is None and not finding.file for finding in errors):
         why = "the demonstrations as a whole cannot be used"
     else:
         return
-    shown = [f"\n  {finding}" for finding in errors[:5]]
-    more = f"\n  and {len(errors) - 5} more" if len(errors) > 5 else ""
+
+    shown = [f"\n  {finding}" for finding in errors[:SHOWN]]
+    more = f"\n  and {len(errors) - SHOWN} more" if len(errors) > SHOWN else ""
     raise DataError(
         f"{why}{''.join(shown)}{more}",
         remedy=f"see {report}; repair or delete the demos, then run again",
@@ -145,7 +148,7 @@ def require(
 
 
 def summarise(result: Ingested, used: Sequence[Episode]) -> dict[str, Any]:
-    """Counts as JSON; equal input gives an equal summary."""
+    """Return counts as JSON; equal input gives an equal summary."""
     outlines = [_Outline(episode.length, episode.success, episode.quality) for episode in used]
     lengths = [outline.length for outline in outlines]
     return {
@@ -173,7 +176,7 @@ def summarise(result: Ingested, used: Sequence[Episode]) -> dict[str, Any]:
 
 
 class _Outline(NamedTuple):
-    """What is counted of an episode."""
+    """Facts of an episode that are counted."""
 
     length: int
     success: bool

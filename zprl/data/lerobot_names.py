@@ -1,4 +1,4 @@
-"""Which feature of a LeRobot dataset holds which observation."""
+"""Names of a LeRobot dataset's features and of the observations that they hold."""
 
 from __future__ import annotations
 
@@ -8,26 +8,27 @@ from zprl.errors import DataError
 
 STATE = "observation.state"
 OBSERVATION = "observation."
-PICTURES = "observation.images."
+IMAGES = "observation.images."
 
 
 def observation_key(feature: str) -> str | None:
-    """The observation that a feature holds: ``observation.images.<key>`` and ``observation.<key>`` hold ``<key>``.
+    """Return the observation that a feature holds.
 
-    The dimensions of ``observation.state`` may be named after keys of their own, see
-    :func:`state_names`.
+    ``observation.images.<key>`` and ``observation.<key>`` hold ``<key>``.  The dimensions of
+    ``observation.state`` may be named after keys of their own, see :func:`state_names`.
 
-    >>> observation_key("observation.images.wrist_image"), observation_key("observation.object"), observation_key("action")
-    ('wrist_image', 'object', None)
+    >>> names = "observation.images.wrist_image", "observation.object", "action"
+    >>> [observation_key(name) for name in names]
+    ['wrist_image', 'object', None]
     """
-    for start in (PICTURES, OBSERVATION):
+    for start in (IMAGES, OBSERVATION):
         if feature.startswith(start) and len(feature) > len(start):
             return feature.removeprefix(start)
     return None
 
 
 def image_feature(key: str) -> str:
-    """The feature that holds a camera's pictures.
+    """Return the feature that holds a camera's images.
 
     Raises:
         DataError: LeRobot takes no such name.
@@ -40,11 +41,13 @@ def image_feature(key: str) -> str:
             f"a camera is named '{key}', and LeRobot takes no names with a slash",
             remedy="rename it in the recording",
         )
-    return PICTURES + key
+    return IMAGES + key
 
 
 def state_names(widths: Mapping[str, int]) -> list[str]:
-    """Names of the dimensions of the joined state, ``<key>.<index>``; readers split it again by them.
+    """Return names of the dimensions of the joined state, ``<key>.<index>``.
+
+    Readers split the state again by them.
 
     >>> state_names({"eef_pos": 2, "gripper": 1})
     ['eef_pos.0', 'eef_pos.1', 'gripper.0']

@@ -1,4 +1,4 @@
-"""Physical units to the range [-1, 1] and back, as buffers that travel inside every policy bundle."""
+"""Conversion of physical units to [-1, 1] and back, as buffers inside every policy bundle."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from zprl.errors import DataError
 class Normalizer(nn.Module):
     """Per-dimension affine map of demo ranges to [-1, 1] (Diffusion Policy's limits mode).
 
-    * observations: a constant dimension always becomes 0, because a network cannot know what its other values mean;
-      quaternions pass unchanged (Diffusion Policy).
-    * actions: constant dimensions are dropped (A action dimensions become F features) and put back exactly: a policy
-      must not move what no demonstration ever moved (ours).
+    * observations: a constant dimension always becomes 0, because a network cannot know what its
+      other values mean; quaternions pass unchanged (Diffusion Policy).
+    * actions: constant dimensions are dropped (A action dimensions become F features) and put back
+      exactly: a policy must not move what no demonstration ever moved (ours).
     * nothing is clamped, in neither direction.
 
     Args:
@@ -28,8 +28,10 @@ class Normalizer(nn.Module):
     Example:
         >>> actions = torch.tensor([[0.0, 5.0], [2.0, 5.0]])
         >>> n = Normalizer.fit({"x": torch.tensor([[1.0], [3.0]])}, actions)
-        >>> n.normalize_actions(actions).tolist(), n.denormalize_actions(torch.tensor([[0.5]])).tolist()
-        ([[-1.0], [1.0]], [[1.5, 5.0]])
+        >>> n.normalize_actions(actions).tolist()
+        [[-1.0], [1.0]]
+        >>> n.denormalize_actions(torch.tensor([[0.5]])).tolist()
+        [[1.5, 5.0]]
     """
 
     obs_offset: Tensor
@@ -72,7 +74,11 @@ class Normalizer(nn.Module):
     def of_ranges(
         cls, obs: Mapping[str, tuple[Tensor, Tensor]], actions: tuple[Tensor, Tensor]
     ) -> Normalizer:
-        """What :meth:`fit` makes of frames with these smallest and largest numbers per dimension, each a pair of (d,).
+        """Fit on ranges instead of frames.
+
+        Args:
+            obs: Smallest and largest number of each dimension, a pair of (d,) per key.
+            actions: The same of the actions, a pair of (A,).
 
         Raises:
             DataError: as :meth:`fit` does.
@@ -84,11 +90,13 @@ class Normalizer(nn.Module):
                 "no action dimension varies in the demonstrations",
                 remedy="record demonstrations that move the robot",
             )
+
         normalizer = cls({key: len(low) for key, (low, _) in obs.items()}, len(middle), len(index))
         normalizer.action_index.copy_(index)
         normalizer.action_offset.copy_(middle[index])
         normalizer.action_half_range.copy_(half[index])
         normalizer.action_constant.copy_(torch.where(constant, middle, torch.zeros_like(middle)))
+
         start = 0
         for key, (low, high) in obs.items():
             part = slice(start, start + len(low))
@@ -111,7 +119,8 @@ class Normalizer(nn.Module):
 
     def normalize_obs(self, obs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Map each (..., d) to about [-1, 1]; keys the normaliser does not know are a KeyError."""
-        starts, start = {}, 0
+        starts = {}
+        start = 0
         for key, width in self.obs_dims.items():
             starts[key] = start
             start += width
@@ -122,18 +131,22 @@ class Normalizer(nn.Module):
         return out
 
     def normalize_actions(self, actions: Tensor) -> Tensor:
-        """(..., A) to (..., F)."""
+        """Map actions (..., A) to features (..., F)."""
         return (actions[..., self.action_index] - self.action_offset) / self.action_half_range
 
     def denormalize_actions(self, features: Tensor) -> Tensor:
-        """(..., F) to (..., A); constant dimensions are put back exactly.  Differentiable."""
+        """Map features (..., F) to actions (..., A), differentiably.
+
+        Constant dimensions are put back exactly.
+        """
         out = self.action_constant.expand(*features.shape[:-1], self.action_dim).clone()
         out[..., self.action_index] = features * self.action_half_range + self.action_offset
         return out
 
 
 def _limits(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Middle, half range and "is constant" per dimension."""
-    low, high = low.double(), high.double()
+    """Return middle, half range and "is constant" per dimension."""
+    low = low.to(torch.float64)
+    high = high.to(torch.float64)
     tolerance = CONSTANT_RANGE * torch.maximum(low.abs(), high.abs()).clamp(min=1.0)
     return ((low + high) / 2).float(), ((high - low) / 2).float(), (high - low) <= tolerance

@@ -1,4 +1,4 @@
-"""What an observation's name and range say about it; without torch, which takes seconds to import."""
+"""Rules on names and ranges of observations; without torch, which takes seconds to import."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ what a robot arm can repeat."""
 
 
 def is_quaternion(key: str) -> bool:
-    """Whether an observation key holds quaternions, which are passed on as they are."""
+    """Tell whether an observation key holds quaternions, which are passed on as they are."""
     return key.endswith("quat")

@@ -1,15 +1,17 @@
-"""Forms in which recordings store rotations, and the way from each to each; the arithmetic is scipy's.
+"""Forms in which recordings store rotations, and conversions between them, with scipy.
 
-==================  ======  =============================================================================================
+==================  ======  ====================================================================
 form                 width  meaning
-==================  ======  =============================================================================================
+==================  ======  ====================================================================
 quaternion_xyzw           4  unit quaternion, its real part last
 quaternion_wxyz           4  unit quaternion, its real part first
 rotation_vector           3  axis times angle [rad]
-euler_xyz                 3  angles [rad] about the **fixed** axes x, then y, then z: R = Rz Ry Rx (roll, pitch, yaw)
+euler_xyz                 3  angles [rad] about the **fixed** axes x, then y, then z:
+                             R = Rz Ry Rx (roll, pitch, yaw)
 matrix                    9  rotation matrix, row after row
-rotation_6d               6  its first two columns, column after column (Zhou et al. 2019, arXiv 1812.07035)
-==================  ======  =============================================================================================
+rotation_6d               6  its first two columns, column after column
+                             (Zhou et al. 2019, arXiv 1812.07035)
+==================  ======  ====================================================================
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from zprl.config import ROTATION_WIDTHS, RotationForm
 TOLERANCE = 1e-2
 """Deviation from a unit quaternion or from orthonormal columns that still counts as rounding."""
 
-SAID: dict[str, str] = {
+IN_WORDS: dict[str, str] = {
     "quaternion_xyzw": "quaternion (xyzw)",
     "quaternion_wxyz": "quaternion (wxyz)",
     "rotation_vector": "rotation vector",
@@ -49,7 +51,7 @@ class NotARotationError(ValueError):
 
 
 def read(values: np.ndarray, form: RotationForm) -> Rotation:
-    """Rotations of L frames.
+    """Return the rotations of L frames.
 
     Args:
         values: (L, width), finite.
@@ -66,13 +68,14 @@ def read(values: np.ndarray, form: RotationForm) -> Rotation:
         return Rotation.from_rotvec(wide)
     if form == "euler_xyz":
         return Rotation.from_euler("xyz", wide)  # small letters: fixed axes
+
     columns = (
         wide.reshape(-1, 3, 3).transpose(0, 2, 1) if form == "matrix" else wide.reshape(-1, 2, 3)
     )  # (L, columns, 3)
     gram = columns @ columns.transpose(0, 2, 1) - np.eye(columns.shape[1])
-    _check(
-        np.abs(gram).max((1, 2)) / 2, SAID[form]
-    )  # squared lengths: to first order twice the deviation of the lengths
+    # Squared lengths: to first order twice the deviation of the lengths.
+    _check(np.abs(gram).max((1, 2)) / 2, IN_WORDS[form])
+
     first = columns[:, 0] / np.linalg.norm(columns[:, 0], axis=1, keepdims=True)
     second = columns[:, 1] - (first * columns[:, 1]).sum(1, keepdims=True) * first
     second /= np.linalg.norm(second, axis=1, keepdims=True)
@@ -83,28 +86,32 @@ def read(values: np.ndarray, form: RotationForm) -> Rotation:
 
 
 def write(rotation: Rotation, form: RotationForm) -> np.ndarray:
-    """Numbers (L, width) float64 of L rotations; quaternions with a continuous sign, see :func:`continuous`."""
+    """Return the numbers (L, width) float64 of L rotations.
+
+    Quaternions have a continuous sign, see :func:`continuous`.
+    """
     if form.startswith("quaternion"):
         quaternion = continuous(rotation.as_quat())
         return quaternion if form == "quaternion_xyzw" else quaternion[:, [3, 0, 1, 2]]
+
+    numbers: np.ndarray
     if form == "rotation_vector":
-        return rotation.as_rotvec()
-    if form == "euler_xyz":
+        numbers = rotation.as_rotvec()
+    elif form == "euler_xyz":
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore", UserWarning
-            )  # at a pitch of 90 degrees two of the angles are not unique; any of them will do
-            return rotation.as_euler("xyz")
-    matrix = rotation.as_matrix()
-    return (
-        matrix.reshape(-1, 9)
-        if form == "matrix"
-        else matrix[:, :, :2].transpose(0, 2, 1).reshape(-1, 6)
-    )
+            # At a pitch of 90 degrees two of the angles are not unique; any of them will do.
+            warnings.simplefilter("ignore", UserWarning)
+            numbers = rotation.as_euler("xyz")
+    elif form == "matrix":
+        numbers = rotation.as_matrix().reshape(-1, 9)
+    else:
+        columns = rotation.as_matrix()[:, :, :2]
+        numbers = columns.transpose(0, 2, 1).reshape(-1, 6)
+    return numbers
 
 
 def continuous(quaternions: np.ndarray) -> np.ndarray:
-    """The same rotations (L, 4) xyzw, each with the sign that is nearer to the one before.
+    """Return the same rotations (L, 4) xyzw, each with the sign nearer to the one before.
 
     The first frame has the sign with which robots here report a pose: w >= 0, or x >= 0 beyond 120
     degrees, where w >= 0 would change with the noise of a tool that points down.
@@ -116,7 +123,7 @@ def continuous(quaternions: np.ndarray) -> np.ndarray:
 
 
 def width(form: RotationForm) -> int:
-    """Numbers per rotation."""
+    """Return the number of columns of a form."""
     return ROTATION_WIDTHS[form]
 
 

@@ -11,14 +11,14 @@ class RunningStatistics:
     """Statistics per dimension of rows (L, width), which need not be kept.
 
     Pieces are merged after Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for
-    computing sample variances" (1979), in double precision: no sum of squares, so nothing cancels.
+    computing sample variances" (1979), in float64: no sum of squares, so nothing cancels.
 
     Attributes:
         width: Numbers per row.
         count: Rows seen.
-        low: Smallest of each dimension.
-        high: Largest.
-        mean: Mean.
+        low: Smallest number of each dimension.
+        high: Largest number of each.
+        mean: Mean of each.
 
     Example:
         >>> moments = RunningStatistics(1)
@@ -29,9 +29,12 @@ class RunningStatistics:
     """
 
     def __init__(self, width: int) -> None:
-        self.width, self.count = width, 0
-        self.low, self.high = np.full(width, np.inf), np.full(width, -np.inf)
-        self.mean, self._squares = np.zeros(width), np.zeros(width)
+        self.width = width
+        self.count = 0
+        self.low = np.full(width, np.inf)
+        self.high = np.full(width, -np.inf)
+        self.mean = np.zeros(width)
+        self._squares = np.zeros(width)
 
     @property
     def std(self) -> np.ndarray:
@@ -39,22 +42,22 @@ class RunningStatistics:
         return np.sqrt(self._squares / max(1, self.count))
 
     def add(self, rows: np.ndarray) -> None:
-        """Take rows (L, width) in; L of 0 changes nothing."""
+        """Add rows (L, width); L of 0 changes nothing."""
         if not len(rows):
             return
+
         values = rows.astype(np.float64)
         mean = values.mean(0)
-        total, delta = self.count + len(values), mean - self.mean
+        total = self.count + len(values)
+        delta = mean - self.mean
         self._squares += ((values - mean) ** 2).sum(0) + delta**2 * self.count * len(values) / total
         self.mean = self.mean + delta * len(values) / total
         self.count = total
-        self.low, self.high = (
-            np.minimum(self.low, values.min(0)),
-            np.maximum(self.high, values.max(0)),
-        )
+        self.low = np.minimum(self.low, values.min(0))
+        self.high = np.maximum(self.high, values.max(0))
 
     def as_json(self) -> dict[str, Any]:
-        """JSON object; only of something that saw rows."""
+        """Return a JSON object; only after rows were added."""
         lists = {"min": self.low, "max": self.high, "mean": self.mean, "std": self.std}
         return {
             "width": self.width,

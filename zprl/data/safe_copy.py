@@ -14,9 +14,12 @@ from pathlib import Path
 from zprl import durable
 from zprl.errors import ConfigError, DataError
 
+PIECE_BYTES = 2**22
+"""Bytes copied or compared at once."""
+
 
 def copy_whole(source: Path, target: Path) -> None:
-    """Copy a file, or a folder without its hidden files, to ``target``, which must not exist; the source stays as it is.
+    """Copy a file, or a folder without its hidden files, to ``target``, which must not exist.
 
     Raises:
         ConfigError: the target exists, or the source contains it.
@@ -32,6 +35,7 @@ def copy_whole(source: Path, target: Path) -> None:
             f"{target} lies inside {source}",
             remedy="copy a folder that does not contain the project",
         )
+
     files = [(source, Path())] if source.is_file() else list(contents(source))
     with durable.explained(target):
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -40,13 +44,7 @@ def copy_whole(source: Path, target: Path) -> None:
         try:
             for file, inside in files:
                 _copy(file, temp / inside if inside.parts else temp)
-            for folder in sorted(
-                (path for path in (temp.rglob("*") if temp.is_dir() else ()) if path.is_dir()),
-                reverse=True,
-            ):
-                durable.sync(folder)
-            if temp.is_dir():
-                durable.sync(temp)
+            _sync_folders(temp)
             durable.operation("rename", target)
             if target.exists():  # another process was faster
                 raise ConfigError(
@@ -61,7 +59,9 @@ def copy_whole(source: Path, target: Path) -> None:
 
 
 def contents(folder: Path) -> Iterator[tuple[Path, Path]]:
-    """Every file of a folder and its place in it, in a fixed order; hidden ones are left out, links within the folder are followed.
+    """Yield every file of a folder and its place in it, in a fixed order.
+
+    Hidden files are left out, links within the folder are followed.
 
     Raises:
         DataError: see :func:`copy_whole`; or there is no file.
@@ -69,6 +69,7 @@ def contents(folder: Path) -> Iterator[tuple[Path, Path]]:
     root = folder.resolve()
     empty = True
     for place, inner, files in os.walk(folder):
+        # A link to a folder counts as a file, which is refused; `os.walk` does not follow it.
         inner[:] = sorted(name for name in inner if not name.startswith("."))
         here = Path(place)
         for name in [*sorted(files), *(name for name in inner if (here / name).is_symlink())]:
@@ -92,17 +93,15 @@ def contents(folder: Path) -> Iterator[tuple[Path, Path]]:
 
 
 def same(source: Path, target: Path) -> bool:
-    """Whether ``target`` is a copy of ``source``: names, sizes and bytes."""
+    """Tell whether ``target`` is a copy of ``source``: names, sizes and bytes."""
     if source.is_file() or target.is_file():
         return source.is_file() and target.is_file() and _equal(source, target)
     if not (source.is_dir() and target.is_dir()):
         return False
-    mine, theirs = (
-        dict((inside, path) for path, inside in contents(source)),
-        dict((inside, path) for path, inside in contents(target)),
-    )
-    return mine.keys() == theirs.keys() and all(
-        _equal(path, theirs[inside]) for inside, path in mine.items()
+    originals = {inside: path for path, inside in contents(source)}
+    copies = {inside: path for path, inside in contents(target)}
+    return originals.keys() == copies.keys() and all(
+        _equal(path, copies[inside]) for inside, path in originals.items()
     )
 
 
@@ -120,11 +119,19 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def _sync_folders(root: Path) -> None:
+    """Flush all folders of a tree to the disk, inner ones first; nothing for a file."""
+    if root.is_dir():
+        for folder in sorted((path for path in root.rglob("*") if path.is_dir()), reverse=True):
+            durable.sync(folder)
+        durable.sync(root)
+
+
 def _copy(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     durable.operation("write", target)
     with open(source, "rb") as old, open(target, "xb") as new:
-        shutil.copyfileobj(old, new, 2**22)
+        shutil.copyfileobj(old, new, PIECE_BYTES)
         new.flush()
         os.fsync(new.fileno())
 
@@ -133,7 +140,7 @@ def _equal(one: Path, other: Path) -> bool:
     if one.stat().st_size != other.stat().st_size:
         return False
     with open(one, "rb") as first, open(other, "rb") as second:
-        while piece := first.read(2**22):
+        while piece := first.read(PIECE_BYTES):
             if piece != second.read(len(piece)):
                 return False
     return True

@@ -1,4 +1,4 @@
-"""Single episodes out of recordings of any size."""
+"""Selection of single episodes out of recordings of any size."""
 
 from __future__ import annotations
 
@@ -13,56 +13,65 @@ GROWTH = (32, 512, 8192, None)
 """Items of a source that are read at first, and then, as long as an episode is not among them."""
 NAMED = 10_000
 """Names remembered for a suggestion."""
+SHOWN = 5
 
 
 def first_episodes(sources: Sequence[Source], most: int) -> list[Episode]:
-    """The first ``most`` episodes, taken in turn from the sources."""
+    """Return the first ``most`` episodes, an equal share of each source."""
     share = -(-most // max(1, len(sources)))
-    found: list[Episode] = []
+    chosen: list[Episode] = []
     for source in sources:
         for number, episode in enumerate(_episodes(source, first=2 * share)):  # defects count, too
-            if number == share or len(found) == most:
+            if number == share or len(chosen) == most:
                 break
-            found.append(episode)
-    return found
+            chosen.append(episode)
+    return chosen
 
 
 def pick(sources: Sequence[Source], wanted: Sequence[str]) -> list[Episode]:
-    """The wanted episodes, in the order asked for; each is a name, the end of one (``demo_3``), or a position, counted from 0.
+    """Return the wanted episodes, in the order asked for.
+
+    Args:
+        sources: Sources to look into.
+        wanted: For each episode its name, the end of one (``demo_3``), or its position, from 0.
 
     Raises:
-        DataError: one is not there; the nearest name is said.
+        DataError: one is not there; the remedy names the nearest.
     """
-    found: dict[str, Episode] = {}
+    chosen: dict[str, Episode] = {}
     names: list[str] = []
     position = 0
     for source in sources:
         here = position
+        # Most episodes asked for are among the first, and reading a large source takes long.
         for first in GROWTH:
             position = here
             items = 0
             for episode in _episodes(source, first=first):
                 items += 1
                 for want in wanted:
-                    if want not in found and _is(want, episode.name, position):
-                        found[want] = episode
+                    if want not in chosen and _is(want, episode.name, position):
+                        chosen[want] = episode
                 if first == GROWTH[0] and len(names) < NAMED:
                     names.append(episode.name)
                 position += 1
-                if len(found) == len(set(wanted)):
-                    return [found[want] for want in wanted]
-            if first is None or items < first or not hasattr(source.reader, "first"):
+                if len(chosen) == len(set(wanted)):
+                    return [chosen[want] for want in wanted]
+            if first is None or items < first:
                 break
-    missing = next(want for want in wanted if want not in found)
-    near = difflib.get_close_matches(
-        missing, [*names, *(name.split("/")[-1] for name in names)], n=1
-    )
-    hint = (
-        f"did you mean '{near[0]}'?"
-        if near
-        else f"there are {', '.join(names[:5]) or 'none'}{', ...' if len(names) > 5 else ''}"
-    )
-    raise DataError(f"no episode '{missing}' among {position}", remedy=hint)
+
+    missing = next(want for want in wanted if want not in chosen)
+    raise DataError(f"no episode '{missing}' among {position}", remedy=_hint(missing, names))
+
+
+def _hint(missing: str, names: Sequence[str]) -> str:
+    """Return the nearest of the names, else the first ones."""
+    ends = [name.split("/")[-1] for name in names]
+    near = difflib.get_close_matches(missing, [*names, *ends], n=1)
+    if near:
+        return f"did you mean '{near[0]}'?"
+    more = ", ..." if len(names) > SHOWN else ""
+    return f"there are {', '.join(names[:SHOWN]) or 'none'}{more}"
 
 
 def _is(want: str, name: str, position: int) -> bool:
@@ -70,6 +79,5 @@ def _is(want: str, name: str, position: int) -> bool:
 
 
 def _episodes(source: Source, *, first: int | None) -> Iterator[Episode]:
-    if hasattr(source.reader, "first"):
-        source.reader.first = first
+    source.reader.first = first
     return (item for item in source.reader.read(source.path) if isinstance(item, Episode))

@@ -1,13 +1,15 @@
-"""All validated episodes in one folder: frames of every episode joined per key, an index, and the normaliser.
+"""Store of all validated episodes: one folder with frames, an index and the normaliser.
 
 ::
 
     artifacts/episodes/
         frames.safetensors       obs/<key> (M, d), actions (M, A), rewards (M,), dones (M,)
-        index.json               names, offsets, lengths, success, quality, dimensions, weights where a recipe gives some
+        index.json               names, offsets, lengths, success, quality, dimensions,
+                                 weights where a recipe gives some
         normalizer.safetensors   buffers of :class:`zprl.data.normalizer.Normalizer`
-        images/<number>.npy      pictures of the number-th camera (M, H, W, 3) uint8, where there are any: mapped, not read, so that more
-                                 of them than memory holds can be trained on
+        images/<number>.npy      images of each camera (M, H, W, 3) uint8, where there are any
+
+Images are mapped, not read, so that more of them than memory holds can be trained on.
 """
 
 from __future__ import annotations
@@ -32,21 +34,22 @@ FORMAT_VERSION = 1
 MAX_INDEX = 64 * 2**20
 """Longest index, in bytes: 100,000 episodes have 10 MB."""
 IMAGES = "images"
+INGEST_AGAIN = "run the ingest stage again (dvc repro ingest)"
 
 
 class EpisodeStore:
     """Read-only view of a stored set of episodes (M frames in all).
 
     Attributes:
-        obs: (M, d) per key, in the order of ``ingest.obs_keys``, then pictures (M, H, W, 3) uint8.
-        obs_dims: Width of each key that is not a picture.
+        obs: (M, d) per key, in the order of ``ingest.obs_keys``, then images (M, H, W, 3) uint8.
+        obs_dims: Width of each key that is no image.
         image_sizes: Height and width of each key that is one, in order.
         actions: (M, A).
         rewards: (M,).
         dones: (M,) bool.
         offsets: First frame of each episode.
         lengths: Frames of each episode.
-        success: Whether each episode achieved the task, bool.
+        success: True for each episode that achieved the task, bool.
         names: ``<file stem>/<demo_i>`` of each episode.
         quality: Grade of each episode.
         weights: How often each episode's windows are drawn, relative to one another, float64; all 1
@@ -60,8 +63,9 @@ class EpisodeStore:
         try:
             if index["format_version"] != FORMAT_VERSION:
                 raise DataError(
-                    f"{self.path} has format version {index['format_version']}, this zprl reads {FORMAT_VERSION}",
-                    remedy="run the ingest stage again (dvc repro ingest)",
+                    f"{self.path} has format version {index['format_version']}, "
+                    f"this zprl reads {FORMAT_VERSION}",
+                    remedy=INGEST_AGAIN,
                 )
             frames = durable.read_tensors(self.path / "frames.safetensors")
             self.names: tuple[str, ...] = tuple(index["names"])
@@ -79,26 +83,23 @@ class EpisodeStore:
             self.image_sizes: dict[str, tuple[int, int]] = {
                 key: (int(h), int(w)) for key, h, w in index.get("images", [])
             }
+
             self.obs = {key: frames[f"obs/{key}"] for key in self.obs_dims}
             self.obs |= {
                 key: _mapped(self.path / IMAGES / f"{n}.npy")
                 for n, key in enumerate(self.image_sizes)
             }
-            self.actions, self.rewards, self.dones = (
-                frames["actions"],
-                frames["rewards"],
-                frames["dones"],
-            )
+            self.actions = frames["actions"]
+            self.rewards = frames["rewards"]
+            self.dones = frames["dones"]
             state = durable.read_tensors(self.path / "normalizer.safetensors")
             self.normalizer = Normalizer.from_state(state, self.obs_dims)
             self._check()
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise DataError(
-                f"{self.path} is damaged: {error}",
-                remedy="run the ingest stage again (dvc repro ingest)",
-            ) from error
+            raise DataError(f"{self.path} is damaged: {error}", remedy=INGEST_AGAIN) from error
 
     def _check(self) -> None:
+        """Raise :class:`ValueError` where the index and the arrays do not fit together."""
         total = int(self.lengths.sum())
         sizes = {
             len(self.names),
@@ -110,12 +111,13 @@ class EpisodeStore:
         }
         if not (self.weights.isfinite() & (self.weights > 0)).all():
             raise ValueError("index.json has weights that are not positive numbers")
-        shapes = {key: tuple(value.shape) for key, value in self.obs.items()} | {
-            "actions": tuple(self.actions.shape)
+
+        shapes = {key: tuple(value.shape) for key, value in self.obs.items()}
+        shapes["actions"] = tuple(self.actions.shape)
+        wanted: dict[str, tuple[int, ...]] = {
+            key: (total, width) for key, width in self.obs_dims.items()
         }
-        wanted = {key: (total, width) for key, width in self.obs_dims.items()} | {
-            "actions": (total, self.action_dim)
-        }
+        wanted["actions"] = (total, self.action_dim)
         wanted |= {key: (total, *size, 3) for key, size in self.image_sizes.items()}
         expected_offsets = torch.cumsum(self.lengths, 0) - self.lengths
         if len(sizes) != 1 or shapes != wanted or not torch.equal(expected_offsets, self.offsets):
@@ -134,7 +136,9 @@ class EpisodeStore:
         *,
         weights: Mapping[str, float] | None = None,
     ) -> None:
-        """Replace the folder ``path``; the same episodes give the same bytes.  One episode at a time is in memory.
+        """Replace the folder ``path``; the same episodes give the same bytes.
+
+        One episode at a time is in memory.
 
         Args:
             path: The folder.
@@ -147,9 +151,11 @@ class EpisodeStore:
             raise DataError(
                 "there are no episodes to store", remedy="record demonstrations or relax the checks"
             )
-        facts = [(e.name, e.quality, bool(e.success), e.length) for e in episodes]
-        names, quality, success, lengths = (list(column) for column in zip(*facts, strict=True))
-        total = sum(lengths)
+        images = {
+            key: value.shape[1:3] for key, value in episodes[0].obs.items() if is_image(value)
+        }
+        index = _index(episodes, normalizer, images, weights or {})
+        total = sum(index["lengths"])
 
         def stack(
             dtype: str, shape: Sequence[int], of: Callable[[Episode], np.ndarray]
@@ -163,31 +169,11 @@ class EpisodeStore:
         frames["actions"] = stack("float32", (normalizer.action_dim,), lambda e: e.actions)
         frames["rewards"] = stack("float32", (), lambda e: e.rewards)
         frames["dones"] = stack("bool", (), lambda e: e.dones)
-        images = {
-            key: value.shape[1:3] for key, value in episodes[0].obs.items() if is_image(value)
-        }
-        index: dict[str, Any] = {
-            "format_version": FORMAT_VERSION,
-            "names": names,
-            "quality": quality,
-            "success": success,
-            "lengths": lengths,
-            "offsets": [0, *itertools.accumulate(lengths[:-1])],
-            "obs_dims": [[key, width] for key, width in normalizer.obs_dims.items()],
-            "action_dim": normalizer.action_dim,
-        }
-        # Only what is there is named, so that stores without it keep their bytes.
-        if images:
-            index["images"] = [[key, *size] for key, size in images.items()]
-        if weights:
-            index["weights"] = [float(weights.get(grade, 1.0)) for grade in quality]
 
         def fill(folder: Path) -> None:
             for number, (key, size) in enumerate(images.items()):
-                write_npy(
-                    folder / IMAGES / f"{number}.npy",
-                    stack("uint8", (*size, 3), _pictures(key, size)),
-                )
+                array = stack("uint8", (*size, 3), _images(key, size))
+                write_npy(folder / IMAGES / f"{number}.npy", array)
             write_safetensors(folder / "frames.safetensors", frames)
             durable.write_tensors(folder / "normalizer.safetensors", normalizer.state_dict())
             durable.write_json(folder / "index.json", index)
@@ -198,9 +184,8 @@ class EpisodeStore:
         return len(self.names)
 
     def __getitem__(self, index: int) -> Episode:
-        number = range(len(self))[
-            index
-        ]  # IndexError ends iteration; negative numbers count from the end
+        # IndexError ends iteration; negative numbers count from the end.
+        number = range(len(self))[index]
         start = int(self.offsets[number])
         part = slice(start, start + int(self.lengths[number]))
         return Episode(
@@ -215,7 +200,7 @@ class EpisodeStore:
 
 
 def fit_normalizer(episodes: Sequence[Episode]) -> Normalizer:
-    """Fit on all frames of ``episodes``, one episode at a time; keys in the order of the first episode."""
+    """Fit on all frames of ``episodes``, one at a time; keys in the order of the first episode."""
     pairs = {
         key: (torch.from_numpy(low), torch.from_numpy(high))
         for key, (low, high) in ranges(episodes).items()
@@ -226,18 +211,45 @@ def fit_normalizer(episodes: Sequence[Episode]) -> Normalizer:
     )
 
 
+def _index(
+    episodes: Sequence[Episode],
+    normalizer: Normalizer,
+    images: Mapping[str, tuple[int, ...]],
+    weights: Mapping[str, float],
+) -> dict[str, Any]:
+    """Return the content of ``index.json``."""
+    facts = [(e.name, e.quality, bool(e.success), e.length) for e in episodes]
+    names, quality, success, lengths = (list(column) for column in zip(*facts, strict=True))
+    index: dict[str, Any] = {
+        "format_version": FORMAT_VERSION,
+        "names": names,
+        "quality": quality,
+        "success": success,
+        "lengths": lengths,
+        "offsets": [0, *itertools.accumulate(lengths[:-1])],
+        "obs_dims": [[key, width] for key, width in normalizer.obs_dims.items()],
+        "action_dim": normalizer.action_dim,
+    }
+    # Only what is there is named, so that stores without it keep their bytes.
+    if images:
+        index["images"] = [[key, *size] for key, size in images.items()]
+    if weights:
+        index["weights"] = [float(weights.get(grade, 1.0)) for grade in quality]
+    return index
+
+
 def _observation(key: str) -> Callable[[Episode], np.ndarray]:
     return lambda episode: episode.obs[key]
 
 
-def _pictures(key: str, size: tuple[int, int]) -> Callable[[Episode], np.ndarray]:
-    """The pictures of one camera (L, H, W, 3), refused where they are others than the first episode's."""
+def _images(key: str, size: tuple[int, ...]) -> Callable[[Episode], np.ndarray]:
+    """Return a function to one camera's images (L, H, W, 3), all of the first episode's size."""
 
     def of(episode: Episode) -> np.ndarray:
         part = episode.obs[key]
         if part.dtype != np.uint8 or part.shape[1:] != (*size, 3):
             raise DataError(
-                f"pictures of {part.dtype} {part.shape[1:]} among others of uint8 {(*size, 3)}",
+                f"images of {part.dtype} {part.shape[1:]} among others of uint8 {(*size, 3)}",
                 remedy="scale them alike",
             )
         return part
@@ -246,15 +258,11 @@ def _pictures(key: str, size: tuple[int, int]) -> Callable[[Episode], np.ndarray
 
 
 def _mapped(path: Path) -> Tensor:
-    """Pictures as a tensor over the file; a change to it stays in memory."""
-    try:
-        found = np.lib.format.open_memmap(
-            path, mode="c"
-        )  # unlike `np.load`: a ValueError for whatever is no array of numbers
-    except FileNotFoundError as error:
-        raise DataError(
-            f"{path} does not exist", remedy="run the ingest stage again (dvc repro ingest)"
-        ) from error
-    if found.dtype != np.uint8:
-        raise ValueError(f"{path} holds no pictures")
-    return torch.from_numpy(found)
+    """Return images as a tensor over the file; a change to it stays in memory."""
+    if not path.exists():
+        raise DataError(f"{path} does not exist", remedy=INGEST_AGAIN)
+    # Unlike `np.load`, it raises ValueError for any file that is no array of numbers.
+    images = np.lib.format.open_memmap(path, mode="c")
+    if images.dtype != np.uint8:
+        raise ValueError(f"{path} holds no images")
+    return torch.from_numpy(images)

@@ -1,6 +1,6 @@
-"""Checks of episodes: bad ones are refused with a sentence, never with a stack trace and never silently.
+"""Checks of episodes: each defect is a finding with a sentence, never a stack trace.
 
-A file's own defects are found by its reader; here stand the checks of what the numbers mean.
+Readers report the defects of files; these checks are of what the numbers mean.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ POSE_ACTION_DIM = 10
 
 
 Widths = tuple[tuple[str, int | tuple[int, ...]], ...]
-"""Of each observation, in order; of pictures height, width and 3."""
+"""Width of each observation, in order; of images height, width and 3."""
 
 Shape = tuple[Widths, int]
 """Widths of the observations and width of the actions: equal for all episodes of one store."""
@@ -30,7 +30,7 @@ Shape = tuple[Widths, int]
 
 @dataclass(frozen=True)
 class ValidationLimits:
-    """What still counts as good (all ours).
+    """Limits of what counts as good (all ours).
 
     Attributes:
         min_length: Frames an episode must have: ``policy.obs_steps + policy.chunk_steps``.
@@ -51,9 +51,9 @@ class ValidationLimits:
 
 
 def check_episode(episode: Episode, *, file: str, limits: ValidationLimits) -> list[Finding]:
-    """All defects of one episode; an empty list means it is good."""
+    """Return all defects of one episode; an empty list means it is good."""
 
-    def found(
+    def finding(
         code: str,
         message: str,
         remedy: str,
@@ -63,53 +63,64 @@ def check_episode(episode: Episode, *, file: str, limits: ValidationLimits) -> l
         return Finding(code, severity, file, message, remedy, episode.name, frame)
 
     if episode.length < limits.min_length:
-        text = f"{episode.length} frames, at least {limits.min_length} are needed (obs_steps + chunk_steps)"
-        return [found("D12", text, "record longer demos or shorten policy.chunk_steps")]
+        text = (
+            f"{episode.length} frames, at least {limits.min_length} are needed "
+            "(obs_steps + chunk_steps)"
+        )
+        return [finding("D12", text, "record longer demos or shorten policy.chunk_steps")]
+
+    # The other checks compute with these numbers.
+    infinite = [finding("D04", *defect) for defect in _infinite(episode)]
+    if infinite:
+        return infinite
+
+    findings = [finding("D08", *defect) for defect in _rotations(episode, limits)]
+    findings += [finding("D11", *defect) for defect in _jumps(episode, limits)]
+    run = _frozen(episode, limits)
+    if run is not None:
+        start, length = run
+        text = f"the robot's state is the same for {length} frames while the commands move"
+        findings.append(finding("D10", text, "check the state stream of the recording", start))
+    return findings
+
+
+def _infinite(episode: Episode) -> Iterator[tuple[str, str, int]]:
+    """Yield message, remedy and first frame of each array with NaN or infinity."""
     arrays = {
         **{f"obs/{key}": value for key, value in _states(episode).items()},
         "actions": episode.actions,
         "rewards": episode.rewards,
     }
-    findings = []
     for key, value in arrays.items():
         bad = ~np.isfinite(value)
         if bad.any():
             frame = int(bad.reshape(len(value), -1).any(1).argmax())
-            findings.append(
-                found(
-                    "D04",
-                    f"{key} has {int(bad.sum())} values that are not finite",
-                    "cut or re-record the demo",
-                    frame,
-                )
-            )
-    if findings:
-        return findings  # the other checks compute with these numbers
-    findings += [found("D08", *defect) for defect in _rotations(episode, limits)]
+            text = f"{key} has {int(bad.sum())} values that are not finite"
+            yield text, "cut or re-record the demo", frame
+
+
+def _jumps(episode: Episode, limits: ValidationLimits) -> Iterator[tuple[str, str, int]]:
+    """Yield message, remedy and first frame of each position that jumps between frames."""
     for key in (key for key in episode.obs if key.endswith("eef_pos")):
         step = np.linalg.norm(np.diff(episode.obs[key].astype(np.float64), axis=0), axis=1)
         if step.max() > limits.jump_m:
             frame = int((step > limits.jump_m).argmax()) + 1
-            text = f"{key} jumps by {step[frame - 1]:.3f} m between frames, the limit is {limits.jump_m} m"
-            findings.append(
-                found("D11", text, "check for lost frames or a changed frame of reference", frame)
+            text = (
+                f"{key} jumps by {step[frame - 1]:.3f} m between frames, "
+                f"the limit is {limits.jump_m} m"
             )
-    run = _frozen(episode, limits)
-    if run is not None:
-        text = f"the robot's state is the same for {run[1]} frames while the commands move"
-        findings.append(found("D10", text, "check the state stream of the recording", run[0]))
-    return findings
+            yield text, "check for lost frames or a changed frame of reference", frame
 
 
 def _states(episode: Episode) -> dict[str, np.ndarray]:
-    """Observations that are not pictures."""
+    """Return the observations that are not images."""
     return {key: value for key, value in episode.obs.items() if not is_image(value)}
 
 
 def _rotations(
     episode: Episode, limits: ValidationLimits
 ) -> Iterator[tuple[str, str, int] | tuple[str, str, int, Literal["warning"]]]:
-    """Message, remedy, frame (and severity) of each rotation defect."""
+    """Yield message, remedy, frame (and severity) of each rotation defect."""
     for key, value in episode.obs.items():
         if not is_quaternion(key) or value.shape[1] != 4:
             continue
@@ -125,30 +136,41 @@ def _rotations(
             continue
         flips = (wide[1:] * wide[:-1]).sum(1) < 0
         if flips.any():
-            text = f"quaternion {key} flips its sign {int(flips.sum())} times; q and -q are one rotation but two inputs"
+            text = (
+                f"quaternion {key} flips its sign {int(flips.sum())} times; "
+                "q and -q are one rotation but two inputs"
+            )
             yield (
                 text,
                 "record a continuous sign, or leave the key out of ingest.obs_keys",
                 int(flips.argmax()) + 1,
                 "warning",
             )
+
     if episode.actions.shape[1] == POSE_ACTION_DIM:
         first, second = (episode.actions[:, i : i + 3].astype(np.float64) for i in (3, 6))
+        # Squared norms: to first order twice the deviation of the norms.
         off = np.maximum.reduce(
             [
                 np.abs((first**2).sum(1) - 1),
                 np.abs((second**2).sum(1) - 1),
                 np.abs((first * second).sum(1)),
             ]
-        )  # squared norms: to first order twice the deviation of the norms
+        )
         if off.max() > 2 * limits.rotation_tolerance:
             frame = int((off > 2 * limits.rotation_tolerance).argmax())
-            text = f"actions[3:9] are not two orthonormal columns of a rotation matrix (off by {off[frame]:.3f})"
+            text = (
+                "actions[3:9] are not two orthonormal columns of a rotation matrix "
+                f"(off by {off[frame]:.3f})"
+            )
             yield text, "convert rotations to 6-D (first two columns of the matrix)", frame
 
 
 def _frozen(episode: Episode, limits: ValidationLimits) -> tuple[int, int] | None:
-    """First frame and length of a run in which the robot's state is bit-identical while the commands move."""
+    """Return first frame and length of a run of frozen states, if there is one.
+
+    The robot's state is the same bit by bit while the commands move.
+    """
     # Only states that cannot stand still bit by bit while a robot moves; an object at rest may.
     keys = [key for key in episode.obs if key.endswith(("eef_pos", "eef_quat", "joint_pos"))]
     if not keys:
@@ -165,14 +187,14 @@ def _frozen(episode: Episode, limits: ValidationLimits) -> tuple[int, int] | Non
 
 
 class DuplicateCheck:
-    """Remembers episodes by content (D13) and by name (D18) across files."""
+    """Comparison of episodes with all before them, by content (D13) and by name (D18)."""
 
     def __init__(self) -> None:
         self._contents: dict[str, str] = {}
         self._names: set[str] = set()
 
     def check(self, episode: Episode, *, file: str) -> list[Finding]:
-        """Defects of ``episode`` given all those before it."""
+        """Return the defects of ``episode`` given all those before it."""
         content = episode.content_hash()
         if content in self._contents:  # first: a copy of a file has its names, too
             text = f"the same content as {self._contents[content]}"
@@ -186,7 +208,7 @@ class DuplicateCheck:
 
 
 def shape_of(episode: Episode) -> Shape:
-    """Observation widths (of pictures: height, width, 3) and action width: equal for all episodes of one store."""
+    """Return the observations' widths (of images: height, width, 3) and the actions' width."""
     widths = {
         key: value.shape[1:] if is_image(value) else value.shape[1]
         for key, value in episode.obs.items()
@@ -197,9 +219,15 @@ def shape_of(episode: Episode) -> Shape:
 def check_shapes(
     episodes: Sequence[tuple[str, Episode]], *, expected: Shape | None = None
 ) -> list[Finding]:
-    """D05 for every episode whose dimensions differ from those ``expected``, or of most; takes (file, episode) pairs."""
+    """Return a finding (D05) for every episode whose dimensions differ from the others'.
+
+    Args:
+        episodes: Pairs of file and episode.
+        expected: Dimensions that they must have; ``None``: those of most.
+    """
     if not episodes:
         return []
+
     # On a tie the first seen wins, so the result does not depend on hashing.
     common = expected or Counter(shape_of(episode) for _, episode in episodes).most_common(1)[0][0]
     return [
@@ -207,7 +235,8 @@ def check_shapes(
             "D05",
             "error",
             file,
-            f"dimensions {_say_shape(shape_of(episode))} differ from the other episodes' {_say_shape(common)}",
+            f"dimensions {_in_words(shape_of(episode))} differ from the other episodes' "
+            f"{_in_words(common)}",
             "do not mix recordings of different robots or tasks",
             episode.name,
         )
@@ -217,35 +246,29 @@ def check_shapes(
 
 
 def check_set(episodes: Sequence[Episode]) -> list[Finding]:
-    """Findings on the whole set of good episodes: constant dimensions (D14) and no success at all (D21)."""
-    findings = []
-    if episodes and not any(episode.success for episode in episodes):
-        text = f"none of {len(episodes)} episodes is marked as a success"
-        findings.append(
-            Finding(
-                "D21",
-                "error",
-                "",
-                text,
-                "set the attribute `success` on the demos, or record successful ones",
-            )
-        )
+    """Return findings on the whole set of good episodes.
+
+    They are constant dimensions (D14) and no success at all (D21).
+    """
     if not episodes:
-        return findings
+        return []
+
+    findings = []
+    if not any(episode.success for episode in episodes):
+        text = f"none of {len(episodes)} episodes is marked as a success"
+        remedy = "set the attribute `success` on the demos, or record successful ones"
+        findings.append(Finding("D21", "error", "", text, remedy))
+
     columns = {
         f"obs/{key}": [e.obs[key] for e in episodes]
         for key in _states(episodes[0])
         if not is_quaternion(key)
     }
     for key, parts in {**columns, "actions": [e.actions for e in episodes]}.items():
-        low, high = (
-            np.min([p.min(0) for p in parts], axis=0),
-            np.max([p.max(0) for p in parts], axis=0),
-        )
-        same = (high - low) <= CONSTANT_RANGE * np.maximum(
-            1.0, np.maximum(np.abs(low), np.abs(high))
-        )
-        dims = np.flatnonzero(same).tolist()
+        low = np.min([p.min(0) for p in parts], axis=0)
+        high = np.max([p.max(0) for p in parts], axis=0)
+        size = np.maximum(1.0, np.maximum(np.abs(low), np.abs(high)))
+        dims = np.flatnonzero((high - low) <= CONSTANT_RANGE * size).tolist()
         if dims:
             what = (
                 "the policy will keep them fixed"
@@ -259,24 +282,29 @@ def check_set(episodes: Sequence[Episode]) -> list[Finding]:
 
 
 def check_versions(facts: Mapping[str, Mapping[str, str]]) -> list[Finding]:
-    """A warning (D15) for each simulator of which sources name different versions; takes the facts of each source."""
+    """Return a warning (D15) for each simulator of which sources name different versions.
+
+    Args:
+        facts: Facts of each source, by its path.
+    """
     versions: dict[str, dict[str, str]] = {}
-    for file, said in facts.items():
-        if "simulator" in said and "simulator version" in said:
-            versions.setdefault(said["simulator"], {}).setdefault(said["simulator version"], file)
+    for file, known in facts.items():
+        if "simulator" in known and "simulator version" in known:
+            by_version = versions.setdefault(known["simulator"], {})
+            by_version.setdefault(known["simulator version"], file)
     return [
         Finding(
             "D15",
             "warning",
             "",
             f"recordings of different versions of {simulator}: "
-            + ", ".join(f"{version} ({file})" for version, file in found.items()),
+            + ", ".join(f"{version} ({file})" for version, file in files.items()),
             "replay or re-render them in the version that evaluates, or train on one of them",
         )
-        for simulator, found in versions.items()
-        if len(found) > 1
+        for simulator, files in versions.items()
+        if len(files) > 1
     ]
 
 
-def _say_shape(shape: Shape) -> str:
+def _in_words(shape: Shape) -> str:
     return ", ".join([*(f"{key} {width}" for key, width in shape[0]), f"actions {shape[1]}"])

@@ -10,17 +10,21 @@ from zprl.data.episode import Episode, is_image
 
 
 def ranges(episodes: Iterable[Episode]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Lowest and highest values, each (d,) float32, under ``obs/<key>`` and ``actions``; pictures have none.
+    """Return lowest and highest values, each (d,) float32, under ``obs/<key>`` and ``actions``.
 
-    A NaN anywhere in a dimension makes both NaN.
+    Images have none.  A NaN anywhere in a dimension makes both NaN.
     """
-    found: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    measured: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     for episode in episodes:
         states = {f"obs/{key}": value for key, value in episode.obs.items() if not is_image(value)}
         for key, value in {**states, "actions": episode.actions}.items():
             value = value.astype(np.float32, copy=False)
-            low, high = value.min(0), value.max(0)
-            if key in found:
-                low, high = np.minimum(found[key][0], low), np.maximum(found[key][1], high)
-            found[key] = (low, high)
-    return found
+            low = value.min(0)
+            high = value.max(0)
+
+            # The first episode's ranges are its own, later ones widen them.
+            if key in measured:
+                low = np.minimum(measured[key][0], low)
+                high = np.maximum(measured[key][1], high)
+            measured[key] = (low, high)
+    return measured

@@ -1,4 +1,4 @@
-"""Training windows: which frames a chunked policy sees and which actions it should answer with.
+"""Training windows: the frames that a chunked policy sees, and the actions that answer them.
 
 Every frame t of every chosen episode is the current frame of exactly one window: observations t-O+1
 .. t and actions t-O+1 .. t-O+T, both held at the episode's first and last frame beyond its ends.
@@ -63,8 +63,11 @@ class ChunkWindows:
                 "no episodes to cut windows from",
                 remedy="lower pretrain.validation_fraction or record more",
             )
+
         self._obs = {key: store.obs[key] for key in obs_keys}
         self._actions = store.actions
+
+        # First, last and current frame of each window (W,).
         lengths = store.lengths[chosen]
         self._first = torch.repeat_interleave(store.offsets[chosen], lengths)
         self._last = torch.repeat_interleave(store.offsets[chosen] + lengths - 1, lengths)
@@ -72,8 +75,10 @@ class ChunkWindows:
             torch.cumsum(lengths, 0) - lengths, lengths
         )
         self._current = self._first + within
+
         self._obs_steps = torch.arange(obs_steps) - (obs_steps - 1)
         self._action_steps = torch.arange(horizon) - (obs_steps - 1)
+
         weights = torch.repeat_interleave(store.weights[chosen], lengths)
         equal = bool((weights == weights[0]).all())
         self._shares = None if equal else torch.cumsum(weights * (len(weights) / weights.sum()), 0)
@@ -83,9 +88,10 @@ class ChunkWindows:
         return len(self._current)
 
     def gather(self, index: Tensor) -> dict[str, dict[str, Tensor] | Tensor]:
-        """Windows by number (B,), as ``{"obs": {key: (B, O, d)}, "actions": (B, T, A)}`` in physical units.
+        """Return windows by number (B,), in physical units.
 
-        Pictures come as they are stored, (B, O, H, W, 3) uint8.
+        They come as ``{"obs": {key: (B, O, d)}, "actions": (B, T, A)}``; images
+        come as they are stored, (B, O, H, W, 3) uint8.
         """
         first, last, current = (x[index][:, None] for x in (self._first, self._last, self._current))
         obs_frames = torch.clamp(current + self._obs_steps, first, last)
@@ -96,7 +102,7 @@ class ChunkWindows:
         }
 
     def epoch(self, seed: int, epoch: int) -> Tensor:
-        """Numbers of the windows (W,) in the order that this epoch draws them.
+        """Return the numbers of the windows (W,) in the order that this epoch draws them.
 
         A window of w times the mean weight comes floor(w) or ceil(w) times, w times on average over
         seeds and epochs: once where all weights are equal.
@@ -104,6 +110,7 @@ class ChunkWindows:
         order = torch.randperm(len(self), generator=seeding.torch_generator(seed, "windows", epoch))
         if self._shares is None:
             return order
+
         offset = torch.rand(
             (),
             dtype=torch.float64,
@@ -114,7 +121,7 @@ class ChunkWindows:
         return drawn.clamp(max=len(self) - 1)[order]
 
     def batch(self, seed: int, step: int, size: int) -> dict[str, dict[str, Tensor] | Tensor]:
-        """The ``size`` windows of gradient step ``step``.
+        """Return the ``size`` windows of gradient step ``step``.
 
         Steps walk through one shuffle per epoch after another, so that each window comes once per
         epoch (of equal weights), and yet batch ``step`` needs no memory of the batches before it.
@@ -128,9 +135,7 @@ class ChunkWindows:
         return self.gather(index)
 
     def _shuffle(self, seed: int, epoch: int) -> Tensor:
-        if self._order is None or self._order[0] != (
-            seed,
-            epoch,
-        ):  # only a cache: the value depends on nothing else
+        # Only a cache: the value depends on nothing else.
+        if self._order is None or self._order[0] != (seed, epoch):
             self._order = ((seed, epoch), self.epoch(seed, epoch))
         return self._order[1]

@@ -1,5 +1,6 @@
-"""From a policy back to the bytes of each demonstration, and from a demonstration forward to every policy that used it.
+"""Lineage: from a policy back to the bytes of each demonstration, and forward from these.
 
-:mod:`~zprl.lineage.records` is what is known, :mod:`~zprl.lineage.walk` the walk over it (pure functions); records come from the tracking
-store (:mod:`zprl.tracking.lineage`) and from what lies here (:mod:`~zprl.lineage.local`).
+:mod:`~zprl.lineage.records` holds what is known, :mod:`~zprl.lineage.walk` the walk over it (pure
+functions); records come from the tracking store (:mod:`zprl.tracking.lineage`) and from the
+project's folder (:mod:`~zprl.lineage.local`).
 """

@@ -1,5 +1,6 @@
-"""What lies in the project's folder, as records: bundles say what they were made from, the data report says where episodes come from.
+"""Records of the files in the project's folder.
 
+Bundles say what they were made from, the data report says where episodes come from.
 Enough to go back from a bundle to its demonstrations without any tracking store, for what was made
 last; runs of the past are only there.
 """
@@ -17,35 +18,40 @@ from zprl.errors import DataError, ZprlError
 from zprl.lineage.records import HERE, Records, RunRecord
 from zprl.lineage.walk import INGEST
 
-EPISODES, DATA_REPORT, BASE = (
-    Path("artifacts/episodes"),
-    Path("artifacts/data_report"),
-    Path("artifacts/base"),
-)
-STEERING, START, DATA_DVC = Path("artifacts/steering"), Path("session/start"), Path("data.dvc")
+EPISODES = Path("artifacts/episodes")
+DATA_REPORT = Path("artifacts/data_report")
+BASE = Path("artifacts/base")
+STEERING = Path("artifacts/steering")
+START = Path("session/start")
+DATA_DVC = Path("data.dvc")
 DOCUMENT = "bundle.json"
-MAX_TEXT, MAX_INDEX = 4 * 2**20, 64 * 2**20
+MAX_TEXT = 4 * 2**20
+MAX_INDEX = 64 * 2**20
 MAX_READ = 64 * 2**30
 """Most that is read to compare bytes [B]."""
 FILE_COST = 2**16
 """Opening a file takes as long as reading so many bytes."""
-NOT_HERE, NOT_LOOKED_AT = "not here", "not looked at"
+NOT_HERE = "not here"
+NOT_LOOKED_AT = "not looked at"
 
 
 def is_bundle(path: Path) -> bool:
-    """Whether a folder is a bundle."""
+    """Return whether a folder is a bundle."""
     return (path / DOCUMENT).is_file()
 
 
 def bundles(path: Path) -> list[Path]:
-    """The folder, if it is a bundle, else the bundles in it (a policy from the registry has ``base`` and ``steering``)."""
+    """Return the folder, if it is a bundle, else the bundles in it.
+
+    A policy from the registry has ``base`` and ``steering``.
+    """
     if is_bundle(path):
         return [path]
     return sorted(each for each in path.iterdir() if is_bundle(each)) if path.is_dir() else []
 
 
 def of_bundle(path: Path) -> RunRecord:
-    """What a bundle says of itself: what it was made from, and how.
+    """Read a bundle's own record: what it was made from, and how.
 
     Raises:
         DataError: it cannot be read.
@@ -53,73 +59,79 @@ def of_bundle(path: Path) -> RunRecord:
     document = durable.read_json(path / DOCUMENT, limit=MAX_TEXT)
     if not isinstance(document, dict):
         raise _damaged(path)
-    said = document.get("provenance")
-    said = said if isinstance(said, dict) else {}
-    steering = document.get("kind") == "steering"
-    inputs = said.get("inputs")
-    inputs = {str(k): str(v) for k, v in inputs.items()} if isinstance(inputs, dict) else {}
-    if steering and isinstance(document.get("base_digest"), str):
-        inputs[BASE.as_posix()] = document["base_digest"]
-    stage = said.get("stage") or (
-        ("finetune_real" if "session" in said else "finetune") if steering else "pretrain"
-    )
-    params = dict(
-        _leaves(
-            {
-                key: value
-                for key, value in said.items()
-                if key not in ("inputs", "latent_stats", "stage")
-            }
-        )
-    )
+
+    provenance = document.get("provenance")
+    if not isinstance(provenance, dict):
+        provenance = {}
+    others = ("inputs", "latent_stats", "stage")
+    params = {key: value for key, value in provenance.items() if key not in others}
     return RunRecord(
         path.as_posix(),
-        str(stage),
+        _stage(document, provenance),
         HERE,
-        inputs=inputs,
+        inputs=_inputs(document, provenance),
         outputs={path.as_posix(): digest(path)},
-        params=params,
+        params=dict(_leaves(params)),
     )
+
+
+def _is_steering(document: Mapping[str, Any]) -> bool:
+    return document.get("kind") == "steering"
+
+
+def _stage(document: Mapping[str, Any], provenance: Mapping[str, Any]) -> str:
+    """Return the stage that made a bundle; older bundles do not name it."""
+    if stage := provenance.get("stage"):
+        return str(stage)
+    if _is_steering(document):
+        return "finetune_real" if "session" in provenance else "finetune"
+    return "pretrain"
+
+
+def _inputs(document: Mapping[str, Any], provenance: Mapping[str, Any]) -> dict[str, str]:
+    """Return SHA-256 by path of what a bundle was made from."""
+    stated = provenance.get("inputs")
+    inputs = {str(k): str(v) for k, v in stated.items()} if isinstance(stated, dict) else {}
+    if _is_steering(document) and isinstance(document.get("base_digest"), str):
+        inputs[BASE.as_posix()] = document["base_digest"]
+    return inputs
 
 
 def runs(more: Sequence[Path] = ()) -> list[RunRecord]:
-    """Records of what lies here, of the bundles ``more`` too; what is damaged is passed over, unless it is among those."""
-    found = [of_bundle(path) for path in more]
+    """Return records of the project's bundles, of the bundles ``more``, and of ingest.
+
+    A damaged bundle is passed over, unless it is one of ``more``.
+    """
+    records = [of_bundle(path) for path in more]
     known = {path.resolve() for path in more}
-    places = [BASE, *sorted(STEERING.glob("*")), *sorted(START.glob("*"))]
-    for path in places:
+    for path in [BASE, *sorted(STEERING.glob("*")), *sorted(START.glob("*"))]:
         try:
             if is_bundle(path) and path.resolve() not in known:
-                found.append(of_bundle(path))
+                records.append(of_bundle(path))
         except (ZprlError, OSError):
             continue
+
     try:
         if (DATA_REPORT / SOURCES).is_file() and _belong_together():
-            found.append(
-                RunRecord(
-                    DATA_REPORT.as_posix(),
-                    INGEST,
-                    HERE,
-                    outputs={EPISODES.as_posix(): digest(EPISODES)},
-                )
-            )
+            made = {EPISODES.as_posix(): digest(EPISODES)}
+            records.append(RunRecord(DATA_REPORT.as_posix(), INGEST, HERE, outputs=made))
     except (ZprlError, OSError):
         pass
-    return found
+    return records
 
 
 def origins(run: RunRecord) -> EpisodeSources | None:
-    """Of the local record of ingest."""
+    """Return the sources of the local record of ingest, ``None`` for any other run."""
     return EpisodeSources.read(DATA_REPORT / SOURCES) if run.id == DATA_REPORT.as_posix() else None
 
 
 def records(more: Sequence[Path] = (), *, why: str) -> Records:
-    """Everything that is known without a tracking store."""
+    """Return the records known without a tracking store; ``why`` says why there is none."""
     return Records(f"what lies here ({why})", tuple(runs(more)), origins=origins)
 
 
 def _belong_together() -> bool:
-    """Whether report and store are of one run of ingest."""
+    """Return whether report and store are of one run of ingest."""
     index = durable.read_json(EPISODES / "index.json", limit=MAX_INDEX)
     return isinstance(index, dict) and index.get("names") == [
         episode.name for episode in EpisodeSources.read(DATA_REPORT / SOURCES).episodes
@@ -145,11 +157,10 @@ def _damaged(path: Path) -> DataError:
 
 
 class Bytes:
-    """Compares what lies in the project with digests; each path is read once.
+    """Compares the project's files with digests; each path is read once.
 
-    Paths come from bundles and stores that anybody may have written, so nothing outside the project
-    is looked at, and not more than
-    :data:`MAX_READ` in all.
+    Paths come from bundles and stores of unknown origin, so nothing outside the project is read,
+    and not more than :data:`MAX_READ` in all.
 
     Args:
         known: Digests by path that are known already.
@@ -166,12 +177,13 @@ class Bytes:
                 self._known[path] = self._read(Path(path))
             except (ZprlError, OSError, RuntimeError, ValueError):  # a loop of links, a null byte
                 self._known[path] = NOT_LOOKED_AT
-        found = self._known[path]
-        if found in (NOT_HERE, NOT_LOOKED_AT):
-            return found
-        return "same bytes" if found == digest else "other bytes"
+        actual = self._known[path]
+        if actual in (NOT_HERE, NOT_LOOKED_AT):
+            return actual
+        return "same bytes" if actual == digest else "other bytes"
 
     def _read(self, path: Path) -> str:
+        """Return the digest of a path inside the project, or why there is none."""
         project = Path.cwd()
         if (
             path.is_absolute()
@@ -187,7 +199,7 @@ class Bytes:
 
 
 def cost(path: Path, limit: int, inside: Path | None = None) -> int:
-    """Return how many bytes a file has, or the files of a folder have, with :data:`FILE_COST` for each.
+    """Return the bytes of a file, or of a folder's files, with :data:`FILE_COST` for each.
 
     Raises:
         DataError: more than ``limit``, neither file nor folder, or a link that leads out of
@@ -209,25 +221,33 @@ def cost(path: Path, limit: int, inside: Path | None = None) -> int:
 
 
 def digest(path: Path) -> str:
-    """Return the digest of what a user named, or of what a stage made here, where it is of bounded size.
+    """Return the digest of a file or folder of bounded size.
 
     Raises:
-        DataError: it is not.
+        DataError: it is larger than :data:`MAX_READ`, or holds other things than files.
     """
     cost(path, MAX_READ)
     return durable.digest(path)
 
 
 def data_md5(commit: str) -> str | None:
-    """DVC's hash of the folder of demonstrations, as ``data.dvc`` had it at a commit; now, where there is none; ``None``: unknown."""
+    """Return DVC's hash of the folder of demonstrations at a commit, ``None`` where it is unknown.
+
+    Without a commit it is that of the present ``data.dvc``.
+    """
     plain = commit.removesuffix("-dirty")
     try:
         text = None
         if plain and plain.isalnum():
-            text = child_processes.git("cat-file", "blob", f"{plain}:./{DATA_DVC}")
+            blob = f"{plain}:./{DATA_DVC}"
+            size = child_processes.git("cat-file", "-s", blob)  # git unpacks some in its memory
+            if size is not None and int(size) <= MAX_TEXT:
+                text = child_processes.git("cat-file", "blob", blob, limit=MAX_TEXT)
         elif DATA_DVC.is_file() and DATA_DVC.stat().st_size:
             text = durable.read_bytes(DATA_DVC, MAX_TEXT).decode(errors="replace")
-        document = strict_yaml.parse(text, DATA_DVC.as_posix()) if text else None
-        return str(document["outs"][0]["md5"])
+        if not text:
+            return None
+
+        return str(strict_yaml.parse(text, DATA_DVC.as_posix())["outs"][0]["md5"])
     except (ZprlError, KeyError, IndexError, TypeError):
         return None

@@ -1,4 +1,4 @@
-"""What lineage is made of: runs with the digests of what they read and made, registered versions, and where episodes come from.
+"""Records of lineage: runs with the digests of their inputs and outputs, versions, sources.
 
 Two things are the same when their SHA-256 is (:func:`zprl.durable.digest`), wherever they lie; so a
 base policy that was copied into a robot session, or downloaded from the registry, is still the one
@@ -74,7 +74,7 @@ def _no_origins(run: RunRecord) -> EpisodeSources | None:
 
 @dataclass(frozen=True)
 class Records:
-    """All that is known.
+    """All known runs and versions.
 
     Attributes:
         store: Where the runs come from, as a phrase.

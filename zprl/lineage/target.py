@@ -1,9 +1,12 @@
-"""What ``zprl lineage TARGET`` means: a bundle, a run, a registered model, demonstrations or an episode, and the walk for it."""
+"""The target of ``zprl lineage TARGET``, and the walk for it.
+
+A target is a bundle, a run, a registered model, demonstrations or an episode.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +22,8 @@ from zprl.lineage.walk import INGEST, Graph, Here, Node, back, forward, run_back
 RUN_ID = re.compile(r"[0-9a-f]{32}")
 MODEL = re.compile(r"(?:models:/)?(?P<name>[^@/]+)(?:@(?P<alias>[^@/]+)|/(?P<number>\d+))")
 REMEDY = (
-    "give a bundle's folder, an MLflow run id, a registered model (name@alias or name/version), a demo file or folder, "
-    "or an episode (<file stem>/<demo>)"
+    "give a bundle's folder, an MLflow run id, a registered model (name@alias or name/version), "
+    "a demo file or folder, or an episode (<file stem>/<demo>)"
 )
 
 
@@ -28,78 +31,109 @@ def trace(target: str, fetch: Callable[[tuple[Path, ...]], Records]) -> tuple[No
     """Answer for one target.
 
     Args:
-        target: What the user typed.
-        fetch: Returns what is known; it gets bundles that lie elsewhere.
+        target: The user's text.
+        fetch: Returns the records; it gets bundles that lie elsewhere.
+
+    Returns:
+        The root of the answer's tree, and the records it was made from.
 
     Raises:
         DataError: nothing is known under this name, or a file is damaged.
         EnvironmentProblem: the tracking store does not answer.
     """
     path = Path(target)
-    found = local.bundles(path) if path.is_dir() else []
-    records = fetch(tuple(found))
+    bundles = local.bundles(path) if path.is_dir() else []
+    records = fetch(tuple(bundles))
     graph = Graph(records)
-    things = {each.as_posix(): local.digest(each) for each in found}
-    here = Here(local.Bytes(things).state, local.data_md5)
-    if found:
-        node = back(graph, target, things, here, about=_registered(records, things))
-    elif (
-        path.is_dir()
-        and (path / "index.json").is_file()
-        and (path / "frames.safetensors").is_file()
-    ):
+
+    if bundles:
+        node = _of_bundles(graph, target, bundles)
+    elif _is_store(path):
         things = {path.as_posix(): local.digest(path)}
-        node = back(graph, target, things, Here(local.Bytes(things).state, local.data_md5))
+        node = back(graph, target, things, _here(things))
     elif path.exists():
         node = _of_path(graph, path)
-    elif (run := graph.by_id.get(target)) is not None and run.status != HERE:
-        node = run_back(graph, run, here)
-    elif RUN_ID.fullmatch(target):
-        raise DataError(f"{records.store} has no run {target}", remedy=REMEDY)
-    elif (version := _version(records, target)) is not None:
-        about = {
-            "model": version.model,
-            "version": version.number,
-            "aliases": list(version.aliases),
-            "run": version.run_id,
-        }
-        run = graph.by_id.get(version.run_id)
-        node = back(
-            graph, str(version), version.inputs or (run.inputs if run else {}), here, about=about
-        )
     else:
-        node = _of_episode(graph, target)
+        node = _of_name(graph, target)
+
     if not node.below:
-        silent = sum(graph.records.origins(run) is None for run in graph.steps(INGEST))
+        silent = sum(records.origins(run) is None for run in graph.steps(INGEST))
         more = f"; {silent} ingest runs do not say where their episodes come from" if silent else ""
         raise DataError(f"{records.store}: nothing is known of '{target}'{more}", remedy=REMEDY)
     return node, records
 
 
-def _registered(records: Records, things: dict[str, str]) -> dict[str, Any]:
-    """Versions that hold these very bundles."""
-    found = [
+def _here(things: Mapping[str, str] | None = None) -> Here:
+    """Return access to this machine's files; ``things`` are digests by path known already."""
+    return Here(local.Bytes(things).state, local.data_md5)
+
+
+def _is_store(path: Path) -> bool:
+    """Return whether a path is a folder of ingested episodes."""
+    return (path / "index.json").is_file() and (path / "frames.safetensors").is_file()
+
+
+def _of_bundles(graph: Graph, target: str, bundles: Sequence[Path]) -> Node:
+    """Walk back from bundles, with the registered versions that hold all of them."""
+    things = {each.as_posix(): local.digest(each) for each in bundles}
+    registered = [
         str(version)
-        for version in records.versions
+        for version in graph.records.versions
         if set(things.values()) <= set(version.inputs.values())
     ]
-    return {"registered": found} if found else {}
+    about = {"registered": registered} if registered else {}
+    return back(graph, target, things, _here(things), about=about)
+
+
+def _of_name(graph: Graph, target: str) -> Node:
+    """Walk from the run, registered version or episode of a name, tried in this order."""
+    run = graph.by_id.get(target)
+    if run is not None and run.status != HERE:
+        return run_back(graph, run, _here())
+    if RUN_ID.fullmatch(target):
+        raise DataError(f"{graph.records.store} has no run {target}", remedy=REMEDY)
+    version = _version(graph.records, target)
+    if version is not None:
+        return _of_version(graph, version)
+    return _of_episode(graph, target)
+
+
+def _of_version(graph: Graph, version: VersionRecord) -> Node:
+    """Walk back from a registered version; older ones name no inputs, but their run does."""
+    run = graph.by_id.get(version.run_id)
+    about = {
+        "model": version.model,
+        "version": version.number,
+        "aliases": list(version.aliases),
+        "run": version.run_id,
+    }
+    inputs = version.inputs or (run.inputs if run else {})
+    return back(graph, str(version), inputs, _here(), about=about)
 
 
 def _version(records: Records, target: str) -> VersionRecord | None:
+    """Return the version that a name means, ``None`` where it names no model.
+
+    Raises:
+        DataError: the model has no such version, or no model has such an alias.
+    """
     match = MODEL.fullmatch(target)
     if match is None:
         return None
+
     mine = [version for version in records.versions if version.model == match["name"]]
-    found = [v for v in mine if v.number == match["number"] or match["alias"] in v.aliases]
-    if not found and (mine or match["alias"]):
+    fitting = [v for v in mine if v.number == match["number"] or match["alias"] in v.aliases]
+    if not fitting and (mine or match["alias"]):
         have = ", ".join(map(str, mine)) or "no version of it"
         raise DataError(f"{records.store} has no '{target}'; there is {have}", remedy=REMEDY)
-    return found[0] if found else None
+    return fitting[0] if fitting else None
 
 
 def _of_episode(graph: Graph, target: str) -> Node:
-    """By name here or in its source, or by its source's path where that is gone; the same content under any other name counts too."""
+    """Walk forward from an episode of a name, or of a source's path where the file is gone.
+
+    The name is the one here or in its source; the same content under any other name counts too.
+    """
     contents = {
         (episode.content, episode.recorded_content)
         for episode in _all(graph)
@@ -123,7 +157,11 @@ def _all(graph: Graph) -> Iterator[EpisodeOrigin]:
 
 
 def _of_path(graph: Graph, path: Path) -> Node:
-    """A file or folder of demonstrations: what was read from these very bytes, and what has the same content as an episode in it."""
+    """Walk forward from a file or folder of demonstrations.
+
+    The walk begins at the episodes read from these very bytes, and at those with the same content
+    as an episode in it.
+    """
     digests = {source.path.as_posix(): local.digest(source.path) for source in find_sources(path)}
     these = set(digests.values())
     read: dict[Any, set[str]] = {}
@@ -143,14 +181,18 @@ def _of_path(graph: Graph, path: Path) -> Node:
     )
 
 
-def _contents(path: Path, how: SourceOrigin) -> set[str]:
-    """Hashes of the episodes in it, read as a source was read then; what cannot be read so has none."""
+def _contents(path: Path, origin: SourceOrigin) -> set[str]:
+    """Return content hashes of the episodes in a path, read as a source was read then.
+
+    What cannot be read so has none.
+    """
     try:
-        reader = plugins.load("readers", how.reader)(obs_keys=how.obs_keys)
+        reader = plugins.load("readers", origin.reader)(obs_keys=origin.obs_keys)
     except ZprlError:  # a reader of the past
         return set()
-    if how.actions is not None and hasattr(reader, "actions_key"):
-        reader.actions_key = how.actions
+
+    if origin.actions is not None and hasattr(reader, "actions_key"):
+        reader.actions_key = origin.actions
     places = [source.path for source in find_sources(path)]
     fitting = [
         place

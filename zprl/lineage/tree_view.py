@@ -1,4 +1,4 @@
-"""The tree of an answer, for people."""
+"""Print the tree of an answer on a terminal."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from rich.tree import Tree
 
 from zprl.lineage.walk import Node
 
+DIGEST_LENGTH = 12
+SHOWN_EPISODES = 10
 STATES = {"same bytes": "green", "other bytes": "red", "not here": "yellow"}
 
 
@@ -18,86 +20,97 @@ def show(node: Node, console: Console, *, episodes: int = 5, params: bool = Fals
 
     Args:
         node: Its root.
-        console: Where to.
+        console: The terminal.
         episodes: Episodes listed of each source; the others are counted.
         params: Print every run's parameters.
     """
     tree = Tree(_title(node))
     if node.facts.get("registered"):
         tree.add(f"registered as {escape(', '.join(node.facts['registered']))}")
-    _lines(tree, node, params)
-    _below(tree, node, episodes, params)
+    _lines(tree, node, params=params)
+    _below(tree, node, episodes, params=params)
     console.print(tree)
 
 
-def _below(tree: Tree, node: Node, episodes: int, params: bool) -> None:
+def _below(tree: Tree, node: Node, episodes: int, *, params: bool) -> None:
     shown = node.below[:episodes] if node.kind == "source" else node.below
     for each in shown:
         branch = tree.add(_title(each))
-        _lines(branch, each, params)
-        _below(branch, each, episodes, params)
+        _lines(branch, each, params=params)
+        _below(branch, each, episodes, params=params)
     if len(shown) < len(node.below):
         tree.add(
             f"[dim]and {len(node.below) - len(shown)} more episodes (--episodes, --json)[/dim]"
         )
 
 
+def _short(digest: str) -> str:
+    return digest[:DIGEST_LENGTH]
+
+
 def _title(node: Node) -> str:
-    facts = node.facts
-    name = f"[bold]{escape(node.name)}[/bold]"
     if node.kind == "episode":
-        recorded = (
-            f", recorded as {escape(facts['recorded_name'])} {facts['recorded_content'][:12]}"
-            if "recorded_content" in facts
-            else ""
-        )
-        return f"{escape(node.name)}  content {facts['content'][:12]}{recorded}"
+        return _episode_title(node)
+    facts = node.facts
     if node.kind == "run":
-        made = ", ".join(
-            f"{escape(path)} {digest[:12]}" for path, digest in facts.get("outputs", {}).items()
-        )
+        outputs = facts.get("outputs", {})
+        made = ", ".join(f"{escape(path)} {_short(digest)}" for path, digest in outputs.items())
         return _run(facts) + (f" → {made}" if made else "")
-    digest = facts.get("sha256")
-    words = [
-        name,
-        digest[:12] if isinstance(digest, str) else "",
-        f"content {facts['content'][:12]}" if "content" in facts else "",
-    ]
-    if facts.get("told"):
+
+    words = [f"[bold]{escape(node.name)}[/bold]"]
+    if isinstance(facts.get("sha256"), str):
+        words.append(_short(facts["sha256"]))
+    if "content" in facts:
+        words.append(f"content {_short(facts['content'])}")
+    if facts.get("shown"):
         words.append("[dim](above)[/dim]")
     if "here" in facts:
-        words.append(
-            f"[{STATES.get(facts['here'], 'dim')}]{facts['here']}{' here' if facts['here'].endswith('bytes') else ''}[/]"
-        )
-    return "  ".join(word for word in words if word)
+        state = facts["here"]
+        place = " here" if state.endswith("bytes") else ""
+        words.append(f"[{STATES.get(state, 'dim')}]{state}{place}[/]")
+    return "  ".join(words)
 
 
-def _lines(tree: Tree, node: Node, params: bool) -> None:
+def _episode_title(node: Node) -> str:
+    facts = node.facts
+    title = f"{escape(node.name)}  content {_short(facts['content'])}"
+    if "recorded_content" in facts:
+        recorded = _short(facts["recorded_content"])
+        title += f", recorded as {escape(facts['recorded_name'])} {recorded}"
+    return title
+
+
+def _lines(tree: Tree, node: Node, *, params: bool) -> None:
+    """Add a node's facts as lines of their own."""
     facts = node.facts
     maker = facts.get("made_by")
     if maker:
         tree.add(f"made by {_run(maker)}")
-    elif node.kind == "artifact" and not facts.get("told"):
+    elif node.kind == "artifact" and not facts.get("shown"):
         tree.add("[dim]no run is known to have made it[/dim]")
     if (facts.get("data") or {}).get("dvc_md5"):
         tree.add(f"data.dvc: md5 {escape(facts['data']['dvc_md5'])}")
-    for episode in facts.get("episodes", [])[:10]:
+
+    episodes = facts.get("episodes", [])
+    for episode in episodes[:SHOWN_EPISODES]:
         tree.add(
-            f"used as {escape(episode['name'])}  content {episode['content'][:12]}, from {escape(episode['source'])}"
+            f"used as {escape(episode['name'])}  content {_short(episode['content'])}, "
+            f"from {escape(episode['source'])}"
         )
-    if len(facts.get("episodes", [])) > 10:
-        tree.add(f"[dim]and {len(facts['episodes']) - 10} more episodes (--json)[/dim]")
-    said = (maker or facts).get("params", {})
-    if params and said:
-        tree.add(escape("  ".join(f"{key}={value}" for key, value in sorted(said.items()))))
+    if len(episodes) > SHOWN_EPISODES:
+        tree.add(f"[dim]and {len(episodes) - SHOWN_EPISODES} more episodes (--json)[/dim]")
+
+    settings = (maker or facts).get("params", {})
+    if params and settings:
+        tree.add(escape("  ".join(f"{key}={value}" for key, value in sorted(settings.items()))))
 
 
 def _run(facts: dict[str, Any]) -> str:
+    """Return one line about a run."""
+    stage, run = facts["stage"], facts["run"]
     here = facts["status"] == "here"
     words = [
-        f"{facts['stage']}, as {facts['run']} says"
-        if here
-        else f"{facts['stage']} run {facts['run']}",
+        f"{stage}, as {run} says" if here else f"{stage} run {run}",
         facts.get("started", ""),
         "" if facts["status"] in ("here", "FINISHED") else facts["status"].lower(),
         facts.get("note", ""),
@@ -108,4 +121,4 @@ def _run(facts: dict[str, Any]) -> str:
 
 
 def _commit(commit: str) -> str:
-    return commit[:12] + ("-dirty" if commit.endswith("-dirty") else "")
+    return _short(commit) + ("-dirty" if commit.endswith("-dirty") else "")

@@ -1,4 +1,7 @@
-"""The walk over records, back and forward.  Pure: what lies here is asked through functions that are handed in."""
+"""The walk over records, back and forward.
+
+Pure functions: callers pass in the functions that look at this machine's files.
+"""
 
 from __future__ import annotations
 
@@ -11,18 +14,18 @@ from zprl.lineage.records import FINISHED, HERE, Records, RunRecord, VersionReco
 
 INGEST, PROMOTE = "ingest", "promote"
 Wanted = Callable[[EpisodeSources, EpisodeOrigin], bool]
-"""Whether an episode is one of those that are asked for."""
+"""True for an episode that the walk starts from."""
 
 
 @dataclass
 class Node:
-    """One thing in the tree of an answer.
+    """One item in the tree of an answer.
 
     Attributes:
         kind: ``artifact``, ``run``, ``version``, ``source``, ``episode`` or ``target``.
-        name: What it is called.
-        facts: What is known of it; JSON values.
-        below: Where it comes from, or, forward, what came of it.
+        name: Its name.
+        facts: Known facts of it; JSON values.
+        below: Its origins, or, forward, its results.
     """
 
     kind: str
@@ -31,7 +34,7 @@ class Node:
     below: list[Node] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
-        """JSON object."""
+        """Return a JSON object."""
         return {
             "kind": self.kind,
             "name": self.name,
@@ -42,7 +45,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Here:
-    """What the walk asks of this machine.
+    """Access to this machine's files.
 
     Attributes:
         state: Path and digest to ``same bytes``, ``other bytes``, ``not here`` or ``not looked
@@ -55,8 +58,8 @@ class Here:
 
 
 def facts(run: RunRecord, reruns: int = 0) -> dict[str, Any]:
-    """A run as JSON."""
-    found = {
+    """Return a run as a JSON object, without what is empty."""
+    values = {
         "stage": run.stage,
         "run": run.id,
         "status": run.status,
@@ -66,64 +69,77 @@ def facts(run: RunRecord, reruns: int = 0) -> dict[str, Any]:
         "reruns": reruns,
         "params": dict(run.params),
     }
-    return {key: value for key, value in found.items() if value}
+    return {key: value for key, value in values.items() if value}
 
 
 class Graph:
-    """Records, linked by digests.  Runs that read and made the same bytes are one step, told by its newest run."""
+    """Records, linked by digests.
+
+    Runs that read and made the same bytes are one step; its newest run stands for it.
+    """
 
     def __init__(self, records: Records) -> None:
         self.records = records
-        made = {
-            tuple(sorted(run.outputs.values()))
-            for run in records.runs
-            if run.status == FINISHED and run.outputs
-        }
-        groups: dict[Any, list[RunRecord]] = {}
-        for run in sorted(records.runs, key=lambda run: (run.started, run.id), reverse=True):
-            if run.status == HERE and tuple(sorted(run.outputs.values())) in made:
-                continue  # the run itself is known
-            key = (
-                run.stage,
-                run.status,
-                tuple(sorted(run.inputs.items())),
-                tuple(sorted(run.outputs.items())),
-            )
-            groups.setdefault(key, []).append(run)
-        self._steps = {group[0].id: group for group in groups.values()}
-        self._makers: dict[str, RunRecord] = {}
-        self._users: dict[str, list[RunRecord]] = {}
+        self.by_id = {run.id: run for run in records.runs}
+        self._steps = {group[0].id: group for group in _same_steps(records.runs)}
         newest_first = [group[0] for group in self._steps.values()]
+
+        self._makers: dict[str, RunRecord] = {}
         for run in sorted(newest_first, key=lambda run: run.status == HERE):
             for digest in run.outputs.values():
                 self._makers.setdefault(digest, run)
+
+        self._users: dict[str, list[RunRecord]] = {}
         for run in reversed(newest_first):
             for digest in set(run.inputs.values()):
                 self._users.setdefault(digest, []).append(run)
-        self.by_id = {run.id: run for run in records.runs}
 
     def reruns(self, run: RunRecord) -> int:
-        """How many more runs are the same step."""
+        """Return the number of further runs of the same step."""
         return len(self._steps.get(run.id, [run])) - 1
 
     def maker(self, digest: str) -> RunRecord | None:
-        """The newest run that made these bytes; one of the tracking store before a record of what lies here."""
+        """Return the newest run that made these bytes.
+
+        A run of the tracking store comes before a record of what lies here.
+        """
         return self._makers.get(digest)
 
     def users(self, digests: Iterable[str]) -> list[RunRecord]:
-        """Steps that read any of these bytes, oldest first."""
+        """Return the steps that read any of these bytes, oldest first."""
         return list(
             {run.id: run for digest in digests for run in self._users.get(digest, [])}.values()
         )
 
     def steps(self, stage: str) -> list[RunRecord]:
-        """Steps of a stage, newest first."""
+        """Return the steps of a stage, newest first."""
         return [group[0] for group in self._steps.values() if group[0].stage == stage]
 
     def versions(self, run: RunRecord) -> list[VersionRecord]:
-        """Versions that a step registered."""
+        """Return the versions that a step registered."""
         ids = {each.id for each in self._steps.get(run.id, [run])}
         return [version for version in self.records.versions if version.run_id in ids]
+
+
+def _same_steps(runs: Iterable[RunRecord]) -> list[list[RunRecord]]:
+    """Group runs that read and made the same bytes, newest first."""
+    made = {
+        tuple(sorted(run.outputs.values()))
+        for run in runs
+        if run.status == FINISHED and run.outputs
+    }
+    groups: dict[Any, list[RunRecord]] = {}
+    for run in sorted(runs, key=lambda run: (run.started, run.id), reverse=True):
+        if run.status == HERE and tuple(sorted(run.outputs.values())) in made:
+            continue  # the run itself is known
+        key = (
+            run.stage,
+            run.status,
+            tuple(sorted(run.inputs.items())),
+            tuple(sorted(run.outputs.items())),
+        )
+        groups.setdefault(key, []).append(run)
+    return list(groups.values())
 
 
 # -- back ------------------------------------------------------------------------------------------
@@ -137,14 +153,14 @@ def back(
     *,
     about: Mapping[str, Any] | None = None,
 ) -> Node:
-    """From digests by path down to the bytes of each demonstration.
+    """Walk from digests by path down to the bytes of each demonstration.
 
     Args:
-        graph: What is known.
-        name: What was asked for.
-        things: SHA-256 by path: a bundle, or all that a version or a run stands on.
+        graph: The records.
+        name: Name of the target.
+        things: SHA-256 by path: a bundle, or all inputs of a version or a run.
         here: This machine.
-        about: Facts of what was asked for.
+        about: Facts of the target.
     """
     seen: set[str] = set()
     return Node(
@@ -156,7 +172,7 @@ def back(
 
 
 def run_back(graph: Graph, run: RunRecord, here: Here) -> Node:
-    """From a run."""
+    """Walk from a run down to the bytes of each demonstration."""
     root = back(
         graph, f"{run.stage} run {run.id}", run.inputs, here, about=facts(run, graph.reruns(run))
     )
@@ -166,48 +182,48 @@ def run_back(graph: Graph, run: RunRecord, here: Here) -> Node:
 
 
 def _ordered(graph: Graph, things: Mapping[str, str]) -> list[tuple[str, str]]:
-    """Deepest first: what stands on another of them is told before it, and the other then within it."""
+    """Sort the deepest first: what was made from another of them contains that one's node."""
     depth = {digest: _depth(graph, digest, set()) for digest in things.values()}
     return sorted(things.items(), key=lambda item: (-depth[item[1]], item[0]))
 
 
 def _depth(graph: Graph, digest: str, above: set[str]) -> int:
+    """Return the number of steps between an artifact and its farthest origin."""
     run = None if digest in above else graph.maker(digest)
-    return (
-        0
-        if run is None
-        else 1
-        + max((_depth(graph, each, above | {digest}) for each in run.inputs.values()), default=0)
-    )
+    if run is None:
+        return 0
+    deeper = (_depth(graph, each, above | {digest}) for each in run.inputs.values())
+    return 1 + max(deeper, default=0)
 
 
 def _artifact(graph: Graph, path: str, digest: str, here: Here, seen: set[str]) -> Node:
+    """Return an artifact's node; ``seen`` collects digests, each of which is expanded once."""
     node = Node("artifact", path, {"sha256": digest})
     if digest in seen:
-        node.facts["told"] = "above"
+        node.facts["shown"] = "above"
         return node
     seen.add(digest)
+
     node.facts["here"] = here.state(path, digest)
     run = graph.maker(digest)
     if run is None:
         return node
+
     node.facts["made_by"] = facts(run, graph.reruns(run))
-    node.below = [
-        _artifact(graph, p, d, here, seen)
-        for p, d in _ordered(graph, run.inputs)
-        if run.stage != INGEST
-    ]
-    node.below += _sources(graph, run, here)
     if run.stage == INGEST:
+        node.below = _sources(graph, run, here)
         node.facts["data"] = {
             "sha256": run.inputs.get("data"),
             "dvc_md5": here.data_md5(run.commit),
         }
+        return node
+    for each, its_digest in _ordered(graph, run.inputs):
+        node.below.append(_artifact(graph, each, its_digest, here, seen))
     return node
 
 
 def _sources(graph: Graph, run: RunRecord, here: Here) -> list[Node]:
-    """Files of an ingest run, and of each the episodes that were used."""
+    """Return the files of an ingest run, with the episodes used of each; none for another stage."""
     origins = graph.records.origins(run) if run.stage == INGEST else None
     if origins is None:
         return []
@@ -244,20 +260,31 @@ def _episode(episode: EpisodeOrigin) -> Node:
 def forward(
     graph: Graph, name: str, wanted: Wanted, *, about: Mapping[str, Any] | None = None
 ) -> Node:
-    """From episodes to every run, policy and registered version that stood on them; each is told once, under the last step it stands on."""
+    """Walk from episodes to every run, policy and registered version made from them.
+
+    Each appears once, under the last step that it was made from.
+
+    Args:
+        graph: The records.
+        name: Name of the target.
+        wanted: Chooses the episodes.
+        about: Facts of the target.
+    """
     root = Node("target", name, dict(about or {}))
     for run in graph.steps(INGEST):
         origins = graph.records.origins(run)
-        used = (
-            [episode for episode in origins.episodes if wanted(origins, episode)] if origins else []
-        )
-        if used:
-            node = _step(graph, run)
-            node.facts["episodes"] = [
-                {**_episode(e).facts, "name": e.name, "source": e.source} for e in used
-            ]
-            node.below += _came_of(graph, run)
-            root.below.append(node)
+        if origins is None:
+            continue
+        used = [episode for episode in origins.episodes if wanted(origins, episode)]
+        if not used:
+            continue
+
+        node = _step(graph, run)
+        node.facts["episodes"] = [
+            {**_episode(e).facts, "name": e.name, "source": e.source} for e in used
+        ]
+        node.below += _came_of(graph, run)
+        root.below.append(node)
     return root
 
 
@@ -271,33 +298,34 @@ def _step(graph: Graph, run: RunRecord) -> Node:
 
 
 def _came_of(graph: Graph, origin: RunRecord) -> list[Node]:
-    """The steps after one, as a forest."""
+    """Return the steps after one, as a forest."""
     parent: dict[str, str] = {}
     after: dict[str, RunRecord] = {}
     layer = [origin]
     while layer:  # a step moves below the last step that it stands on
-        found: dict[str, RunRecord] = {}
+        next_layer: dict[str, RunRecord] = {}
         for above in layer:
             for run in graph.users(above.outputs.values()):
                 if run.id != origin.id and run.id not in _line(parent, above.id):
                     parent[run.id] = above.id
-                    found[run.id] = run
-        after |= found
-        layer = list(found.values())
-    shown = {
-        key: run
+                    next_layer[run.id] = run
+        after |= next_layer
+        layer = list(next_layer.values())
+
+    nodes = {
+        key: _step(graph, run)
         for key, run in after.items()
         if run.outputs or run.stage.startswith(PROMOTE) or graph.versions(run)
     }
-    nodes = {key: _step(graph, run) for key, run in shown.items()}
     top: list[Node] = []
     for key, node in nodes.items():
-        nodes.get(parent[key], Node("", "", below=top)).below.append(node)
+        stands_on = nodes.get(parent[key])
+        (top if stands_on is None else stands_on.below).append(node)
     return top
 
 
 def _line(parent: Mapping[str, str], key: str) -> set[str]:
-    """A step and all above it."""
+    """Return a step and all above it."""
     line = {key}
     while key in parent and (key := parent[key]) not in line:
         line.add(key)

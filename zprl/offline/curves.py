@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from zprl.csv_text import csv_text
 from zprl.offline.losses import Losses
 
 COLUMNS = {
@@ -48,15 +47,11 @@ class Curves:
 
     def csv(self) -> str:
         """The rows as CSV, six significant digits: a DVC plot."""
-        out = io.StringIO()
-        writer = csv.DictWriter(
-            out, fieldnames=list(self.rows[0]) if self.rows else ["step"], lineterminator="\n"
+        columns = list(self.rows[0]) if self.rows else ["step"]
+        return csv_text(
+            columns,
+            ({k: v if k == "step" else f"{v:.6g}" for k, v in row.items()} for row in self.rows),
         )
-        writer.writeheader()
-        writer.writerows(
-            {k: v if k == "step" else f"{v:.6g}" for k, v in row.items()} for row in self.rows
-        )
-        return out.getvalue()
 
     def state(self) -> dict[str, Any]:
         """JSON value; Python writes floats so that they read back exactly."""

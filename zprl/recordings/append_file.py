@@ -1,4 +1,4 @@
-"""Appending to files that must survive a kill: what :mod:`zprl.durable` is for whole files, for files that grow.
+"""Files that grow and survive a kill; :mod:`zprl.durable` writes whole files.
 
 Every append, fsync and removal calls :func:`zprl.durable.operation` first, so that fault tests can
 strike it.
@@ -16,9 +16,12 @@ from pathlib import Path
 from zprl import durable
 from zprl.errors import EnvironmentProblem
 
+MODE = 0o644
+"""Rights of a new file."""
+
 
 class Appender:
-    """A file that only grows.  An append that fails leaves the file as it was.
+    """A file that only grows; an append that fails leaves it as it was.
 
     Args:
         path: The file; made when missing.
@@ -27,25 +30,25 @@ class Appender:
 
     def __init__(self, path: Path, *, new: bool = False) -> None:
         self.path = path
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | (os.O_EXCL if new else 0)
         with _explained(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._fd = os.open(
-                path, os.O_RDWR | os.O_APPEND | os.O_CREAT | (os.O_EXCL if new else 0), 0o644
-            )
+            self._fd = os.open(path, flags, MODE)
 
     def append(self, data: bytes, *, sync: bool) -> None:
-        """Append ``data``.
+        """Append bytes; a killed process loses none of them.
 
         Args:
-            data: What to append; it reaches the kernel before this returns, so that only a power
-                cut can take it away.
-            sync: Wait until a power cut cannot either (milliseconds instead of microseconds).
+            data: The bytes; they reach the kernel before this returns.
+            sync: Wait until a power cut cannot take them away either (milliseconds instead of
+                microseconds).
 
         Raises:
             EnvironmentProblem: the disk is full or broken; nothing was appended.
         """
         with _explained(self.path):
             before = os.fstat(self._fd).st_size
+
             try:
                 durable.operation("append", self.path)
                 _write(self._fd, data)
@@ -53,12 +56,13 @@ class Appender:
                     durable.operation("fsync", self.path)
                     os.fsync(self._fd)
             except OSError:
+                # A part of the bytes may have been written.
                 with contextlib.suppress(OSError):
                     os.ftruncate(self._fd, before)
                 raise
 
     def cut(self, size: int) -> None:
-        """Remove what a killed writer left behind the first ``size`` bytes."""
+        """Remove everything after the first ``size`` bytes, for good."""
         with _explained(self.path):
             durable.operation("cut", self.path)
             os.ftruncate(self._fd, size)
@@ -80,7 +84,7 @@ def remove(path: Path) -> None:
 
 
 def sync_folder(path: Path) -> None:
-    """Make names in a folder durable."""
+    """Make the names in a folder durable."""
     fd = os.open(path, os.O_RDONLY)
     try:
         os.fsync(fd)
@@ -89,7 +93,7 @@ def sync_folder(path: Path) -> None:
 
 
 def lease(folder: Path) -> int:
-    """Take the one writer's lease on a folder; the kernel drops it when its holder dies, however it dies.
+    """Take the one writer's lease on a folder; the kernel drops it when its holder dies.
 
     The folder itself is locked, so that no lock file becomes part of the data.
 

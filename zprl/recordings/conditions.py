@@ -31,7 +31,7 @@ MAX_CHANGES = 1000
 
 @dataclass(frozen=True)
 class Conditions:
-    """What is in force.
+    """The task and the limits that are in force.
 
     Attributes:
         task: The task as the session's file has it.
@@ -120,7 +120,7 @@ def changes(session: Path) -> list[dict[str, Any]]:
     path = session / TIGHTENED
     if not path.exists():
         return []
-    content = durable.read_json(path)
+    content: list[dict[str, Any]] = durable.read_json(path)
     listed = isinstance(content, list) and len(content) <= MAX_CHANGES
     if not listed or not all(isinstance(change, dict) for change in content):
         raise DataError(

@@ -1,4 +1,4 @@
-"""What the operator said of each episode: an append-only journal, one JSON object a line.
+"""Labels of the episodes: a file that only grows, one JSON object a line.
 
 A line is never changed.  A correction is a later line that names the one it supersedes; the order
 of the lines is the order in which the learner takes them in.  Each line holds a check over itself
@@ -19,14 +19,14 @@ from zprl.errors import DataError
 from zprl.recordings.append_file import Appender
 
 MAX_BYTES = 8 * 2**20
-"""Longest journal: 50,000 labels."""
+"""Longest file: 50,000 labels."""
 MAX_LINE = 8192
-"""Of one label, in bytes: source and nonce have at most 200 letters each."""
+"""Longest line, in bytes: source and nonce have at most 200 letters each."""
 CHECK_DIGITS = 16
 
 
 class LabelEntry(BaseModel):
-    """One line of the journal."""
+    """One line of the file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -45,12 +45,12 @@ class LabelEntry(BaseModel):
     supersedes: int | None = Field(None, ge=1, description="The line that this one corrects.")
 
 
-class LabelJournal:
-    """The journal of a session.  Readers see new lines as they are written; the one writer appends.
+class LabelFile:
+    """The labels of a session: the one writer appends, readers see new lines as they come.
 
     Args:
         path: The file; it may be missing.
-        write: Be the writer: cut off what a killed writer left of a line.
+        write: Be the writer: finish or cut off a line that a killed writer left torn.
 
     Raises:
         DataError: a whole line is damaged.
@@ -59,7 +59,8 @@ class LabelJournal:
     def __init__(self, path: Path, *, write: bool = False) -> None:
         self.path = path
         self._lines: list[LabelEntry] = []
-        self._end, self._check = 0, ""
+        self._end = 0
+        self._check = ""
         self._appender: Appender | None = None
         self._read()
         if write:
@@ -67,32 +68,36 @@ class LabelJournal:
             self._mend()
 
     def in_order(self) -> list[LabelEntry]:
-        """All lines, in the order in which they were given."""
+        """Return all lines, in the order in which they were given."""
         self._read()
         return list(self._lines)
 
     def current(self) -> dict[int, str]:
-        """Episode to its label as it stands now."""
+        """Return the present label of each labelled episode."""
         return {line.episode: line.label for line in self.in_order()}
 
     def of_nonce(self, nonce: str) -> LabelEntry | None:
-        """The line that an input has become."""
+        """Return the line that an input has become; ``None`` for none."""
         return next((line for line in self.in_order() if line.nonce == nonce), None)
 
     def append(
         self, episode: int, label: str, *, source: str, nonce: str, author: str | None = None
     ) -> LabelEntry:
-        """Append a label and wait until it is on the disk; the same nonce twice gives the first line again.
+        """Append a label and wait until it is on the disk.
+
+        Returns:
+            Its line; where the nonce came before, the line of that time.
 
         Raises:
             DataError: not a label.
             EnvironmentProblem: the disk is full or broken; nothing was appended.
         """
         if self._appender is None:
-            raise RuntimeError("this journal was opened for reading")
+            raise RuntimeError("these labels were opened for reading")
         known = self.of_nonce(nonce)
         if known is not None:
             return known
+
         before = [line.seq for line in self._lines if line.episode == episode]
         fields = {
             "seq": len(self._lines) + 1,
@@ -102,34 +107,34 @@ class LabelJournal:
             "nonce": nonce,
             "author": author,
         }
+        supersedes = before[-1] if before else None
         try:
-            line = LabelEntry.model_validate(
-                {**fields, "supersedes": before[-1] if before else None}
-            )
+            line = LabelEntry.model_validate(fields | {"supersedes": supersedes})
         except ValidationError as error:
             raise DataError(
                 f"not a label: {fields}", remedy="labels are success, failure and discard"
             ) from error
+
         text, check = _encode(line, self._check)
         self._appender.append(text, sync=True)
         self._take(line, check, len(text))
         return line
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file; harmless when closed."""
         if self._appender is not None:
             self._appender.close()
 
     @property
     def torn(self) -> bool:
-        """Whether the file ends in a part of a line: a killed writer's, never acknowledged to anybody."""
+        """True where the file ends in a part of a line: a killed writer's, never acknowledged."""
         self._read()
         return self.path.exists() and self.path.stat().st_size > self._end
 
     # -- reading -----------------------------------------------------------------------------------
 
     def _read(self) -> None:
-        """Take in the lines that are new since the last time."""
+        """Add the lines that are new since the last time."""
         tail = self._tail()
         for raw in tail[: tail.rfind(b"\n") + 1].splitlines(keepends=True):
             line, check = self._decode(raw)
@@ -140,7 +145,7 @@ class LabelJournal:
             with open(self.path, "rb") as file:
                 if file.seek(0, 2) > MAX_BYTES:
                     raise DataError(
-                        f"{self.path} is no label journal: {file.tell()} bytes",
+                        f"{self.path} is no file of labels: {file.tell()} bytes",
                         remedy="restore it from a copy",
                     )
                 file.seek(self._end)
@@ -149,14 +154,16 @@ class LabelJournal:
             return b""
 
     def _decode(self, raw: bytes) -> tuple[LabelEntry, str]:
+        """Return the next line and its check; raise where either does not fit."""
         number = len(self._lines) + 1
         try:
             fields = durable.parse_json(raw, "it", limit=MAX_LINE)
             check = fields.pop("check")
             line = LabelEntry.model_validate(fields)
-            text, wanted = _encode(line, self._check)
+
+            text, expected = _encode(line, self._check)
             fits = line.seq == number and (line.supersedes is None or line.supersedes < number)
-            if text != raw or check != wanted or not fits:
+            if text != raw or check != expected or not fits:
                 raise ValueError("its check does not fit")
         except (DataError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(
@@ -171,9 +178,9 @@ class LabelJournal:
         self._end += size
 
     def _mend(self) -> None:
-        """Finish or cut off a torn last line: a whole line that lacks nothing but its end is kept."""
+        """Finish a torn last line that lacks nothing but its end; cut off any other."""
         tail = self._tail()
-        if not tail:
+        if not tail or self._appender is None:
             return
         try:
             line, check = self._decode(tail + b"\n")
@@ -185,6 +192,7 @@ class LabelJournal:
 
 
 def _encode(line: LabelEntry, check_before: str) -> tuple[bytes, str]:
+    """Return the text of a line, and its check over itself and the check before it."""
     fields = line.model_dump(exclude={"author"} if line.author is None else None)
     text = json.dumps(fields, sort_keys=True)
     check = hashlib.sha256(f"{check_before}{text}".encode()).hexdigest()[:CHECK_DIGITS]

@@ -1,17 +1,19 @@
-"""The operator's log of an episode: one MCAP file, made from the committed episode and so at any time made again.
+"""The operator's log of an episode: one MCAP file, made from the committed episode.
 
-Channels are JSON with a schema each, so that any MCAP viewer shows them.  Times are the robot's
-clock.
+It can be made again at any time.  Channels are JSON with a schema each, so that any MCAP viewer
+shows them.  Times are the robot's clock.
 
-===================  ==========================================================================================
-topic                content
-===================  ==========================================================================================
-/state               step, measured tool pose, wrench, raw features by name
-/command             step, the policy's action, features really sent, whether clipped, whether a person moved the arm
-/chunk               id, version, decision and execution steps, latent point, residual and its norm, targets
-/event               what the driver and the monitors said
-/images/<camera>     ``foxglove.CompressedImage``
-===================  ==========================================================================================
+================  ==================================================================
+topic             content
+================  ==================================================================
+/state            step, measured tool pose, wrench, raw features by name
+/command          step, the policy's action, features really sent, clipped by the
+                  safety filter, moved by a person
+/chunk            id, version, decision and execution steps, latent point, residual
+                  and its norm, targets
+/event            messages of the driver and the monitors
+/images/<camera>  ``foxglove.CompressedImage``
+================  ==================================================================
 """
 
 from __future__ import annotations
@@ -35,15 +37,14 @@ if TYPE_CHECKING:
     from mcap.writer import Writer
 
 CHUNK_BYTES = 64 * 1024
-"""A small block: a file that is cut off loses at most one."""
+"""Size of a block: a file that is cut off loses at most one."""
+NANOSECONDS = 10**9
 MAX_RECORD_BYTES = 64 * 2**20
 PROFILE, LIBRARY = "", "zprl"
-NUMBER, NUMBERS, FLAG, TEXT = (
-    {"type": "number"},
-    {"type": "array", "items": {"type": "number"}},
-    {"type": "boolean"},
-    {"type": "string"},
-)
+NUMBER = {"type": "number"}
+NUMBERS = {"type": "array", "items": NUMBER}
+FLAG = {"type": "boolean"}
+TEXT = {"type": "string"}
 NAMED = {"type": "object", "additionalProperties": NUMBER}
 TIME = {
     "type": "object",
@@ -83,7 +84,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class LoggedImage:
-    """A compressed camera frame: when it was taken, robot's clock [s], and a JPEG."""
+    """A compressed camera image (JPEG), and when it was taken on the robot's clock [s]."""
 
     stamp: float
     jpeg: bytes
@@ -103,12 +104,12 @@ def write_mcap(
     path: Path | str,
     images: Mapping[str, Iterable[LoggedImage]] | None = None,
 ) -> None:
-    """Write an episode's log; the same episode gives the same bytes.  An existing file is replaced.
+    """Write an episode's log and replace an existing one; the same episode gives the same bytes.
 
     Args:
         episode: A committed episode.
-        path: Where to, ``mcap/000001.mcap``.
-        images: Camera to its frames.
+        path: The file, ``mcap/000001.mcap``.
+        images: Camera to its images.
 
     Raises:
         EnvironmentProblem: the extra with the mcap library is missing, or the disk is full.
@@ -120,16 +121,23 @@ def write_mcap(
             "operator logs need the module 'mcap'",
             remedy="install the extra that has it: zprl[robot]",
         ) from error
+
+    messages: list[LogMessage] = [
+        *_states(episode),
+        *_commands(episode),
+        *_chunks(episode),
+        *_events(episode),
+    ]
+    for camera, shots in (images or {}).items():
+        messages += [
+            (f"/images/{camera}", "foxglove.CompressedImage", shot.stamp, _image(camera, shot))
+            for shot in shots
+        ]
+
     buffer = io.BytesIO()
     writer = Writer(buffer, chunk_size=CHUNK_BYTES)
     writer.start(PROFILE, LIBRARY)
     log = _Log(writer)
-    messages = [*_states(episode), *_commands(episode), *_chunks(episode), *_events(episode)]
-    for camera, pictures in (images or {}).items():
-        messages += [
-            (f"/images/{camera}", "foxglove.CompressedImage", p.stamp, _image(camera, p))
-            for p in pictures
-        ]
     for topic, schema, stamp, body in sorted(messages, key=lambda m: m[2]):
         log.add(topic, schema, stamp, body)
     writer.finish()
@@ -137,7 +145,7 @@ def write_mcap(
 
 
 def recover_mcap(path: Path | str) -> list[Entry]:
-    """Messages of a log, even of one that was cut off: everything up to the cut.
+    """Return the messages of a log; of one that was cut off, everything up to the cut.
 
     Raises:
         DataError: it is no MCAP file from its first byte on.
@@ -147,31 +155,32 @@ def recover_mcap(path: Path | str) -> list[Entry]:
     from mcap.stream_reader import StreamReader
     from zstandard import ZstdError
 
-    # How the library meets a cut or damaged bytes: each means that there are no more messages.
+    # Errors of the library at a cut or at damaged bytes: each means that no message follows.
     ends = (McapError, ZstdError, struct.error, ValueError, KeyError, MemoryError, DataError)
-    found: list[Entry] = []
+    entries: list[Entry] = []
     topics: dict[int, str] = {}
+
     with open(path, "rb") as file:
+        reader = StreamReader(file, record_size_limit=MAX_RECORD_BYTES, validate_crcs=True)
         try:
-            for record in StreamReader(
-                file, record_size_limit=MAX_RECORD_BYTES, validate_crcs=True
-            ).records:
+            for record in reader.records:
                 if isinstance(record, Channel):
                     topics[record.id] = record.topic
                 elif isinstance(record, Message):
                     body = durable.parse_json(record.data, "a message", limit=MAX_RECORD_BYTES)
-                    found.append(Entry(topics[record.channel_id], record.log_time / 1e9, body))
+                    stamp = record.log_time / float(NANOSECONDS)
+                    entries.append(Entry(topics[record.channel_id], stamp, body))
         except InvalidMagic as error:
             raise DataError(
                 f"{path} is not an MCAP file", remedy="make it again from the episode"
             ) from error
         except ends:
-            return found
-    return found
+            return entries
+    return entries
 
 
 class _Log:
-    """Registers channels as they come."""
+    """Writer of messages that registers schemas and channels as they come."""
 
     def __init__(self, writer: Writer) -> None:
         self.writer = writer
@@ -180,22 +189,25 @@ class _Log:
         self.counts: dict[str, int] = {}
 
     def add(self, topic: str, schema: str, stamp: float, body: dict[str, Any]) -> None:
+        """Write one message; ``stamp`` [s]."""
         if schema not in self.schemas:
             text = json.dumps({"type": "object", "title": schema, "properties": SCHEMAS[schema]})
             self.schemas[schema] = self.writer.register_schema(schema, "jsonschema", text.encode())
         if topic not in self.channels:
             self.channels[topic] = self.writer.register_channel(topic, "json", self.schemas[schema])
-        at, count = _nanoseconds(stamp), self.counts.get(topic, 0)
-        self.writer.add_message(
-            self.channels[topic], at, json.dumps(body, allow_nan=False).encode(), at, count
-        )
+
+        at = _nanoseconds(stamp)
+        count = self.counts.get(topic, 0)
+        data = json.dumps(body, allow_nan=False).encode()
+        self.writer.add_message(self.channels[topic], at, data, at, count)
         self.counts[topic] = count + 1
 
 
-Message = tuple[str, str, float, dict[str, Any]]
+LogMessage = tuple[str, str, float, dict[str, Any]]
+"""Topic, name of the schema, stamp [s] and body."""
 
 
-def _states(episode: RecordedEpisode) -> Iterable[Message]:
+def _states(episode: RecordedEpisode) -> Iterable[LogMessage]:
     features = episode.frames["features"].numpy()
     for step, stamp in enumerate(episode.stamps):
         body = {
@@ -208,7 +220,7 @@ def _states(episode: RecordedEpisode) -> Iterable[Message]:
         yield "/state", "zprl.State", float(stamp), body
 
 
-def _commands(episode: RecordedEpisode) -> Iterable[Message]:
+def _commands(episode: RecordedEpisode) -> Iterable[LogMessage]:
     sent = episode.frames["sent"].numpy()
     for step in range(episode.steps):
         yield (
@@ -225,7 +237,7 @@ def _commands(episode: RecordedEpisode) -> Iterable[Message]:
         )
 
 
-def _chunks(episode: RecordedEpisode) -> Iterable[Message]:
+def _chunks(episode: RecordedEpisode) -> Iterable[LogMessage]:
     names = (
         "id",
         "version",
@@ -238,12 +250,12 @@ def _chunks(episode: RecordedEpisode) -> Iterable[Message]:
         "targets",
     )
     for i in range(len(episode.chunks["id"])):
-        body = {name: episode.chunks[name][i].tolist() for name in names}
+        body: dict[str, Any] = {name: episode.chunks[name][i].tolist() for name in names}
         body["residual_norm"] = float(episode.chunks["residual"][i].norm())
         yield "/chunk", "zprl.Chunk", float(episode.stamps[body["step"]]), body
 
 
-def _events(episode: RecordedEpisode) -> Iterable[Message]:
+def _events(episode: RecordedEpisode) -> Iterable[LogMessage]:
     first = float(episode.stamps[0])
     for event in episode.facts.events:
         stamp = event.get("stamp")
@@ -255,9 +267,9 @@ def _events(episode: RecordedEpisode) -> Iterable[Message]:
         )
 
 
-def _image(camera: str, picture: LoggedImage) -> dict[str, Any]:
-    seconds, rest = divmod(_nanoseconds(picture.stamp), 10**9)
-    data = base64.b64encode(picture.jpeg).decode()
+def _image(camera: str, image: LoggedImage) -> dict[str, Any]:
+    seconds, rest = divmod(_nanoseconds(image.stamp), NANOSECONDS)
+    data = base64.b64encode(image.jpeg).decode()
     return {
         "timestamp": {"sec": seconds, "nsec": rest},
         "frame_id": camera,
@@ -267,12 +279,11 @@ def _image(camera: str, picture: LoggedImage) -> dict[str, Any]:
 
 
 def _named(names: tuple[str, ...], row: np.ndarray) -> dict[str, float]:
-    """A row as an object; columns without names are numbered."""
-    return {
-        name: float(value)
-        for name, value in zip(names or map(str, range(len(row))), row, strict=True)
-    }
+    """Return a row as an object; columns without names are numbered."""
+    keys = names or map(str, range(len(row)))
+    return {name: float(value) for name, value in zip(keys, row, strict=True)}
 
 
 def _nanoseconds(stamp: float) -> int:
-    return max(round(stamp * 1e9), 0)  # a robot's clock may begin below zero, MCAP's may not
+    # A robot's clock may begin below zero, MCAP's may not.
+    return max(round(stamp * NANOSECONDS), 0)

@@ -6,7 +6,7 @@ import enum
 
 
 class PhaseKind(enum.StrEnum):
-    """What a phase is for."""
+    """Kind of a phase: training, or an evaluation before or after it."""
 
     EVALUATE_BEFORE = "evaluate_before"
     TRAIN = "train"
@@ -14,5 +14,8 @@ class PhaseKind(enum.StrEnum):
 
     @property
     def evaluation(self) -> bool:
-        """Whether episodes are judged, not learned from.  Starts depend on (this, start number): both evaluations see the same ones."""
+        """True where episodes are judged, not learned from.
+
+        Start positions depend on this and the start number: both evaluations see the same ones.
+        """
         return self is not PhaseKind.TRAIN

@@ -4,12 +4,12 @@
 
     session/
         session.json                         the header, digests of what stands beside it
-        task.yaml  limits.yaml  start/       what it was lived with
+        task.yaml  limits.yaml  start/       what it runs under, and what it starts with
         episodes/000001/                     committed episodes (:mod:`zprl.recordings.episode`)
-        labels.jsonl                         what the operator said of them (:mod:`zprl.recordings.labels`)
+        labels.jsonl                         their labels (:mod:`zprl.recordings.labels`)
 
 There is one writer at a time, the recorder; readers may come and go meanwhile and see each episode
-once it is complete.  Nothing keeps an index: what is there is what the folders say.
+once it is complete.  No file is an index: the folders themselves are the list.
 """
 
 from __future__ import annotations
@@ -29,15 +29,10 @@ from zprl.config import Real
 from zprl.errors import DataError
 from zprl.recordings import checksummed_json
 from zprl.recordings.append_file import lease, remove
-from zprl.recordings.episode import (
-    EpisodeFacts,
-    EpisodeRecord,
-    EpisodeWriter,
-    RecordedEpisode,
-    folder_path,
-    open_path,
-)
-from zprl.recordings.labels import LabelEntry, LabelJournal
+from zprl.recordings.episode import RecordedEpisode
+from zprl.recordings.episode_record import EpisodeFacts, EpisodeRecord, folder_path, open_path
+from zprl.recordings.episode_writer import EpisodeWriter
+from zprl.recordings.labels import LabelEntry, LabelFile
 
 __all__ = [
     "EpisodeFacts",
@@ -50,15 +45,11 @@ __all__ = [
 ]
 
 FORMAT_VERSION = 1
-HEADER, TASK, LIMITS, START, EPISODES, LABELS, MCAP = (
-    "session.json",
-    "task.yaml",
-    "limits.yaml",
-    "start",
-    "episodes",
-    "labels.jsonl",
-    "mcap",
-)
+MAX_NUMBER = 999_999
+HEADER, TASK, LIMITS, LABELS = "session.json", "task.yaml", "limits.yaml", "labels.jsonl"
+START, EPISODES, MCAP = "start", "episodes", "mcap"
+OWNER_ONLY = 0o700
+"""Rights of a session's folder: recordings may show people."""
 SESSION_INPUTS = (TASK, LIMITS, START)
 """Parts whose digests the header's file holds."""
 COMMITTED = re.compile(r"\d{6}")
@@ -66,7 +57,7 @@ OPEN = re.compile(r"open-(\d{6})" + re.escape(durable.PARTIAL))
 
 
 class SessionHeader(BaseModel):
-    """What a session is; fixed when it is made."""
+    """Description of a session, fixed when it is made."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -78,17 +69,20 @@ class SessionHeader(BaseModel):
     config: Real = Field(description="The section `finetune_real`: interface, plan and learner.")
     world: dict[str, JsonValue] = Field(
         default_factory=dict,
-        description="What stood at the other end: hardware, or a double and its physics.",
+        description="Hardware, or the simulated robot with its physics.",
     )
 
     @property
     def interface(self) -> str:
-        """Where the residual enters the frozen policy."""
+        """Place at which the residual enters the frozen policy."""
         return self.config.interface
 
 
 class SessionStore:
-    """See the module.  Made by :meth:`create` or :meth:`open`; a writer is a context manager, or calls :meth:`close`."""
+    """A session's folder, made by :meth:`create` or :meth:`open`.
+
+    A writer is a context manager, or calls :meth:`close`.
+    """
 
     def __init__(self, path: Path, *, write: bool) -> None:
         self.path = path
@@ -99,7 +93,7 @@ class SessionStore:
         self.write = write
         if write:
             self._clean()
-        self.labels = LabelJournal(path / LABELS, write=write)
+        self.labels = LabelFile(path / LABELS, write=write)
 
     @classmethod
     def create(
@@ -115,7 +109,7 @@ class SessionStore:
 
         Args:
             path: The session's folder; it must not exist.
-            header: What it is.
+            header: Its description.
             task_yaml: Text of the task file.
             limits_yaml: Text of the limits file.
             start: Folder that is copied as ``start/`` (see :func:`zprl.session.setup.gather`).
@@ -123,31 +117,31 @@ class SessionStore:
         Raises:
             DataError: the folder exists, or ``start`` does not.
         """
-        path, start = Path(path), Path(start)
+        path = Path(path)
+        start = Path(start)
         if path.exists():
-            raise DataError(
-                f"{path} exists already", remedy="open it to go on with it, or give another name"
-            )
+            remedy = "open it to go on with it, or give another name"
+            raise DataError(f"{path} exists already", remedy=remedy)
         if not start.is_dir():
             raise DataError(
                 f"{start} does not exist", remedy="gather what the session starts with first"
             )
 
         def fill(folder: Path) -> None:
-            folder.chmod(0o700)
+            folder.chmod(OWNER_ONLY)
             durable.write_text(folder / TASK, task_yaml)
             durable.write_text(folder / LIMITS, limits_yaml)
-            shutil.copytree(
-                start, folder / START, ignore=shutil.ignore_patterns(f"*{durable.PARTIAL}")
-            )
-            digests = {name: durable.digest(folder / name) for name in SESSION_INPUTS}
+            unfinished = shutil.ignore_patterns(f"*{durable.PARTIAL}")
+            shutil.copytree(start, folder / START, ignore=unfinished)
+            durable.write_bytes(folder / LABELS, b"")
+            (folder / EPISODES).mkdir()
+
+            # Last, because it holds the digests of the others.
             document = {
                 "format_version": FORMAT_VERSION,
                 "header": header.model_dump(mode="json"),
-                "digests": digests,
+                "digests": {name: durable.digest(folder / name) for name in SESSION_INPUTS},
             }
-            durable.write_bytes(folder / LABELS, b"")
-            (folder / EPISODES).mkdir()
             durable.write_json(folder / HEADER, checksummed_json.write(document))
 
         durable.write_dir(path, fill)
@@ -159,17 +153,17 @@ class SessionStore:
 
         Args:
             path: Its folder.
-            write: Be the one writer: what a killed one left is tidied up.  A reader changes nothing
-                on the disk.
+            write: Be the one writer, and tidy up after a killed one.  A reader changes nothing on
+                the disk.
 
         Raises:
             DataError: it is not there or damaged.
-            EnvironmentProblem: somebody else writes it.
+            EnvironmentProblem: another process writes it.
         """
         return cls(Path(path), write=write)
 
     def close(self) -> None:
-        """Let others write."""
+        """Give the writer's lease back; harmless for a reader."""
         self.labels.close()
         if self._lease >= 0:
             os.close(self._lease)
@@ -189,7 +183,7 @@ class SessionStore:
     # -- episodes ----------------------------------------------------------------------------------
 
     def numbers(self) -> list[int]:
-        """Of the committed episodes, ascending."""
+        """Return the numbers of the committed episodes, ascending."""
         return sorted(
             int(p.name) for p in self._entries() if COMMITTED.fullmatch(p.name) and p.is_dir()
         )
@@ -201,28 +195,32 @@ class SessionStore:
         return len(self.numbers())
 
     def episode(self, number: int) -> RecordedEpisode:
-        """A committed episode, or :class:`DataError`."""
+        """Return a committed episode.
+
+        Raises:
+            DataError: there is no such episode, or it is damaged.
+        """
         return RecordedEpisode.of(self._episodes, number)
 
     def episodes(self) -> Iterator[RecordedEpisode]:
-        """All committed episodes, in order; tensors are read when they are asked for."""
+        """Yield all committed episodes, in order; tensors are read when they are asked for."""
         for number in self.numbers():
             yield self.episode(number)
 
     def open_numbers(self) -> list[int]:
-        """Episodes that were begun and neither committed nor discarded."""
-        found = (OPEN.fullmatch(p.name) for p in self._entries())
-        return sorted(int(match.group(1)) for match in found if match)
+        """Return the numbers of episodes that were neither committed nor discarded."""
+        matches = (OPEN.fullmatch(p.name) for p in self._entries())
+        return sorted(int(match.group(1)) for match in matches if match)
 
     def next_number(self) -> int:
-        """One more than the highest number in use."""
+        """Return one more than the highest number in use."""
         return max([0, *self.numbers(), *self.open_numbers()]) + 1
 
     def open_episode(self, number: int, *, limits_digest: str | None = None) -> EpisodeWriter:
         """Begin an episode.
 
         Args:
-            number: Of the episode.
+            number: Number of the episode.
             limits_digest: SHA-256 of the limits that the driver runs with; by default of the
                 session's file.
 
@@ -230,7 +228,8 @@ class SessionStore:
             DataError: the number is in use.
         """
         self._writer_only()
-        if not 1 <= number <= 999_999 or number in self or number in self.open_numbers():
+        in_use = number in self or number in self.open_numbers()
+        if in_use or not 1 <= number <= MAX_NUMBER:
             raise DataError(
                 f"{self.path}: episode {number} cannot be begun: the number is in use",
                 remedy="take next_number()",
@@ -265,7 +264,10 @@ class SessionStore:
     def label(
         self, episode: int, label: str, *, source: str, nonce: str, author: str | None = None
     ) -> LabelEntry:
-        """Append a label for a committed episode; the same nonce twice gives the first line again, another label corrects.
+        """Append a label for a committed episode; a later label corrects an earlier one.
+
+        Returns:
+            Its line; where the nonce came before, the line of that time.
 
         Raises:
             DataError: there is no such episode, or no such label.
@@ -281,12 +283,11 @@ class SessionStore:
     # -- tidying up --------------------------------------------------------------------------------
 
     def _entries(self) -> list[Path]:
-        return (
-            list(self._episodes.iterdir()) if self._episodes.is_dir() else []
-        )  # version control keeps no empty folder
+        # Version control keeps no empty folder.
+        return list(self._episodes.iterdir()) if self._episodes.is_dir() else []
 
     def _clean(self) -> None:
-        """Remove half-written folders, and rows that were committed; rows of an open episode are kept for whoever resumes it."""
+        """Remove half-written folders and committed rows; keep the rows of open episodes."""
         for path in self._entries():
             match = OPEN.fullmatch(path.name)
             if match and int(match.group(1)) in self:
@@ -301,11 +302,11 @@ class SessionStore:
 
 
 def check_files(path: Path, digests: Mapping[str, str]) -> None:
-    """Refuse a session whose task or limits have changed since it began: small files, and an arm moves by them.
+    """Refuse a session whose task or limits, by which an arm moves, changed since it began.
 
     Args:
         path: The session's folder.
-        digests: Of the header.
+        digests: Digests by name, as the header's file has them.
 
     Raises:
         DataError: one of them has changed.
@@ -319,7 +320,7 @@ def check_files(path: Path, digests: Mapping[str, str]) -> None:
 
 
 def read_header(path: Path) -> tuple[SessionHeader, dict[str, str]]:
-    """Header and digests of a session.
+    """Read the header of a session, and the digests of the files beside it.
 
     Raises:
         DataError: it is not there, damaged, or of another format.
@@ -329,9 +330,10 @@ def read_header(path: Path) -> tuple[SessionHeader, dict[str, str]]:
             f"{path} is not a session: {HEADER} is missing", remedy="give the folder of a session"
         )
     document: dict[str, Any] = checksummed_json.read(path / HEADER)
-    if document.get("format_version") != FORMAT_VERSION:
+    version = document.get("format_version")
+    if version != FORMAT_VERSION:
         raise DataError(
-            f"{path} has format version {document.get('format_version')}, this zprl reads {FORMAT_VERSION}",
+            f"{path} has format version {version}, this zprl reads {FORMAT_VERSION}",
             remedy="update zprl",
         )
     try:

@@ -13,13 +13,13 @@ class EpisodeTransitions:
 
     Attributes:
         number: The episode's number in its session.
-        embedding: (M, D).
+        embedding: (M, D) of the observation each was made from.
         anchor: (M, R) the point the frozen policy would have taken.
         point: (M, R) the point that was taken.
         steps: (M,) control steps executed of each chunk.
         intervened: (M,) bool: a person moved the robot during this chunk; it is not learned from.
         final_embedding: (D,) after the last step.
-        final_anchor: (R,) there.
+        final_anchor: (R,) the frozen policy's point there.
     """
 
     number: int

@@ -1,4 +1,4 @@
-"""The write-ahead file of an open episode: rows of arrays, appended one by one, readable up to the last whole one.
+"""The write-ahead file of an open episode: rows of arrays, readable up to the last whole one.
 
 A record is a kind (one letter), the length and CRC-32 of what follows, and a safetensors document
 of the row's arrays.
@@ -29,7 +29,7 @@ class Row:
 
 
 def encode(kind: str, arrays: Mapping[str, np.ndarray]) -> bytes:
-    """A row as bytes."""
+    """Return a row as bytes."""
     from safetensors.numpy import save
 
     data = save({name: np.asarray(value, order="C") for name, value in arrays.items()})
@@ -37,10 +37,10 @@ def encode(kind: str, arrays: Mapping[str, np.ndarray]) -> bytes:
 
 
 def read(path: Path) -> tuple[list[Row], int]:
-    """All whole rows of a file, and their size in bytes; what follows was torn by a kill.
+    """Return all whole rows of a file, and their size in bytes; a kill tore what follows.
 
     Raises:
-        DataError: a row is whole but not one of ours.
+        DataError: a row is whole and no row of an episode.
     """
     from safetensors import SafetensorError
     from safetensors.numpy import load
@@ -48,11 +48,13 @@ def read(path: Path) -> tuple[list[Row], int]:
     data = path.read_bytes()
     rows: list[Row] = []
     place = 0
+
     while place + HEAD.size <= len(data):
         kind, size, check = HEAD.unpack_from(data, place)
         body = data[place + HEAD.size : place + HEAD.size + size]
         if size > MAX_ROW_BYTES or len(body) < size or zlib.crc32(body) != check:
             break
+
         try:
             rows.append(Row(kind.decode("ascii"), load(body)))
         except (SafetensorError, UnicodeDecodeError, KeyError) as error:

@@ -1,4 +1,4 @@
-"""The model card: what a policy is, how good it is, where it comes from.  Markdown, from facts only."""
+"""The model card: a policy's description, success and provenance, in Markdown."""
 
 from __future__ import annotations
 
@@ -7,10 +7,27 @@ from typing import Any
 
 from zprl.registry.gate import Decision, Facts
 
+DESCRIPTION = (
+    "A frozen flow-matching policy, "
+    "steered by a small learnt residual of its bottleneck latent (ZPRL)."
+)
+LIMITS = (
+    "Judged in simulation, in this one task and its distribution of start states; "
+    "nothing is promised beyond, nor on a real robot.",
+    "The folders `base` and `steering` hold safetensors and JSON: opening them runs no code.",
+)
+COLUMNS = (
+    "| policy | success | interval | episodes | jerk (RMS) | digest |",
+    "|---|---|---|---|---|---|",
+)
+
 
 def _row(facts: Facts) -> str:
     interval = f"{facts.ci_low:.3f} to {facts.ci_high:.3f}"
-    return f"| {facts.name} | {facts.success_rate:.3f} | {interval} | {facts.episodes} | {facts.jerk_rms:.4g} | `{facts.digest[:12]}` |"
+    return (
+        f"| {facts.name} | {facts.success_rate:.3f} | {interval} | {facts.episodes} "
+        f"| {facts.jerk_rms:.4g} | `{facts.digest[:12]}` |"
+    )
 
 
 def model_card(
@@ -27,28 +44,20 @@ def model_card(
     Args:
         name: Name in the registry.
         candidate: The policy's own evaluation.
-        incumbent: What it was judged against.
-        decision: What the gate said.
+        incumbent: Evaluation of the policy it was judged against.
+        decision: The gate's answer.
         provenance: Commit and versions.
-        inputs: SHA-256 by path of what the policy was made and judged from.
+        inputs: SHA-256 by path of the files the policy was made and judged from.
+
+    Returns:
+        Markdown text.
     """
     lines = [
         f"# {name}",
         "",
-        f"A frozen flow-matching policy, steered by a small learnt residual of its bottleneck latent (ZPRL). Task: `{candidate.task}`.",
+        f"{DESCRIPTION} Task: `{candidate.task}`.",
         "",
-        "## How good it is",
-        "",
-        f"Evaluation seed {candidate.seed}; 95 % Wilson intervals; jerk of the end effector in m/s^3.",
-        "",
-        "| policy | success | interval | episodes | jerk (RMS) | digest |",
-        "|---|---|---|---|---|---|",
-        _row(candidate),
-        _row(incumbent),
-        "",
-        f"Gate: **{'accepted' if decision.accept else 'refused'}**",
-        "",
-        *[f"- {reason}" for reason in decision.reasons],
+        *_evaluation_lines(candidate, incumbent, decision),
         "",
         "## Where it comes from",
         "",
@@ -57,8 +66,24 @@ def model_card(
         "",
         "## Limits",
         "",
-        "Judged in simulation, in this one task and its distribution of start states; nothing is promised beyond, nor on a real robot.",
-        "The folders `base` and `steering` hold safetensors and JSON: opening them runs no code.",
+        *LIMITS,
         "",
     ]
     return "\n".join(lines)
+
+
+def _evaluation_lines(candidate: Facts, incumbent: Facts, decision: Decision) -> list[str]:
+    return [
+        "## How good it is",
+        "",
+        f"Evaluation seed {candidate.seed}; 95 % Wilson intervals; "
+        "jerk of the end effector in m/s^3.",
+        "",
+        *COLUMNS,
+        _row(candidate),
+        _row(incumbent),
+        "",
+        f"Gate: **{'accepted' if decision.accept else 'refused'}**",
+        "",
+        *[f"- {reason}" for reason in decision.reasons],
+    ]

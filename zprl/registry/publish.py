@@ -26,11 +26,13 @@ CHAMPION = "champion"
 PREVIOUS = "previous"
 FOLDER = "policy"
 """Folder of the run's artifacts that a version points to."""
+DESCRIPTION_LENGTH = 5000
+"""Most characters of a version's description."""
 
 
 @dataclass(frozen=True)
 class Champion:
-    """The registry's champion: its version and what it was judged by and against."""
+    """The registry's champion: its version, its evaluation and that of the policy it replaced."""
 
     version: str
     facts: Facts
@@ -38,12 +40,13 @@ class Champion:
 
 
 def _facts(text: str) -> Facts:
+    """Read facts from a version's tag, in which null stands for NaN."""
     value = durable.parse_json(text, "the facts")
     return Facts(**{key: float("nan") if item is None else item for key, item in value.items()})
 
 
 def champion(client: MlflowClient, name: str) -> Champion | None:
-    """The current champion, or ``None``.
+    """Return the current champion, or ``None``.
 
     Raises:
         DataError: the alias points to a version that this package did not write.
@@ -56,6 +59,7 @@ def champion(client: MlflowClient, name: str) -> Champion | None:
         if error.error_code in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
             return None
         raise
+
     try:
         return Champion(
             str(version.version),
@@ -70,20 +74,25 @@ def champion(client: MlflowClient, name: str) -> Champion | None:
 
 
 def _complete(client: MlflowClient, name: str, digest: str) -> ModelVersion | None:
-    versions = client.search_model_versions(f"name='{name}'")
-    found = [
-        v
-        for v in versions
-        if v.tags.get("zprl.digest") == digest and v.tags.get("zprl.complete") == "true"
+    """Return the newest version with these bytes whose upload was completed."""
+    complete = [
+        version
+        for version in client.search_model_versions(f"name='{name}'")
+        if version.tags.get("zprl.digest") == digest and version.tags.get("zprl.complete") == "true"
     ]
-    return max(found, key=lambda v: int(v.version)) if found else None
+    return max(complete, key=lambda version: int(version.version), default=None)
 
 
 def _upload(client: MlflowClient, run_id: str, folders: Mapping[str, Path], card: str) -> str:
-    """Attach the folders and the card to the run, read them back, compare; returns the artifact address."""
+    """Attach folders and card to the run, read the folders back, return the artifacts' address.
+
+    Raises:
+        EnvironmentProblem: a folder came back with other bytes.
+    """
     for folder, path in folders.items():
         client.log_artifacts(run_id, str(path), f"{FOLDER}/{folder}")
     client.log_text(run_id, card, f"{FOLDER}/CARD.md")
+
     with tempfile.TemporaryDirectory() as temp:
         for folder, path in folders.items():
             copy = client.download_artifacts(run_id, f"{FOLDER}/{folder}", temp)
@@ -124,31 +133,16 @@ def publish(
     Raises:
         EnvironmentProblem: the champion changed meanwhile, or the store damaged a file.
     """
-    from mlflow.exceptions import MlflowException
-
     before = champion(client, name)
     if before is not None and before.facts.digest == candidate.digest:
         return before.version
+
     version = _complete(client, name, candidate.digest)
     if version is None:
-        try:
-            client.create_registered_model(name)
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
-        source = _upload(client, run_id, folders, card)
-        version = client.create_model_version(
-            name, source=source, run_id=run_id, description=card[:5000]
-        )
-    own = {
-        **tags,
-        "zprl.digest": candidate.digest,
-        "zprl.facts": json.dumps(candidate.as_dict()),
-        "zprl.incumbent": json.dumps(incumbent.as_dict()),
-        "zprl.complete": "true",  # last
-    }
-    for key, value in own.items():
-        client.set_model_version_tag(name, version.version, key, str(value))
+        version = _create(client, name, run_id, folders, card)
+    _tag(client, version, {**tags, **_evaluation_tags(candidate, incumbent)})
+
+    # Another promotion may have moved the alias since the gate judged against its champion.
     now = champion(client, name)
     if (now and now.version) != (before and before.version):
         raise EnvironmentProblem(
@@ -159,3 +153,34 @@ def publish(
         client.set_registered_model_alias(name, PREVIOUS, before.version)
     client.set_registered_model_alias(name, CHAMPION, version.version)
     return str(version.version)
+
+
+def _create(
+    client: MlflowClient, name: str, run_id: str, folders: Mapping[str, Path], card: str
+) -> ModelVersion:
+    """Upload the files and create a version of them, and the registered model where it is new."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    source = _upload(client, run_id, folders, card)
+    return client.create_model_version(
+        name, source=source, run_id=run_id, description=card[:DESCRIPTION_LENGTH]
+    )
+
+
+def _evaluation_tags(candidate: Facts, incumbent: Facts) -> dict[str, str]:
+    return {
+        "zprl.digest": candidate.digest,
+        "zprl.facts": json.dumps(candidate.as_dict()),
+        "zprl.incumbent": json.dumps(incumbent.as_dict()),
+    }
+
+
+def _tag(client: MlflowClient, version: ModelVersion, tags: Mapping[str, Any]) -> None:
+    """Write the tags of a version, last the one that says that it is complete."""
+    for key, value in {**tags, "zprl.complete": "true"}.items():
+        client.set_model_version_tag(version.name, version.version, key, str(value))

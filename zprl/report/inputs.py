@@ -1,4 +1,4 @@
-"""Where the page's facts come from, and what is said where they are missing.
+"""Sources of the page's facts, and the sentences in place of those that are missing.
 
 Every part of the page is made by :meth:`Parts.make`.  A part that cannot be made leaves a sentence,
 which the page prints in red at the part's own place: nothing is left out in silence.
@@ -30,10 +30,14 @@ POLICIES = {
     "action_residual": ("Action residual", "the base with a learned residual on its actions"),
 }
 """Evaluations in the page's order: name to label and explanation."""
-REFERENCE, CANDIDATE = "base", "latent"
+REFERENCE = "base"
+CANDIDATE = "latent"
+RECORD_REMEDY = "set evaluate.film_episodes above 0 and run them again"
+"""Remedy where evaluations kept no frames."""
 LEARNERS = {"latent": "finetune_sim.csv", "action_residual": "finetune_action_residual.csv"}
 """Steered policies and the learning curves of their training."""
-ROBOT_BEFORE, ROBOT_AFTER = "real_evaluate_before", "real_evaluate_after"
+ROBOT_BEFORE = "real_evaluate_before"
+ROBOT_AFTER = "real_evaluate_after"
 """Evaluations on the robot, before and after its session."""
 
 
@@ -51,15 +55,15 @@ class Sources:
     plots: Path
 
     def evaluation(self, policy: str) -> Evaluation:
-        """What was found about one policy."""
+        """Read the evaluation of one policy."""
         return Evaluation.read(self.artifacts / "evaluation" / policy)
 
     def curve(self, name: str, *required: str) -> Curve:
-        """A CSV file with at least the columns ``required``."""
+        """Read a CSV file with at least the columns ``required``."""
         return read_curve(self.plots / name, *required)
 
     def document(self, name: str, *required: str) -> dict[str, Any]:
-        """A JSON object below the artifacts with at least the keys ``required``."""
+        """Read a JSON object below the artifacts with at least the keys ``required``."""
         path = self.artifacts / name
         value = durable.read_json(path)
         missing = [key for key in required if not isinstance(value, dict) or key not in value]
@@ -71,7 +75,7 @@ class Sources:
         return value
 
     def bundles(self) -> dict[str, Path]:
-        """Bundles that policies are made of, by label."""
+        """Return the bundles that policies are made of, by label."""
         steering = {f"steering/{name}": self.artifacts / "steering" / name for name in LEARNERS}
         return {
             "base": self.artifacts / "base",
@@ -82,7 +86,7 @@ class Sources:
 
 @dataclass
 class Parts:
-    """Collects what could not be made.
+    """Maker of the page's parts that collects those it cannot make.
 
     Attributes:
         problems: Part to the sentence about it.
@@ -96,7 +100,8 @@ class Parts:
             return maker()
         except ZprlError as error:
             self.problems[part] = error.message + (f" - {error.remedy}" if error.remedy else "")
-        except Exception as error:  # the page is for finding out what went wrong: one broken part must not hide all others
+        # The page is for finding out what went wrong: one broken part must not hide all others.
+        except Exception as error:  # noqa: BLE001
             self.problems[part] = f"this part could not be made: {type(error).__name__}: {error}"
         return None
 
@@ -109,31 +114,30 @@ def read_curve(path: Path, *required: str) -> Curve:
             number.
     """
     remedy = "run its stage again (dvc repro)"
+    if not path.exists():
+        raise DataError(f"{path} does not exist", remedy=remedy)
     try:
         with path.open(newline="") as file:
             rows = list(csv.DictReader(file))
-    except FileNotFoundError as error:
-        raise DataError(f"{path} does not exist", remedy=remedy) from error
     except (csv.Error, UnicodeDecodeError) as error:
         raise DataError(f"{path} is not a CSV file: {error}", remedy=remedy) from error
+
     if not rows:
         raise DataError(f"{path} has no rows", remedy=remedy)
     missing = [name for name in required if name not in rows[0]]
     if missing:
         raise DataError(f"{path} lacks the columns {', '.join(missing)}", remedy=remedy)
+
     try:
-        # An empty cell is a number that was not measured; a short row is damage.
-        return {
-            name: np.array(
-                [float(row[name] or "nan") if row[name] is not None else _torn() for row in rows]
-            )
-            for name in rows[0]
-        }
+        return {name: np.array([_number(row[name]) for row in rows]) for name in rows[0]}
     except (TypeError, ValueError) as error:
         raise DataError(
             f"{path} holds something that is not a number: {error}", remedy=remedy
         ) from error
 
 
-def _torn() -> float:
-    raise ValueError("a row ends early")
+def _number(cell: str | None) -> float:
+    """Read a cell; an empty one is a number that was not measured, a missing one is damage."""
+    if cell is None:
+        raise ValueError("a row ends early")
+    return float(cell or "nan")

@@ -1,4 +1,4 @@
-"""The page's part about steering itself: where it moves embeddings and actions, how far a residual may go, how it explores."""
+"""The page's part about steering: moved embeddings and actions, residual sizes, exploration."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from matplotlib.lines import Line2D
 from zprl import durable
 from zprl.errors import DataError
 from zprl.evaluation.result import Evaluation
+from zprl.report.figures import LEGEND, WIDTH
 from zprl.report.inputs import Sources
 from zprl.report.style import PageFigure, Theme, render_figure
 
@@ -20,17 +21,33 @@ FOLDER = Path("explain")
 LABELS = {"latent": "on the latent", "embedding": "on the embedding", "action": "on the action"}
 COLOURS = {"latent": "latent", "embedding": "embedding", "action": "action_residual"}
 WANDERERS = {"still": "Base", "latent": "Noise on the latent", "action": "Noise on the actions"}
+SWEEP_PANELS = (
+    ("rms", "RMS of the moved point"),
+    ("condition_departure", "Departure of what conditions"),
+    ("action_departure", "Departure of the actions"),
+)
+SWEEP_CAPTION = (
+    "A random residual of growing size in three spaces. Left: RMS of the moved point over the "
+    "anchor's. Middle and right: median distance to the nearest known embedding and action chunk, "
+    "in units of the distances the known ones have among each other. While these stay small, the "
+    "residual explores what the policy can do already."
+)
+RUN_DASHES = (0, (2, 2))
 PATHS = 10
 
 
 def document(sources: Sources) -> dict[str, Any]:
-    """What the stage ``explain`` found."""
+    """Read the result of the stage ``explain``."""
     return sources.document(str(FOLDER / "explain.json"), "frames", "ratio", "departure", "sweep")
 
 
 def maps(sources: Sources) -> PageFigure:
-    """Decoded embeddings and action chunks of the demonstrations' states, base beside steered."""
-    found = document(sources)
+    """Draw decoded embeddings and action chunks of the demonstrations' states, base and steered.
+
+    Raises:
+        DataError: the maps are missing or damaged.
+    """
+    numbers = document(sources)
     tensors = durable.read_tensors(sources.artifacts / FOLDER / "maps.safetensors")
     panels = (("conditions", "Decoded embeddings"), ("actions", "Action chunks"))
     if any(
@@ -52,78 +69,67 @@ def maps(sources: Sources) -> PageFigure:
             Line2D([], [], color=theme.policies[name], marker="o", ls="none", ms=4)
             for name in ("base", "latent")
         ]
-        figure.legend(
-            marks, ["base", "steered (ZPRL)"], loc="outside lower left", ncols=2, fontsize=8.5
-        )
+        figure.legend(marks, ["base", "steered (ZPRL)"], ncols=2, **LEGEND)
 
-    far = found["departure"]
+    far = numbers["departure"]
     caption = (
-        f"{int(found['frames']):,} frames of the demonstrations, laid out by UMAP: neighbours stay neighbours, distances mean little. "
-        "Where the colours mix, steering chooses among what the base does somewhere. As a number: the median distance of steered points to "
-        "the nearest of the base's, in units of the distance the base's have among each other, is "
-        f"{float(far['conditions']):.2f} for embeddings and {float(far['actions']):.2f} for actions."
+        f"{int(numbers['frames']):,} frames of the demonstrations, laid out by UMAP: neighbours "
+        "stay neighbours, distances mean little. Where the colours mix, steering chooses among "
+        "what the base does somewhere. As a number: the median distance of steered points to the "
+        "nearest of the base's, in units of the distance the base's have among each other, is "
+        f"{float(far['conditions']):.2f} for embeddings and {float(far['actions']):.2f} for "
+        "actions."
     )
-    return render_figure(
-        "maps", "Known embeddings, known actions", caption, size=(9.4, 4.4), draw=draw
-    )
+    title = "Known embeddings, known actions"
+    return render_figure("maps", title, caption, size=(WIDTH, 4.4), draw=draw)
 
 
 def sweep(sources: Sources) -> PageFigure:
-    """Size and departure of randomly moved points over the residual's relative size."""
-    found = document(sources)
-    ratios = sorted({row["ratio"] for row in found["sweep"]})
-    rows = {name: [row for row in found["sweep"] if row["space"] == name] for name in LABELS}
-    panels = (
-        ("rms", "RMS of the moved point"),
-        ("condition_departure", "Departure of what conditions"),
-        ("action_departure", "Departure of the actions"),
-    )
+    """Draw size and departure of randomly moved points over the residual's relative size."""
+    numbers = document(sources)
+    ratios = sorted({row["ratio"] for row in numbers["sweep"]})
+    rows = {name: [row for row in numbers["sweep"] if row["space"] == name] for name in LABELS}
 
     def draw(figure: Figure, theme: Theme) -> None:
-        for axes, (column, title) in zip(figure.subplots(1, 3), panels, strict=True):
+        for axes, (column, title) in zip(figure.subplots(1, 3), SWEEP_PANELS, strict=True):
             for name, points in rows.items():
                 known = [(row["ratio"], row[column]) for row in points if column in row]
                 if known:
-                    axes.plot(
-                        *np.array(known).T, marker="o", ms=3.5, color=theme.policies[COLOURS[name]]
-                    )
-            axes.axvline(found["ratio"], color=theme.ink, lw=1, ls=(0, (2, 2)))
+                    colour = theme.policies[COLOURS[name]]
+                    axes.plot(*np.array(known).T, marker="o", ms=3.5, color=colour)
+            axes.axvline(numbers["ratio"], color=theme.ink, lw=1, ls=RUN_DASHES)
             axes.set(title=title, xlabel="RMS of residual / anchor", xscale="log")
             axes.set_xticks(ratios, [f"{ratio:g}" for ratio in ratios])
             axes.set_xticks([], minor=True)
             axes.set_ylim(bottom=0)
+
         handles = [
             Line2D([], [], color=theme.policies[COLOURS[name]], marker="o", ms=3.5)
             for name in LABELS
         ]
-        handles.append(Line2D([], [], color=theme.ink, lw=1, ls=(0, (2, 2))))
-        figure.legend(
-            handles, [*LABELS.values(), "this run"], loc="outside lower left", ncols=4, fontsize=8.5
-        )
+        handles.append(Line2D([], [], color=theme.ink, lw=1, ls=RUN_DASHES))
+        figure.legend(handles, [*LABELS.values(), "this run"], ncols=4, **LEGEND)
 
-    caption = (
-        "A random residual of growing size in three spaces. Left: RMS of the moved point over the anchor's. Middle and right: median "
-        "distance to the nearest known embedding and action chunk, in units of the distances the known ones have among each other. "
-        "While these stay small, the residual explores what the policy can do already."
-    )
-    return render_figure(
-        "sweep", "How large may the residual be?", caption, size=(9.4, 3.3), draw=draw
-    )
+    title = "How large may the residual be?"
+    return render_figure("sweep", title, SWEEP_CAPTION, size=(WIDTH, 3.3), draw=draw)
 
 
 def traces(sources: Sources) -> PageFigure:
-    """Paths from the same starts under the base policy and under random residuals of one relative size."""
-    found = {name: Evaluation.read(sources.artifacts / FOLDER / name) for name in WANDERERS}
-    if any("position" not in evaluation.tracks for evaluation in found.values()):
+    """Draw paths from the same starts under the base policy and under random residuals.
+
+    Raises:
+        DataError: an exploration is missing, or kept no positions.
+    """
+    evaluations = {name: Evaluation.read(sources.artifacts / FOLDER / name) for name in WANDERERS}
+    if any("position" not in evaluation.tracks for evaluation in evaluations.values()):
         raise DataError(
             "the explorations kept no end-effector positions",
             remedy="run the stage explain again (dvc repro)",
         )
-    numbers = {name: evaluation.summary() for name, evaluation in found.items()}
 
     def draw(figure: Figure, theme: Theme) -> None:
         panels = figure.subplots(1, 3, sharex=True, sharey=True)
-        for axes, (name, evaluation) in zip(panels, found.items(), strict=True):
+        for axes, (name, evaluation) in zip(panels, evaluations.items(), strict=True):
             colour = theme.policies["base" if name == "still" else COLOURS[name]]
             for track in evaluation.tracks["position"].numpy()[:PATHS]:
                 _trace(axes, track, colour)
@@ -132,15 +138,19 @@ def traces(sources: Sources) -> PageFigure:
         panels[0].set_ylabel("z [m]")
 
     ratio = float(document(sources)["ratio"])
-    told = "; ".join(
-        f"{WANDERERS[name].lower()}: {sum(found[name].success)} of {found[name].episodes} succeed, jerk {row['jerk_rms'] or 0:,.0f} m/s³"
-        for name, row in numbers.items()
-    )
+    results = "; ".join(_result(name, evaluation) for name, evaluation in evaluations.items())
     caption = (
-        "Executed end-effector paths from the side, nothing learnt: in each decision a residual is drawn uniformly, its RMS "
-        f"{ratio:.2f} of the anchor's in either space. {told[0].upper()}{told[1:]}."
+        "Executed end-effector paths from the side, nothing learnt: in each decision a residual is "
+        f"drawn uniformly, its RMS {ratio:.2f} of the anchor's in either space. "
+        f"{results[0].upper()}{results[1:]}."
     )
-    return render_figure("traces", "How it explores", caption, size=(9.4, 4.2), draw=draw)
+    return render_figure("traces", "How it explores", caption, size=(WIDTH, 4.2), draw=draw)
+
+
+def _result(name: str, evaluation: Evaluation) -> str:
+    jerk = evaluation.summary()["jerk_rms"] or 0
+    count = f"{sum(evaluation.success)} of {evaluation.episodes}"
+    return f"{WANDERERS[name].lower()}: {count} succeed, jerk {jerk:,.0f} m/s³"
 
 
 def _trace(axes: Axes, track: np.ndarray, colour: str) -> None:

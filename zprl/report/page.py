@@ -1,23 +1,23 @@
-"""The page: gathers the parts, draws the figures, fills the template.  Equal artifacts give equal bytes."""
+"""The page: its parts, figures and template.  Equal artifacts give equal bytes."""
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 from zprl import durable
 from zprl.evaluation.result import Evaluation
 from zprl.report import figures, latent_section, robot_section, tables, video_strip
 from zprl.report.inputs import CANDIDATE, LEARNERS, POLICIES, REFERENCE, Curve, Parts, Sources
-from zprl.report.style import DARK, LIGHT, Figure
+from zprl.report.page_template import embedded, fill
+from zprl.report.style import DARK, LIGHT, PageFigure
 
 HTML = "report.html"
 TEMPLATE = "page.html.j2"
+STRIP = video_strip.NAME
+DATA_KEYS = ("episodes", "frames", "bad", "success_share", "by_quality", "findings")
 
 
 @dataclass(frozen=True)
@@ -42,28 +42,28 @@ class Page:
 
 
 def make(sources: Sources, *, title: str, render: video_strip.Render) -> Page:
-    """Make the page of whatever there is.
+    """Make the page of the available results.
 
     Args:
         sources: Results of the earlier stages.
         title: Heading.
-        render: Draws a frame of the film.
+        render: Draws a frame of the video strip.
     """
     parts = Parts()
     evaluations = _evaluations(parts, sources)
     curves = _curves(parts, sources)
     headline = parts.make("headline", lambda: tables.headline(evaluations))
     rows = [_row(parts, name, evaluations) for name in POLICIES]
-    pictures = {
-        key: value
-        for key, value in _pictures(parts, sources, evaluations, curves, render).items()
-        if value is not None
+    images = {
+        key: image
+        for key, image in _images(parts, sources, evaluations, curves, render).items()
+        if image is not None
     }
     document = {
         "title": title,
         "headline": headline,
         "policies": rows,
-        "pictures": {key: _embedded(value) for key, value in pictures.items()},
+        "images": {key: embedded(image) for key, image in images.items()},
         "promotion": parts.make("promotion", lambda: _promotion(sources)),
         "transfer": parts.make(
             "transfer", lambda: tables.transfer(sources.document("transfer/drop.json", "engines"))
@@ -79,30 +79,30 @@ def make(sources: Sources, *, title: str, render: video_strip.Render) -> Page:
         "themes": {"light": LIGHT, "dark": DARK},
         "problems": parts.problems,
     }
-    files = {f"{picture.name}.png": picture.light for picture in pictures.values()}
-    return Page(_fill(document), files, parts.problems)
+    files = {f"{image.name}.png": image.light for image in images.values()}
+    return Page(fill("zprl.report", TEMPLATE, document), files, parts.problems)
 
 
 def _evaluations(parts: Parts, sources: Sources) -> dict[str, Evaluation]:
-    found = {
+    made = {
         name: parts.make(f"evaluation {name}", lambda n=name: sources.evaluation(n))
         for name in POLICIES
     }
-    return {name: value for name, value in found.items() if value is not None}
+    return {name: evaluation for name, evaluation in made.items() if evaluation is not None}
 
 
 def _curves(parts: Parts, sources: Sources) -> dict[str, Curve]:
-    found = {
+    made = {
         name: parts.make(
             f"curve {name}", lambda f=file: sources.curve(f, *figures.LEARNING_COLUMNS)
         )
         for name, file in LEARNERS.items()
     }
-    return {name: value for name, value in found.items() if value is not None}
+    return {name: curve for name, curve in made.items() if curve is not None}
 
 
 def _row(parts: Parts, name: str, evaluations: Mapping[str, Evaluation]) -> dict[str, Any]:
-    """One policy's line; where there is no evaluation, its label and nothing else."""
+    """Return one policy's line; without an evaluation, its label and nothing else."""
     if name not in evaluations:
         return {
             "name": name,
@@ -118,45 +118,48 @@ def _row(parts: Parts, name: str, evaluations: Mapping[str, Evaluation]) -> dict
     return tables.policy_row(name, evaluations[name], pair)
 
 
-def _pictures(
+def _images(
     parts: Parts,
     sources: Sources,
     evaluations: Mapping[str, Evaluation],
     curves: Mapping[str, Curve],
     render: video_strip.Render,
-) -> dict[str, Figure | None]:
-    found: dict[str, Figure | None] = {}
+) -> dict[str, PageFigure | None]:
+    """Draw all figures, by part; ``None`` where one could not be made."""
+    images: dict[str, PageFigure | None] = {}
     if REFERENCE in evaluations and CANDIDATE in evaluations:
         both = evaluations[REFERENCE], evaluations[CANDIDATE]
-        found["film"] = parts.make("film", lambda: video_strip.strip(*both, render=render))
-        found["paths"] = parts.make("paths", lambda: figures.paths(*both))
+        images[STRIP] = parts.make(STRIP, lambda: video_strip.strip(*both, render=render))
+        images["paths"] = parts.make("paths", lambda: figures.paths(*both))
     else:
-        parts.problems |= dict.fromkeys(
-            ("film", "paths"),
-            "the evaluations of base and latent are both needed for this picture.",
-        )
+        problem = "the evaluations of base and latent are both needed for this image."
+        parts.problems |= dict.fromkeys((STRIP, "paths"), problem)
+
     if curves:
-        found["learning"] = parts.make("learning", lambda: figures.learning(curves, evaluations))
-        found["residuals"] = parts.make("residuals", lambda: figures.residuals(curves))
+        images["learning"] = parts.make("learning", lambda: figures.learning(curves, evaluations))
+        images["residuals"] = parts.make("residuals", lambda: figures.residuals(curves))
     else:
-        parts.problems |= dict.fromkeys(
-            ("learning", "residuals"), "there is no learning curve to draw."
-        )
-    for key, draw in (
-        ("maps", latent_section.maps),
-        ("sweep", latent_section.sweep),
-        ("traces", latent_section.traces),
-    ):
-        found[key] = parts.make(key, lambda d=draw: d(sources))
-    found["robot learning"] = parts.make("robot learning", lambda: robot_section.learning(sources))
-    found["pretraining"] = parts.make(
-        "pretraining",
-        lambda: figures.pretraining(sources.curve("pretrain.csv", "step", "base_loss")),
-    )
-    return found
+        problem = "there is no learning curve to draw."
+        parts.problems |= dict.fromkeys(("learning", "residuals"), problem)
+
+    drawn_of_sources = {
+        "maps": latent_section.maps,
+        "sweep": latent_section.sweep,
+        "traces": latent_section.traces,
+        "robot learning": robot_section.learning,
+        "pretraining": _pretraining,
+    }
+    for key, draw in drawn_of_sources.items():
+        images[key] = parts.make(key, lambda d=draw: d(sources))
+    return images
+
+
+def _pretraining(sources: Sources) -> PageFigure:
+    return figures.pretraining(sources.curve("pretrain.csv", "step", "base_loss"))
 
 
 def _promotion(sources: Sources) -> dict[str, Any]:
+    """Return the gate's decision, with the facts of both sides."""
     value = sources.document("promotion.json", "accept", "reasons")
     sides = [
         tables.flat(value[side])
@@ -171,15 +174,8 @@ def _promotion(sources: Sources) -> dict[str, Any]:
 
 
 def _data(sources: Sources) -> dict[str, Any]:
-    value = sources.document(
-        "data_report/summary.json",
-        "episodes",
-        "frames",
-        "bad",
-        "success_share",
-        "by_quality",
-        "findings",
-    )
+    """Return the counts of the data report."""
+    value = sources.document("data_report/summary.json", *DATA_KEYS)
     cards = [
         (f"{int(value['episodes']):,}", "episodes used"),
         (f"{int(value['frames']):,}", "frames"),
@@ -191,28 +187,3 @@ def _data(sources: Sources) -> dict[str, Any]:
         f"{name}: {row['episodes']} episodes" for name, row in value["by_quality"].items()
     )
     return {"cards": cards, "findings": findings or "none", "qualities": qualities}
-
-
-def _embedded(picture: Figure) -> dict[str, str]:
-    light, dark = (
-        f"data:image/png;base64,{base64.b64encode(data).decode()}"
-        for data in (picture.light, picture.dark)
-    )
-    return {
-        "title": picture.title,
-        "caption": picture.caption,
-        "light": light,
-        "dark": "" if dark == light else dark,
-    }
-
-
-def _fill(document: Mapping[str, Any]) -> str:
-    # Reasons and facts come from files that a stranger may have made: everything is escaped.
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("zprl.report", "."),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template(TEMPLATE).render(document) + "\n"

@@ -1,4 +1,4 @@
-"""The page's part about the session with the robot: before and after, the gate, the learning curve."""
+"""The page's part about the robot session: before and after, the gate, the learning curve."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
+from zprl.evaluation.result import Evaluation
 from zprl.report import tables
 from zprl.report.figures import mark
 from zprl.report.inputs import ROBOT_AFTER, ROBOT_BEFORE, Sources
@@ -17,44 +18,51 @@ LABELS = {ROBOT_BEFORE: "as it left simulation", ROBOT_AFTER: "after the session
 
 
 def part(sources: Sources) -> dict[str, Any]:
-    """Rows, sentence and the gate's decision."""
-    found = {name: sources.evaluation(name) for name in LABELS}
-    pair = tables.compare(found[ROBOT_BEFORE], found[ROBOT_AFTER])
+    """Return rows, sentence and the gate's decision.
+
+    Raises:
+        DataError: a result is missing or broken.
+    """
+    before = sources.evaluation(ROBOT_BEFORE)
+    after = sources.evaluation(ROBOT_AFTER)
+    pair = tables.compare(before, after)
     curve = sources.curve("finetune_real.csv", *COLUMNS)
     decision = sources.document("promotion_real.json", "accept", "reasons")
-    rows = []
-    for name, evaluation in found.items():
-        numbers = evaluation.summary()
-        rows.append(
-            {
-                "label": LABELS[name],
-                "rate": tables.percent(numbers["success_rate"]),
-                "interval": tables.interval(numbers["ci_low"], numbers["ci_high"]),
-                "count": f"{sum(evaluation.success)} of {evaluation.episodes}",
-                "length": tables.number(numbers["episode_length"], 0),
-                "jerk": tables.number(numbers["jerk_rms"], 0),
-                "variation": tables.number(numbers["total_variation"], 2, scale=1000),
-            }
-        )
+
+    won, lost = tables.count(pair.only_second), tables.count(pair.only_first)
     sentence = (
-        f"{int(curve['episodes'][-1])} labelled training episodes, {int(curve['chunk_steps'][-1]):,} decisions, "
-        f"{int(curve['updates'][-1]):,} updates. "
-        f"On the same starts the policy now succeeds in {tables.count(pair.only_second)} where it failed before, and fails in "
-        f"{tables.count(pair.only_first)} where it succeeded (exact McNemar test: {tables.p_text(pair.p_value)})."
+        f"{int(curve['episodes'][-1])} labelled training episodes, "
+        f"{int(curve['chunk_steps'][-1]):,} decisions, {int(curve['updates'][-1]):,} updates. "
+        f"On the same starts the policy now succeeds in {won} where it failed before, and fails in "
+        f"{lost} where it succeeded (exact McNemar test: {tables.p_text(pair.p_value)})."
     )
     return {
-        "task": found[ROBOT_AFTER].task,
-        "rows": rows,
+        "task": after.task,
+        "rows": [_row(LABELS[ROBOT_BEFORE], before), _row(LABELS[ROBOT_AFTER], after)],
         "sentence": sentence,
         "accept": decision["accept"] is True,
         "reasons": [str(reason) for reason in decision["reasons"]],
     }
 
 
+def _row(label: str, evaluation: Evaluation) -> dict[str, str]:
+    numbers = evaluation.summary()
+    return {
+        "label": label,
+        "rate": tables.percent(numbers["success_rate"]),
+        "interval": tables.interval(numbers["ci_low"], numbers["ci_high"]),
+        "count": f"{sum(evaluation.success)} of {evaluation.episodes}",
+        "length": tables.number(numbers["episode_length"], 0),
+        "jerk": tables.number(numbers["jerk_rms"], 0),
+        "variation": tables.number(numbers["total_variation"], 2, scale=1000),
+    }
+
+
 def learning(sources: Sources) -> PageFigure:
-    """Success of the last labelled training episodes, with what the evaluations found before and after."""
+    """Draw success of the last labelled training episodes, and the evaluations before and after."""
     curve = sources.curve("finetune_real.csv", *COLUMNS)
-    before, after = sources.evaluation(ROBOT_BEFORE), sources.evaluation(ROBOT_AFTER)
+    before = sources.evaluation(ROBOT_BEFORE)
+    after = sources.evaluation(ROBOT_AFTER)
 
     def draw(figure: Figure, theme: Theme) -> None:
         axes = figure.subplots()
@@ -72,8 +80,9 @@ def learning(sources: Sources) -> PageFigure:
         figure.legend(loc="outside lower left", ncols=3, fontsize=8.5)
 
     caption = (
-        "Line: mean of the last 40 labelled training episodes, in which the learner explores. Dots: deterministic evaluation on the "
-        "same starts before and after, with 95 % Wilson intervals."
+        "Line: mean of the last 40 labelled training episodes, in which the learner explores. "
+        "Dots: deterministic evaluation on the same starts before and after, with 95 % Wilson "
+        "intervals."
     )
     return render_figure(
         "robot_learning", "Learning on the robot", caption, size=(9.4, 3.2), draw=draw

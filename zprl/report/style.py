@@ -1,4 +1,4 @@
-"""How all figures look: one palette, two themes, bytes that depend on nothing but the numbers."""
+"""Style of all figures: one palette, two themes, bytes that depend on the numbers alone."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class PageFigure:
         title: Heading.
         caption: What to see, in sentences.
         light: PNG bytes for a light background.
-        dark: PNG bytes for a dark one; the same as ``light`` where the picture suits both.
+        dark: PNG bytes for a dark one; the same as ``light`` where one image suits both.
     """
 
     name: str
@@ -135,9 +135,8 @@ def _png(size: tuple[float, float], draw: Callable[[Figure, Theme], None], theme
         figure = Figure(figsize=size, dpi=DPI, layout="constrained")
         draw(figure, theme)
         buffer = io.BytesIO()
-        figure.savefig(
-            buffer, format="png", metadata={"Software": None}
-        )  # its version would change the bytes
+        # Without the name of matplotlib, whose version would change the bytes.
+        figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()
 
 

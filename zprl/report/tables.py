@@ -28,15 +28,16 @@ def compare(first: Evaluation, second: Evaluation) -> Paired:
     """
     if (first.task, first.seed, first.episodes) != (second.task, second.seed, second.episodes):
         raise DataError(
-            f"'{first.policy}' and '{second.policy}' were not judged by the same episodes, so they cannot be compared in pairs",
+            f"'{first.policy}' and '{second.policy}' were not judged by the same episodes, "
+            "so they cannot be compared in pairs",
             remedy="run evaluate_base and evaluate again",
         )
     return mcnemar(first.success, second.success)
 
 
-def policy_row(name: str, found: Evaluation, pair: Paired | None) -> dict[str, Any]:
-    """One line of the table of policies: texts, and the interval in percent for its bar."""
-    numbers = found.summary()
+def policy_row(name: str, evaluation: Evaluation, pair: Paired | None) -> dict[str, Any]:
+    """Return a line of the table of policies: texts, and the interval in percent for its bar."""
+    numbers = evaluation.summary()
     label, meaning = POLICIES[name]
     return {
         "name": name,
@@ -48,44 +49,54 @@ def policy_row(name: str, found: Evaluation, pair: Paired | None) -> dict[str, A
             key: round(100 * numbers[source], 2)
             for key, source in (("at", "success_rate"), ("low", "ci_low"), ("high", "ci_high"))
         },
-        "count": f"{sum(found.success)} of {found.episodes}",
+        "count": f"{sum(evaluation.success)} of {evaluation.episodes}",
         "length": number(numbers["episode_length"], 0),
-        "seconds": number(numbers["episode_length"] / found.control_hz, 1),
+        "seconds": number(numbers["episode_length"] / evaluation.control_hz, 1),
         "jerk": number(numbers["jerk_rms"], 0),
         "variation": number(numbers["total_variation"], 2, scale=1000),
         "jump": number(numbers["chunk_jump"], 2, scale=1000),
-        "difference": None
-        if pair is None
-        else f"{100 * pair.difference:+.1f}".replace("-", "\N{MINUS SIGN}"),
-        "p_value": None if pair is None else p_text(pair.p_value),
-        "tone": ""
-        if pair is None or pair.p_value >= SIGNIFICANT
-        else "better"
-        if pair.difference > 0
-        else "worse",
-        "discordant": None if pair is None else f"{pair.only_second} won, {pair.only_first} lost",
+        **_comparison(pair),
+    }
+
+
+def _comparison(pair: Paired | None) -> dict[str, str | None]:
+    """Return the cells of the comparison with the base policy."""
+    if pair is None:
+        return {"difference": None, "p_value": None, "tone": "", "discordant": None}
+    tone = ""
+    if pair.p_value < SIGNIFICANT:
+        tone = "better" if pair.difference > 0 else "worse"
+    return {
+        "difference": f"{100 * pair.difference:+.1f}".replace("-", "\N{MINUS SIGN}"),
+        "p_value": p_text(pair.p_value),
+        "tone": tone,
+        "discordant": f"{pair.only_second} won, {pair.only_first} lost",
     }
 
 
 def transfer(document: Mapping[str, Any]) -> str | None:
-    """One sentence about what the steered policy loses on the other physics engine; ``None`` where the world has but one."""
+    """Return a sentence about the steered policy's loss on the other physics engine.
+
+    ``None`` where the world has but one.
+    """
     if not document["engines"]:
         return None
+
     home, other = document["engines"]
     rates = {
         name: f"{percent(each['success_rate'])} ({interval(each['ci_low'], each['ci_high'])})"
         for name in (home, other)
         for each in [document[name]]
     }
-    chance = p_text(document["p_value"])
     return (
-        f"On the physics it was trained on ({home}) the steered policy succeeds in {rates[home]}, on {other} in {rates[other]}: from the "
-        f"same {document['episodes']} starts it loses {100 * document['drop']:.1f} points (exact McNemar test: {chance})."
+        f"On the physics it was trained on ({home}) the steered policy succeeds in {rates[home]}, "
+        f"on {other} in {rates[other]}: from the same {document['episodes']} starts it loses "
+        f"{100 * document['drop']:.1f} points (exact McNemar test: {p_text(document['p_value'])})."
     )
 
 
 def headline(evaluations: Mapping[str, Evaluation]) -> dict[str, Any]:
-    """Base success, steered success, and one sentence about the difference.
+    """Return base success, steered success, and one sentence about the difference.
 
     Raises:
         DataError: one of the two is missing, or they do not belong together.
@@ -96,6 +107,7 @@ def headline(evaluations: Mapping[str, Evaluation]) -> dict[str, Any]:
             f"there is no evaluation of {' and '.join(missing)}",
             remedy="run evaluate_base and evaluate (dvc repro)",
         )
+
     base, steered = evaluations[REFERENCE], evaluations[CANDIDATE]
     pair = compare(base, steered)
     sides = [
@@ -108,7 +120,8 @@ def headline(evaluations: Mapping[str, Evaluation]) -> dict[str, Any]:
         for name, numbers in ((REFERENCE, base.summary()), (CANDIDATE, steered.summary()))
     ]
     sentence = (
-        f"On the same {base.episodes} episodes the steered policy succeeds in {count(pair.only_second)} where the base fails, and fails in "
+        f"On the same {base.episodes} episodes the steered policy succeeds in "
+        f"{count(pair.only_second)} where the base fails, and fails in "
         f"{count(pair.only_first)} where the base succeeds"
     )
     return {
@@ -121,7 +134,7 @@ def headline(evaluations: Mapping[str, Evaluation]) -> dict[str, Any]:
 
 
 def provenance(path: Path) -> dict[str, Any]:
-    """A bundle's digest and the facts it carries, as texts.
+    """Return a bundle's digest and the facts it carries, as texts.
 
     Raises:
         DataError: the bundle or its document is missing or broken.
@@ -137,46 +150,44 @@ def provenance(path: Path) -> dict[str, Any]:
 
 
 def flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Nested facts as ``a.b`` to text, sorted as they stand; long lists are left to the file.
+    """Return nested facts as ``a.b`` to text, in their order; long lists are left to the file.
 
     >>> flat({"seed": 1, "versions": {"torch": "2.11"}, "stds": [0.1] * 64})
     {'seed': '1', 'versions.torch': '2.11'}
     """
-    found: dict[str, str] = {}
+    texts: dict[str, str] = {}
     for key, item in value.items():
         if isinstance(item, Mapping):
-            found |= flat(item, f"{prefix}{key}.")
+            texts |= flat(item, f"{prefix}{key}.")
         elif not (isinstance(item, list) and len(item) > LONGEST_LIST):
-            found[f"{prefix}{key}"] = f"{item:.6g}" if isinstance(item, float) else str(item)
-    return found
+            texts[f"{prefix}{key}"] = f"{item:.6g}" if isinstance(item, float) else str(item)
+    return texts
 
 
 def percent(value: float | None) -> str:
-    """A share as percent, one decimal."""
+    """Return a share as percent, one decimal."""
     return "\N{EN DASH}" if value is None else f"{100 * value:.1f}\N{NARROW NO-BREAK SPACE}%"
 
 
 def interval(low: float, high: float) -> str:
-    """A 95 % interval in percent."""
+    """Return a 95 % interval in percent."""
     return f"{100 * low:.1f} to {100 * high:.1f}\N{NARROW NO-BREAK SPACE}%"
 
 
 def number(value: float | None, digits: int, *, scale: float = 1.0) -> str:
-    """A number with so many decimals, or a dash."""
-    return (
-        "\N{EN DASH}"
-        if value is None or not math.isfinite(value)
-        else f"{scale * value:.{digits}f}"
-    )
+    """Return a number with so many decimals, or a dash."""
+    if value is None or not math.isfinite(value):
+        return "\N{EN DASH}"
+    return f"{scale * value:.{digits}f}"
 
 
 def count(value: int) -> str:
-    """How many, in words where it is none."""
+    """Return a number of episodes, in words where it is none."""
     return "none" if value == 0 else str(value)
 
 
 def p_text(p: float) -> str:
-    """A p value as it is usually written.
+    """Return a p value in its usual notation.
 
     >>> p_text(0.034), p_text(2.4e-9)
     ('p = 0.034', 'p = 2 × 10⁻⁹')

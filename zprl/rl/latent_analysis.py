@@ -1,4 +1,4 @@
-"""Embeddings and action chunks of the demonstrations' own states, as the base policy and as a steered one make them.
+"""Conditions and chunks of base and steered policy on the demonstrations' own states.
 
 The paper's finding is that steering mostly changes *which state gets which known action*.  Known is
 what the base policy does anywhere on the demonstrations; how far a point departs from that is
@@ -18,6 +18,7 @@ from zprl.errors import DataError
 from zprl.models.policy import FlowPolicy
 from zprl.rl.demo_transitions import embed_frames
 from zprl.rl.steered_policy import SteeredPolicy
+from zprl.rl.steering import move, normalized_chunk
 from zprl.rl.steering_spaces import ActionResidual, EmbeddingResidual, LatentResidual, SteeringSpace
 
 FRAMES = 1500
@@ -67,24 +68,29 @@ def draw(policy: FlowPolicy, store: EpisodeStore, *, seed: int, count: int = FRA
 
 @torch.no_grad()
 def conditions(policy: FlowPolicy, frames: Frames, steered: SteeredPolicy | None = None) -> Tensor:
-    """What conditions the generator (N, D): the decoded latent, moved where ``steered`` moves it."""
+    """Return the generator's condition (N, D).
+
+    It is the decoded latent mean, moved where ``steered`` moves it.
+    """
     mean, _ = policy.posterior(frames.embedding)
     if steered is None:
         return policy.decode(mean)
     residual = steered.actor.mean(torch.cat([frames.embedding, mean], -1))
-    return policy.decode(torch.addcmul(mean, steered.scale, residual))
+    return policy.decode(move(mean, steered.scale, residual))
 
 
 @torch.no_grad()
 def chunks(policy: FlowPolicy, frames: Frames, condition: Tensor) -> Tensor:
-    """The executed part of the normalised action sequence (N, C * F)."""
+    """Return the executed part of the normalised action sequence (N, C * F)."""
     return policy.generate(condition, frames.noise)[:, policy.executed_slice].flatten(1)
 
 
 def departure(points: Tensor, known: Tensor) -> float:
-    """Median distance of ``points`` (N, d) to the nearest of ``known`` (M, d), over what that median is among the known themselves.
+    """Return how far ``points`` (N, d) lie from ``known`` (M, d), in units of the known ones.
 
-    1: as near to known points as those are to each other.  Infinite where all known points are one.
+    It is the median distance to the nearest known point over the same median among the known
+    themselves: 1 means as near to known points as those are to each other.  Infinite where all
+    known points are one.
     """
     among = torch.cdist(known, known).fill_diagonal_(torch.inf).amin(1).median()
     return float(torch.cdist(points, known).amin(1).median() / among)
@@ -92,7 +98,7 @@ def departure(points: Tensor, known: Tensor) -> float:
 
 @torch.no_grad()
 def sweep(policy: FlowPolicy, frames: Frames, *, seed: int) -> list[dict[str, float | str]]:
-    """Random residuals of growing size in each space: how large the moved point becomes, and how far what comes of it departs.
+    """Measure random residuals of growing size in each space.
 
     Residuals are uniform, with an RMS of ``ratio`` times the anchor's.
 
@@ -100,38 +106,39 @@ def sweep(policy: FlowPolicy, frames: Frames, *, seed: int) -> list[dict[str, fl
         Rows of ``space``, ``ratio``, ``rms`` (of the moved point over the anchor's) and
         ``action_departure``; where the space conditions the generator also ``condition_departure``.
     """
-    found: list[dict[str, float | str]] = []
+    rows: list[dict[str, float | str]] = []
     for name, space in SPACES.items():
         anchor = space.anchor(policy, frames.embedding, frames.noise)
-        known = space.sequence(policy, frames.embedding, anchor, frames.noise)[
-            :, policy.executed_slice
-        ].flatten(1)
         rms = anchor.square().mean().sqrt()
+        known = normalized_chunk(policy, space, frames.embedding, anchor, frames.noise)
+        condition = space.condition(policy, anchor)
+
+        # Every size moves in the same directions, of RMS 1, so that sizes compare.
         generator = seeding.torch_generator(seed, f"explain-residual-{name}")
-        direction = (2 * torch.rand(anchor.shape, generator=generator) - 1).to(
-            anchor.device
-        ) * 3**0.5  # RMS 1
+        uniform = 2 * torch.rand(anchor.shape, generator=generator) - 1
+        direction = uniform.to(anchor.device) * 3**0.5
+
         for ratio in RATIOS:
             point = anchor + ratio * rms * direction
-            moved = space.sequence(policy, frames.embedding, point, frames.noise)[
-                :, policy.executed_slice
-            ].flatten(1)
+            moved = normalized_chunk(policy, space, frames.embedding, point, frames.noise)
             row: dict[str, float | str] = {
                 "space": name,
                 "ratio": ratio,
                 "rms": float(point.square().mean().sqrt() / rms),
                 "action_departure": departure(moved, known),
             }
-            if name == "latent":
-                row["condition_departure"] = departure(policy.decode(point), policy.decode(anchor))
-            elif name == "embedding":
-                row["condition_departure"] = departure(point, anchor)
-            found.append(row)
-    return found
+            moved_condition = space.condition(policy, point)
+            if condition is not None and moved_condition is not None:
+                row["condition_departure"] = departure(moved_condition, condition)
+            rows.append(row)
+    return rows
 
 
 def flatten(points: Tensor, *, seed: int) -> Tensor:
-    """A map (N, 2) of points (N, d) by UMAP (arXiv 1802.03426): neighbours stay neighbours, distances mean little."""
+    """Return a map (N, 2) of points (N, d) by UMAP (arXiv 1802.03426).
+
+    Neighbours stay neighbours; distances mean little.
+    """
     import umap  # compiles for seconds
 
     # With a seed umap works on one thread and says so; fewer points than neighbours it would

@@ -1,4 +1,4 @@
-"""What a later learner can go on from: the agent with its critics and optimisers, and a part of its memory.
+"""Checkpoints from which a later learner continues: the agent, and a part of its memory.
 
 ::
 
@@ -49,7 +49,7 @@ def load_agent(path: Path | str, agent: Sac) -> None:
             f"{path} holds an agent of other sizes",
             remedy="make it again with this configuration (dvc repro finetune_sim)",
         )
-    if not all(bool(value.double().isfinite().all()) for value in state.values()):
+    if not all(bool(value.to(torch.float64).isfinite().all()) for value in state.values()):
         raise DataError(
             f"{path} holds numbers that are not finite",
             remedy="make it again (dvc repro finetune_sim)",

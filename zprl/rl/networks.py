@@ -13,6 +13,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import overload
 
 import torch
 from torch import Tensor
@@ -23,15 +24,21 @@ _FORWARD = {"relu": torch.relu_, "tanh": torch.tanh_, "gelu": torch.nn.functiona
 
 
 def _backward(activation: str, grad: Tensor, before: Tensor, after: Tensor) -> Tensor:
+    result: Tensor
     if activation == "relu":
-        return torch.ops.aten.threshold_backward(grad, after, 0.0, grad_input=grad)
-    if activation == "tanh":
-        return torch.ops.aten.tanh_backward(grad, after, grad_input=grad)
-    return torch.ops.aten.gelu_backward(grad, before)
+        result = torch.ops.aten.threshold_backward(grad, after, 0.0, grad_input=grad)
+    elif activation == "tanh":
+        result = torch.ops.aten.tanh_backward(grad, after, grad_input=grad)
+    else:
+        result = torch.ops.aten.gelu_backward(grad, before)
+    return result
 
 
 def _product(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """(K, B, in) times (K, in, out) plus offset; a matrix product of width one is slower than its sum written out."""
+    """Return (K, B, in) times (K, in, out) plus offset.
+
+    A matrix product of width one is slower than its sum written out.
+    """
     if weight.shape[-1] == 1:
         return (x * weight.transpose(1, 2)).sum(-1, keepdim=True).add_(bias)
     return torch.baddbmm(bias, x, weight)
@@ -39,7 +46,7 @@ def _product(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 @dataclass
 class _Layer:
-    """What one layer's forward pass leaves for its backward pass."""
+    """Tensors of a layer's forward pass that its backward pass needs."""
 
     inputs: Tensor
     before_norm: Tensor | None = None
@@ -53,8 +60,21 @@ Trace = list[_Layer]
 
 
 def parameters(sizes: Sequence[int], members: int = 1) -> int:
-    """Numbers in the flat weights of an :class:`EnsembleMLP`."""
+    """Return how many numbers the flat weights of an :class:`EnsembleMLP` have."""
     return members * sum((i + 1) * o for i, o in itertools.pairwise(sizes))
+
+
+def _initialise(
+    weight: Tensor, bias: Tensor, generator: torch.Generator, gain: float | None
+) -> None:
+    """Draw weights (K, in, out): orthogonal with a gain, else uniform, with offsets (K, 1, out)."""
+    for member in range(len(weight)):
+        if gain is not None:
+            torch.nn.init.orthogonal_(weight[member], gain=gain, generator=generator)
+            continue
+        bound = 1 / math.sqrt(weight.shape[1])
+        torch.nn.init.uniform_(weight[member], -bound, bound, generator=generator)
+        torch.nn.init.uniform_(bias[member], -bound, bound, generator=generator)
 
 
 class EnsembleMLP:
@@ -88,6 +108,7 @@ class EnsembleMLP:
         self.members = members
         self.activation = activation
         self.layer_norm = layer_norm
+
         shapes = [
             shape
             for i, o in itertools.pairwise(sizes)
@@ -96,16 +117,12 @@ class EnsembleMLP:
         self.flat = torch.zeros(parameters(sizes, members))
         if generator is not None:
             weights = self._views(self.flat, shapes)
-            for n, (weight, bias) in enumerate(weights):
-                last = n == len(weights) - 1
-                for member in range(members):
-                    if orthogonal:
-                        gain = output_gain if last else math.sqrt(2)
-                        torch.nn.init.orthogonal_(weight[member], gain=gain, generator=generator)
-                    else:
-                        bound = 1 / math.sqrt(weight.shape[1])
-                        torch.nn.init.uniform_(weight[member], -bound, bound, generator=generator)
-                        torch.nn.init.uniform_(bias[member], -bound, bound, generator=generator)
+            for weight, bias in weights[:-1]:
+                gain = math.sqrt(2) if orthogonal else None
+                _initialise(weight, bias, generator, gain)
+            _initialise(*weights[-1], generator, output_gain if orthogonal else None)
+
+        # Drawn on the CPU, so that every device begins with the same weights.
         self.flat = self.flat.to(device)
         self.grad = torch.zeros_like(self.flat)
         self._weights = self._views(self.flat, shapes)
@@ -135,11 +152,13 @@ class EnsembleMLP:
         for n, (weight, bias) in enumerate(self._weights):
             if chosen is not None:
                 weight, bias = weight[chosen], bias[chosen]
+
             layer = _Layer(x)
             trace.append(layer)
             x = _product(x, weight, bias)
             if n == last:
                 break
+
             if self.layer_norm:
                 layer.before_norm = x
                 x, layer.mean, layer.rstd = torch.native_layer_norm(
@@ -150,6 +169,16 @@ class EnsembleMLP:
         return x, trace
 
     __call__ = forward
+
+    @overload
+    def backward(
+        self, trace: Trace, grad: Tensor, *, weights: bool = True, inputs: None = None
+    ) -> None: ...
+
+    @overload
+    def backward(
+        self, trace: Trace, grad: Tensor, *, weights: bool = True, inputs: slice
+    ) -> Tensor: ...
 
     def backward(
         self, trace: Trace, grad: Tensor, *, weights: bool = True, inputs: slice | None = None
@@ -167,41 +196,53 @@ class EnsembleMLP:
             ``None``.
         """
         for n in reversed(range(len(trace))):
-            layer, (weight, _) = trace[n], self._weights[n]
-            if layer.after is not None:
-                grad = _backward(self.activation, grad, layer.before, layer.after)
-                if self.layer_norm:
-                    grad = torch.ops.aten.native_layer_norm_backward(
-                        grad,
-                        layer.before_norm,
-                        grad.shape[-1:],
-                        layer.mean,
-                        layer.rstd,
-                        None,
-                        None,
-                        [True, False, False],
-                    )[0]
+            layer = trace[n]
+            grad = self._through_activation(layer, grad)
             if weights:
-                weight_grad, bias_grad = self._grads[n]
-                if grad.shape[-1] == 1:
-                    torch.sum(layer.inputs * grad, 1, out=weight_grad.squeeze(-1))
-                else:
-                    torch.bmm(layer.inputs.transpose(1, 2), grad, out=weight_grad)
-                torch.sum(grad, 1, keepdim=True, out=bias_grad)
-            if n > 0:
-                grad = (
-                    grad * weight.transpose(1, 2)
-                    if grad.shape[-1] == 1
-                    else torch.bmm(grad, weight.transpose(1, 2))
-                )
-            elif inputs is not None:
+                self._fill_gradients(n, layer, grad)
+
+            weight, _ = self._weights[n]
+            if n == 0 and inputs is not None:
                 return torch.bmm(grad, weight[:, inputs].transpose(1, 2)).sum(0)
+            if n > 0 and grad.shape[-1] == 1:
+                grad = grad * weight.transpose(1, 2)
+            elif n > 0:
+                grad = torch.bmm(grad, weight.transpose(1, 2))
         return None
+
+    def _through_activation(self, layer: _Layer, grad: Tensor) -> Tensor:
+        # The output layer has no activation.
+        if layer.before is None or layer.after is None:
+            return grad
+        grad = _backward(self.activation, grad, layer.before, layer.after)
+        if not self.layer_norm:
+            return grad
+
+        normalised: tuple[Tensor, ...] = torch.ops.aten.native_layer_norm_backward(
+            grad,
+            layer.before_norm,
+            grad.shape[-1:],
+            layer.mean,
+            layer.rstd,
+            None,
+            None,
+            [True, False, False],
+        )
+        return normalised[0]
+
+    def _fill_gradients(self, n: int, layer: _Layer, grad: Tensor) -> None:
+        weight_grad, bias_grad = self._grads[n]
+        if grad.shape[-1] == 1:
+            torch.sum(layer.inputs * grad, 1, out=weight_grad.squeeze(-1))
+        else:
+            torch.bmm(layer.inputs.transpose(1, 2), grad, out=weight_grad)
+        torch.sum(grad, 1, keepdim=True, out=bias_grad)
 
 
 class Adam:
-    """Adam (Kingma and Ba, 2015, algorithm 1) on one flat tensor, with the gradient's norm limited first.
+    """Adam (Kingma and Ba, 2015, algorithm 1) on one flat tensor.
 
+    The gradient's norm is limited first.
     ``torch.optim`` spends several times the arithmetic of such a step on bookkeeping for parameter
     groups.
     """
@@ -232,7 +273,7 @@ class Adam:
         )
 
     def state(self) -> dict[str, Tensor]:
-        """First and second moments and the step count."""
+        """Return first and second moments and the step count."""
         return {"first": self.first, "second": self.second, "steps": torch.tensor(self.steps)}
 
     def restore(self, state: dict[str, Tensor]) -> None:

@@ -1,11 +1,15 @@
-"""DSRL's noise-aliased agent (arXiv 2506.15799): values are learned where the world is, on action chunks, and passed on to the noise.
+"""DSRL's noise-aliased agent (arXiv 2506.15799).
+
+Values are learned on action chunks, which the world sees, and passed on to the noise.
 
 Many noises make one action, so a critic of noises alone must learn the same thing many times.
 Here, with g(s, w) the executed chunk that the frozen generator makes of noise w, and w = scale * d
 the agent's point,
 
-    action critics:  sum_k mean_B (Q_k(s, a) - y)^2,   y = r + Gamma * min_k Qbar_k(s', g(s', w')),   w' ~ pi(s')
-    noise critics:   sum_k mean_B (W_k(s, w) - min_j Q_j(s, g(s, w)))^2,   w ~ N(0, 1), limited to the bound
+    action critics:  sum_k mean_B (Q_k(s, a) - y)^2,
+                     y = r + Gamma * min_k Qbar_k(s', g(s', w')),   w' ~ pi(s')
+    noise critics:   sum_k mean_B (W_k(s, w) - min_j Q_j(s, g(s, w)))^2,
+                     w ~ N(0, 1), limited to the bound
     actor:           climbs W as :class:`zprl.rl.sac.Sac` climbs its critics
 
 Source: the paper.  Its released settings take ten noise-critic steps per update; here it is one.
@@ -19,15 +23,15 @@ import torch
 from torch import Tensor
 
 from zprl.config import Rl
-from zprl.rl.networks import Adam, EnsembleMLP
-from zprl.rl.sac import Batch, Sac
+from zprl.rl.networks import Adam
+from zprl.rl.sac import Batch, Sac, make_critics
 
 Chunk = Callable[[Tensor, Tensor], Tensor]
 """Executed normalised chunk (B, A) of a state (B, S) and a noise (B, R)."""
 
 
 class NoiseAliased(Sac):
-    """Actor and noise critics as in :class:`zprl.rl.sac.Sac`; critics of chunks, with their targets, beside them.
+    """Actor and noise critics as in :class:`zprl.rl.sac.Sac`, with critics of chunks beside them.
 
     Args:
         state_dim: S.
@@ -50,22 +54,18 @@ class NoiseAliased(Sac):
         device: str = "cpu",
     ) -> None:
         super().__init__(state_dim, scale, config, generator, device=device)
-        sizes = (state_dim + chunk_dim, *config.hidden, 1)
-        options = {
-            "activation": config.activation,
-            "layer_norm": config.critic_layer_norm,
-            "device": device,
-        }
         self.chunk = chunk
-        self.action_critics = EnsembleMLP(sizes, config.critics, generator=generator, **options)
-        self.targets = EnsembleMLP(sizes, config.critics, **options)
+
+        # The targets follow the action critics; the noise critics need none.
+        self.action_critics = make_critics(config, state_dim + chunk_dim, generator, device)
+        self.targets = make_critics(config, state_dim + chunk_dim, None, device)
         self.targets.flat.copy_(self.action_critics.flat)
         self.action_critic_adam = Adam(
             self.action_critics.flat, config.critic_learning_rate, clip=config.grad_clip
         )
 
     def target(self, batch: Batch, generator: torch.Generator) -> Tensor:
-        """Bellman target y (B,)."""
+        """Return the Bellman target y (B,)."""
         state = batch.next_inputs[:, : self.width]
         draw = torch.randn(len(state), self.dim, generator=generator, device=generator.device)
         out, _ = self.actor.sample(state, draw)
@@ -82,7 +82,10 @@ class NoiseAliased(Sac):
     def update_critics(
         self, batch: Batch, generator: torch.Generator
     ) -> Callable[[], dict[str, float]]:
-        """One step of the action critics, then one of the noise critics; call what it returns for the losses."""
+        """Do one step of the action critics, then one of the noise critics.
+
+        The returned function computes the losses.
+        """
         y = self.target(batch, generator)
         state = batch.inputs[:, : self.width]
         values, trace = self._values(
@@ -112,7 +115,7 @@ class NoiseAliased(Sac):
         self.targets.flat.lerp_(self.action_critics.flat, self.config.tau)
 
     def state(self) -> dict[str, Tensor]:
-        """Everything that learning changes."""
+        """Return everything that learning changes."""
         return super().state() | {"action_critics": self.action_critics.flat}
 
     def restore(self, state: dict[str, Tensor]) -> None:

@@ -1,21 +1,20 @@
-"""Policy gradients through the flow's own sampling chain: DPPO (arXiv 2409.00588) and ReinFlow (arXiv 2505.22094).
+"""Policy gradients through the flow's own sampling chain.
 
-Unlike everything else here, these change the generator.  The condition stays what ZPRL's base is
-conditioned on, the decoded latent mean, so that all methods start from the same policy.  Each Euler
-step of the flow becomes a Gaussian decision of an inner chain,
+DPPO (arXiv 2409.00588) and ReinFlow (arXiv 2505.22094).  Unlike everything else here, these change
+the generator.  The condition stays what ZPRL's base is conditioned on, the decoded latent mean, so
+that all methods start from the same policy.  Each Euler step of the flow becomes a Gaussian
+decision of an inner chain,
 
     x_{i+1} ~ N(x_i + (t_{i+1} - t_i) v(x_i, t_i | c), sigma_i^2),
 
 whose log-probability is known, and PPO is run on it:
 
-=========  ======================================  ==============================================================================
-``noise``  sigma                                   ratio
-=========  ======================================  ==============================================================================
-fixed      ``min_std`` everywhere                  per inner step, its advantage times ``denoising_discount`` per step that follows,
-                                                   its clip growing towards the last step (DPPO)
-learned    a network of (c, t), bounded by          one for the whole chain (ReinFlow)
-           [``min_std``, ``max_std``]
-=========  ======================================  ==============================================================================
+``noise: fixed`` (DPPO)
+    sigma is ``min_std`` everywhere.  A ratio per inner step, its advantage times
+    ``denoising_discount`` per step that follows, its clip growing towards the last step.
+``noise: learned`` (ReinFlow)
+    sigma is a network of (c, t), bounded by [``min_std``, ``max_std``].  One ratio for the whole
+    chain.
 
 Log-probabilities are means over the executed entries of a chunk, as in DPPO's released code.
 Judged without noise.
@@ -26,20 +25,23 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
-from zprl import seeding
+from zprl import durable, seeding
 from zprl.config import PolicyGradient
 from zprl.envs.chunk import ChunkEnv
 from zprl.models.flow_matching import time_embedding
 from zprl.models.policy import FlowPolicy
-from zprl.rl.learner import RECENT, Row
 from zprl.rl.networks import Adam
+from zprl.rl.segment_learner import Row, SegmentLearner, Tensors
+from zprl.rl.steering_bundle import save_generator
 
 LARGEST_NOISE = 3.0
 """Draws beyond so many standard deviations are limited (both papers' code:
@@ -69,8 +71,11 @@ class Chain(nn.Module):
     def __init__(self, policy: FlowPolicy, config: PolicyGradient, seed: int) -> None:
         super().__init__()
         p = policy.spec.policy
-        self.velocity_net = copy.deepcopy(policy.velocity_net).requires_grad_(True)
-        self.config, self.grid, self.executed = config, policy.grid, policy.executed_slice
+        self.velocity_net = copy.deepcopy(policy.velocity_net).requires_grad_()
+        self.config = config
+        self.grid = policy.grid
+        self.executed = policy.executed_slice
+
         self.times: Tensor
         self.register_buffer(
             "times",
@@ -92,7 +97,7 @@ class Chain(nn.Module):
         return len(self.grid) - 1
 
     def decide(self, point: Tensor, step: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean (B, T, F) and standard deviation (B, 1, F or 1) of the inner decision.
+        """Return mean (B, T, F) and standard deviation (B, 1, F or 1) of the inner decision.
 
         Args:
             point: (B, T, F).
@@ -112,18 +117,20 @@ class Chain(nn.Module):
     def log_prob(
         self, before: Tensor, after: Tensor, step: Tensor, condition: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Log-probability and entropy (B,) of going from ``before`` to ``after`` (B, T, F), means over the executed entries."""
+        """Return log-probability and entropy (B,) of a step from ``before`` to ``after`` (B, T, F).
+
+        Both are means over the executed entries.
+        """
         mean, std = self.decide(before, step, condition)
         distance = ((after - mean) / std)[:, self.executed]
         log_std = std.log().expand_as(after)[:, self.executed]
         constant = 0.5 * math.log(2 * math.pi)
-        return (-0.5 * distance.square() - log_std - constant).mean((1, 2)), (
-            log_std + 0.5 + constant
-        ).mean((1, 2))
+        log_prob = (-0.5 * distance.square() - log_std - constant).mean((1, 2))
+        return log_prob, (log_std + 0.5 + constant).mean((1, 2))
 
     @torch.no_grad()
     def sample(self, condition: Tensor, noise: Tensor, generator: torch.Generator) -> Tensor:
-        """The whole chain (B, K + 1, T, F) from ``noise`` (B, T, F)."""
+        """Return the whole chain (B, K + 1, T, F) from ``noise`` (B, T, F)."""
         chain = [noise]
         for i in range(self.steps):
             mean, std = self.decide(
@@ -146,7 +153,7 @@ def advantages(
     discount: float,
     gae_lambda: float,
 ) -> Tensor:
-    """Generalised advantage estimates (S, N) (Schulman et al. 2016).
+    """Return generalised advantage estimates (S, N) (Schulman et al. 2016).
 
     Args:
         reward: (S, N).
@@ -158,20 +165,45 @@ def advantages(
         gae_lambda: Decay.
     """
     delta = reward + discount * follow * (~terminated) - value
-    total, found = torch.zeros_like(value[0]), torch.zeros_like(value)
+    total = torch.zeros_like(value[0])
+    estimates = torch.zeros_like(value)
     for t in reversed(range(len(reward))):
         total = delta[t] + discount * gae_lambda * total * (~ended[t])
-        found[t] = total
-    return found
+        estimates[t] = total
+    return estimates
 
 
-class PolicyGradientLearner:
-    """Changes the generator by PPO; works segment by segment like :class:`zprl.rl.learner.Learner`.
+@dataclass(frozen=True)
+class Rollout:
+    """Chunk steps of a rollout; every field is (S, N, ...).
+
+    Attributes:
+        embedding: Of the observation acted on, (S, N, D).
+        condition: The generator's, (S, N, D).
+        chain: Sampling chain, (S, N, K + 1, T, F).
+        reward: Chunk reward.
+        follow: Embedding that followed, at an episode's end of its true last state, (S, N, D).
+        terminated: No value follows.
+        ended: The next row belongs to another episode.
+    """
+
+    embedding: Tensor
+    condition: Tensor
+    chain: Tensor
+    reward: Tensor
+    follow: Tensor
+    terminated: Tensor
+    ended: Tensor
+
+
+class PolicyGradientLearner(SegmentLearner[PolicyGradient]):
+    """Changes the generator by PPO.
 
     Args:
         policy: Frozen base policy.
         config: The RL section.
         seed: Training seed.
+        device: Device of networks and worlds.
         on_row: Receives each row of the learning curve.
     """
 
@@ -184,18 +216,17 @@ class PolicyGradientLearner:
         device: str = "cpu",
         on_row: Callable[[Row], None] = lambda _: None,
     ) -> None:
-        self.policy, self.config, self.seed, self.device, self.on_row = (
-            policy,
-            config,
-            seed,
-            device,
-            on_row,
-        )
+        super().__init__(policy, config, seed=seed, device=device, on_row=on_row)
+        self.iterations = 0
+        self._updates = 0
+        self.chunk_discount = config.step_discount**policy.spec.policy.chunk_steps
+
         self.chain = Chain(policy, config, seed).to(device)
         width = policy.spec.policy.embedding_dim
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seeding.derive(seed, "init-value"))
             self.value_net = _mlp((width, *VALUE_HIDDEN, 1), nn.Mish).to(device)
+
         self._parts = {"chain": self.chain, "value": self.value_net}
         rates = {"chain": config.actor_learning_rate, "value": config.critic_learning_rate}
         self._adams = {
@@ -206,43 +237,32 @@ class PolicyGradientLearner:
             )
             for name, part in self._parts.items()
         }
-        self.chunk_discount = config.step_discount**policy.spec.policy.chunk_steps
-        self.segment = self.vector_steps = self.updates = self.iterations = 0
-        self.curve: list[Row] = []
-        self.recent: list[tuple[float, float]] = []
 
     @property
-    def chunk_steps(self) -> int:
-        """Chunk transitions so far, over all environments."""
-        return self.vector_steps * self.config.num_envs
-
-    @property
-    def env_steps(self) -> int:
-        """Environment steps so far, over all environments."""
-        return self.chunk_steps * self.policy.spec.policy.chunk_steps
-
-    def _generator(self, purpose: str, counter: int) -> torch.Generator:
-        return seeding.torch_generator(self.seed, purpose, counter, device=self.device)
-
-    def _condition(self, obs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Embedding (N, D) and condition (N, D)."""
-        embedding = self.policy.embed(obs)
-        return embedding, self.policy.decode(self.policy.posterior(embedding)[0])
+    def updates(self) -> int:
+        """Updates so far."""
+        return self._updates
 
     def run_segment(
         self, make_env: Callable[[], ChunkEnv], tick: Callable[[], None] = lambda: None
     ) -> None:
-        """Collect and learn for one segment in a fresh simulator, an iteration of PPO after each rollout."""
-        config = self.config
+        """Collect and learn for one segment in a fresh simulator, a PPO iteration per rollout.
+
+        Args:
+            make_env: Makes the fresh simulator; closed at the end.
+            tick: Called after each vector chunk step (progress bars).
+        """
         with make_env() as env:
-            obs = env.reset(seeding.derive(self.seed, "simulator", self.segment) % 2**31)
-            lengths = torch.zeros(config.num_envs, device=self.device)
-            left = config.chunk_steps_per_segment
+            obs = self._reset(env)
+            lengths = torch.zeros(self.config.num_envs, device=self.device)
+            left = self.config.chunk_steps_per_segment
+
             while left:
-                steps = min(config.rollout_steps, left)
+                steps = min(self.config.rollout_steps, left)
                 left -= steps
                 obs, rollout = self._collect(env, obs, steps, lengths, tick)
                 self._report(self._improve(rollout))
+
         self.segment += 1
 
     @torch.no_grad()
@@ -253,94 +273,101 @@ class PolicyGradientLearner:
         steps: int,
         lengths: Tensor,
         tick: Callable[[], None],
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        rows: dict[str, list[Tensor]] = {}
+    ) -> tuple[dict[str, Tensor], Rollout]:
+        """Act for some chunk steps; return the last observation and the rollout."""
+        rows: list[Rollout] = []
         for _ in range(steps):
+            # Sample a chain and execute the chunk at its end.
             generator = self._generator("exploration", self.vector_steps)
             embedding, condition = self._condition(obs)
             noise = self.policy.draw_noise(self.config.num_envs, generator)
             chain = self.chain.sample(condition, noise, generator)
             result = env.step(self.policy.executed(chain[:, -1]))
             self.vector_steps += 1
-            ended = result.terminated | result.truncated
-            follow = self._condition(result.final_obs)[0]
-            row = {
-                "embedding": embedding,
-                "condition": condition,
-                "chain": chain,
-                "reward": result.reward,
-                "follow": follow,
-                "terminated": result.terminated,
-                "ended": ended,
-            }
-            for name, value in row.items():
-                rows.setdefault(name, []).append(value)
-            lengths += result.length
-            for success, length in zip(
-                result.success[ended].tolist(), lengths[ended].tolist(), strict=True
-            ):
-                self.recent = [*self.recent, (float(success), length)][-RECENT:]
-            lengths[ended] = 0
+
+            rows.append(
+                Rollout(
+                    embedding=embedding,
+                    condition=condition,
+                    chain=chain,
+                    reward=result.reward,
+                    follow=self._condition(result.final_obs)[0],
+                    terminated=result.terminated,
+                    ended=result.terminated | result.truncated,
+                )
+            )
+            self._count_episodes(result, lengths)
             obs = result.obs
             tick()
-        return obs, {name: torch.stack(values) for name, values in rows.items()}
 
-    def _improve(self, rollout: dict[str, Tensor]) -> dict[str, float]:
-        """Some epochs of PPO on a rollout (S, N, ...)."""
-        config = self.config
-        with torch.no_grad():
-            value, follow = (
-                self.value_net(rollout["embedding"]).squeeze(-1),
-                self.value_net(rollout["follow"]).squeeze(-1),
-            )
-            rest = (rollout["terminated"], rollout["ended"])
-            gain = advantages(
-                rollout["reward"],
-                value,
-                follow,
-                *rest,
-                discount=self.chunk_discount,
-                gae_lambda=config.gae_lambda,
-            )
-            returns = (gain + value).flatten()
-            gain = ((gain - gain.mean()) / (gain.std() + 1e-8)).flatten()
-            embedding, condition = (
-                rollout["embedding"].flatten(0, 1),
-                rollout["condition"].flatten(0, 1),
-            )
-            chain = rollout["chain"].flatten(0, 1)
-            old = self._chances(chain, condition)[0]
-        found: dict[str, float] = {}
-        for epoch in range(config.epochs):
-            generator = self._generator("ppo-order", self.iterations * config.epochs + epoch)
-            order = torch.randperm(len(gain), generator=generator, device=self.device)
-            for rows in order.split(config.batch_size):
-                batch = {
-                    "chain": chain[rows],
-                    "condition": condition[rows],
-                    "old": old[rows],
-                    "gain": gain[rows],
-                }
-                loss, found = self._policy_loss(**batch)
-                value_loss = (
-                    (self.value_net(embedding[rows]).squeeze(-1) - returns[rows]).square().mean()
+        names = [each.name for each in fields(Rollout)]
+        return obs, Rollout(
+            **{name: torch.stack([getattr(row, name) for row in rows]) for name in names}
+        )
+
+    def _condition(self, obs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Return embedding (N, D) and condition (N, D)."""
+        embedding = self.policy.embed(obs)
+        return embedding, self.policy.decode(self.policy.posterior(embedding)[0])
+
+    def _improve(self, rollout: Rollout) -> Row:
+        """Run some epochs of PPO on a rollout; return the losses of the last batch."""
+        batch, embedding, returns, mean_value = self._prepare(rollout)
+        losses: Row = {}
+        for epoch in range(self.config.epochs):
+            generator = self._generator("ppo-order", self.iterations * self.config.epochs + epoch)
+            order = torch.randperm(len(returns), generator=generator, device=self.device)
+
+            for rows in order.split(self.config.batch_size):
+                loss, losses = self._policy_loss(
+                    **{name: value[rows] for name, value in batch.items()}
                 )
+                value = self.value_net(embedding[rows]).squeeze(-1)
+                value_loss = (value - returns[rows]).square().mean()
                 self._step("value", value_loss)
-                if self.iterations >= config.value_warmup_iterations:
+                if self.iterations >= self.config.value_warmup_iterations:
                     self._step("chain", loss)
-                found |= {
+                losses |= {
                     "critic_loss": float(value_loss),
                     "actor_loss": float(loss),
-                    "q_mean": float(value.mean()),
+                    "q_mean": mean_value,
                 }
-                self.updates += 1
-            if found["kl"] > config.target_kl:
+                self._updates += 1
+
+            # The old policy's data says little about one that has moved too far.
+            if losses["kl"] > self.config.target_kl:
                 break
         self.iterations += 1
-        return found
+        return losses
+
+    @torch.no_grad()
+    def _prepare(self, rollout: Rollout) -> tuple[dict[str, Tensor], Tensor, Tensor, float]:
+        """Return arguments of the policy's loss, embeddings, returns, and the mean value.
+
+        Tensors have a row per chunk, (S * N, ...).
+        """
+        value = self.value_net(rollout.embedding).squeeze(-1)
+        follow = self.value_net(rollout.follow).squeeze(-1)
+        gain = advantages(
+            rollout.reward,
+            value,
+            follow,
+            rollout.terminated,
+            rollout.ended,
+            discount=self.chunk_discount,
+            gae_lambda=self.config.gae_lambda,
+        )
+        returns = (gain + value).flatten()
+        gain = ((gain - gain.mean()) / (gain.std() + 1e-8)).flatten()
+
+        condition = rollout.condition.flatten(0, 1)
+        chain = rollout.chain.flatten(0, 1)
+        old = self._chances(chain, condition)[0]
+        batch = {"chain": chain, "condition": condition, "old": old, "gain": gain}
+        return batch, rollout.embedding.flatten(0, 1), returns, float(value.mean())
 
     def _chances(self, chain: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
-        """Log-probabilities and entropies (B, K) of chains (B, K + 1, T, F)."""
+        """Return log-probabilities and entropies (B, K) of chains (B, K + 1, T, F)."""
         steps = (torch.full((len(chain),), i, device=chain.device) for i in range(self.chain.steps))
         pairs = [
             self.chain.log_prob(chain[:, i], chain[:, i + 1], step, condition)
@@ -351,35 +378,50 @@ class PolicyGradientLearner:
 
     def _policy_loss(
         self, chain: Tensor, condition: Tensor, old: Tensor, gain: Tensor
-    ) -> tuple[Tensor, dict[str, float]]:
-        """Clipped surrogate (PPO) of chains (B, K + 1, T, F) with old log-probabilities (B, K) and advantages (B,)."""
-        config, steps = self.config, self.chain.steps
+    ) -> tuple[Tensor, Row]:
+        """Return PPO's clipped surrogate and figures of it.
+
+        Args:
+            chain: (B, K + 1, T, F).
+            condition: (B, D).
+            old: Log-probabilities (B, K) under the policy that acted.
+            gain: Advantages (B,).
+        """
+        config = self.config
         new, entropies = self._chances(chain, condition)
-        log_ratio, entropy = new - old, entropies.mean()
+        log_ratio = new - old
+        entropy = entropies.mean()
         weight = gain[:, None]
         clip = torch.tensor(config.clip, device=gain.device)
+
         if config.noise == "fixed":
-            later = torch.arange(steps - 1, -1, -1, device=gain.device)
-            weight = weight * config.denoising_discount**later
-            share = (
-                (1 - later / max(steps - 1, 1)) if steps > 1 else torch.ones(1, device=gain.device)
-            )
-            grown = (torch.exp(config.clip_growth * share) - 1) / (math.exp(config.clip_growth) - 1)
-            clip = config.clip_first + (config.clip - config.clip_first) * grown
+            discount, clip = self._per_inner_step(gain.device)
+            weight = weight * discount
         else:
             log_ratio = log_ratio.mean(1, keepdim=True)
+
         ratio = log_ratio.exp()
         limited = torch.maximum(torch.minimum(ratio, 1 + clip), 1 - clip)
-        loss = (
-            -torch.minimum(ratio * weight, limited * weight).mean()
-            - config.entropy_weight * entropy
-        )
+        surrogate = torch.minimum(ratio * weight, limited * weight).mean()
+        loss = -surrogate - config.entropy_weight * entropy
+
         kl = float(((ratio - 1) - log_ratio).detach().mean())  # Schulman's low-variance estimate
         return loss, {
             "kl": kl,
             "clipped": float((ratio != limited).float().mean()),
             "entropy": float(entropy.detach()),
         }
+
+    def _per_inner_step(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Return the advantage's discount (K,) and the clip (K,) of each inner step (DPPO)."""
+        config, steps = self.config, self.chain.steps
+        later = torch.arange(steps - 1, -1, -1, device=device)
+        discount = config.denoising_discount**later
+
+        # The clip grows exponentially towards the last inner step.
+        share = 1 - later / (steps - 1) if steps > 1 else torch.ones(1, device=device)
+        grown = (torch.exp(config.clip_growth * share) - 1) / (math.exp(config.clip_growth) - 1)
+        return discount, config.clip_first + (config.clip - config.clip_first) * grown
 
     def _step(self, name: str, loss: Tensor) -> None:
         part, adam = self._parts[name], self._adams[name]
@@ -390,40 +432,42 @@ class PolicyGradientLearner:
             adam.step(parameters_to_vector(zero))
             vector_to_parameters(adam.flat, part.parameters())
 
-    def _report(self, losses: dict[str, float]) -> None:
-        found = self.recent
-        row = {
-            "env_steps": self.env_steps,
-            "chunk_steps": self.chunk_steps,
-            "updates": self.updates,
-            "success_rate": sum(s for s, _ in found) / len(found) if found else 0.0,
-            "episode_length": sum(n for _, n in found) / len(found) if found else 0.0,
-            **losses,
-        }
-        self.curve.append(row)
-        self.on_row(row)
-
     def acting(self) -> FlowPolicy:
-        """The base policy with the generator as it is now, frozen."""
+        """Return the base policy with the generator as it is now, frozen."""
         policy = copy.deepcopy(self.policy)
         policy.velocity_net.load_state_dict(self.chain.velocity_net.state_dict())
         return policy.freeze()
 
-    def state(self) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]]:
-        """JSON facts and tensor groups from which :meth:`restore` continues exactly."""
-        facts = {
-            name: getattr(self, name)
-            for name in ("segment", "vector_steps", "updates", "iterations", "curve", "recent")
-        }
+    def save_bundle(self, path: Path, *, base_digest: str, provenance: Mapping[str, Any]) -> None:
+        """Write the changed generator as a steering bundle."""
+        save_generator(
+            path,
+            self.acting(),
+            config=self.config,
+            base_digest=base_digest,
+            provenance=provenance,
+        )
+
+    def save_checkpoint(self, path: Path) -> None:
+        """Write a note in place of a checkpoint: a session steers, and cannot continue from here.
+
+        The pipeline expects the folder of every method.
+        """
+        note = {"algorithm": self.config.algorithm}
+        durable.write_dir(path, lambda folder: durable.write_json(folder / "none.json", note))
+
+    def state(self) -> tuple[dict[str, Any], Tensors]:
+        """Return JSON facts and tensor groups from which :meth:`restore` continues exactly."""
+        facts = {**self._progress(), "iterations": self.iterations}
         return facts, {
             name: {"flat": adam.flat, **adam.state()} for name, adam in self._adams.items()
         }
 
-    def restore(self, facts: dict[str, Any], tensors: dict[str, dict[str, Tensor]]) -> None:
+    def restore(self, facts: dict[str, Any], tensors: Tensors) -> None:
         """Continue from :meth:`state`."""
-        for name, value in facts.items():
-            setattr(self, name, value)
-        self.recent = [(s, n) for s, n in facts["recent"]]
+        self._restore_progress(facts)
+        self._updates = facts["updates"]
+        self.iterations = facts["iterations"]
         with torch.no_grad():
             for name, adam in self._adams.items():
                 adam.flat.copy_(tensors[name]["flat"])

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from zprl.models.policy import FlowPolicy
 from zprl.rl.best_of import draws_of
+from zprl.rl.steering import Situation, observe, steer
 from zprl.rl.steering_spaces import SteeringSpace
 
 
@@ -20,15 +21,21 @@ class RandomResidualPolicy:
     """
 
     def __init__(self, policy: FlowPolicy, interface: SteeringSpace, scale: Tensor) -> None:
-        self.policy, self.interface, self.scale = policy, interface, scale
+        self.policy = policy
+        self.interface = interface
+        self.scale = scale
 
     @torch.no_grad()
     def act(self, obs: dict[str, Tensor], noise: Tensor) -> Tensor:
-        """Action chunk (B, C, A) for observations {key: (B, O, d)} and flow noise (B, T, F), of which the residual is a function."""
-        embedding = self.policy.embed(obs)
-        anchor = self.interface.anchor(self.policy, embedding, noise)
-        residual = torch.erf(
-            draws_of(noise, 2, len(self.scale))[1] / 2**0.5
-        )  # a normal number's rank, on [-1, 1]
-        point = torch.addcmul(anchor, self.scale.to(anchor.device), residual)
-        return self.policy.executed(self.interface.sequence(self.policy, embedding, point, noise))
+        """Return the chunk (B, C, A) for observations {key: (B, O, d)} and flow noise (B, T, F).
+
+        The residual is a function of the noise.
+        """
+        situation = observe(self.policy, self.interface, self.policy.embed(obs), noise)
+        scale = self.scale.to(noise.device)
+        return steer(self.policy, self.interface, scale, situation, self._residual).chunk
+
+    def _residual(self, situation: Situation) -> Tensor:
+        # Row 0 of the draws is zero.  The error function makes a normal number its rank on [-1, 1].
+        normal = draws_of(situation.noise, 2, len(self.scale))[1]
+        return torch.erf(normal / 2**0.5)

@@ -1,4 +1,4 @@
-"""Chunk transitions in flat arrays, embeddings instead of observations: nothing is encoded twice."""
+"""Chunk transitions in flat arrays, with embeddings: nothing is encoded twice."""
 
 from __future__ import annotations
 
@@ -43,7 +43,15 @@ class Replay:
     def add(
         self, *, state: Tensor, point: Tensor, reward: Tensor, discount: Tensor, next_state: Tensor
     ) -> None:
-        """Append rows: states (B, S), executed points (B, R), rewards and discounts (B,), successors (B, S)."""
+        """Append rows.
+
+        Args:
+            state: (B, S).
+            point: Executed points (B, R).
+            reward: (B,).
+            discount: Of the value that follows, (B,).
+            next_state: (B, S).
+        """
         rows = (torch.arange(len(reward), device=reward.device) + self.added) % self.capacity
         self.data["inputs"][rows] = torch.cat([state, point], -1)
         self.data["reward"][rows] = reward
@@ -52,12 +60,12 @@ class Replay:
         self.added += len(reward)
 
     def sample(self, size: int, generator: torch.Generator) -> Batch:
-        """Rows drawn uniformly with replacement; the batch is the caller's own."""
+        """Draw rows uniformly with replacement; the batch is the caller's own."""
         index = torch.randint(len(self), (size,), generator=generator, device=generator.device)
         return Batch(**{name: value.index_select(0, index) for name, value in self.data.items()})
 
     def state(self) -> dict[str, Tensor]:
-        """Rows in use and the count of all rows ever added."""
+        """Return the rows in use and the count of all rows ever added."""
         return {
             "added": torch.tensor(self.added),
             **{name: value[: len(self)] for name, value in self.data.items()},

@@ -1,4 +1,4 @@
-"""How large may the residual be?  Proposed from the demonstrations, always logged."""
+"""Size of the residual: proposed from the demonstrations, always logged."""
 
 from __future__ import annotations
 
@@ -14,13 +14,23 @@ from zprl.models.policy import FlowPolicy
 from zprl.rl.demo_transitions import embed_frames
 from zprl.rl.steering_spaces import SteeringSpace
 
-UNIFORM_RMS = 3**-0.5  # RMS of a residual uniform on [-1, 1]
+UNIFORM_RMS = 3**-0.5
+"""RMS of a residual uniform on [-1, 1]."""
 SAMPLE = 4096
+"""Frames of the demonstrations that are measured, at most."""
+NOISE_SCALE = 1.5
+"""Scale where the anchor is zero: flow noise (DSRL)."""
 
 
 @dataclass(frozen=True)
 class Spread:
-    """RMS (R,) of the anchor on demonstrations, and the posterior's mean standard deviation (R,) where the anchor is the latent."""
+    """Extent of a steering space on the demonstrations.
+
+    Attributes:
+        anchor_rms: RMS (R,) of the anchor.
+        posterior_std: Mean standard deviation (R,) of the anchor's posterior; ``None``: it has
+            none.
+    """
 
     anchor_rms: Tensor
     posterior_std: Tensor | None
@@ -38,13 +48,15 @@ def measure(
     device = policy.grid_features.device
     noise = policy.draw_noise(len(rows), generator).to(device)
     embedding = embed_frames(policy, store, rows[:, None].expand(-1, policy.spec.policy.obs_steps))
+
     anchor = interface.anchor(policy, embedding, noise)
-    std = policy.posterior(embedding)[1].exp().mean(0) if interface.name == "latent" else None
-    return Spread(anchor.square().mean(0).sqrt().cpu(), None if std is None else std.cpu())
+    posterior = interface.posterior(policy, embedding)
+    std = None if posterior is None else posterior[1].exp().mean(0).cpu()
+    return Spread(anchor.square().mean(0).sqrt().cpu(), std)
 
 
 def propose(config: Rl, spread: Spread) -> Tensor:
-    """Residual scale (R,) per dimension.
+    """Return the residual scale (R,) per dimension.
 
     With ``residual_scale: auto``, lambda is chosen so that a residual uniform on [-1, 1] has
     RMS(lambda unit dz) = residual_ratio * RMS(anchor), the rule of the official README (with ratio
@@ -57,9 +69,11 @@ def propose(config: Rl, spread: Spread) -> Tensor:
         unit = spread.anchor_rms
     else:
         unit = torch.ones_like(spread.anchor_rms)
+
     if config.residual_scale != "auto":
         return unit * config.residual_scale
+
     rms = spread.anchor_rms.square().mean().sqrt()
     if rms == 0:
-        return unit * 1.5
+        return unit * NOISE_SCALE
     return unit * (config.residual_ratio * rms / (UNIFORM_RMS * unit.square().mean().sqrt()))

@@ -1,9 +1,11 @@
-"""The agent: soft actor-critic on a bounded residual, with ZPRL's choices and its peers' as options.
+"""The agent: soft actor-critic on a bounded residual, with options of ZPRL and its peers.
 
 Notation: s = (embedding, anchor), d = residual in [-1, 1]^R, x = anchor + scale * d (the perturbed
 point), K critics.
 
-    target:  y = r + Gamma * min_{k in random subset} Qbar_k(s', x'(d')),   d' ~ pi(s')         [- alpha log pi if entropy_in_target]
+    target:  y = r + Gamma * V(s'),   d' ~ pi(s')
+             V(s') = min_{k in random subset} Qbar_k(s', x'(d'))   [- alpha log pi(d'|s')
+                                                                    if entropy_in_target]
     critic:  sum_k mean_B (Q_k(s, x) - y)^2
     actor:   mean_B [ alpha log pi(d|s) - mean_k Q_k(s, x(d)) + trust_weight * mean_R d^2 ]
     alpha:   mean_B [ -log_alpha * (log pi + target_entropy) ]
@@ -23,15 +25,17 @@ import torch
 from torch import Tensor
 
 from zprl.config import Rl
-from zprl.rl.networks import Adam, EnsembleMLP
+from zprl.rl.networks import Adam, EnsembleMLP, Trace
+from zprl.rl.steering import move
 
 LOG_2PI = math.log(2 * math.pi)
 
 
 @dataclass
 class Batch:
-    """Transitions, laid out as the critics read them: (state, point) side by side, so that nothing is joined per update.
+    """Transitions, laid out as the critics read them: nothing is joined per update.
 
+    State and point stand side by side:
     ``inputs`` (B, S + R), ``reward`` (B,), ``discount`` (B,; 0 where no value follows), and
     ``next_inputs`` (B, S + R) whose last R columns are free.  The last R columns of a state are its
     anchor.  Updates overwrite points in place: a batch is used for one critic update and then at
@@ -82,12 +86,12 @@ class Actor:
         )
 
     def mean(self, state: Tensor) -> Tensor:
-        """Deterministic residual (B, R)."""
+        """Return the deterministic residual (B, R)."""
         out, _ = self.net(state)
         return torch.tanh(out[0, :, : self.residual_dim])
 
-    def sample(self, state: Tensor, noise: Tensor) -> tuple[ActorOutput, list]:
-        """Residual for standard normal ``noise`` (B, R), and the trace for :meth:`backward`."""
+    def sample(self, state: Tensor, noise: Tensor) -> tuple[ActorOutput, Trace]:
+        """Return the residual for standard normal ``noise`` (B, R), and a trace of it."""
         out, trace = self.net(state)
         mean, raw = out[0].split(self.residual_dim, -1)
         raw_log_std = torch.tanh(raw)
@@ -97,21 +101,21 @@ class Actor:
         return ActorOutput(residual, before, std, noise, raw_log_std), trace
 
     def log_prob(self, out: ActorOutput) -> Tensor:
-        """Log-density (B,) of a sampled residual."""
-        # log det of tanh in its stable form: log(1 - tanh(u)^2) = 2 (log 2 - |u| - log(1 +
-        # exp(-2|u|)))
+        """Return the log-density (B,) of a sampled residual."""
+        # log det of tanh in its stable form:
+        # log(1 - tanh(u)^2) = 2 (log 2 - |u| - log(1 + exp(-2|u|)))
         size = out.before.abs()
         log_det = 2 * (math.log(2) - size - (-2 * size).exp_().log1p_())
         log_std = self.low + self.span * (out.raw_log_std + 1)
         return (-0.5 * out.noise.square() - log_std - 0.5 * LOG_2PI - log_det).sum(-1)
 
     def backward(
-        self, trace: list, out: ActorOutput, grad_residual: Tensor, grad_log_prob: float
+        self, trace: Trace, out: ActorOutput, grad_residual: Tensor, grad_log_prob: float
     ) -> None:
         """Fill the weights' gradient of a loss with the given derivatives.
 
-        With u = mean + std * noise and d = tanh(u):  dd/du = 1 - d^2,  dlogp/du = 2 d (from the log det),
-        dlogp/dlogstd = -1 (directly) + 2 d std noise (through u).
+        With u = mean + std * noise and d = tanh(u):  dd/du = 1 - d^2,  dlogp/du = 2 d (from the log
+        det),  dlogp/dlogstd = -1 (directly) + 2 d std noise (through u).
         """
         grad_before = (
             grad_residual * (1 - out.residual.square()) + (2 * grad_log_prob) * out.residual
@@ -119,6 +123,20 @@ class Actor:
         grad_log_std = grad_before * out.std * out.noise - grad_log_prob
         grad_raw = grad_log_std * (self.span * (1 - out.raw_log_std.square()))
         self.net.backward(trace, torch.cat([grad_before, grad_raw], -1).unsqueeze(0))
+
+
+def make_critics(
+    config: Rl, width: int, generator: torch.Generator | None, device: str = "cpu"
+) -> EnsembleMLP:
+    """Return an ensemble of critics over inputs (B, width); weights are zero without generator."""
+    return EnsembleMLP(
+        (width, *config.hidden, 1),
+        config.critics,
+        activation=config.activation,
+        layer_norm=config.critic_layer_norm,
+        generator=generator,
+        device=device,
+    )
 
 
 class Sac:
@@ -142,18 +160,16 @@ class Sac:
     ) -> None:
         self.config = config
         self.scale = scale.to(device)
-        self.dim, self.width = len(scale), state_dim
-        sizes = (state_dim + self.dim, *config.hidden, 1)
-        options = {
-            "activation": config.activation,
-            "layer_norm": config.critic_layer_norm,
-            "device": device,
-        }
+        self.dim = len(scale)
+        self.width = state_dim
+
         self.actor = Actor(state_dim, self.dim, config, generator, device)
-        self.critics = EnsembleMLP(sizes, config.critics, generator=generator, **options)
-        self.targets = EnsembleMLP(sizes, config.critics, **options)
+        self.critics = make_critics(config, state_dim + self.dim, generator, device)
+        self.targets = make_critics(config, state_dim + self.dim, None, device)
         self.targets.flat.copy_(self.critics.flat)
         self.log_alpha = torch.full((1,), math.log(config.initial_alpha), device=device)
+        self.target_entropy = config.target_entropy_per_dim * self.dim
+
         self.actor_adam = Adam(
             self.actor.net.flat, config.actor_learning_rate, clip=config.grad_clip
         )
@@ -161,18 +177,23 @@ class Sac:
             self.critics.flat, config.critic_learning_rate, clip=config.grad_clip
         )
         self.alpha_adam = Adam(self.log_alpha, config.alpha_learning_rate)
-        self.target_entropy = config.target_entropy_per_dim * self.dim
 
     def _values(
         self, nets: EnsembleMLP, inputs: Tensor, chosen: Tensor | None = None
-    ) -> tuple[Tensor, list]:
-        """Q (K, B) of inputs (B, S + R), squashed to [0, 1] by (tanh + 1) / 2 where the reward is (official code)."""
+    ) -> tuple[Tensor, Trace]:
+        """Return Q (K, B) of inputs (B, S + R), and the trace for the backward pass.
+
+        Where the reward lies in [0, 1], Q is squashed there by (tanh + 1) / 2 (official code).
+        """
         out, trace = nets(inputs, chosen)
         out = out.squeeze(-1)
         return (torch.tanh(out).add_(1).mul_(0.5) if self.config.bounded_q else out), trace
 
     def _subset(self, generator: torch.Generator) -> Tensor | None:
-        """The targets whose smallest value counts (REDQ); the others need not be evaluated.  ``None`` for all."""
+        """Return the targets whose smallest value counts (REDQ); ``None`` for all.
+
+        The others need not be evaluated.
+        """
         if self.config.target_subset == self.config.critics:
             return None
         return torch.randperm(self.config.critics, generator=generator, device=generator.device)[
@@ -181,12 +202,8 @@ class Sac:
 
     def _perturb(self, inputs: Tensor, residual: Tensor) -> Tensor:
         """Write the points anchor + scale * residual into inputs (B, S + R)."""
-        torch.addcmul(
-            inputs[:, self.width - self.dim : self.width],
-            self.scale,
-            residual,
-            out=inputs[:, self.width :],
-        )
+        anchor = inputs[:, self.width - self.dim : self.width]
+        move(anchor, self.scale, residual, out=inputs[:, self.width :])
         return inputs
 
     def _through_bound(self, grad: Tensor, values: Tensor) -> Tensor:
@@ -194,7 +211,7 @@ class Sac:
         return grad * (2 * values * (1 - values)) if self.config.bounded_q else grad
 
     def target(self, batch: Batch, generator: torch.Generator) -> Tensor:
-        """Bellman target y (B,)."""
+        """Return the Bellman target y (B,)."""
         noise = torch.randn(
             len(batch.reward), self.dim, generator=generator, device=generator.device
         )
@@ -210,7 +227,7 @@ class Sac:
     def update_critics(
         self, batch: Batch, generator: torch.Generator
     ) -> Callable[[], dict[str, float]]:
-        """One critic step; call what it returns for the losses."""
+        """Do one critic step; the returned function computes the losses."""
         y = self.target(batch, generator)
         values, trace = self._values(self.critics, batch.inputs)
         error = values - y
@@ -226,25 +243,29 @@ class Sac:
     def update_actor(
         self, batch: Batch, generator: torch.Generator
     ) -> Callable[[], dict[str, float]]:
-        """One actor step and one step of the entropy weight; call what it returns for the losses."""
+        """Do one step of actor and entropy weight; the returned function computes the losses."""
         size = len(batch.reward)
         alpha = float(self.log_alpha.exp())
+
+        # The residual that the actor would choose, and its value.
         noise = torch.randn(size, self.dim, generator=generator, device=generator.device)
         out, actor_trace = self.actor.sample(batch.inputs[:, : self.width], noise)
         values, trace = self._values(self.critics, self._perturb(batch.inputs, out.residual))
+
+        # The value's gradient through the point: the mean over the critics, or the least.
         if self.config.actor_uses_min:
             weights = torch.zeros_like(values).scatter_(0, values.argmin(0, keepdim=True), 1.0)
         else:
             weights = torch.full_like(values, 1 / len(values))
         grad = self._through_bound(weights * (-1 / size), values).unsqueeze(-1)
-        grad_residual = (
-            self.critics.backward(trace, grad, weights=False, inputs=slice(self.width, None))
-            * self.scale
-        )
+        point = slice(self.width, None)
+        grad_residual = self.critics.backward(trace, grad, weights=False, inputs=point) * self.scale
         if self.config.trust_weight:
             grad_residual.add_(out.residual, alpha=2 * self.config.trust_weight / (size * self.dim))
         self.actor.backward(actor_trace, out, grad_residual, alpha / size)
         self.actor_adam.step(self.actor.net.grad)
+
+        # The entropy weight rises where the actor is surer than its target.
         log_prob = self.actor.log_prob(out).mean()
         self.alpha_adam.step(-(log_prob + self.target_entropy).reshape(1))
         return lambda: {
@@ -260,16 +281,16 @@ class Sac:
     # -- state -------------------------------------------------------------------------------------
 
     def state(self) -> dict[str, Tensor]:
-        """Everything that learning changes."""
-        found = {
+        """Return everything that learning changes."""
+        state = {
             "actor": self.actor.net.flat,
             "critics": self.critics.flat,
             "targets": self.targets.flat,
             "log_alpha": self.log_alpha,
         }
         for name, adam in self._adams():
-            found |= {f"{name}.{key}": value for key, value in adam.state().items()}
-        return found
+            state |= {f"{name}.{key}": value for key, value in adam.state().items()}
+        return state
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """Continue from :meth:`state`."""
@@ -278,13 +299,13 @@ class Sac:
         self.targets.flat.copy_(state["targets"])
         self.log_alpha.copy_(state["log_alpha"])
         for name, adam in self._adams():
-            adam.restore(
-                {
-                    key.removeprefix(f"{name}."): value
-                    for key, value in state.items()
-                    if key.startswith(f"{name}.")
-                }
-            )
+            prefix = f"{name}."
+            own = {
+                key.removeprefix(prefix): value
+                for key, value in state.items()
+                if key.startswith(prefix)
+            }
+            adam.restore(own)
 
     def _adams(self) -> list[tuple[str, Adam]]:
         return [

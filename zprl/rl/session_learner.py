@@ -39,7 +39,7 @@ Row = dict[str, float]
 
 
 class SessionLearner:
-    """See the module.
+    """Folds labels into an agent.
 
     Args:
         folder: The session's ``start`` folder.
@@ -50,11 +50,15 @@ class SessionLearner:
     def __init__(self, folder: Path | str, config: Real, *, seed: int) -> None:
         folder = Path(folder)
         self.folder, self.config, self.seed = folder, config, seed
+
+        # The frozen policy and the residual's space, as simulation left them.
         document, tensors = read_bundle(folder / STEERING, steering_bundle.KIND)
         learnt = Rl.model_validate(document["config"])
         self.policy: FlowPolicy = load_policy(folder / BASE, noise_scale=learnt.noise_scale)
         self.interface: SteeringSpace = plugins.load("spaces", str(document["interface"]))()
         self.rl = agent_config(learnt, config)
+
+        # The agent: that of simulation, or what the configuration keeps of it.
         self.scale = tensors["scale"]
         self.dim = len(self.scale)
         self.state_dim = self.policy.spec.policy.embedding_dim + self.dim
@@ -62,30 +66,32 @@ class SessionLearner:
             self.state_dim, self.scale, self.rl, seeding.torch_generator(seed, "agent-init")
         )
         self._take_over()
+
+        # The memories from which a batch is mixed.
         self.replay = Replay(CAPACITY, self.state_dim, self.dim)
-        others = []
-        for name, share in (
-            (learner_checkpoint.REPLAY, config.sim_fraction),
-            (DEMOS, config.demo_fraction),
-        ):
-            if share:
-                others.append(
-                    (learner_checkpoint.load_replay(folder / name, self.state_dim, self.dim), share)
-                )
+        shares = {learner_checkpoint.REPLAY: config.sim_fraction, DEMOS: config.demo_fraction}
+        others = [
+            (learner_checkpoint.load_replay(folder / name, self.state_dim, self.dim), share)
+            for name, share in shares.items()
+            if share
+        ]
         self.updates = Updates(self.agent, self.rl, seed=seed, main=self.replay, others=others)
         self.chunk_discount = config.step_discount**self.policy.spec.policy.chunk_steps
+
         self.published = -1
-        """Version of the weights told of last."""
-        self.labels = 0  # lines of the journal taken in
-        self.episodes: dict[
-            int, tuple[int, int, bool]
-        ] = {}  # number: row of the last chunk (-1: none kept), its steps, success
-        self.paid = 0.0  # updates paid for by chunks, a fraction carried on
+        """Version of the weights published last."""
+        self.labels = 0
+        """Labels consumed."""
+        self.episodes: dict[int, tuple[int, int, bool]] = {}
+        """Episode's number to the row of its last chunk (-1: none kept), its steps, success."""
+        self.paid = 0.0
+        """Updates paid for by chunks and not yet done; a fraction is carried on."""
         self.curve: list[Row] = []
 
     def _take_over(self) -> None:
         if self.config.start in ("fresh", "base"):
             return
+
         fresh_actor = self.agent.actor.net.flat.clone()
         learner_checkpoint.load_agent(self.folder, self.agent)
         if self.config.start == "critics":
@@ -101,17 +107,17 @@ class SessionLearner:
 
     def consume(
         self,
-        lived: EpisodeTransitions | None,
+        recorded: EpisodeTransitions | None,
         number: int,
-        success: bool,
         *,
+        success: bool,
         learn: bool = True,
         tick: Callable[[], None] = lambda: None,
     ) -> None:
-        """Take in the next label of the journal.
+        """Take in the next label of the session.
 
         Args:
-            lived: The episode's decisions, or ``None`` where the label corrects one taken in
+            recorded: The episode's decisions, or ``None`` where the label corrects one taken in
                 before, or is of an evaluation.
             number: The labelled episode.
             success: Its label.
@@ -120,64 +126,74 @@ class SessionLearner:
         """
         self.labels += 1
         if number in self.episodes:
-            self._correct(number, success)
+            self._correct(number, success=success)
             return
-        if lived is None:
+        if recorded is None:
             return
-        count = self._add(lived, success)
-        losses: Row = {}
+
+        count = self._add(recorded, success=success)
         if learn and len(self.replay):
             self.paid += count * self.config.updates_per_chunk
-            due, self.paid = int(self.paid), self.paid % 1.0
-            trains_actor = len(self.episodes) > self.config.critic_episodes
-            for i in range(due):
-                reports = self.updates.step(actor=trains_actor)
-                if i >= due - self.rl.actor_period:
-                    for report in reports:
-                        losses |= report()
-                tick()
-            self.curve.append(self._row(losses))
+            self.curve.append(self._row(self._do_updates(tick)))
 
-    def _add(self, lived: EpisodeTransitions, success: bool) -> int:
-        """Append the episode's transitions; returns how many."""
-        self._check(lived)
-        states = torch.cat(
-            [
-                torch.cat([lived.embedding, lived.anchor], -1),
-                torch.cat([lived.final_embedding, lived.final_anchor])[None],
-            ]
-        )
-        keep = ~lived.intervened
-        last = len(lived.steps) - 1
-        reward = torch.zeros(len(lived.steps))
-        discount = torch.full((len(lived.steps),), self.chunk_discount)
-        reward[last] = self._reward(int(lived.steps[last]), success)
-        discount[last] = (
-            0.0  # nothing follows an episode's end, a time-out's neither (official code)
-        )
+    def _do_updates(self, tick: Callable[[], None]) -> Row:
+        """Do the updates that are paid for; return the last losses."""
+        due, self.paid = int(self.paid), self.paid % 1.0
+        trains_actor = len(self.episodes) > self.config.critic_episodes
+        losses: Row = {}
+        for i in range(due):
+            reports = self.updates.step(actor=trains_actor)
+            if i >= due - self.rl.actor_period:
+                for report in reports:
+                    losses |= report()
+            tick()
+        return losses
+
+    def _add(self, recorded: EpisodeTransitions, *, success: bool) -> int:
+        """Append the episode's transitions; return how many."""
+        self._check(recorded)
+        during = torch.cat([recorded.embedding, recorded.anchor], -1)
+        final = torch.cat([recorded.final_embedding, recorded.final_anchor])
+        states = torch.cat([during, final[None]])
+
+        # No value follows an episode's end, not even a time-out's (official code).
+        last = len(recorded.steps) - 1
+        reward = torch.zeros(len(recorded.steps))
+        reward[last] = self._reward(int(recorded.steps[last]), success=success)
+        discount = torch.full((len(recorded.steps),), self.chunk_discount)
+        discount[last] = 0.0
+
+        # A chunk in which a person intervened was not the agent's.
+        keep = ~recorded.intervened
         self.replay.add(
             state=states[:-1][keep],
-            point=lived.point[keep],
+            point=recorded.point[keep],
             reward=reward[keep],
             discount=discount[keep],
             next_state=states[1:][keep],
         )
+
         row = self.replay.added - 1 if bool(keep[last]) else -1
-        self.episodes[lived.number] = (row, int(lived.steps[last]), success)
+        self.episodes[recorded.number] = (row, int(recorded.steps[last]), success)
         return int(keep.sum())
 
-    def _reward(self, steps: int, success: bool) -> float:
-        """Chunk reward of an episode's last chunk: 1 at its last step, discounted within the chunk (official code)."""
+    def _reward(self, steps: int, *, success: bool) -> float:
+        """Return the reward of an episode's last chunk.
+
+        1 at its last step, discounted within the chunk (official code).
+        """
         return self.config.step_discount ** max(steps - 1, 0) if success else 0.0
 
-    def _correct(self, number: int, success: bool) -> None:
+    def _correct(self, number: int, *, success: bool) -> None:
         row, steps, _ = self.episodes[number]
         self.episodes[number] = (row, steps, success)
         if row >= self.replay.added - self.replay.capacity and row >= 0:
-            self.replay.data["reward"][row % self.replay.capacity] = self._reward(steps, success)
+            self.replay.data["reward"][row % self.replay.capacity] = self._reward(
+                steps, success=success
+            )
 
-    def _check(self, lived: EpisodeTransitions) -> None:
-        m, d, r = len(lived.steps), self.state_dim - self.dim, self.dim
+    def _check(self, recorded: EpisodeTransitions) -> None:
+        m, d, r = len(recorded.steps), self.state_dim - self.dim, self.dim
         wanted = {
             "embedding": (m, d),
             "anchor": (m, r),
@@ -187,11 +203,12 @@ class SessionLearner:
             "final_anchor": (r,),
         }
         wrong = [
-            name for name, shape in wanted.items() if tuple(getattr(lived, name).shape) != shape
+            name for name, shape in wanted.items() if tuple(getattr(recorded, name).shape) != shape
         ]
         if wrong or m == 0:
             raise DataError(
-                f"episode {lived.number}: {', '.join(wrong) or 'no decision'} does not fit the policy",
+                f"episode {recorded.number}: {', '.join(wrong) or 'no decision'} "
+                "does not fit the policy",
                 remedy="`zprl session verify` finds what is damaged",
             )
 
@@ -239,7 +256,10 @@ class SessionLearner:
 
 
 def agent_config(simulation: Rl, config: Real) -> Rl:
-    """The agent's configuration on the robot: the networks of simulation, the learning rates and periods of the session."""
+    """Return the agent's configuration on the robot.
+
+    The networks are those of simulation, the learning rates and periods those of the session.
+    """
     names = (
         "batch_size",
         "actor_learning_rate",
@@ -252,5 +272,5 @@ def agent_config(simulation: Rl, config: Real) -> Rl:
 
 
 def weights_digest(weights: Tensor) -> str:
-    """SHA-256 of the residual's weights."""
+    """Return the SHA-256 of the residual's weights."""
     return hashlib.sha256(weights.detach().cpu().contiguous().numpy().tobytes()).hexdigest()

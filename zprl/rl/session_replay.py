@@ -21,7 +21,7 @@ def take(
     learn: bool = True,
     tick: Callable[[], None] = lambda: None,
 ) -> None:
-    """Take in one line of the journal."""
+    """Take in one label of the session."""
     episode = store.episode(line.episode)
     new = (
         episode.phase == TRAIN and line.label != "discard" and line.episode not in learner.episodes
@@ -29,7 +29,7 @@ def take(
     learner.consume(
         episode.transitions() if new else None,
         line.episode,
-        line.label == "success",
+        success=line.label == "success",
         learn=learn,
         tick=tick,
     )
@@ -58,7 +58,10 @@ def fold(
 
 
 def differing(store: SessionStore, digests: dict[int, str]) -> list[int]:
-    """Versions that acted on the robot and whose weights the replay did not arrive at; empty when it is the very same learner."""
+    """Return the versions that acted on the robot with other weights than the replay's.
+
+    Empty when the replay is the very same learner.
+    """
     acted = {
         version: digest
         for episode in store.episodes()

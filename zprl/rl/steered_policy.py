@@ -2,14 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Protocol
+
 import torch
 from torch import Tensor
 
-from zprl.models.policy import FlowPolicy
+from zprl.models.policy import FlowPolicy, PolicySpec
 from zprl.rl.best_of import choose, draws_of
 from zprl.rl.networks import EnsembleMLP
 from zprl.rl.sac import Actor
+from zprl.rl.steering import Situation, observe, steer
 from zprl.rl.steering_spaces import SteeringSpace
+
+
+class ActingPolicy(Protocol):
+    """A policy that acts in a world, steered or not."""
+
+    @property
+    def spec(self) -> PolicySpec:
+        """Shapes of its observations and chunks."""
+        ...
+
+    @property
+    def num_features(self) -> int:
+        """Width F of a normalised action."""
+        ...
+
+    def act(self, obs: dict[str, Tensor], noise: Tensor) -> Tensor:
+        """Return the chunk (B, C, A) for observations {key: (B, O, d)} and flow noise (B, T, F)."""
+        ...
 
 
 class SteeredPolicy:
@@ -23,7 +45,7 @@ class SteeredPolicy:
         interface: Where the residual enters.
         actor: The learned residual.
         scale: (R,) residual scale.
-        critics: What chooses between candidates, where there are several.
+        critics: Judges of the candidates, where there are several.
         best_of: Candidates per decision.
     """
 
@@ -36,27 +58,34 @@ class SteeredPolicy:
         critics: EnsembleMLP | None = None,
         best_of: int = 1,
     ) -> None:
-        self.policy, self.interface, self.actor, self.scale = policy, interface, actor, scale
-        self.critics, self.best_of = critics, best_of
+        self.policy = policy
+        self.interface = interface
+        self.actor = actor
+        self.scale = scale
+        self.critics = critics
+        self.best_of = best_of
+
+    @property
+    def spec(self) -> PolicySpec:
+        """Shapes of the base policy."""
+        return self.policy.spec
+
+    @property
+    def num_features(self) -> int:
+        """Width F of a normalised action."""
+        return self.policy.num_features
 
     @torch.no_grad()
-    def act(self, obs: dict[str, Tensor], noise: Tensor) -> Tensor:
-        """Action chunk (B, C, A) for observations {key: (B, O, d)} and flow noise (B, T, F).
+    def act(self, obs: Mapping[str, Tensor], noise: Tensor) -> Tensor:
+        """Return the chunk (B, C, A) for observations {key: (B, O, d)} and flow noise (B, T, F).
 
         From the latent's mean, with the actor's mean or the critics' choice.
         """
-        embedding = self.policy.embed(obs)
-        anchor = self.interface.anchor(self.policy, embedding, noise)
-        state = torch.cat([embedding, anchor], -1)
-        if self.critics is not None and self.best_of > 1:
-            residual = choose(
-                self.actor,
-                self.critics,
-                self.scale,
-                state,
-                draws_of(noise, self.best_of, len(self.scale)),
-            )
-        else:
-            residual = self.actor.mean(state)
-        point = torch.addcmul(anchor, self.scale, residual)
-        return self.policy.executed(self.interface.sequence(self.policy, embedding, point, noise))
+        situation = observe(self.policy, self.interface, self.policy.embed(obs), noise)
+        return steer(self.policy, self.interface, self.scale, situation, self._residual).chunk
+
+    def _residual(self, situation: Situation) -> Tensor:
+        if self.critics is None or self.best_of <= 1:
+            return self.actor.mean(situation.state)
+        draws = draws_of(situation.noise, self.best_of, len(self.scale))
+        return choose(self.actor, self.critics, self.scale, situation.state, draws)

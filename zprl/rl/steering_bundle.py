@@ -1,4 +1,4 @@
-"""Steering bundles: what RL learned, a residual or another generator, and the digest of the base policy it was learned on."""
+"""Steering bundles: a learned residual or generator, and the digest of its base policy."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from zprl.errors import ConfigError, DataError, ZprlError
 from zprl.models.bundle import load_policy, read_bundle, write_bundle
 from zprl.models.policy import FlowPolicy
 from zprl.rl.networks import EnsembleMLP, parameters
-from zprl.rl.sac import Actor
+from zprl.rl.sac import Actor, make_critics
 from zprl.rl.steered_policy import SteeredPolicy
 from zprl.rl.steering_spaces import SteeringSpace
 
@@ -44,7 +44,7 @@ def save_steering(
         config: The section it was learned with.
         base_digest: Digest of the base policy's bundle; a steering bundle acts on no other.
         provenance: JSON facts that do not change from run to run.
-        critics: What chooses where ``config.best_of`` is more than one.
+        critics: Judges of the candidates where ``config.best_of`` is more than one.
     """
     if (critics is None) != (config.best_of == 1):
         raise ConfigError(
@@ -70,7 +70,7 @@ def save_generator(
     base_digest: str,
     provenance: Mapping[str, Any],
 ) -> None:
-    """Write the changed generator of a policy as a steering bundle; everything else is the base's."""
+    """Write a policy's changed generator as a steering bundle; everything else is the base's."""
     document = {
         "interface": GENERATOR,
         "config": config.model_dump(mode="json"),
@@ -89,42 +89,15 @@ def load_steered(
         DataError: when either is damaged, or the base is not the one the residual was learned on.
     """
     document, tensors = read_bundle(path, KIND)
-    found = durable.digest(base_path)
-    if document.get("base_digest") != found:
+    if document.get("base_digest") != durable.digest(base_path):
         raise DataError(
             f"{path} was learned on another base policy than {base_path}",
             remedy="give its own base bundle, or run finetune_sim again",
         )
     try:
         if document["interface"] == GENERATOR:
-            policy = load_policy(base_path, device=device)
-            policy.velocity_net.load_state_dict(
-                {name: value.to(device) for name, value in tensors.items()}
-            )
-            return policy
-        config = Rl.model_validate(document["config"])
-        policy = load_policy(base_path, device=device, noise_scale=config.noise_scale)
-        interface = plugins.load("spaces", str(document["interface"]))()
-        scale, state_dim = tensors["scale"].to(device), int(document["state_dim"])
-        if scale.dim() != 1 or state_dim != policy.spec.policy.embedding_dim + len(scale):
-            raise ValueError(
-                f"state of width {state_dim} and {len(scale)} residual dimensions do not fit the base policy"
-            )
-        _fits(tensors["actor"], parameters((state_dim, *config.hidden, 2 * len(scale))))
-        actor = Actor(state_dim, len(scale), config, None, device)
-        actor.net.flat.copy_(tensors["actor"])
-        critics = None
-        if config.best_of > 1:
-            sizes = (state_dim + len(scale), *config.hidden, 1)
-            _fits(tensors["critics"], parameters(sizes, config.critics))
-            critics = EnsembleMLP(
-                sizes,
-                config.critics,
-                activation=config.activation,
-                layer_norm=config.critic_layer_norm,
-                device=device,
-            )
-            critics.flat.copy_(tensors["critics"])
+            return _tuned(base_path, tensors, device)
+        return _steered(base_path, document, tensors, device)
     except ZprlError:
         raise
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -132,11 +105,50 @@ def load_steered(
             f"{path} does not make a steering policy: {error}",
             remedy="make the bundle again (dvc repro finetune_sim)",
         ) from error
+
+
+def _tuned(base_path: Path | str, tensors: Mapping[str, Tensor], device: str) -> FlowPolicy:
+    """Return the base policy with the bundle's generator."""
+    policy = load_policy(base_path, device=device)
+    policy.velocity_net.load_state_dict({name: value.to(device) for name, value in tensors.items()})
+    return policy
+
+
+def _steered(
+    base_path: Path | str,
+    document: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    device: str,
+) -> SteeredPolicy:
+    """Return the base policy with the bundle's residual."""
+    config = Rl.model_validate(document["config"])
+    policy = load_policy(base_path, device=device, noise_scale=config.noise_scale)
+    interface = plugins.load("spaces", str(document["interface"]))()
+    scale, state_dim = tensors["scale"].to(device), int(document["state_dim"])
+    if scale.dim() != 1 or state_dim != policy.spec.policy.embedding_dim + len(scale):
+        raise ValueError(
+            f"state of width {state_dim} and {len(scale)} residual dimensions "
+            "do not fit the base policy"
+        )
+
+    _fits(tensors["actor"], parameters((state_dim, *config.hidden, 2 * len(scale))))
+    actor = Actor(state_dim, len(scale), config, None, device)
+    actor.net.flat.copy_(tensors["actor"])
+
+    critics = None
+    if config.best_of > 1:
+        width = state_dim + len(scale)
+        _fits(tensors["critics"], parameters((width, *config.hidden, 1), config.critics))
+        critics = make_critics(config, width, None, device)
+        critics.flat.copy_(tensors["critics"])
     return SteeredPolicy(policy, interface, actor, scale, critics, config.best_of)
 
 
 def _fits(weights: Tensor, count: int) -> None:
-    """Refuse weights of another number before a network of that size is made: copying would repeat a single one."""
+    """Refuse weights of another number before a network of that size is made.
+
+    Copying would repeat a single one.
+    """
     if weights.shape != (count,):
         raise ValueError(
             f"weights of shape {tuple(weights.shape)} where its configuration asks for {count}"

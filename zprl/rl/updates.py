@@ -1,4 +1,4 @@
-"""The agent's updates, alike in simulation and on a robot: which rows make a batch, and which part learns when.
+"""The agent's updates, alike in simulation and on a robot: batches, and the parts' periods.
 
 Every random number is a function of (seed, number of the update): a learner that goes on from a
 checkpoint and one that never stopped do the same.
@@ -39,30 +39,35 @@ class Updates:
         others: Sequence[tuple[Replay, float]] = (),
         device: str = "cpu",
     ) -> None:
-        self.agent, self.config, self.seed, self.device = agent, config, seed, device
-        self.main, self.others = (
-            main,
-            [(memory, share) for memory, share in others if len(memory) and share],
-        )
+        self.agent = agent
+        self.config = config
+        self.seed = seed
+        self.device = device
+        self.main = main
+        self.others = [(memory, share) for memory, share in others if len(memory) and share]
         self.done = 0
 
     @torch.inference_mode()
     def step(self, *, actor: bool = True) -> list[Report]:
-        """One update: critics always, actor (where it may learn) and targets by their periods.
+        """Do one update: critics always, actor (where it may learn) and targets by their periods.
 
         Returns:
-            What computes the losses when called.
+            Functions that compute the losses.
         """
         config, step = self.config, self.done
         generator = seeding.torch_generator(self.seed, "update", step, device=self.device)
+
+        # Each memory fills its share of the batch.
         counts = [round(share * config.batch_size) for _, share in self.others]
         batch = self.main.sample(config.batch_size - sum(counts), generator)
         for (memory, _), count in zip(self.others, counts, strict=True):
             batch = join(batch, memory.sample(count, generator))
+
         reports = [self.agent.update_critics(batch, generator)]
         if actor and step % config.actor_period == 0:
             reports.append(self.agent.update_actor(batch, generator))
         if step % config.target_period == 0:
             self.agent.update_targets()
+
         self.done += 1
         return reports

@@ -1,1 +1,1 @@
-"""Robots, their limits and their senses: drivers, safety filter, cameras, doubles."""
+"""Robots, their limits and their sensors: drivers, safety filter, cameras."""

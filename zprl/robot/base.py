@@ -1,20 +1,21 @@
-"""What a robot is to everybody else: LeRobot's names and semantics, and what safe streaming needs besides.
+"""The robot protocol: LeRobot's names and semantics, and what safe streaming needs besides.
 
 A driver is one class behind the entry point ``zprl.robots``; ``make(config)`` builds it and must
 not touch hardware.  Features are flat, known before connecting, and named as LeRobot names them:
 
-===========================  ==================================================================================
+===========================  ============================================================
 feature                      meaning
-===========================  ==================================================================================
+===========================  ============================================================
 ``ee.x ee.y ee.z``           tool centre point in the base frame [m]
 ``ee.qx ee.qy ee.qz ee.qw``  its orientation, quaternion xyzw
-``ee.fx ... ee.tz``          external wrench at the tool in the base frame [N, Nm]; absent where a robot cannot tell
+``ee.fx ... ee.tz``          external wrench at the tool in the base frame [N, Nm]; absent
+                             where a robot does not measure it
 ``gripper.pos``              opening [m]; as an action: the opening asked for
 ``joint_1.pos joint_1.vel``  [rad, rad/s]
-===========================  ==================================================================================
+===========================  ============================================================
 
 Two robots are composed with prefixes (``left.ee.x``).  All times are seconds of the *robot's*
-clock; on hardware it runs with the host's, a double's may run faster or slower.
+clock; on hardware it runs with the host's, a simulated robot's may run faster or slower.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class RobotError(EnvironmentProblem):
 
 
 class StopLevel(enum.IntEnum):
-    """How hard to stop; a higher level includes the lower ones."""
+    """Severity of a stop; a higher level includes the lower ones."""
 
     HOLD = 1
     """Stay where the last command led; control goes on."""
@@ -54,7 +55,7 @@ class StopLevel(enum.IntEnum):
 
 
 class Mode(enum.StrEnum):
-    """What the robot itself says it is doing."""
+    """Mode that the robot itself reports."""
 
     DISCONNECTED = "disconnected"
     IDLE = "idle"
@@ -77,13 +78,13 @@ class Health:
 
     @property
     def ok(self) -> bool:
-        """Whether the robot can be commanded."""
+        """True where the robot can be commanded."""
         return self.mode in (Mode.IDLE, Mode.MOVING)
 
 
 @dataclass(frozen=True)
 class Ranges:
-    """What the machine itself can do; a session's own limits must lie inside.
+    """Ranges of the machine itself; a session's own limits must lie inside.
 
     Attributes:
         speed: Translation [m/s].
@@ -102,11 +103,14 @@ class Ranges:
 
 @runtime_checkable
 class Robot(Protocol):
-    """One arm with its gripper.  No method but ``connect``, ``disconnect`` and ``recover`` may block for more than a tick."""
+    """One arm with its gripper.
+
+    No method but ``connect``, ``disconnect`` and ``recover`` may block for more than a tick.
+    """
 
     name: str
     simulated: bool
-    """True for a double: nothing can be hurt."""
+    """True for a simulated robot: nothing can be hurt."""
 
     @property
     def observation_features(self) -> dict[str, type]:
@@ -120,17 +124,17 @@ class Robot(Protocol):
 
     @property
     def limits(self) -> Ranges:
-        """What the machine can do; callable unconnected."""
+        """Ranges of the machine; callable unconnected."""
         ...
 
     @property
     def is_connected(self) -> bool:
-        """Whether commands can be sent."""
+        """True while commands can be sent."""
         ...
 
     @property
     def is_calibrated(self) -> bool:
-        """Whether poses mean what they say (arms with absolute encoders: always)."""
+        """True where poses are exact (arms with absolute encoders: always)."""
         ...
 
     def calibrate(self) -> None:
@@ -138,11 +142,13 @@ class Robot(Protocol):
         ...
 
     def configure(self) -> None:
-        """Write the settings of the config (stiffness, load, collision thresholds); part of ``connect``."""
+        """Write the settings of the config (stiffness, load, thresholds); part of ``connect``."""
         ...
 
-    def connect(self, calibrate: bool = True) -> None:
-        """Open the connection and take control, holding the present pose.  Again after ``disconnect`` or a lost connection.
+    def connect(self, calibrate: bool = True) -> None:  # noqa: FBT001, FBT002 - LeRobot's
+        """Open the connection and take control, holding the present pose.
+
+        May be called again after ``disconnect`` or a lost connection.
 
         Raises:
             RobotError: nobody answers, or the robot refuses.
@@ -154,7 +160,7 @@ class Robot(Protocol):
         ...
 
     def get_observation(self) -> Values:
-        """The newest state, from memory.
+        """Return the newest state, from memory.
 
         Raises:
             RobotError: not connected, or the connection is lost.
@@ -162,7 +168,9 @@ class Robot(Protocol):
         ...
 
     def send_action(self, action: Mapping[str, float]) -> Values:
-        """Make ``action`` the target at once and return what was really sent.  Never waits for the motion or the gripper.
+        """Make ``action`` the target at once and return what was really sent.
+
+        Never waits for the motion or the gripper.
 
         Raises:
             RobotError: not connected, not finite, or the robot no longer takes commands (see
@@ -171,11 +179,11 @@ class Robot(Protocol):
         ...
 
     def now(self) -> float:
-        """The robot's clock [s]; never goes back while connected."""
+        """Return the robot's clock [s]; it never goes back while connected."""
         ...
 
     def state_stamp(self) -> float:
-        """When the newest state was measured, on the robot's clock [s]; at most ``now()``."""
+        """Return the time of the newest state on the robot's clock [s]; at most ``now()``."""
         ...
 
     def stop(self, level: StopLevel) -> None:
@@ -183,16 +191,20 @@ class Robot(Protocol):
         ...
 
     def recover(self) -> bool:
-        """Clear a reflex and take control again, holding the present pose.  False: a person must act first."""
+        """Clear a reflex and take control again, holding the present pose.
+
+        Returns:
+            False where a person must act first.
+        """
         ...
 
     def health(self) -> Health:
-        """Mode and errors, without raising."""
+        """Return mode and errors, without raising."""
         ...
 
 
 class Connected:
-    """Context manager for any robot: connects, and lets go whatever happens."""
+    """Context manager of any robot: connects, and lets go whatever happens."""
 
     def __init__(self, robot: Robot) -> None:
         self.robot = robot
@@ -214,14 +226,14 @@ class Pose:
 
     @classmethod
     def read(cls, values: Mapping[str, float], prefix: str = "") -> Self:
-        """Take a pose out of features."""
+        """Read a pose from features."""
         return cls(
             np.array([values[prefix + key] for key in POSITION], np.float64),
             np.array([values[prefix + key] for key in QUATERNION], np.float64),
         )
 
     def features(self, prefix: str = "") -> Values:
-        """The pose as features."""
+        """Return the pose as features."""
         return {
             prefix + key: float(v)
             for key, v in zip(POSE, (*self.position, *self.quaternion), strict=True)

@@ -1,4 +1,4 @@
-"""What the safety layer has to say: every clip, hold and stop is an event with its reason."""
+"""Events of the safety layer: every clip, hold and stop has one, with its reason."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MAX_TEXT = 500
 
 
 class Level(enum.IntEnum):
-    """How serious; ordered, so that ``max`` finds the worst."""
+    """Severity of an event; ordered, so that ``max`` returns the worst."""
 
     NOTE = 0
     """Worth recording; nothing was changed."""
@@ -31,7 +31,7 @@ class Level(enum.IntEnum):
 
     @property
     def stop(self) -> StopLevel | None:
-        """The robot's stop level that answers it; ``None`` where nothing needs to stop."""
+        """Stop level of the robot that answers it; ``None`` where nothing needs to stop."""
         return {
             Level.HOLD: StopLevel.HOLD,
             Level.SOFT_STOP: StopLevel.SOFT,
@@ -63,7 +63,10 @@ class Event:
     recoverable: bool = False
 
     def as_dict(self) -> dict[str, Any]:
-        """As JSON has it: the level by its lower-case name; numbers that are not finite are left out."""
+        """Return a JSON value: the level by its lower-case name, numbers that are not finite null.
+
+        :meth:`from_dict` reads it.
+        """
         numbers = {name: getattr(self, name) for name in ("value", "limit", "stamp")}
         finite = {
             name: float(v) if v is not None and math.isfinite(v) else None
@@ -78,30 +81,32 @@ class Event:
         }
 
     @classmethod
-    def from_dict(cls, found: Mapping[str, Any]) -> Self:
-        """Read what :meth:`as_dict` gives; further keys are ignored.
+    def from_dict(cls, entry: Mapping[str, Any]) -> Self:
+        """Read what :meth:`as_dict` returns; further keys are ignored.
 
         Raises:
             DataError: it is something else.
         """
         try:
-            kind, reason, level = found["kind"], found["reason"], Level[str(found["level"]).upper()]
-            numbers = {name: found.get(name) for name in ("value", "limit", "stamp")}
-            if (
-                not isinstance(kind, str)
-                or not isinstance(reason, str)
-                or max(len(kind), len(reason)) > MAX_TEXT
-            ):
+            kind = entry["kind"]
+            reason = entry["reason"]
+            level = Level[str(entry["level"]).upper()]
+            numbers = {name: entry.get(name) for name in ("value", "limit", "stamp")}
+
+            if not isinstance(kind, str) or not isinstance(reason, str):
                 raise TypeError("kind and reason are short texts")
-            if any(
-                v is not None
-                and (isinstance(v, bool) or not isinstance(v, int | float) or not math.isfinite(v))
-                for v in numbers.values()
-            ):
+            if max(len(kind), len(reason)) > MAX_TEXT:
+                raise TypeError("kind and reason are short texts")
+            if not all(v is None or _is_finite_number(v) for v in numbers.values()):
                 raise TypeError("value, limit and stamp are finite numbers")
         except (KeyError, TypeError) as error:
             raise DataError(
                 f"not an event: {error}",
                 remedy="stop other programs that write to the session's sockets",
             ) from error
-        return cls(kind, level, reason, **numbers, recoverable=found.get("recoverable") is True)
+        return cls(kind, level, reason, **numbers, recoverable=entry.get("recoverable") is True)
+
+
+def _is_finite_number(value: Any) -> bool:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and math.isfinite(value)

@@ -1,4 +1,4 @@
-"""Layouts: features of robots and senses to what a policy sees, and what a policy says to features for a robot.
+"""Layouts: features of robots and sensors to observations, and actions to features for a robot.
 
 An observation layout names each policy key's terms::
 
@@ -12,17 +12,19 @@ which makes several numbers: ``ee.quat`` (4, xyzw), ``ee.rotvec`` (3) and ``ee.r
 An action layout says per arm how pose and gripper are written in the policy's action, arm after
 arm:
 
-=================== =====  ===================================================================================================
+=================== =====  ==================================================================
 kind                width  meaning
-=================== =====  ===================================================================================================
-``absolute_6d``         9  position 3 [m], 6-D rotation; with a gripper these are zprl's own ten numbers
+=================== =====  ==================================================================
+``absolute_6d``         9  position 3 [m], 6-D rotation; with a gripper these are zprl's own
+                           ten numbers
 ``absolute_quat``       7  position 3 [m], quaternion xyzw
 ``absolute_rotvec``     6  position 3 [m], rotation vector 3 [rad]
-``relative_rotvec``     6  step of the position [m] and its rotation vector [rad], both in the base frame, from the previous *target*
-=================== =====  ===================================================================================================
+``relative_rotvec``     6  step of the position [m] and its rotation vector [rad], both in the
+                           base frame, from the previous *target*
+=================== =====  ==================================================================
 
 then one number for the gripper where the arm's is steered (+1 open, -1 closed), and at the very end
-one for ``done`` where the policy says itself that it has finished.
+one for ``done`` where the policy itself reports that it has finished.
 
 A quaternion and its negative are one rotation; both layouts write the one that
 :func:`zprl.robot.rotation.steady` chooses.
@@ -36,8 +38,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Literal, NoReturn
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from zprl.config import Section
 from zprl.errors import ConfigError, DataError
 from zprl.robot import rotation
 from zprl.robot.base import GRIPPER, POSE, QUATERNION, Ranges, Values
@@ -51,6 +54,9 @@ _ROTATIONS: dict[str, tuple[int, Callable[[Sequence[float]], rotation.Floats]]] 
     "rot6d": (6, rotation.to_6d),
 }
 DONE_THRESHOLD = 0.5
+"""Value of the flag above which the policy has finished."""
+HALF_OPEN = 0.5
+"""Share of the widest opening above which a gripper counts as open."""
 REACHES = 3.0
 """A position so many reaches from an arm's base, or a step of that length, is no target: two places
 of one arm are two reaches apart."""
@@ -58,33 +64,35 @@ MAX_NUMBER = 100.0
 """The largest of an action's other numbers: those of rotations, grippers and flags are near one."""
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
 class _Term:
-    """One parsed term: the features it needs, how many numbers it makes, and how."""
+    """One parsed term.
+
+    Attributes:
+        needs: Features that it reads.
+        width: Number of values that it makes.
+        function: Makes them from the features.
+    """
+
+    width = 1
+    needs: tuple[str, ...]
+    function: Callable[..., Sequence[float]]
 
     def __init__(self, text: str) -> None:
         match = _TERM.fullmatch(text.strip())
         if match is None:
             raise ConfigError(
                 f"'{text}' is not a term of an observation",
-                remedy="write name, name*number, name/number or name-name, e.g. ee.x, gripper.pos/2, object.x-ee.x",
+                remedy="write name, name*number, name/number or name-name, "
+                "e.g. ee.x, gripper.pos/2, object.x-ee.x",
             )
+
         name, sign, number, minus, other = match.groups()
-        base, _, last = name.rpartition(".")
-        self.width = 1
-        if last in _ROTATIONS:
+        if name.rpartition(".")[2] in _ROTATIONS:
             if sign or minus:
                 raise ConfigError(
                     f"'{text}': a rotation cannot be calculated with", remedy=f"write {name} alone"
                 )
-            self.width, function = _ROTATIONS[last]
-            self.needs: tuple[str, ...] = tuple(
-                f"{base}.{key.removeprefix('ee.')}" for key in QUATERNION
-            )
-            self.function: Callable[..., Sequence[float]] = lambda *q: function(q)
+            self._rotation(name)
         elif minus:
             self.needs = (name, other)
             self.function = lambda a, b: (a - b,)
@@ -98,9 +106,15 @@ class _Term:
             self.needs = (name,)
             self.function = (lambda a: (a / factor,)) if sign == "/" else (lambda a: (a * factor,))
 
+    def _rotation(self, name: str) -> None:
+        base, _, kind = name.rpartition(".")
+        self.width, function = _ROTATIONS[kind]
+        self.needs = tuple(f"{base}.{key.removeprefix('ee.')}" for key in QUATERNION)
+        self.function = lambda *q: function(q)
+
 
 class ObsLayout:
-    """How features become the policy's observation.
+    """Layout of the policy's observation, made from features.
 
     Args:
         spec: Policy key to its terms, in order.
@@ -115,23 +129,25 @@ class ObsLayout:
 
     def __init__(self, spec: Mapping[str, Sequence[str]]) -> None:
         self._terms = {key: [_Term(text) for text in texts] for key, texts in spec.items()}
-        if empty := [key for key, terms in self._terms.items() if not terms]:
+        empty = [key for key, terms in self._terms.items() if not terms]
+        if empty:
             raise ConfigError(
                 f"the observation {empty[0]} has no terms",
                 remedy="list at least one feature, or leave the key out",
             )
+
         self.widths = {key: sum(term.width for term in terms) for key, terms in self._terms.items()}
         self.needs = frozenset(
             name for terms in self._terms.values() for term in terms for name in term.needs
         )
 
     def read(self, features: Mapping[str, float]) -> dict[str, np.ndarray]:
-        """The observation: policy key to (d,) float32.
+        """Return the observation: policy key to (d,) float32.
 
         Raises:
             DataError: a feature is missing or not finite; all such features are named.
         """
-        found = {}
+        observation = {}
         try:
             for key, terms in self._terms.items():
                 values = [
@@ -140,63 +156,65 @@ class ObsLayout:
                     for v in term.function(*[features[name] for name in term.needs])
                 ]
                 if not math.isfinite(sum(values)):
-                    self._complain(features)
-                found[key] = np.array(values, np.float32)
+                    self._refuse(features)
+                observation[key] = np.array(values, np.float32)
         except KeyError:
-            self._complain(features)
-        return found
+            self._refuse(features)
+        return observation
 
-    def _complain(self, features: Mapping[str, float]) -> NoReturn:
+    def _refuse(self, features: Mapping[str, float]) -> NoReturn:
         missing = sorted(self.needs - features.keys())
-        broken = sorted(
-            name for name in self.needs & features.keys() if not math.isfinite(features[name])
-        )
-        says = [f"missing: {', '.join(missing)}"] if missing else []
-        says += [f"not finite: {', '.join(broken)}"] if broken else []
+        present = self.needs & features.keys()
+        broken = sorted(name for name in present if not math.isfinite(features[name]))
+
+        reasons = [f"missing: {', '.join(missing)}"] if missing else []
+        reasons += [f"not finite: {', '.join(broken)}"] if broken else []
         raise DataError(
-            f"the observation cannot be read; {'; '.join(says) or 'its values overflow'}",
-            remedy="check the task's observation against `observation_features` of the robot and its senses",
+            f"the observation cannot be read; {'; '.join(reasons) or 'its values overflow'}",
+            remedy="check the task's observation against `observation_features` of the robot and "
+            "its sensors",
         )
 
 
-class ArmAction(_Section):
-    """How one arm is written in the action."""
+class ArmAction(Section):
+    """Part of the action that steers one arm."""
 
     kind: Literal["absolute_6d", "absolute_quat", "absolute_rotvec", "relative_rotvec"] = Field(
         description="See the module."
     )
     gripper: Literal["binary", "linear", "none"] = Field(
         "binary",
-        description="binary: open from 0 on, closed below; linear: the opening in between; none: not in the action, it stays as it is.",
+        description="binary: open from 0 on, closed below; linear: the opening in between; "
+        "none: not in the action, it stays as it is.",
     )
 
     @property
     def pose_width(self) -> int:
-        """Numbers of the pose."""
+        """Number of values of the pose."""
         return {"absolute_6d": 9, "absolute_quat": 7}.get(self.kind, 6)
 
     @property
     def width(self) -> int:
-        """Numbers in the action."""
+        """Number of values in the action."""
         return self.pose_width + (self.gripper != "none")
 
 
-class Smoothing(_Section):
-    """Weighted mean over the last few targets, SLERP for rotations (official code: 3 targets, 0.7)."""
+class Smoothing(Section):
+    """Weighted mean of the last targets, SLERP for rotations (official code: 3 targets, 0.7)."""
 
     targets: int = Field(3, ge=2, le=20, description="How many, the newest included.")
     decay: float = Field(0.7, gt=0, le=1, description="The target of k steps ago weighs decay^k.")
 
 
-class ActionSpec(_Section):
-    """What an action of the policy consists of."""
+class ActionSpec(Section):
+    """Parts of the policy's action."""
 
     arms: dict[str, ArmAction] = Field(
         min_length=1,
         description='Arm prefix ("" for a single arm, else like "left.") to its part, in order.',
     )
     done: bool = Field(
-        False, description="The last number says that the policy has finished (above 0.5)."
+        False, description="The last number reports that the policy has finished (above 0.5)."
     )
     smoothing: Smoothing | None = Field(None, description="Of what is sent; null: none.")
 
@@ -204,17 +222,18 @@ class ActionSpec(_Section):
     def _fits(self) -> ActionSpec:
         if self.smoothing and any(arm.kind == "relative_rotvec" for arm in self.arms.values()):
             raise ValueError(
-                "steps relative to the previous target are not smoothed: each would be counted several times"
+                "steps relative to the previous target are not smoothed: "
+                "each would be counted several times"
             )
         return self
 
 
 class ActionLayout:
-    """How actions become targets for a robot, and back.
+    """Layout of the policy's action: to targets for a robot, and back.
 
     Args:
-        spec: What an action consists of.
-        ranges: What the robot can do, for the gripper's width; per prefix where arms differ.
+        spec: Parts of an action.
+        ranges: The robot's, for the gripper's width; per prefix where arms differ.
 
     Attributes:
         width: Numbers in an action.
@@ -223,39 +242,44 @@ class ActionLayout:
     def __init__(self, spec: ActionSpec, ranges: Ranges | Mapping[str, Ranges]) -> None:
         self.spec = spec
         self.width = sum(arm.width for arm in spec.arms.values()) + spec.done
-        found = {p: ranges if isinstance(ranges, Ranges) else ranges[p] for p in spec.arms}
-        self._opening = {p: found[p].gripper_width for p in spec.arms}
+        of_arm = {p: ranges if isinstance(ranges, Ranges) else ranges[p] for p in spec.arms}
+        self._opening = {p: of_arm[p].gripper_width for p in spec.arms}
+
         starts = np.cumsum([0, *(arm.width for arm in spec.arms.values())]).tolist()
         self._start = dict(zip(spec.arms, starts, strict=False))
         self._most = np.full(self.width, MAX_NUMBER)
         for p in spec.arms:
-            self._most[self._start[p] : self._start[p] + 3] = REACHES * found[p].reach
+            self._most[self._start[p] : self._start[p] + 3] = REACHES * of_arm[p].reach
+
         self._history: list[Values] = []
         self._last: Values = {}
 
     def fault(self, chunk: np.ndarray, most: int) -> str:
-        """Why a policy that says this chunk is broken, in a sentence; empty for a chunk that may be played.
+        """Return what is wrong with a chunk, in a sentence; empty for one that may be played.
 
         A target somewhat outside the workspace is the safety filter's to clip.  One beyond any
-        place that the arm could have meant tells that the policy has lost its way, and following it
-        to the workspace's edge helps nobody.
+        place that the arm could reach comes from a broken policy, and following it to the
+        workspace's edge helps nobody.
 
         Args:
-            chunk: What arrived, of any shape and type.
+            chunk: Array that arrived, of any shape and type.
             most: Longest chunk, in actions.
         """
         if chunk.ndim != 2 or not 0 < len(chunk) <= most or chunk.shape[1] != self.width:
-            return f"a chunk of shape {chunk.shape}, expected are up to {most} actions of {self.width} numbers"
+            expected = f"expected are up to {most} actions of {self.width} numbers"
+            return f"a chunk of shape {chunk.shape}, {expected}"
         if not np.isfinite(chunk).all():
             return "a chunk that is not finite"
+
         beyond = np.abs(np.asarray(chunk, np.float64)) > self._most
-        if beyond.any():
-            step, number = np.argwhere(beyond)[0].tolist()
-            return f"number {number} of action {step} is {float(chunk[step, number]):.3g}, beyond {self._most[number]:.3g}"
-        return ""
+        if not beyond.any():
+            return ""
+        step, number = np.argwhere(beyond)[0].tolist()
+        value = float(chunk[step, number])
+        return f"number {number} of action {step} is {value:.3g}, beyond {self._most[number]:.3g}"
 
     def features(self, action: np.ndarray, previous_target: Mapping[str, float]) -> Values:
-        """The target for the robot that an action asks for.
+        """Return the target for the robot that an action demands.
 
         Smoothing begins anew whenever ``previous_target`` is not what the last call returned: after
         homing, a reset, an intervention.
@@ -275,6 +299,7 @@ class ActionLayout:
         for prefix, arm in self.spec.arms.items():
             start = self._start[prefix]
             part = numbers[start : start + arm.pose_width]
+
             try:
                 pose = _decode(arm.kind, part, previous_target, prefix)
             except ValueError as error:
@@ -282,6 +307,7 @@ class ActionLayout:
                     f"the action's rotation of the arm '{prefix}' is none ({error}): {part[3:]}",
                     remedy="the policy is broken; do not run it",
                 ) from error
+
             target |= zip([prefix + key for key in POSE], pose, strict=True)
             target[prefix + GRIPPER] = self._gripper(arm, prefix, numbers, previous_target)
         return self._smooth(target, previous_target) if self.spec.smoothing else target
@@ -293,7 +319,7 @@ class ActionLayout:
         *,
         done: bool = False,
     ) -> np.ndarray:
-        """The action whose unsmoothed target this is, (A,) float32: for interventions and exports.
+        """Return the action (A,) float32 of an unsmoothed target: for interventions and exports.
 
         Args:
             target: Every arm's pose and ``gripper.pos``.
@@ -309,28 +335,23 @@ class ActionLayout:
                 numbers += _encode(arm.kind, target, previous_target or {}, prefix)
                 if arm.gripper != "none":
                     share = target[prefix + GRIPPER] / self._opening[prefix]
-                    numbers.append(
-                        min(1.0, max(-1.0, 2 * share - 1))
-                        if arm.gripper == "linear"
-                        else 1.0
-                        if share > 0.5
-                        else -1.0
-                    )
+                    numbers.append(_encode_gripper(arm.gripper, share))
         except KeyError as error:
             raise DataError(
                 f"no action without the feature {error}",
                 remedy="give every arm's pose and gripper, and the target before",
             ) from error
+
         if self.spec.done:
             numbers.append(float(done))
         return np.array(numbers, np.float32)
 
     def opens(self, action: np.ndarray, prefix: str | None = None) -> bool:
-        """Whether an action asks for an open gripper.
+        """Return True where an action demands an open gripper.
 
         Args:
             action: (A,).
-            prefix: Which arm's; by default the first's.  True for an arm whose gripper is not in
+            prefix: Of the arm; by default the first's.  True for an arm whose gripper is not in
                 the action.
         """
         prefix = next(iter(self.spec.arms)) if prefix is None else prefix
@@ -338,7 +359,7 @@ class ActionLayout:
         return arm.gripper == "none" or bool(action[self._start[prefix] + arm.pose_width] >= 0)
 
     def done(self, action: np.ndarray) -> bool:
-        """Whether the policy says that it has finished; False where the layout has no such flag."""
+        """Return True where the policy reports that it has finished; it needs the flag."""
         return self.spec.done and bool(action[-1] > DONE_THRESHOLD)
 
     def _numbers(self, action: np.ndarray) -> list[float]:
@@ -347,7 +368,7 @@ class ActionLayout:
                 f"an action has the shape ({self.width},), not {np.shape(action)}",
                 remedy="use a policy trained for this task",
             )
-        numbers = np.asarray(action, np.float64).tolist()
+        numbers: list[float] = np.asarray(action, np.float64).tolist()
         if not math.isfinite(sum(numbers)):
             raise DataError(
                 f"an action is not finite: {numbers}", remedy="the policy is broken; do not run it"
@@ -360,41 +381,49 @@ class ActionLayout:
         if arm.gripper == "none":
             return previous[prefix + GRIPPER]
         value = numbers[self._start[prefix] + arm.pose_width]
-        share = (
-            min(1.0, max(0.0, (value + 1) / 2)) if arm.gripper == "linear" else float(value >= 0)
-        )
+        linear = arm.gripper == "linear"
+        share = min(1.0, max(0.0, (value + 1) / 2)) if linear else float(value >= 0)
         return share * self._opening[prefix]
 
     def _smooth(self, target: Values, previous: Mapping[str, float]) -> Values:
-        """Mean position and SLERPed rotation of the last few targets; the gripper as it is."""
-        assert self.spec.smoothing is not None
+        """Return mean position and SLERPed rotation of the last targets; the gripper as it is."""
+        smoothing = self.spec.smoothing
+        assert smoothing is not None
         if previous != self._last:
             self._history.clear()
-        self._history = [target, *self._history[: self.spec.smoothing.targets - 1]]
+        self._history = [target, *self._history[: smoothing.targets - 1]]
+
         smooth = dict(target)
         for prefix in self.spec.arms:
             keys = [prefix + key for key in POSE]
             mean = [target[key] for key in keys]
             total = 1.0
             for age, older in enumerate(self._history[1:], 1):
-                total += (weight := self.spec.smoothing.decay**age)
+                weight = smoothing.decay**age
+                total += weight
                 share = weight / total
                 position = [
                     a + share * (older[key] - a) for a, key in zip(mean[:3], keys[:3], strict=True)
                 ]
-                mean = [
-                    *position,
-                    *rotation.slerp(mean[3:], [older[key] for key in keys[3:]], share),
-                ]
+                turn = rotation.slerp(mean[3:], [older[key] for key in keys[3:]], share)
+                mean = [*position, *turn]
             smooth |= zip(keys, mean, strict=True)
+
         self._last = dict(smooth)  # a copy: the caller may change its own
         return smooth
+
+
+def _encode_gripper(kind: str, share: float) -> float:
+    """Return the action's number for a share of the widest opening."""
+    if kind == "linear":
+        return min(1.0, max(-1.0, 2 * share - 1))
+    return 1.0 if share > HALF_OPEN else -1.0
 
 
 def _decode(
     kind: str, part: Sequence[float], previous: Mapping[str, float], prefix: str
 ) -> tuple[float, ...]:
-    """Position and quaternion (7,) of one arm."""
+    """Return position and quaternion (7,) of one arm."""
     if kind == "absolute_6d":
         return (*part[:3], *rotation.from_6d(part[3:]))
     if kind == "absolute_quat":
@@ -427,4 +456,4 @@ def _encode(
 
 
 Terms = Annotated[dict[str, tuple[str, ...]], Field(min_length=1)]
-"""An observation layout as it stands in a file."""
+"""An observation layout, as a file has it."""

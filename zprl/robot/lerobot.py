@@ -1,10 +1,12 @@
-"""Any robot with LeRobot's methods as one of ours, and any of ours as one of theirs; by duck typing, LeRobot itself is not needed.
+"""Any robot with LeRobot's methods as one of ours, and any of ours as one of theirs.
+
+Both by duck typing: LeRobot itself is not needed.
 
 Their ``get_observation`` and ``send_action`` talk to a bus and may take milliseconds or hang.  A
 thread of the adapter does both in turn; the rest of the program sees the newest state and leaves
 the newest action.  A state's stamp is the host time just before it was read.
 
-What they cannot do is said here once: they have no stop (this adapter commands the pose measured
+They have no stop (this adapter commands the pose measured
 last, and gives up control), no mode and no errors but exceptions, and ``disconnect`` takes the
 torque away from most of them: the arm may fall.
 
@@ -23,13 +25,12 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field
 
+from zprl.config import Section
 from zprl.errors import ConfigError, EnvironmentProblem
 from zprl.robot import rotation
 from zprl.robot.base import (
-    GRIPPER,
-    POSE,
     QUATERNION,
     Health,
     Mode,
@@ -39,20 +40,19 @@ from zprl.robot.base import (
     StopLevel,
     Values,
 )
+from zprl.robot.driver_parts import ACTION, first_line, read_config
 
-_ACTION = (*POSE, GRIPPER)
 FAILURES = 3
 """Exceptions in a row after which the connection counts as lost; LeRobot's buses try again by
 themselves before they raise."""
 JOIN_S = 5.0
+"""Longest wait for a call under way at the end [s]."""
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
-class RangesConfig(BaseModel):
-    """What the machine can do; LeRobot's robots do not say."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class RangesConfig(Section):
+    """Ranges of the machine; LeRobot's robots do not have them."""
 
     speed: Positive
     acceleration: Positive
@@ -61,10 +61,10 @@ class RangesConfig(BaseModel):
     reach: Positive
 
 
-class LeRobotConfig(BaseModel):
-    """Everything the adapter is told."""
+class LeRobotConfig(Section):
+    """All settings of the adapter."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+    model_config = ConfigDict(populate_by_name=True)
 
     path: str = Field(
         alias="import",
@@ -94,26 +94,19 @@ class LeRobotConfig(BaseModel):
 
 
 def make(config: Mapping[str, Any]) -> LeRobotRobot:
-    """Import and build the robot and wrap it; entry point ``lerobot``.  Touches no hardware, as long as their constructor does not.
+    """Import and build the robot and wrap it; entry point ``lerobot``.
+
+    Touches no hardware, as long as their constructor does not.
 
     Raises:
         ConfigError: a wrong config, or nothing to import there.
     """
-    try:
-        settings = LeRobotConfig.model_validate(dict(config))
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise ConfigError(
-            f"robot config '{'.'.join(map(str, first['loc']))}': {first['msg']}",
-            remedy="see zprl.robot.lerobot.LeRobotConfig",
-        ) from error
+    settings = read_config(LeRobotConfig, config, name="lerobot")
     kind = _load(settings.path)
-    inner = (
-        kind(_load(settings.config)(**settings.kwargs))
-        if settings.config
-        else kind(**settings.kwargs)
-    )
-    return LeRobotRobot(inner, settings)
+    if settings.config is None:
+        return LeRobotRobot(kind(**settings.kwargs), settings)
+    inner_config = _load(settings.config)(**settings.kwargs)
+    return LeRobotRobot(kind(inner_config), settings)
 
 
 class LeRobotRobot:
@@ -125,20 +118,25 @@ class LeRobotRobot:
     """
 
     def __init__(self, inner: Any, config: LeRobotConfig) -> None:
-        self.inner, self.config = inner, config
+        self.inner = inner
+        self.config = config
         self.name = str(getattr(inner, "name", type(inner).__name__))
         self.simulated = config.simulated
         self._limits = Ranges(**config.ranges.model_dump())
         self._bus: _Bus | None = None
-        if missing := sorted(set(_ACTION) - set(self.action_features)):
+
+        missing = sorted(set(ACTION) - set(self.action_features))
+        if missing:
+            features = ", ".join(inner.action_features)
             raise ConfigError(
-                f"{self.name} does not take {', '.join(missing)}; it has {', '.join(inner.action_features)}",
-                remedy="map its names with `names` and `rotvec`; an arm driven by its joints needs kinematics around it",
+                f"{self.name} does not take {', '.join(missing)}; it has {features}",
+                remedy="map its names with `names` and `rotvec`; an arm driven by its joints needs "
+                "kinematics around it",
             )
 
     @property
     def observation_features(self) -> dict[str, type]:
-        """Their numbers under our names; what is no number (images) is left to the cameras."""
+        """Their numbers under our names; images are left to the cameras."""
         return self._ours(self.inner.observation_features)
 
     @property
@@ -148,42 +146,44 @@ class LeRobotRobot:
 
     @property
     def limits(self) -> Ranges:
-        """As the config says."""
+        """Ranges that the config states."""
         return self._limits
 
     @property
     def is_connected(self) -> bool:
-        """Whether commands are taken."""
+        """True while commands are taken."""
         return self._bus is not None and self._bus.in_control and not self._bus.lost
 
     @property
     def is_calibrated(self) -> bool:
-        """What it says."""
+        """True where the robot itself reports that it is calibrated."""
         return bool(self.inner.is_calibrated)
 
     def calibrate(self) -> None:
-        """Its own calibration; may ask a person at the terminal."""
+        """Run its own calibration; may ask a person at the terminal."""
         self.inner.calibrate()
 
     def configure(self) -> None:
-        """Its own settings."""
+        """Write its own settings."""
         self.inner.configure()
 
-    def connect(self, calibrate: bool = True) -> None:
+    def connect(self, calibrate: bool = True) -> None:  # noqa: FBT001, FBT002 - LeRobot's
         """Connect it (which configures it, too), and wait for a first state."""
         if self.is_connected:
             return
         self.disconnect()
+
         try:
             self.inner.connect(calibrate)
             bus = _Bus(self.inner, self._from_theirs, 1 / self.config.rate_hz)
             bus.read()
-        except Exception as error:
+        except Exception as error:  # theirs are many, and some are bare
             self._let_go()
             raise RobotError(
-                f"{self.name} does not connect: {_text(error)}",
+                f"{self.name} does not connect: {first_line(error)}",
                 remedy="check power, cable and calibration",
             ) from error
+
         bus.start()
         self._bus = bus
 
@@ -195,7 +195,7 @@ class LeRobotRobot:
         self._let_go()
 
     def get_observation(self) -> Values:
-        """The newest state, from memory."""
+        """Return the newest state, from memory."""
         return dict(self._alive().state[1])
 
     def send_action(self, action: Mapping[str, float]) -> Values:
@@ -209,9 +209,11 @@ class LeRobotRobot:
             ) from error
         if not all(map(math.isfinite, ours.values())):
             raise RobotError("the action is not finite", remedy="filter actions before sending")
+
         bus = self._alive()
         if not bus.in_control:
             raise RobotError(f"{self.name} was stopped", remedy="call recover()")
+
         try:
             bus.action = self._to_theirs(ours)
         except ValueError as error:
@@ -221,15 +223,18 @@ class LeRobotRobot:
         return ours
 
     def now(self) -> float:
-        """The host's monotonic clock [s]."""
+        """Return the host's monotonic clock [s]."""
         return time.monotonic()
 
     def state_stamp(self) -> float:
-        """Host time just before the newest state was read [s]."""
+        """Return the host time just before the newest state was read [s]."""
         return self._bus.state[0] if self._bus else 0.0
 
     def stop(self, level: StopLevel) -> None:
-        """HOLD stays with the last action; SOFT and HARD command the pose measured last, once, and give up control."""
+        """Stop: HOLD stays with the last action, SOFT and HARD command the pose measured last.
+
+        They do so once, and give up control.
+        """
         bus = self._bus
         if bus is None or not bus.in_control or level is StopLevel.HOLD:
             return
@@ -240,7 +245,11 @@ class LeRobotRobot:
         )
 
     def recover(self) -> bool:
-        """Take control again after a stop; False when the connection is lost (then :meth:`connect`)."""
+        """Take control again after a stop.
+
+        Returns:
+            False where the connection is lost (then :meth:`connect`).
+        """
         bus = self._bus
         if bus is None or bus.lost:
             return False
@@ -248,61 +257,56 @@ class LeRobotRobot:
         return True
 
     def health(self) -> Health:
-        """Connected or not; LeRobot's robots do not say more."""
+        """Return connected or not; LeRobot's robots report no more."""
         bus = self._bus
         if bus is None or bus.lost:
-            return Health(Mode.DISCONNECTED, (), bus.said if bus else "")
-        return Health(Mode.IDLE, (), bus.said)
+            return Health(Mode.DISCONNECTED, (), bus.failure if bus else "")
+        return Health(Mode.IDLE, (), bus.failure)
 
     # -- names and units ---------------------------------------------------------------------------
 
     def _ours(self, features: Mapping[str, Any]) -> dict[str, type]:
-        """Their features under our names."""
+        """Return their features under our names."""
         back = {theirs: ours for ours, theirs in self.config.names.items()}
         turn = self.config.rotvec or ()
-        found = dict.fromkeys(
-            (
-                back.get(name, name)
-                for name, kind in features.items()
-                if kind is float and name not in turn
-            ),
-            float,
-        )
+        numbers = [name for name, kind in features.items() if kind is float and name not in turn]
+        ours: dict[str, type] = {back.get(name, name): float for name in numbers}
         if turn and set(turn) <= set(features):
-            found |= dict.fromkeys(QUATERNION, float)
-        return found
+            ours |= dict.fromkeys(QUATERNION, float)
+        return ours
 
-    def _from_theirs(self, found: Mapping[str, Any]) -> Values:
-        """Their numbers as ours."""
+    def _from_theirs(self, theirs: Mapping[str, Any]) -> Values:
+        """Convert their numbers into ours."""
+        config = self.config
         values: Values = {}
         for ours in self.observation_features:
-            if self.config.rotvec and ours in QUATERNION:
+            if config.rotvec and ours in QUATERNION:
                 continue
-            values[ours] = float(found[self.config.names.get(ours, ours)]) * self.config.scale.get(
-                ours, 1.0
-            )
-        if self.config.rotvec:
-            turn = rotation.from_rotvec([float(found[name]) for name in self.config.rotvec])
+            number = float(theirs[config.names.get(ours, ours)])
+            values[ours] = number * config.scale.get(ours, 1.0)
+
+        if config.rotvec:
+            turn = rotation.from_rotvec([float(theirs[name]) for name in config.rotvec])
             values |= zip(QUATERNION, rotation.steady(turn), strict=True)
         return values
 
     def _to_theirs(self, ours: Mapping[str, float]) -> Values:
-        """Our numbers as theirs."""
+        """Convert our numbers into theirs."""
+        config = self.config
         values = {
-            self.config.names.get(key, key): value / self.config.scale.get(key, 1.0)
+            config.names.get(key, key): value / config.scale.get(key, 1.0)
             for key, value in ours.items()
         }
-        if self.config.rotvec:
-            turn = rotation.to_rotvec(
-                rotation.shorter(rotation.unit([values.pop(key) for key in QUATERNION]))
-            )
-            values |= zip(self.config.rotvec, turn, strict=True)
+        if config.rotvec:
+            quaternion = rotation.unit([values.pop(key) for key in QUATERNION])
+            turn = rotation.to_rotvec(rotation.shorter(quaternion))
+            values |= zip(config.rotvec, turn, strict=True)
         return values
 
     def _alive(self) -> _Bus:
         if self._bus is None or self._bus.lost:
-            said = f": {self._bus.said}" if self._bus else ""
-            raise RobotError(f"{self.name} is not connected{said}", remedy="call connect()")
+            reason = f": {self._bus.failure}" if self._bus else ""
+            raise RobotError(f"{self.name} is not connected{reason}", remedy="call connect()")
         return self._bus
 
     def _let_go(self) -> None:
@@ -311,22 +315,27 @@ class LeRobotRobot:
                 self.inner.disconnect()
         except Exception as error:
             raise RobotError(
-                f"{self.name} does not disconnect: {_text(error)}", remedy="switch its power off"
+                f"{self.name} does not disconnect: {first_line(error)}",
+                remedy="switch its power off",
             ) from error
 
 
 class _Bus(threading.Thread):
-    """Writes the newest action and reads the newest state, in turn."""
+    """Thread that writes the newest action and reads the newest state, in turn."""
 
     def __init__(
         self, inner: Any, convert: Callable[[Mapping[str, Any]], Values], period: float
     ) -> None:
         super().__init__(name="lerobot-bus", daemon=True)
-        self._inner, self._convert, self._period = inner, convert, period
+        self._inner = inner
+        self._convert = convert
+        self._period = period
         self._closed = threading.Event()
         self.action: Values | None = None
         self.state: tuple[float, Values] = (0.0, {})
-        self.in_control, self.lost, self.said = True, False, ""
+        self.in_control = True
+        self.lost = False
+        self.failure = ""
 
     def read(self) -> None:
         """Read one state."""
@@ -340,21 +349,24 @@ class _Bus(threading.Thread):
             self.join(JOIN_S)
 
     def run(self) -> None:
-        """Until closed, or too many failures in a row."""
+        """Use the bus until closed, or until too many failures in a row."""
         failures = 0
         while not self._closed.wait(self._period):
             try:
-                if (action := self.action) is not None:
+                action = self.action
+                if action is not None:
                     self._inner.send_action(action)
                     if self.action is action:
                         self.action = None
                 self.read()
-                failures, self.said = 0, ""
-            except Exception as error:  # theirs are many, and some are bare
+                failures = 0
+                self.failure = ""
+            except Exception as error:  # noqa: BLE001 - theirs are many, and some are bare
                 failures += 1
-                self.said = _text(error)
+                self.failure = first_line(error)
                 if failures >= FAILURES:
-                    self.in_control, self.lost = False, True
+                    self.in_control = False
+                    self.lost = True
                     return
 
 
@@ -363,7 +375,7 @@ class LeRobotView:
 
     Args:
         robot: Ours.
-        identity: What LeRobot calls ``id``.
+        identity: LeRobot's ``id``.
     """
 
     def __init__(self, robot: Robot, identity: str = "zprl") -> None:
@@ -371,10 +383,8 @@ class LeRobotView:
         self.name = self.robot_type = robot.name
         self.id = identity
         self.cameras: dict[str, Any] = {}
-        self.observation_features, self.action_features = (
-            dict(robot.observation_features),
-            dict(robot.action_features),
-        )
+        self.observation_features = dict(robot.observation_features)
+        self.action_features = dict(robot.action_features)
 
     def __str__(self) -> str:
         return f"{self.id} {self.name}"
@@ -393,32 +403,32 @@ class LeRobotView:
 
     @property
     def is_connected(self) -> bool:
-        """Whether commands are taken."""
+        """True while commands are taken."""
         return self._robot.is_connected
 
     @property
     def is_calibrated(self) -> bool:
-        """Whether poses mean what they say."""
+        """True where poses are exact."""
         return self._robot.is_calibrated
 
-    def connect(self, calibrate: bool = True) -> None:
-        """Connect."""
+    def connect(self, calibrate: bool = True) -> None:  # noqa: FBT001, FBT002 - LeRobot's
+        """Connect and take control."""
         self._robot.connect(calibrate)
 
     def disconnect(self) -> None:
-        """Disconnect."""
+        """Come to rest and disconnect."""
         self._robot.disconnect()
 
     def calibrate(self) -> None:
-        """Calibrate."""
+        """Calibrate where the robot needs that."""
         self._robot.calibrate()
 
     def configure(self) -> None:
-        """Write settings."""
+        """Write the settings of the config."""
         self._robot.configure()
 
     def get_observation(self) -> dict[str, Any]:
-        """The newest state."""
+        """Return the newest state."""
         return dict(self._robot.get_observation())
 
     def send_action(self, action: Mapping[str, Any]) -> dict[str, Any]:
@@ -427,7 +437,7 @@ class LeRobotView:
 
 
 def to_lerobot(robot: Robot) -> LeRobotView:
-    """One of ours for LeRobot's scripts; nothing of ours filters or watches what they send."""
+    """Wrap one of ours for LeRobot's scripts; nothing of ours filters or watches what they send."""
     return LeRobotView(robot)
 
 
@@ -444,7 +454,3 @@ def _load(path: str) -> Any:
         raise ConfigError(
             f"'{module}' has no '{name}'", remedy="write package.module:Class"
         ) from error
-
-
-def _text(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]

@@ -19,15 +19,19 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from zprl import strict_yaml
+from zprl.config import Section
 from zprl.errors import ConfigError
 from zprl.robot.base import Ranges
 
 
 class Tighter(enum.Enum):
-    """Which change of a field makes the limits tighter; a field without one is a section of such fields."""
+    """Change of a field that makes the limits tighter.
+
+    A field without one is a section of such fields.
+    """
 
     LOWER = "lower"
     HIGHER = "higher"
@@ -36,19 +40,17 @@ class Tighter(enum.Enum):
     FIXED = "none"
 
 
-LOWER, HIGHER, MORE, SET, FIXED = (
-    Tighter.LOWER,
-    Tighter.HIGHER,
-    Tighter.MORE,
-    Tighter.SET,
-    Tighter.FIXED,
-)
+LOWER = Tighter.LOWER
+HIGHER = Tighter.HIGHER
+MORE = Tighter.MORE
+SET = Tighter.SET
+FIXED = Tighter.FIXED
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Vector = tuple[Finite, Finite, Finite]
 Watched = Literal["policy", "operator", "camera"]
-"""Who can be watched for silence; another name would watch nobody."""
+"""Processes that can be watched for silence; another name would watch nobody."""
 
 # A limit beyond these bounds is none: a misprint, or a way to switch a watch off without saying so.
 MOST_SPEED, MOST_ACCELERATION, MOST_JERK = 20.0, 500.0, 1e5
@@ -64,12 +66,10 @@ the stop."""
 MOST_RECOVERIES, RECOVERY_S = 100, 5.0
 """Automatic recoveries in a window, and seconds of window for each: a robot that needs more of them
 needs a person."""
-
-
-class Section(BaseModel):
-    """A part of the file: frozen, and a key it does not know is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+UNIT_TOLERANCE = 1e-6
+"""Distance from 1 that the length of a unit vector may have."""
+RANGE_TOLERANCE = 1e-9
+"""Share by which a limit may exceed the machine's range: rounding."""
 
 
 class BoxLimits(Section):
@@ -95,13 +95,13 @@ class Plane(Section):
 
     @model_validator(mode="after")
     def _unit(self) -> Plane:
-        if abs(math.hypot(*self.normal) - 1) > 1e-6:
+        if abs(math.hypot(*self.normal) - 1) > UNIT_TOLERANCE:
             raise ValueError("a plane's normal has length 1")
         return self
 
 
 class Cone(Section):
-    """Where the tool's z axis may point."""
+    """Cone of directions in which the tool's z axis may point."""
 
     axis: Annotated[Vector, FIXED] = Field(
         description="Unit vector in the base frame; (0, 0, -1) is straight down."
@@ -112,13 +112,13 @@ class Cone(Section):
 
     @model_validator(mode="after")
     def _unit(self) -> Cone:
-        if abs(math.hypot(*self.axis) - 1) > 1e-6:
+        if abs(math.hypot(*self.axis) - 1) > UNIT_TOLERANCE:
             raise ValueError("a cone's axis has length 1")
         return self
 
 
 class Motion(Section):
-    """Bounds of the jerk-limited filter, on vectors' lengths; each axis gets its share of 1/sqrt(3).
+    """Bounds of the jerk-limited filter, on lengths; each axis gets its share of 1/sqrt(3).
 
     A lower acceleration or jerk is gentler, and stops later.
     """
@@ -131,7 +131,7 @@ class Motion(Section):
 
 
 class Width(Section):
-    """What the gripper may be told."""
+    """Openings that may be sent to the gripper."""
 
     low: Annotated[Finite, HIGHER] = Field(0.0, ge=0, description="Narrowest opening [m].")
     high: Annotated[Finite, LOWER] = Field(description="Widest opening [m].")
@@ -146,9 +146,9 @@ class Width(Section):
 class ArmLimits(Section):
     """Limits of one arm."""
 
-    workspace: BoxLimits = Field(description="Where the tool centre point may be told to go.")
+    workspace: BoxLimits = Field(description="Where the tool centre point may be sent.")
     keep_out: Annotated[tuple[BoxLimits, ...], MORE] = Field(
-        (), max_length=32, description="Boxes it may not be told to enter."
+        (), max_length=32, description="Boxes it may not be sent into."
     )
     planes: Annotated[tuple[Plane, ...], MORE] = Field(
         (), max_length=32, description="Half-spaces it must stay in."
@@ -166,8 +166,8 @@ class ArmLimits(Section):
     rotation: Motion
     tracking_clip: Annotated[Positive, LOWER] = Field(
         le=MOST_CLIP,
-        description="Largest distance of what is sent from what is measured [m]; with a stiffness K the arm pushes with K times it at "
-        "most.",
+        description="Largest distance of what is sent from what is measured [m]; with a stiffness "
+        "K the arm pushes with K times it at most.",
     )
     tracking_clip_rotation: Annotated[Positive, LOWER] = Field(
         le=3.0, description="The same for the orientation [rad], and for torque."
@@ -192,7 +192,7 @@ class ArmLimits(Section):
 
 
 class Recoveries(Section):
-    """How often a robot may be recovered without asking a person."""
+    """Number of recoveries without asking a person, in a window of time."""
 
     count: Annotated[int, LOWER] = Field(
         3, ge=0, le=MOST_RECOVERIES, description="At most so many ..."
@@ -228,7 +228,8 @@ class Limits(Section):
     )
     heartbeat_s: dict[Watched, Annotated[Positive, LOWER, Field(le=MOST_SILENCE_S)]] = Field(
         {"operator": 5.0},
-        description="Silence after which the arm stops, by who is silent: policy, operator, camera; the operator is always watched.",
+        description="Silence after which the arm stops, by who is silent: policy, operator, "
+        "camera; the operator is always watched.",
     )
     recoveries: Recoveries = Recoveries()
     altered_chunk_fraction: Annotated[Finite, LOWER] = Field(
@@ -242,7 +243,7 @@ class Limits(Section):
     def _watched(self) -> Limits:
         if "operator" not in self.heartbeat_s:
             raise ValueError(
-                "heartbeat_s names no operator: whoever can stop the arm is always watched"
+                "heartbeat_s names no operator: the person who can stop the arm is always watched"
             )
         return self
 
@@ -254,35 +255,35 @@ class Limits(Section):
             ConfigError: no such file, or something in it is unknown or impossible.
         """
         try:
-            found = strict_yaml.load(path)
+            content = strict_yaml.load(path)
         except FileNotFoundError as error:
             raise ConfigError(
                 f"the limits file {path} does not exist",
                 remedy="give a YAML file, e.g. a task's own",
             ) from error
-        return cls._read(found, str(path))
+        return cls._read(content, str(path))
 
     @classmethod
-    def _read(cls, found: Any, where: str) -> Limits:
+    def _read(cls, content: Any, place: str) -> Limits:
         try:
-            return cls.model_validate(found)
+            return cls.model_validate(content)
         except ValidationError as error:
             first = error.errors()[0]
             key = _dotted(*first["loc"]) or "the whole"
             raise ConfigError(
-                f"{where}: {key}: {first['msg']}",
+                f"{place}: {key}: {first['msg']}",
                 remedy="see zprl/robot/limits.py for what each limit means",
             ) from error
 
     def digest(self) -> str:
-        """SHA-256 of the limits as canonical JSON."""
+        """Return the SHA-256 of the limits as canonical JSON."""
         text = json.dumps(
             self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), allow_nan=False
         )
         return hashlib.sha256(text.encode()).hexdigest()
 
     def tightened(self, changes: Mapping[str, Any]) -> Limits:
-        """These limits with some of them changed.
+        """Return these limits with some of them changed.
 
         Args:
             changes: Nested as the file is, only what changes; a list replaces the whole list.
@@ -291,15 +292,16 @@ class Limits(Section):
             ConfigError: something is unknown or would be loosened; the limits stay as they were.
         """
         new = self._read(_merged(self.model_dump(), changes), "changed limits")
-        if loosened := next(_loosened(self, new), None):
+        loosened = next(_loosened(self, new), None)
+        if loosened:
             raise ConfigError(
                 f"{loosened} would be loosened",
-                remedy="limits are only tightened at run time; edit the file and start a new session",
+                remedy="limits are only tightened at run time; edit the file and start anew",
             )
         return new
 
     def check_against(self, ranges: Ranges, prefix: str = "") -> None:
-        """Compare one arm's limits with what the machine can do.
+        """Compare one arm's limits with the ranges of the machine.
 
         Raises:
             ConfigError: a limit lies beyond it.
@@ -309,20 +311,20 @@ class Limits(Section):
                 f"there are no limits for the arm '{prefix}'",
                 remedy=f"the file has limits for {sorted(self.arms)}",
             )
+
         arm = self.arms[prefix]
         box = arm.workspace
-        farthest = math.hypot(
-            *(max(abs(low), abs(high)) for low, high in zip(box.low, box.high, strict=True))
-        )
-        for name, limit, most in (
+        corner = (max(abs(low), abs(high)) for low, high in zip(box.low, box.high, strict=True))
+        compared = (
             ("translation.speed", arm.translation.speed, ranges.speed),
             ("translation.acceleration", arm.translation.acceleration, ranges.acceleration),
             ("translation.jerk", arm.translation.jerk, ranges.jerk),
             ("measured_speed", arm.measured_speed, ranges.speed),
             ("gripper.high", arm.gripper.high, ranges.gripper_width),
-            ("workspace (its farthest corner)", farthest, ranges.reach),
-        ):
-            if limit > most * (1 + 1e-9):
+            ("workspace (its farthest corner)", math.hypot(*corner), ranges.reach),
+        )
+        for name, limit, most in compared:
+            if limit > most * (1 + RANGE_TOLERANCE):
                 raise ConfigError(
                     f"limit {prefix}{name} is {limit:.4g}, but the robot can do {most:.4g} at most",
                     remedy="lower it in the limits file",
@@ -341,22 +343,28 @@ def _dotted(*parts: int | str) -> str:
 
 
 def _loosened(old: Any, new: Any, name: str = "", rule: Tighter | None = None) -> Iterator[str]:
-    """Names of what is looser in ``new``."""
+    """Yield the names of what is looser in ``new``."""
     if isinstance(old, Section) and isinstance(new, Section) and rule in (None, SET):
         for key, field in type(old).model_fields.items():
             rules = [m for m in field.metadata if isinstance(m, Tighter)]
             below = rules[0] if rules else LOWER if key == "heartbeat_s" else None
-            yield from _loosened(getattr(old, key), getattr(new, key), _dotted(name, key), below)
-    elif isinstance(old, dict):  # arms are a closed set; whoever is watched stays watched
+            place = _dotted(name, key)
+            yield from _loosened(getattr(old, key), getattr(new, key), place, below)
+
+    # Arms are a closed set; a process that is watched stays watched.
+    elif isinstance(old, dict):
         for key in old.keys() - new.keys():
             yield _dotted(name, key)
         if rule is None and new.keys() - old.keys():
             yield f"{name} (another arm)"
         for key in old.keys() & new.keys():
             yield from _loosened(old[key], new[key], _dotted(name, key), rule)
+
     elif rule is MORE:
         if any(entry not in new for entry in old):
             yield name
+
+    # A limit may be set where there was none, and never taken away.
     elif rule in (LOWER, HIGHER, SET) and old is None:
         return
     elif new is None or rule in (FIXED, SET, None):
@@ -369,10 +377,10 @@ def _loosened(old: Any, new: Any, name: str = "", rule: Tighter | None = None) -
 
 
 class RecoveryBudget:
-    """Counts automatic recoveries in a sliding window.
+    """Count of automatic recoveries in a sliding window.
 
     Args:
-        recoveries: How many, within how long.
+        recoveries: Largest number, and length of the window.
     """
 
     def __init__(self, recoveries: Recoveries) -> None:
@@ -380,11 +388,11 @@ class RecoveryBudget:
         self._times: deque[float] = deque()
 
     def may_recover(self, now: float) -> bool:
-        """Whether one more is allowed at ``now`` [s]."""
+        """Return True where one more is allowed at ``now`` [s]."""
         while self._times and now - self._times[0] >= self.recoveries.window_s:
             self._times.popleft()
         return len(self._times) < self.recoveries.count
 
     def spend(self, now: float) -> None:
-        """Count one."""
+        """Count a recovery at ``now`` [s]."""
         self._times.append(now)

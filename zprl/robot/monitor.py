@@ -1,13 +1,13 @@
-"""Watching what the robot does, beside the filter that bounds what it is told."""
+"""Monitor of the robot's state, beside the filter that bounds what is sent to it."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from zprl.robot.base import POSITION, WRENCH, Health, Mode
-from zprl.robot.events import Event, Level
+from zprl.robot.events import MAX_TEXT, Event, Level
 from zprl.robot.limits import ArmLimits, Limits, RecoveryBudget
 
 SPEED_WINDOW_S = 0.02
@@ -16,14 +16,15 @@ SPEED_WINDOW_S = 0.02
 
 @dataclass
 class _Arm:
-    """What is remembered of one arm."""
+    """Memory of one arm."""
 
     limits: ArmLimits
     position: tuple[float, ...] | None = None
     stamp: float = 0.0
-    over: int = 0  # states in a row over a wrench threshold
+    over: int = 0
+    """States in a row over a wrench threshold."""
     peak: float = 0.0
-    told: set[str] = field(default_factory=set)
+    """Largest force or torque among them."""
 
 
 class Monitor:
@@ -45,11 +46,16 @@ class Monitor:
         self.restart()
 
     def restart(self) -> None:
-        """Begin anew after a recovery: whatever still holds is told again.  The e-stop stays latched."""
+        """Begin anew after a recovery: whatever still holds is reported again.
+
+        The e-stop stays latched.
+        """
         self._arms = {prefix: _Arm(arm) for prefix, arm in self.limits.arms.items()}
         self._stamp: float | None = None
+        """Newest stamp of the robot [s]."""
         self._moved = 0.0
-        self._told: set[str] = set()
+        """Host's time at which it changed [s]."""
+        self._reported: set[str] = set()
 
     def check(
         self,
@@ -58,13 +64,13 @@ class Monitor:
         host_now: float,
         health: Health | None = None,
     ) -> list[Event]:
-        """What is wrong now.
+        """Return the events that begin now.
 
         Args:
             features: The robot's newest observation.
-            stamp: When it was measured, robot's clock [s].
+            stamp: Time of its measurement, robot's clock [s].
             host_now: Host's monotonic clock [s].
-            health: What the robot says of itself.
+            health: Mode and errors that the robot itself reports.
         """
         events: list[Event] = []
         if self.estopped is not None:
@@ -73,23 +79,13 @@ class Monitor:
             )
         if health is not None:
             events += self._once("health", not health.ok, lambda: _sick(health, stamp))
+
         moved = self._stamp is None or stamp > self._stamp
         if moved:
-            self._stamp, self._moved = stamp, host_now
-        age, most = host_now - self._moved, self.limits.state_age_s
-        events += self._once(
-            "state_stale",
-            age > most,
-            lambda: Event(
-                "state_stale",
-                Level.SOFT_STOP,
-                f"no new state from the robot for {age:.3f} s",
-                age,
-                most,
-                stamp,
-                recoverable=True,
-            ),
-        )
+            self._stamp = stamp
+            self._moved = host_now
+        events += self._age(host_now - self._moved, stamp)
+
         if moved:
             for prefix, arm in self._arms.items():
                 events += self._look(prefix, arm, features, stamp)
@@ -97,14 +93,25 @@ class Monitor:
             events += self._heartbeat(name, host_now - beat, stamp)
         return events
 
+    def _age(self, age: float, stamp: float) -> list[Event]:
+        most = self.limits.state_age_s
+        reason = f"no new state from the robot for {age:.3f} s"
+        return self._once(
+            "state_stale",
+            age > most,
+            lambda: Event(
+                "state_stale", Level.SOFT_STOP, reason, age, most, stamp, recoverable=True
+            ),
+        )
+
     # -- the arm -----------------------------------------------------------------------------------
 
     def _look(
         self, prefix: str, arm: _Arm, features: Mapping[str, float], stamp: float
     ) -> list[Event]:
         position = tuple(features[prefix + key] for key in POSITION)
-        found = [features[prefix + key] for key in WRENCH if prefix + key in features]
-        broken = not all(map(math.isfinite, (*position, *found)))
+        wrench = _wrench_of(features, prefix)
+        broken = not all(map(math.isfinite, (*position, *wrench)))
         events = self._once(
             prefix + "state_not_finite",
             broken,
@@ -114,9 +121,10 @@ class Monitor:
         )
         if broken:
             return events
+
         watched = arm.limits.force is not None or arm.limits.torque is not None
-        if len(found) == len(WRENCH):
-            events += self._wrench(prefix, arm, found, stamp)
+        if len(wrench) == len(WRENCH):
+            events += self._wrench(prefix, arm, wrench, stamp)
         else:
             reason = f"{prefix}arm reports no wrench: only the tracking clip bounds the force"
             events += self._once(
@@ -126,9 +134,10 @@ class Monitor:
             )
         return events + self._speed(prefix, arm, position, stamp)
 
-    def _wrench(self, prefix: str, arm: _Arm, found: list[float], stamp: float) -> list[Event]:
-        share, name, unit, length, limit = _load(arm.limits, found)
-        arm.over, arm.peak = (arm.over + 1, max(arm.peak, length)) if share > 1 else (0, 0.0)
+    def _wrench(self, prefix: str, arm: _Arm, wrench: list[float], stamp: float) -> list[Event]:
+        share, name, unit, length, limit = _load(arm.limits, wrench)
+        arm.over = arm.over + 1 if share > 1 else 0
+        arm.peak = max(arm.peak, length) if share > 1 else 0.0
         peak = arm.peak
         return self._once(
             prefix + "wrench",
@@ -145,12 +154,15 @@ class Monitor:
         )
 
     def calm(self, features: Mapping[str, float]) -> bool:
-        """Whether no arm is pushed harder than its limits allow: only then is it wise to take control again."""
+        """Return True where no arm is pushed harder than its limits allow.
+
+        Only then is it wise to take control again.
+        """
         for prefix, arm in self._arms.items():
-            found = [features[prefix + key] for key in WRENCH if prefix + key in features]
-            if (
-                len(found) == len(WRENCH) and not _load(arm.limits, found)[0] <= 1
-            ):  # NaN is not calm
+            wrench = _wrench_of(features, prefix)
+            if len(wrench) < len(WRENCH):
+                continue
+            if not _load(arm.limits, wrench)[0] <= 1:  # NaN is not calm
                 return False
         return True
 
@@ -158,12 +170,17 @@ class Monitor:
         self, prefix: str, arm: _Arm, position: tuple[float, ...], stamp: float
     ) -> list[Event]:
         if arm.position is None:
-            arm.position, arm.stamp = position, stamp
+            arm.position = position
+            arm.stamp = stamp
             return []
-        if (passed := stamp - arm.stamp) < SPEED_WINDOW_S:
+        passed = stamp - arm.stamp
+        if passed < SPEED_WINDOW_S:
             return []
-        speed, most = math.dist(position, arm.position) / passed, arm.limits.measured_speed
-        arm.position, arm.stamp = position, stamp
+
+        speed = math.dist(position, arm.position) / passed
+        most = arm.limits.measured_speed
+        arm.position = position
+        arm.stamp = stamp
         return self._once(
             prefix + "speed",
             speed > most,
@@ -178,28 +195,37 @@ class Monitor:
             ),
         )
 
-    def _once(self, name: str, holds: bool, make: Callable[[], Event]) -> list[Event]:
-        """The event, when its condition begins."""
+    def _once(
+        self,
+        name: str,
+        holds: bool,  # noqa: FBT001 - never a literal
+        make: Callable[[], Event],
+    ) -> list[Event]:
+        """Return the event when its condition begins."""
         if not holds:
-            self._told.discard(name)
+            self._reported.discard(name)
             return []
-        if name in self._told:
+        if name in self._reported:
             return []
-        self._told.add(name)
+        self._reported.add(name)
         return [make()]
 
-    # -- everybody else ----------------------------------------------------------------------------
+    # -- heartbeats and chunks ---------------------------------------------------------------------
 
     def beat(self, name: str, host_now: float) -> None:
-        """Somebody is alive; from the first beat on, silence is noticed.  ``camera/wrist`` is a ``camera``."""
+        """Take a heartbeat; from a process's first one on, its silence is reported.
+
+        ``camera/wrist`` is a ``camera``.
+        """
         self._beats[name] = host_now
 
     def forget(self, name: str) -> None:
-        """Somebody left on purpose."""
+        """Watch a process no longer: it left on purpose."""
         self._beats.pop(name, None)
 
     def _heartbeat(self, name: str, silence: float, stamp: float) -> list[Event]:
-        most = self.limits.heartbeat_s.get(name.split("/")[0])
+        kind = name.split("/")[0]
+        most = next((s for watched, s in self.limits.heartbeat_s.items() if watched == kind), None)
         reason = f"nothing heard of {name} for {silence:.2f} s"
         return self._once(
             f"heartbeat {name}",
@@ -210,7 +236,7 @@ class Monitor:
         )
 
     def late(self, late_s: float, stamp: float | None = None) -> Event | None:
-        """What a chunk that is late by so much means: hold, and beyond the limit come to rest."""
+        """Return the event of a late chunk: hold, and beyond the limit come to rest."""
         most = self.limits.command_age_s
         if late_s <= 0:
             return None
@@ -234,24 +260,33 @@ class Monitor:
         )
 
     def press_estop(self, source: str) -> None:
-        """Latch the e-stop."""
+        """Latch the e-stop that ``source`` pressed."""
         self.estopped = source
 
     def release_estop(self) -> None:
-        """Release the latch; only ever because the operator said so."""
+        """Release the latch; only ever on the operator's request."""
         self.estopped = None
 
     def may_recover(self, now: float) -> bool:
-        """Whether the robot may be recovered without asking a person, at ``now`` [s]."""
+        """Return True where the robot may be recovered without asking a person, at ``now`` [s]."""
         return self.estopped is None and self.budget.may_recover(now)
 
     def recovered(self, now: float) -> None:
-        """Count a recovery."""
+        """Count a recovery at ``now`` [s]."""
         self.budget.spend(now)
 
 
+def _wrench_of(features: Mapping[str, float], prefix: str) -> list[float]:
+    """Return force and torque of an arm, (6,); shorter where it does not measure them."""
+    return [features[prefix + key] for key in WRENCH if prefix + key in features]
+
+
 def _load(limits: ArmLimits, wrench: list[float]) -> tuple[float, str, str, float, float]:
-    """The worse one of force and torque: its share of the limit, name, unit, length and limit."""
+    """Return the worse one of force and torque.
+
+    Returns:
+        Its share of the limit, name, unit, length and limit.
+    """
     parts = (
         ("force", "N", math.hypot(*wrench[:3]), limits.force),
         ("torque", "Nm", math.hypot(*wrench[3:]), limits.torque),
@@ -272,7 +307,7 @@ def _sick(health: Health, stamp: float) -> Event:
     return Event(
         "health",
         Level.SOFT_STOP,
-        reason[:500],
+        reason[:MAX_TEXT],
         stamp=stamp,
         recoverable=health.mode in (Mode.REFLEX, Mode.DISCONNECTED),
     )

@@ -1,8 +1,8 @@
 """Two robots (or more) under prefixes as one: all of them move, or none.
 
 The clock is the host's, because two robots have two: :meth:`MultiArm.now` is monotonic host time,
-:meth:`MultiArm.state_stamp` the host time at which the slowest arm's own stamp was last seen to move,
-so that one silent arm makes the pair's state old.
+:meth:`MultiArm.state_stamp` the host time at which the slowest arm's own stamp was last seen to
+move, so that one silent arm makes the pair's state old.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import fields
 
 from zprl.errors import ConfigError
 from zprl.robot.base import Health, Mode, Ranges, Robot, RobotError, StopLevel, Values
@@ -26,13 +27,13 @@ _WORST_FIRST = (
 
 
 class MultiArm:
-    """See the module.
+    """Several robots as one :class:`zprl.robot.base.Robot`.
 
     Args:
         robots: Prefix (``"left."``) to robot.
 
     Attributes:
-        ranges: Prefix to what that arm can do.
+        ranges: Prefix to the ranges of that arm.
     """
 
     def __init__(self, robots: Mapping[str, Robot]) -> None:
@@ -50,7 +51,7 @@ class MultiArm:
 
     @property
     def observation_features(self) -> dict[str, type]:
-        """Of all arms, prefixed."""
+        """Observation features of all arms, prefixed."""
         return {
             prefix + key: kind
             for prefix, robot in self.robots.items()
@@ -59,7 +60,7 @@ class MultiArm:
 
     @property
     def action_features(self) -> dict[str, type]:
-        """Of all arms, prefixed."""
+        """Action features of all arms, prefixed."""
         return {
             prefix + key: kind
             for prefix, robot in self.robots.items()
@@ -68,36 +69,34 @@ class MultiArm:
 
     @property
     def limits(self) -> Ranges:
-        """What every arm can do; see :attr:`ranges` for each."""
-        names = Ranges.__dataclass_fields__
-        return Ranges(
-            **{
-                name: min(getattr(ranges, name) for ranges in self.ranges.values())
-                for name in names
-            }
-        )
+        """Ranges that every arm has; see :attr:`ranges` for each."""
+        smallest = {
+            field.name: min(getattr(ranges, field.name) for ranges in self.ranges.values())
+            for field in fields(Ranges)
+        }
+        return Ranges(**smallest)
 
     @property
     def is_connected(self) -> bool:
-        """Whether all can be commanded."""
+        """True while all arms can be commanded."""
         return all(robot.is_connected for robot in self.robots.values())
 
     @property
     def is_calibrated(self) -> bool:
-        """Whether all are."""
+        """True where all arms are calibrated."""
         return all(robot.is_calibrated for robot in self.robots.values())
 
     def calibrate(self) -> None:
-        """One after the other."""
+        """Calibrate one after the other."""
         for robot in self.robots.values():
             robot.calibrate()
 
     def configure(self) -> None:
-        """One after the other."""
+        """Configure one after the other."""
         for robot in self.robots.values():
             robot.configure()
 
-    def connect(self, calibrate: bool = True) -> None:
+    def connect(self, calibrate: bool = True) -> None:  # noqa: FBT001, FBT002 - LeRobot's
         """Connect all, or none."""
         with self._named() as at:
             try:
@@ -118,24 +117,28 @@ class MultiArm:
                 stack.callback(robot.disconnect)
 
     def get_observation(self) -> Values:
-        """Of all arms, prefixed."""
+        """Return the observations of all arms, prefixed."""
         with self._named() as at:
-            found: Values = {}
+            values: Values = {}
             for prefix, robot in self.robots.items():
                 at(prefix)
-                found |= {prefix + key: value for key, value in robot.get_observation().items()}
-            return found
+                values |= {prefix + key: value for key, value in robot.get_observation().items()}
+            return values
 
     def send_action(self, action: Mapping[str, float]) -> Values:
-        """Send to all; no arm's ``send_action`` waits, so none is late.  When one refuses, the others are stopped."""
-        if missing := sorted(self.action_features.keys() - action.keys()):
+        """Send to all arms; when one refuses, the others are stopped.
+
+        No arm's ``send_action`` waits, so none is late.
+        """
+        # Everything is checked before any arm moves.
+        missing = sorted(self.action_features.keys() - action.keys())
+        if missing:
             raise RobotError(
                 f"the action lacks {', '.join(missing)}", remedy="an action names every arm"
             )
         if not all(math.isfinite(action[key]) for key in self.action_features):
-            raise RobotError(
-                "the action is not finite", remedy="filter actions before sending"
-            )  # before anybody moves
+            raise RobotError("the action is not finite", remedy="filter actions before sending")
+
         sent: Values = {}
         with self._named() as at:
             try:
@@ -149,11 +152,11 @@ class MultiArm:
         return sent
 
     def now(self) -> float:
-        """The host's monotonic clock [s]."""
+        """Return the host's monotonic clock [s]."""
         return time.monotonic()
 
     def state_stamp(self) -> float:
-        """When the slowest arm's stamp last moved, as far as this was called to see it [s]."""
+        """Return when the slowest arm's stamp last moved, as seen by calls of this [s]."""
         for prefix, robot in self.robots.items():
             stamp = robot.state_stamp()
             if self._moved.get(prefix, (None,))[0] != stamp:
@@ -167,33 +170,32 @@ class MultiArm:
                 stack.callback(robot.stop, level)
 
     def recover(self) -> bool:
-        """Whether all took control again; arms that do hold their pose until the last one follows."""
-        return all(
-            [robot.recover() for robot in self.robots.values()]
-        )  # a list: no arm is left out
+        """Take control of all arms again; those that do hold their pose until the last follows.
+
+        Returns:
+            True where all did.
+        """
+        recovered = [robot.recover() for robot in self.robots.values()]  # no arm is left out
+        return all(recovered)
 
     def health(self) -> Health:
-        """The worst mode; all errors, prefixed."""
-        found = {prefix: robot.health() for prefix, robot in self.robots.items()}
-        worst = min((health.mode for health in found.values()), key=_WORST_FIRST.index)
-        errors = tuple(
-            prefix + error for prefix, health in found.items() for error in health.errors
-        )
-        return Health(
-            worst,
-            errors,
-            "; ".join(
-                f"{prefix} {health.detail}" for prefix, health in found.items() if health.detail
-            ),
-        )
+        """Return the worst mode and all errors, prefixed."""
+        each = {prefix: robot.health() for prefix, robot in self.robots.items()}
+        worst = min((health.mode for health in each.values()), key=_WORST_FIRST.index)
+        errors = tuple(prefix + error for prefix, health in each.items() for error in health.errors)
+        details = (f"{prefix} {health.detail}" for prefix, health in each.items() if health.detail)
+        return Health(worst, errors, "; ".join(details))
 
     @contextlib.contextmanager
     def _named(self) -> Iterator[Callable[[str], None]]:
-        """Errors say which arm they are about."""
-        where: list[str] = []
+        """Name the arm at which a call raised a :class:`RobotError`.
+
+        Yields:
+            A function that takes the prefix of the arm that is called next.
+        """
+        called: list[str] = []
         try:
-            yield where.append
+            yield called.append
         except RobotError as error:
-            raise RobotError(
-                f"{where[-1].rstrip('.')}: {error.message}", remedy=error.remedy
-            ) from error
+            arm = called[-1].rstrip(".")
+            raise RobotError(f"{arm}: {error.message}", remedy=error.remedy) from error

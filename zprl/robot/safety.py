@@ -1,4 +1,4 @@
-"""Safety in software: the filter bounds what the robot is told, the monitor watches what it does.
+"""Safety in software: the filter bounds what is sent, the monitor watches what is measured.
 
 Neither is a safety-rated function: the robot's own limits and the hardware stop in a person's hand
 stay in force.

@@ -18,19 +18,21 @@ from zprl.robot.rotation import Floats, unit
 from zprl.robot.trajectory_follower import Line, TrajectoryFollower, Turn, add, scaled, subtract
 from zprl.robot.workspace import INSET, Pointing, Workspace
 
-TOLD = 1e-4
+REPORTED = 1e-4
 """Changes smaller than this [m, rad] are made without an event."""
+MIN_NORM, MAX_NORM = 0.5, 2.0
+"""Lengths between which a quaternion counts as a scaled unit quaternion."""
 
 
 @dataclass(frozen=True)
 class Filtered:
-    """What to send.
+    """Command for one arm.
 
     Attributes:
         pose: Tool pose.
         gripper: Opening [m].
-        events: What began with this call; a clip that lasts is told once, when it begins.
-        clipped: Whether this very call was changed by a limit (following a target smoothly is no
+        events: What began with this call; a clip that lasts is reported once, when it begins.
+        clipped: True where a limit changed this very call (following a target smoothly is no
             change).
     """
 
@@ -55,10 +57,13 @@ class SafetyFilter:
     """
 
     def __init__(self, limits: ArmLimits, period: float, ticks_per_action: int = 1) -> None:
-        self.limits, self.period = limits, period
-        self.region, self.pointing = Workspace(limits), Pointing(limits.cone)
+        self.limits = limits
+        self.period = period
+        self.region = Workspace(limits)
+        self.pointing = Pointing(limits.cone)
         self._line = TrajectoryFollower(period, limits.translation, Line, self._stop_inside)
         self._turn = TrajectoryFollower(period, limits.rotation, Turn, self.pointing.allows_stop)
+
         self._refill = 1 / ticks_per_action
         self._allowance = [1.0, 1.0]  # share of a step that may be taken now: position, orientation
         self._target: tuple[Floats, Floats] | None = None
@@ -80,33 +85,41 @@ class SafetyFilter:
         Raises:
             RobotError: the arm is farther outside, or the pose is not finite.
         """
-        read = _read(pose)
-        if read is None or not math.isfinite(gripper):
+        measured = _read(pose)
+        if measured is None or not math.isfinite(gripper):
             raise RobotError(
                 "the measured pose is not finite", remedy="look at the robot's state, then recover"
             )
-        position = self.region.nearest(read[0])
-        orientation = self.pointing.nearest(read[1], INSET)
-        if position is None or math.dist(position, read[0]) > self.limits.tracking_clip:
+
+        position, orientation = measured
+        start = self._start_position(position)
+        pointed = self.pointing.nearest(orientation, INSET)
+        if math.hypot(*Turn.between(pointed, orientation)) > self.limits.tracking_clip_rotation:
             raise RobotError(
-                f"the tool at {_text(read[0])} m is outside its workspace",
-                remedy="guide it inside by hand, then recover",
-            )
-        if math.hypot(*Turn.between(orientation, read[1])) > self.limits.tracking_clip_rotation:
-            raise RobotError(
-                f"the tool points {self.pointing.tilt(read[1]):.2f} rad off its cone's axis",
+                f"the tool points {self.pointing.tilt(orientation):.2f} rad off its cone's axis",
                 remedy="turn it back by hand, then recover",
             )
-        inside = self.region.contains(read[0])
-        self._line.reset(read[0] if inside else position)
-        self._turn.reset(orientation)
+
+        self._line.reset(start)
+        self._turn.reset(pointed)
         self._target = (self._line.point, self._turn.point)
         self._gripper = self._width(gripper)
         self._allowance = [1.0, 1.0]
-        self._before, self._now = set(), {}
+        self._before = set()
+        self._now = {}
+
+    def _start_position(self, position: Floats) -> Floats:
+        """Return the measured position, or the nearest allowed one within the tracking clip."""
+        nearest = self.region.nearest(position)
+        if nearest is None or math.dist(nearest, position) > self.limits.tracking_clip:
+            raise RobotError(
+                f"the tool at {_text(position)} m is outside its workspace",
+                remedy="guide it inside by hand, then recover",
+            )
+        return position if self.region.contains(position) else nearest
 
     def apply(self, target: Pose, gripper: float, measured: Pose) -> Filtered:
-        """What to send for ``target`` when the arm is at ``measured``.
+        """Return what to send for ``target`` when the arm is at ``measured``.
 
         A target that is not a finite pose is refused (``soft_stop``); the last good one is held.
         """
@@ -118,50 +131,58 @@ class SafetyFilter:
         return self._go_on(measured, stopping=False)
 
     def hold(self, measured: Pose | None = None) -> Filtered:
-        """Go on to the last good target and stay there; without a tracking clip where the measured pose is unknown."""
+        """Go on to the last good target and stay there.
+
+        There is no tracking clip where the measured pose is unknown.
+        """
         return self._go_on(measured, stopping=False)
 
     def stop_step(self, measured: Pose | None = None) -> Filtered:
-        """One tick of coming to rest; call it until :attr:`resting`, then :meth:`hold`."""
+        """Take one tick of coming to rest; call it until :attr:`resting`, then :meth:`hold`."""
         return self._go_on(measured, stopping=True)
 
     @property
     def resting(self) -> bool:
-        """Whether what is sent has come to rest."""
+        """True once what is sent has come to rest."""
         return self._line.resting and self._turn.resting
 
     # -- the steps ---------------------------------------------------------------------------------
 
     def _goal(self, target: Pose, gripper: float) -> tuple[Floats, Floats] | None:
-        """The allowed goal nearest to the target, or ``None`` for one that is refused."""
+        """Return the allowed goal nearest to the target, or ``None`` for one that is refused."""
         read = _read(target)
         if read is None or not math.isfinite(gripper):
-            self._tell(
+            self._report(
                 "not_finite",
                 Level.SOFT_STOP,
                 "the target is not a finite pose: refused, the last good one is held",
             )
             return None
+
         position, orientation = read
         nearest = self.region.nearest(position)
         if nearest is None:
-            self._tell(
+            self._report(
                 "keep_out",
                 Level.HOLD,
-                f"no allowed position was found near {_text(position)} m: the last good one is held",
+                f"no allowed position near {_text(position)} m: the last good one is held",
             )
             return None
-        if (off := math.dist(nearest, position)) > TOLD:
+
+        off = math.dist(nearest, position)
+        if off > REPORTED:
             inside = nearest == self.region.clamped(position, INSET)
-            self._tell(
+            self._report(
                 "workspace" if inside else "keep_out",
                 Level.CLIP,
                 f"target moved {off:.3f} m into the allowed space",
                 off,
                 0.0,
             )
-        if (tilt := self.pointing.tilt(orientation)) > self.pointing.angle + TOLD:
-            self._tell(
+
+        tilt = self.pointing.tilt(orientation)
+        if tilt > self.pointing.angle + REPORTED:
+            self._report(
                 "cone",
                 Level.CLIP,
                 f"target tilted {tilt:.2f} rad: turned back into the cone",
@@ -171,7 +192,7 @@ class SafetyFilter:
         return nearest, self.pointing.nearest(orientation, INSET)
 
     def _held(self) -> tuple[Floats, Floats]:
-        """The last good target."""
+        """Return the last good target."""
         if self._target is None:
             raise RobotError(
                 "the safety filter does not know where the arm is",
@@ -182,127 +203,126 @@ class SafetyFilter:
     def _step(
         self, held: tuple[Floats, Floats], goal: tuple[Floats, Floats]
     ) -> tuple[Floats, Floats]:
-        """The goal, no farther from the last one than a step: a bucket that one action's ticks refill."""
+        """Return the goal, no farther from the last one than a step.
+
+        A step is a bucket that the ticks of one action refill.
+        """
         position, orientation = held
-        offset, turn = subtract(goal[0], position), Turn.between(orientation, goal[1])
-        shares = []
-        for axis, (length, most, unit_name) in enumerate(
-            (
-                (math.hypot(*offset), self.limits.max_step, "m"),
-                (math.hypot(*turn), self.limits.max_rotation_step, "rad"),
-            )
-        ):
-            room = self._allowance[axis] * most
-            share = min(1.0, max(room, 0.0) / length) if length > 0 else 1.0
-            self._allowance[axis] -= share * length / most
-            if (1 - share) * length > TOLD:
-                kind = "rotation_step" if axis else "step"
-                self._tell(
-                    kind,
-                    Level.CLIP,
-                    f"a step of {length:.3f} {unit_name} was cut to {room:.3f}",
-                    length,
-                    room,
-                )
-            shares.append(share)
-        return (
-            goal[0] if shares[0] == 1 else add(position, scaled(offset, shares[0])),
-            goal[1] if shares[1] == 1 else Turn.moved(orientation, scaled(turn, shares[1])),
+        offset = subtract(goal[0], position)
+        turn = Turn.between(orientation, goal[1])
+
+        straight = self._share(0, "step", math.hypot(*offset), self.limits.max_step, "m")
+        turned = self._share(
+            1, "rotation_step", math.hypot(*turn), self.limits.max_rotation_step, "rad"
         )
+        return (
+            goal[0] if straight == 1 else add(position, scaled(offset, straight)),
+            goal[1] if turned == 1 else Turn.moved(orientation, scaled(turn, turned)),
+        )
+
+    def _share(self, part: int, kind: str, length: float, most: float, unit_name: str) -> float:
+        """Return the share of a step that may be taken, and take it from the allowance."""
+        room = self._allowance[part] * most
+        share = min(1.0, max(room, 0.0) / length) if length > 0 else 1.0
+        self._allowance[part] -= share * length / most
+        if (1 - share) * length > REPORTED:
+            reason = f"a step of {length:.3f} {unit_name} was cut to {room:.3f}"
+            self._report(kind, Level.CLIP, reason, length, room)
+        return share
 
     def _go_on(self, measured: Pose | None, *, stopping: bool) -> Filtered:
         self._allowance = [min(1.0, share + self._refill) for share in self._allowance]
         target = self._held()
         last = self._line.point, self._turn.point
+
         if stopping:
             self._line.brake()
             self._turn.brake()
             self._target = self._line.point, self._turn.point
         else:
-            straight, turned = self._line.follow(target[0]), self._turn.follow(target[1])
-            if not straight:
-                self._tell("boundary", Level.CLIP, "braking to stay inside the workspace")
-            if not turned:
-                self._tell("boundary_cone", Level.CLIP, "braking to stay inside the cone")
+            if not self._line.follow(target[0]):
+                self._report("boundary", Level.CLIP, "braking to stay inside the workspace")
+            if not self._turn.follow(target[1]):
+                self._report("boundary_cone", Level.CLIP, "braking to stay inside the cone")
+
         self._stay_near(measured, last)
         position = self.region.clamped(self._line.point)
         orientation = self.pointing.nearest(self._turn.point)
+
         began = tuple(event for kind, event in self._now.items() if kind not in self._before)
         clipped = bool(self._now)
-        self._before, self._now = set(self._now), {}
+        self._before = set(self._now)
+        self._now = {}
         return Filtered(
             Pose(np.array(position), np.array(orientation)), self._gripper, began, clipped
         )
 
     def _stay_near(self, measured: Pose | None, last: tuple[Floats, Floats]) -> None:
-        """No farther from the measured pose than the tracking clip; where that contradicts the workspace, the workspace wins."""
+        """Go no farther from the measured pose than the tracking clip.
+
+        Where that contradicts the workspace, the workspace wins.
+        """
         if measured is None:
             return
         read = _read(measured)
         if read is None:
-            self._tell("state_not_finite", Level.SOFT_STOP, "the measured pose is not finite")
+            self._report("state_not_finite", Level.SOFT_STOP, "the measured pose is not finite")
             return
+
         position, orientation = read
+        self._bound_force(position, last[0])
+        self._bound_torque(orientation, last[1])
+
+    def _bound_force(self, position: Floats, last: Floats) -> None:
+        """Send a position within the tracking clip of the measured one."""
         away = subtract(self._line.point, position)
-        if (length := math.hypot(*away)) > (most := self.limits.tracking_clip):
-            wanted = add(position, scaled(away, most / length))
-            sent = (
-                wanted
-                if self.region.contains(wanted)
-                else self.region.nearest(wanted) or self._line.point
-            )
-            self._tell(
-                "tracking",
-                Level.CLIP,
-                f"the arm is {length:.3f} m from where it was sent: force bounded",
-                length,
-                most,
-            )
-            if (error := math.dist(sent, position)) > most + TOLD:
-                self._tell(
-                    "outside",
-                    Level.SOFT_STOP,
-                    f"the tool at {_text(position)} m is {error:.3f} m outside",
-                    error,
-                    most,
-                )
-            self._line.reset(sent, scaled(subtract(sent, last[0]), 1 / self.period))
+        length = math.hypot(*away)
+        most = self.limits.tracking_clip
+        if not length > most:
+            return
+
+        sent = add(position, scaled(away, most / length))
+        if not self.region.contains(sent):
+            sent = self.region.nearest(sent) or self._line.point
+        reason = f"the arm is {length:.3f} m from where it was sent: force bounded"
+        self._report("tracking", Level.CLIP, reason, length, most)
+
+        error = math.dist(sent, position)
+        if error > most + REPORTED:
+            reason = f"the tool at {_text(position)} m is {error:.3f} m outside"
+            self._report("outside", Level.SOFT_STOP, reason, error, most)
+
+        self._line.reset(sent, scaled(subtract(sent, last), 1 / self.period))
+
+    def _bound_torque(self, orientation: Floats, last: Floats) -> None:
+        """Send an orientation within the tracking clip of the measured one."""
         turn = Turn.between(orientation, self._turn.point)
-        if (length := math.hypot(*turn)) > (most := self.limits.tracking_clip_rotation):
-            sent_turn = self.pointing.nearest(
-                Turn.moved(orientation, scaled(turn, most / length)), INSET
-            )
-            self._tell(
-                "tracking_rotation",
-                Level.CLIP,
-                f"the tool is {length:.2f} rad from where it was sent: torque bounded",
-                length,
-                most,
-            )
-            if (error := math.hypot(*Turn.between(orientation, sent_turn))) > most + TOLD:
-                self._tell(
-                    "outside_cone",
-                    Level.SOFT_STOP,
-                    f"the tool points {error:.2f} rad outside its cone",
-                    error,
-                    most,
-                )
-            self._turn.reset(sent_turn, scaled(Turn.between(last[1], sent_turn), 1 / self.period))
+        length = math.hypot(*turn)
+        most = self.limits.tracking_clip_rotation
+        if not length > most:
+            return
+
+        clipped = Turn.moved(orientation, scaled(turn, most / length))
+        sent = self.pointing.nearest(clipped, INSET)
+        reason = f"the tool is {length:.2f} rad from where it was sent: torque bounded"
+        self._report("tracking_rotation", Level.CLIP, reason, length, most)
+
+        error = math.hypot(*Turn.between(orientation, sent))
+        if error > most + REPORTED:
+            reason = f"the tool points {error:.2f} rad outside its cone"
+            self._report("outside_cone", Level.SOFT_STOP, reason, error, most)
+
+        self._turn.reset(sent, scaled(Turn.between(last, sent), 1 / self.period))
 
     def _width(self, gripper: float) -> float:
-        low, high = self.limits.gripper.low, self.limits.gripper.high
-        width = min(max(gripper, low), high)
-        if abs(width - gripper) > TOLD:
-            self._tell(
-                "gripper",
-                Level.CLIP,
-                f"a gripper opening of {gripper:.3f} m was clipped",
-                gripper,
-                width,
-            )
+        allowed = self.limits.gripper
+        width = min(max(gripper, allowed.low), allowed.high)
+        if abs(width - gripper) > REPORTED:
+            reason = f"a gripper opening of {gripper:.3f} m was clipped"
+            self._report("gripper", Level.CLIP, reason, gripper, width)
         return width
 
-    def _tell(
+    def _report(
         self,
         kind: str,
         level: Level,
@@ -314,16 +334,16 @@ class SafetyFilter:
 
 
 def _read(pose: Pose) -> tuple[Floats, Floats] | None:
-    """Position and unit quaternion, or ``None`` where they are not finite or are no rotation."""
+    """Return position and unit quaternion, or ``None`` for a pose that is not finite or none."""
     position = tuple(float(v) for v in np.asarray(pose.position, np.float64).ravel())
     quaternion = tuple(float(v) for v in np.asarray(pose.quaternion, np.float64).ravel())
-    if (
-        len(position) != 3
-        or len(quaternion) != 4
-        or not all(map(math.isfinite, (*position, *quaternion)))
-    ):
+    if (len(position), len(quaternion)) != (3, 4):
         return None
-    return (position, unit(quaternion)) if 0.5 < math.hypot(*quaternion) < 2 else None
+    if not all(map(math.isfinite, (*position, *quaternion))):
+        return None
+    if not MIN_NORM < math.hypot(*quaternion) < MAX_NORM:
+        return None
+    return position, unit(quaternion)
 
 
 def _text(position: Floats) -> str:

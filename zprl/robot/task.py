@@ -1,9 +1,9 @@
-"""A task on a robot, as a file: which arms and senses, how fast, what the policy sees and says, who judges and how.
+"""A task on a robot, as a file: arms, sensors, rates, observation, action and judgement.
 
 Everything about arms is keyed by their prefix: ``""`` where there is one arm, else names that end
-in a point (``"left."``).
-:meth:`RealTask.load` judges the file alone and imports no driver, so a supervisor may call it; :meth:`RealTask.make_robot` builds the
-robot, unconnected, and judges file and limits against it.
+in a point (``"left."``).  :meth:`RealTask.load` judges the file alone and imports no driver, so a
+supervisor may call it; :meth:`RealTask.make_robot` builds the robot, unconnected, and judges file
+and limits against it.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+from pydantic import Field, PrivateAttr, ValidationError, model_validator
 
 from zprl import config, plugins, safe_names, strict_yaml
+from zprl.config import Section
 from zprl.errors import ConfigError, ZprlError
 from zprl.robot.base import GRIPPER, POSE, Pose, Ranges, Robot
 from zprl.robot.feature_mapping import ActionLayout, ActionSpec, ObsLayout, Terms
@@ -28,22 +29,22 @@ if TYPE_CHECKING:
 
 BUILT_IN = Path(__file__).parent / "tasks"
 SESSION_LIMITS = "limits.yaml"
-"""What a session calls its copy of the limits."""
+"""Name of a session's own copy of the limits."""
 GRIPPER_COMMAND = "gripper.command"
 """The last commanded gripper state of an arm, +1 open, -1 closed: known to the session, not to the
 robot."""
 UNIT_TOLERANCE = 1e-3
+"""Distance from 1 that the squared length of a quaternion may have."""
+TICK_TOLERANCE = 1e-9
+"""Distance of tick_hz / rate_hz from a whole number: rounding."""
+SIMULATED_KIND = "twin"
+"""Sensors whose kind begins so belong to a simulated robot, and get the folder of its sockets under
+this key."""
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Prefix = Annotated[str, Field(pattern=r"^([A-Za-z]\w*\.)?$", max_length=40)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z]\w*$", max_length=40)]
 Pixels = Annotated[int, Field(ge=1, le=8192)]
-
-
-class Section(BaseModel):
-    """A part of the file: frozen, and a key it does not know is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Home(Section):
@@ -69,13 +70,13 @@ class Arm(Section):
 
     driver: str = Field(description="Registered driver (entry point `zprl.robots`).")
     config: dict[str, Any] = Field(
-        default_factory=dict, description="What the driver's `make(config)` gets."
+        default_factory=dict, description="Argument of the driver's `make(config)`."
     )
     home: Home = Field(description="Where every episode starts.")
 
 
 class Image(Section):
-    """What the policy sees of a camera."""
+    """Part of a camera's image that the policy observes."""
 
     key: Name = Field(description="The policy's observation key.")
     crop: tuple[int, int, Pixels, Pixels] | None = Field(
@@ -91,11 +92,11 @@ class Image(Section):
 
 
 class SensorKind(Section):
-    """What makes a sense."""
+    """Plug-in that makes a sensor."""
 
     kind: str = Field(description="Registered kind (entry point `zprl.sensors`).")
     config: dict[str, Any] = Field(
-        default_factory=dict, description="What the kind's `make(config)` gets."
+        default_factory=dict, description="Argument of the kind's `make(config)`."
     )
 
 
@@ -103,23 +104,23 @@ class SensorSpec(SensorKind):
     """A camera, or a tracker of an object's pose."""
 
     double: SensorKind | None = Field(
-        None, description="What takes its place where the robot is a double; null: nothing."
+        None, description="Takes its place where the robot is simulated; null: nothing."
     )
     image: Image | None = Field(
-        None, description="For a camera; null: it tells a pose, features `<name>.x` to `<name>.qw`."
+        None, description="For a camera; null: it gives a pose, features `<name>.x` to `<name>.qw`."
     )
 
 
 class GoalPosition(Section):
-    """A place to come to: all that the double of an arm without an object can be judged by."""
+    """A place to come to: judges a simulated arm that has no object."""
 
-    arm: Prefix = Field("", description="Which arm's tool.")
+    arm: Prefix = Field("", description="Prefix of the arm.")
     position: tuple[Finite, Finite, Finite] = Field(description="[m], that arm's base frame.")
     radius: float = Field(gt=0, le=0.2, description="[m].")
 
 
 class LabelRule(Section):
-    """How a person judges an episode."""
+    """Rule by which a person judges an episode."""
 
     rule: str = Field(min_length=1, description="What a success is, a sentence for the operator.")
     reward: float = Field(1.0, gt=0, le=1, description="Of a success; a failure has 0.")
@@ -128,12 +129,13 @@ class LabelRule(Section):
     )
     double: Literal["lifted"] | GoalPosition = Field(
         "lifted",
-        description="What a double's scripted operator calls a success: the Franka double's cube lifted, or a tool at a place.",
+        description="Success for the scripted operator of a simulated robot: the simulated "
+        "Franka's cube lifted, or a tool at a place.",
     )
 
 
 class RealTask(Section):
-    """See the module; the fields are the keys of a task file."""
+    """Task on a robot; the fields are the keys of a task file."""
 
     name: Name
     description: str = Field(min_length=1)
@@ -156,7 +158,8 @@ class RealTask(Section):
     lead_steps: int = Field(
         2,
         ge=0,
-        description="Control steps before the end of a chunk at which the next is decided (async mode).",
+        description="Control steps before the end of a chunk at which the next is decided "
+        "(async mode).",
     )
     observation: Terms = Field(description="Policy key to terms; see zprl.robot.feature_mapping.")
     action: ActionSpec
@@ -192,18 +195,20 @@ class RealTask(Section):
         """
         path = _locate(task)
         try:
-            found = strict_yaml.load(path)
+            content = strict_yaml.load(path)
         except FileNotFoundError as error:
             raise ConfigError(
                 f"the task file {path} does not exist", remedy="`zprl session tasks` lists ours"
             ) from error
+
         try:
-            self = cls.model_validate(found)
+            self = cls.model_validate(content)
         except ValidationError as error:
             raise ConfigError(
                 f"{path}: {config.mistakes(error, partial(_known, cls))}",
                 remedy="zprl/robot/task.py says what each key means",
             ) from error
+
         self._path = path
         try:
             self._check()
@@ -211,22 +216,22 @@ class RealTask(Section):
             raise ConfigError(f"{path}: {error.message}", remedy=error.remedy) from error
         return self
 
-    # -- what the file says ------------------------------------------------------------------------
+    # -- content of the file -----------------------------------------------------------------------
 
     @property
     def path(self) -> Path:
-        """Where it was read."""
+        """Path from which it was read."""
         return self._path
 
     @property
     def limits_path(self) -> Path:
-        """The limits file beside it; in a session's folder that is ``limits.yaml``."""
+        """Path of the limits beside it; in a session's folder that is ``limits.yaml``."""
         named = self._path.with_name(self.limits)
         return named if named.exists() else self._path.with_name(SESSION_LIMITS)
 
     @property
     def prefixes(self) -> tuple[str, ...]:
-        """Of all arms, in order."""
+        """Prefixes of all arms, in order."""
         return tuple(self.arms)
 
     @property
@@ -241,19 +246,19 @@ class RealTask(Section):
 
     @property
     def images(self) -> dict[str, Image]:
-        """Camera to what the policy sees of it."""
-        return {name: sense.image for name, sense in self.senses.items() if sense.image}
+        """Camera to the part of its image that the policy observes."""
+        return {name: spec.image for name, spec in self.senses.items() if spec.image}
 
     @property
-    def sense_features(self) -> tuple[str, ...]:
+    def sensor_features(self) -> tuple[str, ...]:
         """Features that the pose trackers give."""
-        poses = [name for name, sense in self.senses.items() if sense.image is None]
+        poses = [name for name, spec in self.senses.items() if spec.image is None]
         return tuple(f"{name}.{key.removeprefix('ee.')}" for name in poses for key in POSE)
 
-    # -- robots and senses -------------------------------------------------------------------------
+    # -- robots and sensors ------------------------------------------------------------------------
 
     def make_robot(self) -> Robot:
-        """The robot, not connected: one arm's driver, or a pair.
+        """Make the robot, not connected: one arm's driver, or several as one.
 
         Raises:
             ConfigError: a driver is unknown, or file and limits do not fit the robot.
@@ -267,132 +272,148 @@ class RealTask(Section):
             from zprl.robot.multi_arm import MultiArm
 
             robot = MultiArm(robots)
+
         self.check_robot(robot)
         return robot
 
     def ranges(self, robot: Robot) -> dict[str, Ranges]:
-        """Prefix to what that arm can do."""
-        return {"": robot.limits} if "" in self.arms else dict(robot.ranges)  # type: ignore[attr-defined]
+        """Return each arm's ranges by its prefix."""
+        if "" in self.arms:
+            return {"": robot.limits}
+        # Only MultiArm, which make_robot builds for several arms, has them.
+        return dict(robot.ranges)  # type: ignore[attr-defined]
 
     def check_robot(self, robot: Robot, limits: Limits | None = None) -> None:
         """Judge file and limits against a robot.
 
         Args:
-            robot: What :meth:`make_robot` makes.
+            robot: Made by :meth:`make_robot`.
             limits: A session's; by default those beside the file.
 
         Raises:
-            ConfigError: what a layout reads or writes does not exist, or a limit lies beyond what
-                the robot can do.
+            ConfigError: a feature that a layout reads or writes does not exist, or a limit lies
+                beyond the robot's ranges.
         """
-        known = {
-            *robot.observation_features,
-            *self.sense_features,
-            *(p + GRIPPER_COMMAND for p in self.arms),
-        }
-        if missing := sorted(ObsLayout(self.observation).needs - known):
-            near = difflib.get_close_matches(missing[0], known, n=1)
-            raise ConfigError(
-                f"{self._path}: nothing tells the observation's {', '.join(missing)}"
-                + (f"; did you mean '{near[0]}'?" if near else ""),
-                remedy=f"there are: {', '.join(sorted(known))}",
-            )
+        self._check_observation(robot)
+
         ActionLayout(self.action, self.ranges(robot))
-        if missing := sorted(
-            {p + key for p in self.arms for key in (*POSE, GRIPPER)} - set(robot.action_features)
-        ):
+        needed = {p + key for p in self.arms for key in (*POSE, GRIPPER)}
+        missing = sorted(needed - set(robot.action_features))
+        if missing:
             raise ConfigError(
                 f"{self._path}: the robot does not take {', '.join(missing)}",
                 remedy="use a driver with pose targets",
             )
+
         limits = limits or Limits.load(self.limits_path)
         for prefix, ranges in self.ranges(robot).items():
             limits.check_against(ranges, prefix)
 
-    def make_senses(self, twin: Path | None = None) -> dict[str, Sensor]:
-        """The pose trackers, not started; :meth:`make_cameras` makes the others.
+    def _check_observation(self, robot: Robot) -> None:
+        """Refuse an observation with features that neither robot nor sensors have."""
+        commands = (p + GRIPPER_COMMAND for p in self.arms)
+        known = {*robot.observation_features, *self.sensor_features, *commands}
+        missing = sorted(ObsLayout(self.observation).needs - known)
+        if not missing:
+            return
+
+        near = difflib.get_close_matches(missing[0], known, n=1)
+        hint = f"; did you mean '{near[0]}'?" if near else ""
+        raise ConfigError(
+            f"{self._path}: there is no source of the observation's {', '.join(missing)}{hint}",
+            remedy=f"there are: {', '.join(sorted(known))}",
+        )
+
+    def make_sensors(self, simulation: Path | None = None) -> dict[str, Sensor]:
+        """Make the pose trackers, not started; :meth:`make_cameras` makes the others.
 
         Args:
-            twin: Folder of the double's control sockets, where the robot is one; kinds called
-                ``twin...`` are told.
+            simulation: Folder of the simulated robot's control sockets; ``None`` on hardware.
         """
-        return {
-            name: self._sense(name, twin)
-            for name, sense in self.senses.items()
-            if sense.image is None
-        }
+        poses = [name for name, spec in self.senses.items() if spec.image is None]
+        return {name: self._sensor(name, simulation) for name in poses}
 
-    def make_cameras(self, twin: Path | None = None) -> dict[str, Sensor]:
-        """The cameras, not started."""
-        return {name: self._sense(name, twin) for name in self.images}
+    def make_cameras(self, simulation: Path | None = None) -> dict[str, Sensor]:
+        """Make the cameras, not started; for the argument see :meth:`make_sensors`."""
+        return {name: self._sensor(name, simulation) for name in self.images}
 
-    def _sense(self, name: str, twin: Path | None) -> Sensor:
+    def _sensor(self, name: str, simulation: Path | None) -> Sensor:
         spec: SensorKind = self.senses[name]
-        spec = (twin and self.senses[name].double) or spec
-        more = {"twin": str(twin)} if twin and spec.kind.startswith("twin") else {}
-        return plugins.load("sensors", spec.kind)({"name": name, **spec.config, **more})
+        spec = (simulation and self.senses[name].double) or spec
+        config = {"name": name, **spec.config}
+        if simulation and spec.kind.startswith(SIMULATED_KIND):
+            config[SIMULATED_KIND] = str(simulation)
+        sensor: Sensor = plugins.load("sensors", spec.kind)(config)
+        return sensor
 
     # -- judging the file --------------------------------------------------------------------------
 
     def _check(self) -> None:
-        """What the models alone do not see."""
+        """Check what several keys must fulfil together."""
+        self._check_rates()
+        self._check_names()
 
-        def require(holds: bool, message: str, remedy: str) -> None:
-            if not holds:
-                raise ConfigError(message, remedy=remedy)
-
-        ticks = self.tick_hz / self.rate_hz
-        require(
-            abs(ticks - round(ticks)) < 1e-9 and ticks >= 1,
-            f"tick_hz ({self.tick_hz}) is no multiple of rate_hz ({self.rate_hz})",
-            "make it a whole multiple",
-        )
-        require(
-            self.chunk_steps <= self.episode_steps,
-            f"chunk_steps ({self.chunk_steps}) exceed episode_steps ({self.episode_steps})",
-            "make chunks shorter",
-        )
-        require(
-            self.lead_steps < self.chunk_steps,
-            f"lead_steps ({self.lead_steps}) must be below chunk_steps ({self.chunk_steps})",
-            "decide later",
-        )
-        require(
-            "" not in self.arms or len(self.arms) == 1,
-            "several arms, and one has no prefix",
-            "give every arm a prefix like 'left.'",
-        )
-        require(
-            tuple(self.action.arms) == self.prefixes,
-            f"the action has the arms {list(self.action.arms)}, the task {list(self.arms)}",
-            "name the same arms in the same order",
-        )
-        require(
-            not (both := self.observation.keys() & {image.key for image in self.images.values()}),
-            f"{sorted(both)} is both an image and a list of features",
-            "give the image another key",
-        )
-        reserved = {p.removesuffix(".") for p in self.arms} | {"ee", "gripper"}
-        require(
-            not (both := reserved & self.senses.keys()),
-            f"a sense is named as a part of the robot is: {sorted(both)}",
-            "rename it",
-        )
         ObsLayout(self.observation)
         policy = config.parse(self.recipe, source="recipe").policy
         if "policy" in self.recipe:
-            require(
+            _require(
                 (policy.obs_steps, policy.chunk_steps) == (self.obs_steps, self.chunk_steps),
                 "the recipe's policy has other obs_steps or chunk_steps than the task",
                 "make them equal",
             )
+
         limits = Limits.load(self.limits_path)
-        require(
+        _require(
             tuple(sorted(limits.arms)) == tuple(sorted(self.arms)),
-            f"{self.limits_path.name} has limits for the arms {sorted(limits.arms)}, the task has {sorted(self.arms)}",
+            f"{self.limits_path.name} has limits for the arms {sorted(limits.arms)}, "
+            f"the task has {sorted(self.arms)}",
             "name the same arms",
         )
         self.check_home(limits)
+
+    def _check_rates(self) -> None:
+        ticks = self.tick_hz / self.rate_hz
+        _require(
+            abs(ticks - round(ticks)) < TICK_TOLERANCE and ticks >= 1,
+            f"tick_hz ({self.tick_hz}) is no multiple of rate_hz ({self.rate_hz})",
+            "make it a whole multiple",
+        )
+        _require(
+            self.chunk_steps <= self.episode_steps,
+            f"chunk_steps ({self.chunk_steps}) exceed episode_steps ({self.episode_steps})",
+            "make chunks shorter",
+        )
+        _require(
+            self.lead_steps < self.chunk_steps,
+            f"lead_steps ({self.lead_steps}) must be below chunk_steps ({self.chunk_steps})",
+            "decide later",
+        )
+
+    def _check_names(self) -> None:
+        _require(
+            "" not in self.arms or len(self.arms) == 1,
+            "several arms, and one has no prefix",
+            "give every arm a prefix like 'left.'",
+        )
+        _require(
+            tuple(self.action.arms) == self.prefixes,
+            f"the action has the arms {list(self.action.arms)}, the task {list(self.arms)}",
+            "name the same arms in the same order",
+        )
+
+        both = self.observation.keys() & {image.key for image in self.images.values()}
+        _require(
+            not both,
+            f"{sorted(both)} is both an image and a list of features",
+            "give the image another key",
+        )
+        reserved = {p.removesuffix(".") for p in self.arms} | {"ee", "gripper"}
+        both = reserved & self.senses.keys()
+        _require(
+            not both,
+            f"a sensor is named as a part of the robot is: {sorted(both)}",
+            "rename it",
+        )
 
     def check_home(self, limits: Limits) -> None:
         """Refuse limits whose workspace an arm's home lies outside: no episode could start.
@@ -402,16 +423,21 @@ class RealTask(Section):
         """
         for prefix, arm in self.arms.items():
             box = limits.arms[prefix].workspace
-            if not all(
-                low <= v <= high
-                for low, v, high in zip(box.low, arm.home.position, box.high, strict=True)
-            ):
-                where = f"the home position of the arm '{prefix}' lies outside its workspace"
-                raise ConfigError(where, remedy="move it, or widen the limits")
+            axes = zip(box.low, arm.home.position, box.high, strict=True)
+            _require(
+                all(low <= v <= high for low, v, high in axes),
+                f"the home position of the arm '{prefix}' lies outside its workspace",
+                "move it, or widen the limits",
+            )
+
+
+def _require(holds: bool, message: str, remedy: str) -> None:  # noqa: FBT001 - never a literal
+    if not holds:
+        raise ConfigError(message, remedy=remedy)
 
 
 def built_in() -> list[str]:
-    """Names of the tasks that come with the package."""
+    """Return the names of the tasks that come with the package."""
     return sorted(
         path.stem for path in BUILT_IN.glob("*.yaml") if not path.name.endswith(".limits.yaml")
     )
@@ -431,7 +457,7 @@ def _locate(task: str | Path) -> Path:
 
 
 def _known(kind: Any, path: tuple[int | str, ...]) -> list[str]:
-    """Names of the fields at the level where an unknown key was found."""
+    """Return the names of the fields at the level of an unknown key."""
     for part in path[:-1]:
         fields = getattr(kind, "model_fields", {})
         kind = fields[part].annotation if part in fields else kind

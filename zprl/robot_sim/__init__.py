@@ -1,4 +1,7 @@
-"""Doubles: robots on this machine that speak the real robots' protocols, with physics behind them and faults on request."""
+"""Simulated robots on this machine that speak the real robots' protocols.
+
+They have physics behind them, and faults on request.
+"""
 
 from zprl.robot_sim.control import SimControl, SimState, TrackerFeed
 from zprl.robot_sim.process import SimProcess

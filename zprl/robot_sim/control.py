@@ -1,8 +1,10 @@
-"""The scripted operator's channel to a double: not the robot's protocol, and nothing that a policy may see.
+"""The scripted operator's channel to a simulated robot.
+
+It is not the robot's protocol, and nothing that a policy may see.
 
 Requests and answers are JSON over a ZMQ pair REQ/REP, checked on both sides; poses of the cube as a
 tracker would see it are published on a second socket.  Both are unix sockets in the folder of the
-double: ``control`` and ``tracker``.
+simulated robot: ``control`` and ``tracker``.
 
 A tracker message is ``{"name": "cube", "seq": n, "stamp": seconds of the robot's clock, "pose": [x,
 y, z, qx, qy, qz, qw]}``.
@@ -25,6 +27,14 @@ from zprl.robot_sim.faults import Clear, Fault
 from zprl.robot_sim.sim_gap import SimGap
 
 MAX_MESSAGE = 65536
+"""Longest message [bytes]."""
+MAX_SOCKET_PATH = 107
+"""Longest path of a unix socket [bytes]: ``sun_path``."""
+TRACKER_BACKLOG = 100
+"""Tracker messages that wait for a slow reader."""
+MILLISECONDS = 1000
+MAX_REASON = 500
+"""Longest reason taken from an answer."""
 _Seven = tuple[float, float, float, float, float, float, float]
 
 
@@ -48,14 +58,14 @@ class Place(_Strict):
 
 
 class GetState(_Strict):
-    """Ask for the state."""
+    """Request the state."""
 
     kind: Literal["state"] = "state"
     bodies: bool = False
 
 
 class Inject(_Strict):
-    """Let something go wrong."""
+    """Inject a fault."""
 
     kind: Literal["inject"] = "inject"
     fault: Fault
@@ -66,7 +76,7 @@ REQUEST: TypeAdapter[Request] = TypeAdapter(Request)
 
 
 class SimState(_Strict):
-    """The truth about a double; poses are position and quaternion xyzw in the base frame."""
+    """True state of a simulated robot; poses are position and quaternion xyzw in the base frame."""
 
     time: float
     steps: int
@@ -99,10 +109,10 @@ def decode(data: bytes) -> Request:
 
 
 class ControlServer:
-    """The double's end of both sockets; never blocks.
+    """The simulated robot's end of both sockets; never blocks.
 
     Args:
-        folder: Where the sockets lie.
+        folder: Of the sockets.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -110,15 +120,16 @@ class ControlServer:
 
         self._zmq = zmq
         self._context = zmq.Context()
-        self._reply, self._publish = self._context.socket(zmq.REP), self._context.socket(zmq.PUB)
+        self._reply = self._context.socket(zmq.REP)
+        self._publish = self._context.socket(zmq.PUB)
         for socket, name in ((self._reply, "control"), (self._publish, "tracker")):
             socket.linger = 0
             socket.bind(address(folder, name))
         self._reply.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE)
-        self._publish.setsockopt(zmq.SNDHWM, 100)
+        self._publish.setsockopt(zmq.SNDHWM, TRACKER_BACKLOG)
 
     def request(self) -> Request | None:
-        """The next request, answered with an error already where it is none."""
+        """Return the next request; a message that is none is answered with an error."""
         try:
             data = self._reply.recv(self._zmq.NOBLOCK)
         except self._zmq.Again:
@@ -130,20 +141,22 @@ class ControlServer:
             return None
 
     def answer(self, state: SimState) -> None:
-        """Answer the request that :meth:`request` gave."""
+        """Answer the request that :meth:`request` returned."""
         self._reply.send_json({"ok": True, "state": state.model_dump()})
 
     def publish(self, message: dict[str, Any]) -> None:
-        """Send a tracker message to whoever listens."""
+        """Send a tracker message to all readers."""
         self._publish.send(json.dumps(message, allow_nan=False).encode())
 
     def close(self) -> None:
-        """Let go of the sockets."""
+        """Let go of both sockets."""
         self._context.destroy(linger=0)
 
 
 class SimulatedTracker:
-    """The cube's pose with the noise, delay and rate of a tracker; a pure function of seed, number and true pose.
+    """The cube's pose with the noise, delay and rate of a tracker.
+
+    It is a pure function of seed, number and true pose.
 
     Args:
         gap: Its tracker values.
@@ -151,7 +164,8 @@ class SimulatedTracker:
     """
 
     def __init__(self, gap: SimGap, seed: int) -> None:
-        self._gap, self._seed = gap, seed
+        self._gap = gap
+        self._seed = seed
         self._seq = 0
         self._under_way: deque[dict[str, Any]] = deque()
 
@@ -159,15 +173,10 @@ class SimulatedTracker:
         """Look at the true pose (7,) if it is time to, and return the messages that are due."""
         gap = self._gap
         if now >= self._seq / gap.tracker_rate:
-            self._under_way.append(
-                {
-                    "name": "cube",
-                    "seq": self._seq,
-                    "stamp": now,
-                    "pose": self._disturb(pose).tolist(),
-                }
-            )
+            seen = self._disturb(pose).tolist()
+            self._under_way.append({"name": "cube", "seq": self._seq, "stamp": now, "pose": seen})
             self._seq = max(self._seq + 1, int(now * gap.tracker_rate) + 1)
+
         due = []
         while self._under_way and now >= self._under_way[0]["stamp"] + gap.tracker_latency:
             due.append(self._under_way.popleft())
@@ -176,8 +185,10 @@ class SimulatedTracker:
     def _disturb(self, pose: np.ndarray) -> np.ndarray:
         noise = seeding.numpy_generator(self._seed, "tracker", self._seq).normal(size=6)
         position = pose[:3] + self._gap.tracker_noise * noise[:3] + self._gap.tracker_offset
+
         half = 0.5 * self._gap.tracker_turn_noise * noise[3:]
-        vector, scalar = pose[3:6], pose[6]
+        vector = pose[3:6]
+        scalar = pose[6]
         # Product of the small turn (half, 1) and the pose's quaternion, normalised.
         turned = np.array(
             [*(vector + scalar * half + np.cross(half, vector)), scalar - half @ vector]
@@ -186,13 +197,13 @@ class SimulatedTracker:
 
 
 def address(folder: Path | str, name: str) -> str:
-    """ZMQ address of a socket in a folder.
+    """Return the ZMQ address of a socket in a folder.
 
     Raises:
         EnvironmentProblem: the path is longer than unix sockets allow.
     """
     path = str(Path(folder).absolute() / name)
-    if len(path.encode()) > 107:  # sun_path
+    if len(path.encode()) > MAX_SOCKET_PATH:
         raise EnvironmentProblem(
             f"{path} is too long for a unix socket", remedy="use a folder with a shorter path"
         )
@@ -200,10 +211,10 @@ def address(folder: Path | str, name: str) -> str:
 
 
 class SimControl:
-    """The operator's end: ask, reset, break.
+    """The operator's end: request states, reset, inject faults.
 
     Args:
-        folder: The double's folder.
+        folder: The simulated robot's folder.
         timeout: Longest wait for an answer [s].
     """
 
@@ -211,12 +222,13 @@ class SimControl:
         import zmq
 
         self._zmq = zmq
-        self._address, self._timeout = address(folder, "control"), timeout
+        self._address = address(folder, "control")
+        self._timeout = timeout
         self._context = zmq.Context()
         self._socket: Any = None
 
     def reset(self, seed: int, number: int) -> SimState:
-        """Put the cube where episode ``number`` starts."""
+        """Put the cube at its place at the start of episode ``number``."""
         return self._ask(Reset(seed=seed, number=number))
 
     def place(self, position: tuple[float, float, float]) -> SimState:
@@ -224,19 +236,19 @@ class SimControl:
         return self._ask(Place(position=position))
 
     def state(self, *, bodies: bool = False) -> SimState:
-        """The truth."""
+        """Return the true state."""
         return self._ask(GetState(bodies=bodies))
 
     def inject(self, fault: Fault) -> SimState:
-        """Let something go wrong; see :mod:`zprl.robot_sim.faults`."""
+        """Inject a fault; see :mod:`zprl.robot_sim.faults`."""
         return self._ask(Inject(fault=fault))
 
     def clear(self) -> SimState:
-        """End every fault."""
+        """End every fault that lasts."""
         return self.inject(Clear())
 
     def close(self) -> None:
-        """Let go of the socket."""
+        """Let go of the operator's socket."""
         self._context.destroy(linger=0)
 
     def __enter__(self) -> Self:
@@ -252,32 +264,36 @@ class SimControl:
             self._socket.linger = 0
             self._socket.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE)
             self._socket.connect(self._address)
+
         self._socket.send(request.model_dump_json().encode())
-        if not self._socket.poll(1000 * self._timeout):
+        if not self._socket.poll(int(MILLISECONDS * self._timeout)):
             self._socket.close()  # a REQ socket that waits for an answer cannot ask again
             self._socket = None
             raise EnvironmentProblem(
-                f"the double at {self._address} does not answer", remedy="is its process alive?"
+                f"the simulated robot at {self._address} does not answer",
+                remedy="is its process alive?",
             )
+
         try:
             answer = durable.parse_json(self._socket.recv(), "the answer", limit=MAX_MESSAGE)
             if answer["ok"]:
                 return SimState.model_validate(answer["state"])
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(
-                "the double's answer cannot be read", remedy="do both ends have the same version?"
+                "the simulated robot's answer cannot be read",
+                remedy="do both ends have the same version?",
             ) from error
         raise DataError(
-            f"the double refused: {str(answer.get('error'))[:500]}",
+            f"the simulated robot refused: {str(answer.get('error'))[:MAX_REASON]}",
             remedy="see zprl.robot_sim.control for the requests",
         )
 
 
 class TrackerFeed:
-    """The newest pose that the double's tracker published.
+    """The newest pose that the simulated tracker published.
 
     Args:
-        folder: The double's folder.
+        folder: The simulated robot's folder.
     """
 
     def __init__(self, folder: Path | str) -> None:
@@ -289,29 +305,39 @@ class TrackerFeed:
         self._socket.setsockopt(zmq.SUBSCRIBE, b"")
         self._socket.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE)
         self._socket.connect(address(folder, "tracker"))
-        self.stamp, self.seq, self.pose = -np.inf, -1, np.full(7, np.nan)
+        self.stamp = -np.inf
+        self.seq = -1
+        self.pose = np.full(7, np.nan)
 
     def poll(self, seconds: float = 0.0) -> bool:
-        """Read all that has arrived, waiting up to ``seconds`` (wall clock) for the first; whether there was anything."""
-        if not self._socket.poll(1000 * seconds):
+        """Read all messages that have arrived.
+
+        Args:
+            seconds: Longest wait for the first one (wall clock).
+
+        Returns:
+            True where there was one.
+        """
+        if not self._socket.poll(int(MILLISECONDS * seconds)):
             return False
         while True:
             try:
                 data = self._socket.recv(self._zmq.NOBLOCK)
             except self._zmq.Again:
                 return True
-            with contextlib.suppress(
-                DataError, KeyError, TypeError, ValueError, OverflowError
-            ):  # what is no message is passed over
-                message = durable.parse_json(data, "a pose", limit=MAX_MESSAGE)
-                pose = np.array(message["pose"], np.float64)
-                if pose.shape == (7,) and np.isfinite(pose).all():
-                    self.stamp, self.seq, self.pose = (
-                        float(message["stamp"]),
-                        int(message["seq"]),
-                        pose,
-                    )
+            # Messages that are none are ignored.
+            with contextlib.suppress(DataError, KeyError, TypeError, ValueError, OverflowError):
+                self._take(durable.parse_json(data, "a pose", limit=MAX_MESSAGE))
+
+    def _take(self, message: Any) -> None:
+        pose = np.array(message["pose"], np.float64)
+        stamp = float(message["stamp"])
+        seq = int(message["seq"])
+        if pose.shape == (7,) and np.isfinite(pose).all():
+            self.stamp = stamp
+            self.seq = seq
+            self.pose = pose
 
     def close(self) -> None:
-        """Let go of the socket."""
+        """Let go of the operator's socket."""
         self._context.destroy(linger=0)

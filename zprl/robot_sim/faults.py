@@ -1,4 +1,4 @@
-"""What can go wrong with a robot, as messages of the operator's channel; each is seen by the unmodified client.
+"""Faults of a robot, as messages of the operator's channel; the unmodified client sees each.
 
 Durations are seconds of the robot's clock, but for ``freeze``, which stops that clock and lasts
 seconds of the wall's.
@@ -27,6 +27,7 @@ class Reflex(_Message):
     """The arm's own safety stops it, with this error flag."""
 
     fault: Literal["reflex"] = "reflex"
+    # The names stand in one place, the packet's layout, which mypy cannot read.
     flag: Literal[tuple(FLAG_INDEX)] = "cartesian_reflex"  # type: ignore[valid-type]
 
 
@@ -45,7 +46,10 @@ class RefuseRecovery(_Message):
 
 
 class Push(_Message):
-    """A wrench at the tool in the base frame that really acts on the arm; rises linearly during ``ramp``, then stays for ``seconds``."""
+    """A wrench at the tool in the base frame that really acts on the arm.
+
+    It rises linearly during ``ramp``, then stays for ``seconds``.
+    """
 
     fault: Literal["push"] = "push"
     force: tuple[Component, Component, Component]
@@ -55,7 +59,10 @@ class Push(_Message):
 
 
 class LoseStates(_Message):
-    """A share of the state packets does not arrive; 1 mutes the robot.  Motion goes on with the last command."""
+    """A share of the state packets does not arrive; 1 mutes the robot.
+
+    Motion goes on with the last command.
+    """
 
     fault: Literal["lose_states"] = "lose_states"
     share: float = Field(1.0, ge=0.0, le=1.0)
@@ -63,7 +70,10 @@ class LoseStates(_Message):
 
 
 class Freeze(_Message):
-    """The robot's computer hangs: nothing is answered, time stands still.  Seconds of the wall clock."""
+    """The robot's computer hangs: nothing is answered, time stands still.
+
+    ``seconds`` are those of the wall clock.
+    """
 
     fault: Literal["freeze"] = "freeze"
     seconds: Seconds = 2.0
@@ -78,7 +88,7 @@ class BadGripper(_Message):
 
 
 class Clear(_Message):
-    """End every fault but a reflex that has already happened, which the client must recover from."""
+    """End every fault but a reflex that has happened: the client must recover from it."""
 
     fault: Literal["clear"] = "clear"
 
@@ -90,31 +100,36 @@ Fault = Annotated[
 
 
 class Faults:
-    """Faults that are on; the server asks."""
+    """Faults that are on."""
 
     def __init__(self, seed: int = 0) -> None:
         self._seed = seed
         self.clear()
 
     def clear(self) -> None:
-        """End all."""
-        self.pressed = self.refuse_recovery = False
+        """End all faults."""
+        self.pressed = False
+        self.refuse_recovery = False
         self.gripper = BadGripper()
         self._push: Push | None = None
-        self._push_start = self._mute_end = 0.0
-        self._share = self._frozen_until = 0.0
+        self._push_start = 0.0
+        self._mute_end = 0.0
+        self._share = 0.0
+        self._frozen_until = 0.0
 
     def switch(self, fault: Fault, now: float) -> None:
-        """Take over a fault at robot time ``now``; reflexes are the server's own business."""
+        """Begin a fault at robot time ``now``; reflexes are the server's task."""
         match fault:
             case UserStop():
                 self.pressed = fault.pressed
             case RefuseRecovery():
                 self.refuse_recovery = fault.on
             case Push():
-                self._push, self._push_start = fault, now
+                self._push = fault
+                self._push_start = now
             case LoseStates():
-                self._share, self._mute_end = fault.share, now + fault.seconds
+                self._share = fault.share
+                self._mute_end = now + fault.seconds
             case Freeze():
                 self._frozen_until = time.monotonic() + fault.seconds
             case BadGripper():
@@ -124,23 +139,26 @@ class Faults:
 
     @property
     def frozen(self) -> bool:
-        """Whether the robot hangs at this moment."""
+        """True while the robot hangs."""
         return self._frozen_until > 0.0 and time.monotonic() < self._frozen_until
 
     def loses(self, step: int, now: float) -> bool:
-        """Whether the state packet of this step is lost: a pure function of seed and step."""
+        """Return True where the state packet of this step is lost.
+
+        It is a pure function of seed and step.
+        """
         if now >= self._mute_end:
             return False
-        return (
-            self._share >= 1.0
-            or seeding.derive(self._seed, "lost-state", step) < self._share * 2**63
-        )
+        if self._share >= 1.0:
+            return True
+        return seeding.derive(self._seed, "lost-state", step) < self._share * 2**63
 
     def wrench(self, now: float) -> np.ndarray | None:
-        """The wrench that acts at this moment (6,), or None."""
+        """Return the wrench that acts at this moment (6,), or ``None``."""
         push = self._push
         if push is None:
             return None
+
         age = now - self._push_start
         if age > push.ramp + push.seconds:
             self._push = None

@@ -1,4 +1,6 @@
-"""The double's world: franky-sim's FR3 with its hand, a table top and a cube in MuJoCo, in the frame of the robot's base.
+"""The simulated Franka's world: an FR3 with its hand, a table top and a cube in MuJoCo.
+
+The robot is franky-sim's, and the frame that of its base.
 
 Lean on purpose, because one step per millisecond has to take a small part of one: visual meshes are
 dropped, robot links do not collide with each other, and all arrays are views into MuJoCo's own
@@ -8,7 +10,6 @@ memory.
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
-from typing import Any
 
 import numpy as np
 
@@ -37,11 +38,19 @@ TORQUE_LIMIT = np.array([87.0, 87.0, 87.0, 87.0, 12.0, 12.0, 12.0])
 STEP = 0.001
 _WRENCH_TAU = 0.01
 """Time constant of the wrench estimate [s] (ours)."""
+_FINGER_START = 0.02
+"""Position of each finger at the start [m]."""
+_GRIPPER_FORCE = 70.0
+"""Force of each finger at the start [N]."""
+_JOINTS = 7
 _PREFIX = "robot0_"
 
 
 def cube_start(seed: int, number: int, gap: SimGap) -> np.ndarray:
-    """Where the cube stands at the start of episode ``number``: a pure function of its arguments, (3,) [m]."""
+    """Return the cube's position (3,) [m] at the start of episode ``number``.
+
+    It is a pure function of its arguments.
+    """
     offset = seeding.numpy_generator(seed, "cube-start", number).uniform(-1.0, 1.0, 2)
     return np.array(
         [*(np.array(CUBE_CENTRE) + offset * CUBE_SPREAD), gap.table_height + gap.cube_edge / 2]
@@ -49,31 +58,45 @@ def cube_start(seed: int, number: int, gap: SimGap) -> np.ndarray:
 
 
 def mjcf(gap: SimGap, home: tuple[float, ...] = HOME) -> str:
-    """The scene as MJCF."""
+    """Return the scene as MJCF."""
     from franky_sim.mujoco_simulator import MujocoSimulator
 
     simulator = MujocoSimulator()
     simulator.add_robot(initial_q=home)
-    scene, world = simulator.scene, simulator.worldbody
+    scene = simulator.scene
+    world = simulator.worldbody
+    _strip(scene, world)
+
+    option = _child(scene, "option")
+    option.attrib.update({"timestep": str(STEP), "cone": "elliptic", "impratio": "10"})
+    _child(_child(scene, "visual"), "quality").attrib.update({"shadowsize": "0", "offsamples": "0"})
+    _add_table(world, gap)
+    _add_cube(world, gap)
+    return ET.tostring(scene, encoding="unicode")
+
+
+def _strip(scene: ET.Element, world: ET.Element) -> None:
+    """Remove what costs time: visual meshes, actuators, and collisions between links."""
     for section in ("actuator", "tendon"):  # torques and finger forces are applied directly
         scene.remove(_child(scene, section))
     world.remove(_child(world, "geom"))  # the ground plane: the table's takes its place
     for parent in list(scene.iter()):
         for geom in [g for g in parent.findall("geom") if g.get("class") == "visual"]:
             parent.remove(geom)
+
     used = {geom.get("mesh") for geom in scene.iter("geom")}
     asset = _child(scene, "asset")
     for mesh in [m for m in asset.findall("mesh") if m.get("name") not in used]:
         asset.remove(mesh)
+
     for geom in _child(world, "body").iter("geom"):
         # Touches the world (type 2) but not other links; the base stands in the table top.
         base = geom.get("name") == f"{_PREFIX}fr3_link0_collision"
         geom.set("contype", "0" if base else "1")
         geom.set("conaffinity", "0" if base else "2")
-    option = _child(scene, "option")
-    option.attrib.update({"timestep": str(STEP), "cone": "elliptic", "impratio": "10"})
-    _child(_child(scene, "visual"), "quality").attrib.update({"shadowsize": "0", "offsamples": "0"})
-    top = {"contype": "2", "conaffinity": "3", "friction": "0.6 0.005 0.0001"}
+
+
+def _add_table(world: ET.Element, gap: SimGap) -> None:
     ET.SubElement(
         world,
         "geom",
@@ -82,8 +105,14 @@ def mjcf(gap: SimGap, home: tuple[float, ...] = HOME) -> str:
         size="0.6 0.6 0.1",
         pos=f"0.5 0 {gap.table_height}",
         rgba=".55 .5 .45 1",
-        **top,
+        contype="2",
+        conaffinity="3",
+        friction="0.6 0.005 0.0001",
     )
+
+
+def _add_cube(world: ET.Element, gap: SimGap) -> None:
+    half = gap.cube_edge / 2
     cube = ET.SubElement(
         world,
         "body",
@@ -91,7 +120,6 @@ def mjcf(gap: SimGap, home: tuple[float, ...] = HOME) -> str:
         pos=f"{CUBE_CENTRE[0]} {CUBE_CENTRE[1]} {gap.table_height + gap.cube_edge / 2}",
     )
     ET.SubElement(cube, "freejoint", name="cube_joint")
-    half = gap.cube_edge / 2
     # priority: the cube's own friction counts, not the larger one of the two that touch
     ET.SubElement(
         cube,
@@ -107,7 +135,6 @@ def mjcf(gap: SimGap, home: tuple[float, ...] = HOME) -> str:
         conaffinity="3",
         rgba=".8 .25 .2 1",
     )
-    return ET.tostring(scene, encoding="unicode")
 
 
 def _child(parent: ET.Element, tag: str) -> ET.Element:
@@ -126,7 +153,7 @@ class FrankaScene:
             without gravity of the arm (a held object's weight counts), (6,) [N, Nm].  Forces on
             hand and fingers only.
         external: (6,) [N, Nm] a wrench at the tool, base frame, that acts on the robot besides;
-            zero unless somebody writes it.
+            zero unless it is written.
     """
 
     def __init__(self, gap: SimGap, home: tuple[float, ...] = HOME) -> None:
@@ -137,68 +164,81 @@ class FrankaScene:
         self.model = model = mujoco.MjModel.from_xml_string(mjcf(gap, home))
         self.data = data = mujoco.MjData(model)
         self.steps = 0
+        self._view_joints()
+        self._view_hand()
+        self._set_physics()
 
-        def joint(name: str) -> Any:
-            return model.joint(name)
+        self.tool = np.zeros(3)
+        self.wrench = np.zeros(6)
+        self.external = np.zeros(6)
+        self._jacobian = np.zeros((6, model.nv))
+        self._filter = 1.0 - np.exp(-STEP / _WRENCH_TAU)
 
-        first, finger, cube = (
-            joint(_PREFIX + "fr3_joint1"),
-            joint(_PREFIX + "finger_joint1"),
-            joint("cube_joint"),
-        )
-        q, v, f, fv, c, cv = (
-            int(x[0]) for j in (first, finger, cube) for x in (j.qposadr, j.dofadr)
-        )
-        self.q, self.dq = data.qpos[q : q + 7], data.qvel[v : v + 7]
-        self._fingers, self._finger_speeds = data.qpos[f : f + 2], data.qvel[fv : fv + 2]
-        self._torque, self._finger_force = (
-            data.qfrc_applied[v : v + 7],
-            data.qfrc_applied[fv : fv + 2],
-        )
-        self._arm = slice(v, v + 7)
-        self._cube_qpos, self._cube_qvel = data.qpos[c : c + 7], data.qvel[cv : cv + 6]
-        self.gravity_torque = data.qfrc_gravcomp[v : v + 7]
-        model.dof_frictionloss[v : v + 7] *= gap.joint_friction
-        model.dof_damping[v : v + 7] *= gap.joint_damping
+        self.q[:] = home
+        self._fingers[:] = _FINGER_START
+        self.opening_goal = self._opening_reference = 2 * _FINGER_START
+        self.gripper_speed = gap.gripper_speed
+        self.gripper_force = _GRIPPER_FORCE
 
-        self._hand = model.body(_PREFIX + "hand").id
-        hands = [
-            self._hand,
-            *(model.body(_PREFIX + name).id for name in ("left_finger", "right_finger")),
-        ]
-        self._hand_forces = data.cfrc_ext[min(hands) : max(hands) + 1]
-        self._root_com = data.subtree_com[int(model.body_rootid[self._hand])]
-        self._hand_position, self.rotation = (
-            data.xpos[self._hand],
-            data.xmat[self._hand].reshape(3, 3),
-        )
-        self._hand_com, self._push = data.xipos[self._hand], data.xfrc_applied[self._hand]
+        mujoco.mj_setConst(model, data)  # masses were changed; it leaves qpos as it was
+        self.q[:] = home
+        self._fingers[:] = _FINGER_START
+        mujoco.mj_step1(model, data)
+        self._find_tool()
+
+    def _view_joints(self) -> None:
+        """Make views of the coordinates of arm, fingers and cube."""
+        model, data = self.model, self.data
+        arm = model.joint(_PREFIX + "fr3_joint1")
+        finger = model.joint(_PREFIX + "finger_joint1")
+        cube = model.joint("cube_joint")
+
+        q, v = int(arm.qposadr[0]), int(arm.dofadr[0])
+        self._arm = slice(v, v + _JOINTS)
+        self.q = data.qpos[q : q + _JOINTS]
+        self.dq = data.qvel[self._arm]
+        self._torque = data.qfrc_applied[self._arm]
+        self.gravity_torque = data.qfrc_gravcomp[self._arm]
+
+        q, v = int(finger.qposadr[0]), int(finger.dofadr[0])
+        self._fingers = data.qpos[q : q + 2]
+        self._finger_speeds = data.qvel[v : v + 2]
+        self._finger_force = data.qfrc_applied[v : v + 2]
+
+        q, v = int(cube.qposadr[0]), int(cube.dofadr[0])
+        self._cube_qpos = data.qpos[q : q + 7]
+        self._cube_qvel = data.qvel[v : v + 6]
+
+    def _view_hand(self) -> None:
+        """Make views of the hand's pose and forces."""
+        model, data = self.model, self.data
+        hand = self._hand = model.body(_PREFIX + "hand").id
+        fingers = [model.body(_PREFIX + name).id for name in ("left_finger", "right_finger")]
+        self._hand_forces = data.cfrc_ext[min(hand, *fingers) : max(hand, *fingers) + 1]
+        self._root_com = data.subtree_com[int(model.body_rootid[hand])]
+        self._hand_position = data.xpos[hand]
+        self.rotation = data.xmat[hand].reshape(3, 3)
+        self._hand_com = data.xipos[hand]
+        self._push = data.xfrc_applied[hand]
+
+    def _set_physics(self) -> None:
+        """Change friction, damping and masses as the gap demands."""
+        model, gap = self.model, self.gap
+        model.dof_frictionloss[self._arm] *= gap.joint_friction
+        model.dof_damping[self._arm] *= gap.joint_damping
+
+        # As the robot's firmware: torque commands come on top of gravity compensation for the mass
+        # that it is set to carry.
         self._cube = model.body("cube").id
         robot = [b for b in range(1, model.nbody) if b != self._cube]
-        # As the robot's firmware: torque commands come on top of gravity compensation for the mass
-        # it believes to carry.
         model.body_gravcomp[robot] = 1.0
         self._hand_mass = float(model.body_mass[self._hand])
         model.body_mass[self._hand] = self._hand_mass + gap.payload_error
         self.set_load(0.0)
 
-        self.tool = np.zeros(3)
-        self.wrench, self.external = np.zeros(6), np.zeros(6)
-        self._jacobian = np.zeros((6, model.nv))
-        self._filter = 1.0 - np.exp(-STEP / _WRENCH_TAU)
-        self.q[:] = home
-        self._fingers[:] = 0.02
-        self.opening_goal = self._opening_reference = 2 * 0.02
-        self.gripper_speed, self.gripper_force = gap.gripper_speed, 70.0
-        mujoco.mj_setConst(model, data)  # masses were changed; it leaves qpos as it found it
-        self.q[:] = home
-        self._fingers[:] = 0.02
-        mujoco.mj_step1(model, data)
-        self._find_tool()
-
     @property
     def time(self) -> float:
-        """Seconds since the start."""
+        """Time since the start [s]."""
         return self.steps * STEP
 
     @property
@@ -218,21 +258,24 @@ class FrankaScene:
 
     @property
     def lifted(self) -> bool:
-        """Whether the task is solved at this moment."""
+        """True while the task is solved."""
         position = self._cube_qpos[:3]
-        return bool(
-            position[2] > SUCCESS_HEIGHT and np.linalg.norm(position - self.tool) < SUCCESS_DISTANCE
-        )
+        near = np.linalg.norm(position - self.tool) < SUCCESS_DISTANCE
+        return bool(position[2] > SUCCESS_HEIGHT and near)
 
     def set_load(self, mass: float) -> None:
-        """Tell gravity compensation the mass of a load at the hand [kg] (its offset from the hand's own centre is ignored)."""
-        self.model.body_gravcomp[self._hand] = (self._hand_mass + mass) / (
-            self._hand_mass + self.gap.payload_error
-        )
+        """Compensate gravity for a load at the hand [kg].
+
+        Its offset from the hand's own centre is ignored.
+        """
+        real = self._hand_mass + self.gap.payload_error
+        self.model.body_gravcomp[self._hand] = (self._hand_mass + mass) / real
 
     def place_cube(self, position: np.ndarray) -> None:
         """Put the cube at rest at a position (3,), unturned."""
-        self._cube_qpos[:3], self._cube_qpos[3:], self._cube_qvel[:] = position, (1, 0, 0, 0), 0
+        self._cube_qpos[:3] = position
+        self._cube_qpos[3:] = (1, 0, 0, 0)
+        self._cube_qvel[:] = 0
         self._mujoco.mj_step1(self.model, self.data)
 
     def set_opening(self, opening: float, speed: float, force: float) -> None:
@@ -243,37 +286,37 @@ class FrankaScene:
         self._opening_reference = self.opening
 
     def advance(self, torque: np.ndarray) -> None:
-        """One millisecond under joint torques (7,) [Nm] on top of gravity compensation."""
+        """Take one millisecond under joint torques (7,) [Nm] on top of gravity compensation."""
         np.minimum(torque, TORQUE_LIMIT, out=self._torque)
         np.maximum(self._torque, -TORQUE_LIMIT, out=self._torque)
         self._drive_fingers()
         self._push[:3] = self.external[:3]
         self._push[3:] = self.external[3:] + _cross(self.tool - self._hand_com, self.external[:3])
+
         mujoco, model, data = self._mujoco, self.model, self.data
         mujoco.mj_step2(model, data)
-        mujoco.mj_rnePostConstraint(
-            model, data
-        )  # contact forces of this step, before step1 finds new contacts
+        # Contact forces of this step, before step1 makes new contacts.
+        mujoco.mj_rnePostConstraint(model, data)
         total = self._hand_forces.sum(0)
         force = total[3:]
         moment = total[:3] + _cross(self._root_com - self.tool, force)
         self.wrench[:3] += self._filter * (force - self.wrench[:3])
         self.wrench[3:] += self._filter * (moment - self.wrench[3:])
-        mujoco.mj_step1(
-            model, data
-        )  # kinematics of the new state, so that what is sent is not a step old
+
+        # Kinematics of the new state, so that what is sent is not a step old.
+        mujoco.mj_step1(model, data)
         self._find_tool()
         self.steps += 1
 
     def external_torque(self) -> np.ndarray:
-        """Joint torques of :attr:`wrench`, (7,) [Nm]."""
+        """Return the joint torques of :attr:`wrench`, (7,) [Nm]."""
         self._mujoco.mj_jac(
             self.model, self.data, self._jacobian[:3], self._jacobian[3:], self.tool, self._hand
         )
         return self.wrench @ self._jacobian[:, self._arm]
 
     def bodies(self) -> dict[str, list[float]]:
-        """Pose of every body by name: position and quaternion xyzw."""
+        """Return the pose of every body by name: position and quaternion xyzw."""
         return {
             self.model.body(i).name.removeprefix(_PREFIX): [
                 *self.data.xpos[i].tolist(),
@@ -286,7 +329,7 @@ class FrankaScene:
         self.tool[:] = self._hand_position + TOOL_OFFSET * self.rotation[:, 2]
 
     def _drive_fingers(self) -> None:
-        """A reference that moves with the asked speed, and a force-limited servo after it."""
+        """Move a reference with the requested speed, and a force-limited servo after it."""
         reach = self.gripper_speed * STEP
         self._opening_reference += min(
             max(self.opening_goal - self._opening_reference, -reach), reach
@@ -305,7 +348,7 @@ def _xyzw(wxyz: np.ndarray) -> np.ndarray:
 
 
 def _cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Cross product of two (3,); numpy's own takes twenty times as long for so few numbers."""
+    """Return the cross product of two (3,), in a twentieth of the time of numpy's own."""
     ax, ay, az = a.tolist()
     bx, by, bz = b.tolist()
     return np.array((ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx))

@@ -1,4 +1,4 @@
-"""Start and end a double from code."""
+"""Start and end simulated robots from code."""
 
 from __future__ import annotations
 
@@ -16,12 +16,125 @@ from zprl.errors import EnvironmentProblem
 from zprl.robot_sim.control import SimControl, TrackerFeed
 from zprl.robot_sim.sim_gap import SimGap
 
+POLL_S = 0.02
+"""Time between two looks whether a new process answers [s]."""
+PROBE_S = 0.5
+"""Longest wait for one answer of a new process [s]."""
+TERMINATE_S = 2.0
+"""Longest wait for a process to end by itself [s]."""
+LAST_WORDS = 500
+"""Characters at the end of the log that an error repeats."""
 
-class SimProcess:
-    """A double in a process of its own, which dies with the thread that started it; a context manager that yields itself.
+
+class RobotProcess:
+    """A simulated robot in a process of its own, which dies with the thread that started it.
+
+    Subclasses answer :meth:`probe`; each is a context manager that yields itself.
 
     Args:
-        host: Loopback address; two doubles at a time need two of them.
+        module: Run by ``python -m``.
+        host: Loopback address; two simulated robots at a time need two of them.
+        folder: For its sockets and its log; ``None``: a temporary one.
+        remedy: For a process that ends at once.
+        arguments: Of the module, besides host, folder and parent.
+    """
+
+    def __init__(
+        self,
+        module: str,
+        host: str,
+        folder: Path | None,
+        *,
+        remedy: str,
+        arguments: tuple[str, ...] = (),
+    ) -> None:
+        self.host = host
+        self._own = folder is None
+        self.folder = (
+            Path(tempfile.mkdtemp(prefix="robot-sim-")) if folder is None else Path(folder)
+        )
+        self._remedy = remedy
+        self._process: subprocess.Popen[bytes] | None = None
+
+        common = ("--host", host, "--folder", str(self.folder), "--parent", str(os.getpid()))
+        self._command = child_processes.python("-m", module, *common, *arguments)
+
+    @property
+    def pid(self) -> int:
+        """Identifier of the process."""
+        assert self._process is not None
+        return self._process.pid
+
+    def probe(self) -> None:
+        """Request the state.
+
+        Raises:
+            EnvironmentProblem: it does not answer.
+        """
+        raise NotImplementedError
+
+    def start(self, timeout: float = 30.0) -> Self:
+        """Start it and wait until it answers.
+
+        Raises:
+            EnvironmentProblem: it ended, with its last words, or does not answer.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        log = self.folder / "log"
+        with open(log, "wb") as file:
+            process = self._process = subprocess.Popen(
+                self._command,
+                stdout=file,
+                stderr=file,
+                stdin=subprocess.DEVNULL,
+                env=child_processes.environment(),
+            )
+
+        end = time.monotonic() + timeout
+        while True:
+            try:
+                self.probe()
+            except EnvironmentProblem as error:
+                if process.poll() is not None:
+                    words = log.read_text(errors="replace").strip()[-LAST_WORDS:]
+                    raise EnvironmentProblem(
+                        f"the simulated robot at {self.host} ended: {words}", remedy=self._remedy
+                    ) from error
+                if time.monotonic() > end:
+                    self.stop()
+                    raise
+            else:
+                return self
+            time.sleep(POLL_S)
+
+    def stop(self) -> None:
+        """End it, in whatever state it is."""
+        process, self._process = self._process, None
+        if process is not None:
+            # A test may have stopped it to see what a client does.
+            process.send_signal(signal.SIGCONT)
+            process.terminate()
+            try:
+                process.wait(TERMINATE_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+        if self._own:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *exc: object) -> None:
+        self.stop()
+
+
+class SimProcess(RobotProcess):
+    """A simulated Franka.
+
+    Args:
+        host: Loopback address; two simulated robots at a time need two of them.
         speed: Robot seconds per second while a client is connected; 0: as fast as it goes.
         seed: Of lost packets and of the tracker's noise.
         gap: Physical differences; the defaults of :class:`SimGap`.
@@ -39,92 +152,31 @@ class SimProcess:
         folder: Path | None = None,
         patience: float = 0.02,
     ) -> None:
-        self.host = host
-        self._own = folder is None
-        self.folder = Path(tempfile.mkdtemp(prefix="twin-")) if folder is None else Path(folder)
-        self._arguments = [
-            "--host",
+        options = {
+            "--speed": str(speed),
+            "--seed": str(seed),
+            "--gap": (gap or SimGap()).model_dump_json(),
+            "--patience": str(patience),
+        }
+        super().__init__(
+            "zprl.robot_sim.serve",
             host,
-            "--folder",
-            str(self.folder),
-            "--speed",
-            str(speed),
-            "--seed",
-            str(seed),
-        ]
-        self._arguments += [
-            "--gap",
-            (gap or SimGap()).model_dump_json(),
-            "--patience",
-            str(patience),
-            "--parent",
-            str(os.getpid()),
-        ]
-        self._process: subprocess.Popen[bytes] | None = None
+            folder,
+            remedy="is its address in use?",
+            arguments=tuple(word for option in options.items() for word in option),
+        )
         self.control = SimControl(self.folder)
 
-    @property
-    def pid(self) -> int:
-        """Of the process."""
-        assert self._process is not None
-        return self._process.pid
-
-    def start(self, timeout: float = 30.0) -> Self:
-        """Start it and wait until it answers.
-
-        Raises:
-            EnvironmentProblem: it ended, with its last words, or does not answer.
-        """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        log = self.folder / "log"
-        with open(log, "wb") as file:
-            self._process = subprocess.Popen(
-                child_processes.python("-m", "zprl.robot_sim.serve", *self._arguments),
-                stdout=file,
-                stderr=file,
-                stdin=subprocess.DEVNULL,
-                env=child_processes.environment(),
-            )
-        end = time.monotonic() + timeout
-        with SimControl(self.folder, timeout=0.5) as control:
-            while True:
-                try:
-                    control.state()
-                    return self
-                except EnvironmentProblem as error:
-                    if self._process.poll() is not None:
-                        words = log.read_text(errors="replace").strip()[-500:]
-                        raise EnvironmentProblem(
-                            f"the double at {self.host} ended: {words}",
-                            remedy="is its address in use?",
-                        ) from error
-                    if time.monotonic() > end:
-                        self.stop()
-                        raise
+    def probe(self) -> None:
+        """Request the state."""
+        with SimControl(self.folder, timeout=PROBE_S) as control:
+            control.state()
 
     def tracker(self) -> TrackerFeed:
-        """A reader of its tracker; close it yourself."""
+        """Return a reader of its tracker; the caller closes it."""
         return TrackerFeed(self.folder)
 
     def stop(self) -> None:
-        """End it, however it is doing."""
-        process, self._process = self._process, None
-        if process is not None:
-            process.send_signal(
-                signal.SIGCONT
-            )  # it may have been stopped to see what a client does
-            process.terminate()
-            try:
-                process.wait(2.0)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+        """End it, in whatever state it is."""
+        super().stop()
         self.control.close()
-        if self._own:
-            shutil.rmtree(self.folder, ignore_errors=True)
-
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(self, *exc: object) -> None:
-        self.stop()

@@ -1,4 +1,4 @@
-"""The sim-to-real gap as one frozen model: in what the double differs from the simulator that a policy was trained in.
+"""The sim-to-real gap: differences of the simulated robot from the simulator of the training.
 
 Isaac's cube has an edge of 48 mm, 0.1 kg, a stiff position-servoed arm without friction, and poses
 without noise or delay.  The defaults here are what a laboratory would plausibly have instead
@@ -15,7 +15,10 @@ Length = Annotated[float, Field(ge=-0.05, le=0.05, allow_inf_nan=False)]
 
 
 class SimGap(BaseModel):
-    """Physical differences of the double; with a seed they determine everything that is random about it."""
+    """Physical differences of the simulated robot.
+
+    With a seed they determine everything that is random about it.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 

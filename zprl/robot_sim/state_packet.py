@@ -1,4 +1,6 @@
-"""The state packet of libfranka's protocol 10 as one array of floats and a short tail, filled in place once per millisecond.
+"""The state packet of libfranka's protocol 10: one array of floats and a short tail.
+
+It is filled in place once per millisecond.
 
 The layout was taken from franky-sim's ``FrankaRobotState.pack_state`` and from there checked
 against the unmodified client.
@@ -126,7 +128,7 @@ class StatePacket:
         def __getattr__(self, name: str) -> np.ndarray: ...
 
     def pack(self) -> bytes:
-        """The packet's bytes, without its number."""
+        """Return the packet's bytes, without its number."""
         tail = (
             self.motion_generator_mode,
             self.controller_mode,

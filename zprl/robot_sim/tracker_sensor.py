@@ -1,4 +1,4 @@
-"""The double's tracker as a sense: the cube's pose (7,) with the noise, delay and rate of a real tracker."""
+"""The simulated tracker as a sensor: the cube's pose (7,) with a real one's noise and delay."""
 
 from __future__ import annotations
 
@@ -11,36 +11,45 @@ from zprl.errors import ConfigError
 from zprl.robot.sensors.base import Reading
 from zprl.robot_sim.control import TrackerFeed
 
+READ_S = 0.1
+"""Longest wait of one read [s]."""
+
 
 def make(config: Mapping[str, Any]) -> SimulatedPose:
-    """Make the sense; entry point ``twin_pose``."""
+    """Make the sensor; entry point ``twin_pose``."""
     if "twin" not in config:
         raise ConfigError(
-            "the sense 'twin_pose' needs a running double",
+            "the sensor 'twin_pose' needs a running simulated robot",
             remedy="on hardware use a tracker of the world, e.g. 'apriltag'",
         )
     return SimulatedPose(str(config["name"]), Path(config["twin"]))
 
 
 class SimulatedPose:
-    """See the module."""
+    """Sensor of the simulated cube's pose.
+
+    Args:
+        name: Of the sensor.
+        folder: The simulated robot's folder.
+    """
 
     def __init__(self, name: str, folder: Path) -> None:
-        self.name, self.folder = name, folder
+        self.name = name
+        self.folder = folder
         self._feed: TrackerFeed | None = None
 
     def open(self) -> None:
-        """Subscribe."""
+        """Subscribe to the tracker."""
         self._feed = TrackerFeed(self.folder)
 
     def read(self) -> Reading | None:
-        """The newest pose, waiting up to a tenth of a second for one."""
-        if self._feed is None or not self._feed.poll(0.1):
+        """Return the newest pose, waiting up to a tenth of a second for one."""
+        if self._feed is None or not self._feed.poll(READ_S):
             return None
         return Reading(self._feed.pose.copy(), self._feed.stamp, time.monotonic(), self._feed.seq)
 
     def close(self) -> None:
-        """Unsubscribe."""
+        """Unsubscribe; harmless when not open."""
         if self._feed is not None:
             self._feed.close()
             self._feed = None

@@ -1,8 +1,8 @@
-"""Messages between the processes of a session: a topic, a JSON object, raw arrays.  Never pickle.
+"""The bus between the processes of a session: a topic, a JSON object, raw arrays.  Never pickle.
 
 Every process publishes on one unix socket, in a folder that only this user can enter, and
-subscribes to whom it needs.  Publishing never blocks: a reader that does not keep up loses
-messages, except on a :class:`ReliableQueue`, whose writer is told instead.
+subscribes to the processes it needs.  Publishing never blocks: a reader that does not keep up loses
+messages, except on a :class:`ReliableQueue`, whose writer is informed instead.
 """
 
 from __future__ import annotations
@@ -27,11 +27,12 @@ DTYPES = {"float32", "float64", "int64", "uint8", "bool"}
 MAX_BYTES = 64 * 2**20
 MAX_PARTS = 64
 HIGH_WATER = 2000
+RECONNECT_MS, MAX_RECONNECT_MS = 20, 200
 
 
 @dataclass(frozen=True)
 class Message:
-    """What arrived: from whom, about what."""
+    """A message that has arrived: sender, topic and contents."""
 
     sender: str
     topic: str
@@ -42,7 +43,7 @@ class Message:
 def encode(
     sender: str, topic: str, body: Mapping[str, Any], arrays: Mapping[str, np.ndarray] | None = None
 ) -> list[bytes]:
-    """A message as frames: topic, JSON, one frame per array."""
+    """Return a message as frames: topic, JSON, one frame per array."""
     arrays = {name: np.ascontiguousarray(value) for name, value in (arrays or {}).items()}
     header = {
         "from": sender,
@@ -52,7 +53,7 @@ def encode(
     return [
         topic.encode(),
         json.dumps(header, allow_nan=False).encode(),
-        *(a.tobytes() for a in arrays.values()),
+        *(array.tobytes() for array in arrays.values()),
     ]
 
 
@@ -65,19 +66,17 @@ def decode(frames: list[bytes]) -> Message:
     try:
         if not 2 <= len(frames) <= MAX_PARTS or sum(map(len, frames)) > MAX_BYTES:
             raise ValueError("too many or too long parts")
-        header = durable.parse_json(frames[1], "its header")
+        topic, text, *raw = frames
+        header = durable.parse_json(text, "its header")
         specs = header["arrays"]
-        if len(specs) != len(frames) - 2 or not isinstance(header["body"], dict):
+        if len(specs) != len(raw) or not isinstance(header["body"], dict):
             raise ValueError("arrays do not fit the header")
-        arrays = {}
-        for (name, dtype, shape), raw in zip(specs, frames[2:], strict=True):
-            if dtype not in DTYPES or any(not isinstance(n, int) or n < 0 for n in shape):
-                raise ValueError(f"array {name!r} of type {dtype!r}")
-            kind = np.dtype(dtype)
-            if math.prod(shape) * kind.itemsize != len(raw):
-                raise ValueError(f"array {name!r} has {len(raw)} bytes")
-            arrays[str(name)] = np.frombuffer(raw, kind).reshape(shape)
-        return Message(str(header["from"]), frames[0].decode(), header["body"], arrays)
+
+        arrays = {
+            str(name): _array(name, dtype, shape, data)
+            for (name, dtype, shape), data in zip(specs, raw, strict=True)
+        }
+        return Message(str(header["from"]), topic.decode(), header["body"], arrays)
     except (DataError, KeyError, TypeError, ValueError, OverflowError) as error:
         raise DataError(
             f"a malformed message: {str(error)[:200]}",
@@ -85,15 +84,32 @@ def decode(frames: list[bytes]) -> Message:
         ) from error
 
 
+def _array(name: Any, dtype: Any, shape: Any, data: bytes) -> np.ndarray:
+    """Read one array; its size is checked before anything is made of it."""
+    if dtype not in DTYPES or any(not isinstance(n, int) or n < 0 for n in shape):
+        raise ValueError(f"array {name!r} of type {dtype!r}")
+    kind = np.dtype(dtype)
+    if math.prod(shape) * kind.itemsize != len(data):
+        raise ValueError(f"array {name!r} has {len(data)} bytes")
+    return np.frombuffer(data, kind).reshape(shape)
+
+
 def make_folder() -> Path:
-    """A new folder for sockets that only this user can enter; short, because unix socket names are limited to 107 bytes."""
+    """Make a folder for sockets that only this user can enter.
+
+    Its name is short, because unix socket names are limited to 107 bytes.
+    """
     return Path(tempfile.mkdtemp(prefix="zprl-"))
 
 
 def check_folder(folder: Path) -> None:
-    """Refuse a folder that others may enter."""
-    found = folder.stat()
-    if found.st_uid != os.getuid() or stat.S_IMODE(found.st_mode) & 0o077:
+    """Refuse a folder that others may enter.
+
+    Raises:
+        EnvironmentProblem: others may.
+    """
+    status = folder.stat()
+    if status.st_uid != os.getuid() or stat.S_IMODE(status.st_mode) & 0o077:
         raise EnvironmentProblem(f"{folder} is open to other users", remedy=f"chmod 700 {folder}")
 
 
@@ -101,8 +117,8 @@ class Bus:
     """One process's place on the bus.
 
     Args:
-        folder: Of the sockets.
-        name: Of this process.
+        folder: Folder of the sockets.
+        name: Name of this process.
         listen: Peer name to the topics wanted from it.
     """
 
@@ -110,23 +126,25 @@ class Bus:
         check_folder(folder)
         self.folder, self.name = folder, name
         self._context = zmq.Context()
+        self._listen = {peer: set(topics) for peer, topics in listen.items()}
+        self.malformed = 0
+
+        own = folder / f"{name}.sock"
+        own.unlink(missing_ok=True)  # a killed predecessor has left it
         self._out = self._socket(zmq.PUB)
         self._out.set_hwm(HIGH_WATER)
-        _own(folder / f"{name}.sock")
-        self._out.bind(f"ipc://{folder / f'{name}.sock'}")
+        self._out.bind(f"ipc://{own}")
+
         self._in = self._socket(zmq.SUB)
         self._in.set_hwm(HIGH_WATER)
-        self._in.setsockopt(zmq.RECONNECT_IVL, 20)
-        self._in.setsockopt(zmq.RECONNECT_IVL_MAX, 200)
-        for peer, topics in listen.items():
+        self._in.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
+        self._in.setsockopt(zmq.RECONNECT_IVL_MAX, MAX_RECONNECT_MS)
+        for peer, topics in self._listen.items():
             self._in.connect(f"ipc://{folder / f'{peer}.sock'}")
             for topic in topics:
                 self._in.subscribe(topic)
-        self._listen = {peer: set(topics) for peer, topics in listen.items()}
-        self._feed: zmq.Socket | None = None
-        self.malformed = 0
 
-    def _socket(self, kind: int) -> zmq.Socket:
+    def _socket(self, kind: int) -> zmq.Socket[bytes]:
         socket = self._context.socket(kind)
         socket.setsockopt(zmq.LINGER, 0)
         socket.setsockopt(zmq.MAXMSGSIZE, MAX_BYTES)
@@ -135,30 +153,30 @@ class Bus:
     def publish(
         self, topic: str, body: Mapping[str, Any], arrays: Mapping[str, np.ndarray] | None = None
     ) -> None:
-        """Tell whoever listens; never blocks."""
+        """Send a message to all that listen; never blocks."""
         self._out.send_multipart(encode(self.name, topic, body, arrays), zmq.NOBLOCK)
 
     def poll(self, timeout_s: float = 0.0) -> list[Message]:
-        """Everything that has arrived; waits up to ``timeout_s`` for the first message."""
-        found: list[Message] = []
-        if timeout_s > 0 and not self._in.poll(timeout_s * 1000):
-            return found
-        while len(found) < HIGH_WATER:
+        """Return all that has arrived; wait up to ``timeout_s`` for the first message."""
+        messages: list[Message] = []
+        if timeout_s > 0 and not self._in.poll(round(timeout_s * 1000)):
+            return messages
+        while len(messages) < HIGH_WATER:
             try:
                 frames = self._in.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
                 break
-            self._take(frames, found)
-        return found
+            self._take(frames, messages)
+        return messages
 
-    def _take(self, frames: list[bytes], found: list[Message]) -> None:
+    def _take(self, frames: list[bytes], messages: list[Message]) -> None:
         try:
             message = decode(frames)
         except DataError:
             self.malformed += 1
             return
         if message.topic in self._listen.get(message.sender, ()):
-            found.append(message)
+            messages.append(message)
 
     def close(self) -> None:
         """Close all sockets."""
@@ -171,26 +189,27 @@ class ReliableQueue:
     """A one-way line that loses nothing: the writer learns at once when the reader is too slow.
 
     Args:
-        folder: Of the sockets.
-        name: Of the line.
+        folder: Folder of the sockets.
+        name: Name of the line.
         reader: True for the end that reads; it binds, and survives any number of writers.
     """
 
     def __init__(self, folder: Path, name: str, *, reader: bool) -> None:
         check_folder(folder)
+        self.malformed = 0
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.PULL if reader else zmq.PUSH)
         self._socket.setsockopt(zmq.LINGER, 0)
         self._socket.setsockopt(zmq.MAXMSGSIZE, MAX_BYTES)
         self._socket.set_hwm(HIGH_WATER)
-        address = f"ipc://{folder / f'{name}.feed'}"
+
+        path = folder / f"{name}.feed"
         if reader:
-            _own(folder / f"{name}.feed")
-            self._socket.bind(address)
+            path.unlink(missing_ok=True)  # a killed predecessor has left it
+            self._socket.bind(f"ipc://{path}")
         else:
-            self._socket.setsockopt(zmq.RECONNECT_IVL, 20)
-            self._socket.connect(address)
-        self.malformed = 0
+            self._socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
+            self._socket.connect(f"ipc://{path}")
 
     def put(
         self,
@@ -207,8 +226,8 @@ class ReliableQueue:
         return True
 
     def get(self, timeout_s: float) -> Message | None:
-        """The next message, or ``None``."""
-        if not self._socket.poll(timeout_s * 1000):
+        """Return the next message; ``None`` where none comes within ``timeout_s``."""
+        if not self._socket.poll(round(timeout_s * 1000)):
             return None
         try:
             return decode(self._socket.recv_multipart(zmq.NOBLOCK))
@@ -217,11 +236,6 @@ class ReliableQueue:
             return None
 
     def close(self) -> None:
-        """Close."""
+        """Close the socket."""
         self._socket.close()
         self._context.term()
-
-
-def _own(path: Path) -> None:
-    """Remove the socket a killed predecessor left."""
-    path.unlink(missing_ok=True)

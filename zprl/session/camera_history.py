@@ -1,4 +1,4 @@
-"""What the actor sees of the cameras: the newest pictures at each control step, cut and scaled as the policy wants them."""
+"""The newest images of the cameras at each control step, cut and scaled for the policy."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from zprl.robot.task import RealTask
 
 
 def ring_name(session: str, camera: str) -> str:
-    """Name of a camera's shared memory; one per session and camera."""
+    """Return the name of a camera's shared memory; one per session and camera."""
     return f"{session}-{camera}"
 
 
@@ -23,7 +23,7 @@ class CameraHistory:
     Args:
         task: The task.
         session: Prefix of the rings' names.
-        max_age_s: Pictures older than this are refused.
+        max_age_s: Age from which an image is refused [s].
     """
 
     def __init__(self, task: RealTask, session: str, max_age_s: float) -> None:
@@ -36,21 +36,21 @@ class CameraHistory:
         self.steps = task.obs_steps
 
     def start(self) -> None:
-        """Look."""
+        """Begin to read the cameras."""
         for reader in self.readers.values():
             reader.start()
 
     def stop(self) -> None:
-        """Look away."""
+        """Cease to read the cameras."""
         for reader in self.readers.values():
             reader.stop()
 
     def forget(self) -> None:
-        """An episode begins."""
+        """Empty the history, because an episode begins."""
         self.history.clear()
 
     def look(self) -> None:
-        """Take a picture of every camera into the history.
+        """Take an image of every camera into the history.
 
         Raises:
             StaleSensor: a camera shows nothing new.
@@ -58,13 +58,16 @@ class CameraHistory:
         if not self.readers:
             return
         seen = {}
-        for camera, image in self.images.items():
-            picture = self.readers[camera].latest(self.max_age_s).value
-            seen[image.key] = view(picture, image.crop, image.size)
+        for camera, spec in self.images.items():
+            image = self.readers[camera].latest(self.max_age_s).value
+            seen[spec.key] = view(image, spec.crop, spec.size)
         self.history.append(seen)
 
     def seen(self) -> dict[str, np.ndarray]:
-        """Image key to (O, H, W, 3) uint8, the newest last; the first one stands for those before it."""
+        """Return image key to (O, H, W, 3) uint8, the newest last.
+
+        The first image of an episode stands for those before it.
+        """
         if not self.history:
             return {}
         rows = [self.history[0]] * (self.steps - len(self.history)) + list(self.history)

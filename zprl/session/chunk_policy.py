@@ -1,4 +1,4 @@
-"""What the actor does at a decision: observations to a chunk, and everything about it that learning needs."""
+"""The actor's decision: observations to a chunk, and everything about it that learning needs."""
 
 from __future__ import annotations
 
@@ -15,14 +15,13 @@ from zprl.models.bundle import load_policy, read_bundle
 from zprl.rl import steering_bundle
 from zprl.rl.sac import Actor
 from zprl.rl.session_learner import BASE, STEERING, agent_config, weights_digest
-
-SIM_WEIGHTS_VERSION = -1
-"""The version of the weights that left simulation."""
+from zprl.rl.steering import ChooseResidual, Situation, observe, steer
+from zprl.session.messages import SIM_WEIGHTS_VERSION
 
 
 @dataclass(frozen=True)
 class Request:
-    """Which decision is wanted.
+    """The identity of the decision to make.
 
     Attributes:
         number: The episode's number in its session.
@@ -55,7 +54,10 @@ class ChunkPolicy:
         rl = Rl.model_validate(document["config"])
         self.policy = load_policy(folder / BASE, noise_scale=rl.noise_scale)
         self.interface = plugins.load("spaces", str(document["interface"]))()
-        self.config, self.seed, self.sample_latent = config, seed, rl.sample_latent
+        self.config = config
+        self.seed = seed
+        self.sample_latent = rl.sample_latent
+
         self.scale = tensors["scale"]
         state_dim = self.policy.spec.policy.embedding_dim + len(self.scale)
         self.actor = Actor(state_dim, len(self.scale), agent_config(rl, config), None)
@@ -71,7 +73,10 @@ class ChunkPolicy:
             self.version, self.digest = version, weights_digest(weights)
 
     def warm_up(self) -> None:
-        """Decide once for nothing: the first pass through the networks is many times slower than the next."""
+        """Decide once and drop the result.
+
+        The first pass through the networks is many times slower than the next.
+        """
         steps = self.policy.spec.policy.obs_steps
         obs = {
             key: np.zeros((steps, width), np.float32)
@@ -92,54 +97,59 @@ class ChunkPolicy:
 
     @torch.inference_mode()
     def choose(self, obs: Mapping[str, np.ndarray], request: Request) -> dict[str, np.ndarray]:
-        """Decide.
+        """Make a decision.
 
         Args:
-            obs: Policy key to (O, d), the newest last; pictures (O, H, W, 3) uint8.
+            obs: Policy key to (O, d), the newest last; images (O, H, W, 3) uint8.
             request: Which decision this is.
 
         Returns:
             The arrays of a ``chunk`` message: ``targets`` (C, A), ``embedding`` (D,), ``anchor``,
-                ``residual``, ``point`` (R,), and for the latent interface ``mean`` and ``log_std``
-                (Z,).
+                ``residual``, ``point`` (R,), and for a space with a posterior its ``mean`` and
+                ``log_std`` (Z,).
         """
-        spec = self.policy.spec
-        noise = self.policy.draw_noise(1, self._generator("session-noise", request))
-        embedding = self.policy.embed({key: torch.tensor(obs[key])[None] for key in spec.obs_keys})
         sample = None
         if request.explore and self.sample_latent:
-            sample = torch.randn(
-                1, spec.vib.latent_dim, generator=self._generator("session-latent", request)
-            )
-        anchor = self.interface.anchor(self.policy, embedding, noise, sample=sample)
-        state = torch.cat([embedding, anchor], -1)
-        if request.explore:
-            draw = torch.randn(
-                1, len(self.scale), generator=self._generator("session-exploration", request)
-            )
-            residual = self.actor.sample(state, draw)[0].residual
-        else:
-            residual = self.actor.mean(state)
-        point = torch.addcmul(anchor, self.scale, residual)
-        found = {
-            "targets": self.policy.executed(
-                self.interface.sequence(self.policy, embedding, point, noise)
-            ),
-            "embedding": embedding,
-            "anchor": anchor,
-            "residual": residual,
-            "point": point,
+            generator = self._generator("session-latent", request)
+            sample = torch.randn(1, self.policy.spec.vib.latent_dim, generator=generator)
+
+        decision = steer(
+            self.policy,
+            self.interface,
+            self.scale,
+            self._observe(obs, request, sample),
+            self._explore(request) if request.explore else self._exploit,
+        )
+        arrays = {
+            "targets": decision.chunk,
+            "embedding": decision.embedding,
+            "anchor": decision.anchor,
+            "residual": decision.residual,
+            "point": decision.point,
         }
-        if self.interface.name == "latent":
-            found["mean"], found["log_std"] = self.policy.posterior(embedding)
-        return {name: value[0].numpy() for name, value in found.items()}
+        posterior = self.interface.posterior(self.policy, decision.embedding)
+        if posterior is not None:
+            arrays["mean"], arrays["log_std"] = posterior
+        return {name: value[0].numpy() for name, value in arrays.items()}
 
     @torch.inference_mode()
     def see(self, obs: Mapping[str, np.ndarray], request: Request) -> dict[str, np.ndarray]:
-        """Embedding (D,) and anchor (R,) where an episode ended."""
-        embedding = self.policy.embed(
-            {key: torch.tensor(obs[key])[None] for key in self.policy.spec.obs_keys}
-        )
+        """Return embedding (D,) and anchor (R,) where an episode ended."""
+        end = self._observe(obs, request)
+        return {"final_embedding": end.embedding[0].numpy(), "final_anchor": end.anchor[0].numpy()}
+
+    def _observe(
+        self, obs: Mapping[str, np.ndarray], request: Request, sample: torch.Tensor | None = None
+    ) -> Situation:
+        keys = self.policy.spec.obs_keys
+        embedding = self.policy.embed({key: torch.tensor(obs[key])[None] for key in keys})
         noise = self.policy.draw_noise(1, self._generator("session-noise", request))
-        anchor = self.interface.anchor(self.policy, embedding, noise)
-        return {"final_embedding": embedding[0].numpy(), "final_anchor": anchor[0].numpy()}
+        return observe(self.policy, self.interface, embedding, noise, latent_sample=sample)
+
+    def _explore(self, request: Request) -> ChooseResidual:
+        generator = self._generator("session-exploration", request)
+        draw = torch.randn(1, len(self.scale), generator=generator)
+        return lambda situation: self.actor.sample(situation.state, draw)[0].residual
+
+    def _exploit(self, situation: Situation) -> torch.Tensor:
+        return self.actor.mean(situation.state)

@@ -1,4 +1,4 @@
-"""The words between the state machine and the rest of a session: states, plan, events, actions."""
+"""The vocabulary of the state machine: states, phases, events, actions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from zprl.robot.base import StopLevel
 
 
 class State(enum.StrEnum):
-    """Where a session is."""
+    """State of a session."""
 
     IDLE = "IDLE"
     HOMING = "HOMING"
@@ -27,7 +27,7 @@ class State(enum.StrEnum):
 
 
 class Label(enum.StrEnum):
-    """What an episode was worth; ``discard``: nothing, it does not count."""
+    """Worth of an episode; ``discard``: it does not count."""
 
     SUCCESS = "success"
     FAILURE = "failure"
@@ -35,7 +35,7 @@ class Label(enum.StrEnum):
 
 
 class Input(enum.StrEnum):
-    """What an operator can say."""
+    """Kinds of presses of an operator."""
 
     SUCCESS = "success"
     FAILURE = "failure"
@@ -84,15 +84,15 @@ class CommittedEpisode:
 
 @dataclass(frozen=True)
 class Progress:
-    """What a session has behind it.
+    """State of a session on disk.
 
     Attributes:
         episodes: All committed ones.
         last_number: The highest number ever given to an episode, discarded ones included.
-        training_labels: The last line of the label journal, counted from 1, that is about a
-            training episode; 0 for none.
-        nonces: Of the journal's lines: an input that comes again after a restart is still the same
-            input.
+        training_labels: The last stored label, counted from 1, that is about a training episode;
+            0 for none.
+        nonces: Nonces of the stored labels: an input that comes again after a restart is still the
+            same input.
         final: What ``evaluate_after`` episodes name as their version, once there is one.
         estopped: Whether the e-stop was latched.
     """
@@ -117,7 +117,7 @@ class Tick:
 
 @dataclass(frozen=True)
 class InputEvent:
-    """Somebody pressed something; the same nonce twice is one input."""
+    """A press; the same nonce twice is one input."""
 
     kind: Input
     nonce: str
@@ -168,7 +168,7 @@ class EStop:
 
 @dataclass(frozen=True)
 class Recovered:
-    """What came of :class:`Recover`."""
+    """Result of :class:`Recover`."""
 
     ok: bool
     reason: str = ""
@@ -190,7 +190,7 @@ class Lost:
 
 @dataclass(frozen=True)
 class Labelled:
-    """A label is line ``seq`` (from 1) of the journal."""
+    """A label is stored as line ``seq``, counted from 1."""
 
     episode: int
     nonce: str
@@ -199,7 +199,7 @@ class Labelled:
 
 @dataclass(frozen=True)
 class VersionAvailable:
-    """Weights that know the first ``version`` lines of the journal."""
+    """Weights that know the first ``version`` labels are on the disk."""
 
     version: int
 
@@ -255,7 +255,15 @@ class AskReset:
 
 @dataclass(frozen=True)
 class StartEpisode:
-    """Let the policy act.  ``version``: the weights it must act with; ``None``: the newest, or the start policy before training."""
+    """Let the policy act.
+
+    Attributes:
+        number: Number of the episode.
+        phase: Its phase.
+        start_number: Number of its start position within its kind of phase.
+        version: Version that its weights must have; ``None``: the newest, or the start policy
+            before training.
+    """
 
     number: int
     phase: Phase
@@ -265,7 +273,7 @@ class StartEpisode:
 
 @dataclass(frozen=True)
 class EndEpisode:
-    """Come to rest, record the last observation, then tell :class:`Stopped`."""
+    """Come to rest and record the last observation; then :class:`Stopped` comes."""
 
     number: int
 
@@ -279,7 +287,7 @@ class Stop:
 
 @dataclass(frozen=True)
 class Recover:
-    """Recover the robot, holding its pose; then tell :class:`Recovered`."""
+    """Recover the robot, holding its pose; then :class:`Recovered` comes."""
 
 
 @dataclass(frozen=True)
@@ -298,7 +306,7 @@ class EndIntervention:
 
 @dataclass(frozen=True)
 class StoreLabel:
-    """Append a line to the journal, unless one with this nonce is there; then tell :class:`Labelled`."""
+    """Store a label, unless one with this nonce is there; then :class:`Labelled` comes."""
 
     episode: int
     label: Label
@@ -309,7 +317,10 @@ class StoreLabel:
 
 @dataclass(frozen=True)
 class CommitEpisode:
-    """Make the episode permanent, then append its label; tell :class:`Committed`, then :class:`Labelled`."""
+    """Make the episode permanent, then store its label.
+
+    :class:`Committed` comes, then :class:`Labelled`.
+    """
 
     number: int
     label: StoreLabel | None
@@ -317,7 +328,7 @@ class CommitEpisode:
 
 @dataclass(frozen=True)
 class Discard:
-    """Throw the open episode's recording away."""
+    """Discard the open episode's recording."""
 
     number: int
 
@@ -331,7 +342,7 @@ class AskLabel:
 
 @dataclass(frozen=True)
 class WaitForWeights:
-    """Tell the operator that the session waits for the learner."""
+    """Inform the operator that the session waits for the learner."""
 
     version: int
 

@@ -1,17 +1,19 @@
-"""What every process of a session shares: how it starts, how it stops, what it is told.
+"""The frame of every process of a session: its settings, its loop, its beat and its end.
 
-The supervisor starts a child as ``python -m zprl.session.<name> <settings.json>``; the file holds
+The supervisor starts a child as ``python -m MODULE settings.json``; the file holds
 :class:`Settings`.  A child dies with its parent, ends at SIGTERM, and reports a failure as one
 sentence on the bus and in its log.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import sys
+import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -26,9 +28,12 @@ from zprl.recordings import conditions
 from zprl.recordings.conditions import Conditions
 from zprl.terminal import say_error
 
+BEAT_S = 0.2
+"""Seconds between two beats of a process."""
+
 
 class Settings(BaseModel):
-    """What a child needs to know; written by the supervisor, read once."""
+    """Settings of a child; written by the supervisor, read once."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -47,7 +52,7 @@ class Settings(BaseModel):
         None, description="Socket of the page that the supervisor holds open and hands down."
     )
     twin: Path | None = Field(
-        None, description="Folder of the double's control sockets, where the robot is one."
+        None, description="Folder of the simulated robot's control sockets, where it is one."
     )
 
     def conditions(self) -> Conditions:
@@ -56,9 +61,9 @@ class Settings(BaseModel):
         Raises:
             DataError: they are not what the supervisor has in force.
         """
-        under = conditions.load(self.session)
-        under.check(self.digests)
-        return under
+        in_force = conditions.load(self.session)
+        in_force.check(self.digests)
+        return in_force
 
 
 class Stopping:
@@ -76,9 +81,42 @@ class Stopping:
         return self._asked
 
 
+class Heartbeat:
+    """The beat by which a process shows that it is alive, on a schedule of its own.
+
+    Args:
+        send: Publishes one beat.
+    """
+
+    def __init__(self, send: Callable[[], None]) -> None:
+        self._send = send
+        self._last = -math.inf
+
+    def tick(self) -> None:
+        """Beat if the last one is :data:`BEAT_S` old.  To be called all the time."""
+        now = time.monotonic()
+        if now - self._last > BEAT_S:
+            self._last = now
+            self._send()
+
+
+def turns(stopping: Stopping, beat: Callable[[], None]) -> Iterator[None]:
+    """Yield the turns of a process's loop until it is asked to stop, with a beat between them.
+
+    Args:
+        stopping: True once the process was asked to stop.
+        beat: Publishes one beat; called after a turn, every :data:`BEAT_S`.
+    """
+    heartbeat = Heartbeat(beat)
+    while not stopping:
+        yield
+        heartbeat.tick()
+
+
 def main(body: Callable[[Settings, Stopping], None]) -> NoReturn:
     """Run a child to its end."""
     die_with_parent(int(sys.argv[2]) if len(sys.argv) > 2 else None)
+
     code = 0
     try:
         settings = Settings.model_validate(durable.read_json(sys.argv[1]))
@@ -90,6 +128,7 @@ def main(body: Callable[[Settings, Stopping], None]) -> NoReturn:
     except Exception:
         traceback.print_exc()
         code = 1
+
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)  # client libraries' threads must not keep a stopped process alive

@@ -1,4 +1,4 @@
-"""Begin a session, or go on with one; where the robot is a double, bring it along."""
+"""Begin a session, or go on with one; a simulated robot is started with it."""
 
 from __future__ import annotations
 
@@ -35,28 +35,16 @@ def create(
     episodes: Path,
     work: Path,
 ) -> SessionStore:
-    """Begin a session: gather all it needs into its folder; no robot moves.  See :func:`zprl.session.setup.gather`.
+    """Begin a session: gather all it needs into its folder; no robot moves.
 
-    What lies in ``work`` is thrown away: weights and checkpoints of another session are none of
-    this one's.
+    What lies in ``work`` is removed: weights and checkpoints of another session are none of this
+    one's.  Arguments as in :func:`zprl.session.setup.gather`.
     """
     if not folder.exists():
         shutil.rmtree(work, ignore_errors=True)
     task = RealTask.load(config.task)
-    robot = task.make_robot()
-    from zprl.models.bundle import load_policy
+    header = _header(task, config, base, seed)
 
-    policy = load_policy(base)
-    chunk_steps = policy.spec.policy.chunk_steps
-    header = SessionHeader(
-        id=f"{task.name}-{config.interface}-{seed}",
-        task=task.name,
-        seed=seed,
-        rate_hz=task.rate_hz,
-        chunk_steps=chunk_steps,
-        config=config,
-        world=world(robot),
-    )
     gathered = durable.private_folder(work) / "start"
     setup.gather(
         gathered,
@@ -82,8 +70,22 @@ def create(
         shutil.rmtree(gathered, ignore_errors=True)
 
 
+def _header(task: RealTask, config: Real, base: Path, seed: int) -> SessionHeader:
+    from zprl.models.bundle import load_policy
+
+    return SessionHeader(
+        id=f"{task.name}-{config.interface}-{seed}",
+        task=task.name,
+        seed=seed,
+        rate_hz=task.rate_hz,
+        chunk_steps=load_policy(base).spec.policy.chunk_steps,
+        config=config,
+        world=world(task.make_robot()),
+    )
+
+
 def world(robot: Robot) -> dict[str, Any]:
-    """What stands at the other end of the wire."""
+    """Return the kind of robot as a session's header has it, with the gap of a simulated one."""
     if not robot.simulated:
         return {"kind": "hardware"}
     from zprl.robot_sim.sim_gap import SimGap
@@ -106,45 +108,64 @@ def run(
         work: For logs, weights and checkpoints.
         say: Receives sentences.
         stopping: True once it is to stop; it can be resumed.
-        console_port: Of the operator's page; 0: any free one.
+        console_port: Port of the operator's page; 0: any free one.
+
+    Raises:
+        Interrupted: asked to stop; running again continues.
+        EnvironmentProblem: a process does not stay alive.
     """
     header = SessionStore.open(folder).header
+    config = header.config
     task = RealTask.load(folder / "task.yaml")
     durable.private_folder(work)
     durable.sweep(work)
+
     sockets = bus.make_folder()
+    simulated_robot = with_simulated_robot(
+        task, speed=config.speed, seed=header.seed, gap=header.world.get("gap")
+    )
     try:
-        with (
-            access.granted(work),
-            with_simulated_robot(
-                task, speed=header.config.speed, seed=header.seed, gap=header.world.get("gap")
-            ) as twin,
-        ):
+        with access.granted(work), simulated_robot as simulated:
             settings = Settings(
                 session=folder.absolute(),
                 sockets=sockets,
                 work=work.absolute(),
-                config=header.config,
+                config=config,
                 seed=header.seed,
                 console_port=console_port,
                 rings=sockets.name,
-                twin=twin,
+                twin=simulated,
             )
-            names = (
-                *NAMES,
-                *(["hand"] if operator_devices.wanted() else []),
-                *(["scripted"] if twin else []),
-            )
-            Supervisor(settings, names, say=say, stopping=stopping).run()
+            Supervisor(settings, _names(simulated), say=say, stopping=stopping).run()
     finally:
         shutil.rmtree(sockets, ignore_errors=True)
+
+
+def _names(simulated: Path | None) -> tuple[str, ...]:
+    """Return the processes of a session."""
+    hand = ["hand"] if operator_devices.wanted() else []
+    scripted = ["scripted"] if simulated is not None else []
+    return (*NAMES, *hand, *scripted)
 
 
 @contextlib.contextmanager
 def with_simulated_robot(
     task: RealTask, *, speed: float = 0.0, seed: int = 0, gap: Any = None
 ) -> Iterator[Path | None]:
-    """Bring a double along where the task's robot is one; yields the folder of its sockets, or ``None`` for hardware."""
+    """Start the simulated robot of a task, where the task has one.
+
+    Args:
+        task: The task.
+        speed: Simulated seconds in a second; 0: as fast as it goes.
+        seed: Seed of the robot and the scene.
+        gap: How the simulated robot differs from the model that policies are trained on.
+
+    Yields:
+        The folder of its sockets, or ``None`` for hardware.
+
+    Raises:
+        ConfigError: the task's simulated robot does not start by itself.
+    """
     if not task.make_robot().simulated:
         yield None
         return
@@ -153,20 +174,23 @@ def with_simulated_robot(
 
     drivers = {arm.driver for arm in task.arms.values()}
     if unknown := drivers - {"franka", "xarm"}:
+        names = ", ".join(unknown)
         raise ConfigError(
-            f"'{task.name}' runs on a double that is not started by itself: {', '.join(unknown)}",
+            f"'{task.name}' has a simulated robot that is not started by itself: {names}",
             remedy="use its robot",
         )
-    pace = 1.0 if "xarm" in drivers else speed  # the xArm's double knows no other
-    with contextlib.ExitStack() as doubles:
+
+    pace = 1.0 if "xarm" in drivers else speed  # the simulated xArm knows no other
+    with contextlib.ExitStack() as running:
         folders: dict[str, Path] = {}
         for arm in task.arms.values():
             host = str(arm.config["host"])
+            robot: SimProcess | SimulatedXArm
             if arm.driver == "franka":
-                twin: SimProcess | SimulatedXArm = SimProcess(
-                    host, speed=pace, seed=seed, gap=SimGap.model_validate(gap or {})
-                )
+                options = SimGap.model_validate(gap or {})
+                robot = SimProcess(host, speed=pace, seed=seed, gap=options)
             else:
-                twin = SimulatedXArm(host)
-            folders.setdefault(arm.driver, doubles.enter_context(twin).folder)
+                robot = SimulatedXArm(host)
+            running.enter_context(robot)
+            folders.setdefault(arm.driver, robot.folder)
         yield folders.get("franka") or folders["xarm"]

@@ -1,4 +1,4 @@
-"""What a session starts with, gathered into one folder, so that the session can be replayed without anything else.
+"""The ``start`` folder of a session: all that the session needs to be replayed.
 
 ::
 
@@ -16,7 +16,9 @@ agent and replay are missing.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from zprl import durable, plugins, seeding
 from zprl.config import Real, Rl
@@ -49,7 +51,7 @@ def gather(
         learner: What its learner left (:mod:`zprl.rl.learner_checkpoint`); ``None`` likewise.
         episodes: The demonstrations (:class:`zprl.data.store.EpisodeStore`).
         config: The ``finetune_real`` section.
-        agent: What the agent looks like where there is no simulation (section ``finetune_sim``).
+        agent: The agent where there is no simulation (section ``finetune_sim``).
         seed: The session's seed.
 
     Raises:
@@ -60,23 +62,27 @@ def gather(
             folder, lambda target: _from_base(target, base, episodes, config, agent, seed)
         )
         return
+
+    _from_simulation(folder, base, steering, learner, episodes, config, seed)
+
+
+def _from_simulation(
+    folder: Path,
+    base: Path,
+    steering: Path,
+    learner: Path,
+    episodes: Path,
+    config: Real,
+    seed: int,
+) -> None:
+    """Fill the folder with the residual and the agent that left simulation."""
     document, tensors = read_bundle(steering, steering_bundle.KIND)
-    if document.get("base_digest") != durable.digest(base):
-        raise DataError(
-            f"{steering} was learned on another base policy than {base}",
-            remedy="run finetune_sim again",
-        )
-    if document["interface"] != config.interface:
-        raise DataError(
-            f"{steering} steers by '{document['interface']}', the session wants '{config.interface}'",
-            remedy="give the steering bundle of that interface, or change finetune_real.interface",
-        )
+    _check_steering(document, steering, base, config)
     agent = Rl.model_validate(document["config"])
     policy = load_policy(base, noise_scale=agent.noise_scale)
-    interface = plugins.load("spaces", config.interface)()
     memory = demo_transitions.transitions(
         policy,
-        interface,
+        plugins.load("spaces", config.interface)(),
         EpisodeStore.open(episodes),
         scale=tensors["scale"],
         step_discount=agent.step_discount,
@@ -87,20 +93,41 @@ def gather(
     def fill(target: Path) -> None:
         shutil.copytree(base, target / BASE)
         shutil.copytree(steering, target / STEERING)
-        for name in (
-            learner_checkpoint.AGENT,
-            *([learner_checkpoint.REPLAY] if config.sim_fraction else []),
-        ):
-            shutil.copyfile(learner / name, target / name)
+        shutil.copyfile(learner / learner_checkpoint.AGENT, target / learner_checkpoint.AGENT)
+        if config.sim_fraction:
+            replay = learner_checkpoint.REPLAY
+            shutil.copyfile(learner / replay, target / replay)
         durable.write_tensors(target / DEMOS, memory.data)
 
     durable.write_dir(folder, fill)
 
 
+def _check_steering(document: Mapping[str, Any], steering: Path, base: Path, config: Real) -> None:
+    """Refuse a steering bundle of another base policy or another interface.
+
+    Raises:
+        DataError: it is one.
+    """
+    if document.get("base_digest") != durable.digest(base):
+        raise DataError(
+            f"{steering} was learned on another base policy than {base}",
+            remedy="run finetune_sim again",
+        )
+    interface = document["interface"]
+    if interface != config.interface:
+        raise DataError(
+            f"{steering} steers by '{interface}', the session wants '{config.interface}'",
+            remedy="give the steering bundle of that interface, or change finetune_real.interface",
+        )
+
+
 def _from_base(
     target: Path, base: Path, episodes: Path, config: Real, agent: Rl, seed: int
 ) -> None:
-    """A new agent on the base policy, its residual near zero: the very one that the session's learner begins with."""
+    """Write a new agent on the base policy, its residual near zero.
+
+    It is the very one that the session's learner begins with.
+    """
     policy = load_policy(base, noise_scale=agent.noise_scale)
     interface = plugins.load("spaces", config.interface)()
     store = EpisodeStore.open(episodes)
@@ -109,6 +136,7 @@ def _from_base(
     )
     state_dim = policy.spec.policy.embedding_dim + len(scale)
     new = Sac(state_dim, scale, agent, seeding.torch_generator(seed, "agent-init"))
+
     shutil.copytree(base, target / BASE)
     steering_bundle.save_steering(
         target / STEERING,

@@ -1,11 +1,11 @@
-"""A SpaceMouse for taking over: its HID reports, and what a push means to the arm.
+"""A SpaceMouse for taking over: its HID reports, and the command that a push becomes.
 
-The decoder is our own, over ``/dev/hidraw*``: a dozen lines, where the library wants a C library
-and loads it at import.  It knows both layouts in use: translation in report 1 and rotation in
+The decoder reads ``/dev/hidraw*`` itself: a dozen lines, where the library wants a C library and
+loads it at import.  It knows both layouts in use: translation in report 1 and rotation in
 report 2 (wired models), or all six axes in report 1 (wireless and newer ones); buttons are report
 3.  Axes are right-handed and the person's: +x right, +y away, +z up, rotations about the same axes.
 
-What a person does is recorded as an intervention, in action space; no latent is made up for it.
+A person's motion is recorded as an intervention, in action space, and has no latent.
 """
 
 from __future__ import annotations
@@ -26,20 +26,28 @@ from zprl.robot import rotation
 from zprl.robot.base import Pose
 from zprl.robot.limits import ArmLimits
 from zprl.session.events import Input
-from zprl.session.inputs import InputReader, OperatorInput, this_user
+from zprl.session.inputs import InputReader
 
 BEHIND = -math.pi / 2
+"""Direction (:attr:`Feel.yaw`) of a person who stands behind the robot's base [rad]."""
 FULL = 350.0
 """Counts of a full push."""
 SIGNS = (1.0, -1.0, -1.0)
 """HID counts y towards the user and z down; rotations follow."""
-VENDORS = {0x256F, 0x046D}
-"""3Dconnexion; older models are Logitech's."""
+CONNEXION, LOGITECH = 0x256F, 0x046D
+"""USB vendors: 3Dconnexion; older models are Logitech's."""
 LOGITECH_MODELS = range(0xC603, 0xC62C)
 """Logitech also makes ordinary mice; its 3-D mice are in here."""
+UDEV_RULE = 'KERNEL=="hidraw*", ATTRS{idVendor}=="256f", TAG+="uaccess"'
+TOLERANCE = 1e-9
+"""Of rounding, when steps add up to a duration."""
 STALE_S = 0.25
-"""A pushed cap reports every 8 to 16 ms; silence for so long means that nobody pushes, or that the
-receiver is gone."""
+"""Seconds of silence after which nobody pushes, or the receiver is gone: a pushed cap reports every
+8 to 16 ms."""
+FIRST, SECOND, BUTTONS = 1, 2, 3
+"""Numbers of the reports: translation (and rotation), rotation, buttons."""
+THREE_AXES, SIX_AXES = 6, 12
+"""Bytes of the axes in a report."""
 
 
 @dataclass(frozen=True)
@@ -59,20 +67,23 @@ REST = MouseState()
 
 
 def decode(report: bytes, state: MouseState) -> MouseState:
-    """The state after one report; a report of another kind, or one that is cut short, changes nothing."""
-    kind, size = (report[0] if report else None), len(report) - 1
-    if kind == 1 and size >= 12:
-        return replace(state, twist=(*_three(report, 1), *_three(report, 7)))
-    if kind == 1 and size >= 6:
+    """Return the state after one report; an unknown or short report changes nothing."""
+    kind = report[0] if report else None
+    size = len(report) - 1
+
+    if kind == FIRST and size >= SIX_AXES:
+        return replace(state, twist=(*_three(report, 1), *_three(report, 1 + THREE_AXES)))
+    if kind == FIRST and size >= THREE_AXES:
         return replace(state, twist=(*_three(report, 1), *state.twist[3:]))
-    if kind == 2 and size >= 6:
+    if kind == SECOND and size >= THREE_AXES:
         return replace(state, twist=(*state.twist[:3], *_three(report, 1)))
-    if kind == 3 and size >= 1:
+    if kind == BUTTONS and size >= 1:
         return replace(state, buttons=int.from_bytes(report[1:5], "little"))
     return state
 
 
 def _three(report: bytes, start: int) -> tuple[float, ...]:
+    """Return three axes in [-1, 1], in the person's directions."""
     counts = struct.unpack_from("<3h", report, start)
     return tuple(
         max(-1.0, min(1.0, sign * count / FULL)) for sign, count in zip(SIGNS, counts, strict=True)
@@ -80,7 +91,10 @@ def _three(report: bytes, start: int) -> tuple[float, ...]:
 
 
 def find(root: Path = Path("/sys/class/hidraw")) -> Path:
-    """The first connected SpaceMouse's device file.
+    """Return the device file of the first connected SpaceMouse.
+
+    Args:
+        root: Folder in which the kernel lists HID devices.
 
     Raises:
         EnvironmentProblem: there is none.
@@ -88,24 +102,20 @@ def find(root: Path = Path("/sys/class/hidraw")) -> Path:
     for entry in sorted(root.glob("hidraw*")):
         try:
             lines = (entry / "device" / "uevent").read_text().splitlines()
-            _, vendor, product = (
-                next(line for line in lines if line.startswith("HID_ID="))
-                .removeprefix("HID_ID=")
-                .split(":")
-            )
-            ids = int(vendor, 16), int(product, 16)
+            line = next(line for line in lines if line.startswith("HID_ID="))
+            _bus, vendor, product = (int(n, 16) for n in line.partition("=")[2].split(":"))
         except (OSError, StopIteration, ValueError):
             continue
-        if ids[0] in VENDORS and (ids[0] != 0x046D or ids[1] in LOGITECH_MODELS):
+        if vendor == CONNEXION or (vendor == LOGITECH and product in LOGITECH_MODELS):
             return Path("/dev") / entry.name
     raise EnvironmentProblem("no SpaceMouse is connected", remedy="plug it in, or run without one")
 
 
 class SpaceMouse(InputReader):
-    """The newest state of a SpaceMouse.
+    """Reader of a SpaceMouse that keeps its newest state.
 
     Args:
-        fd: Of ``/dev/hidraw*``: one report per read.
+        fd: File descriptor of ``/dev/hidraw*``: one report per read.
         on_lost: See :class:`InputReader`.
         clock: Host's monotonic clock [s].
     """
@@ -138,14 +148,17 @@ class SpaceMouse(InputReader):
         super().lost(why)
 
     def wait(self, reports: int, timeout_s: float) -> bool:
-        """Wait until so many reports have come."""
+        """Wait until so many reports have come; return whether they have."""
         with self._changed:
             return self._changed.wait_for(lambda: self.reports >= reports, timeout_s)
 
     def read(self) -> MouseState:
-        """The newest state; a cap that went silent is at rest.  A button held says nothing until it is released, so buttons stay."""
+        """Return the newest state; a cap that went silent is at rest."""
         state, stamp = self._latest
-        return state if self.clock() - stamp < STALE_S else replace(state, twist=REST.twist)
+        if self.clock() - stamp < STALE_S:
+            return state
+        # A button that is held sends nothing until it is released: buttons stay.
+        return replace(state, twist=REST.twist)
 
     @classmethod
     def open(
@@ -161,8 +174,7 @@ class SpaceMouse(InputReader):
             return cls(os.open(path, os.O_RDONLY | os.O_CLOEXEC), on_lost=on_lost)
         except OSError as error:
             raise EnvironmentProblem(
-                f"cannot open {path}: {error.strerror}",
-                remedy='add the udev rule KERNEL=="hidraw*", ATTRS{idVendor}=="256f", TAG+="uaccess"',
+                f"cannot open {path}: {error.strerror}", remedy=f"add the udev rule {UDEV_RULE}"
             ) from error
 
 
@@ -171,7 +183,7 @@ class SpaceMouse(InputReader):
 
 @dataclass(frozen=True)
 class InterventionCommand:
-    """What a person asks of the arm for one control step.
+    """A person's command to the arm for one control step.
 
     Attributes:
         engaged: Whether a person has the arm; the policy's chunk is not played then.
@@ -188,29 +200,19 @@ class InterventionCommand:
     toggle_gripper: bool = False
     edge: Input | None = None
 
-    def input(self, episode: int | None) -> OperatorInput | None:
-        """The operator input of the edge, if there is one."""
-        return (
-            OperatorInput(
-                kind=self.edge, episode=episode, source=SpaceMouse.name, author=this_user()
-            )
-            if self.edge
-            else None
-        )
-
     def target(self, pose: Pose) -> Pose:
-        """The target pose, one step on."""
+        """Return the target pose after this step."""
         quaternion = rotation.product(rotation.from_rotvec(self.rotation), tuple(pose.quaternion))
         return Pose(pose.position + np.array(self.translation), np.array(rotation.unit(quaternion)))
 
 
 @dataclass(frozen=True)
 class Feel:
-    """How a push becomes motion.
+    """Parameters by which a push becomes motion.
 
     Attributes:
-        speed: At a full push [m/s].
-        turn: At a full push [rad/s].
+        speed: Speed at a full push [m/s].
+        turn: Turning speed at a full push [rad/s].
         step_s: Seconds per control step.
         max_step: Largest translation per step [m].
         max_turn: Largest rotation per step [rad].
@@ -240,7 +242,7 @@ class Feel:
     def within(
         cls, limits: ArmLimits, rate_hz: float, *, share: float = 0.5, yaw: float = BEHIND
     ) -> Feel:
-        """A full push moves at ``share`` of what the limits allow."""
+        """Return parameters with which a full push moves at ``share`` of the limits' speeds."""
         return cls(
             share * limits.translation.speed,
             share * limits.rotation.speed,
@@ -252,10 +254,10 @@ class Feel:
 
 
 class Intervention:
-    """Who has the arm, the person or the policy; one :meth:`step` per control step.
+    """The hand-over between person and policy; one :meth:`step` per control step.
 
     Args:
-        feel: How a push becomes motion.
+        feel: Parameters by which a push becomes motion.
     """
 
     def __init__(self, feel: Feel) -> None:
@@ -266,29 +268,17 @@ class Intervention:
         self._buttons = 0
 
     def step(self, state: MouseState) -> InterventionCommand:
-        """Take in the mouse's state for one control step."""
+        """Return the command of one control step for the mouse's state in it."""
         feel, before = self.feel, self._engaged
-        norm = math.hypot(*state.twist)
-        pushed = norm > feel.threshold
-        if pushed or state.buttons >> feel.hold_button & 1:
-            self._engaged, self._idle_steps = True, 0
-            past = (
-                (min(norm, 1.0) - feel.threshold) / (1 - feel.threshold) / norm if pushed else 0.0
-            )
-            self._twist = twist = tuple(past * v for v in state.twist)
-        else:
-            self._idle_steps += 1
-            idle = self._idle_steps * feel.step_s / feel.release_s
-            self._engaged = before and idle < 1 - 1e-9
-            fade = max(0.0, 1 - 2 * idle) if self._engaged else 0.0
-            twist = tuple(fade * v for v in self._twist)
+        twist = self._pushed_twist(state)
+        if twist is None:
+            twist = self._faded_twist()
+
         pressed = bool(state.buttons & ~self._buttons & 1 << feel.gripper_button)
         self._buttons = state.buttons
-        edge = (
-            (Input.INTERVENE if self._engaged else Input.RELEASE)
-            if self._engaged != before
-            else None
-        )
+        edge = None
+        if self._engaged != before:
+            edge = Input.INTERVENE if self._engaged else Input.RELEASE
         return InterventionCommand(
             self._engaged,
             self._turned(twist[:3], feel.speed, feel.max_step),
@@ -297,8 +287,30 @@ class Intervention:
             edge,
         )
 
+    def _pushed_twist(self, state: MouseState) -> tuple[float, ...] | None:
+        """Return the twist of a person who pushes or holds the arm; ``None`` where nobody does."""
+        feel = self.feel
+        norm = math.hypot(*state.twist)
+        pushed = norm > feel.threshold
+        if not pushed and not state.buttons >> feel.hold_button & 1:
+            return None
+
+        self._engaged = True
+        self._idle_steps = 0
+        past = (min(norm, 1.0) - feel.threshold) / (1 - feel.threshold) / norm if pushed else 0.0
+        self._twist = tuple(past * v for v in state.twist)
+        return self._twist
+
+    def _faded_twist(self) -> tuple[float, ...]:
+        """Return the last twist, faded out; end the intervention once the cap is idle for long."""
+        self._idle_steps += 1
+        idle = self._idle_steps * self.feel.step_s / self.feel.release_s
+        self._engaged = self._engaged and idle < 1 - TOLERANCE
+        fade = max(0.0, 1 - 2 * idle) if self._engaged else 0.0
+        return tuple(fade * v for v in self._twist)
+
     def _turned(self, push: tuple[float, ...], full: float, most: float) -> tuple[float, ...]:
-        """Scale a push to a step, at most ``most`` long, and turn it from the person's axes to the base's."""
+        """Scale a push to a step of at most ``most``, and turn it to the base's axes."""
         scale = full * self.feel.step_s
         if (length := math.hypot(*push) * scale) > most:
             scale *= most / length

@@ -1,28 +1,27 @@
 """The session's state machine: pure, no I/O, no clock of its own.
 
-Events go in, actions come out; the supervisor carries the actions out and tells what came of them.
+Events go in, actions come out; the supervisor carries the actions out and reports their results.
 What must survive a crash is on disk: a machine made from what is committed there
 (:class:`Progress`) goes on where the last one was.
 
 Choices that are not obvious:
 
-- ``pause`` lets a running episode go on to its end (``estop`` is for stopping it) and interrupts homing.
-- In ``async`` mode a training episode that ends without a label is committed at once and its label asked for while the session
-  goes on; evaluations, and everything in ``sync`` mode, wait for the label before they commit.
-- A phase is complete when so many of its episodes are labelled success or failure; a discarded one is repeated from the same
-  start.  Phases never go back: an episode discarded after the next phase has begun is not repeated.
-- ``evaluate_after`` waits for the weights that know every label given before its first episode, and names that version in all its episodes.
+- ``pause`` lets a running episode go on to its end (``estop`` is for stopping it) and interrupts
+  homing.
+- In ``async`` mode a training episode that ends without a label is committed at once and its label
+  asked for while the session goes on; evaluations, and everything in ``sync`` mode, wait for the
+  label before they commit.
+- ``evaluate_after`` waits for the weights that know every label given before its first episode,
+  and names that version in all its episodes.
+
+:mod:`zprl.session.schedule` says when a phase is complete.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from dataclasses import dataclass, field
-from typing import Literal
-
-from zprl.errors import ConfigError
+from zprl.recordings.phases import PhaseKind
 from zprl.robot.base import StopLevel
-from zprl.robot.limits import Recoveries, RecoveryBudget
+from zprl.robot.limits import Recoveries
 from zprl.session.events import (
     LABELS,
     Action,
@@ -33,7 +32,6 @@ from zprl.session.events import (
     Committed,
     CommittedEpisode,
     Died,
-    Discard,
     EndEpisode,
     EndIntervention,
     EStop,
@@ -48,8 +46,6 @@ from zprl.session.events import (
     Labelled,
     Lost,
     Phase,
-    PhaseKind,
-    Progress,
     Ready,
     Recover,
     Recovered,
@@ -65,39 +61,16 @@ from zprl.session.events import (
     VersionAvailable,
     WaitForWeights,
 )
+from zprl.session.situation import ACTING, MOVING, Blockage, OpenEpisode, Situation
 
-BYSTANDERS = frozenset({"learner", "console"})
+NON_CRITICAL = frozenset({"learner", "console"})
 """Processes whose death stops no episode."""
 REMEMBERED = 4096
 """Newest presses whose nonce is remembered: presses expire long before so many others have come."""
 
 
-@dataclass
-class _Open:
-    """The episode that is not committed yet."""
-
-    number: int
-    phase: Phase
-    start_number: int
-    ended: bool = False
-    label: StoreLabel | None = None
-    committing: bool = False
-    asked: bool = False
-    later: list[StoreLabel] = field(default_factory=list)
-    """Corrections that came while it was being committed."""
-
-
-@dataclass
-class _Fault:
-    """Why nothing moves.  ``person``: only the operator can clear it.  ``recovering``: an answer is awaited."""
-
-    reason: str
-    person: bool
-    recovering: bool = False
-
-
-class Machine:
-    """See the module.
+class Machine(Situation):
+    """The transitions of a session; see the module.
 
     Args:
         plan: Phases, in order.
@@ -113,146 +86,21 @@ class Machine:
         ConfigError: an impossible plan.
     """
 
-    def __init__(
-        self,
-        plan: tuple[Phase, ...],
-        progress: Progress | None = None,
-        *,
-        mode: Literal["async", "sync"] = "async",
-        interrupted: Literal["discard", "label"] = "discard",
-        recoveries: Recoveries | None = None,
-        confirm: str = "",
-    ) -> None:
-        kinds = [phase.kind for phase in plan]
-        if (
-            not plan
-            or any(phase.episodes < 0 for phase in plan)
-            or kinds != [kind for kind in PhaseKind if kind in kinds]
-        ):
-            raise ConfigError(
-                "a plan has each kind of phase at most once, in the order before, train, after",
-                remedy="correct the plan",
-            )
-        progress = progress or Progress()
-        self.plan, self.mode, self.interrupted = plan, mode, interrupted
-        self.state = State.IDLE
-        self.episodes: dict[int, CommittedEpisode] = {
-            known.number: known for known in progress.episodes
-        }
-        self.open: _Open | None = None
-        self.paused = False
-        self.estopped: str | None = "the last run" if progress.estopped else None
-        self.fault: _Fault | None = _Fault(confirm, person=True) if confirm else None
-        self.refused = ""
-        """Why the last press had no effect; empty when it had one."""
-        self.seq = 0
-        """Number of the present situation: a press answers exactly one."""
-        self.dead: set[str] = set()
-        self.now = 0.0
-        self._budget = RecoveryBudget(recoveries or Recoveries())
-        self._last_number = max([progress.last_number, *self.episodes])
-        self._training_labels = progress.training_labels
-        self._journaled = progress.nonces
-        self._nonces: OrderedDict[str, None] = OrderedDict()
-        self._in_flight: dict[str, StoreLabel] = {}  # labels the recorder has not confirmed
-        self._asked: set[int] = set()
-        self._ready = self._reset_done = False
-        self._version = 0
-        self._waiting: int | None = None
-        self._final = progress.final
-        self._asked_reset: AskReset | None = None
-        self._actions: list[Action] = []
-        self._situation: tuple[object, ...] = ()
-        self._stops = 0
-
-    # -- what others may want to know --------------------------------------------------------------
-
-    @property
-    def number(self) -> int:
-        """The open episode, or the next one."""
-        return self.open.number if self.open else self._last_number + 1
-
-    @property
-    def last_number(self) -> int:
-        """The highest number ever given to an episode; keep it for :class:`Progress`."""
-        return self._last_number
-
-    @property
-    def final(self) -> int | None:
-        """The version that ``evaluate_after`` judges, once known; keep it for :class:`Progress`."""
-        return self._final
-
-    @property
-    def pending(self) -> list[int]:
-        """Committed episodes that wait for a label, oldest first."""
-        return sorted(n for n, known in self.episodes.items() if known.label is None)
-
-    @property
-    def phase(self) -> Phase | None:
-        """The phase of the open or the next episode; ``None`` when the plan is done."""
-        if self.open:
-            return self.open.phase
-        begun = [
-            i
-            for i, phase in enumerate(self.plan)
-            if any(known.kind is phase.kind for known in self.episodes.values())
-        ]
-        for phase in self.plan[max(begun, default=0) :]:
-            if self._count(phase, pending=False) < phase.episodes:
-                return phase
-        return None
-
-    @property
-    def wanted(self) -> int | None:
-        """The labels that the weights of the next episode must know; ``None``: any weights will do."""
-        phase = self.phase
-        if (
-            phase is None
-            or phase.kind is PhaseKind.EVALUATE_BEFORE
-            or (phase.kind is PhaseKind.TRAIN and self.mode == "async")
-        ):
-            return None
-        return (
-            self._final
-            if phase.kind is PhaseKind.EVALUATE_AFTER and self._final is not None
-            else self._training_labels
-        )
-
-    @property
-    def behind(self) -> bool:
-        """True while the learner has not caught up with the labels that the next episode's weights must know."""
-        wanted = self.wanted
-        return wanted is not None and (bool(self._in_flight) or self._version < wanted)
-
-    @property
-    def held(self) -> bool:
-        """True while only a person can let the arm go on: nobody takes control of it before."""
-        return self.estopped is not None or (
-            self.fault is not None and self.fault.person and not self.fault.recovering
-        )
-
-    @property
-    def reason(self) -> str:
-        """Return what blocks motion; empty where nothing does."""
-        if self.estopped is not None:
-            return f"e-stop pressed ({self.estopped})"
-        return self.fault.reason if self.fault is not None else ""
-
     def tighten(self, recoveries: Recoveries) -> None:
         """Put a tighter budget of automatic recoveries in force; what was spent stays spent."""
         self._budget.recoveries = recoveries
 
-    def _count(self, phase: Phase, *, pending: bool) -> int:
-        good = (Label.SUCCESS, Label.FAILURE, None) if pending else (Label.SUCCESS, Label.FAILURE)
-        return sum(
-            known.kind is phase.kind and known.label in good for known in self.episodes.values()
-        )
-
     # -- events ------------------------------------------------------------------------------------
 
     def handle(self, event: Happening) -> list[Action]:
-        """Take in one event; returns what to do about it, in order."""
+        """Take in one event; return what to do about it, in order."""
         self._actions, self.refused = [], ""
+        self._take(event)
+        self._advance()
+        self._number_situation()
+        return self._actions
+
+    def _take(self, event: Happening) -> None:
         match event:
             case Tick(now):
                 self.now = max(self.now, now)
@@ -264,79 +112,37 @@ class Machine:
                 self.state = State.AWAIT_RESET
             case TimeUp(episode) if self._acting(episode):
                 self._to(State.STOPPING, EndEpisode(episode))
-            case Stopped(episode) if self._acting(episode) or (
-                self.state is State.STOPPING and self._is_open(episode)
-            ):
-                self.open.ended = True
-                self.state = State.IDLE
+            case Stopped(episode):
+                self._stopped(episode)
+
             case Fault(level, reason, recoverable):
                 self._fail(level, reason, person=not recoverable)
             case EStop(source):
                 self._estop(source)
-            case Recovered(ok, reason) if (
-                self.fault and self.fault.recovering and self.estopped is None
-            ):
-                self._recovered(ok, reason)
-            case Committed(episode) if self._is_open(episode) and self.open.committing:
-                self._committed()
-            case Lost(episode) if self._is_open(episode) and self.open.ended:
-                self._say(f"the recording of episode {episode} is lost: it will be repeated")
-                self._drop()
-            case Labelled(_, nonce, seq):
-                self._labelled(nonce, seq)
-            case VersionAvailable(version):
-                self._version = max(self._version, version)
+            case Recovered(ok, reason):
+                self._recovered(reason, ok=ok)
             case Died(process):
                 self._died(process)
             case Restarted(process):
                 self._restarted(process)
-        self._advance()
-        self._number_situation()
-        return self._actions
 
-    def _number_situation(self) -> None:
-        """Increment ``seq`` when anything has changed that a press could answer."""
-        person = self.fault is not None and self.fault.person
-        situation = (
-            self.state,
-            self.number,
-            self.paused,
-            *self.pending,
-            self.behind,
-            self.reason,
-            person,
-            self._stops,
-        )
-        if situation != self._situation:
-            self._situation = situation
-            self.seq += 1
-
-    def _is_open(self, episode: int | None) -> bool:
-        return self.open is not None and self.open.number == episode
-
-    def _acting(self, episode: int | None) -> bool:
-        return self.state in (State.RUNNING, State.INTERVENTION) and self._is_open(episode)
-
-    def _to(self, state: State, *actions: Action) -> None:
-        self.state = state
-        self._actions += actions
-
-    def _say(self, text: str) -> None:
-        self._actions.append(Say(text))
-
-    def _refuse(self, text: str) -> None:
-        self.refused = text
-        self._say(text)
+            case Committed(episode):
+                self._committed(episode)
+            case Lost(episode):
+                self._lost(episode)
+            case Labelled(_, nonce, seq):
+                self.schedule.labelled(nonce, seq)
+            case VersionAvailable(version):
+                self.schedule.version = max(self.schedule.version, version)
 
     # -- the operator ------------------------------------------------------------------------------
 
     def _input(self, event: InputEvent) -> None:
-        if (
-            event.kind is Input.ESTOP
-        ):  # before anything else: a stop is never taken for a repetition
+        # Before anything else: a stop is never taken for a repetition.
+        if event.kind is Input.ESTOP:
             self._estop(event.source)
             return
-        if event.nonce in self._nonces or event.nonce in self._journaled:
+        if event.nonce in self._nonces or event.nonce in self._stored_nonces:
             return
 
         self._nonces[event.nonce] = None
@@ -352,35 +158,32 @@ class Machine:
 
     def _request(self, event: InputEvent) -> None:
         """Take in a press that is no label."""
+        present = event.episode in (None, self.number)
         match event.kind:
-            case Input.RESET_DONE if self.state is not State.AWAIT_RESET or event.episode not in (
-                None,
-                self.number,
-            ):
-                self._refuse(
-                    f"reset_done is not awaited now (state {self.state}, episode {self.number})"
-                )
-            case Input.RESET_DONE if (
-                self.behind
-            ):  # the arm moves when this is pressed, not minutes later
-                self._refuse("the learner is still busy: press again when it is ready")
             case Input.RESET_DONE:
-                self._reset_done = True
+                self._confirm_reset(present=present)
             case Input.PAUSE:
                 self._pause()
             case Input.RESUME:
                 self.paused = False
-            case Input.INTERVENE if self.state is State.RUNNING and event.episode in (
-                None,
-                self.number,
-            ):
+            case Input.CLEAR:
+                self._clear()
+
+            case Input.INTERVENE if self.state is State.RUNNING and present:
                 self._to(State.INTERVENTION, BeginIntervention(self.number))
             case Input.RELEASE if self.state is State.INTERVENTION:
                 self._to(State.RUNNING, EndIntervention(self.number))
-            case Input.CLEAR:
-                self._clear()
             case _:
                 self._refuse(f"{event.kind} means nothing in state {self.state}")
+
+    def _confirm_reset(self, *, present: bool) -> None:
+        if self.state is not State.AWAIT_RESET or not present:
+            situation = f"state {self.state}, episode {self.number}"
+            self._refuse(f"reset_done is not awaited now ({situation})")
+        elif self.behind:  # the arm moves when this is pressed, not minutes later
+            self._refuse("the learner is still busy: press again when it is ready")
+        else:
+            self._reset_done = True
 
     def _label(self, event: InputEvent) -> None:
         if event.episode is None:
@@ -389,50 +192,46 @@ class Machine:
         line = StoreLabel(
             event.episode, LABELS[event.kind], event.source, event.nonce, event.author
         )
-        if self._is_open(event.episode):
-            if self.open.committing:
-                self.open.later.append(line)
-                return
-            self.open.label = line
-            if self._acting(event.episode):
-                self._to(State.STOPPING, EndEpisode(event.episode))
+
+        episode = self._opened(event.episode)
+        if episode is not None and episode.committing:
+            episode.later.append(line)
+        elif episode is not None:
+            episode.label = line
+            if self.state in ACTING:
+                self._to(State.STOPPING, EndEpisode(episode.number))
         elif event.episode in self.episodes:
             self._correct(line)
         else:
-            known = "was discarded" if 0 < event.episode <= self._last_number else "does not exist"
+            discarded = 0 < event.episode <= self.last_number
+            known = "was discarded" if discarded else "does not exist"
             self._refuse(f"{event.kind} is refused: episode {event.episode} {known}")
 
     def _correct(self, line: StoreLabel) -> None:
-        """A label for a committed episode: its first, or one that supersedes."""
-        known = self.episodes[line.episode]
-        if known.label is line.label:  # a second click
+        """Label a committed episode: for the first time, or superseding a label."""
+        before = self.episodes[line.episode].label
+        if before is line.label:  # a second click
             return
-        self.episodes[line.episode] = CommittedEpisode(
-            known.number, known.kind, known.start_number, line.label
-        )
-        self._in_flight[line.nonce] = line
+        self.schedule.label(line)
         self._actions.append(line)
-        if known.label is not None:
-            self._say(
-                f"the label of episode {line.episode} is {line.label} now; it was {known.label}"
-            )
+        if before is not None:
+            self._say(f"the label of episode {line.episode} is {line.label} now; it was {before}")
 
     def _pause(self) -> None:
         self.paused = True
         if self.open:
-            self._say(
-                f"the session pauses after episode {self.open.number}; press e-stop to stop the arm now"
-            )
+            after = f"the session pauses after episode {self.open.number}"
+            self._say(f"{after}; press e-stop to stop the arm now")
         elif self.state is State.HOMING:
             self._to(State.IDLE, Stop(StopLevel.HOLD))
 
     def _clear(self) -> None:
-        if self.dead - BYSTANDERS or not self._ready:
-            self._refuse(
-                f"cannot clear: waiting for {', '.join(sorted(self.dead - BYSTANDERS)) or 'driver'} to come back"
-            )
+        missing = sorted(self.dead - NON_CRITICAL)
+        if missing or not self._ready:
+            waits = ", ".join(missing) or "driver"
+            self._refuse(f"cannot clear: waiting for {waits} to come back")
         elif self.estopped is not None or self.fault is not None:
-            self.fault = _Fault(self.reason, person=True, recovering=True)
+            self.fault = Blockage(self.reason, person=True, recovering=True)
             self.estopped = None
             self._to(State.FAULT, Recover())
         else:
@@ -440,39 +239,10 @@ class Machine:
 
     # -- stops -------------------------------------------------------------------------------------
 
-    def _interrupt(self) -> None:
-        """Whatever was going on has ended; an episode that had not is discarded, or labelled where the session wants that."""
-        self._forget_reset()
-        if self.open and not self.open.ended:
-            if self.interrupted == "label":
-                self.open.ended = True
-            else:
-                self._say(
-                    f"episode {self.open.number} was interrupted: it is discarded and repeated"
-                )
-                self._drop()
-
-    def _forget_reset(self) -> None:
-        """The scene must be put in order again before an episode begins."""
-        self._reset_done, self._asked_reset, self._waiting = False, None, None
-
-    def _drop(self) -> None:
-        self._actions.append(Discard(self.open.number))
-        self.open = None
-        if self.state in (
-            State.COMMIT,
-            State.AWAIT_LABEL,
-            State.RUNNING,
-            State.INTERVENTION,
-            State.STOPPING,
-        ):
-            self.state = State.IDLE
-
     def _estop(self, source: str) -> None:
-        self._stops += (
-            1  # also of one that is latched: a `clear` for the situation before it is refused
-        )
-        if self.estopped is not None and self.state is State.ESTOP:  # latched already
+        # Counted also where one is latched: a `clear` for the situation before it is refused.
+        self._stops += 1
+        if self.estopped is not None and self.state is State.ESTOP:
             return
         self._actions.append(Stop(StopLevel.HARD))
         self._interrupt()
@@ -482,47 +252,48 @@ class Machine:
     def _fail(self, level: StopLevel, reason: str, *, person: bool) -> None:
         self._actions.append(Stop(level))
         self._interrupt()
-        if self.estopped is None:
-            person = person or (self.fault is not None and self.fault.person)
-            self.fault = _Fault(reason, person)
-            self._to(
-                State.FAULT, Say(f"{reason}: press clear when it is safe" if person else reason)
-            )
+        if self.estopped is not None:
+            return
+        person = person or (self.fault is not None and self.fault.person)
+        self.fault = Blockage(reason, person)
+        text = f"{reason}: press clear when it is safe" if person else reason
+        self._to(State.FAULT, Say(text))
 
     def _died(self, process: str) -> None:
         if process in self.dead:
             return
         self.dead.add(process)
-        if process in BYSTANDERS:
+        if process in NON_CRITICAL:
             self._say(f"{process} is down; the session goes on")
             return
+
         if process == "driver":
             self._ready = False
         self._fail(StopLevel.SOFT, f"{process} is down", person=False)
-        if process == "recorder" and self.open and not self.open.committing:
-            self._say(f"the recording of episode {self.open.number} is lost: it will be repeated")
-            self._drop()
+        episode = self.open
+        if process == "recorder" and episode is not None and not episode.committing:
+            self._say(f"the recording of episode {episode.number} is lost: it will be repeated")
+            self._drop(episode)
 
     def _restarted(self, process: str) -> None:
         self.dead.discard(process)
         if process == "recorder":
-            self._actions += [
-                line for line in self._in_flight.values() if line.episode in self.episodes
-            ]
+            lines = self.schedule.in_flight.values()
+            self._actions += [line for line in lines if line.episode in self.episodes]
 
-    def _recovered(self, ok: bool, reason: str) -> None:
+    def _recovered(self, reason: str, *, ok: bool) -> None:
+        if self.fault is None or not self.fault.recovering or self.estopped is not None:
+            return
         if ok:
             self.fault = None
             self.state = State.IDLE
-        else:
-            self.fault = _Fault(reason or self.fault.reason, person=True)
-            self._say(
-                f"the robot did not recover ({self.fault.reason}): look at it, then press clear"
-            )
+            return
+        self.fault = Blockage(reason or self.fault.reason, person=True)
+        why = self.fault.reason
+        self._say(f"the robot did not recover ({why}): look at it, then press clear")
 
-    def _try_recovery(self) -> None:
-        fault = self.fault
-        if fault.person or fault.recovering or self.dead - BYSTANDERS or not self._ready:
+    def _try_recovery(self, fault: Blockage) -> None:
+        if fault.person or fault.recovering or self.dead - NON_CRITICAL or not self._ready:
             return
         if self._budget.may_recover(self.now):
             self._budget.spend(self.now)
@@ -532,29 +303,36 @@ class Machine:
             fault.person = True
             self._say(f"{fault.reason}: too many recoveries in a row, press clear when it is safe")
 
-    # -- the recorder ------------------------------------------------------------------------------
+    # -- the episode -------------------------------------------------------------------------------
 
-    def _committed(self) -> None:
-        done, self.open = self.open, None
-        self.episodes[done.number] = CommittedEpisode(
-            done.number,
-            done.phase.kind,
-            done.start_number,
-            done.label.label if done.label else None,
+    def _stopped(self, number: int) -> None:
+        episode = self._opened(number)
+        if episode is not None and self.state in (*ACTING, State.STOPPING):
+            episode.ended = True
+            self.state = State.IDLE
+
+    def _committed(self, number: int) -> None:
+        episode = self._opened(number)
+        if episode is None or not episode.committing:
+            return
+        self.open = None
+        label = episode.label.label if episode.label else None
+        self.episodes[number] = CommittedEpisode(
+            number, episode.phase.kind, episode.start_number, label
         )
-        if done.label:
-            self._in_flight[done.label.nonce] = done.label
-        for line in done.later:
+        if episode.label:
+            self.schedule.in_flight[episode.label.nonce] = episode.label
+
+        for line in episode.later:
             self._correct(line)
         if self.state is State.COMMIT:
             self.state = State.IDLE
 
-    def _labelled(self, nonce: str, seq: int) -> None:
-        line = self._in_flight.pop(nonce, None)
-        if line is None:
-            return
-        if self.episodes[line.episode].kind is PhaseKind.TRAIN:
-            self._training_labels = max(self._training_labels, seq)
+    def _lost(self, number: int) -> None:
+        episode = self._opened(number)
+        if episode is not None and episode.ended:
+            self._say(f"the recording of episode {number} is lost: it will be repeated")
+            self._drop(episode)
 
     # -- what comes next ---------------------------------------------------------------------------
 
@@ -564,27 +342,24 @@ class Machine:
             self.state = State.ESTOP
         elif self.fault is not None:
             self.state = State.FAULT
-            self._try_recovery()
-        elif self.state in (State.RUNNING, State.INTERVENTION, State.STOPPING, State.HOMING):
+            self._try_recovery(self.fault)
+        elif self.state in MOVING:
             return
-        elif self.open:
-            self._route()
-        elif self._blocked():
-            self._forget_reset()
-        elif self.state is State.AWAIT_RESET:
-            self._start()
+        elif self.open is not None:
+            self._route(self.open)
         else:
-            self._to(State.HOMING, GoHome())
+            self._begin_next()
 
-    def _route(self) -> None:
-        """The open episode has ended: on to its label, to the disk, or away."""
-        episode = self.open
+    def _route(self, episode: OpenEpisode) -> None:
+        """Send the open episode, which has ended, on: to its label, to the disk, or away."""
+        training = episode.phase.kind is PhaseKind.TRAIN
+
         if episode.committing:
             self.state = State.COMMIT
         elif episode.label and episode.label.label is Label.DISCARD:
-            self._drop()
+            self._drop(episode)
             self._advance()
-        elif episode.label or (episode.phase.kind is PhaseKind.TRAIN and self.mode == "async"):
+        elif episode.label or (training and self.mode == "async"):
             episode.committing = True
             self._to(State.COMMIT, CommitEpisode(episode.number, episode.label))
         else:
@@ -593,62 +368,74 @@ class Machine:
                 episode.asked = True
                 self._actions.append(AskLabel(episode.number))
 
-    def _blocked(self) -> bool:
-        """Whether no episode can begin now; says why, and asks for the labels that are missing."""
-        for number in self.pending:
-            if number not in self._asked:
-                self._asked.add(number)
-                self._actions.append(AskLabel(number))
+    def _begin_next(self) -> None:
+        """Go towards the next episode: home, to the reset, to its start."""
+        self._ask_labels()
         phase = self.phase
-        if phase is None:
-            if self.pending:
-                self.state = State.AWAIT_LABEL
-            elif self._in_flight:
-                self.state = State.COMMIT
-            elif self.state is not State.DONE:
-                self._to(State.DONE, Finish())
-            return True
-        if self.paused:
-            self.state = State.PAUSED
-            return True
-        if not self._ready:
-            self.state = State.IDLE
-            return True
-        if (self.pending and (phase.kind.evaluation or self.mode == "sync")) or self._count(
-            phase, pending=True
-        ) >= phase.episodes:
-            self.state = State.AWAIT_LABEL
-            return True
-        return False
 
-    def _start(self) -> None:
-        """Start the next episode once the scene is in order and the weights are there."""
-        phase = self.phase
-        taken = {
-            known.start_number
-            for known in self.episodes.values()
-            if known.kind is phase.kind and known.label is not Label.DISCARD
-        }
-        asked = self._asked_reset
-        if (
-            asked is None or asked.kind is not phase.kind or asked.start_number in taken
-        ):  # a late label may have changed what comes next
+        if phase is None:
             self._forget_reset()
-            self._asked_reset = asked = AskReset(
-                self.number, phase.kind, next(n for n in range(len(taken) + 1) if n not in taken)
-            )
-            self._actions.append(asked)
-        wanted = self.wanted
-        if self.behind:
+            self._end()
+        elif (blocked := self._blocked(phase)) is not None:
+            self._forget_reset()
+            self.state = blocked
+        elif self.state is State.AWAIT_RESET:
+            self._start(phase)
+        else:
+            self._to(State.HOMING, GoHome())
+
+    def _ask_labels(self) -> None:
+        for number in self.pending:
+            if number not in self._asked_labels:
+                self._asked_labels.add(number)
+                self._actions.append(AskLabel(number))
+
+    def _end(self) -> None:
+        """Finish the plan, once all labels are given and stored."""
+        if self.pending:
+            self.state = State.AWAIT_LABEL
+        elif self.schedule.in_flight:
+            self.state = State.COMMIT
+        elif self.state is not State.DONE:
+            self._to(State.DONE, Finish())
+
+    def _blocked(self, phase: Phase) -> State | None:
+        """Return the state in which the session waits; ``None`` where an episode can begin."""
+        if self.paused:
+            return State.PAUSED
+        if not self._ready:
+            return State.IDLE
+        waits = phase.kind.evaluation or self.mode == "sync"
+        if (self.pending and waits) or self.schedule.full(phase):
+            return State.AWAIT_LABEL
+        return None
+
+    def _start(self, phase: Phase) -> None:
+        """Start the next episode once the scene is in order and the weights are there."""
+        reset = self._ask_reset(phase)
+        wanted = self.schedule.wanted(phase)
+        if wanted is not None and self.behind:
             if self._waiting != wanted:
                 self._waiting = wanted
                 self._actions.append(WaitForWeights(wanted))
             return
         if not self._reset_done:
             return
+
         if phase.kind is PhaseKind.EVALUATE_AFTER:
-            self._final = wanted
+            self.schedule.final = wanted
         self._forget_reset()
-        self._last_number += 1
-        self.open = _Open(self._last_number, phase, asked.start_number)
-        self._to(State.RUNNING, StartEpisode(self.open.number, phase, asked.start_number, wanted))
+        self.schedule.last_number += 1
+        self.open = OpenEpisode(self.last_number, phase, reset.start_number)
+        self._to(State.RUNNING, StartEpisode(self.last_number, phase, reset.start_number, wanted))
+
+    def _ask_reset(self, phase: Phase) -> AskReset:
+        """Return the reset that is asked for; a late label may have changed what comes next."""
+        taken = self.schedule.taken_starts(phase.kind)
+        asked = self._asked_reset
+        if asked is None or asked.kind is not phase.kind or asked.start_number in taken:
+            self._forget_reset()
+            free = next(n for n in range(len(taken) + 1) if n not in taken)
+            self._asked_reset = asked = AskReset(self.number, phase.kind, free)
+            self._actions.append(asked)
+        return asked

@@ -1,4 +1,6 @@
-"""One writer for what happened in a run: metrics, files, tags.  MLflow stands behind it and may fail; training does not.
+"""Tracking of a run's metrics, files and tags.
+
+The store is MLflow.  It may fail; training goes on.
 
 ``tracker.log`` only fills a buffer; full or old buffers go out as one batch, because single calls
 cost 10 to 100 ms and batches are a hundred times cheaper per metric (measured).  When the store
@@ -26,34 +28,38 @@ SWITCH_VARIABLE = "ZPRL_TRACKING"
 FLUSH_POINTS = 500
 FLUSH_SECONDS = 5.0
 KEEP_POINTS = 200_000
+MAX_BACK_OFF_DOUBLINGS = 6
+"""Makes the longest wait between two tries about five minutes."""
 
 Point = tuple[str, float, int, int]
 """A metric: name, value, step, unix time in milliseconds."""
 
 
 class Backend(Protocol):
-    """What a tracking store must offer; every method may raise."""
+    """Interface of a tracking store's run; every method may raise."""
 
     run_id: str
 
     def last_steps(self) -> dict[str, int]:
-        """Last step stored per metric, of a continued run."""
+        """Return the last step stored per metric, of a continued run."""
 
     def send(self, points: list[Point]) -> None:
-        """Store metrics."""
+        """Store a batch of metrics."""
 
     def send_path(self, path: Path, folder: str) -> None:
         """Store a file, or a folder's contents, under ``folder``."""
 
     def send_tags(self, tags: Mapping[str, str]) -> None:
-        """Store tags."""
+        """Store tags by name."""
 
     def end(self, status: str) -> None:
         """Close the run: ``FINISHED``, ``FAILED`` or ``KILLED``."""
 
 
 class Tracker:
-    """A run in the tracking store, or nothing when there is none.  A context manager; its methods never raise.
+    """A run in the tracking store, or nothing when there is none.
+
+    A context manager; its methods never raise.
 
     Args:
         backend: The store's run; ``None`` tracks nothing.
@@ -71,26 +77,28 @@ class Tracker:
         self._warned = False
         self._sent_before: dict[str, int] = {}
         if backend is not None:
-            self._attempt(lambda: self._sent_before.update(backend.last_steps()))
+            self.attempt(lambda: self._sent_before.update(backend.last_steps()))
 
     @property
     def run_id(self) -> str | None:
-        """Id of the run in the store, if there is one.  Never write it into a DVC output."""
+        """Return the run's id in the store, if there is one.  Never write it into a DVC output."""
         return None if self._backend is None else self._backend.run_id
 
     def log(self, step: int, **metrics: float) -> None:
         """Log metrics at ``step``; a continued run drops the steps it already stored."""
         if self._backend is None:
             return
+
         now = int(time.time() * 1000)
         for name, value in metrics.items():
             if step > self._sent_before.get(name, -1):
-                self._attempt(
+                self.attempt(
                     lambda name=name, value=value: self._points.append(
                         (name, float(value), int(step), now)
                     )
                 )
         del self._points[:-KEEP_POINTS]
+
         if self._clock() >= self._next_flush or (
             len(self._points) >= FLUSH_POINTS and not self._failures
         ):
@@ -101,17 +109,19 @@ class Tracker:
         backend = self._backend
         if backend is not None and self._points:
             points = self._points
-            if self._attempt(lambda: backend.send(points)):
+            if self.attempt(lambda: backend.send(points)):
                 self._points, self._failures = [], 0
             else:
                 self._failures += 1
-        # Back off up to about five minutes, so that an absent server costs next to nothing.
-        self._next_flush = self._clock() + FLUSH_SECONDS * 2 ** min(self._failures, 6)
+        # Back off, so that an absent server costs next to nothing.
+        self._next_flush = self._clock() + FLUSH_SECONDS * 2 ** min(
+            self._failures, MAX_BACK_OFF_DOUBLINGS
+        )
 
     def log_file(self, path: Path | str, folder: str = "") -> None:
-        """Attach one file."""
+        """Attach one file to the run."""
         if (backend := self._backend) is not None:
-            self._attempt(lambda: backend.send_path(Path(path), folder))
+            self.attempt(lambda: backend.send_path(Path(path), folder))
 
     def log_dir(self, path: Path | str, folder: str) -> None:
         """Attach a folder's contents under ``folder``."""
@@ -120,7 +130,7 @@ class Tracker:
     def tag(self, **tags: Any) -> None:
         """Set tags on the run."""
         if (backend := self._backend) is not None:
-            self._attempt(
+            self.attempt(
                 lambda: backend.send_tags({name: str(value) for name, value in tags.items()})
             )
 
@@ -132,26 +142,24 @@ class Tracker:
     ) -> None:
         if (backend := self._backend) is None:
             return
+
         self.flush()
         # An interrupted stage continues this very run later; a failed one starts a new attempt in
         # the same run.
         killed = isinstance(error, Interrupted | KeyboardInterrupt | SystemExit | GeneratorExit)
         if error is not None and not killed:
-            self.tag(
-                **{
-                    "zprl.error": error.message
-                    if isinstance(error, ZprlError)
-                    else f"{type(error).__name__}: {error}"[:500]
-                }
-            )
-        self._attempt(
-            lambda: backend.end("FINISHED" if error is None else "KILLED" if killed else "FAILED")
-        )
+            unexpected = f"{type(error).__name__}: {error}"[:500]
+            message = error.message if isinstance(error, ZprlError) else unexpected
+            self.tag(**{"zprl.error": message})
+        status = "FINISHED" if error is None else "KILLED" if killed else "FAILED"
+        self.attempt(lambda: backend.end(status))
 
-    def _attempt(self, action: Callable[[], object]) -> bool:
+    def attempt(self, action: Callable[[], object]) -> bool:
+        """Call ``action``; return False and warn once where it raises."""
         try:
             action()
-        except Exception as error:  # a tracking store can fail in any way; P8: training goes on
+        # A tracking store can fail in any way; training goes on (P8).
+        except Exception as error:  # noqa: BLE001
             if not self._warned:
                 self._warned = True
                 first = f"{type(error).__name__}: {error}".splitlines()[0][:200]
@@ -170,10 +178,12 @@ def _open(
     switch = os.environ.get(SWITCH_VARIABLE, "")
     if switch.lower() in {"off", "0", "false"}:
         return Tracker()
+
     from zprl.tracking.file_tracker import PREFIX, FileRun
 
     if switch.startswith(PREFIX):
         return Tracker(FileRun(Path(switch.removeprefix(PREFIX))))
+
     tracker = Tracker()
 
     def connect() -> None:
@@ -188,14 +198,16 @@ def _open(
             run_dir.note(mlflow_run=run.run_id)
         tracker = Tracker(run)
 
-    tracker._attempt(connect)
+    tracker.attempt(connect)
     return tracker
 
 
 def open_tracker(
     stage: str, *, run_dir: RunDir, params: Mapping[str, Any], inputs: Mapping[str, str]
 ) -> Tracker:
-    """Open the stage's run: a child of ``ZPRL_PARENT_RUN`` if that is set, and the run of the killed attempt if there was one.
+    """Open the stage's run, and again that of a killed attempt if there was one.
+
+    The run is a child of ``ZPRL_PARENT_RUN`` where that is set.
 
     Args:
         stage: The stage's name.
@@ -213,5 +225,8 @@ def open_tracker(
 def open_pipeline_tracker(
     name: str, *, params: Mapping[str, Any], inputs: Mapping[str, str], parent: str | None = None
 ) -> Tracker:
-    """Open the parent run of a pipeline run; export its ``run_id`` as ``ZPRL_PARENT_RUN`` for the stages below."""
+    """Open the parent run of a pipeline run.
+
+    The caller exports its ``run_id`` as ``ZPRL_PARENT_RUN`` for the stages below.
+    """
     return _open(name, None, params, inputs, parent or None)

@@ -1,5 +1,6 @@
-"""What a run tracks, as lines of JSON in a file: for a stage in an image, where there is no MLflow; :class:`TrackedReplay` tells it on.
+"""Tracking to a file of JSON lines, for a stage in a container that lacks MLflow.
 
+:class:`TrackedReplay` sends the lines to a tracker of the host.
 ``ZPRL_TRACKING=file:PATH`` chooses it.  A line is ``{"points": [[name, value, step, milliseconds],
 ...]}``, ``{"path": ..., "folder": ...}`` or ``{"tags": {...}}``.
 """
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 PREFIX = "file:"
 LONGEST = 1 << 24
-"""Bytes that are read of a file at once; what is longer and has no end of line is left alone."""
+"""Bytes read of a file at once; a longer line is left alone."""
 
 
 class FileRun:
@@ -30,23 +31,23 @@ class FileRun:
         self._path = path
 
     def last_steps(self) -> dict[str, int]:
-        """Nothing: whoever reads the file knows what came before."""
+        """Return nothing: the reader of the file knows what came before."""
         return {}
 
     def send(self, points: list[Point]) -> None:
-        """Write metrics."""
+        """Write a batch of metrics."""
         self._write({"points": points})
 
     def send_path(self, path: Path, folder: str) -> None:
-        """Write where a file or folder is."""
+        """Write the path of a file or folder."""
         self._write({"path": str(Path(path).absolute()), "folder": folder})
 
     def send_tags(self, tags: Mapping[str, str]) -> None:
-        """Write tags."""
+        """Write tags by name."""
         self._write({"tags": dict(tags)})
 
     def end(self, status: str) -> None:
-        """Nothing: the process's exit code says it."""
+        """Do nothing: the process's exit code gives the status."""
 
     def _write(self, record: Mapping[str, Any]) -> None:
         with open(self._path, "a") as file:
@@ -54,35 +55,38 @@ class FileRun:
 
 
 class TrackedReplay:
-    """Tells a tracker what stands in a file that grows.
+    """Sends the lines of a growing file to a tracker.
 
     Args:
-        path: The file; only what lies below the working folder is attached of what it names.
-        tracker: Whom to tell.
+        path: The file; of the paths it names, only those below the working folder are attached.
+        tracker: The receiving tracker.
     """
 
     def __init__(self, path: Path, tracker: Tracker) -> None:
-        self._path, self._tracker, self._read = path, tracker, 0
+        self._path = path
+        self._tracker = tracker
+        self._read = 0
 
     def forward(self) -> int:
-        """Tell what is new; returns how many lines that were.  Lines that cannot be read are passed over."""
+        """Send the new lines and return their number; lines that cannot be read are passed over."""
         try:
             with open(self._path, "rb") as file:
                 file.seek(self._read)
                 text = file.read(LONGEST)
         except OSError:
             return 0
+
         whole = text[: text.rfind(b"\n") + 1]  # the last line may be on its way
         self._read += len(whole)
         lines = whole.splitlines()
         for line in lines:
             try:
-                self._tell(durable.parse_json(line, "a line", limit=LONGEST, allow_nan=True))
+                self._send(durable.parse_json(line, "a line", limit=LONGEST, allow_nan=True))
             except (DataError, ValueError, TypeError, KeyError, AttributeError, OverflowError):
                 continue
         return len(lines)
 
-    def _tell(self, record: Mapping[str, Any]) -> None:
+    def _send(self, record: Mapping[str, Any]) -> None:
         for name, value, step, _ in record.get("points", ()):
             self._tracker.log(int(step), **{str(name): float(value)})
         if "tags" in record:

@@ -1,4 +1,7 @@
-"""Records of lineage from MLflow: runs with the digests of what they read and made, registered versions, sources of ingest.  Reads only."""
+"""Lineage records from MLflow: runs with their digests, registered versions, sources of ingest.
+
+This module only reads.
+"""
 
 from __future__ import annotations
 
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
 INPUT, OUTPUT = "zprl.input.", "zprl.output."
 NOTES = ("zprl.promotion", "zprl.error")
 PAGE = 1000
+MODELS_PAGE = 100
 REPORT = "data_report"
 SERVED = "mlflow-artifacts"
 ELSEWHERE = "its artifacts lie outside the project's own folder: not looked at"
@@ -42,7 +46,10 @@ CREDENTIALS = re.compile(r"/{1,2}[^/@\s]*@")
 
 
 def missing() -> str | None:
-    """Why there is no tracking store, or ``None`` where there is one.  A store in a file is not made by looking for it."""
+    """Return the reason why there is no tracking store, or ``None`` where there is one.
+
+    The check does not create the file of a missing store.
+    """
     if os.environ.get(SWITCH_VARIABLE, "").lower() in {"off", "0", "false"}:
         return f"tracking is off: {SWITCH_VARIABLE}"
     uri = tracking_uri()
@@ -52,7 +59,7 @@ def missing() -> str | None:
 
 
 def records(more: tuple[Path, ...] = ()) -> Records:
-    """Everything the store knows, and what lies here besides.
+    """Return the store's records and those of the project's folder.
 
     Args:
         more: Bundles that lie somewhere else.
@@ -62,10 +69,11 @@ def records(more: tuple[Path, ...] = ()) -> Records:
     """
     try:
         client = connect()
-        found, versions = tuple(_runs(client)), tuple(_versions(client))
+        tracked = tuple(_runs(client))
+        versions = tuple(_versions(client))
     except Exception as error:  # MLflow and its database raise anything
         raise _away(error) from error
-    places = {run.info.run_id: str(run.info.artifact_uri or "") for run in found}
+    places = {run.info.run_id: str(run.info.artifact_uri or "") for run in tracked}
     known: dict[str, EpisodeSources | None] = {}
 
     def origins(run: RunRecord) -> EpisodeSources | None:
@@ -77,13 +85,14 @@ def records(more: tuple[Path, ...] = ()) -> Records:
 
     return Records(
         f"MLflow at {_shown(tracking_uri())}",
-        (*map(_run, found), *local.runs(more)),
+        (*map(_run, tracked), *local.runs(more)),
         versions,
         origins,
     )
 
 
 def _runs(client: MlflowClient) -> Iterator[Any]:
+    """Yield the experiment's runs, as MLflow has them."""
     experiment = client.get_experiment_by_name(
         os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT
     )
@@ -97,6 +106,7 @@ def _runs(client: MlflowClient) -> Iterator[Any]:
 
 
 def _run(run: Any) -> RunRecord:
+    """Translate a run of MLflow."""
     tags: dict[str, str] = run.data.tags
     started = (
         datetime.fromtimestamp(run.info.start_time / 1000, UTC).isoformat(timespec="seconds")
@@ -107,6 +117,7 @@ def _run(run: Any) -> RunRecord:
     notes = [tags[name] for name in NOTES if name in tags]
     if run.info.run_name == INGEST and not _readable(str(run.info.artifact_uri or "")):
         notes.append(ELSEWHERE)
+
     return RunRecord(
         run.info.run_id,
         run.info.run_name or "",
@@ -129,34 +140,42 @@ def _digests(tags: dict[str, str], prefix: str) -> dict[str, str]:
 
 
 def _versions(client: MlflowClient) -> Iterator[VersionRecord]:
-    aliases: dict[tuple[str, str], list[str]] = {}
+    aliases = _aliases(client)
     token = None
     while True:
-        page = client.search_registered_models(max_results=100, page_token=token)
-        for model in page:
-            for alias, number in model.aliases.items():
-                aliases.setdefault((model.name, str(number)), []).append(alias)
-        token = page.token
-        if not token:
-            break
-    while True:
-        found = client.search_model_versions(max_results=PAGE, page_token=token or None)
-        for version in found:
+        page = client.search_model_versions(max_results=PAGE, page_token=token)
+        for version in page:
             number = str(version.version)
             names = tuple(sorted(aliases.get((version.name, number), [])))
             yield VersionRecord(
                 version.name, number, names, version.run_id or "", _digests(version.tags, INPUT)
             )
-        token = found.token
+        token = page.token or None
         if not token:
             return
+
+
+def _aliases(client: MlflowClient) -> dict[tuple[str, str], list[str]]:
+    """Return aliases by name and version number; a search for versions does not give them."""
+    aliases: dict[tuple[str, str], list[str]] = {}
+    token = None
+    while True:
+        page = client.search_registered_models(max_results=MODELS_PAGE, page_token=token)
+        for model in page:
+            for alias, number in model.aliases.items():
+                aliases.setdefault((model.name, str(number)), []).append(alias)
+        token = page.token
+        if not token:
+            return aliases
 
 
 # -- where artifacts lie ---------------------------------------------------------------------------
 
 
 def _own_file(address: str) -> Path | None:
-    """Return the list of sources below the project's own folder of artifacts; ``None`` where the address is any other place.
+    """Return the list of sources below the project's own folder of artifacts.
+
+    ``None`` where the address is any other place.
 
     A store in a file may come from anybody, and so may the addresses in it.
     """
@@ -164,13 +183,14 @@ def _own_file(address: str) -> Path | None:
     path = Path(unquote(parts.path))
     if parts.netloc or parts.scheme not in ("", "file", SERVED):
         return None
+
     if parts.scheme == SERVED:  # `zprl ui` serves this folder under that name
         path = Path(ARTIFACT_FOLDER, *path.parts[1:])
     location = urlsplit(os.environ.get("ZPRL_ARTIFACT_LOCATION", ""))
-    folders = [
-        ARTIFACT_FOLDER,
-        *([unquote(location.path)] if location.path and location.scheme in ("", "file") else []),
-    ]
+    folders = [ARTIFACT_FOLDER]
+    if location.path and location.scheme in ("", "file"):
+        folders.append(unquote(location.path))
+
     file = (path / REPORT / SOURCES).resolve()
     return file if any(file.is_relative_to(Path(folder).resolve()) for folder in folders) else None
 
@@ -195,6 +215,7 @@ def _followed(address: str) -> bool:
 
 
 def _readable(address: str) -> bool:
+    """Return whether the artifacts at an address may be read at all."""
     try:
         return _followed(address) or (is_local() and _own_file(address) is not None)
     except (OSError, RuntimeError, ValueError):  # no address, a loop of links
@@ -202,21 +223,22 @@ def _readable(address: str) -> bool:
 
 
 def _origins(client: MlflowClient, run_id: str, address: str) -> EpisodeSources | None:
-    """Return what a run of ingest attached; ``None`` where it attached none (it failed, or is older) or it is not looked at."""
+    """Return the list of sources that a run of ingest attached.
+
+    ``None`` where it attached none (it failed, or is older) or where it may not be read.
+    """
     if not _readable(address):
         return None
     if not _followed(address):
         file = _own_file(address)
         return EpisodeSources.read(file) if file is not None and file.is_file() else None
+
+    attached = f"{REPORT}/{SOURCES}"
     try:
         with _no_login() if is_local() else nullcontext(), tempfile.TemporaryDirectory() as temp:
-            if not any(
-                file.path == f"{REPORT}/{SOURCES}" for file in client.list_artifacts(run_id, REPORT)
-            ):
+            if all(file.path != attached for file in client.list_artifacts(run_id, REPORT)):
                 return None
-            return EpisodeSources.read(
-                Path(client.download_artifacts(run_id, f"{REPORT}/{SOURCES}", temp))
-            )
+            return EpisodeSources.read(Path(client.download_artifacts(run_id, attached, temp)))
     except ZprlError:
         raise
     except Exception as error:
@@ -225,7 +247,7 @@ def _origins(client: MlflowClient, run_id: str, address: str) -> EpisodeSources 
 
 @contextmanager
 def _no_login() -> Iterator[None]:
-    """Keep the login of a tracking server from whoever else is asked."""
+    """Keep the login of a tracking server from any other server that is asked."""
     kept = {name: os.environ.pop(name) for name in LOGIN if name in os.environ}
     try:
         yield
@@ -234,6 +256,7 @@ def _no_login() -> Iterator[None]:
 
 
 def _away(error: Exception) -> EnvironmentProblem:
+    """Return the error of a store that does not answer."""
     first = _shown(f"{type(error).__name__}: {error}".splitlines()[0])[:200]
     return EnvironmentProblem(
         f"the tracking store at {_shown(tracking_uri())} cannot be read: {first}",
@@ -242,5 +265,5 @@ def _away(error: Exception) -> EnvironmentProblem:
 
 
 def _shown(text: str) -> str:
-    """Without a password that an address in it may hold."""
+    """Return the text without a password that an address in it may hold."""
     return CREDENTIALS.sub("//", text)

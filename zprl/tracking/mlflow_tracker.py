@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zprl import durable, local_servers, provenance
+from zprl.errors import ConfigError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -31,10 +32,15 @@ EXPERIMENT = "zprl"
 BATCH = 1000  # MLflow's limit of metrics per call
 PARAM_BATCH = 100  # MLflow's limit of params and tags per call
 PARENT_TAG = "mlflow.parentRunId"
+PARAM_LENGTH = 6000  # MLflow's limit of characters
+TAG_LENGTH = 5000
+DATASET_DIGEST_LENGTH = 36
+SAME_START_S = 2.0
+"""Two start times of a process that differ by less are the same."""
 
 
 def tracking_uri() -> str:
-    """``MLFLOW_TRACKING_URI``, or a SQLite file in the working folder."""
+    """Return ``MLFLOW_TRACKING_URI``, or a SQLite file in the working folder."""
     return os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
 
 
@@ -44,7 +50,7 @@ def is_local() -> bool:
 
 
 def make_database() -> None:
-    """Make the file of a local store's database, where it is missing, readable for this user alone."""
+    """Make the missing file of a local store's database, readable for this user alone."""
     uri = tracking_uri()
     database = uri.removeprefix(SQLITE).partition("?")[0]
     if uri.startswith(SQLITE) and database not in ("", ":memory:"):
@@ -52,17 +58,25 @@ def make_database() -> None:
 
 
 def connect() -> MlflowClient:
-    """Return a client with telemetry off and short time-outs (MLflow's own are minutes long)."""
+    """Return a client with telemetry off and short time-outs (MLflow's own are minutes long).
+
+    Raises:
+        ConfigError: ``MLFLOW_REGISTRY_URI`` would get the login of a tracking server of ours.
+    """
     make_database()
+
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("DO_NOT_TRACK", "true")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     if (login := local_servers.login_for(tracking_uri())) is not None:
+        _check_registry(os.environ.get("MLFLOW_REGISTRY_URI"))
         os.environ["MLFLOW_TRACKING_TOKEN"] = login
+
     for name in ("alembic", "mlflow.store.db.utils"):
         logging.getLogger(name).setLevel(logging.WARNING)
+
     from mlflow import MlflowClient
 
     return MlflowClient(
@@ -71,14 +85,32 @@ def connect() -> MlflowClient:
     )
 
 
+def _check_registry(address: str | None) -> None:
+    """Refuse a registry elsewhere: MLflow sends it the login of the tracking server.
+
+    Raises:
+        ConfigError: it is elsewhere.
+    """
+    same = local_servers.normalised(tracking_uri())
+    if address and local_servers.normalised(address) != same:
+        raise ConfigError(
+            "MLFLOW_REGISTRY_URI is not the tracking server, whose login MLflow would send there",
+            remedy="unset MLFLOW_REGISTRY_URI, or set MLFLOW_TRACKING_URI to that server, too",
+        )
+
+
 def experiment_id(client: MlflowClient) -> str:
-    """Id of the experiment, made when absent.  A remote server decides itself where its artifacts go."""
+    """Return the experiment's id, made when absent.
+
+    A remote server decides itself where its artifacts go.
+    """
     from mlflow.exceptions import MlflowException
 
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT
     for _ in range(2):
-        if (found := client.get_experiment_by_name(name)) is not None:
-            return str(found.experiment_id)
+        if (experiment := client.get_experiment_by_name(name)) is not None:
+            return str(experiment.experiment_id)
+
         location = os.environ.get("ZPRL_ARTIFACT_LOCATION") or (
             durable.private_folder(ARTIFACT_FOLDER).resolve().as_uri() if is_local() else None
         )
@@ -93,7 +125,10 @@ def experiment_id(client: MlflowClient) -> str:
 
 
 def _process_started(pid: int) -> float | None:
-    """Start time of a live process, ``None`` for a dead one; tells a reused process id from the old process."""
+    """Return the start time of a live process, ``None`` for a dead one.
+
+    It tells a reused process id from the old process.
+    """
     import psutil
 
     try:
@@ -104,7 +139,7 @@ def _process_started(pid: int) -> float | None:
 
 
 def owner_tags() -> dict[str, str]:
-    """Tags that say which process works on a run."""
+    """Return the tags that say which process works on a run."""
     return {
         "zprl.pid": str(os.getpid()),
         "zprl.host": socket.gethostname(),
@@ -113,19 +148,23 @@ def owner_tags() -> dict[str, str]:
 
 
 def is_orphan(tags: Mapping[str, str], *, host: str | None = None) -> bool:
-    """Whether a run's process was on this host and is dead.  Runs of other hosts, or without tags, are left alone."""
+    """Return whether a run's process was on this host and is dead.
+
+    Runs of other hosts, or without tags, are left alone.
+    """
     try:
-        pid, started = int(tags["zprl.pid"]), float(tags["zprl.pid_started"])
+        pid = int(tags["zprl.pid"])
+        started = float(tags["zprl.pid_started"])
     except (KeyError, ValueError):
         return False
     if tags.get("zprl.host") != (host or socket.gethostname()):
         return False
     alive_since = _process_started(pid)
-    return alive_since is None or abs(alive_since - started) > 2.0
+    return alive_since is None or abs(alive_since - started) > SAME_START_S
 
 
 def close_dead_runs(client: MlflowClient) -> int:
-    """Mark runs as KILLED whose process died without a word; returns how many there were."""
+    """Mark runs of dead processes as KILLED and return their number."""
     closed = 0
     for run in client.search_runs(
         [experiment_id(client)], "attributes.status = 'RUNNING'", max_results=1000
@@ -161,7 +200,7 @@ class MlflowRun:
         self.continued = continued
 
     def last_steps(self) -> dict[str, int]:
-        """Last stored step per metric; empty for a new run."""
+        """Return the last stored step per metric; empty for a new run."""
         if not self.continued:
             return {}
         names = self.client.get_run(self.run_id).data.metrics
@@ -182,10 +221,10 @@ class MlflowRun:
             self.client.log_batch(self.run_id, metrics=metrics)
 
     def send_params(self, params: Mapping[str, Any]) -> None:
-        """Store flattened parameters."""
+        """Store flattened parameters in batches."""
         from mlflow.entities import Param
 
-        rows = [Param(name, text[:6000]) for name, text in flatten(params)]
+        rows = [Param(name, text[:PARAM_LENGTH]) for name, text in flatten(params)]
         for start in range(0, len(rows), PARAM_BATCH):
             self.client.log_batch(self.run_id, params=rows[start : start + PARAM_BATCH])
 
@@ -193,12 +232,10 @@ class MlflowRun:
         """Store the inputs' digests as MLflow datasets, shown beside the run."""
         from mlflow.entities import Dataset, DatasetInput
 
-        rows = [
-            DatasetInput(
-                Dataset(path, digest[:36], "dvc", json.dumps({"path": path, "sha256": digest}))
-            )
-            for path, digest in inputs.items()
-        ]
+        rows = []
+        for path, digest in inputs.items():
+            source = json.dumps({"path": path, "sha256": digest})
+            rows.append(DatasetInput(Dataset(path, digest[:DATASET_DIGEST_LENGTH], "dvc", source)))
         if rows:
             self.client.log_inputs(self.run_id, datasets=rows)
 
@@ -214,11 +251,11 @@ class MlflowRun:
         from mlflow.entities import RunTag
 
         self.client.log_batch(
-            self.run_id, tags=[RunTag(name, text[:5000]) for name, text in tags.items()]
+            self.run_id, tags=[RunTag(name, text[:TAG_LENGTH]) for name, text in tags.items()]
         )
 
     def end(self, status: str) -> None:
-        """Close the run."""
+        """Close the run with a status of MLflow."""
         self.client.set_terminated(self.run_id, status)
 
 
@@ -243,9 +280,38 @@ def open_run(
     params: Mapping[str, Any],
     inputs: Mapping[str, str],
 ) -> MlflowRun:
-    """Start a run, or continue ``known``, below ``parent``; runs of dead processes are closed first."""
+    """Start a run, or continue ``known``; runs of dead processes are closed first.
+
+    Args:
+        stage: Name of the run.
+        known: Id of a run to continue.
+        parent: Id of the pipeline's run.
+        params: Parameters by section.
+        inputs: Digest by path of what the stage reads.
+    """
     client = connect()
     close_dead_runs(client)
+    tags = _start_tags(stage, parent, inputs)
+
+    if known is not None and _reopen(client, known):
+        run = MlflowRun(client, known, continued=True)
+        run.send_tags(tags)
+        if "zprl.error" in client.get_run(known).data.tags:
+            client.delete_tag(known, "zprl.error")
+        return run
+
+    info = client.create_run(
+        experiment_id(client), start_time=int(time.time() * 1000), run_name=stage
+    ).info
+    run = MlflowRun(client, info.run_id, continued=False)
+    run.send_tags(tags)
+    run.send_params(params)
+    run.send_inputs(inputs)
+    return run
+
+
+def _start_tags(stage: str, parent: str | None, inputs: Mapping[str, str]) -> dict[str, str]:
+    """Return the tags of a run that starts, or that is continued."""
     tags = {
         **owner_tags(),
         **({"dvc.stage": os.environ["DVC_STAGE"]} if "DVC_STAGE" in os.environ else {}),
@@ -258,20 +324,6 @@ def open_run(
         if path in inputs:
             tags["zprl.data_digest"] = inputs[path]
     if parent is not None:
-        tags[PARENT_TAG] = (
-            parent  # a continued stage moves below the pipeline run that continues it
-        )
-    if known is not None and _reopen(client, known):
-        run = MlflowRun(client, known, continued=True)
-        run.send_tags(tags)
-        if "zprl.error" in client.get_run(known).data.tags:
-            client.delete_tag(known, "zprl.error")
-        return run
-    info = client.create_run(
-        experiment_id(client), start_time=int(time.time() * 1000), run_name=stage
-    ).info
-    run = MlflowRun(client, info.run_id, continued=False)
-    run.send_tags(tags)
-    run.send_params(params)
-    run.send_inputs(inputs)
-    return run
+        # A continued stage moves below the pipeline run that continues it.
+        tags[PARENT_TAG] = parent
+    return tags

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from tests.unit.bench import made
+from zprl.bench import claims as bench_claims
 from zprl.bench import figures, page, results, statistics, suite
 from zprl.bench.statistics import OURS
 from zprl.errors import DataError
@@ -115,7 +116,7 @@ def test_the_page_refers_to_nothing_outside_and_carries_its_rows(tmp_path: Path)
 
 def test_verdicts_stand_first_with_their_numbers() -> None:
     found = read()
-    claims = statistics.claims(
+    claims = bench_claims.claims(
         made.suite()[0],
         {m: v[1] for m, v in made.RIVALS.items()},
         {m: v[0] for m, v in made.RIVALS.items()},

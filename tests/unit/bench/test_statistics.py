@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from zprl.bench import claims as bench_claims
 from zprl.bench import statistics
+from zprl.bench.claims import HELD, NOT_HELD, UNDECIDED, Claim
 from zprl.bench.results import Point
-from zprl.bench.statistics import HELD, NOT_HELD, UNDECIDED, MeasuredRun
+from zprl.bench.statistics import MeasuredRun
 
 RATE = st.integers(0, 20).map(lambda n: n / 20)
 SEEDS = st.dictionaries(
@@ -242,7 +244,7 @@ def test_steps_to_a_threshold_take_the_first_judged_point_and_the_median_run() -
     )
     late = statistics.steps_to(seeds, 0.95)
     assert (late.steps, late.reached) == (math.inf, 1)
-    assert statistics.steps_text(late) == "> 300"
+    assert bench_claims.steps_text(late) == "> 300"
     assert statistics.steps_to(seeds, 0.5) == statistics.Reached(0, 3, 3, 300), (
         "the base was there already"
     )
@@ -269,8 +271,8 @@ def claims(
     *rows: Point,
     spaces: dict[str, str] | None = None,
     missing: tuple[tuple[str, str, int], ...] = (),
-) -> list[statistics.Claim]:
-    return statistics.claims(rows, SPACES if spaces is None else spaces, LABELS, missing)
+) -> list[Claim]:
+    return bench_claims.claims(rows, SPACES if spaces is None else spaces, LABELS, missing)
 
 
 def runs(method: str, half: float, last: float, *, seeds: int = 3) -> list[Point]:

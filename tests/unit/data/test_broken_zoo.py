@@ -1,4 +1,4 @@
-"""The broken zoo: one mutation of a good file per defect; each yields exactly its code and names its place."""
+"""Broken files: one mutation of a good file per defect; each yields its code and its place."""
 
 from __future__ import annotations
 

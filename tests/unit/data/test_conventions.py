@@ -436,11 +436,13 @@ def test_said_in_words() -> None:
         OBS_KEYS,
     ).facts
     assert facts["observation robot0_eef_quat"] == (
-        "columns 3, 4, 5, 6 of state, from quaternion (wxyz) to quaternion (xyzw) with a continuous sign"
+        "columns 3, 4, 5, 6 of state, from quaternion (wxyz) to quaternion (xyzw) "
+        "with a continuous sign"
     )
     assert facts["actions, part 0"] == (
-        "all columns, times 0.5, from rotation vector to 6-D rotation (first two columns of the matrix), "
-        "turned on from robot0_eef_quat about axes of the base frame: deltas became absolute targets"
+        "all columns, times 0.5, from rotation vector to 6-D rotation "
+        "(first two columns of the matrix), turned on from robot0_eef_quat "
+        "about axes of the base frame: deltas became absolute targets"
     )
     assert facts["resampled"].startswith("to 20 Hz: ")
     assert convert(Conventions(), OBS_KEYS).facts == {}

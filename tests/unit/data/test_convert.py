@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from tests.factories import ENV_ARGS, make_episode, make_episodes
-from tests.peers.made import with_pictures
+from tests.peers.made import with_images
 from zprl import durable
 from zprl.data.episode import Episode, is_image
 from zprl.data.readers.lerobot import LeRobotReader
@@ -41,11 +41,11 @@ def varied(length: int = 12) -> list[Episode]:
     return [replace(first, rewards=rewards, dones=dones), *others]
 
 
-def same(before: Episode, after: Episode, *, films: bool = False) -> None:
+def same(before: Episode, after: Episode, *, videos: bool = False) -> None:
     assert list(after.obs) == list(before.obs)
     for key, value in before.obs.items():
         assert (after.obs[key].dtype, after.obs[key].shape) == (value.dtype, value.shape)
-        if films and is_image(value):
+        if videos and is_image(value):
             assert np.abs(after.obs[key].astype(float) - value).mean((1, 2, 3)).max() < 4
         else:
             np.testing.assert_array_equal(after.obs[key], value)
@@ -79,24 +79,24 @@ def test_numbers_come_back(tmp_path: Path, to: str) -> None:
 
 
 @pytest.mark.parametrize("way", [("lerobot", "png"), ("lerobot", "video"), ("robomimic", "video")])
-def test_pictures_come_along_unasked(tmp_path: Path, way: tuple[str, str]) -> None:
-    to, pictures = way
-    before = [with_pictures(make_episode(seed, length=12)) for seed in (0, 1)]
+def test_images_come_along_unasked(tmp_path: Path, way: tuple[str, str]) -> None:
+    to, images = way
+    before = [with_images(make_episode(seed, length=12)) for seed in (0, 1)]
     path = source(tmp_path / "a.hdf5", before)
     dest = tmp_path / ("b.hdf5" if to == "robomimic" else "b")
-    convert(path, dest, to=to, pictures=pictures)
+    convert(path, dest, to=to, images=images)
     keys = tuple(before[0].obs)
     for old, new in zip(before, READERS[to](obs_keys=keys).read(dest), strict=True):
-        same(old, new, films=pictures == "video" and to == "lerobot")
+        same(old, new, videos=images == "video" and to == "lerobot")
 
 
 def test_there_and_back_again(tmp_path: Path) -> None:
-    before = [with_pictures(episode) for episode in varied()]
+    before = [with_images(episode) for episode in varied()]
     convert(
         source(tmp_path / "a.hdf5", before),
         tmp_path / "b",
         to="lerobot",
-        pictures="png",
+        images="png",
         task="Lift it.",
         robot="franka",
     )
@@ -117,7 +117,7 @@ def test_there_and_back_again(tmp_path: Path) -> None:
 
 
 def test_keys_are_chosen(tmp_path: Path) -> None:
-    path = source(tmp_path / "a.hdf5", [with_pictures(make_episode(length=12))])
+    path = source(tmp_path / "a.hdf5", [with_images(make_episode(length=12))])
     keys = ("object", "wrist_image")
     convert(path, tmp_path / "b.hdf5", to="robomimic", obs_keys=keys)
     with h5py.File(tmp_path / "b.hdf5") as file:

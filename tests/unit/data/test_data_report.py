@@ -55,7 +55,7 @@ def test_report_of_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("keys", [("robot0_gripper_qpos",), ("object",), ("robot0_eef_pos",)])
-def test_pictures_need_only_what_is_there(keys: tuple[str, ...]) -> None:
+def test_plots_need_only_what_is_there(keys: tuple[str, ...]) -> None:
     episode = make_episode()
     plots = dataset_plots.draw([replace(episode, obs={key: episode.obs[key] for key in keys})])
     assert len(plots) == (2 if keys == ("robot0_gripper_qpos",) else 3)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from tests.factories import make_episode, write_demo_file
+from tests.fixed_reader import Fixed
 from zprl.data.episode import Episode
 from zprl.data.findings import Finding
 from zprl.data.readers.env_args import EnvArgs, env_args
@@ -118,7 +119,8 @@ NONSENSE = {
     "deep controllers": json.dumps(
         said(env_kwargs={"controller_configs": json.loads('{"a":' * 50 + "1" + "}" * 50)})
     ),
-    "huge numbers": '{"type": 1, "env_kwargs": {"control_freq": 1e999, "controller_configs": {"type": "OSC_POSE", "control_delta": true, '
+    "huge numbers": '{"type": 1, "env_kwargs": {"control_freq": 1e999, "controller_configs": '
+    '{"type": "OSC_POSE", "control_delta": true, '
     f'"input_min": -{"9" * 400}, "input_max": NaN}}}}}}',
     "wrong types": json.dumps(
         said(
@@ -201,13 +203,11 @@ def test_other_actions_are_not_asked_of_readers_that_have_none(
 ) -> None:
     write_demo_file(tmp_path / "a.hdf5", 1)
 
-    class One:
+    class One(Fixed):
         name, suffixes = "one", (".hdf5",)
 
-        def __init__(self, *, obs_keys: object = None) -> None: ...
-
-        def owns(self, path: Path) -> bool:
-            return True
+        def __init__(self, *, obs_keys: object = None) -> None:
+            super().__init__([])
 
     monkeypatch.setattr("zprl.data.sources.plugins.load", lambda group, name: One)
     assert len(find_sources(tmp_path, reader="one")) == 1
@@ -260,7 +260,7 @@ def test_evidence() -> None:
     found = doubt(with_value(SMALL, slice(7, 9), -1.5), DELTA, "actions")
     assert found is not None
     assert (
-        found[1]
-        == "actions leave the declared bounds [-1, 1] in 2 of 400 frames, the worst is -1.500 in dimension 2"
+        found[1] == "actions leave the declared bounds [-1, 1] in 2 of 400 frames, "
+        "the worst is -1.500 in dimension 2"
     )
     assert found[3] == 7

@@ -1,4 +1,4 @@
-"""Episodes on disk: the same back, no name left behind, and files written piece by piece equal to those of the libraries."""
+"""Episodes on disk: equal when read back, no name left; files equal those of the libraries."""
 
 from __future__ import annotations
 
@@ -179,7 +179,7 @@ def test_good_episodes_are_on_disk_and_stores_from_there_are_the_same(tmp_path: 
 
 
 def test_memory_does_not_grow_with_the_number_of_episodes(tmp_path: Path) -> None:
-    """Python's and numpy's own allocations while 60 episodes of 240 kB go from file to store stay below three of them."""
+    """Allocations while 60 episodes of 240 kB go from file to store stay below three of them."""
     write_demo_file(tmp_path / "data" / "a.hdf5", 60, length=1000)
     size = sum(
         value.nbytes

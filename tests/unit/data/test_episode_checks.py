@@ -14,7 +14,7 @@ import pytest
 from tests.factories import make_episode, make_episodes
 from tests.fixed_reader import Fixed, source
 from zprl.data.episode import Episode
-from zprl.data.episode_checks import Tally, check
+from zprl.data.episode_checks import FunctionChange, Tally, check
 from zprl.data.findings import Finding
 from zprl.data.ingest import read_all
 from zprl.data.sources import Source
@@ -34,7 +34,7 @@ def narrow(episode: Episode) -> Episode:
 
 
 def test_the_set_is_judged_as_if_all_were_in_memory() -> None:
-    """The ranges are kept as two frames per shape; what was never seen moving over ALL episodes is constant, not in each."""
+    """Two frames per shape keep the ranges: constant is what never moves over ALL episodes."""
     good = make_episodes(6)
     still = [
         replace(e, obs={**e.obs, "object": np.full((e.length, 10), number, np.float32)})
@@ -91,7 +91,7 @@ def test_a_name_twice_in_one_source_leaves_the_first_good() -> None:
 
 
 def test_no_episode_is_kept() -> None:
-    """The consumer drops each episode; so must the checker: at the tenth, none of the first eight is alive."""
+    """The consumer drops each episode, and so does the checker: at the tenth the first are gone."""
     seen: list[weakref.ref[Episode]] = []
 
     class Lazy(Fixed):
@@ -139,7 +139,9 @@ def test_changes_come_before_the_checks(count: int) -> None:
     items = [
         item
         for _, item in check(
-            [source("a", [make_episode(0)])], limits=ValidationLimits(), changes=[cut]
+            [source("a", [make_episode(0)])],
+            limits=ValidationLimits(),
+            changes=[FunctionChange(cut)],
         )
         if isinstance(item, Episode)
     ]

@@ -12,7 +12,7 @@ from tests.factories import make_episode, write_demo_file
 from tests.session_factories import write_session
 from zprl import durable
 from zprl.data.episode import Episode
-from zprl.data.episode_checks import check
+from zprl.data.episode_checks import FunctionChange, check
 from zprl.data.episode_sources import SOURCES, EpisodeSources, SourceRecorder
 from zprl.data.ingest import read_all
 from zprl.data.sources import Source, find_sources
@@ -72,7 +72,9 @@ def test_what_was_changed_is_traced_to_what_was_read(tmp_path: Path) -> None:
         if isinstance(item, Episode)
     ]
     recorder = SourceRecorder()
-    result = read_all(find_sources(tmp_path), limits=LIMITS, changes=recorder.around([halves]))
+    result = read_all(
+        find_sources(tmp_path), limits=LIMITS, changes=recorder.around([FunctionChange(halves)])
+    )
     recorder.write(tmp_path / SOURCES, result.good)
     found = EpisodeSources.read(tmp_path / SOURCES).episodes
     assert [e.name for e in found] == ["a/demo_0a", "a/demo_0b", "a/demo_1a", "a/demo_1b"]
@@ -116,7 +118,8 @@ def test_a_session_is_a_source_as_a_whole(tmp_path: Path) -> None:
         "[]",
         "nonsense",
         '{"format_version": 2, "sources": {}, "episodes": []}',
-        '{"format_version": 1, "sources": {}, "episodes": [{"name": "a/b", "source": "x", "content": "1"}]}',
+        '{"format_version": 1, "sources": {}, '
+        '"episodes": [{"name": "a/b", "source": "x", "content": "1"}]}',
     ],
 )
 def test_a_damaged_file_is_bad_data(tmp_path: Path, text: str) -> None:

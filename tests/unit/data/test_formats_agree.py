@@ -49,7 +49,7 @@ def write_minari(path: Path, episodes: list[Episode]) -> None:
 
 @pytest.fixture(scope="module")
 def stores(tmp_path_factory: pytest.TempPathFactory) -> dict[str, EpisodeStore]:
-    """One store per format, each read from a folder of its own by the reader that ``auto`` finds."""
+    """One store per format, each read from its own folder by the reader that ``auto`` picks."""
     root = tmp_path_factory.mktemp("formats")
     write_session(root / "session/monday", labels=("failure", "success", "success"))
     (source,) = find_sources(root / "session", obs_keys=KEYS)

@@ -1,4 +1,4 @@
-"""Episodes with pictures: bytes in, the same bytes out, mapped instead of read; and a policy that learns from them."""
+"""Episodes with images: the same bytes back, mapped instead of read; a policy that learns."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_damage_is_named(tmp_path, store, episodes):
     with pytest.raises(DataError, match="do not fit together"):
         EpisodeStore.open(store.path)
     np.save(store.path / "images/1.npy", np.zeros((39, 8, 10, 3), np.float32))
-    with pytest.raises(DataError, match="no pictures"):
+    with pytest.raises(DataError, match="no images"):
         EpisodeStore.open(store.path)
     (store.path / "images/1.npy").write_bytes(b"\x93NUMPY\x01\x00")
     with pytest.raises(DataError, match="damaged"):
@@ -137,7 +137,7 @@ def test_stores_of_states_are_what_they_were(tmp_path):
 
 
 def test_stores_of_states_are_the_same_to_the_byte(tmp_path):
-    """Both digests were computed with the code before there were pictures, on numbers that no processor rounds another way."""
+    """Both digests come from the code before there were images, on numbers that none rounds."""
     made = []
     for n in range(3):
         length = 4 + n
@@ -170,7 +170,7 @@ SIDE, SQUARE = 32, 6
 
 
 def square_episode(seed, length=32):
-    """A red square on a noisy grey ground; the action is where it is, in [-1, 1]; the only state says nothing."""
+    """A red square on noisy grey; the action is its place, in [-1, 1]; the state says nothing."""
     rng = np.random.default_rng(seed)
     room = SIDE - SQUARE
     places = rng.integers(0, room + 1, (length, 2))
@@ -273,7 +273,7 @@ def test_offline_training_learns_from_pictures(squares, tmp_path):
 
 @torch.no_grad()
 def error(policy, store, *, blind=False):
-    """RMS distance between action and the square, on the held-out episodes (the last two); ``blind``: pictures are black."""
+    """RMS distance of action and square on the last two episodes; ``blind``: images are black."""
     last = slice(int(store.offsets[-2]), None)
     obs = {key: value[last].unsqueeze(1) for key, value in store.obs.items()}
     if blind:

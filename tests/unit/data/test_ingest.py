@@ -56,8 +56,8 @@ def test_bad_share_decides(tmp_path: Path) -> None:
     text = str(caught.value)
     assert "1 of 4 episodes are bad" in text
     assert (
-        f"D04 {path.as_posix()}, episode a/demo_0, frame 5: actions has 35 values that are not finite"
-        in text
+        f"D04 {path.as_posix()}, episode a/demo_0, frame 5: "
+        "actions has 35 values that are not finite" in text
     )
     assert "runs/report.html" in text
     assert caught.value.exit_code == 3

@@ -57,6 +57,15 @@ def test_modified_z_score_by_hand() -> None:
     assert scores([2, 2, 2]).tolist() == [0, 0, 0]
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_modified_z_score_has_the_numbers_of_its_formula(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    values = rng.lognormal(sigma=2, size=rng.integers(8, 40)).tolist()
+    away = np.array(values) - np.median(values)
+    expected = away / (np.median(np.abs(away)) / 0.6745)
+    assert scores(values).tolist() == expected.tolist()
+
+
 def test_motion_by_hand() -> None:
     track = np.zeros((5, 3), np.float32)
     track[:, 2] = [0, 1, 8, 27, 64]  # t³: its third difference is 6

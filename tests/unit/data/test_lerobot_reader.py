@@ -192,7 +192,7 @@ def test_facts(version: str, tmp_path: Path) -> None:
         "format": f"LeRobot {version}",
         "rate": "10 Hz",
         "robot": "so101",
-        "pictures": "still, film",
+        "images": "still, film",
         "success": "column `next.reward`",
         "tasks": "Lift the cube.",
     }
@@ -649,7 +649,7 @@ def test_depth_is_not_offered(tmp_path: Path) -> None:
     said["features"]["observation.images.film"]["info"] = {"is_depth_map": True}
     (root / "meta/info.json").write_text(json.dumps(said))
     assert errors(root, "images.film") == [("D22", None)]
-    assert "pictures" not in LeRobotReader().facts(root)
+    assert "images" not in LeRobotReader().facts(root)
 
 
 def test_two_cameras_of_one_name(tmp_path: Path) -> None:
@@ -658,6 +658,6 @@ def test_two_cameras_of_one_name(tmp_path: Path) -> None:
     said = json.loads((root / "meta/info.json").read_text())
     said["features"]["observation.film"] = said["features"]["observation.images.still"]
     (root / "meta/info.json").write_text(json.dumps(said))
-    assert LeRobotReader().facts(root)["pictures"] == "still, images.film, film"
+    assert LeRobotReader().facts(root)["images"] == "still, images.film, film"
     assert not errors(root, "images.film")
     assert {code for code, _ in errors(root, "film")} == {"D02"}  # its column is not in the table

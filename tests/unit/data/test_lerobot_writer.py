@@ -1,4 +1,4 @@
-"""The LeRobot writer: format v3.0, all or nothing, never over what is not a dataset.  The real LeRobot: ``tests/peers``."""
+"""The LeRobot writer: format v3.0, all or nothing.  ``tests/peers`` has the real LeRobot."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from tests.factories import make_episode, make_episodes
-from tests.peers.made import drifting, with_pictures
+from tests.peers.made import drifting, with_images
 from zprl import durable
 from zprl.data.episode import Episode
 from zprl.data.lerobot_names import image_feature, observation_key, state_names
@@ -154,18 +154,18 @@ def test_large_files_are_followed_by_others(
 
 
 def test_same_episodes_same_bytes(tmp_path: Path) -> None:
-    episodes = [with_pictures(make_episode(length=12))]
+    episodes = [with_images(make_episode(length=12))]
     assert durable.digest(write(tmp_path / "a", episodes)) == durable.digest(
         write(tmp_path / "b", episodes)
     )
 
 
-# -- pictures --------------------------------------------------------------------------------------
+# -- images ----------------------------------------------------------------------------------------
 
 
 def test_png_keeps_every_pixel(tmp_path: Path) -> None:
-    episodes = [with_pictures(make_episode(seed, length=12)) for seed in (0, 1)]
-    path = write(tmp_path / "set", episodes, pictures="png")
+    episodes = [with_images(make_episode(seed, length=12)) for seed in (0, 1)]
+    path = write(tmp_path / "set", episodes, images="png")
     info = json.loads((path / "meta/info.json").read_text())
     assert info["features"]["observation.images.front"] == {
         "dtype": "image",
@@ -180,9 +180,9 @@ def test_png_keeps_every_pixel(tmp_path: Path) -> None:
             np.testing.assert_array_equal(seen, episode.obs[key])
 
 
-def test_films_show_each_frame_at_its_time(tmp_path: Path) -> None:
+def test_videos_show_each_frame_at_its_time(tmp_path: Path) -> None:
     av = pytest.importorskip("av")
-    episode = with_pictures(make_episode(length=12))
+    episode = with_images(make_episode(length=12))
     path = write(tmp_path / "set", [episode, episode])
     rows = pd.read_parquet(path / EPISODES)
     features = json.loads((path / "meta/info.json").read_text())["features"]
@@ -286,12 +286,13 @@ def test_nothing_is_replaced_unasked(tmp_path: Path) -> None:
 
 
 def test_an_exception_leaves_nothing(tmp_path: Path) -> None:
-    with (
-        pytest.raises(KeyboardInterrupt),
-        LeRobotWriter(tmp_path / "set", rate_hz=20, task="", robot="") as writer,
-    ):
-        writer.write(with_pictures(make_episode(length=5)))
-        raise KeyboardInterrupt
+    def interrupted() -> None:
+        with LeRobotWriter(tmp_path / "set", rate_hz=20, task="", robot="") as writer:
+            writer.write(with_images(make_episode(length=5)))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert list(tmp_path.iterdir()) == []
 
 
@@ -300,7 +301,7 @@ def test_a_full_disk_at_any_operation_leaves_the_old_dataset(
 ) -> None:
     path = write(tmp_path / "set", [make_episode()])
     before = durable.digest(path)
-    episodes = [with_pictures(make_episode(seed, length=5)) for seed in (1, 2)]
+    episodes = [with_images(make_episode(seed, length=5)) for seed in (1, 2)]
     seen: list[str] = []
     monkeypatch.setattr(durable, "operation", lambda name, _: seen.append(name))
     write(tmp_path / "other", episodes)

@@ -60,7 +60,7 @@ def test_a_failure_is_whole(tmp_path: Path) -> None:
 def test_sparse_rewards_say_what_no_info_does(
     tmp_path: Path, rewards: list[float], length: int | None
 ) -> None:
-    """-1 alone is no success; of zeros alone nobody knows, and they are read as the lower value of 0 and 1."""
+    """-1 alone is no success; zeros alone are read as the lower value of 0 and 1."""
     (episode,) = read(
         write_minari_file(tmp_path / "a.hdf5", rewards=rewards, success_at="not told")
     )

@@ -95,7 +95,7 @@ def test_broken_formulas_in_names_are_only_text() -> None:
 def test_spread_keeps_both_ends() -> None:
     assert video.spread(1, 5) == [0]
     assert video.spread(10, 4) == [0, 3, 6, 9]
-    assert len(video.spread(1000, video.MOST_PICTURES)) == video.MOST_PICTURES
+    assert len(video.spread(1000, video.MOST_IMAGES)) == video.MOST_IMAGES
 
 
 def test_a_strip_shows_the_frames_in_order(tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_an_animation_takes_the_episode_s_own_time(tmp_path: Path) -> None:
     assert durations == [100] * 6
 
 
-def test_without_pictures_the_path_is_played(tmp_path: Path) -> None:
+def test_without_images_the_path_is_played(tmp_path: Path) -> None:
     episode = make_episode(1, length=8)
     assert video.save(episode, tmp_path / "a.gif") == 8
     assert Image.open(tmp_path / "a.gif").n_frames == 8
@@ -140,12 +140,12 @@ def test_refusals(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="none of"):
         video.save(red_and_blue(), tmp_path / "a.avi")
     blind = replace(make_episode(0), obs={"object": make_episode(0).obs["object"]})
-    with pytest.raises(DataError, match="no pictures"):
+    with pytest.raises(DataError, match="no images"):
         video.save(blind, tmp_path / "a.gif")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_pictures_are_known_from_headers(tmp_path: Path) -> None:
+def test_images_are_known_from_headers(tmp_path: Path) -> None:
     write_demo_file(tmp_path / "a.hdf5", 1)
     with h5py.File(tmp_path / "a.hdf5", "a") as file:
         file["data/demo_0/obs/wrist"] = np.zeros((40, 12, 16, 3), np.uint8)

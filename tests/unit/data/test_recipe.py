@@ -1,4 +1,4 @@
-"""Recipes: what they keep, correct, cut and join, what they say, and that recordings stay as they are."""
+"""Recipes: they keep, correct, cut and join, and recordings stay as they are."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from zprl.data.writers.robomimic import RobomimicWriter
 
 @pytest.fixture
 def demos(tmp_path: Path) -> Path:
-    """Files a and b of four episodes each (40 to 43 frames; better, okay, worse, better; the last fails)."""
+    """Files a and b of four episodes (40 to 43 frames; better, okay, worse, better and failed)."""
     for seed, name in enumerate("ab"):
         write_demo_file(tmp_path / "demos" / f"{name}.hdf5", 4, seed=10 * seed)
     return tmp_path / "demos"

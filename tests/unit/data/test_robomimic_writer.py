@@ -53,9 +53,13 @@ def test_same_episodes_same_bytes(tmp_path: Path) -> None:
 
 
 def test_exception_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), RobomimicWriter(tmp_path / "a.hdf5", ENV_ARGS) as writer:
-        writer.write(make_episode())
-        raise KeyboardInterrupt
+    def interrupted() -> None:
+        with RobomimicWriter(tmp_path / "a.hdf5", ENV_ARGS) as writer:
+            writer.write(make_episode())
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,4 +1,4 @@
-"""Arrays that stay in the source: which ones may, where they lie, and what happens when the file changes between the two processes."""
+"""Arrays that stay in the source: their places, and files that change between two processes."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from tests.factories import make_episodes
 from zprl import durable
 from zprl.data.episode import Episode
 from zprl.data.findings import Finding
-from zprl.data.readers import stored
-from zprl.data.readers.handed import SCRATCH, SOURCE, Handed, hand_over
+from zprl.data.readers import handover
+from zprl.data.readers.handover import SCRATCH, SOURCE, Handed, hand_over
 from zprl.data.readers.robomimic import RobomimicReader
 
 NUMBERS = np.arange(600, dtype=np.float32).reshape(200, 3)
@@ -39,8 +39,8 @@ def path(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 
 def test_a_run_of_numbers_is_where_it_says(path: Path) -> None:
-    with h5py.File(path) as file, stored.source(path), path.open("rb") as opened:
-        found = stored.view(file["plain"])
+    with h5py.File(path) as file, handover.source(path), path.open("rb") as opened:
+        found = handover.view(file["plain"])
         assert found is not None
         assert np.array_equal(found, NUMBERS)
         for part, same in (
@@ -48,28 +48,30 @@ def test_a_run_of_numbers_is_where_it_says(path: Path) -> None:
             (found[:, None], NUMBERS[:, None]),
             (found[50:60], NUMBERS[50:60]),
         ):
-            offset = stored.place(part)
+            offset = handover.place(part)
             assert offset is not None
-            again = stored.read(opened.fileno(), "<f4", same.shape, offset)
+            again = handover.read_array(opened.fileno(), "<f4", same.shape, offset)
             assert np.array_equal(again, same)
             assert not again.flags.writeable
-        assert stored.place(found[:, 1]) is None
-        assert stored.place(found + 0) is None
+        assert handover.place(found[:, 1]) is None
+        assert handover.place(found + 0) is None
         with pytest.raises(EOFError):
-            stored.read(opened.fileno(), "<f4", (200, 3), os.fstat(opened.fileno()).st_size - 16)
+            handover.read_array(
+                opened.fileno(), "<f4", (200, 3), os.fstat(opened.fileno()).st_size - 16
+            )
 
 
 @pytest.mark.parametrize("name", ["cut", "squeezed", "declared", "nothing"])
 def test_what_must_be_decoded_is_left_to_the_library(path: Path, name: str) -> None:
-    with h5py.File(path) as file, stored.source(path):
-        assert stored.view(file[name]) is None
+    with h5py.File(path) as file, handover.source(path):
+        assert handover.view(file[name]) is None
 
 
 def test_numbers_the_other_way_round_are_turned(path: Path) -> None:
-    with h5py.File(path) as file, stored.source(path):
-        assert stored.view(file["turned"]) is None
+    with h5py.File(path) as file, handover.source(path):
+        assert handover.view(file["turned"]) is None
     with h5py.File(path) as file:
-        assert stored.view(file["plain"]) is None, "without a source nothing can be looked at"
+        assert handover.view(file["plain"]) is None, "without a source nothing can be looked at"
 
 
 def _written(path: Path) -> list[Episode]:

@@ -122,7 +122,7 @@ def weighted(tmp_path: Path, weights: dict[str, float] | None) -> ChunkWindows:
 
 
 def test_weights_by_hand(tmp_path: Path) -> None:
-    """Weights 4, 1 and 1 over 12 windows are shares of 2, 1/2 and 1/2: 8, 2 and 2 draws in every epoch."""
+    """Weights 4, 1 and 1 over 12 windows are shares of 2, 1/2 and 1/2: 8, 2 and 2 draws."""
     cut = weighted(tmp_path, {"better": 4.0})
     for epoch in range(20):
         drawn = cut.epoch(0, epoch)

@@ -104,7 +104,7 @@ def test_a_steering_bundle_back_to_its_episodes() -> None:
         "started": at(3),
     }
     base, again = steering.below
-    assert (base.facts["made_by"]["commit"], again.facts["told"]) == ("abc-dirty", "above")
+    assert (base.facts["made_by"]["commit"], again.facts["shown"]) == ("abc-dirty", "above")
     episodes = base.below[0]
     assert episodes.facts["data"] == {"sha256": d("9"), "dvc_md5": "md5 at abc"}
     assert episodes.facts["made_by"]["params"] == {"ingest.reader": "auto"}
@@ -125,7 +125,7 @@ def test_a_steering_bundle_back_to_its_episodes() -> None:
 def test_what_nobody_made_is_a_leaf_and_comes_after_what_has_a_story() -> None:
     root = back(Graph(records()), "version", PROMOTE.inputs, HERE_NOW)
     assert [node.name for node in root.below] == [STEERING, BASE, JUDGED]
-    assert root.below[1].facts["told"] == "above"
+    assert root.below[1].facts["shown"] == "above"
     assert "made_by" not in root.below[2].facts
 
 

@@ -1,4 +1,4 @@
-"""A session read as demonstrations: the numbers of its exports, and damage that is told and never raised."""
+"""A session read as demonstrations: the numbers of its exports; damage is a finding."""
 
 from __future__ import annotations
 
@@ -88,6 +88,7 @@ def test_episodes_are_those_of_the_lerobot_export(session: Path, tmp_path: Path)
     reader = plugins.load("readers", "lerobot")(obs_keys=keys)
     exported = [item for item in reader.read(tmp_path / "dataset") if isinstance(item, Episode)]
     episodes, _ = split(session, obs_keys=keys)
+
     assert len(exported) == 3
     for one, other in zip(episodes, exported, strict=True):
         assert (one.success, one.rate_hz) == (other.success, other.rate_hz)
@@ -96,7 +97,7 @@ def test_episodes_are_those_of_the_lerobot_export(session: Path, tmp_path: Path)
             np.testing.assert_array_equal(mine, theirs)
 
 
-def test_values_are_what_was_lived(session: Path) -> None:
+def test_values_are_those_recorded(session: Path) -> None:
     episodes, _ = split(session, obs_keys=["object", "robot0_gripper_command"])
     rows = Rows(2, steps=10)
     assert list(episodes[1].obs) == ["object", "robot0_gripper_command"]
@@ -147,7 +148,7 @@ def test_what_a_person_moved_is_left_out(tmp_path: Path) -> None:
     )
 
 
-def test_pictures_are_read_when_asked_for(tmp_path: Path) -> None:
+def test_images_are_read_when_asked_for(tmp_path: Path) -> None:
     draw = np.random.default_rng(0)
     frames = draw.integers(0, 255, (6, 4, 5, 3)).astype(np.uint8)
     with made.create(tmp_path / "session") as store:
@@ -223,7 +224,7 @@ def test_a_key_that_is_not_there_is_named(session: Path) -> None:
         ("episodes/000002/frames.safetensors", 2),
     ],
 )
-def test_a_changed_byte_is_told(copy: Path, name: str, count: int) -> None:
+def test_a_changed_byte_is_a_finding(copy: Path, name: str, count: int) -> None:
     data = bytearray((copy / name).read_bytes())
     data[len(data) // 2] ^= 1
     (copy / name).write_bytes(data)
@@ -293,8 +294,6 @@ def test_any_damage_is_a_finding(
     assert all(f.code in CODES for f in findings)
     whole = {e.content_hash() for e in before}
     assert {e.content_hash() for e in episodes} <= whole, "what comes through is what was recorded"
-    read = file.name != "labels.jsonl" and file.parent.name not in (
-        "000003",
-        "000004",
-    )  # a journal may end at any line
+    # Labels may end at any line.
+    read = file.name != "labels.jsonl" and file.parent.name not in ("000003", "000004")
     assert any(f.severity == "error" for f in findings) or not (changed and read)

@@ -111,6 +111,7 @@ def test_lerobot_knows_where_episodes_lie(dataset: Path) -> None:
     assert episodes["dataset_to_index"].tolist() == [9, 19, 32]
     assert episodes["session_episode"].tolist() == [1, 2, 5]
     assert [list(tasks) for tasks in episodes["tasks"]] == [[SENTENCE]] * 3
+
     places = [
         "data/chunk_index",
         "data/file_index",
@@ -216,22 +217,23 @@ def test_what_cannot_be_exported_is_refused(store: SessionStore, tmp_path: Path,
 def test_a_session_can_be_read_as_demonstrations(store: SessionStore, tmp_path: Path) -> None:
     path = tmp_path / "session.hdf5"
     assert export_robomimic(store, path) == {"demo_0": 1, "demo_1": 2, "demo_2": 5}
-    found = list(RobomimicReader().read(path))
-    assert all(isinstance(item, Episode) for item in found), found
-    assert [(e.name, e.length, e.success) for e in found] == [
+    demos = list(RobomimicReader().read(path))
+    assert all(isinstance(item, Episode) for item in demos), demos
+    assert [(e.name, e.length, e.success) for e in demos] == [
         ("session/demo_0", 9, False),
         ("session/demo_1", 10, True),
         ("session/demo_2", 13, True),
     ]
+
     rows = Rows(2, steps=10)
-    demo = found[1]
+    demo = demos[1]
     np.testing.assert_array_equal(demo.actions, rows.actions)
     assert set(demo.obs) == set(rows.values)
     for key, value in rows.values.items():
         np.testing.assert_array_equal(demo.obs[key], value[:-1])
     assert np.flatnonzero(demo.rewards).tolist() == [9]
     assert np.flatnonzero(demo.dones).tolist() == [9]
-    assert not found[0].rewards.any()
+    assert not demos[0].rewards.any()
 
 
 def test_robomimic_leaves_out_what_a_person_moved(tmp_path: Path) -> None:
@@ -250,6 +252,7 @@ def test_robomimic_leaves_out_what_a_person_moved(tmp_path: Path) -> None:
         writer.commit(made.facts())
         for number in (1, 2):
             store.label(number, "success", source="test", nonce=str(number))
+
         assert export_robomimic(store, tmp_path / "a.hdf5") == {"demo_0": 1}
         assert export_robomimic(store, tmp_path / "b.hdf5", numbers=[2]) == {"demo_0": 2}
         export_lerobot(store, tmp_path / "lerobot")

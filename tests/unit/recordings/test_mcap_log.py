@@ -1,4 +1,4 @@
-"""The operator's log: readable by MCAP's own reader, made again at any time, useful when cut off."""
+"""The operator's log: read by MCAP's own reader, made again at any time, useful when cut off."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from zprl.errors import DataError
 from zprl.recordings.mcap_log import CHUNK_BYTES, LoggedImage, recover_mcap, write_mcap
 from zprl.recordings.store import RecordedEpisode, SessionStore
 
-JPEG = b"\xff\xd8\xff\xe0 a picture \xff\xd9"
+JPEG = b"\xff\xd8\xff\xe0 an image \xff\xd9"
 
 
 @pytest.fixture(scope="module")
@@ -72,9 +72,9 @@ def test_the_same_episode_gives_the_same_bytes(episode: RecordedEpisode, tmp_pat
 
 def test_a_whole_file_is_recovered_whole(episode: RecordedEpisode, tmp_path: Path) -> None:
     write_mcap(episode, tmp_path / "log")
-    found = recover_mcap(tmp_path / "log")
-    assert len(found) == 25
-    assert found[0].stamp == 100.0
+    entries = recover_mcap(tmp_path / "log")
+    assert len(entries) == 25
+    assert entries[0].stamp == 100.0
 
 
 def test_a_file_that_was_cut_off_gives_what_stands_before_the_cut(
@@ -87,9 +87,9 @@ def test_a_file_that_was_cut_off_gives_what_stands_before_the_cut(
     counts = []
     for cut in np.linspace(8, len(data), 40).astype(int):
         (tmp_path / "cut").write_bytes(data[:cut])
-        found = recover_mcap(tmp_path / "cut")
-        assert found == whole[: len(found)]
-        counts.append(len(found))
+        entries = recover_mcap(tmp_path / "cut")
+        assert entries == whole[: len(entries)]
+        counts.append(len(entries))
     assert counts == sorted(counts)
     assert counts[-1] == len(whole) == 401 + 400 + 100 + 1
     assert (

@@ -21,8 +21,8 @@ from zprl.rl.session_learner import SessionLearner
 
 @pytest.fixture
 def store(tmp_path: Path):
-    with made.create(tmp_path / "session") as found:
-        yield found
+    with made.create(tmp_path / "session") as opened:
+        yield opened
 
 
 def test_what_was_recorded_is_what_is_read(store: SessionStore) -> None:
@@ -35,6 +35,7 @@ def test_what_was_recorded_is_what_is_read(store: SessionStore) -> None:
         10,
         digest,
     )
+
     np.testing.assert_array_equal(episode.stamps, 100.0 + np.arange(11) / 50)
     np.testing.assert_array_equal(episode.positions, rows.path)
     np.testing.assert_array_equal(episode.commanded, rows.actions)
@@ -144,7 +145,7 @@ def test_the_learner_takes_a_recorded_episode_in(tmp_path: Path) -> None:
         writer.finish(**rows.observation(6))
         writer.finish_state(final_embedding=np.zeros(d), final_anchor=np.zeros(r))
         writer.commit(made.facts())
-        learner.consume(store.episode(1).transitions(), 1, True)
+        learner.consume(store.episode(1).transitions(), 1, success=True)
     assert learner.replay.added == 2
     assert learner.replay.data["reward"][:2].tolist() == [
         0.0,
@@ -205,6 +206,7 @@ def test_an_incomplete_episode_is_not_committed(store: SessionStore, missing: st
         writer.finish_state(
             final_embedding=rows.vectors[-1, 0], final_anchor=rows.vectors[-1, 1, : made.R]
         )
+
     assert not writer.complete
     with pytest.raises(DataError, match="not complete"):
         writer.commit(made.facts())
@@ -314,6 +316,7 @@ def test_an_open_episode_is_resumed_where_its_rows_end(store: SessionStore) -> N
     with open(writer.path, "ab") as file:
         file.write(b"F\x10\x00\x00\x00torn")
     store.close()
+
     with SessionStore.open(store.path, write=True) as again:
         assert again.open_numbers() == [1]
         resumed = again.resume_episode(1)
@@ -411,7 +414,7 @@ def test_tensors_are_checked_when_they_are_read(tmp_path: Path) -> None:
         ({"stamp": frames["stamp"].flip(0)}, "goes back"),
         ({"features": frames["features"] * torch.nan}, "not finite"),
         ({"sent": frames["sent"][:-1]}, "sent is"),
-        ({"commanded": frames["commanded"].double()}, "commanded is torch.float64"),
+        ({"commanded": frames["commanded"].to(torch.float64)}, "commanded is torch.float64"),
         ({"more": frames["stamp"].clone()}, "more unknown"),
         ({"chunk": frames["chunk"].flip(0)}, "disagree"),
     ]:

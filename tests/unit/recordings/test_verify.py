@@ -69,9 +69,9 @@ def test_episodes_that_change_places_are_noticed(session: Path) -> None:
 def test_something_nobody_recorded_is_noticed(session: Path) -> None:
     (session / "episodes/000001/more.safetensors").write_bytes(b"")
     (session / "episodes/notes.txt").write_text("hello")
-    found = verify(session)
-    assert [d.where for d in found] == ["episodes/000001", "episodes/notes.txt"]
-    assert "more.safetensors" in found[0].message
+    damages = verify(session)
+    assert [d.where for d in damages] == ["episodes/000001", "episodes/notes.txt"]
+    assert "more.safetensors" in damages[0].message
 
 
 def test_an_episode_of_another_session_is_noticed(session: Path, tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_an_episode_of_another_session_is_noticed(session: Path, tmp_path: Path)
     ]
 
 
-def test_a_torn_label_is_told_and_mended_by_the_writer(session: Path) -> None:
+def test_a_torn_label_is_damage_and_mended_by_the_writer(session: Path) -> None:
     with open(session / "labels.jsonl", "ab") as file:
         file.write(b'{"check": "00')
     assert [d.where for d in verify(session)] == ["labels.jsonl"]

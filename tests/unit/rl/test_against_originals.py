@@ -96,7 +96,7 @@ S, R, N = 5, 3, 16  # of a state, of a residual, rows
 
 
 def test_the_sac_of_dsrl_is_stable_baselines3_s(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One update of both from the same weights, on one batch, with the same draws: same losses, and the same weights afterwards."""
+    """One update of both on one batch with the same draws: same losses, same weights afterwards."""
     from gymnasium import Env, spaces
     from stable_baselines3 import SAC
     from stable_baselines3.common.logger import configure

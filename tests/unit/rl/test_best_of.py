@@ -1,4 +1,4 @@
-"""Best of K: the critics' favourite is taken, and the choice for a row depends on that row alone."""
+"""Best of K: the critics' favourite is taken, and a row's choice depends on that row alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The learners on the device under test (``--device``): what they hold lies there, and a resumed one goes on as one that never stopped.
+"""The learners on the device under test (``--device``): placement, and exact resumption.
 
 On a CPU they agree bit for bit; on CUDA sums may be taken in another order.
 """

@@ -315,7 +315,7 @@ def test_demo_transitions_by_hand(tmp_path):
 
 
 class Doubled(LatentResidual):
-    """Makes every executed action twice the point, whatever the noise: what would make a chunk is half of it."""
+    """Makes every executed action twice the point, whatever the noise."""
 
     def sequence(self, policy, embedding, point, noise):
         return (2 * point)[:, None, :1].expand_as(noise)

@@ -1,4 +1,4 @@
-"""DSRL's noise-aliased agent: its targets and losses by hand, its gradients against autograd, and a segment of learning."""
+"""DSRL's noise-aliased agent: targets and losses by hand, gradients against autograd."""
 
 from __future__ import annotations
 

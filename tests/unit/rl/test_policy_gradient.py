@@ -1,4 +1,4 @@
-"""Policy gradients through the sampling chain, held against sums by hand and against torch.distributions."""
+"""Policy gradients through the sampling chain, against sums by hand and torch.distributions."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ def width(folder) -> int:
 
 def feed(found: SessionLearner, order, d) -> SessionLearner:
     for number, success in order:
-        found.consume(lived(number, embedding_dim=d), number, success)
+        found.consume(lived(number, embedding_dim=d), number, success=success)
     return found
 
 
@@ -53,7 +53,7 @@ def test_updates_are_paid_by_chunks_and_fractions_carry_on(folder) -> None:
 def test_the_rows_by_hand(folder) -> None:
     d, found = width(folder), learner(folder)
     episode = lived(7, 3, embedding_dim=d, last_steps=2)
-    found.consume(episode, 7, True)
+    found.consume(episode, 7, success=True)
     rows = found.replay.data
     assert rows["reward"][:3].tolist() == pytest.approx(
         [0, 0, 0.99]
@@ -74,11 +74,11 @@ def test_the_rows_by_hand(folder) -> None:
 def test_what_a_person_moved_is_not_learned_from(folder) -> None:
     d, found = width(folder), learner(folder)
     episode = lived(7, 4, embedding_dim=d, intervened=(1, 3))
-    found.consume(episode, 7, True)
+    found.consume(episode, 7, success=True)
     assert len(found.replay) == 2
     assert torch.equal(found.replay.data["inputs"][1, :d], episode.embedding[2])
     assert found.replay.data["reward"][:2].tolist() == [0, 0]  # the success was the person's
-    found.consume(None, 7, False)  # correcting it must not touch another row
+    found.consume(None, 7, success=False)  # correcting it must not touch another row
     assert found.replay.data["reward"][:2].tolist() == [0, 0]
 
 
@@ -86,8 +86,8 @@ def test_a_correction_changes_the_reward_and_pays_for_nothing(folder) -> None:
     d, found = width(folder), learner(folder)
     feed(found, [(1, True), (2, False)], d)
     done = found.updates.done
-    found.consume(None, 2, True)
-    found.consume(None, 1, False)
+    found.consume(None, 2, success=True)
+    found.consume(None, 1, success=False)
     assert found.replay.data["reward"][[4, 9]].tolist() == pytest.approx([0.0, 0.99**2])
     assert (found.updates.done, found.version) == (done, 4)
 
@@ -104,7 +104,7 @@ def test_the_actor_waits_for_the_critics(folder) -> None:
 def test_evaluation_labels_only_count(folder) -> None:
     found = learner(folder)
     before = found.agent.critics.flat.clone()
-    found.consume(None, 1, True)
+    found.consume(None, 1, success=True)
     assert found.version == 1
     assert torch.equal(found.agent.critics.flat, before)
 
@@ -116,7 +116,7 @@ def test_going_on_from_a_checkpoint_gives_the_same_bytes(folder, tmp_path) -> No
     part.save(tmp_path / "checkpoint")
     again = learner(folder)
     for n in range(1, 4):
-        again.consume(lived(n, embedding_dim=d), n, n % 2 == 0, learn=False)
+        again.consume(lived(n, embedding_dim=d), n, success=n % 2 == 0, learn=False)
     again.restore(tmp_path / "checkpoint")
     feed(again, [(4, True), (5, False)], d)
     for name, value in whole.agent.state().items():
@@ -143,4 +143,4 @@ def test_what_is_taken_over_from_simulation(folder, start, actor, critics) -> No
 
 def test_an_episode_of_another_policy_is_refused(folder) -> None:
     with pytest.raises(DataError, match="does not fit"):
-        learner(folder).consume(lived(1, embedding_dim=width(folder) + 1), 1, True)
+        learner(folder).consume(lived(1, embedding_dim=width(folder) + 1), 1, success=True)

@@ -38,10 +38,10 @@ def test_terms():
         "a": ["ee.x", "gripper.pos/2", "gripper.pos / 2"],
         "b": ["object.x-ee.x", "ee.y*-10", "ee.z * 1e3"],
     }
-    found = ObsLayout(spec).read({**DOWN, "object.x": 0.55})
-    np.testing.assert_allclose(found["a"], [0.4, 0.04, 0.04], atol=1e-7)
-    np.testing.assert_allclose(found["b"], [0.15, -1.0, 300.0], atol=1e-4)
-    assert found["a"].dtype == np.float32
+    result = ObsLayout(spec).read({**DOWN, "object.x": 0.55})
+    np.testing.assert_allclose(result["a"], [0.4, 0.04, 0.04], atol=1e-7)
+    np.testing.assert_allclose(result["b"], [0.15, -1.0, 300.0], atol=1e-4)
+    assert result["a"].dtype == np.float32
 
 
 def test_rotations_of_a_pose_that_points_down():
@@ -50,16 +50,16 @@ def test_rotations_of_a_pose_that_points_down():
         **DOWN,
         **{f"object.q{axis}": v for axis, v in zip("xyzw", (0, 0, -1, 0), strict=True)},
     }
-    found = ObsLayout(spec).read(features)
-    np.testing.assert_allclose(found["r"], [math.pi, 0, 0], atol=1e-6)
-    np.testing.assert_allclose(found["six"], [1, 0, 0, 0, -1, 0], atol=1e-7)
-    np.testing.assert_allclose(found["q"], [0, 0, -1, 0])
+    result = ObsLayout(spec).read(features)
+    np.testing.assert_allclose(result["r"], [math.pi, 0, 0], atol=1e-6)
+    np.testing.assert_allclose(result["six"], [1, 0, 0, 0, -1, 0], atol=1e-7)
+    np.testing.assert_allclose(result["q"], [0, 0, -1, 0])
 
 
 def test_widths_and_needs_are_known_without_features():
-    found = ObsLayout({"a": ["left.ee.rot6d", "left.ee.x"], "b": ["object.x-left.ee.x"]})
-    assert found.widths == {"a": 7, "b": 1}
-    assert found.needs == {
+    result = ObsLayout({"a": ["left.ee.rot6d", "left.ee.x"], "b": ["object.x-left.ee.x"]})
+    assert result.widths == {"a": 7, "b": 1}
+    assert result.needs == {
         "left.ee.qx",
         "left.ee.qy",
         "left.ee.qz",
@@ -96,21 +96,21 @@ def test_an_observation_without_terms_is_refused():
 
 
 def test_missing_and_broken_features_are_all_named():
-    found = ObsLayout({"a": ["ee.x", "object.x-ee.x"], "b": ["ee.qx", "joint_9.pos"]})
+    result = ObsLayout({"a": ["ee.x", "object.x-ee.x"], "b": ["ee.qx", "joint_9.pos"]})
     with pytest.raises(DataError, match=r"missing: joint_9.pos, object.x; not finite: ee.x"):
-        found.read({**DOWN, "ee.x": math.nan})
+        result.read({**DOWN, "ee.x": math.nan})
     with pytest.raises(DataError, match=r"not finite: object\.x"):
-        found.read({**DOWN, "object.x": math.inf, "joint_9.pos": 0.0})
+        result.read({**DOWN, "object.x": math.inf, "joint_9.pos": 0.0})
 
 
 def test_the_ten_numbers_of_a_simulated_action():
     ours = layout({"": {"kind": "absolute_6d"}})
     assert ours.width == 10
-    found = ours.features(np.array([0.5, -0.1, 0.2, 1, 0, 0, 0, -1, 0, -1], np.float32), DOWN)
-    np.testing.assert_allclose(pose(found), [0.5, -0.1, 0.2, 1, 0, 0, 0], atol=1e-7)
-    assert found[GRIPPER] == 0.0
+    result = ours.features(np.array([0.5, -0.1, 0.2, 1, 0, 0, 0, -1, 0, -1], np.float32), DOWN)
+    np.testing.assert_allclose(pose(result), [0.5, -0.1, 0.2, 1, 0, 0, 0], atol=1e-7)
+    assert result[GRIPPER] == 0.0
     np.testing.assert_allclose(
-        ours.encode(found), [0.5, -0.1, 0.2, 1, 0, 0, 0, -1, 0, -1], atol=1e-7
+        ours.encode(result), [0.5, -0.1, 0.2, 1, 0, 0, 0, -1, 0, -1], atol=1e-7
     )
 
 
@@ -135,16 +135,16 @@ def test_a_gripper_that_is_not_in_the_action_stays_as_it_is():
 
 def test_steps_are_relative_to_the_previous_target_in_the_base_frame():
     ours = layout({"": {"kind": "relative_rotvec", "gripper": "none"}})
-    found = ours.features(np.array([0.01, -0.02, 0.03, 0, 0, math.pi / 2], np.float32), DOWN)
+    result = ours.features(np.array([0.01, -0.02, 0.03, 0, 0, math.pi / 2], np.float32), DOWN)
     # A quarter turn about the base's z after half a turn about x: (cos 45, sin 45, 0, 0).
     np.testing.assert_allclose(
-        pose(found), [0.41, 0.08, 0.33, math.sqrt(0.5), math.sqrt(0.5), 0, 0], atol=1e-7
+        pose(result), [0.41, 0.08, 0.33, math.sqrt(0.5), math.sqrt(0.5), 0, 0], atol=1e-7
     )
     np.testing.assert_allclose(
-        ours.encode(found, DOWN), [0.01, -0.02, 0.03, 0, 0, math.pi / 2], atol=1e-6
+        ours.encode(result, DOWN), [0.01, -0.02, 0.03, 0, 0, math.pi / 2], atol=1e-6
     )
     with pytest.raises(DataError, match=r"without the feature 'ee.x'"):
-        ours.encode(found)
+        ours.encode(result)
 
 
 def test_two_arms_and_a_flag_lie_side_by_side():
@@ -160,11 +160,11 @@ def test_two_arms_and_a_flag_lie_side_by_side():
         prefix + key: value for prefix in ("left.", "right.") for key, value in DOWN.items()
     }
     action = np.array([0.4, 0, 0.3, 1, 0, 0, 0, -1, 0.5, 0, 0.2, math.pi, 0, 0, 1.0], np.float32)
-    found = ours.features(action, previous)
-    assert found["left.gripper.pos"] == 0.0 and found["right.gripper.pos"] == 0.08
-    np.testing.assert_allclose(pose(found, "right."), [0.5, 0, 0.2, 1, 0, 0, 0], atol=1e-6)
+    result = ours.features(action, previous)
+    assert result["left.gripper.pos"] == 0.0 and result["right.gripper.pos"] == 0.08
+    np.testing.assert_allclose(pose(result, "right."), [0.5, 0, 0.2, 1, 0, 0, 0], atol=1e-6)
     assert ours.done(action) and not ours.opens(action) and ours.opens(action, "right.")
-    np.testing.assert_allclose(ours.encode(found, done=True), action, atol=1e-6)
+    np.testing.assert_allclose(ours.encode(result, done=True), action, atol=1e-6)
     action[-1] = 0.5
     assert not ours.done(action)
 
@@ -175,8 +175,8 @@ def test_openings_per_arm():
     )
     wide = Ranges(speed=1, acceleration=1, jerk=1, gripper_width=0.085, reach=1)
     action = np.array([0.4, 0, 0.3, 1, 0, 0, 0, 1] * 2, np.float32)
-    found = ActionLayout(spec, {"left.": wide, "right.": RANGES}).features(action, {})
-    assert (found["left.gripper.pos"], found["right.gripper.pos"]) == (0.085, 0.08)
+    result = ActionLayout(spec, {"left.": wide, "right.": RANGES}).features(action, {})
+    assert (result["left.gripper.pos"], result["right.gripper.pos"]) == (0.085, 0.08)
 
 
 @pytest.mark.parametrize(

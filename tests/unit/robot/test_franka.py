@@ -1,4 +1,4 @@
-"""The Franka driver without a robot: what it is told, what it promises unconnected, and when the hand is moved."""
+"""The Franka driver without a robot: its configuration, its features, and when the hand moves."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ import pytest
 
 from zprl.errors import ConfigError
 from zprl.robot.base import GRIPPER, POSE, WRENCH, Mode, Robot, RobotError, StopLevel
-from zprl.robot.franka import FrankaConfig, _Hand, make
+from zprl.robot.franka import make
+from zprl.robot.franka_config import FrankaConfig
+from zprl.robot.franka_gripper import FrankaGripper
 
 
 def test_real_robots_need_real_time() -> None:
@@ -44,6 +46,7 @@ def test_everything_promised_unconnected() -> None:
     assert list(robot.action_features) == [*POSE, GRIPPER]
     joints = [f"joint_{i}.{what}" for what in ("pos", "vel") for i in range(1, 8)]
     assert list(robot.observation_features) == [*POSE, *WRENCH, GRIPPER, *joints]
+
     assert robot.health().mode is Mode.DISCONNECTED
     assert not robot.is_connected
     assert robot.is_calibrated
@@ -51,6 +54,7 @@ def test_everything_promised_unconnected() -> None:
     for level in StopLevel:
         robot.stop(level)
     robot.disconnect()
+
     for call in (
         robot.get_observation,
         robot.now,
@@ -62,12 +66,16 @@ def test_everything_promised_unconnected() -> None:
 
 
 def test_driver_is_imported_without_its_client() -> None:
-    code = "import sys, zprl.robot.franka, zprl.robot_sim; sys.exit(any(m in sys.modules for m in ('franky', 'mujoco', 'torch', 'zmq')))"
+    heavy = ("franky", "mujoco", "torch", "zmq")
+    code = (
+        "import sys, zprl.robot.franka, zprl.robot_sim; "
+        f"sys.exit(any(m in sys.modules for m in {heavy}))"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 class FakeFuture:
-    """Done when told, with a result or an error."""
+    """A future that ends when its event is set, with a result or an error."""
 
     def __init__(self, result: bool | Exception = True, *, done: bool = True) -> None:
         self.done = threading.Event()
@@ -122,7 +130,7 @@ class FakeGripper:
 def hand(monkeypatch: pytest.MonkeyPatch) -> Any:
     franky = pytest.importorskip("franky")
     monkeypatch.setattr(franky, "Gripper", FakeGripper)
-    hand = _Hand(FrankaConfig(host="127.0.0.7", gripper_speed=0.05, gripper_force=15.0))
+    hand = FrankaGripper(FrankaConfig(host="127.0.0.7", gripper_speed=0.05, gripper_force=15.0))
     hand.start()
     assert hand.ready.wait(5)
     yield hand
@@ -144,14 +152,14 @@ def test_opening_moves_and_closing_grasps(hand: Any) -> None:
 
 def test_only_material_changes_are_sent(hand: Any) -> None:
     gripper = FakeGripper.made
-    for wish in (0.0449, 0.0351, 0.044, 0.04):  # around 0.04 m, where it was
-        hand.want(wish)
+    for opening in (0.0449, 0.0351, 0.044, 0.04):  # around 0.04 m, where it was
+        hand.want(opening)
     hand.want(0.0455)
     assert command(gripper) == ("move", 0.0455, 0.05)
     assert len(gripper.commands) == 1
 
 
-def test_a_new_wish_ends_the_command_under_way(hand: Any) -> None:
+def test_a_new_request_ends_the_command_under_way(hand: Any) -> None:
     gripper = FakeGripper.made
     gripper.future = FakeFuture(done=False)
     hand.want(0.08)
@@ -163,12 +171,12 @@ def test_a_new_wish_ends_the_command_under_way(hand: Any) -> None:
     assert hand.error == ""  # it failed because we stopped it
 
 
-def test_a_failure_is_told_and_not_repeated(hand: Any) -> None:
+def test_a_failure_is_reported_and_not_repeated(hand: Any) -> None:
     gripper = FakeGripper.made
     gripper.future = FakeFuture(RuntimeError("command failed\nlong story"))
     hand.want(0.08)
     command(gripper)
-    hand.want(0.079)  # not another wish
+    hand.want(0.079)  # not another request
     gripper.future = FakeFuture()
     hand.want(0.0)
     assert command(gripper)[0] == "grasp"

@@ -1,4 +1,7 @@
-"""The adapter against a fake with LeRobot's semantics: names, units, a slow and failing bus, and the way back."""
+"""The adapter against a fake with LeRobot's semantics: names, units, a slow and failing bus.
+
+And the way back: one of ours for LeRobot's scripts.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,10 @@ class FakeConfig:
 
 
 class Fake:
-    """A follower as LeRobot has them: connects once, raises when not connected, an image among its features, per cent for the gripper."""
+    """A follower as LeRobot has them: connects once, and raises when not connected.
+
+    An image is among its features, and the gripper is in per cent.
+    """
 
     name = "fake_follower"
 
@@ -101,11 +107,11 @@ def robot(fake):
             "rate_hz": 500,
         }
     )
-    found = LeRobotRobot(fake, config)
-    yield found
+    result = LeRobotRobot(fake, config)
+    yield result
     fake.gate.set()
     fake.fails = False
-    found.disconnect()
+    result.disconnect()
 
 
 def observed(fake, times=2):
@@ -177,6 +183,7 @@ def test_a_hanging_bus_blocks_nobody_and_makes_the_state_old(robot, fake):
     robot.connect()
     fake.gate.clear()
     assert fake.at_gate.wait(5)
+
     stamp = robot.state_stamp()
     began = time.monotonic()
     for _ in range(100):
@@ -186,12 +193,13 @@ def test_a_hanging_bus_blocks_nobody_and_makes_the_state_old(robot, fake):
         robot.stop(StopLevel.HOLD)
     assert time.monotonic() - began < 0.5
     assert robot.state_stamp() == stamp <= began
+
     fake.gate.set()
     until(lambda: robot.state_stamp() > stamp)
     assert robot.state_stamp() <= robot.now()
 
 
-def test_failures_are_told_and_too_many_are_a_lost_connection(robot, fake):
+def test_failures_are_reported_and_too_many_are_a_lost_connection(robot, fake):
     robot.connect()
     fake.fails = True
     until(lambda: robot.health().mode is Mode.DISCONNECTED)
@@ -230,10 +238,13 @@ def test_a_stop_commands_the_measured_pose_and_gives_up_control(robot, fake):
     until(lambda: robot.get_observation()["ee.x"] == 0.4)
     robot.stop(StopLevel.SOFT)
     until(lambda: len(fake.sent) == 2)
+    robot.stop(StopLevel.HARD)
+    robot.stop(StopLevel.HARD)
     assert fake.sent[1]["ee.x"] == 0.4
     assert not robot.is_connected
     with pytest.raises(RobotError, match="was stopped"):
         robot.send_action(robot.get_observation())
+    assert len(fake.sent) == 2  # what is stopped already is not commanded again
     assert robot.recover() and robot.is_connected
 
 
@@ -286,6 +297,7 @@ def test_a_robot_made_from_a_config():
     }
     robot = make(config)
     assert robot.inner.config.port == "/dev/ttyACM0" and not robot.inner.is_connected
+
     with pytest.raises(ConfigError, match=r"does not take gripper\.pos"):
         make({**config, "names": {}})
     with pytest.raises(ConfigError, match="has no 'Nobody'"):

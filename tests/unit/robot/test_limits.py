@@ -8,9 +8,10 @@ import pytest
 import yaml
 
 import zprl.robot
+from zprl.config import Section
 from zprl.errors import ConfigError
 from zprl.robot.base import Ranges
-from zprl.robot.limits import ArmLimits, Limits, Recoveries, RecoveryBudget, Section, Tighter
+from zprl.robot.limits import ArmLimits, Limits, Recoveries, RecoveryBudget, Tighter
 
 FILE = Path(zprl.robot.__file__).parent / "tasks" / "lift_cube.limits.yaml"
 RANGES = Ranges(speed=1.7, acceleration=13.0, jerk=6500.0, gripper_width=0.08, reach=0.855)
@@ -56,10 +57,10 @@ def test_the_limits_fit_a_franka(limits):
 
 
 def test_an_unknown_key_is_named(tmp_path):
-    found = yaml.safe_load(TEXT)
-    found["arms"][""]["max_stepp"] = 1.0
+    result = yaml.safe_load(TEXT)
+    result["arms"][""]["max_stepp"] = 1.0
     path = tmp_path / "limits.yaml"
-    path.write_text(yaml.safe_dump(found))
+    path.write_text(yaml.safe_dump(result))
     with pytest.raises(ConfigError, match="max_stepp"):
         Limits.load(path)
 
@@ -251,15 +252,15 @@ def test_recoveries_are_counted_in_a_sliding_window():
     ],
 )
 def test_a_limit_that_limits_nothing_is_refused_by_name(tmp_path, changes, name):
-    found = yaml.safe_load(TEXT)
-    found["arms"][""] |= changes.get("arms", {}).get("", {})
-    found |= {key: value for key, value in changes.items() if key != "arms"}
-    (tmp_path / "limits.yaml").write_text(yaml.safe_dump(found))
+    result = yaml.safe_load(TEXT)
+    result["arms"][""] |= changes.get("arms", {}).get("", {})
+    result |= {key: value for key, value in changes.items() if key != "arms"}
+    (tmp_path / "limits.yaml").write_text(yaml.safe_dump(result))
     with pytest.raises(ConfigError, match=name.replace(".", r"\.")):
         Limits.load(tmp_path / "limits.yaml")
 
 
-def test_whoever_can_stop_the_arm_is_watched_where_the_file_says_nothing(tmp_path):
+def test_the_operator_who_can_stop_the_arm_is_watched_where_the_file_says_nothing(tmp_path):
     path = tmp_path / "limits.yaml"
     path.write_text(TEXT.replace("heartbeat_s: {operator: 5.0}\n", ""))
     assert Limits.load(path).heartbeat_s == {"operator": 5.0}

@@ -13,12 +13,12 @@ from zprl.robot.multi_arm import MultiArm
 
 
 class Arm:
-    """A robot that does what it is told, and notes it."""
+    """A robot that records its calls."""
 
     simulated = True
 
-    def __init__(self, name, journal, width=0.08):
-        self.name, self.journal = name, journal
+    def __init__(self, name, calls, width=0.08):
+        self.name, self.calls = name, calls
         self.limits = Ranges(
             speed=1.0 if name == "a" else 2.0,
             acceleration=1,
@@ -31,7 +31,7 @@ class Arm:
         self.refuses, self.mode, self.stamp, self.recovers = "", Mode.IDLE, 1.0, True
 
     def _note(self, what):
-        self.journal.append((self.name, what))
+        self.calls.append((self.name, what))
         if self.refuses == what:
             raise RobotError(f"{what} refused", remedy="try again")
 
@@ -65,7 +65,7 @@ class Arm:
         return self.stamp
 
     def stop(self, level):
-        self.journal.append((self.name, level))
+        self.calls.append((self.name, level))
 
     def recover(self):
         self._note("recover")
@@ -76,13 +76,13 @@ class Arm:
 
 
 @pytest.fixture
-def journal():
+def calls():
     return []
 
 
 @pytest.fixture
-def pair(journal):
-    return MultiArm({"left.": Arm("a", journal, 0.085), "right.": Arm("b", journal)})
+def pair(calls):
+    return MultiArm({"left.": Arm("a", calls, 0.085), "right.": Arm("b", calls)})
 
 
 ACTION = {"left.ee.x": 0.3, "left.gripper.pos": 0.01, "right.ee.x": 0.9, "right.gripper.pos": 0.02}
@@ -101,9 +101,9 @@ def test_it_is_a_robot(pair):
     assert pair.ranges["left."].gripper_width == 0.085
 
 
-def test_a_prefix_ends_in_a_point(journal):
+def test_a_prefix_ends_in_a_point(calls):
     with pytest.raises(ConfigError, match="no prefix"):
-        MultiArm({"left": Arm("a", journal)})
+        MultiArm({"left": Arm("a", calls)})
 
 
 def test_states_and_commands_are_prefixed(pair):
@@ -119,57 +119,57 @@ def test_states_and_commands_are_prefixed(pair):
     assert pair.robots["right."].sent == {"ee.x": 0.9, "gripper.pos": 0.02}
 
 
-def test_both_connect_or_none(pair, journal):
+def test_both_connect_or_none(pair, calls):
     pair.robots["right."].refuses = "connect"
     with pytest.raises(RobotError, match="right: connect refused") as caught:
         pair.connect()
     assert caught.value.remedy == "try again"
     assert not pair.is_connected and not pair.robots["left."].is_connected
-    assert journal == [("a", "connect"), ("b", "connect"), ("a", "disconnect"), ("b", "disconnect")]
+    assert calls == [("a", "connect"), ("b", "connect"), ("a", "disconnect"), ("b", "disconnect")]
 
 
-def test_nothing_is_sent_to_anybody_when_an_arm_is_left_out(pair, journal):
+def test_nothing_is_sent_to_anybody_when_an_arm_is_left_out(pair, calls):
     pair.connect()
-    journal.clear()
+    calls.clear()
     with pytest.raises(RobotError, match=r"lacks right\.ee\.x"):
         pair.send_action({key: value for key, value in ACTION.items() if key != "right.ee.x"})
-    assert journal == []
+    assert calls == []
 
 
-def test_nothing_is_sent_to_anybody_when_a_number_is_none(pair, journal):
+def test_nothing_is_sent_to_anybody_when_a_number_is_none(pair, calls):
     pair.connect()
-    journal.clear()
+    calls.clear()
     with pytest.raises(RobotError, match="not finite"):
         pair.send_action({**ACTION, "right.ee.x": math.nan})
-    assert journal == [] and pair.is_connected
+    assert calls == [] and pair.is_connected
 
 
 @pytest.mark.parametrize("which", ["left.", "right."])
-def test_when_one_refuses_all_are_stopped(pair, journal, which):
+def test_when_one_refuses_all_are_stopped(pair, calls, which):
     pair.connect()
     pair.robots[which].refuses = "send"
     with pytest.raises(RobotError, match="send refused"):
         pair.send_action(ACTION)
-    assert {("a", StopLevel.SOFT), ("b", StopLevel.SOFT)} <= set(journal)
+    assert {("a", StopLevel.SOFT), ("b", StopLevel.SOFT)} <= set(calls)
 
 
-def test_a_stop_reaches_all_even_if_one_fails(pair, journal, monkeypatch):
+def test_a_stop_reaches_all_even_if_one_fails(pair, calls, monkeypatch):
     def fail(level):
         raise RobotError("gone")
 
     monkeypatch.setattr(pair.robots["right."], "stop", fail)
     with pytest.raises(RobotError):
         pair.stop(StopLevel.HARD)
-    assert journal == [("a", StopLevel.HARD)]
+    assert calls == [("a", StopLevel.HARD)]
 
 
-def test_all_are_disconnected_even_if_one_fails(pair, journal):
+def test_all_are_disconnected_even_if_one_fails(pair, calls):
     pair.robots["right."].refuses = "disconnect"
     pair.connect()
-    journal.clear()
+    calls.clear()
     with pytest.raises(RobotError, match="disconnect refused"):
         pair.disconnect()
-    assert set(journal) == {("a", "disconnect"), ("b", "disconnect")}
+    assert set(calls) == {("a", "disconnect"), ("b", "disconnect")}
 
 
 @pytest.mark.parametrize(
@@ -184,15 +184,15 @@ def test_all_are_disconnected_even_if_one_fails(pair, journal):
 )
 def test_the_worst_mode_counts(pair, left, right, worst):
     pair.robots["left."].mode, pair.robots["right."].mode = left, right
-    found = pair.health()
-    assert found.mode is worst
-    assert found.errors == (("left.hot",) if left is Mode.ERROR else ())
+    result = pair.health()
+    assert result.mode is worst
+    assert result.errors == (("left.hot",) if left is Mode.ERROR else ())
 
 
-def test_all_are_asked_to_recover(pair, journal):
+def test_all_are_asked_to_recover(pair, calls):
     pair.robots["left."].recovers = False
     assert not pair.recover()
-    assert journal == [("a", "recover"), ("b", "recover")]
+    assert calls == [("a", "recover"), ("b", "recover")]
     pair.robots["left."].recovers = True
     assert pair.recover()
 

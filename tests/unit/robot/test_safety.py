@@ -46,18 +46,18 @@ def tilted(angle):
 
 
 def made(ticks_per_action=1, **arm):
-    found = SafetyFilter(limits(arm).arms[""], PERIOD, ticks_per_action)
-    found.reset(pose(), 0.04)
-    return found
+    result = SafetyFilter(limits(arm).arms[""], PERIOD, ticks_per_action)
+    result.reset(pose(), 0.04)
+    return result
 
 
 def play(safety, target, ticks, gripper=0.04):
-    """An arm that is always where it was sent; everything sent and all kinds told."""
+    """An arm that is always where it was sent; everything sent and all kinds reported."""
     sent, kinds = [pose()], set()
     for _ in range(ticks):
-        found = safety.apply(target, gripper, sent[-1])
-        sent.append(found.pose)
-        kinds |= {event.kind for event in found.events}
+        result = safety.apply(target, gripper, sent[-1])
+        sent.append(result.pose)
+        kinds |= {event.kind for event in result.events}
     return sent, kinds
 
 
@@ -68,9 +68,9 @@ def test_a_target_inside_is_reached_without_an_event():
 
 
 def test_it_starts_where_the_arm_is():
-    found = made().apply(pose(), 0.04, pose())
-    assert np.allclose(found.pose.position, START, atol=1e-12)
-    assert np.allclose(np.abs(found.pose.quaternion @ np.array(DOWN)), 1.0)
+    result = made().apply(pose(), 0.04, pose())
+    assert np.allclose(result.pose.position, START, atol=1e-12)
+    assert np.allclose(np.abs(result.pose.quaternion @ np.array(DOWN)), 1.0)
 
 
 def test_outside_the_box_becomes_the_nearest_point_of_it():
@@ -120,7 +120,10 @@ def _axis(q):
 
 
 def test_a_step_is_cut_per_action_however_many_ticks_an_action_has():
-    """One action asks for 0.2 m; max_step is 0.05 m.  After the first tick at most 0.05 m, after one more action's ticks 0.10 m."""
+    """One action demands 0.2 m, and max_step is 0.05 m.
+
+    After the first tick at most 0.05 m, after one more action's ticks 0.10 m.
+    """
     for ticks in (1, 5):
         safety = made(ticks_per_action=ticks)
         first = safety.apply(pose((0.6, 0.0, 0.3)), 0.04, pose())
@@ -133,11 +136,11 @@ def test_a_step_is_cut_per_action_however_many_ticks_an_action_has():
         assert math.isclose(safety._target[0][0], 0.50)
 
 
-def test_a_lasting_clip_is_told_once_and_marked_always():
+def test_a_lasting_clip_is_reported_once_and_marked_always():
     safety = made()
-    found = [safety.apply(pose((0.69, 0.0, 0.9)), 0.04, pose()) for _ in range(3)]
-    assert [sum(e.kind == "workspace" for e in f.events) for f in found] == [1, 0, 0]
-    assert all(f.clipped for f in found)
+    result = [safety.apply(pose((0.69, 0.0, 0.9)), 0.04, pose()) for _ in range(3)]
+    assert [sum(e.kind == "workspace" for e in f.events) for f in result] == [1, 0, 0]
+    assert all(f.clipped for f in result)
 
 
 @pytest.mark.parametrize(
@@ -154,52 +157,55 @@ def test_a_lasting_clip_is_told_once_and_marked_always():
 def test_what_is_no_pose_is_refused_and_the_last_good_one_held(position, quaternion, gripper):
     safety = made()
     sent, _ = play(safety, pose((0.42, 0.0, 0.3)), 60)
-    found = safety.apply(pose(position, quaternion), gripper, sent[-1])
-    (event,) = found.events
+    result = safety.apply(pose(position, quaternion), gripper, sent[-1])
+    (event,) = result.events
     assert (event.kind, event.level, event.level.stop) == (
         "not_finite",
         Level.SOFT_STOP,
         StopLevel.SOFT,
     )
-    assert np.allclose(found.pose.position, (0.42, 0.0, 0.3), atol=1e-9)
-    assert found.gripper == 0.04
+    assert np.allclose(result.pose.position, (0.42, 0.0, 0.3), atol=1e-9)
+    assert result.gripper == 0.04
 
 
 def test_the_force_against_an_obstacle_is_bounded():
-    """The arm cannot move: what is sent stays within the clip, and is let go from there when the way is free."""
+    """The arm cannot move: what is sent stays within the clip.
+
+    It goes on from there when the way is free.
+    """
     safety, fixed = made(), pose()
     kinds = set()
     for _ in range(200):
-        found = safety.apply(pose((0.6, 0.0, 0.3)), 0.04, fixed)
-        kinds |= {event.kind for event in found.events}
-        assert np.linalg.norm(found.pose.position - START) <= 0.03 + 1e-9
+        result = safety.apply(pose((0.6, 0.0, 0.3)), 0.04, fixed)
+        kinds |= {event.kind for event in result.events}
+        assert np.linalg.norm(result.pose.position - START) <= 0.03 + 1e-9
     assert "tracking" in kinds
-    free = safety.apply(pose((0.6, 0.0, 0.3)), 0.04, found.pose)  # no speed was stored up
+    free = safety.apply(pose((0.6, 0.0, 0.3)), 0.04, result.pose)  # no speed was stored up
     assert (
-        np.linalg.norm(free.pose.position - found.pose.position) <= 2e-4
+        np.linalg.norm(free.pose.position - result.pose.position) <= 2e-4
     )  # from rest: jerk * PERIOD^3 / 6 = 1.1e-4 m
 
 
 def test_the_torque_against_an_obstacle_is_bounded():
     safety = made()
     for _ in range(100):
-        found = safety.apply(pose(quaternion=tilted(0.45)), 0.04, pose())
-    angle = 2 * math.acos(min(1.0, abs(float(found.pose.quaternion @ np.array(DOWN)))))
+        result = safety.apply(pose(quaternion=tilted(0.45)), 0.04, pose())
+    angle = 2 * math.acos(min(1.0, abs(float(result.pose.quaternion @ np.array(DOWN)))))
     assert math.isclose(angle, 0.2, abs_tol=1e-3)
-    assert found.clipped
+    assert result.clipped
 
 
-def test_an_arm_pushed_out_of_the_workspace_is_told():
+def test_an_arm_pushed_out_of_the_workspace_is_reported():
     safety = made()
-    found = safety.apply(pose(), 0.04, pose((0.9, 0.0, 0.3)))
-    assert max(event.level for event in found.events) == Level.SOFT_STOP
-    assert found.pose.position[0] <= 0.7
+    result = safety.apply(pose(), 0.04, pose((0.9, 0.0, 0.3)))
+    assert max(event.level for event in result.events) == Level.SOFT_STOP
+    assert result.pose.position[0] <= 0.7
 
 
 def test_a_measured_pose_that_is_not_finite_stops():
-    found = made().apply(pose(), 0.04, pose((math.nan, 0, 0)))
-    assert [(e.kind, e.level) for e in found.events] == [("state_not_finite", Level.SOFT_STOP)]
-    assert np.isfinite(found.pose.position).all()
+    result = made().apply(pose(), 0.04, pose((math.nan, 0, 0)))
+    assert [(e.kind, e.level) for e in result.events] == [("state_not_finite", Level.SOFT_STOP)]
+    assert np.isfinite(result.pose.position).all()
 
 
 def test_a_soft_stop_comes_to_rest_within_the_limits_and_stays():
@@ -230,9 +236,9 @@ def test_after_an_intervention_it_goes_on_from_where_the_arm_is():
     play(safety, pose((0.6, 0.2, 0.5)), 15)
     moved = pose((0.3, -0.2, 0.1), tilted(0.3))
     safety.reset(moved, 0.02)
-    found = safety.hold(moved)
-    assert np.allclose(found.pose.position, moved.position, atol=1e-9)
-    assert np.allclose(found.pose.quaternion, moved.quaternion, atol=1e-9)
+    result = safety.hold(moved)
+    assert np.allclose(result.pose.position, moved.position, atol=1e-9)
+    assert np.allclose(result.pose.quaternion, moved.quaternion, atol=1e-9)
     assert safety.resting
 
 
@@ -254,9 +260,9 @@ def test_without_a_reset_nothing_is_sent():
 
 
 def test_the_gripper_is_clipped():
-    found = made().apply(pose(), 0.3, pose())
-    assert found.gripper == 0.08
-    assert [event.kind for event in found.events] == ["gripper"]
+    result = made().apply(pose(), 0.3, pose())
+    assert result.gripper == 0.08
+    assert [event.kind for event in result.events] == ["gripper"]
 
 
 # -- events ----------------------------------------------------------------------------------------
@@ -312,13 +318,13 @@ def test_a_wrench_stops_after_so_many_new_states_and_tells_its_peak():
         40.0,
         30.0,
     )
-    assert monitor.check(state(force=(0, 31, 0)), 0.03, 0.03) == []  # told
+    assert monitor.check(state(force=(0, 31, 0)), 0.03, 0.03) == []  # reported before
     monitor.restart()
-    told = [
+    kinds_of_checks = [
         kinds(monitor.check(state(force=(0, 31, 0)), 0.04 + i / 100, 0.04 + i / 100))
         for i in range(3)
     ]
-    assert told == [[], [], ["wrench"]]
+    assert kinds_of_checks == [[], [], ["wrench"]]
 
 
 def test_only_an_arm_that_nobody_pushes_is_calm():
@@ -348,7 +354,7 @@ def test_a_torque_stops():
     assert "torque" in events[0].reason
 
 
-def test_an_arm_that_feels_nothing_is_told_once():
+def test_an_arm_that_feels_nothing_is_reported_once():
     monitor = Monitor(limits())
     blind = {k: v for k, v in state().items() if k in ("ee.x", "ee.y", "ee.z")}
     events = [e for i in range(3) for e in monitor.check(blind, i * 0.01, i * 0.01)]

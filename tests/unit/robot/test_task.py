@@ -1,4 +1,7 @@
-"""Task files: mistakes are named, cross checks hold.  Drivers are replaced by a small one: nothing is imported or connected."""
+"""Task files: mistakes are named, cross checks hold.
+
+Drivers are replaced by a small one: nothing is imported or connected.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ from zprl.robot.task import BUILT_IN, RealTask, built_in
 
 
 class Arm:
-    """What a task asks of a driver before anything is connected."""
+    """Part of a driver that a task uses before anything is connected."""
 
     name = "arm"
     simulated = True
@@ -32,7 +35,7 @@ class Arm:
 
 @pytest.fixture
 def made(monkeypatch):
-    """Senses and robots are made by this list's entries instead of drivers."""
+    """Sensors and robots are made by this list's entries instead of drivers."""
     seen = []
 
     def load(group, name):
@@ -58,9 +61,9 @@ def edited(tmp_path):
         path.write_text(strict_yaml.dump(value))
         if limits:
             file = tmp_path / "lift_cube.limits.yaml"
-            found = yaml.safe_load(file.read_text())
-            limits(found)
-            file.write_text(strict_yaml.dump(found))
+            result = yaml.safe_load(file.read_text())
+            limits(result)
+            file.write_text(strict_yaml.dump(result))
         return path
 
     return write
@@ -84,7 +87,7 @@ def test_the_cube_is_lifted_as_in_the_simulation():
         "object",
     ]
     assert task.home[""].quaternion.tolist() == [1, 0, 0, 0]
-    assert task.sense_features == tuple(
+    assert task.sensor_features == tuple(
         f"object.{k}" for k in ("x", "y", "z", "qx", "qy", "qz", "qw")
     )
     assert task.limits_path.name == "lift_cube.limits.yaml"
@@ -156,7 +159,7 @@ def test_mistakes_are_named(edited, change, said):
 
 
 def test_limits_have_to_be_there_and_to_fit(edited, tmp_path):
-    path = edited(limits=lambda found: found.update(arms={"left.": found["arms"][""]}))
+    path = edited(limits=lambda result: result.update(arms={"left.": result["arms"][""]}))
     assert "has limits for the arms ['left.']" in refused(path)
     (tmp_path / "lift_cube.limits.yaml").unlink()
     assert "does not exist" in refused(path)
@@ -187,19 +190,19 @@ def test_the_robot_is_made_by_its_driver_and_checked(made):
     assert made == [("robots", "franka", task.arms[""].config)]
 
 
-def test_a_feature_that_nothing_tells_is_named(made, edited):
+def test_a_feature_without_a_source_is_named(made, edited):
     task = RealTask.load(
         edited(lambda v: v["observation"].update(robot0_eef_pos=["ee.x", "ee.xx"]))
     )
     with pytest.raises(
-        ConfigError, match=r"nothing tells the observation's ee\.xx; did you mean 'ee\.x'"
+        ConfigError, match=r"there is no source of the observation's ee\.xx; did you mean 'ee\.x'"
     ):
         task.make_robot()
 
 
 def test_limits_beyond_the_robot_are_refused(made, edited):
     task = RealTask.load(
-        edited(limits=lambda found: found["arms"][""]["translation"].update(speed=2.0))
+        edited(limits=lambda result: result["arms"][""]["translation"].update(speed=2.0))
     )
     with pytest.raises(ConfigError, match=r"translation\.speed is 2"):
         task.make_robot()
@@ -211,16 +214,16 @@ def test_a_robot_without_pose_targets_is_refused(made, monkeypatch):
         RealTask.load("lift_cube").make_robot()
 
 
-def test_senses_that_read_a_double_are_told_its_folder(made):
+def test_sensors_of_a_simulated_robot_get_its_folder(made):
     task = RealTask.load("lift_cube")
-    assert list(task.make_senses(Path("/tmp/twin"))) == ["object"]
-    assert made == [("sensors", "twin_pose", {"name": "object", "twin": "/tmp/twin"})]
+    assert list(task.make_sensors(Path("/tmp/sim"))) == ["object"]
+    assert made == [("sensors", "twin_pose", {"name": "object", "twin": "/tmp/sim"})]
 
 
-def test_cameras_are_replaced_where_the_robot_is_a_double(made):
+def test_cameras_are_replaced_where_the_robot_is_simulated(made):
     task = RealTask.load("place_orange")
-    assert task.make_senses() == {} and list(task.make_cameras()) == ["front"]
-    task.make_cameras(Path("/tmp/twin"))
+    assert task.make_sensors() == {} and list(task.make_cameras()) == ["front"]
+    task.make_cameras(Path("/tmp/sim"))
     assert [(group, kind) for group, kind, _ in made] == [
         ("sensors", "realsense"),
         ("sensors", "synthetic"),

@@ -1,4 +1,4 @@
-"""What the xArm's driver decides without a control box: steps, angles, errors, order of commands."""
+"""The xArm driver without a control box: steps, angles, errors, order of commands."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from scipy.spatial.transform import Rotation
 from zprl.errors import ConfigError
 from zprl.robot import rotation
 from zprl.robot.base import GRIPPER, POSE, Mode, Robot, RobotError, StopLevel
-from zprl.robot.xarm import STEP_M, STEP_RAD, _Walker, from_rpy, make, step_towards
-from zprl.robot_sim.xarm_server import rpy
+from zprl.robot.xarm import from_rpy, make
+from zprl.robot.xarm_servo import STEP_M, STEP_RAD, ServoThread, step_towards
+from zprl.robot_sim.xarm_box import rpy
 
 DOWN = (1.0, 0.0, 0.0, 0.0)
 
 
-def test_it_is_a_robot_and_tells_everything_unconnected():
+def test_it_is_a_robot_and_has_its_features_unconnected():
     robot = make({"host": "127.0.0.9", "axes": 6})
     assert isinstance(robot, Robot) and robot.simulated
     assert set(robot.action_features) == {*POSE, GRIPPER}
@@ -28,6 +29,7 @@ def test_it_is_a_robot_and_tells_everything_unconnected():
         *(f"joint_{i}.pos" for i in range(1, 7)),
     }
     assert robot.limits.gripper_width == 0.085
+
     assert not robot.is_connected and robot.health().mode is Mode.DISCONNECTED
     robot.stop(StopLevel.HARD)
     robot.disconnect()
@@ -62,13 +64,13 @@ def test_wrong_configs_are_refused(config):
 
 @pytest.mark.parametrize("angles", [(0, 0, 0), (math.pi, 0, 0), (0.3, -0.4, 0.5), (-2.9, 1.2, 3.0)])
 def test_the_controllers_angles_are_about_fixed_axes(angles):
-    found = from_rpy(*angles)
+    quaternion = from_rpy(*angles)
     wanted = Rotation.from_euler("xyz", angles).as_quat()
-    assert abs(np.dot(found, wanted)) == pytest.approx(1, abs=1e-12)
-    np.testing.assert_allclose(rpy(found), angles, atol=1e-9)
+    assert abs(np.dot(quaternion, wanted)) == pytest.approx(1, abs=1e-12)
+    np.testing.assert_allclose(rpy(quaternion), angles, atol=1e-9)
 
 
-def test_far_targets_are_walked_to_in_steps_that_the_controller_takes():
+def test_far_targets_are_reached_in_steps_that_the_controller_takes():
     pose, target = (0.3, 0.0, 0.2, *DOWN), (0.36, 0.08, 0.2, *DOWN)
     steps = 0
     while pose != target:
@@ -92,7 +94,7 @@ def test_the_negative_of_a_quaternion_is_no_turn():
 
 
 class Arm:
-    """The SDK as the walker sees it."""
+    """The SDK as the servo thread calls it."""
 
     connected = True
 
@@ -119,11 +121,11 @@ def arm():
 
 
 @pytest.fixture
-def walker(arm):
-    found = _Walker(arm)
-    found.begin((0.3, 0.0, 0.2, *DOWN))
-    yield found
-    found.close()
+def servo(arm):
+    thread = ServoThread(arm)
+    thread.begin((0.3, 0.0, 0.2, *DOWN))
+    yield thread
+    thread.close()
 
 
 def until(condition):
@@ -133,71 +135,79 @@ def until(condition):
         time.sleep(0.001)
 
 
-def test_it_walks_to_the_target_in_millimetres_and_then_is_silent(walker, arm):
-    walker.go((0.32, 0.0, 0.2, *DOWN))
-    walker.start()
-    until(lambda: walker.there)
+def test_it_steps_to_the_target_in_millimetres_and_then_is_silent(servo, arm):
+    servo.go((0.32, 0.0, 0.2, *DOWN))
+    servo.start()
+    until(lambda: servo.there)
     poses = [call[1:] for call in arm.calls if call[0] == "pose"]
     assert poses[-1] == pytest.approx((320, 0, 200))
     assert len(poses) >= 3 and max(np.diff([300, *(x for x, _, _ in poses)])) <= 1000 * STEP_M * (
         1 + 1e-9
     )
     until(lambda: arm.calls[-1] == ("errors",))
-    assert walker.in_control and len([c for c in arm.calls if c[0] == "pose"]) == len(poses)
+    assert servo.in_control and len([c for c in arm.calls if c[0] == "pose"]) == len(poses)
 
 
 @pytest.mark.parametrize(("level", "state"), [(StopLevel.SOFT, 6), (StopLevel.HARD, 4)])
-def test_a_stop_goes_before_everything_else_and_nothing_follows(walker, arm, level, state):
-    walker.go((0.6, 0.0, 0.2, *DOWN))
-    walker.stop(level)  # before the thread even runs: it must be its first call
-    walker.start()
+def test_a_stop_goes_before_everything_else_and_nothing_follows(servo, arm, level, state):
+    servo.go((0.6, 0.0, 0.2, *DOWN))
+    servo.stop(level)  # before the thread even runs: it must be its first call
+    servo.start()
     until(lambda: ("errors",) in arm.calls)
     assert arm.calls[0] == ("state", state)
     assert not any(call[0] == "pose" for call in arm.calls)
-    assert not walker.in_control
+    assert not servo.in_control
 
 
-def test_hold_forgets_the_rest_of_the_way(walker, arm):
-    walker.go((0.6, 0.0, 0.2, *DOWN))
-    walker.stop(StopLevel.HOLD)
-    walker.start()
+def test_a_stop_is_sent_again_as_often_as_it_is_asked_for(servo, arm):
+    servo.start()
+    for _ in range(3):
+        servo.stop(StopLevel.HARD)
+    until(lambda: arm.calls.count(("state", 4)) == 3)
+    assert not servo.in_control and not servo.lost
+
+
+def test_hold_forgets_the_rest_of_the_way(servo, arm):
+    servo.go((0.6, 0.0, 0.2, *DOWN))
+    servo.stop(StopLevel.HOLD)
+    servo.start()
     until(lambda: ("errors",) in arm.calls)
-    assert walker.in_control and not any(call[0] == "pose" for call in arm.calls)
+    assert servo.in_control and not any(call[0] == "pose" for call in arm.calls)
 
 
-def test_soft_becomes_hard_where_the_firmware_has_no_deceleration(walker, arm, monkeypatch):
+def test_soft_becomes_hard_where_the_firmware_has_no_deceleration(servo, arm, monkeypatch):
     monkeypatch.setattr(
         arm,
         "set_state",
         lambda state: (arm.calls.append(("state", state)), 12 if state == 6 else 0)[1],
     )
-    walker.stop(StopLevel.SOFT)
-    walker.start()
+    servo.stop(StopLevel.SOFT)
+    servo.start()
     until(lambda: ("state", 4) in arm.calls)
-    assert not walker.lost
+    assert not servo.lost
 
 
 @pytest.mark.parametrize("code", [1, 9])
-def test_a_refused_pose_ends_control_and_asks_why(walker, arm, code):
+def test_a_refused_pose_ends_control_and_asks_why(servo, arm, code):
     arm.code, arm.error = code, 31
-    walker.go((0.32, 0.0, 0.2, *DOWN))
-    walker.start()
-    until(lambda: walker.error == 31)
-    assert not walker.in_control and not walker.lost
+    servo.go((0.32, 0.0, 0.2, *DOWN))
+    servo.start()
+    until(lambda: servo.error == 31)
+    assert not servo.in_control and not servo.lost
     assert len([call for call in arm.calls if call[0] == "pose"]) == 1
 
 
 @pytest.mark.parametrize(("code", "lost"), [(3, True), (-1, True), (8, True), (11, False)])
-def test_no_answer_is_a_lost_connection(walker, arm, code, lost):
+def test_no_answer_is_a_lost_connection(servo, arm, code, lost):
     arm.code = code
-    walker.go((0.32, 0.0, 0.2, *DOWN))
-    walker.start()
-    until(lambda: not walker.in_control)
-    assert walker.lost == lost
+    servo.go((0.32, 0.0, 0.2, *DOWN))
+    servo.start()
+    until(lambda: not servo.in_control)
+    assert servo.lost == lost
 
 
-def test_a_stop_from_outside_is_noticed_without_a_command(walker, arm):
-    walker.start()
+def test_a_stop_from_outside_is_noticed_without_a_command(servo, arm):
+    servo.start()
     arm.state = 4
-    until(lambda: not walker.in_control)
-    assert "stopped from outside" in walker.detail
+    until(lambda: not servo.in_control)
+    assert "stopped from outside" in servo.detail

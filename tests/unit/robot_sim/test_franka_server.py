@@ -1,4 +1,7 @@
-"""Parts of the Franka double: physics against numbers by hand, the wire against franky-sim's, faults and tracker as pure functions."""
+"""Parts of the simulated Franka: physics against numbers by hand, and pure functions.
+
+The wire is compared with franky-sim's; faults and tracker are pure functions.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ from zprl.robot_sim.faults import Faults, Freeze, LoseStates, Push
 from zprl.robot_sim.franka_scene import CUBE_SPREAD, HOME, FrankaScene, cube_start
 from zprl.robot_sim.state_packet import FLAGS, StatePacket
 
-pytest.importorskip("franky_sim", reason="the double needs franky-sim")
+pytest.importorskip("franky_sim", reason="the simulated robot needs franky-sim")
 
 STIFFNESS = np.array([2000.0] * 4 + [800.0] * 3)
 DAMPING = np.array([100.0] * 4 + [40.0] * 3)
@@ -54,11 +57,11 @@ def test_payload_error_pulls_the_arm_down() -> None:
     for _ in range(300):
         world.advance(np.zeros(7))
     assert world.tool[2] < 0.38
-    told = FrankaScene(SimGap(joint_friction=0.0, payload_error=0.2))
-    told.set_load(0.2)
+    compensated = FrankaScene(SimGap(joint_friction=0.0, payload_error=0.2))
+    compensated.set_load(0.2)
     for _ in range(300):
-        told.advance(np.zeros(7))
-    assert told.tool[2] == pytest.approx(0.3855, abs=2e-3)
+        compensated.advance(np.zeros(7))
+    assert compensated.tool[2] == pytest.approx(0.3855, abs=2e-3)
 
 
 def test_a_push_at_the_tool_is_measured_there(world: FrankaScene) -> None:
@@ -254,7 +257,7 @@ def test_long_folders_are_named(tmp_path) -> None:
         address(tmp_path / ("x" * 120), "control")
 
 
-def test_absent_double_is_told_in_time(tmp_path) -> None:
+def test_an_absent_robot_is_reported_in_time(tmp_path) -> None:
     with (
         SimControl(tmp_path, timeout=0.05) as control,
         pytest.raises(EnvironmentProblem, match="does not answer"),

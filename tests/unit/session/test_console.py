@@ -1,4 +1,4 @@
-"""The page's application without a browser: every route, every refusal of a press, what becomes of one."""
+"""The page's application without a browser: routes, refusals, and outcomes of presses."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from zprl.session.processes.console.snapshot import (
 from zprl.session.processes.console.streams import Streams
 
 BASE = "http://127.0.0.1:8000"
-JPEG = b"\xff\xd8\xff\xe0 picture"
+JPEG = b"\xff\xd8\xff\xe0 image"
 AT = {"seq": 412, "at": clock.now()}
 """The situation that these presses answer; :func:`_clock` keeps it young."""
 
@@ -48,10 +48,10 @@ class Session:
         self.answer: str | None = None
         self.fault: Exception | None = None
 
-    def __call__(self, found: OperatorInput) -> str | None:
+    def __call__(self, made: OperatorInput) -> str | None:
         if self.fault:
             raise self.fault
-        self.inputs.append(found)
+        self.inputs.append(made)
         return self.answer
 
 
@@ -119,7 +119,7 @@ def test_a_press_that_did_not_arrive_may_be_tried_again(
     assert answer.json() == {"status": "failed", "text": "the session did not take it: bus closed"}
     session.fault = None
     assert press(client, "pause").json()["status"] == "sent"
-    assert [found.kind for found in session.inputs] == [Input.PAUSE]
+    assert [made.kind for made in session.inputs] == [Input.PAUSE]
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,9 @@ def test_a_press_for_another_moment_is_refused_and_never_handed_over(
     assert press(client, "estop", nonce="n-87654321", **change).status_code == 200
 
 
-def test_what_the_session_refuses_is_told_as_refused(client: TestClient, session: Session) -> None:
+def test_what_the_session_refuses_is_reported_as_refused(
+    client: TestClient, session: Session
+) -> None:
     session.fault = console_app.RefusedPress("there is nothing to clear")
     answer = press(client, "clear", confirmed=True)
     assert (answer.status_code, answer.json()) == (
@@ -213,23 +215,23 @@ def test_too_many_presses_are_refused_but_never_the_stop(session: Session) -> No
     assert 429 in pauses
     assert pauses[0] == 200
     assert set(stops) == {200}
-    assert sum(found.kind is Input.ESTOP for found in session.inputs) == 200
+    assert sum(made.kind is Input.ESTOP for made in session.inputs) == 200
 
 
 def test_a_repeated_stop_goes_out_again(client: TestClient, session: Session) -> None:
     assert press(client, "estop").json()["status"] == "sent"
     assert press(client, "estop").json()["status"] == "repeated"
     assert len(session.inputs) == 2
-    assert len({found.nonce for found in session.inputs}) == 1
+    assert len({made.nonce for made in session.inputs}) == 1
 
 
 def test_a_hanging_label_does_not_hold_up_the_stop() -> None:
     async def both() -> tuple[bool, tuple[int, object], list[Input]]:
         free, arrived = asyncio.Event(), []
 
-        async def send(found: OperatorInput) -> None:
-            arrived.append(found.kind)
-            if found.kind is not Input.ESTOP:
+        async def send(made: OperatorInput) -> None:
+            arrived.append(made.kind)
+            if made.kind is not Input.ESTOP:
                 await free.wait()
 
         presses = Presses(send)
@@ -252,10 +254,12 @@ def test_a_hanging_label_does_not_hold_up_the_stop() -> None:
     assert arrived.count(Input.ESTOP) == 1
 
 
-def test_a_session_that_never_answers_is_told_as_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_session_that_never_answers_is_reported_as_failed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(console_app, "SEND_S", 0.01)
 
-    async def never(found: OperatorInput) -> None:
+    async def never(made: OperatorInput) -> None:
         await asyncio.Event().wait()
 
     status, outcome = asyncio.run(
@@ -288,7 +292,7 @@ def test_nothing_else_is_served(client: TestClient, path: str) -> None:
     assert client.get(path).status_code in (404, 405)
 
 
-def test_the_latest_picture_only(client: TestClient, source: ConsoleState) -> None:
+def test_the_latest_image_only(client: TestClient, source: ConsoleState) -> None:
     assert client.get("/camera/front.jpg").status_code == 404
     source.publish_frame("front", JPEG + b"1")
     source.publish_frame("front", JPEG + b"2")
@@ -297,7 +301,7 @@ def test_the_latest_picture_only(client: TestClient, source: ConsoleState) -> No
     assert answer.headers["content-type"] == "image/jpeg"
 
 
-def test_pictures_are_not_trusted(source: ConsoleState) -> None:
+def test_images_are_not_trusted(source: ConsoleState) -> None:
     for name, data in (("front", b"<html>"), ('x":1,"', JPEG), ("front", JPEG + bytes(5 * 2**20))):
         with pytest.raises(DataError):
             source.publish_frame(name, data)
@@ -312,6 +316,7 @@ def test_the_stream_sends_a_snapshot_once_and_ages_always() -> None:
     source = ConsoleState(lambda: clock[0])
     seq, first = source.message(-1)
     assert json.loads(first) == {"seq": 0, "age_s": None, "frames": {}, "snapshot": None}
+
     source.publish(console_scene.snapshot())
     source.publish_frame("front", JPEG)
     clock[0] = 101.5

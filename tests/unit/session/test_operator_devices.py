@@ -1,9 +1,9 @@
-"""The process that passes on what hands and feet do."""
+"""The process of the devices beside the robot."""
 
 from __future__ import annotations
 
 from zprl.session.inputs import Moment
-from zprl.session.processes.operator_devices import Felt, moment
+from zprl.session.processes.operator_devices import TwistPublisher, moment
 from zprl.session.spacemouse import REST, MouseState
 
 PLAN = {
@@ -17,23 +17,23 @@ PLAN = {
 }
 
 
-class Ear:
+class FakeBus:
     def __init__(self):
-        self.heard = []
+        self.published = []
 
     def publish(self, topic, body):
-        self.heard.append((topic, body))
+        self.published.append((topic, body))
 
 
-def test_a_push_is_told_all_the_time_and_its_end_once():
-    ear = Ear()
-    felt = Felt(ear)
+def test_a_push_is_published_all_the_time_and_its_end_once():
+    bus = FakeBus()
+    twists = TwistPublisher(bus)
     push = MouseState((0.0, 0.0, 0.5, 0.0, 0.0, 0.0), 1)
     for state in (REST, push, push, REST, REST):
-        felt.tell(state)
-    assert [topic for topic, _ in ear.heard] == ["twist"] * 3
-    assert [body["twist"][2] for _, body in ear.heard] == [0.5, 0.5, 0.0]
-    assert [body["buttons"] for _, body in ear.heard] == [1, 1, 0]
+        twists.publish(state)
+    assert [topic for topic, _ in bus.published] == ["twist"] * 3
+    assert [body["twist"][2] for _, body in bus.published] == [0.5, 0.5, 0.0]
+    assert [body["buttons"] for _, body in bus.published] == [1, 1, 0]
 
 
 def test_a_label_is_about_the_episode_that_runs_or_waits_longest():

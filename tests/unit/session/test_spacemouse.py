@@ -178,8 +178,8 @@ def feel(**changes: float) -> Feel:
 
 
 def test_feel_within_limits() -> None:
-    found = Feel.within(LIMITS, 20.0)
-    assert (found.speed, found.turn, found.step_s, found.max_step, found.max_turn) == (
+    made = Feel.within(LIMITS, 20.0)
+    assert (made.speed, made.turn, made.step_s, made.max_step, made.max_turn) == (
         0.2,
         0.5,
         0.05,
@@ -241,7 +241,7 @@ def test_a_held_button_keeps_the_arm_still() -> None:
     assert [c.edge for c in held].count(Input.INTERVENE) == 1
 
 
-def test_the_gripper_button_acts_once_and_only_for_whoever_has_the_arm() -> None:
+def test_the_gripper_button_acts_once_and_only_for_a_person_who_has_the_arm() -> None:
     person = Intervention(feel())
     assert not person.step(push(buttons=2)).toggle_gripper
     person.step(push(buttons=0))
@@ -259,7 +259,7 @@ def test_any_pushes(pushes: list[tuple]) -> None:
         assert command.engaged or command.translation == command.rotation == (0, 0, 0)
         assert (command.edge is not None) == (
             command.engaged != engaged
-        )  # every change is told, once
+        )  # every change is reported, once
         engaged = command.engaged
 
 
@@ -271,9 +271,3 @@ def test_the_target_one_step_on() -> None:
     # a quarter turn about the base's z after half a turn about x: (x, y, z, w) = (cos 45, sin 45,
     # 0, 0)
     assert target.quaternion == pytest.approx([math.sqrt(0.5), math.sqrt(0.5), 0, 0])
-
-
-def test_an_edge_is_an_operator_input() -> None:
-    found = InterventionCommand(True, edge=Input.INTERVENE).input(9)
-    assert (found.kind, found.episode, found.source) == (Input.INTERVENE, 9, "spacemouse")
-    assert InterventionCommand(True).input(9) is None

@@ -1,4 +1,4 @@
-"""The driver takes control again after a stop, attempt by attempt, and hears a stop before, between and after them."""
+"""The driver takes control again after a stop, and notices a stop before and between attempts."""
 
 from __future__ import annotations
 
@@ -7,13 +7,41 @@ from typing import Any
 
 import pytest
 
-from zprl.robot.base import Health, Mode, StopLevel
+from zprl.robot.base import Health, Mode, RobotError, StopLevel
+from zprl.robot.multi_arm import MultiArm
 from zprl.session import clock
 from zprl.session.bus import Message
-from zprl.session.processes import driver
-from zprl.session.processes.driver import CALM_S, Driver
+from zprl.session.control import recovery
+from zprl.session.control.recovery import CALM_S, Recovery
+from zprl.session.messages import Plan
+from zprl.session.process import Heartbeat
+from zprl.session.processes.driver import Driver
 
 DIGESTS = {"task": "t", "limits": "l"}
+PLAN = {
+    "seq": 1,
+    "reason": "",
+    "answers": [],
+    "behind": False,
+    "held": False,
+    "mode": "async",
+    "number": 3,
+    "start_number": 0,
+    "evaluation": True,
+    "explore": False,
+    "weights": -1,
+    "kind": "evaluate_before",
+    "stop": 0,
+    "stop_level": 0,
+    "reset": None,
+    "commit": [],
+    "labels": [],
+    "discard": [],
+    "pending": [],
+    "prompt": "",
+    "next": 3,
+    "paused": False,
+}
 ESTOP = Message("console", "input", {"kind": "estop"})
 
 
@@ -64,22 +92,29 @@ class Stopped:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *, pushed: bool) -> None:
         self.time, self.robot, self.bus, self.pushed = 100.0, Robot(), Bus(), pushed
         self.robot.bus = self.bus
-        monkeypatch.setattr(driver.time, "monotonic", lambda: self.time)
+        monkeypatch.setattr(recovery.time, "monotonic", lambda: self.time)
         monkeypatch.setattr(clock, "now", lambda: self.time)
         made = self.driver = Driver.__new__(Driver)
         made.robot, made.bus, made.digests = self.robot, self.bus, DIGESTS
         made.clock = SimpleNamespace(restart=lambda: None, now=0.0)
         made.monitor = SimpleNamespace(calm=lambda features: not self.pushed, restart=lambda: None)
-        made._features = lambda senses: {}
-        made._reset_filters = lambda features: None
-        made.plan, made.number, made.beat = self.plan(recover=0), 3, 1e9
+        made.arms = SimpleNamespace(restart=lambda features: None)
+        made.episode = SimpleNamespace(number=3, step=0)
+        made.heartbeat = Heartbeat(lambda: None)
+        made.plan = Plan.parse(self.plan(recover=0))
         made.stopped, made.stop_seq, made.recover_seq = int(StopLevel.SOFT), 0, 0
         made.pressed, made.pressed_at = False, -1.0
-        made.recovery_end, made.next_attempt = None, 0.0
+        made.recovery = Recovery(
+            self.robot,
+            made.monitor,
+            read=dict,
+            listen=made._listen,
+            report=made._report_recovery,
+        )
 
     def plan(self, recover: int, state: str = "FAULT") -> dict[str, Any]:
         facts = {"recover": recover, "recover_at": self.time, "at": self.time, "digests": DIGESTS}
-        return facts | {"state": state, "number": 3, "stop": 0, "stop_level": 0}
+        return PLAN | facts | {"state": state}
 
     def tick(self, *messages: Message) -> None:
         self.bus.coming += messages
@@ -88,6 +123,23 @@ class Stopped:
 
     def ask(self, recover: int) -> None:
         self.tick(Message("supervisor", "plan", self.plan(recover)))
+
+
+class OneOfTwo:
+    """One arm of two: it takes control when it is asked to, or refuses."""
+
+    def __init__(self, *, recovers: bool) -> None:
+        self.recovers, self.in_control = recovers, False
+
+    def recover(self) -> bool:
+        self.in_control = self.recovers
+        return self.recovers
+
+    def stop(self, level: StopLevel) -> None:
+        self.in_control = False
+
+    def health(self) -> Health:
+        return Health(Mode.IDLE if self.recovers else Mode.USER_STOPPED)
 
 
 @pytest.fixture(autouse=True)
@@ -106,7 +158,7 @@ def test_a_calm_arm_goes_on_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_pushed_arm_is_given_up_and_stays_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     arm = Stopped(monkeypatch, pushed=True)
     arm.ask(1)
-    while arm.driver.recovery_end is not None:
+    while arm.driver.recovery.active:
         arm.tick()
         assert arm.time < 100 + CALM_S + 1
     assert arm.bus.kinds() == ["recovery_refused"]
@@ -167,3 +219,49 @@ def test_an_old_request_and_an_old_plan_do_not_count(monkeypatch: pytest.MonkeyP
     arm.tick(Message("supervisor", "plan", arm.plan(1) | {"recover_at": arm.time - 2.5}))
     assert arm.robot.told == []
     assert arm.bus.kinds() == ["recovery_refused"]
+
+
+@pytest.mark.parametrize("level", [StopLevel.SOFT, StopLevel.HARD])
+def test_an_arm_whose_state_cannot_be_read_after_it_took_control_is_stopped(
+    monkeypatch: pytest.MonkeyPatch, level: StopLevel
+) -> None:
+    def unreadable(senses: bool) -> dict[str, float]:
+        raise RobotError("the state cannot be read", remedy="look at the robot")
+
+    arm = Stopped(monkeypatch, pushed=False)
+    arm.driver.stopped, arm.driver._features = int(level), unreadable
+    arm.ask(1)
+    assert arm.robot.told == ["recover", StopLevel.HARD]
+    assert arm.bus.kinds() == ["recovery_refused"]
+    assert arm.driver.stopped
+
+
+def test_every_e_stop_reaches_an_arm_that_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    arm = Stopped(monkeypatch, pushed=False)
+    for _ in range(3):
+        arm.tick(ESTOP)
+    assert arm.robot.told == 3 * [StopLevel.HARD]
+
+
+def test_a_plan_that_says_e_stop_stops_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    arm = Stopped(monkeypatch, pushed=False)
+    for _ in range(3):  # a person may be freeing the arm by the maker's own tool meanwhile
+        arm.tick(Message("supervisor", "plan", arm.plan(0, "ESTOP")))
+    assert arm.robot.told == [StopLevel.HARD]
+
+
+def test_an_arm_that_took_control_is_stopped_when_the_other_refuses(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    arm = Stopped(monkeypatch, pushed=False)
+    left, right = OneOfTwo(recovers=True), OneOfTwo(recovers=False)
+    two = MultiArm.__new__(MultiArm)
+    two.robots, two.simulated = {"left.": left, "right.": right}, True
+    arm.driver.robot, arm.driver.stopped = two, int(StopLevel.HARD)
+    arm.ask(1)
+    assert arm.bus.kinds() == ["recovery_refused"]
+    assert not left.in_control
+
+    left.in_control = True
+    arm.tick(ESTOP)
+    assert not left.in_control

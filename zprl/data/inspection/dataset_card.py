@@ -1,4 +1,7 @@
-"""A dataset card: what recordings are, in Markdown that git can show the changes of.  Equal recordings give equal bytes: no dates in it."""
+"""The dataset card: a description of recordings in Markdown.
+
+Equal recordings give equal bytes, without dates, so that git shows the changes.
+"""
 
 from __future__ import annotations
 
@@ -19,89 +22,100 @@ WIDE = 8
 
 SOURCE_COLUMNS = ["source", "format", "episodes", "frames", "says of itself"]
 
-CONVENTIONS = """Expected here, unless a source's own words say otherwise: positions in metres in the robot's base frame, quaternions xyzw
-in keys that end in `quat`, and actions commanded after the frame they belong to was observed."""
+CONVENTIONS = (
+    "Expected here, unless a source's own words say otherwise: "
+    "positions in metres in the robot's base frame, quaternions xyzw\n"
+    "in keys that end in `quat`, "
+    "and actions commanded after the frame they belong to was observed."
+)
 
 
-def card(found: Inspection, *, title: str, actions: str | None = None) -> str:
-    """The card's text.
+def card(inspection: Inspection, *, title: str, actions: str | None = None) -> str:
+    """Return the card's text.
 
     Args:
-        found: What was seen.
+        inspection: Result of an inspection.
         title: Heading.
         actions: One sentence on the layout of the actions, where it is known.
     """
     parts = [
         f"# {title}",
         "Written by `zprl demos` from the recordings; changes by hand are lost.",
-        _summary(found),
+        _summary(inspection),
         "## Sources",
         _table(
-            ["source", "format", "episodes", "frames", "says of itself"],
-            [_source(row) for row in found.sources[:LISTED]],
-            len(found.sources),
+            SOURCE_COLUMNS,
+            [_source(row) for row in inspection.sources[:LISTED]],
+            len(inspection.sources),
         ),
         "## Conventions",
         CONVENTIONS + (f" {actions}" if actions else ""),
         "## Statistics",
-        f"Over the {found.episodes} good episodes that were looked at, per dimension.",
-        _statistics(found),
+        f"Over the {inspection.episodes} good episodes that were looked at, per dimension.",
+        _statistics(inspection),
         "## Findings",
-        _findings(found),
+        _findings(inspection),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _summary(found: Inspection) -> str:
-    lengths = found.lengths or [0]
+def _summary(inspection: Inspection) -> str:
+    lengths = inspection.lengths or [0]
+    bad = len(inspection.tally.bad)
+    spread = f"{min(lengths)} to {max(lengths)} per episode, median {statistics.median(lengths):g}"
+    grades = ", ".join(
+        f"{inspection.qualities[quality]} {quality}"
+        for quality in QUALITIES
+        if inspection.qualities[quality]
+    )
     lines = [
-        f"{found.episodes} good episodes, {len(found.tally.bad)} with errors, from {len(found.sources)} sources",
-        f"{sum(found.lengths)} frames; {min(lengths)} to {max(lengths)} per episode, median {statistics.median(lengths):g}",
-        rates(found),
-        f"{found.success_share:.0%} of the episodes are successes",
-        "quality: "
-        + ", ".join(
-            f"{found.qualities[quality]} {quality}"
-            for quality in QUALITIES
-            if found.qualities[quality]
-        ),
-        ""
-        if found.complete
-        else f"sampled: {sum(source.more for source in found.sources)} sources have more episodes than were looked at",
+        f"{inspection.episodes} good episodes, {bad} with errors, "
+        f"from {len(inspection.sources)} sources",
+        f"{sum(inspection.lengths)} frames; {spread}",
+        rates(inspection),
+        f"{inspection.success_share:.0%} of the episodes are successes",
     ]
-    return "\n".join(f"- {line}" for line in lines if not line.endswith(": ") and line)
+    if grades:
+        lines.append(f"quality: {grades}")
+    if not inspection.complete:
+        more = sum(source.more for source in inspection.sources)
+        lines.append(f"sampled: {more} sources have more episodes than were looked at")
+    return "\n".join(f"- {line}" for line in lines)
 
 
-def rates(found: Inspection) -> str:
-    """Rates and time in one phrase."""
-    if not found.timed:
+def rates(inspection: Inspection) -> str:
+    """Return rates and time in one phrase."""
+    if not inspection.timed:
         return "rate: not recorded"
-    said = ", ".join(
-        f"{rate:g} Hz ({number})" if len(found.rates_hz) > 1 else f"{rate:g} Hz"
-        for rate, number in sorted(found.rates_hz.items())
+
+    known = ", ".join(
+        f"{rate:g} Hz ({number})" if len(inspection.rates_hz) > 1 else f"{rate:g} Hz"
+        for rate, number in sorted(inspection.rates_hz.items())
     )
-    missing = found.episodes - found.timed
-    return f"rate {said}; {found.seconds:.1f} s" + (
-        f" in the {found.timed} episodes whose rate is known" if missing else ""
-    )
+    text = f"rate {known}; {inspection.seconds:.1f} s"
+    if inspection.timed < inspection.episodes:
+        text += f" in the {inspection.timed} episodes whose rate is known"
+    return text
 
 
 def _source(source: SourceSummary) -> list[str]:
-    said = "; ".join(f"{name}: {text}" for name, text in source.facts.items())
+    facts = "; ".join(f"{name}: {text}" for name, text in source.facts.items())
     return [
         f"`{source.path}`",
         source.format,
         f"{source.episodes}{'+' if source.more else ''}",
         str(source.frames),
-        said,
+        facts,
     ]
 
 
-def _statistics(found: Inspection) -> str:
-    rows = [[key, str(moments.width), *_numbers(moments)] for key, moments in found.keys.items()]
+def _statistics(inspection: Inspection) -> str:
+    rows = [
+        [key, str(moments.width), *_numbers(moments)] for key, moments in inspection.keys.items()
+    ]
     rows += [
         [key, f"{height} x {width} pixels", "", "", "", ""]
-        for key, (height, width) in found.pictures.items()
+        for key, (height, width) in inspection.images.items()
     ]
     return _table(["key", "width", "min", "max", "mean", "deviation"], rows, len(rows))
 
@@ -119,21 +133,25 @@ def _numbers(moments: RunningStatistics) -> list[str]:
     ]
 
 
-def _findings(found: Inspection) -> str:
-    if not found.findings and not found.outliers:
+def _findings(inspection: Inspection) -> str:
+    if not inspection.findings and not inspection.outliers:
         return "None: every episode passed every check."
+
     rows = [
         [code, CODES.get(code, ""), str(number)]
-        for code, number in sorted(found.tally.codes.items())
+        for code, number in sorted(inspection.tally.codes.items())
     ]
     parts = [_table(["code", "what", "how many"], rows, len(rows))] if rows else []
-    if found.outliers:
+    if inspection.outliers:
         parts.append(
-            f"Episodes that stand out (modified z-score beyond {LIMIT}, Iglewicz and Hoaglin 1993); worth a look, no defect by itself:"
+            f"Episodes that stand out (modified z-score beyond {LIMIT}, "
+            "Iglewicz and Hoaglin 1993); worth a look, no defect by itself:"
         )
-        parts.append("\n".join(f"- {_safe(str(outlier))}" for outlier in found.outliers[:LISTED]))
-        if len(found.outliers) > LISTED:
-            parts.append(f"and {len(found.outliers) - LISTED} more")
+        parts.append(
+            "\n".join(f"- {_safe(str(outlier))}" for outlier in inspection.outliers[:LISTED])
+        )
+        if len(inspection.outliers) > LISTED:
+            parts.append(f"and {len(inspection.outliers) - LISTED} more")
     return "\n\n".join(parts)
 
 
@@ -144,7 +162,7 @@ def _table(head: list[str], rows: list[list[str]], count: int) -> str:
 
 
 def _safe(text: str) -> str:
-    """A stranger's words in a cell: one line, no table, no HTML, no links, nothing that a terminal obeys."""
+    """Return foreign text for a cell: no line feeds, tables, HTML, links or control characters."""
     plain = "".join(letter if letter.isprintable() else " " for letter in text)
     swaps: Mapping[str, str] = {"|": "\\|", "<": "&lt;", ">": "&gt;", "[": "\\[", "]": "\\]"}
     return "".join(swaps.get(letter, letter) for letter in plain)

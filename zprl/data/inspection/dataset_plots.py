@@ -1,4 +1,4 @@
-"""Pictures of a set of demonstrations, as PNG bytes without dates or versions in them."""
+"""Plots of a set of demonstrations, as PNG bytes without dates or versions in them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ from matplotlib.ticker import MaxNLocator
 from zprl.data.episode import QUALITIES, Episode, is_image
 
 COLOURS = {"better": "#2a9d6f", "okay": "#3b7dd8", "worse": "#e08a1e", "unknown": "#7c8794"}
-SUCCESS, FAILURE = "#2a9d6f", "#c8453b"
+SUCCESS = "#2a9d6f"
+FAILURE = "#c8453b"
+COLUMNS = 3
+"""Ranges beside one another."""
 TRACKS = 12
 """End-effector paths drawn: more than a dozen hide one another."""
 DRAWN_FRAMES = 200_000
@@ -26,7 +29,7 @@ recordings."""
 
 @dataclass(frozen=True)
 class Plot:
-    """One picture with its heading and its sentence."""
+    """One image with its heading and its sentence."""
 
     title: str
     caption: str
@@ -34,7 +37,7 @@ class Plot:
 
 
 def draw(episodes: Sequence[Episode]) -> list[Plot]:
-    """All pictures these episodes have the keys for; none for no episodes."""
+    """Draw all plots these episodes have the keys for; none for no episodes."""
     if not episodes:
         return []
     # after_reset: no matplotlibrc, of this user or of the working folder, changes the image.
@@ -45,59 +48,67 @@ def draw(episodes: Sequence[Episode]) -> list[Plot]:
 
 
 def _draw(episodes: Sequence[Episode]) -> Iterator[Plot]:
-    outlines = [
-        _Outline(e.length, e.success, e.quality) for e in episodes
-    ]  # episodes may lie on disk
+    # Only these facts are kept: the episodes may lie on disk.
+    outlines = [_Outline(e.length, e.success, e.quality) for e in episodes]
+    yield _draw_lengths(outlines)
+    yield _draw_ranges(episodes, sum(outline.length for outline in outlines))
+    space = _draw_space(episodes)
+    if space is not None:
+        yield space
+
+
+def _draw_lengths(outlines: Sequence[_Outline]) -> Plot:
     grades = [quality for quality in QUALITIES if any(e.quality == quality for e in outlines)]
     figure = Figure(figsize=(9, 3.2), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(2, 1))
     _lengths(left, outlines, grades)
     _success(right, outlines, grades)
-    yield _plot(
-        figure,
-        "Length and success",
-        "Frames per episode and share of successes, by the operator's grade.",
-    )
+    caption = "Frames per episode and share of successes, by the operator's grade."
+    return _plot(figure, "Length and success", caption)
 
+
+def _draw_ranges(episodes: Sequence[Episode], frames: int) -> Plot:
     names = [*(key for key, value in episodes[0].obs.items() if not is_image(value)), "actions"]
-    every = -(-sum(outline.length for outline in outlines) // DRAWN_FRAMES)
-    columns = 3
-    rows = -(-len(names) // columns)
+    every = -(-frames // DRAWN_FRAMES)
+    rows = -(-len(names) // COLUMNS)
     figure = Figure(figsize=(9, 2.1 * rows), layout="constrained")
-    for axes, name in zip(figure.subplots(rows, columns, squeeze=False).flat, names, strict=False):
+    grid = figure.subplots(rows, COLUMNS, squeeze=False).flat
+    for axes, name in zip(grid, names, strict=False):
         _ranges(axes, name, _frames(episodes, name, every))
     for axes in figure.axes[len(names) :]:
         axes.set_visible(False)
-    which = "All frames" if every == 1 else f"Every {every}th frame"
-    caption = f"{which} per dimension in physical units: box from quartile to quartile, whiskers from minimum to maximum."
-    yield _plot(figure, "Ranges", caption)
 
-    eef = next(
-        (
-            key
-            for key in episodes[0].obs
-            if key.endswith("eef_pos") and episodes[0].obs[key].shape[1] == 3
-        ),
-        None,
+    which = "All frames" if every == 1 else f"Every {every}th frame"
+    caption = (
+        f"{which} per dimension in physical units: box from quartile to quartile, "
+        "whiskers from minimum to maximum."
     )
-    has_object = "object" in episodes[0].obs and episodes[0].obs["object"].shape[1] >= 3
+    return _plot(figure, "Ranges", caption)
+
+
+def _draw_space(episodes: Sequence[Episode]) -> Plot | None:
+    """Draw where objects start and end effectors move, ``None`` where neither is known."""
+    obs = episodes[0].obs
+    eef = next((key for key in obs if key.endswith("eef_pos") and obs[key].shape[1] == 3), None)
+    has_object = "object" in obs and obs["object"].shape[1] >= 3
     if not (eef or has_object):
-        return
+        return None
+
     figure = Figure(figsize=(9, 4.2), layout="constrained")
     if has_object:
         _starts(figure.add_subplot(1, 2, 1), episodes)
     if eef:
         _tracks(figure, episodes, eef)
-    yield _plot(
-        figure,
-        "Space",
-        "Left: where the object starts, from above. Right: paths of the end effector (dot: start).",
+    caption = (
+        "Left: where the object starts, from above. Right: paths of the end effector (dot: start)."
     )
+    return _plot(figure, "Space", caption)
 
 
 def _frames(episodes: Sequence[Episode], name: str, every: int) -> np.ndarray:
-    """Every so-manieth frame of one key (M, d)."""
-    parts, start = [], 0
+    """Return every ``every``-th frame of one key (M, d), counted over all episodes."""
+    parts = []
+    start = 0
     for episode in episodes:
         value = episode.actions if name == "actions" else episode.obs[name]
         parts.append(value[start::every].copy())
@@ -116,7 +127,7 @@ def _lengths(axes: Axes, episodes: Sequence[_Outline], grades: Sequence[str]) ->
     bins = np.histogram_bin_edges(np.concatenate(lengths), bins=min(24, max(5, len(episodes) // 4)))
     axes.hist(
         lengths,
-        bins=bins,
+        bins=bins.tolist(),
         stacked=True,
         label=list(grades),
         color=[COLOURS[quality] for quality in grades],
@@ -189,7 +200,6 @@ def _tracks(figure: Figure, episodes: Sequence[Episode], key: str) -> None:
 
 def _plot(figure: Figure, title: str, caption: str) -> Plot:
     buffer = io.BytesIO()
-    figure.savefig(
-        buffer, format="png", dpi=110, metadata={"Software": None}
-    )  # its version would change the bytes
+    # Without the name of matplotlib, whose version would change the bytes.
+    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
     return Plot(title, caption, buffer.getvalue())

@@ -1,6 +1,7 @@
-"""What is in recordings, in one pass and in little memory: counts, statistics per key, episodes that stand out, duplicates.
+"""Inspection of recordings: counts, statistics per key, outliers and duplicates.
 
-Reads a hundred gigabytes by looking at the first episodes of each source.
+One pass in little memory; a hundred gigabytes are read by looking at the first episodes of each
+source.
 """
 
 from __future__ import annotations
@@ -24,54 +25,57 @@ from zprl.data.validation import ValidationLimits
 
 JSON_FORMAT = 1
 SAMPLE = 50
-"""Episodes of each source that are looked at unless told otherwise."""
+"""Episodes of each source that are looked at by default."""
 
 
-class FirstOnly:
+class FirstOnly(Reader):
     """A reader of the first episodes of each source; reads no more than it must."""
 
     def __init__(self, reader: Reader, most: int) -> None:
-        self._reader, self._most = reader, most
-        self.name, self.suffixes = reader.name, reader.suffixes
+        super().__init__(obs_keys=reader.obs_keys)
+        self._reader = reader
+        self._most = most
+        self.name = reader.name
+        self.suffixes = reader.suffixes
         self.cut: set[Path] = set()
         """Sources that have more."""
 
     def owns(self, path: Path) -> bool:
-        """As the reader itself."""
+        """Answer as the reader itself."""
         return self._reader.owns(path)
 
     def facts(self, path: Path) -> dict[str, str]:
-        """As the reader itself."""
+        """Answer as the reader itself."""
         return self._reader.facts(path)
 
     def image_sizes(self, path: Path) -> dict[str, tuple[int, int]]:
-        """As the reader itself."""
-        return image_sizes(Source(path, self._reader))
+        """Answer as the reader itself."""
+        return self._reader.image_sizes(path)
 
-    def read(self, path: Path | str) -> Iterator[Episode | Finding]:
-        """Yield the first items, findings among them, until so many episodes or defects have come."""
-        tells = hasattr(self._reader, "first")
-        if tells:
-            self._reader.first = self._most + 1
+    def read_source(self, path: Path) -> Iterator[Episode | Finding]:
+        """Yield the first items, findings among them."""
+        reader = self._reader
+        reader.first = self._most + 1
         try:
-            for number, item in enumerate(self._reader.read(path)):
+            for number, item in enumerate(reader.read(path)):
                 if number == self._most:
-                    self.cut.add(Path(path))
+                    self.cut.add(path)
                     return
                 yield item
         finally:
-            if tells:
-                self._reader.first = None  # others may use the same reader
+            reader.first = None  # others may use the same reader
 
 
 def image_sizes(source: Source) -> dict[str, tuple[int, int]]:
-    """Height and width of a source's pictures, by key, where its reader can tell without reading them."""
-    tell = getattr(source.reader, "image_sizes", None)
-    return {} if tell is None else dict(tell(source.path))
+    """Return height and width of a source's images, by key.
+
+    Empty where the reader does not know them without reading the images.
+    """
+    return dict(source.reader.image_sizes(source.path))
 
 
 def sampled(sources: Sequence[Source], most: int | None) -> list[Source]:
-    """The sources, of each only the first ``most`` episodes; all for ``None``."""
+    """Return the sources, of each only the first ``most`` episodes; all for ``None``."""
     if most is None:
         return list(sources)
     return [Source(source.path, FirstOnly(source.reader, most)) for source in sources]
@@ -79,7 +83,7 @@ def sampled(sources: Sequence[Source], most: int | None) -> list[Source]:
 
 @dataclass
 class SourceSummary:
-    """What was read of one source; lengths in frames."""
+    """Summary of what was read of one source; lengths in frames."""
 
     path: str
     format: str
@@ -87,12 +91,12 @@ class SourceSummary:
     episodes: int = 0
     frames: int = 0
     more: bool = False
-    """Whether it has episodes that were not looked at."""
+    """True where it has episodes that were not looked at."""
 
 
 @dataclass
 class Inspection:
-    """What is in recordings; filled by :func:`inspect`.
+    """Contents of recordings; filled by :func:`inspect`.
 
     Attributes:
         sources: One entry per source, in order.
@@ -103,7 +107,7 @@ class Inspection:
         successes: Good episodes that achieved the task.
         qualities: Good episodes per grade.
         keys: Statistics of each observation, ``actions`` last.
-        pictures: Height and width of each observation that is a picture, read or not.
+        images: Height and width of each observation that is an image, read or not.
         outliers: Episodes that stand out, see :mod:`zprl.data.inspection.outliers`.
         findings: Every finding.
         tally: Good and bad episodes, findings per code.
@@ -117,33 +121,36 @@ class Inspection:
     successes: int = 0
     qualities: Counter[str] = field(default_factory=Counter)
     keys: dict[str, RunningStatistics] = field(default_factory=dict)
-    pictures: dict[str, tuple[int, int]] = field(default_factory=dict)
+    images: dict[str, tuple[int, int]] = field(default_factory=dict)
     outliers: list[Outlier] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     tally: Tally = field(default_factory=Tally)
 
     @property
     def episodes(self) -> int:
-        """Good episodes."""
+        """Return the number of good episodes."""
         return len(self.lengths)
 
     @property
     def complete(self) -> bool:
-        """Whether every episode of every source was looked at."""
+        """Return whether every episode of every source was looked at."""
         return not any(source.more for source in self.sources)
 
     @property
     def duplicates(self) -> list[Finding]:
-        """Episodes with the content of another."""
+        """Return findings of episodes with the content of another."""
         return [finding for finding in self.findings if finding.code == "D13"]
 
     @property
     def success_share(self) -> float:
-        """Successes as a share of the good episodes, 0 for none."""
+        """Return successes as a share of the good episodes, 0 for none."""
         return self.successes / self.episodes if self.episodes else 0.0
 
     def as_json(self) -> dict[str, Any]:
-        """JSON object; equal input gives an equal one.  ``format`` grows when a field changes its meaning."""
+        """Return a JSON object; equal input gives an equal one.
+
+        ``format`` grows when a field changes its meaning.
+        """
         lengths = self.lengths or [0]
         return {
             "format": JSON_FORMAT,
@@ -167,7 +174,7 @@ class Inspection:
             "keys": {key: moments.as_json() for key, moments in self.keys.items()},
             "pictures": {
                 key: {"height": height, "width": width}
-                for key, (height, width) in self.pictures.items()
+                for key, (height, width) in self.images.items()
             },
             "outliers": [outlier.as_json() for outlier in self.outliers],
             "duplicates": [finding.as_json() for finding in self.duplicates],
@@ -186,76 +193,82 @@ def inspect(
     """Look at every source.
 
     Args:
-        sources: What is looked at.
-        limits: What counts as a good episode; only those are in the statistics.
+        sources: Sources to look at.
+        limits: Limits of a good episode; only those are in the statistics.
         sample: Episodes looked at of each source, the first ones; ``None`` for all.
         changes: Done to each episode first.
         watch: Wraps the sources as they are gone through, for a progress bar.
     """
-    found = Inspection()
-    seen: dict[Path, SourceSummary] = {}
+    inspection = Inspection()
+    summaries: dict[Path, SourceSummary] = {}
     cut = sampled(sources, sample)
     for source in cut:
-        facts = source.reader.facts(source.path) if safe_source(source) else {}
-        seen[source.path] = SourceSummary(
-            ascii(source.path.as_posix())[1:-1], source.reader.name, facts
-        )
-        found.pictures.update(image_sizes(source) if safe_source(source) else {})
+        safe = safe_source(source)
+        facts = source.reader.facts(source.path) if safe else {}
+        plain_path = ascii(source.path.as_posix())[1:-1]
+        summaries[source.path] = SourceSummary(plain_path, source.reader.name, facts)
+        inspection.images.update(image_sizes(source) if safe else {})
+
     motions: dict[str, Mapping[str, float]] = {}
     for item in check(watch(cut), limits=limits, changes=changes):
-        _take(found, seen, motions, item)
+        _take(inspection, summaries, motions, item)
+
     for source in cut:
-        seen[source.path].more = (
+        summaries[source.path].more = (
             isinstance(source.reader, FirstOnly) and source.path in source.reader.cut
         )
-    found.sources = list(seen.values())
-    found.outliers = find_outliers(motions)
-    return found
+    inspection.sources = list(summaries.values())
+    inspection.outliers = find_outliers(motions)
+    return inspection
 
 
 def _take(
-    found: Inspection,
-    seen: Mapping[Path, SourceSummary],
+    inspection: Inspection,
+    summaries: Mapping[Path, SourceSummary],
     motions: dict[str, Mapping[str, float]],
     item: Item,
 ) -> None:
-    found.tally.add(item)
-    source, what = item
-    if isinstance(what, Finding):
-        found.findings.append(what)
+    """Add one episode or finding."""
+    inspection.tally.add(item)
+    source, content = item
+    if isinstance(content, Finding):
+        inspection.findings.append(content)
         return
+
     assert source is not None
-    seen[source.path].episodes += 1
-    seen[source.path].frames += what.length
-    found.lengths.append(what.length)
-    found.successes += what.success
-    found.qualities[what.quality] += 1
-    if what.rate_hz:
-        found.rates_hz[what.rate_hz] += 1
-        found.seconds += what.length / what.rate_hz
-        found.timed += 1
-    motions[what.name] = motion(what)
-    found.pictures.update(
-        {
-            key: (value.shape[1], value.shape[2])
-            for key, value in what.obs.items()
-            if is_image(value)
-        }
-    )
-    states = {key: value for key, value in what.obs.items() if not is_image(value)}
-    actions = found.keys.pop("actions", None)
-    for key, value in states.items():
-        _add(found.keys, key, value)
+    summaries[source.path].episodes += 1
+    summaries[source.path].frames += content.length
+    motions[content.name] = motion(content)
+    _count(inspection, content)
+    _add_keys(inspection, content)
+
+
+def _count(inspection: Inspection, episode: Episode) -> None:
+    inspection.lengths.append(episode.length)
+    inspection.successes += episode.success
+    inspection.qualities[episode.quality] += 1
+    if episode.rate_hz:
+        inspection.rates_hz[episode.rate_hz] += 1
+        inspection.seconds += episode.length / episode.rate_hz
+        inspection.timed += 1
+
+
+def _add_keys(inspection: Inspection, episode: Episode) -> None:
+    """Add an episode's numbers, keeping ``actions`` the last key."""
+    actions = inspection.keys.pop("actions", None)
+    for key, value in episode.obs.items():
+        if is_image(value):
+            inspection.images[key] = (value.shape[1], value.shape[2])
+        else:
+            _add(inspection.keys, key, value)
     if actions is not None:
-        found.keys["actions"] = actions
-    _add(found.keys, "actions", what.actions)
+        inspection.keys["actions"] = actions
+    _add(inspection.keys, "actions", episode.actions)
 
 
 def _add(keys: dict[str, RunningStatistics], name: str, values: np.ndarray) -> None:
-    # Another width under the same name is another thing: it gets a line of its own.
-    name = (
-        name
-        if name not in keys or keys[name].width == values.shape[1]
-        else f"{name} ({values.shape[1]} wide)"
-    )
-    keys.setdefault(name, RunningStatistics(values.shape[1])).add(values)
+    width = values.shape[1]
+    if name in keys and keys[name].width != width:
+        # Another width under the same name is another key: it gets a line of its own.
+        name = f"{name} ({width} wide)"
+    keys.setdefault(name, RunningStatistics(width)).add(values)

@@ -1,4 +1,4 @@
-"""Episodes that stand out among the others by their length, path or jerk: worth a look, and no defect by itself.
+"""Episodes that stand out by their length, path or jerk: worth a look, no defect by itself.
 
 The rule is that of Iglewicz and Hoaglin, "How to Detect and Handle Outliers" (1993): the modified
 z-score 0.6745 (x - median) / MAD, with MAD the median of the absolute deviations from the median,
@@ -13,12 +13,19 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from scipy.stats import median_abs_deviation
 
 from zprl.data.episode import Episode
 
 LIMIT = 3.5
 ENOUGH = 8
-"""Episodes without which a median says too little (ours)."""
+"""Least number of episodes of which a median is used (ours)."""
+NORMAL_MAD = 0.6745
+"""Median absolute deviation of the standard normal distribution, as rounded by the authors."""
+MEAN_AD_SCALE = 1.253314
+"""Standard deviation over mean absolute deviation, of a normal distribution."""
+JERK_FRAMES = 3
+"""Frames that a third difference spans, less one."""
 
 UNITS = {"length": "frames", "path": "m", "jerk": "m/s³", "jerk per frame": "m/frame³"}
 
@@ -44,60 +51,68 @@ class Outlier:
 
     def __str__(self) -> str:
         unit = UNITS[self.what]
-        return f"{self.episode}: {self.what} {self.value:.4g} {unit}, median {self.median:.4g} {unit} (score {self.score:+.1f})"
+        numbers = f"{self.value:.4g} {unit}, median {self.median:.4g} {unit}"
+        return f"{self.episode}: {self.what} {numbers} (score {self.score:+.1f})"
 
     def as_json(self) -> dict[str, Any]:
-        """JSON object of all fields."""
+        """Return a JSON object of all fields."""
         return asdict(self)
 
 
 def motion(episode: Episode) -> dict[str, float]:
-    """Length, and path and jerk of the end effector where the episode has one; of several arms the sum and the mean."""
-    found = {"length": float(episode.length)}
+    """Return an episode's length, and path and jerk of its end effector where it has one.
+
+    Of several arms it is the sum of the paths and the mean of the jerks; units are :data:`UNITS`.
+    """
+    numbers = {"length": float(episode.length)}
     tracks = [
         value.astype(np.float64)
         for key, value in episode.obs.items()
         if key.endswith("eef_pos") and value.shape[1:] == (3,)
     ]
-    if tracks:
-        found["path"] = float(
-            sum(np.linalg.norm(np.diff(track, axis=0), axis=1).sum() for track in tracks)
-        )
-    if tracks and episode.length > 3:
-        third = float(
-            np.mean(
-                [np.linalg.norm(np.diff(track, n=3, axis=0), axis=1).mean() for track in tracks]
-            )
-        )
-        found["jerk" if episode.rate_hz else "jerk per frame"] = (
-            third * (episode.rate_hz or 1.0) ** 3
-        )
-    return found
+    if not tracks:
+        return numbers
+
+    numbers["path"] = float(
+        sum(np.linalg.norm(np.diff(track, axis=0), axis=1).sum() for track in tracks)
+    )
+    if episode.length > JERK_FRAMES:
+        third_differences = [
+            np.linalg.norm(np.diff(track, n=3, axis=0), axis=1).mean() for track in tracks
+        ]
+        jerk = float(np.mean(third_differences)) * (episode.rate_hz or 1.0) ** 3
+        numbers["jerk" if episode.rate_hz else "jerk per frame"] = jerk
+    return numbers
 
 
 def scores(values: Sequence[float]) -> np.ndarray:
-    """Modified z-score of each value; all 0 where they do not differ.
+    """Return the modified z-score of each value; all 0 where they do not differ.
 
     >>> scores([1, 2, 3, 4, 100]).round(2).tolist()
     [-1.35, -0.67, 0.0, 0.67, 65.43]
     """
     away = np.asarray(values, np.float64) - np.median(values)
-    spread = np.median(np.abs(away)) / 0.6745
+    spread = median_abs_deviation(values) / NORMAL_MAD
     if spread == 0:
-        spread = 1.253314 * np.abs(away).mean()
+        spread = MEAN_AD_SCALE * np.abs(away).mean()
     return away / spread if spread > 0 else np.zeros_like(away)
 
 
 def find_outliers(motions: Mapping[str, Mapping[str, float]]) -> list[Outlier]:
-    """What stands out, the farthest first; ``motions`` maps an episode's name to what :func:`motion` says."""
-    found = []
+    """Return what stands out, the farthest first.
+
+    Args:
+        motions: An episode's name to its numbers of :func:`motion`.
+    """
+    outliers = []
     for what in UNITS:
-        names = [name for name, values in motions.items() if what in values]
+        names = [name for name, numbers in motions.items() if what in numbers]
         if len(names) < ENOUGH:
             continue
+
         values = [motions[name][what] for name in names]
         median = float(np.median(values))
         for name, value, score in zip(names, values, scores(values), strict=True):
             if abs(score) > LIMIT:
-                found.append(Outlier(name, what, value, median, float(score)))
-    return sorted(found, key=lambda outlier: -abs(outlier.score))
+                outliers.append(Outlier(name, what, value, median, float(score)))
+    return sorted(outliers, key=lambda outlier: -abs(outlier.score))

@@ -1,4 +1,4 @@
-"""Plots of single episodes over time: every state and every action, one column per episode, as PNG bytes."""
+"""Plots of single episodes over time: states and actions, a column per episode, as PNG bytes."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ from zprl.data.episode import Episode, is_image
 from zprl.data.inspection.dataset_plots import FAILURE, SUCCESS
 
 ROWS = 16
-"""Observations drawn: more make a picture that no screen shows; what is left out is said in it."""
+"""Observations drawn: more do not fit on a screen; the plot says how many are left out."""
 LEGEND = 12
 """Dimensions with a line in the legend."""
 
 
 def plot(episodes: Sequence[Episode]) -> bytes:
-    """Actions and states of these episodes over time, in seconds where the rate is known, else in frames.
+    """Draw actions and states of these episodes over time.
+
+    Time is in seconds where the rate is known, else in frames.
 
     Args:
         episodes: One to about six; a column each.
@@ -30,37 +32,22 @@ def plot(episodes: Sequence[Episode]) -> bytes:
     """
     if not episodes:
         raise ValueError("no episode to plot")
-    keys = list(
-        dict.fromkeys(
-            key for episode in episodes for key, value in episode.obs.items() if not is_image(value)
-        )
-    )
+
+    states = [
+        key for episode in episodes for key, value in episode.obs.items() if not is_image(value)
+    ]
+    keys = list(dict.fromkeys(states))
     names = ["actions", *keys[:ROWS]]
+    settings = {"axes.spines.top": False, "axes.spines.right": False, "font.size": 8}
     # after_reset: no matplotlibrc, of this user or of the working folder, changes the image.
-    with style.context(
-        {"axes.spines.top": False, "axes.spines.right": False, "font.size": 8}, after_reset=True
-    ):
-        figure = Figure(
-            figsize=(1.5 + 4.2 * len(episodes), 0.8 + 1.7 * len(names)), layout="constrained"
-        )
+    with style.context(settings, after_reset=True):
+        size = (1.5 + 4.2 * len(episodes), 0.8 + 1.7 * len(names))
+        figure = Figure(figsize=size, layout="constrained")
         grid = figure.subplots(len(names), len(episodes), squeeze=False, sharey="row", sharex="col")
         for column, episode in enumerate(episodes):
-            for row, name in enumerate(names):
-                _lines(grid[row, column], episode, name)
-            _label(grid[0, column], episode)
-            grid[-1, column].set_xlabel("time, s" if episode.rate_hz else "frame")
+            _column(grid[:, column], episode, names)
         for row, name in enumerate(names):
-            # Names come from strangers' files: a $ would start a formula, and a broken formula
-            # raises.
-            grid[row, 0].set_ylabel(_short(name), parse_math=False)
-            if grid[row, -1].get_lines():
-                grid[row, -1].legend(
-                    loc="center left",
-                    bbox_to_anchor=(1.0, 0.5),
-                    frameon=False,
-                    fontsize=6,
-                    labelspacing=0.2,
-                )
+            _row(grid[row], name)
         if len(keys) > ROWS:
             figure.supxlabel(f"{len(keys) - ROWS} more observations are not drawn", fontsize=7)
         buffer = io.BytesIO()
@@ -68,8 +55,30 @@ def plot(episodes: Sequence[Episode]) -> bytes:
     return buffer.getvalue()
 
 
+def _column(panels: np.ndarray, episode: Episode, names: Sequence[str]) -> None:
+    """Draw one episode into its panels (rows,)."""
+    for axes, name in zip(panels, names, strict=True):
+        _lines(axes, episode, name)
+    _label(panels[0], episode)
+    panels[-1].set_xlabel("time, s" if episode.rate_hz else "frame")
+
+
+def _row(panels: np.ndarray, name: str) -> None:
+    """Name a row of panels (columns,) and give it a legend."""
+    # Names come from foreign files: a $ would start a formula, and a broken formula raises.
+    panels[0].set_ylabel(_short(name), parse_math=False)
+    if panels[-1].get_lines():
+        panels[-1].legend(
+            loc="center left",
+            bbox_to_anchor=(1.0, 0.5),
+            frameon=False,
+            fontsize=6,
+            labelspacing=0.2,
+        )
+
+
 def title(episode: Episode) -> str:
-    """Name, success and quality in one line."""
+    """Return name, success and quality in one line."""
     grade = "" if episode.quality == "unknown" else f", {episode.quality}"
     return f"{episode.name}: {'success' if episode.success else 'failure'}{grade}"
 
@@ -86,11 +95,11 @@ def _lines(axes: Axes, episode: Episode, name: str) -> None:
     if values is None:
         axes.text(0.5, 0.5, "not recorded", ha="center", va="center", transform=axes.transAxes)
         return
+
     time = np.arange(len(values)) / (episode.rate_hz or 1.0)
     for dimension in range(values.shape[1]):
-        label = (
-            str(dimension) if dimension < LEGEND else "_"
-        )  # matplotlib leaves these out of the legend
+        # matplotlib leaves "_" out of the legend.
+        label = str(dimension) if dimension < LEGEND else "_"
         axes.plot(
             time,
             values[:, dimension],

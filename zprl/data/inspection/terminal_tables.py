@@ -1,9 +1,9 @@
-"""Findings and inspections on a terminal; what strangers' files say is shown as plain text, never obeyed."""
+"""Findings and inspections on a terminal; foreign text is shown as plain text."""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from rich.console import Console
 from rich.table import Table
@@ -13,9 +13,9 @@ from zprl import terminal
 from zprl.data.episode import QUALITIES
 from zprl.data.episode_checks import Tally
 from zprl.data.findings import CODES, Finding
-from zprl.data.inspection.dataset_card import LISTED, rates
+from zprl.data.inspection.dataset_card import LISTED, SOURCE_COLUMNS, rates
 from zprl.data.inspection.inspection import Inspection
-from zprl.data.inspection.outliers import LIMIT
+from zprl.data.inspection.outliers import LIMIT, Outlier
 from zprl.data.running_statistics import RunningStatistics
 from zprl.terminal import plain
 
@@ -27,15 +27,15 @@ WIDE = 6
 
 
 def console() -> Console:
-    """Standard output; wide where nobody looks at it."""
-    found = terminal.console(highlight=False, markup=False, emoji=False)
-    if not found.is_terminal:
-        found.width = PIPE_WIDTH
-    return found
+    """Return standard output, of a fixed width where it is no terminal."""
+    screen = terminal.console(highlight=False, markup=False, emoji=False)
+    if not screen.is_terminal:
+        screen.width = PIPE_WIDTH
+    return screen
 
 
 def finding_line(finding: Finding) -> Text:
-    """One finding: severity, code, place, message; remedy."""
+    """Return one finding as a line: severity, code, place, message; remedy."""
     line = Text(f"{finding.severity:8}", style=COLOURS[finding.severity])
     line.append(f"{finding.code} ", style="bold")
     line.append(plain(f"{finding.where}: {finding.message}; {finding.remedy}"), style="")
@@ -43,7 +43,7 @@ def finding_line(finding: Finding) -> Text:
 
 
 def tally_table(tally: Tally, sources: int) -> Table:
-    """Sources, episodes and findings by code."""
+    """Return a table of sources, episodes and findings by code."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("what")
     table.add_column("how many", justify="right")
@@ -55,51 +55,65 @@ def tally_table(tally: Tally, sources: int) -> Table:
     return table
 
 
-def inspection_tables(found: Inspection) -> Iterable[Table | Text]:
-    """All that is known, the most important first."""
-    lengths = found.lengths or [0]
-    yield _pairs(
-        {
-            "sources": str(len(found.sources)),
-            "episodes": f"{found.episodes} good, {len(found.tally.bad)} with errors",
-            "frames": f"{sum(found.lengths)}; per episode {min(lengths)} to {max(lengths)}, median {statistics.median(lengths):g}",
-            "time": rates(found),
-            "success": f"{found.success_share:.0%}",
-            "quality": ", ".join(
-                f"{found.qualities[quality]} {quality}"
-                for quality in QUALITIES
-                if found.qualities[quality]
-            ),
-        }
-    )
-    yield _sources(found)
-    if not found.complete:
-        more = sum(source.more for source in found.sources)
+def inspection_tables(inspection: Inspection) -> Iterable[Table | Text]:
+    """Yield all parts of an inspection, the most important first."""
+    yield _summary(inspection)
+    yield _sources(inspection)
+    if not inspection.complete:
+        more = sum(source.more for source in inspection.sources)
         yield Text(
-            f"sampled: {more} source(s) have more episodes than were looked at; --all reads them, --sample N more of them",
+            f"sampled: {more} source(s) have more episodes than were looked at; "
+            "--all reads them, --sample N more of them",
             "yellow",
         )
-    yield _keys(found)
-    if found.outliers:
-        yield Text(
-            f"\nepisodes that stand out (modified z-score beyond {LIMIT}: Iglewicz and Hoaglin 1993)",
-            "bold",
+    yield _keys(inspection)
+    yield from _outliers(inspection.outliers)
+    yield from _duplicates(inspection.duplicates)
+
+    codes = inspection.tally.codes
+    if codes:
+        counts = ", ".join(
+            f"{number} x {code} ({CODES.get(code, '')})" for code, number in sorted(codes.items())
         )
-    yield from (Text(plain(f"  {outlier}")) for outlier in found.outliers[:LISTED])
-    if len(found.outliers) > LISTED:
-        yield Text(f"  and {len(found.outliers) - LISTED} more; --json has all")
-    if found.duplicates:
-        yield Text("\nduplicated episodes", "bold")
-    yield from (
-        Text(plain(f"  {finding.where}: {finding.message}"))
-        for finding in found.duplicates[:LISTED]
+        yield Text(f"\nfindings: {counts}; `zprl demos check` says where")
+
+
+def _summary(inspection: Inspection) -> Table:
+    lengths = inspection.lengths or [0]
+    median = statistics.median(lengths)
+    spread = f"per episode {min(lengths)} to {max(lengths)}, median {median:g}"
+    grades = [
+        f"{inspection.qualities[quality]} {quality}"
+        for quality in QUALITIES
+        if inspection.qualities[quality]
+    ]
+    return _pairs(
+        {
+            "sources": str(len(inspection.sources)),
+            "episodes": f"{inspection.episodes} good, {len(inspection.tally.bad)} with errors",
+            "frames": f"{sum(inspection.lengths)}; {spread}",
+            "time": rates(inspection),
+            "success": f"{inspection.success_share:.0%}",
+            "quality": ", ".join(grades),
+        }
     )
-    if found.tally.codes:
-        told = ", ".join(
-            f"{number} x {code} ({CODES.get(code, '')})"
-            for code, number in sorted(found.tally.codes.items())
-        )
-        yield Text(f"\nfindings: {told}; `zprl demos check` says where")
+
+
+def _outliers(outliers: Sequence[Outlier]) -> Iterable[Text]:
+    if outliers:
+        rule = f"modified z-score beyond {LIMIT}: Iglewicz and Hoaglin 1993"
+        yield Text(f"\nepisodes that stand out ({rule})", "bold")
+    for outlier in outliers[:LISTED]:
+        yield Text(plain(f"  {outlier}"))
+    if len(outliers) > LISTED:
+        yield Text(f"  and {len(outliers) - LISTED} more; --json has all")
+
+
+def _duplicates(duplicates: Sequence[Finding]) -> Iterable[Text]:
+    if duplicates:
+        yield Text("\nduplicated episodes", "bold")
+    for finding in duplicates[:LISTED]:
+        yield Text(plain(f"  {finding.where}: {finding.message}"))
 
 
 def _pairs(values: Mapping[str, str]) -> Table:
@@ -110,36 +124,35 @@ def _pairs(values: Mapping[str, str]) -> Table:
     return table
 
 
-def _sources(found: Inspection) -> Table:
+def _sources(inspection: Inspection) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("source", "format", "episodes", "frames", "says of itself"):
-        table.add_column(
-            name, justify="right" if name in ("episodes", "frames") else "left", overflow="fold"
-        )
-    for source in found.sources[:LISTED]:
-        said = plain("; ".join(f"{name}: {text}" for name, text in source.facts.items()))
+    for name in SOURCE_COLUMNS:
+        justify = "right" if name in ("episodes", "frames") else "left"
+        table.add_column(name, justify=justify, overflow="fold")
+
+    for source in inspection.sources[:LISTED]:
+        path = Text(plain(source.path))
+        facts = Text(plain("; ".join(f"{name}: {text}" for name, text in source.facts.items())))
         episodes = f"{source.episodes}{'+' if source.more else ''}"
-        table.add_row(
-            Text(plain(source.path)), source.format, episodes, str(source.frames), Text(said)
-        )
-    if len(found.sources) > LISTED:
-        table.add_row(f"and {len(found.sources) - LISTED} more")
+        table.add_row(path, source.format, episodes, str(source.frames), facts)
+    if len(inspection.sources) > LISTED:
+        table.add_row(f"and {len(inspection.sources) - LISTED} more")
     return table
 
 
-def _keys(found: Inspection) -> Table:
+def _keys(inspection: Inspection) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("key", "type", "width", "min", "max", "mean", "deviation"):
         table.add_column(name, overflow="fold")
-    for key, moments in found.keys.items():
+    for key, moments in inspection.keys.items():
         table.add_row(Text(plain(key)), "float32", str(moments.width), *numbers(moments))
-    for key, (height, width) in found.pictures.items():
+    for key, (height, width) in inspection.images.items():
         table.add_row(Text(plain(key)), "uint8", f"{height} x {width}")
     return table
 
 
 def numbers(moments: RunningStatistics) -> list[str]:
-    """Min, max, mean and deviation, per dimension or, of wide keys, over all of them."""
+    """Return min, max, mean and deviation, per dimension or, of wide keys, over all of them."""
     columns = (moments.low, moments.high, moments.mean, moments.std)
     if moments.width <= WIDE:
         return [" ".join(f"{value:.3g}" for value in column) for column in columns]

@@ -1,8 +1,9 @@
-"""What robomimic's attribute ``env_args`` says of a recording: simulator, rate, controller.  It is text from a stranger and may lie.
+"""Content of robomimic's attribute ``env_args``: simulator, rate, controller.
 
-Its eras: robomimic 0.1 has no ``env_version``; with robosuite up to 1.4 ``controller_configs`` is
-one controller (a list of them for two robots) with ``control_delta``; since robosuite 1.5 it is a
-composite one, whose ``body_parts`` each have an ``input_type``.
+It is foreign text and may be wrong.  Its eras: robomimic 0.1 has no ``env_version``; with robosuite
+up to 1.4 ``controller_configs`` is one controller (a list of them for two robots) with
+``control_delta``; since robosuite 1.5 it is a composite one, whose ``body_parts`` each have an
+``input_type``.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from zprl.data.readers.hdf5_guard import RefusedError, attribute
 from zprl.errors import DataError
 
 MAX_TEXT = 2**20
-MAX_SAID = 100
+MAX_WORD = 100
+"""Letters of a name that are repeated."""
+MAX_CONTROLLERS = 100
 MAX_DEPTH = 6
 MAX_HZ = 10_000.0
 MAX_BOUND = 1e6
@@ -29,17 +32,17 @@ POSE = "OSC_POSE"
 
 @dataclass(frozen=True)
 class EnvArgs:
-    """What is said, ``None`` where it is not.
+    """Declarations of a recording, ``None`` where there is none.
 
     Attributes:
-        name: Of the environment.
-        simulator: Its name.
-        version: Of the simulator.
+        name: Name of the environment.
+        simulator: Name of the simulator.
+        version: Version of the simulator.
         rate_hz: Control steps per second.
         controllers: Types of the arms' controllers.
-        delta: Whether their actions are changes of a pose; ``None`` also where controllers differ.
+        delta: True if their actions are changes of a pose; ``None`` also where controllers differ.
         bounds: Lowest and highest number of an action.
-        sim_args: Whether Isaac Lab's own arguments are there.
+        sim_args: True if Isaac Lab's own arguments are there.
     """
 
     name: str | None = None
@@ -53,45 +56,45 @@ class EnvArgs:
 
     @property
     def of_poses(self) -> bool:
-        """Whether actions begin with the pose, or its change, of one arm: position 3, rotation vector 3."""
+        """True if actions begin with one arm's pose or its change: position, rotation vector."""
         return self.controllers == (POSE,)
 
     def facts(self) -> dict[str, str]:
-        """In words, for the data report."""
-        said = {
+        """Return the declarations in words, for the data report."""
+        facts = {
             "environment": self.name,
             "simulator": self.simulator,
             "simulator version": self.version,
         }
         if self.rate_hz is not None:
-            said["rate"] = f"{self.rate_hz:g} Hz"
+            facts["rate"] = f"{self.rate_hz:g} Hz"
         if self.controllers:
-            kind = {True: ", actions are deltas", False: ", actions are absolute", None: ""}[
-                self.delta
-            ]
-            said["controller"] = f"{', '.join(self.controllers)}{kind}"
-        return {name: text for name, text in said.items() if text}
+            kinds = {True: ", actions are deltas", False: ", actions are absolute", None: ""}
+            facts["controller"] = f"{', '.join(self.controllers)}{kinds[self.delta]}"
+        return {name: text for name, text in facts.items() if text}
 
 
 def env_args(data: h5py.Group) -> EnvArgs:
-    """What the attributes of the group ``data`` say; nothing where they cannot be understood."""
-    said = _mapping(_json(data, "env_args"))
-    kwargs = _mapping(said.get("env_kwargs"))
-    sim = _mapping(said.get("sim_args"))  # Isaac Lab's RecorderManager.get_ep_meta
+    """Read the attributes of the group ``data``; what cannot be understood counts as missing."""
+    args = _mapping(_json(data, "env_args"))
+    kwargs = _mapping(args.get("env_kwargs"))
+    sim = _mapping(args.get("sim_args"))  # Isaac Lab's RecorderManager.get_ep_meta
     version = (
-        said.get("env_version") or _plain(data, "env_version") or _plain(data, "repository_version")
+        args.get("env_version") or _plain(data, "env_version") or _plain(data, "repository_version")
     )
-    kind = said.get("type")
+    kind = args.get("type")
     robosuite = type(kind) is int and kind == ROBOSUITE
-    found = list(_controllers(kwargs.get("controller_configs"))) if robosuite else []
-    deltas = {delta for _, delta, _ in found}
-    bounds = {limit for *_, limit in found}
+    controllers = list(_controllers(kwargs.get("controller_configs"))) if robosuite else []
+
+    # One answer for all controllers, or none.
+    deltas = {delta for _, delta, _ in controllers}
+    bounds = {limit for *_, limit in controllers}
     return EnvArgs(
-        name=_text(said.get("env_name")),
+        name=_text(args.get("env_name")),
         simulator="robosuite" if robosuite else "Isaac Lab" if sim else None,
         version=_text(version),
         rate_hz=_rate(kwargs.get("control_freq")) or _rate_of_steps(sim),
-        controllers=tuple(name for name, *_ in found),
+        controllers=tuple(name for name, *_ in controllers),
         delta=deltas.pop() if len(deltas) == 1 else None,
         bounds=bounds.pop() if len(bounds) == 1 else None,
         sim_args=bool(sim),
@@ -101,32 +104,32 @@ def env_args(data: h5py.Group) -> EnvArgs:
 def _controllers(
     config: Any, depth: int = 0
 ) -> Iterator[tuple[str, bool | None, tuple[float, float] | None]]:
-    """Type, delta and bounds of each controller of a pose."""
+    """Yield type, delta and bounds of each controller of a pose."""
     if depth > MAX_DEPTH:
         return
     if isinstance(config, list):
-        for part in config[:MAX_SAID]:
+        for part in config[:MAX_CONTROLLERS]:
             yield from _controllers(part, depth + 1)
         return
-    found = _mapping(config)
-    name = found.get("type")
+
+    fields = _mapping(config)
+    name = fields.get("type")
     if isinstance(name, str) and name.startswith("OSC_"):
-        delta = found.get(
-            "control_delta", {"delta": True, "absolute": False}.get(str(found.get("input_type")))
-        )
-        bounds = (found.get("input_min"), found.get("input_max"))
+        input_type = {"delta": True, "absolute": False}.get(str(fields.get("input_type")))
+        delta = fields.get("control_delta", input_type)
+        bounds = (fields.get("input_min"), fields.get("input_max"))
         numbers = [
             float(b) for b in bounds if isinstance(b, int | float) and -MAX_BOUND <= b <= MAX_BOUND
         ]
-        limits = (
-            (numbers[0], numbers[1])
-            if delta is True and len(numbers) == 2 and numbers[0] < numbers[1]
-            else None
-        )
-        yield ascii(name)[1:-1][:MAX_SAID], delta if isinstance(delta, bool) else None, limits
+        limits = None
+        if delta is True and len(numbers) == len(bounds) and numbers[0] < numbers[1]:
+            limits = (numbers[0], numbers[1])
+        yield ascii(name)[1:-1][:MAX_WORD], delta if isinstance(delta, bool) else None, limits
         return
-    parts = _mapping(found.get("body_parts")) or (found if depth else {})
-    for part in list(parts.values())[:MAX_SAID]:
+
+    # A composite controller holds the arms' ones, possibly in several levels.
+    parts = _mapping(fields.get("body_parts")) or (fields if depth else {})
+    for part in list(parts.values())[:MAX_CONTROLLERS]:
         if isinstance(part, dict):
             yield from _controllers(part, depth + 1)
 
@@ -153,8 +156,8 @@ def _mapping(value: Any) -> dict[str, Any]:
 
 
 def _text(value: Any) -> str | None:
-    """Short and printable, or nothing."""
-    return ascii(value)[1:-1][:MAX_SAID] if isinstance(value, str) and value else None
+    """Return a short, printable text, or ``None``."""
+    return ascii(value)[1:-1][:MAX_WORD] if isinstance(value, str) and value else None
 
 
 def _rate(value: Any) -> float | None:

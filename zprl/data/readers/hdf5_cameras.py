@@ -1,4 +1,7 @@
-"""Which observations of an HDF5 recording are pictures, read from headers alone; runs in the child of :mod:`zprl.data.readers.sandbox`."""
+"""Sizes of the images of an HDF5 recording, read from headers alone.
+
+Runs in the child of :mod:`zprl.data.readers.sandbox`.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ MAX_DEPTH = 6
 
 
 def hdf5_image_sizes(path: str) -> dict[str, tuple[int, int]]:
-    """Height and width of the pictures of a file's first recording, by the key that readers give them."""
+    """Return height and width of the images of a file's first recording, by the readers' key."""
     with h5py.File(path, "r") as file:
         data = member(file["/"], "data")
         top = data if isinstance(data, h5py.Group) else file["/"]
@@ -25,20 +28,20 @@ def hdf5_image_sizes(path: str) -> dict[str, tuple[int, int]]:
             key=natural,
             default=None,
         )
+
         recording = None if first is None else member(top, first)
         if not isinstance(recording, h5py.Group):
             return {}
         return {
-            key: size
-            for name in OBSERVED
-            for key, size in _pictures(member(recording, name), "", 0)
+            key: size for name in OBSERVED for key, size in _images(member(recording, name), "", 0)
         }
 
 
-def _pictures(node: object, key: str, depth: int) -> Iterator[tuple[str, tuple[int, int]]]:
+def _images(node: object, key: str, depth: int) -> Iterator[tuple[str, tuple[int, int]]]:
+    """Yield key, and height and width of every series of images below a node."""
     if isinstance(node, h5py.Group) and depth < MAX_DEPTH:
         for name in member_names(node):
-            yield from _pictures(member(node, name), f"{key}.{name}" if key else name, depth + 1)
+            yield from _images(member(node, name), f"{key}.{name}" if key else name, depth + 1)
     elif (
         isinstance(node, h5py.Dataset)
         and node.dtype == np.uint8

@@ -1,4 +1,4 @@
-"""Looks at a stranger's HDF5 file without following its links, decoding its objects or believing its sizes.
+"""Checks of a foreign HDF5 file: no link is followed, no object decoded, no size believed.
 
 HDF5 follows external links silently, and a file of 3 kB may declare a dataset of 4 TB.  Everything
 here is decided from headers, before a byte of data is read.
@@ -15,6 +15,8 @@ MAX_BYTES = 2**30
 """Largest dataset read, 1 GiB: a two-hour episode of 100 float32 numbers at 100 Hz has 0.3 GB."""
 
 MAX_NAME = 100
+MAX_TEXT = 2**24
+"""Longest attribute of fixed length [bytes]."""
 
 # gzip cannot shrink below about 1:1032 (zlib's documentation); more than that was never written,
 # only declared.
@@ -31,17 +33,19 @@ class RefusedError(Exception):
 
     Args:
         code: Defect code.
-        message: What was found, without the file's name.
+        message: What is wrong, without the file's name.
         remedy: What to do.
     """
 
     def __init__(self, code: str, message: str, remedy: str) -> None:
         super().__init__(message)
-        self.code, self.message, self.remedy = code, message, remedy
+        self.code = code
+        self.message = message
+        self.remedy = remedy
 
 
 def safe_name(name: str) -> bool:
-    """Whether a name is printable, short and cannot leave a folder."""
+    """Tell whether a name is printable, short and cannot leave a folder."""
     return (
         0 < len(name) <= MAX_NAME
         and name.isprintable()
@@ -51,7 +55,7 @@ def safe_name(name: str) -> bool:
 
 
 def member_names(group: h5py.Group) -> list[str]:
-    """Names in a group, or :class:`RefusedError` D18 for an unsafe one."""
+    """Return the names in a group, or raise :class:`RefusedError` D18 for an unsafe one."""
     names = list(group)
     for name in names:
         if not safe_name(name):
@@ -65,11 +69,14 @@ def member_names(group: h5py.Group) -> list[str]:
 
 
 def member(parent: h5py.Group, name: str) -> h5py.Group | h5py.Dataset | None:
-    """The child ``name``, ``None`` if there is none, or :class:`RefusedError` D16 if it is a link to elsewhere."""
-    links, key = (
-        parent.id.links,
-        name.encode(),
-    )  # h5py's own look-ups cost several times what reading a small dataset does
+    """Return the child ``name``; ``None`` if there is none.
+
+    Raises:
+        RefusedError: it is a link to elsewhere (D16).
+    """
+    # h5py's own look-ups cost several times what reading a small dataset does.
+    links = parent.id.links
+    key = name.encode()
     if not links.exists(key):
         return None
     kind = links.get_info(key).type
@@ -81,6 +88,7 @@ def member(parent: h5py.Group, name: str) -> h5py.Group | h5py.Dataset | None:
             f"{path} is {kind}",
             "store the data itself, e.g. with h5repack or `h5py` copy(expand_external=True)",
         )
+
     node = h5py.h5o.open(parent.id, key)
     if isinstance(node, h5py.h5d.DatasetID):
         return h5py.Dataset(node, readonly=True)  # which lets h5py remember its header
@@ -88,7 +96,7 @@ def member(parent: h5py.Group, name: str) -> h5py.Group | h5py.Dataset | None:
 
 
 def group(parent: h5py.Group, name: str) -> h5py.Group:
-    """The child group, or :class:`RefusedError`."""
+    """Return the child group, or raise :class:`RefusedError` D02, D05 or D16."""
     node = member(parent, name)
     path = f"{parent.name.rstrip('/')}/{name}"
     if node is None:
@@ -103,15 +111,22 @@ def group(parent: h5py.Group, name: str) -> h5py.Group:
 
 
 def check_dataset(node: object, path: str) -> h5py.Dataset:
-    """The dataset if its header is harmless, or :class:`RefusedError` D05, D16, D17, D19.  Reads no data."""
+    """Return the dataset if its header is harmless; read no data.
+
+    Raises:
+        RefusedError: D05, D16, D17 or D19.
+    """
     if not isinstance(node, h5py.Dataset):
         raise RefusedError(
             "D05", f"{path} is not a dataset", "write it in the schema of its format"
         )
+
     dtype, shape = node.dtype, node.shape or ()  # h5py asks the file anew each time
-    declared, stored = math.prod(shape) * dtype.itemsize, node.id.get_storage_size()
+    declared = math.prod(shape) * dtype.itemsize
+    stored = node.id.get_storage_size()
     if node.id.get_offset() is not None and not dtype.hasobject and declared == stored <= MAX_BYTES:
         return node  # one run of plain numbers in this file, neither cut nor filtered
+
     plist = node.id.get_create_plist()
     layout = plist.get_layout()
     if layout == h5py.h5d.VIRTUAL or plist.get_external_count():
@@ -127,31 +142,38 @@ def check_dataset(node: object, path: str) -> h5py.Dataset:
             f"{path} uses the unknown filter {min(used - FILTERS)}",
             "rewrite it with gzip, e.g. h5repack -f GZIP=4",
         )
+
     chunk = math.prod(plist.get_chunk() if layout == h5py.h5d.CHUNKED else ()) * dtype.itemsize
     if max(declared, chunk) > MAX_BYTES or (
         declared > SMALL_BYTES and declared > MAX_RATIO * stored
     ):
         raise RefusedError(
             "D17",
-            f"{path} declares {declared} bytes in chunks of {chunk} and stores {stored}, the limit is {MAX_BYTES}",
+            f"{path} declares {declared} bytes in chunks of {chunk} and stores {stored}, "
+            f"the limit is {MAX_BYTES}",
             "split long episodes; if the file came from elsewhere, do not trust it",
         )
     return node
 
 
 def attribute(node: h5py.Group, name: str) -> str | int | float | bool | None:
-    """A plain attribute, ``None`` if it is missing, or :class:`RefusedError` D19 for anything but one number or one text."""
+    """Return a plain attribute; ``None`` if it is missing.
+
+    Raises:
+        RefusedError: it is anything but one number or one text (D19).
+    """
     if not h5py.h5a.exists(node.id, name.encode()):
         return None
     header = h5py.h5a.open(node.id, name.encode())
     dtype = header.dtype
     text = h5py.check_string_dtype(dtype) is not None
-    if header.shape != () or not (text or dtype.kind in "iufbS") or dtype.itemsize > 2**24:
+    if header.shape != () or not (text or dtype.kind in "iufbS") or dtype.itemsize > MAX_TEXT:
         raise RefusedError(
             "D19",
             f"attribute {name} of {node.name} is not one number or one text",
             "store a plain value",
         )
+
     array = np.zeros((), dtype)
     header.read(array)
     value = array.item()

@@ -1,96 +1,111 @@
-"""What readers of HDF5 files share: a first look in a child process, arrays that are checked before they are read, findings."""
+"""Base of the readers of HDF5 files: reading in a child process, checked arrays, findings."""
 
 from __future__ import annotations
 
 import difflib
 import itertools
 import re
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, BinaryIO, Literal
 
 import h5py
 import numpy as np
 
+from zprl import durable, plugins
 from zprl.data.episode import Episode
 from zprl.data.findings import Finding
-from zprl.data.readers.handed import items
+from zprl.data.readers import handover, sandbox
 from zprl.data.readers.hdf5_guard import RefusedError, check_dataset, member
-from zprl.data.readers.sandbox import BASE_S, PROBE
-from zprl.data.readers.stored import source, view
+from zprl.data.sources import ACTIONS, Reader
+from zprl.errors import EnvironmentProblem
 
-Node = h5py.Group | h5py.Dataset
+IMAGE_RANK = 4
+"""Dimensions of a series of images: frames, height, width, colours."""
 
 
-class Hdf5Reader(ABC):
-    """Yields an :class:`Episode` per good demo and a :class:`Finding` per defect; never raises for what a file holds.
+class Hdf5Reader(Reader):
+    """Yields an :class:`Episode` per good demo and a :class:`Finding` per defect.
 
-    A reader of a format gives it a ``name``, under which it is registered, and a ``read_file``.
+    It never raises for what a file holds.  A reader of a format gives it a ``name``, under which
+    it is registered, and implements :meth:`owns_file`, :meth:`facts_of` and :meth:`read_file`.
 
     Args:
-        obs_keys: Observation keys to read, in order, pictures too; ``None`` reads every key of
-            state (pictures are skipped).
+        obs_keys: Observation keys to read, in order, images too; ``None`` reads every key of
+            state (images are skipped).
         actions_key: Dataset of actions to read.
-
-    Attributes:
-        first: Read only so many episodes or defects of each file; ``None`` for all.
     """
 
-    name: str
     suffixes = (".hdf5", ".h5")
+    actions_key: str
 
     def __init__(
-        self, *, obs_keys: Sequence[str] | None = None, actions_key: str = "actions"
+        self, *, obs_keys: Sequence[str] | None = None, actions_key: str = ACTIONS
     ) -> None:
-        self.obs_keys = None if obs_keys is None else tuple(obs_keys)
+        super().__init__(obs_keys=obs_keys)
         self.actions_key = actions_key
-        self.first: int | None = None
 
     def owns(self, path: Path) -> bool:
-        """Whether a file looks like this format; looked at in a child process, because damaged bytes may hang."""
+        """Tell whether a file looks like this format.
+
+        A child process looks at it, because damaged bytes may hang.
+        """
         return (
             path.suffix in self.suffixes
             and path.is_file()
-            and PROBE.ask("owns", path, self.name) is True
+            and self._ask_child("owns_in_child", path) is True
         )
 
     def facts(self, path: Path) -> dict[str, str]:
-        """What the file says of itself."""
-        found = PROBE.ask("facts", path, self.name)
-        chosen = {} if self.actions_key == "actions" else {"actions read": self.actions_key}
-        return (found if isinstance(found, dict) else {}) | chosen
+        """Return what the file says of itself, and which actions are read if others than usual."""
+        facts = self._ask_child("facts_in_child", path)
+        chosen = {} if self.actions_key == ACTIONS else {"actions read": self.actions_key}
+        return (facts if isinstance(facts, dict) else {}) | chosen
 
     def image_sizes(self, path: Path) -> dict[str, tuple[int, int]]:
-        """Height and width of the pictures of the first recording, by key; empty where none can be told."""
+        """Return height and width of the images of the first recording, by key.
+
+        Empty where the file cannot be read.
+        """
         try:
-            found = PROBE.call(
+            sizes = sandbox.PROBE.call(
                 "zprl.data.readers.hdf5_cameras:hdf5_image_sizes",
-                limit_s=BASE_S,
+                limit_s=sandbox.BASE_S,
                 path=str(path.absolute()),
             )
-        except RefusedError:  # what is wrong is said by `read`
+        except RefusedError:  # `read` says what is wrong
             return {}
-        return {key: (height, width) for key, (height, width) in found.items()}
+        return {key: (height, width) for key, (height, width) in sizes.items()}
 
-    @abstractmethod
-    def owns_file(self, file: h5py.File) -> bool:
-        """Whether an open file looks like this format."""
+    def read_source(self, path: Path) -> Iterator[Episode | Finding]:
+        """Read one file in a child process; episodes in their natural order (demo_2, demo_10)."""
+        if not path.exists():
+            yield self.finding(path, "D01", "the file does not exist", sandbox.DAMAGED)
+            return
 
-    def facts_of(self, file: h5py.File) -> dict[str, str]:
-        """What an open file says of itself."""
-        return {}
-
-    def read(self, path: Path | str) -> Iterator[Episode | Finding]:
-        """Read one file, demos in the order of their numbers.  A damaged file is refused as a whole (D01)."""
-        path = Path(path)
-        yield from items(PROBE.read_as(self, path), path)
+        file = durable.scratch()
+        try:
+            answer = sandbox.PROBE.call(
+                f"{__name__}:read_in_child",
+                limit_s=sandbox.limit_for(path),
+                file=file,
+                path=str(path.absolute()),
+                reader=self.name,
+                obs_keys=self.obs_keys,
+                actions_key=self.actions_key,
+                first=self.first,
+            )
+        except RefusedError as error:
+            yield self.refusal(path, error)
+            return
+        yield from handover.Handed(file, answer).items(path)
 
     def read_here(self, path: Path) -> Iterator[Episode | Finding]:
-        """Read in this very process, which damaged bytes may hang or end: for the child of :mod:`zprl.data.readers.sandbox`."""
+        """Read in this very process, which damaged bytes may hang or end: for the child."""
         try:
             file = h5py.File(path, "r")
-        except Exception as error:  # h5py turns damaged bytes into almost any exception type
+        except Exception as error:  # noqa: BLE001 - damaged bytes raise almost any type
             size = path.stat().st_size
             yield self.finding(
                 path,
@@ -99,15 +114,23 @@ class Hdf5Reader(ABC):
                 "copy it again from its source",
             )
             return
-        with file, source(path):
+        with file, handover.source(path):
             yield from itertools.islice(self.read_file(file, path), self.first)
+
+    @abstractmethod
+    def owns_file(self, file: h5py.File) -> bool:
+        """Tell whether an open file looks like this format."""
+
+    def facts_of(self, file: h5py.File) -> dict[str, str]:
+        """Return what an open file says of itself."""
+        return {}
 
     @abstractmethod
     def read_file(self, file: h5py.File, path: Path) -> Iterator[Episode | Finding]:
         """Read an open file."""
 
     def wanted(self, available: Sequence[str], states: Sequence[str]) -> list[str]:
-        """The keys to read: those asked for, else all ``states``.
+        """Return the keys to read: those asked for, else all ``states``.
 
         Raises:
             RefusedError: one is not among the ``available`` (D22).
@@ -126,7 +149,7 @@ class Hdf5Reader(ABC):
         return list(self.obs_keys)
 
     def refusal(self, path: Path, error: Exception, *, episode: str | None = None) -> Finding:
-        """An error while reading as a finding."""
+        """Return an error while reading as a finding."""
         if isinstance(error, RefusedError):
             return self.finding(path, error.code, str(error), error.remedy, episode=episode)
         return self.finding(
@@ -147,8 +170,55 @@ class Hdf5Reader(ABC):
         episode: str | None = None,
         severity: Literal["error", "warning", "note"] = "error",
     ) -> Finding:
-        """One finding in this file."""
+        """Return one finding in this file."""
         return Finding(code, severity, path.as_posix(), message, remedy, episode)
+
+    def _ask_child(self, function: str, path: Path) -> Any:
+        """Return a function's answer for a file; ``None`` where looking at it does not end well."""
+        try:
+            return sandbox.PROBE.call(
+                f"{__name__}:{function}",
+                limit_s=sandbox.BASE_S,
+                path=str(path.absolute()),
+                reader=self.name,
+            )
+        except (RefusedError, EnvironmentProblem):
+            return None
+
+
+# -- called by the sandbox, in the child -----------------------------------------------------------
+
+
+def owns_in_child(path: str, reader: str) -> bool:
+    """Tell whether a file looks like the format of a registered reader."""
+    made: Hdf5Reader = plugins.load("readers", reader)()
+    with h5py.File(path, "r") as file:
+        return made.owns_file(file)
+
+
+def facts_in_child(path: str, reader: str) -> dict[str, str]:
+    """Return what a file says of itself to a registered reader."""
+    made: Hdf5Reader = plugins.load("readers", reader)()
+    with h5py.File(path, "r") as file:
+        return made.facts_of(file)
+
+
+def read_in_child(
+    path: str,
+    reader: str,
+    obs_keys: Sequence[str] | None,
+    actions_key: str,
+    first: int | None,
+    file: BinaryIO,
+) -> dict[str, Any]:
+    """Read a file with a registered reader and hand its episodes over, see :mod:`handover`."""
+    made: Hdf5Reader = plugins.load("readers", reader)(obs_keys=obs_keys)
+    made.actions_key = actions_key
+    made.first = first
+    return handover.hand_over(made.read_here(Path(path)), file, Path(path))
+
+
+# -- checked arrays --------------------------------------------------------------------------------
 
 
 def numbers(
@@ -157,56 +227,70 @@ def numbers(
     *,
     rank: int,
     length: object,
-    said: str = "num_samples",
-    node: Node | None = None,
+    length_source: str = "num_samples",
+    node: h5py.Group | h5py.Dataset | None = None,
 ) -> np.ndarray | None:
-    """A dataset as float32 of the given rank and length, ``None`` if it is missing, else :class:`RefusedError`.
+    """Read a dataset as float32 of the given rank and length; ``None`` if it is missing.
 
-    ``node`` is what :func:`zprl.data.readers.hdf5_guard.member` found, where the caller has looked
-    already.
+    Args:
+        parent: The group that holds it.
+        name: Its name there.
+        rank: 2 for vectors (L, d), 1 for single numbers (L,).
+        length: L.
+        length_source: What says so, for the message.
+        node: What :func:`zprl.data.readers.hdf5_guard.member` returned, where the caller has
+            looked already.
+
+    Raises:
+        RefusedError: D03, D05, D16, D17 or D19.
     """
     node = member(parent, name) if node is None else node
     if node is None:
         return None
+
     path = f"{parent.name}/{name}"
     dataset = check_dataset(node, path)
     shape, dtype = dataset.shape, dataset.dtype
-    wanted = "(frames, width)" if rank == 2 else "(frames,)"
-    single = (
-        rank == 2 and shape is not None and len(shape) == 1
-    )  # one number per frame, stored without its width of 1
+    # One number per frame may be stored without its width of 1.
+    single = rank == 2 and shape is not None and len(shape) == 1
     if (
         shape is None
         or dtype.kind not in "fiub"
         or not (len(shape) == rank or single)
         or 0 in shape[1:]
     ):
+        wanted = "(frames, width)" if rank == 2 else "(frames,)"
         remedy = (
-            "store state as numbers (frames, width), pictures as uint8 (frames, height, width, 3)"
+            "store state as numbers (frames, width), images as uint8 (frames, height, width, 3)"
         )
         raise RefusedError("D05", f"{path} is {dtype} {shape}, expected numbers {wanted}", remedy)
-    _same_length(path, shape[0], length, said)
-    with np.errstate(
-        over="ignore", invalid="ignore"
-    ):  # what overflows float32 becomes infinity and is found as D04
+    _check_length(path, shape[0], length, length_source)
+
+    # A number beyond float32 becomes infinity, which the checks report as D04.
+    with np.errstate(over="ignore", invalid="ignore"):
         value = _all(dataset).astype(np.float32, copy=False)
     return value[:, None] if single else value
 
 
-def pictures(
+def images(
     parent: h5py.Group,
     name: str,
     *,
     length: object,
-    said: str = "num_samples",
-    node: Node | None = None,
+    length_source: str = "num_samples",
+    node: h5py.Group | h5py.Dataset | None = None,
 ) -> np.ndarray | None:
-    """A dataset of pictures, (L, H, W, 3) uint8; ``None`` if it holds none.  ``node`` as for :func:`numbers`."""
+    """Read a dataset of images, (L, H, W, 3) uint8; ``None`` if it holds none.
+
+    The arguments are those of :func:`numbers`.
+    """
     node = member(parent, name) if node is None else node
-    shape = node.shape if isinstance(node, h5py.Dataset) else None
+    if not isinstance(node, h5py.Dataset):
+        return None
+    shape = node.shape
     if (
         shape is None
-        or len(shape) != 4
+        or len(shape) != IMAGE_RANK
         or shape[3] != 3
         or 0 in shape[1:]
         or node.dtype != np.uint8
@@ -214,30 +298,30 @@ def pictures(
         return None
     path = f"{parent.name}/{name}"
     check_dataset(node, path)
-    _same_length(path, shape[0], length, said)
+    _check_length(path, shape[0], length, length_source)
     return _all(node)
 
 
 def _all(dataset: h5py.Dataset) -> np.ndarray:
-    found = view(dataset)
-    return np.asarray(dataset[()]) if found is None else found
+    value = handover.view(dataset)
+    return np.asarray(dataset[()]) if value is None else value
 
 
-def _same_length(path: str, frames: int, length: object, said: str) -> None:
+def _check_length(path: str, frames: int, length: object, length_source: str) -> None:
     if frames != length:
         raise RefusedError(
             "D03",
-            f"{path} has {frames} frames, {said} says {length}",
+            f"{path} has {frames} frames, {length_source} says {length}",
             "repair or re-record the demo",
         )
 
 
 def natural(name: str) -> tuple[int, str]:
-    """demo_2 before demo_10."""
+    """Return a sort key that puts demo_2 before demo_10."""
     number = re.search(r"(\d{1,18})$", name)
     return (int(number.group(1)) if number else -1, name)
 
 
 def short(error: Exception) -> str:
-    """Its first line."""
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+    """Return the first line of an error's message, or its type."""
+    return (str(error).splitlines() or [type(error).__name__])[0][: sandbox.MAX_SENTENCE]

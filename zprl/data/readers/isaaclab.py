@@ -1,15 +1,19 @@
-"""Reader of Isaac Lab's recordings: HDF5 of its ``RecorderManager``, nearly robomimic's schema, with plain h5py and no trust in the file.
+"""Reader of Isaac Lab's recordings, HDF5 files of its ``RecorderManager``.
 
-What is different, as Isaac Lab 3.0.0 writes it:
+They are nearly of robomimic's schema, and are read with plain h5py and no trust in the file.
+Differences, as Isaac Lab 3.0.0 writes them:
 
-- Observations may be groups in groups: their names are joined by dots (``datagen_info.eef_pose.franka``).  Where the observation group
-  ``policy`` is one flat vector, ``obs`` is a dataset, and its key here is ``policy``.
-- An episode is a success or not as a whole, and no rewards are recorded: the reward of its last frame is 1 or 0.
-- ``processed_actions``, what the action terms made of the actions, are read with ``ingest.actions: processed_actions``.
+- Observations may be groups in groups: their names are joined by dots
+  (``datagen_info.eef_pose.franka``).  Where the observation group ``policy`` is one flat vector,
+  ``obs`` is a dataset, and its key here is ``policy``.
+- An episode is a success or not as a whole, and no rewards are recorded: the reward of its last
+  frame is 1 or 0.
+- ``processed_actions``, what the action terms made of the actions, are read with
+  ``ingest.actions: processed_actions``.
 - Control steps per second follow from ``env_args.sim_args``: 1 / (dt * decimation).
-- Files without ``format_version`` are older than 3.0, whose quaternions are wxyz: observations named ``*quat``, four numbers wide, become
-  xyzw.  Actions, and quaternions inside other observations, stay as they are; see
-  ``ingest.conventions``.
+- Files without ``format_version`` are older than 3.0, whose quaternions are wxyz: observations
+  named ``*quat``, four numbers wide, become xyzw.  Actions, and quaternions inside other
+  observations, stay as they are; see ``ingest.conventions``.
 
 ``states`` and ``initial_state`` are the simulator's own, taken after each step: no observations of
 the frame they stand in.
@@ -37,7 +41,7 @@ MAX_DEPTH = 6
 
 
 class IsaacLabReader(RobomimicReader):
-    """Reads what Isaac Lab's recorders export.
+    """Reads files that Isaac Lab's recorders export.
 
     Example::
 
@@ -48,9 +52,13 @@ class IsaacLabReader(RobomimicReader):
     name = "isaaclab"
 
     def owns_file(self, file: h5py.File) -> bool:
-        """Demos as in robomimic's files, with groups of states where robomimic has one dataset, or Isaac Lab's own attributes."""
+        """Tell whether there are robomimic's demos with Isaac Lab's groups or attributes.
+
+        Isaac Lab has groups of states where robomimic has one dataset.
+        """
         if not super().owns_file(file):
             return False
+
         data = group(file, "data")
         first = group(data, min((name for name in data if name.startswith("demo_")), key=natural))
         states = any(
@@ -73,13 +81,14 @@ class IsaacLabReader(RobomimicReader):
             )
 
     def _observations(self, node: h5py.Group, length: object) -> dict[str, np.ndarray]:
+        """Read the observations; quaternions of old files become xyzw."""
         places = dict(_leaves(node, "obs"))
         states = [
             key
             for key, (parent, name) in places.items()
             if isinstance(parent[name], h5py.Dataset) and parent[name].ndim <= 2
         ]
-        found = {}
+        obs = {}
         for key in self.wanted(list(places), states):
             value = observation(*places[key], length)
             assert value is not None
@@ -90,8 +99,8 @@ class IsaacLabReader(RobomimicReader):
                 and _legacy(node.file)
             ):
                 value = value[:, [1, 2, 3, 0]]
-            found[key] = value
-        return found
+            obs[key] = value
+        return obs
 
 
 def _legacy(file: h5py.File) -> bool:
@@ -101,7 +110,7 @@ def _legacy(file: h5py.File) -> bool:
 def _leaves(
     parent: h5py.Group, name: str, key: str = "", depth: int = 0
 ) -> Iterator[tuple[str, tuple[h5py.Group, str]]]:
-    """Key, and group and name of every observed dataset."""
+    """Yield key, and group and name of every observed dataset."""
     node = member(parent, name)
     if node is None:
         raise RefusedError(

@@ -22,7 +22,8 @@ from zprl.data.readers.lerobot_keys import (
     Parts,
     camera_of,
 )
-from zprl.data.readers.lerobot_meta import INFO, EpisodeMetadata, Info, inside
+from zprl.data.readers.lerobot_lists import EpisodeMetadata
+from zprl.data.readers.lerobot_meta import INFO, Info, inside
 from zprl.data.readers.parquet_guard import read_batches
 from zprl.data.readers.video import read_frames
 
@@ -35,7 +36,7 @@ class OffBeatError(RefusedError):
 
     Args:
         frame: The first that does not.
-        message: What was found.
+        message: One sentence with the numbers.
     """
 
     def __init__(self, frame: int, message: str) -> None:
@@ -44,7 +45,7 @@ class OffBeatError(RefusedError):
 
 
 def split_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, pa.Table]]:
-    """Number and rows of each episode of a file; an episode's rows follow one another.
+    """Yield number and rows of each episode of a file; an episode's rows follow one another.
 
     Raises:
         RefusedError: D01, D02, D17, or D05 where they do not.
@@ -55,6 +56,7 @@ def split_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, pa.Tab
     pending: list[pa.RecordBatch] = []
     number: int | None = None
     for batch in read_batches(path, columns):
+        # An episode may begin or end anywhere in a batch.
         batch = batch.select(list(columns))
         indices = exact(pa.chunked_array([batch.column(INDEX)]), INDEX)
         edges = [0, *(np.flatnonzero(np.diff(indices)) + 1).tolist(), len(indices)]
@@ -87,52 +89,39 @@ def split_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, pa.Tab
 def read_episode(
     name: str, info: Info, row: EpisodeMetadata, table: pa.Table, keys: Sequence[str], parts: Parts
 ) -> Episode:
-    """One episode from its rows.
+    """Read one episode from its rows.
 
     Args:
-        name: The episode's.
-        info: Of the dataset.
-        row: The episode's in ``meta/episodes``.
+        name: Name of the episode.
+        info: The dataset's metadata.
+        row: The episode's row in ``meta/episodes``.
         table: Its rows.
         keys: Observations to read, in order.
-        parts: Where those of state are found.
+        parts: Feature and place of each key of state.
 
     Raises:
         RefusedError: D01 to D05, D09, D16 or D17; D09 with its frame.
     """
     length = table.num_rows
     if length != row.length:
-        raise RefusedError(
-            "D03",
-            f"it has {length} frames, meta/episodes says {row.length}",
-            "repair or re-record the demo",
-        )
+        text = f"it has {length} frames, meta/episodes says {row.length}"
+        raise RefusedError("D03", text, "repair or re-record the demo")
     times = exact(table[TIME], TIME)
-    off = _off_beat(times, info.rate_hz)
-    if off is not None:
-        raise OffBeatError(
-            off,
-            f"timestamps do not fit {info.rate_hz:g} frames per second: {times[off]:.4f} s at frame {off}",
-        )
+    _check_beat(times, info.rate_hz)
+
     actions = numbers(table[ACTION], ACTION)
-    vectors: dict[str, np.ndarray] = {}
-    obs = {}
-    for key in keys:
-        if key not in parts:
-            obs[key] = _pictures(info, row, table, camera_of(info, key), float(times[0]))
-            continue
-        feature, where = parts[key]
-        if feature not in vectors:
-            vectors[feature] = _vector(info, table, feature)
-        obs[key] = np.ascontiguousarray(vectors[feature][:, where])
+    obs = _observations(info, row, table, keys, parts, float(times[0]))
     rewards, dones, won = (
         numbers(table[name], name)[:, 0] if name in table.column_names else None
         for name in (REWARD, DONE, SUCCESS)
     )
+
+    # Without a label, the columns tell; without those, it counts as one (a warning says so).
     success = row.success
     if success is None:
         evidence = rewards if won is None else won
         success = True if evidence is None else bool((evidence >= 1.0).any())
+
     last = np.arange(length) == length - 1
     return Episode(
         name=name,
@@ -146,7 +135,31 @@ def read_episode(
     )
 
 
+def _observations(
+    info: Info,
+    row: EpisodeMetadata,
+    table: pa.Table,
+    keys: Sequence[str],
+    parts: Parts,
+    first_s: float,
+) -> dict[str, np.ndarray]:
+    """Read the observations of an episode whose first timestamp is ``first_s`` [s]."""
+    vectors: dict[str, np.ndarray] = {}
+    obs = {}
+    for key in keys:
+        if key not in parts:
+            obs[key] = _images(info, row, table, camera_of(info, key), first_s)
+            continue
+        # Several keys may be parts of one vector.
+        feature, where = parts[key]
+        if feature not in vectors:
+            vectors[feature] = _vector(info, table, feature)
+        obs[key] = np.ascontiguousarray(vectors[feature][:, where])
+    return obs
+
+
 def _vector(info: Info, table: pa.Table, name: str) -> np.ndarray:
+    """Read a feature (L, d), whose width must be the declared one."""
     value, shape = numbers(table[name], name), info.features[name].shape
     if len(shape) == 1 and value.shape[1] != shape[0]:
         raise RefusedError(
@@ -157,9 +170,10 @@ def _vector(info: Info, table: pa.Table, name: str) -> np.ndarray:
     return value
 
 
-def _pictures(
+def _images(
     info: Info, row: EpisodeMetadata, table: pa.Table, name: str, first_s: float
 ) -> np.ndarray:
+    """Read the images of one camera (L, H, W, 3), from the table or a video."""
     if info.features[name].dtype == "image":
         return stills(table[name], name)
     file, start_s = row.videos[name]
@@ -171,15 +185,18 @@ def _pictures(
             frames=table.num_rows,
         )
     except RefusedError as error:
-        raise RefusedError(
-            error.code, f"{file}: {error}" if file not in str(error) else str(error), error.remedy
-        ) from error
+        text = f"{file}: {error}" if file not in str(error) else str(error)
+        raise RefusedError(error.code, text, error.remedy) from error
 
 
-def _off_beat(times: np.ndarray, rate_hz: float) -> int | None:
-    """The first frame that is not later than the one before it, or more than half a frame off."""
+def _check_beat(times: np.ndarray, rate_hz: float) -> None:
+    """Raise :class:`OffBeatError` at a frame not later than the last, or over half a frame off."""
     ideal = times[0] + np.arange(len(times)) / rate_hz
     # Stored as float32, a time is off by up to 2^-24 of itself.
     good = np.abs(times - ideal) <= 0.5 / rate_hz + 2**-23 * np.abs(times)
     good[1:] &= np.diff(times) > 0
-    return None if good.all() else int((~good).argmax())
+    if not good.all():
+        off = int((~good).argmax())
+        place = f"{times[off]:.4f} s at frame {off}"
+        text = f"timestamps do not fit {rate_hz:g} frames per second: {place}"
+        raise OffBeatError(off, text)

@@ -1,4 +1,4 @@
-"""Which features of a LeRobot dataset are read as which observation keys, actions and labels."""
+"""Observation keys, actions and labels, and the features of a LeRobot dataset that hold them."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ INDEX, TIME = "episode_index", "timestamp"
 ACTION, REWARD, DONE, SUCCESS = "action", "next.reward", "next.done", "next.success"
 
 Parts = Mapping[str, tuple[str, slice]]
-"""Per key the feature that holds it, and which numbers of its vector."""
+"""Per key the feature that holds it, and its numbers in that feature's vector."""
 
 
 def state_parts(info: Info) -> Parts:
-    """The keys of state, and where each is found."""
+    """Return the keys of state, each with its feature and its place there."""
     features = {
         name: feature
         for name, feature in info.features.items()
@@ -28,43 +28,47 @@ def state_parts(info: Info) -> Parts:
         and safe_name(name.removeprefix(PREFIX))
         and NUMBERS.fullmatch(feature.dtype)
     }
-    found = {name.removeprefix(PREFIX): (name, slice(None)) for name in features}
-    if STATE in features:
-        split = split_names(features[STATE].names or ())
-        if (
-            split
-            and len(features[STATE].names or ()) == features[STATE].shape[0]
-            and not set(split) & (set(found) - {"state"})
-        ):
-            del found["state"]
-            return {key: (STATE, where) for key, where in split.items()} | found
-    return found
+    parts = {name.removeprefix(PREFIX): (name, slice(None)) for name in features}
+    if STATE not in features:
+        return parts
+
+    names = features[STATE].names or ()
+    split = split_names(names)
+    whole = len(names) == features[STATE].shape[0] if split else False
+    if whole and not set(split) & (set(parts) - {"state"}):
+        del parts["state"]
+        return {key: (STATE, where) for key, where in split.items()} | parts
+    return parts
 
 
 def split_names(names: Sequence[str]) -> dict[str, slice]:
-    """Which numbers of a vector belong to which key, if all their names are ``<key>.<index>``; else nothing.
+    """Return the places of each key in a vector whose names are all ``<key>.<index>``.
+
+    Empty where one name is of another form.
 
     >>> split_names(["pos.0", "pos.1", "grip.0"])
     {'pos': slice(0, 2, None), 'grip': slice(2, 3, None)}
     >>> split_names(["shoulder.pos", "elbow.pos"])
     {}
     """
-    found: dict[str, slice] = {}
+    places: dict[str, slice] = {}
     last = None
     for place, name in enumerate(names):
         key, _, index = name.rpartition(".")
         if key != last:
-            if key in found or not safe_name(key):
+            # A key's numbers follow one another.
+            if key in places or not safe_name(key):
                 return {}
-            found[key], last = slice(place, place), key
-        if index != str(place - found[key].start):
+            places[key] = slice(place, place)
+            last = key
+        if index != str(place - places[key].start):
             return {}
-        found[key] = slice(found[key].start, place + 1)
-    return found
+        places[key] = slice(places[key].start, place + 1)
+    return places
 
 
 def columns_of(info: Info, observed: Sequence[str]) -> list[str]:
-    """Columns of the Parquet files that are read, for the features ``observed``.
+    """Return the columns of the Parquet files to read for the features ``observed``.
 
     Raises:
         RefusedError: there are no actions (D02).
@@ -76,15 +80,15 @@ def columns_of(info: Info, observed: Sequence[str]) -> list[str]:
     return list(dict.fromkeys([INDEX, TIME, ACTION, *present, *stored]))
 
 
-def success_source(info: Info, labelled: bool) -> str | None:
-    """Where success is read from; ``None`` where nothing says it."""
+def success_source(info: Info, *, labelled: bool) -> str | None:
+    """Return in words what success is read from; ``None`` where nothing says it."""
     if labelled:
         return "`success` in meta/episodes"
     return next((f"column `{name}`" for name in (SUCCESS, REWARD) if name in info.features), None)
 
 
 def wanted(info: Info, parts: Parts, asked: Sequence[str] | None) -> list[str]:
-    """Keys to read, in order: those asked for, else all of state.
+    """Return the keys to read, in order: those asked for, else all of state.
 
     Raises:
         RefusedError: one is missing (D22), or there is no state (D02).
@@ -95,9 +99,10 @@ def wanted(info: Info, parts: Parts, asked: Sequence[str] | None) -> list[str]:
             raise RefusedError(
                 "D02",
                 "the dataset holds no state observations",
-                "name its pictures in ingest.obs_keys",
+                "name its images in ingest.obs_keys",
             )
         return states
+
     there = [*parts, *image_keys(info)]
     missing = [
         key for key in asked if key not in parts and camera_of(info, key) not in info.cameras
@@ -112,7 +117,7 @@ def wanted(info: Info, parts: Parts, asked: Sequence[str] | None) -> list[str]:
 
 
 def image_keys(info: Info) -> dict[str, str]:
-    """Feature of each key of pictures; of two that would have one name, both have their full one."""
+    """Return the feature of each key of images; two that would share a name have their full one."""
     cameras = [name for name in info.cameras if name.startswith(PREFIX)]
     short = {name: observation_key(name) or name for name in cameras}
     taken = Counter(short.values())
@@ -122,5 +127,5 @@ def image_keys(info: Info) -> dict[str, str]:
 
 
 def camera_of(info: Info, key: str) -> str:
-    """The feature that holds a key's pictures; ``images.<key>`` is understood too."""
+    """Return the feature that holds a key's images; ``images.<key>`` is understood too."""
     return image_keys(info).get(key, PREFIX + key)

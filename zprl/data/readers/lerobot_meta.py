@@ -1,40 +1,31 @@
-"""What a LeRobot dataset says of itself (``meta/``): features, where each episode lies, tasks; formats v2.1 and v3.0.
+"""Metadata of a LeRobot dataset, ``meta/info.json``: formats, features, paths of files.
 
-Everything is checked before it is used: versions, sizes, names, and that every path a template or a
-link makes stays in the folder. Lists of episodes and tasks, which may have any length, are read in
-the child of :mod:`zprl.data.readers.sandbox`; rows alone come back.
+The formats are v2.1 and v3.0.  Everything is checked before it is used: versions, sizes, names, and
+that every path a template or a link makes stays in the folder.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from zprl import durable
-from zprl.data.episode import QUALITIES
-from zprl.data.readers import sandbox
 from zprl.data.readers.hdf5_guard import RefusedError, safe_name
-from zprl.data.readers.parquet_guard import footer_names, read_here
 from zprl.errors import DataError
 
 INFO = "meta/info.json"
 VERSIONS = ("v2.1", "v3.0")
-PICTURES = ("image", "video")
+IMAGE_TYPES = ("image", "video")
 NUMBERS = re.compile(r"(float|u?int)\d+|bool")
 MAX_INFO = 4 * 2**20
-MAX_META = 2**28
-MAX_LISTED, MAX_LINE = 2**26, 2**18
-"""Bytes of a list of v2.1, and of one of its lines."""
-MAX_EPISODES = 100_000
-"""The largest public set, DROID, has 95,600."""
-MAX_TASK = 200
-"""Letters of a task that are told."""
-MAX_FRAMES = 10**7
+MAX_ROBOT = 60
+"""Letters of the robot's type that are repeated."""
+MAX_SHOWN = 20
+"""Letters of a wrong value that are repeated."""
 MAX_RATE = 10_000
 PLACE = re.compile(r"\{(\w+)(?::0?(\d))?d?\}")
 """A field of a path template: a name, and a width of one digit."""
@@ -43,13 +34,13 @@ WHOLE = "check that the folder was copied whole, with links followed (`cp -rL`)"
 
 @dataclass(frozen=True)
 class Feature:
-    """A column, or the pictures of a camera.
+    """A column, or the images of a camera.
 
     Attributes:
-        dtype: As ``info.json`` says; ``image`` and ``video`` are pictures.
-        shape: Of one frame.
-        names: Of a vector's numbers, where it is a plain list.
-        depth: Whether pictures hold distances, not colours.
+        dtype: As ``info.json`` says; ``image`` and ``video`` are images.
+        shape: Shape of one frame.
+        names: Names of a vector's numbers, where they are a plain list.
+        depth: True if images hold distances, not colours.
     """
 
     dtype: str
@@ -71,8 +62,8 @@ class Info:
         data_path: Template of Parquet files.
         video_path: Template of videos; empty where there are none.
         chunk: Episodes per folder in v2.1.
-        episodes: How many there are said to be, if it is said.
-        frames: The same of frames.
+        episodes: Declared number of episodes, if there is one.
+        frames: Declared number of frames, if there is one.
     """
 
     root: Path
@@ -88,34 +79,12 @@ class Info:
 
     @property
     def cameras(self) -> list[str]:
-        """Full names of the features that are pictures of colours."""
+        """Full names of the features that are images of colours."""
         return [
             name
             for name, feature in self.features.items()
-            if feature.dtype in PICTURES and not feature.depth
+            if feature.dtype in IMAGE_TYPES and not feature.depth
         ]
-
-
-@dataclass(frozen=True, slots=True)
-class EpisodeMetadata:
-    """Where an episode lies and how it was labelled.
-
-    Attributes:
-        index: Its number.
-        length: Frames.
-        success: As labelled; ``None`` without a label.
-        quality: One of :data:`zprl.data.episode.QUALITIES`.
-        data: Parquet file, relative to the dataset.
-        videos: Per feature its file, relative to the dataset, and the second in it at which the
-            episode begins.
-    """
-
-    index: int
-    length: int
-    success: bool | None
-    quality: str
-    data: str
-    videos: Mapping[str, tuple[str, float]]
 
 
 def read_info(root: Path) -> Info:
@@ -124,26 +93,26 @@ def read_info(root: Path) -> Info:
     Raises:
         RefusedError: D01, D02, D05, D16, D17, D18 or D20.
     """
-    said = _object(INFO, inside(root, INFO, limit=MAX_INFO).read_bytes(), MAX_INFO)
-    version = said.get("codebase_version")
+    content = json_object(INFO, inside(root, INFO, limit=MAX_INFO).read_bytes(), MAX_INFO)
+    version = content.get("codebase_version")
     if version not in VERSIONS:
-        remedy = "convert it with LeRobot's own converters (lerobot.datasets.v30.convert_dataset_v21_to_v30 and its forerunners)"
-        raise RefusedError(
-            "D20",
-            f"format version {str(version)[:20]!a}, read are {' and '.join(VERSIONS)}",
-            remedy,
+        remedy = (
+            "convert it with LeRobot's own converters "
+            "(lerobot.datasets.v30.convert_dataset_v21_to_v30 and its forerunners)"
         )
-    rate = said.get("fps")
+        text = f"format version {shown(version)}, read are {' and '.join(VERSIONS)}"
+        raise RefusedError("D20", text, remedy)
+
+    rate = content.get("fps")
     if (
         isinstance(rate, bool)
         or not isinstance(rate, int | float)
         or not math.isfinite(rate)
         or not 0 < rate <= MAX_RATE
     ):
-        raise RefusedError(
-            "D05", f"fps in {INFO} is {str(rate)[:20]!a}", "write the frames per second"
-        )
-    features = said.get("features")
+        raise RefusedError("D05", f"fps in {INFO} is {shown(rate)}", "write the frames per second")
+
+    features = content.get("features")
     if not isinstance(features, dict) or not all(
         isinstance(feature, dict) for feature in features.values()
     ):
@@ -155,93 +124,23 @@ def read_info(root: Path) -> Info:
             f"the feature {odd[:40]!a} has no safe name",
             "rename it to at most 100 plain characters",
         )
+
     return Info(
         root=root,
         version=version,
         rate_hz=float(rate),
-        robot=str(said.get("robot_type") or "")[:60],
+        robot=str(content.get("robot_type") or "")[:MAX_ROBOT],
         features={name: _feature(feature) for name, feature in features.items()},
-        data_path=str(said.get("data_path") or ""),
-        video_path=str(said.get("video_path") or ""),
-        chunk=_count(said, "chunks_size", INFO, least=1) if version == "v2.1" else 1,
-        episodes=said["total_episodes"] if isinstance(said.get("total_episodes"), int) else None,
-        frames=said["total_frames"] if isinstance(said.get("total_frames"), int) else None,
+        data_path=str(content.get("data_path") or ""),
+        video_path=str(content.get("video_path") or ""),
+        chunk=whole_number(content, "chunks_size", INFO, least=1) if version == "v2.1" else 1,
+        episodes=_total(content, "total_episodes"),
+        frames=_total(content, "total_frames"),
     )
-
-
-def read_episodes(info: Info, cameras: Sequence[str] = ()) -> tuple[list[EpisodeMetadata], bool]:
-    """All episodes by number, with the videos of ``cameras`` (full names), and whether they have labels of success.
-
-    Raises:
-        RefusedError: D01, D02, D05, D16, D17 or D18.
-    """
-    asked = {"root": str(info.root.absolute()), "cameras": list(cameras)}
-    found, labelled = sandbox.PROBE.call(
-        f"{__name__}:list_episodes", limit_s=sandbox.BASE_S, **asked
-    )
-    return [
-        EpisodeMetadata(*row, {name: (file, start) for name, file, start in videos})
-        for *row, videos in found
-    ], labelled
-
-
-def list_episodes(root: str, cameras: Sequence[str]) -> tuple[list[list[Any]], bool]:
-    """What :func:`read_episodes` tells, as plain JSON: in the child."""
-    info = read_info(Path(root))
-    films = [name for name in cameras if info.features[name].dtype == "video"]
-    rows: dict[int, EpisodeMetadata] = {}
-    labelled = False
-    for said in _rows_v21(info) if info.version == "v2.1" else _rows_v30(info, films):
-        row = _row(info, said, films)
-        labelled |= "success" in said
-        if row.index in rows:
-            raise RefusedError(
-                "D18",
-                f"episode {row.index} is listed twice in meta/episodes",
-                "remove one of the two rows",
-            )
-        if len(rows) == MAX_EPISODES:
-            raise RefusedError(
-                "D17", f"more than {MAX_EPISODES} episodes are listed", "split the dataset"
-            )
-        rows[row.index] = row
-    if not rows:
-        raise RefusedError(
-            "D02",
-            "the dataset lists no episodes",
-            "record some, or take the folder out of the data",
-        )
-    return [_plain(rows[index]) for index in sorted(rows)], labelled
-
-
-def read_tasks(info: Info, most: int = 3) -> list[str]:
-    """The first sentences that say what was to be done; an error where they cannot be read."""
-    asked = {"root": str(info.root.absolute()), "most": most}
-    return [
-        str(task)
-        for task in sandbox.PROBE.call(f"{__name__}:list_tasks", limit_s=sandbox.BASE_S, **asked)
-    ]
-
-
-def list_tasks(root: str, most: int) -> list[str]:
-    """What :func:`read_tasks` tells: in the child."""
-    info = read_info(Path(root))
-    if info.version == "v2.1":
-        rows: Iterator[dict[str, Any]] = _lines(info, "meta/tasks.jsonl")
-    else:
-        path = inside(info.root, "meta/tasks.parquet", limit=MAX_META)
-        names = footer_names(str(path))
-        column = next(name for name in ("task", "__index_level_0__") if name in names)
-        rows = (
-            {"task": row[column]}
-            for batch in read_here(path, [column])
-            for row in batch.to_pylist()
-        )
-    return [str(row.get("task"))[:MAX_TASK] for row in itertools.islice(rows, most)]
 
 
 def inside(root: Path, relative: str, *, limit: int | None = None) -> Path:
-    """The regular file at ``relative``, which must not lie outside ``root``.
+    """Return the regular file at ``relative``, which must not lie outside ``root``.
 
     Raises:
         RefusedError: D18 for a path that leaves the folder, D16 for a link that does, D02 for a
@@ -254,6 +153,7 @@ def inside(root: Path, relative: str, *, limit: int | None = None) -> Path:
             f"the path {relative[:80]!a} is not safe",
             "write plain relative paths into meta/info.json",
         )
+
     path = root.joinpath(*parts)
     if not path.resolve().is_relative_to(root.resolve()):
         raise RefusedError(
@@ -273,10 +173,10 @@ def inside(root: Path, relative: str, *, limit: int | None = None) -> Path:
 
 
 def fill(template: str, **values: int | str) -> str:
-    """A path template with its fields filled in: plain names and widths only, no attributes, no wide paddings.
+    """Fill the fields of a path template: plain names and widths of one digit, no attributes.
 
-    >>> fill("data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet", chunk_index=1, file_index=20)
-    'data/chunk-001/file-020.parquet'
+    >>> fill("data/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4", chunk_index=1, file_index=20)
+    'data/chunk-001/file-020.mp4'
 
     Raises:
         RefusedError: D18.
@@ -302,103 +202,35 @@ def fill(template: str, **values: int | str) -> str:
     return filled
 
 
-def _feature(said: dict[str, Any]) -> Feature:
-    shape, names = said.get("shape"), said.get("names")
-    facts = [part for part in (said.get("info"), said.get("video_info")) if isinstance(part, dict)]
-    plain = isinstance(names, list) and all(isinstance(name, str) for name in names)
+def shown(value: object) -> str:
+    """Return the beginning of a wrong value, in quotation marks and printable."""
+    return ascii(str(value)[:MAX_SHOWN])
+
+
+def _total(content: Mapping[str, Any], name: str) -> int | None:
+    value = content.get(name)
+    return value if isinstance(value, int) else None
+
+
+def _feature(entry: dict[str, Any]) -> Feature:
+    """Read one entry of ``features``; what cannot be understood counts as missing."""
+    shape = entry.get("shape")
+    if not isinstance(shape, list) or not all(isinstance(size, int) for size in shape):
+        shape = []
+    names = entry.get("names")
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        names = None
+    more = [part for part in (entry.get("info"), entry.get("video_info")) if isinstance(part, dict)]
     return Feature(
-        dtype=str(said.get("dtype")),
-        shape=tuple(shape)
-        if isinstance(shape, list) and all(isinstance(size, int) for size in shape)
-        else (),
-        names=tuple(names) if plain else None,
-        depth=any(part.get("is_depth_map") or part.get("video.is_depth_map") for part in facts),
+        dtype=str(entry.get("dtype")),
+        shape=tuple(shape),
+        names=None if names is None else tuple(names),
+        depth=any(part.get("is_depth_map") or part.get("video.is_depth_map") for part in more),
     )
 
 
-def _rows_v21(info: Info) -> Iterator[dict[str, Any]]:
-    for row in _lines(info, "meta/episodes.jsonl"):
-        index = _count(row, "episode_index", "meta/episodes.jsonl", most=MAX_EPISODES)
-        yield row | {"fields": {"episode_chunk": index // info.chunk, "episode_index": index}}
-
-
-def _rows_v30(info: Info, films: Sequence[str]) -> Iterator[dict[str, Any]]:
-    files = sorted((info.root / "meta/episodes").glob("chunk-*/file-*.parquet"))
-    if not files:
-        raise RefusedError("D02", "meta/episodes is missing or empty", WHOLE)
-    wanted = ["episode_index", "length", "data/chunk_index", "data/file_index"]
-    wanted += [
-        f"videos/{name}/{part}"
-        for name in films
-        for part in ("chunk_index", "file_index", "from_timestamp", "to_timestamp")
-    ]
-    for file in files:
-        place = file.relative_to(info.root).as_posix()
-        path = inside(info.root, place, limit=MAX_META)
-        try:
-            names = footer_names(str(path))
-            optional = [name for name in ("success", "quality") if name in names]
-            for batch in read_here(path, wanted + optional):
-                yield from batch.select(wanted + optional).to_pylist()
-        except RefusedError as error:
-            raise RefusedError(error.code, f"{place}: {error}", error.remedy) from error
-
-
-def _row(info: Info, said: dict[str, Any], films: Sequence[str]) -> EpisodeMetadata:
-    place = "meta/episodes"
-    index = _count(said, "episode_index", place, most=MAX_EPISODES)
-    videos = {}
-    if info.version == "v2.1":
-        data = fill(info.data_path, **said["fields"])
-        videos = {
-            name: (fill(info.video_path, video_key=name, **said["fields"]), 0.0) for name in films
-        }
-    else:
-        data = fill(info.data_path, **_fields(said, "data"))
-        for name in films:
-            start, end = (
-                said.get(f"videos/{name}/from_timestamp"),
-                said.get(f"videos/{name}/to_timestamp"),
-            )
-            if (
-                not isinstance(start, float)
-                or not isinstance(end, float)
-                or not 0 <= start < end < MAX_FRAMES
-            ):
-                raise RefusedError(
-                    "D05",
-                    f"episode {index} of {name} is said to last from {start} to {end} s",
-                    WHOLE,
-                )
-            videos[name] = (
-                fill(info.video_path, video_key=name, **_fields(said, f"videos/{name}")),
-                start,
-            )
-    success = said.get("success")
-    if success is not None and not isinstance(success, bool | int | float):
-        raise RefusedError(
-            "D05", f"success of episode {index} is {str(success)[:20]!a}", "write true or false"
-        )
-    quality = said.get("quality")
-    return EpisodeMetadata(
-        index=index,
-        length=_count(said, "length", place, least=1, most=MAX_FRAMES),
-        success=None if success is None else bool(success),
-        quality=quality if quality in QUALITIES else "unknown",
-        data=data,
-        videos=videos,
-    )
-
-
-def _fields(said: dict[str, Any], group: str) -> dict[str, int]:
-    return {
-        name: _count(said, f"{group}/{name}", "meta/episodes", key=name)
-        for name in ("chunk_index", "file_index")
-    }
-
-
-def _count(
-    said: Mapping[str, Any],
+def whole_number(
+    fields: Mapping[str, Any],
     name: str,
     place: str,
     *,
@@ -406,49 +238,23 @@ def _count(
     most: int = 10**9,
     key: str | None = None,
 ) -> int:
-    value = said.get(name)
+    """Return a whole number from ``least`` to ``most``, or raise :class:`RefusedError` (D05)."""
+    value = fields.get(name)
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-        raise RefusedError(
-            "D05",
-            f"{key or name} in {place} is {str(value)[:20]!a}, expected a whole number from {least} to {most}",
-            WHOLE,
+        text = (
+            f"{key or name} in {place} is {shown(value)}, "
+            f"expected a whole number from {least} to {most}"
         )
+        raise RefusedError("D05", text, WHOLE)
     return value
 
 
-def _plain(row: EpisodeMetadata) -> list[Any]:
-    videos = [[name, file, start] for name, (file, start) in row.videos.items()]
-    return [row.index, row.length, row.success, row.quality, row.data, videos]
-
-
-def _lines(info: Info, name: str) -> Iterator[dict[str, Any]]:
-    path = inside(info.root, name, limit=MAX_LISTED)
-    with path.open("rb") as file:
-        lines = sum(block.count(b"\n") for block in iter(lambda: file.read(2**20), b""))
-    if lines > MAX_EPISODES:
-        raise RefusedError(
-            "D17", f"{name} has {lines} lines, the limit is {MAX_EPISODES}", "split the dataset"
-        )
-    with path.open("rb") as file:
-        for number in itertools.count(1):
-            line = file.readline(MAX_LINE + 1)
-            if not line:
-                return
-            if len(line) > MAX_LINE:
-                raise RefusedError(
-                    "D17",
-                    f"{name}, line {number} is longer than {MAX_LINE} bytes",
-                    "split the dataset",
-                )
-            if line.strip():
-                yield _object(f"{name}, line {number}", line, MAX_LINE)
-
-
-def _object(place: str, text: bytes, limit: int) -> dict[str, Any]:
+def json_object(place: str, text: bytes, limit: int) -> dict[str, Any]:
+    """Parse a JSON object, or raise :class:`RefusedError` (D01)."""
     try:
-        said = durable.parse_json(text, place, limit=limit, allow_nan=True)
+        value = durable.parse_json(text, place, limit=limit, allow_nan=True)
     except DataError as error:
         raise RefusedError("D01", error.message, WHOLE) from error
-    if not isinstance(said, dict):
+    if not isinstance(value, dict):
         raise RefusedError("D01", f"{place} is not a JSON object", WHOLE)
-    return said
+    return value

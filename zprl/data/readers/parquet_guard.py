@@ -1,4 +1,4 @@
-"""Looks at a stranger's Parquet file before it is read: its footer against limits, then all of it once in a child process.
+"""Checks of a foreign Parquet file before it is read: its footer, then all of it in a child.
 
 A footer of a few hundred bytes may declare 2^60 rows, and Arrow, which is C++, may abort or take
 all memory on damaged bytes. The footer's numbers are compared with limits and with the file's size;
@@ -13,13 +13,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zprl.data.readers import sandbox
-from zprl.data.readers.hdf5_guard import MAX_BYTES, RefusedError
+from zprl.data.readers.hdf5_guard import MAX_BYTES, MAX_NAME, RefusedError
+from zprl.data.readers.sandbox import DAMAGED
 
 if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
 MAGIC = b"PAR1"
+MIN_BYTES = 12
+"""The magic word twice and the footer's length."""
 MAX_FOOTER = 2**26
 """64 MiB: a set of 10,000 episodes with statistics of 100 columns each has less."""
 
@@ -29,12 +32,12 @@ MAX_ROWS = 10**8
 MAX_COLUMNS = 20_000
 MAX_ROW_GROUPS = 10**6
 BATCH_ROWS = 256
-"""Rows in memory at once; of pictures in a file that may be some hundred megabytes."""
+"""Rows in memory at once; of images in a file that may be some hundred megabytes."""
 
 MAX_S = 3600.0
 """Longest first look at one file."""
 
-# Bytes in memory of one value; of texts and pictures at least their offset.
+# Bytes in memory of one value; of texts and images at least their offset.
 VALUE_BYTES = {
     "BOOLEAN": 1,
     "INT32": 4,
@@ -47,11 +50,10 @@ VALUE_BYTES = {
 }
 
 UNTRUSTED = "split long episodes; if the file came from elsewhere, do not trust it"
-DAMAGED = "copy it again from its source, or run `dvc pull`"
 
 
 def column_names(path: Path) -> list[str]:
-    """Names of the top-level columns of a file.
+    """Return the names of the top-level columns of a file.
 
     Raises:
         RefusedError: as :func:`check_footer`, or the reader in the child does not end well.
@@ -62,7 +64,7 @@ def column_names(path: Path) -> list[str]:
 
 
 def read_batches(path: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-    """Columns of a file, some rows at a time, after a first look at all of it in the child process.
+    """Yield columns of a file, some rows at a time, after the child process has read all of it.
 
     Args:
         path: A regular file.
@@ -71,7 +73,7 @@ def read_batches(path: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]
     Raises:
         RefusedError: D01, D02 or D17.
     """
-    limit_s = min(MAX_S, sandbox.BASE_S + round(sandbox.S_PER_BYTE * path.stat().st_size))
+    limit_s = min(MAX_S, sandbox.limit_for(path))
     sandbox.PROBE.call(
         f"{__name__}:first_look", limit_s=limit_s, path=str(path), columns=list(columns)
     )
@@ -79,19 +81,24 @@ def read_batches(path: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]
 
 
 def footer_names(path: str) -> list[str]:
-    """Top-level names, in the child."""
+    """Return the names of the top-level columns, in the child."""
     with _open(Path(path)) as file:
-        return file.schema_arrow.names
+        names: list[str] = file.schema_arrow.names
+    return names
 
 
 def first_look(path: str, columns: Sequence[str]) -> None:
-    """Read everything and throw it away, in the child."""
+    """Read everything once and keep nothing, in the child."""
     for batch in read_here(Path(path), columns):
         batch.validate(full=True)
 
 
 def check_footer(metadata: pq.FileMetaData, size: int) -> None:
-    """Refuse a footer that declares more than a file of ``size`` bytes may hold (D17), or places outside the file (D01)."""
+    """Check what a footer declares against limits and against the file's size [bytes].
+
+    Raises:
+        RefusedError: more than a file of this size may hold (D17), or places outside it (D01).
+    """
     if (
         metadata.num_rows > MAX_ROWS
         or metadata.num_columns > MAX_COLUMNS
@@ -99,10 +106,12 @@ def check_footer(metadata: pq.FileMetaData, size: int) -> None:
     ):
         raise RefusedError(
             "D17",
-            f"it declares {metadata.num_rows} rows of {metadata.num_columns} columns in {metadata.num_row_groups} row groups, "
-            f"the limits are {MAX_ROWS}, {MAX_COLUMNS} and {MAX_ROW_GROUPS}",
+            f"it declares {metadata.num_rows} rows of {metadata.num_columns} columns "
+            f"in {metadata.num_row_groups} row groups, the limits are "
+            f"{MAX_ROWS}, {MAX_COLUMNS} and {MAX_ROW_GROUPS}",
             UNTRUSTED,
         )
+
     for number in range(metadata.num_row_groups):
         group = metadata.row_group(number)
         for place in range(group.num_columns):
@@ -112,19 +121,22 @@ def check_footer(metadata: pq.FileMetaData, size: int) -> None:
                 column.num_values * VALUE_BYTES.get(column.physical_type, 1),
             )
             if declared > MAX_BYTES or group.num_rows > MAX_ROWS:
-                text = f"{column.path_in_schema[:100]} declares {declared} bytes in one row group, the limit is {MAX_BYTES}"
+                text = (
+                    f"{column.path_in_schema[:MAX_NAME]} declares {declared} bytes in one row "
+                    f"group, the limit is {MAX_BYTES}"
+                )
                 raise RefusedError("D17", text, UNTRUSTED)
             begin, stored = column.data_page_offset, column.total_compressed_size
             if min(begin, stored, declared, group.num_rows) < 0 or begin > size or stored > size:
                 raise RefusedError(
                     "D01",
-                    f"{column.path_in_schema[:100]} lies outside the file of {size} bytes",
+                    f"{column.path_in_schema[:MAX_NAME]} lies outside the file of {size} bytes",
                     DAMAGED,
                 )
 
 
 def read_here(path: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-    """As :func:`read_batches`, in this process: for the child."""
+    """Read as :func:`read_batches` does, in this process: for the child."""
     with _open(path) as file:
         missing = [name for name in columns if name not in file.schema_arrow.names]
         if missing:
@@ -133,6 +145,7 @@ def read_here(path: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
                 f"the column {missing[0]} is missing",
                 "check that the data and meta/info.json are of one set",
             )
+
         rows = 0
         for batch in file.iter_batches(BATCH_ROWS, columns=list(columns), use_threads=False):
             rows += batch.num_rows
@@ -150,7 +163,7 @@ def read_here(path: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
 
 
 def _open(path: Path) -> Any:
-    """An open file whose footer is harmless."""
+    """Open a file whose footer is harmless."""
     import pyarrow.parquet as pq
 
     size = path.stat().st_size
@@ -158,15 +171,17 @@ def _open(path: Path) -> Any:
         head = file.read(4)
         file.seek(max(0, size - 8))
         tail = file.read(8)
-    if size < 12 or head != MAGIC or tail[4:] != MAGIC:
+    if size < MIN_BYTES or head != MAGIC or tail[4:] != MAGIC:
         raise RefusedError(
             "D01",
             f"not a whole Parquet file ({size} bytes)",
             f"{DAMAGED}; a recorder must close its file (`finalize()`)",
         )
+
     footer = int.from_bytes(tail[:4], "little")
-    if footer > min(MAX_FOOTER, size - 12):
+    if footer > min(MAX_FOOTER, size - MIN_BYTES):
         raise RefusedError("D01", f"its footer is said to have {footer} bytes of {size}", DAMAGED)
+
     opened = pq.ParquetFile(
         path,
         memory_map=False,

@@ -1,4 +1,4 @@
-"""Warnings where the numbers of a robosuite recording do not look like what its ``env_args`` declares.
+"""Warnings where the actions of a robosuite recording do not look like what it declares.
 
 Careful by intent: a warning that is often wrong is not read.
 """
@@ -24,9 +24,9 @@ Doubt = tuple[str, str, str, int | None]
 
 
 def doubt(actions: np.ndarray, declared: EnvArgs, key: str) -> Doubt | None:
-    """What is odd about the actions (L, A) of the dataset ``key``, if anything."""
+    """Return what is odd about the actions (L, A) of the dataset ``key``, if anything is."""
     if not np.isfinite(actions).all() or not len(actions):
-        return None  # said elsewhere
+        return None  # other checks report these
     if key != ABSOLUTE and declared.delta and declared.bounds is not None:
         return _not_deltas(actions, *declared.bounds)
     if (key == ABSOLUTE or declared.delta is False) and declared.of_poses and actions.shape[1] >= 6:
@@ -35,23 +35,28 @@ def doubt(actions: np.ndarray, declared: EnvArgs, key: str) -> Doubt | None:
 
 
 def _not_deltas(actions: np.ndarray, low: float, high: float) -> Doubt | None:
+    """Doubt actions outside the declared bounds of deltas."""
     beyond = np.maximum(actions - high, low - actions)
     frames = (beyond > SLACK).any(1)
     if not frames.any():
         return None
-    first, dim = int(frames.argmax()), int(beyond.max(0).argmax())
+
+    first = int(frames.argmax())
+    dim = int(beyond.max(0).argmax())
     worst = actions[int(beyond[:, dim].argmax()), dim]
     where = (
         f"{int(frames.sum())} of {len(actions)} frames, the worst is {worst:.3f} in dimension {dim}"
     )
     if frames.mean() > MOSTLY:
-        text = f"env_args declares deltas within [{low:g}, {high:g}], but actions are beyond that in {where}: they look absolute"
-        return (
-            "D07",
-            text,
-            "if they are absolute poses, declare control_delta false in env_args; see also ingest.conventions",
-            first,
+        text = (
+            f"env_args declares deltas within [{low:g}, {high:g}], but actions are beyond that "
+            f"in {where}: they look absolute"
         )
+        remedy = (
+            "if they are absolute poses, declare control_delta false in env_args; "
+            "see also ingest.conventions"
+        )
+        return "D07", text, remedy, first
     return (
         "D06",
         f"actions leave the declared bounds [{low:g}, {high:g}] in {where}",
@@ -61,7 +66,9 @@ def _not_deltas(actions: np.ndarray, low: float, high: float) -> Doubt | None:
 
 
 def _not_absolute(pose: np.ndarray) -> Doubt | None:
-    largest, mean = float(np.abs(pose).max()), float(np.abs(pose.mean(0)).max())
+    """Doubt poses (L, 6) that lie about 0 as deltas do."""
+    largest = float(np.abs(pose).max())
+    mean = float(np.abs(pose.mean(0)).max())
     if largest > 1 or mean > CENTRED:
         return None
     seen = f"actions[0:6] lie within {largest:.3f} of 0, their means within {mean:.3f}"

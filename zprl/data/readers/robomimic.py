@@ -5,9 +5,9 @@ Labels robomimic has no fixed place for are looked up in this order: success fro
 rewards, a set ``dones``; quality from attribute ``quality``, else from the lists ``mask/better``,
 ``mask/okay`` and ``mask/worse`` (robomimic's multi-human sets).
 
-Files of all its versions are read, from 0.1 on; what they say of simulator and controller is looked
-up by
-:mod:`zprl.data.readers.env_args`, and where their actions do not look like it, a warning says so (D06, D07).
+Files of all its versions are read, from 0.1 on.  :mod:`zprl.data.readers.env_args` looks up what
+they say of simulator and controller, and where their actions do not look like it, a warning says so
+(D06, D07).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from zprl.data.readers.hdf5_guard import (
     member_names,
     safe_name,
 )
-from zprl.data.readers.hdf5_reader import Hdf5Reader, natural, numbers, pictures
+from zprl.data.readers.hdf5_reader import Hdf5Reader, images, natural, numbers
 from zprl.data.readers.plausibility import ABSOLUTE, doubt
 from zprl.data.writers.robomimic import FORMAT_VERSION
 
@@ -38,7 +38,7 @@ MAX_MASK = 1_000_000
 
 
 class RobomimicReader(Hdf5Reader):
-    """Reads robomimic's schema.
+    """Reads files of robomimic's schema.
 
     Example::
 
@@ -49,13 +49,13 @@ class RobomimicReader(Hdf5Reader):
     name = "robomimic"
 
     def owns_file(self, file: h5py.File) -> bool:
-        """A group ``data`` with demos."""
+        """Tell whether there is a group ``data`` with demos."""
         return "data" in file and any(name.startswith("demo_") for name in group(file, "data"))
 
     def facts_of(self, file: h5py.File) -> dict[str, str]:
-        """Environment, simulator and its version, rate, controller, and which actions there are."""
+        """Return environment, simulator and version, rate, controller, and the kinds of actions."""
         data = group(file, "data")
-        said = env_args(data)
+        declared = env_args(data)
         demos = sorted((name for name in data if name.startswith("demo_")), key=natural)
         absolute = bool(demos) and member(group(data, demos[0]), ABSOLUTE) is not None
         others = (
@@ -63,7 +63,7 @@ class RobomimicReader(Hdf5Reader):
             if absolute
             else {}
         )
-        return {"format": self._format(file)} | said.facts() | others
+        return {"format": self._format(file)} | declared.facts() | others
 
     def _format(self, file: h5py.File) -> str:
         return "robomimic"
@@ -83,57 +83,56 @@ class RobomimicReader(Hdf5Reader):
             data = group(file, "data")
             self._check_version(data)
             demos = sorted(member_names(data), key=natural)
-            quality = _masks(file)
-            said = env_args(data)
+            qualities = _masks(file)
+            declared = env_args(data)
             if not demos:
                 raise RefusedError(
                     "D02", "the file holds no demos", "record again, or delete the file"
                 )
             if "env_args" not in data.attrs:  # its text is not needed
+                text = "attribute env_args of /data is missing"
                 remedy = "write robomimic's attribute env_args on the group data"
-                yield self.finding(
-                    path,
-                    "D02",
-                    "attribute env_args of /data is missing",
-                    remedy,
-                    severity="warning",
-                )
-        except Exception as error:
+                yield self.finding(path, "D02", text, remedy, severity="warning")
+        except Exception as error:  # noqa: BLE001 - damaged bytes raise almost any type
             yield self.refusal(path, error)
             return
-        frames, complete = 0, True
+
+        frames = 0
+        complete = True
         for demo in demos:
             name = f"{path.stem}/{demo}"
             try:
-                episode = self._read_demo(data, demo, name, quality.get(demo, "unknown"), said)
+                quality = qualities.get(demo, "unknown")
+                episode = self._read_demo(data, demo, name, quality, declared)
                 frames += episode.length
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - damaged bytes raise almost any type
                 yield self.refusal(path, error, episode=name)
                 complete = False
                 continue
-            odd = doubt(episode.actions, said, self.actions_key)
+            odd = doubt(episode.actions, declared, self.actions_key)
             if odd is not None:
                 code, message, remedy, frame = odd
                 yield Finding(code, "warning", path.as_posix(), message, remedy, name, frame)
             yield episode
+
+        yield from self._check_total(data, path, frames if complete else None)
+
+    def _check_total(self, data: h5py.Group, path: Path, frames: int | None) -> Iterator[Finding]:
+        """Compare the declared number of frames with that of all demos, where it is known (D03)."""
         try:
             total = attribute(data, "total")
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - damaged bytes raise almost any type
             yield self.refusal(path, error)
             return
-        if complete and total is not None and total != frames:
-            message = f"attribute total of /data says {total} frames, the demos have {frames}"
-            yield self.finding(
-                path,
-                "D03",
-                message,
-                "check whether demos were lost when the file was copied",
-                severity="warning",
-            )
+        if frames is not None and total is not None and total != frames:
+            text = f"attribute total of /data says {total} frames, the demos have {frames}"
+            remedy = "check whether demos were lost when the file was copied"
+            yield self.finding(path, "D03", text, remedy, severity="warning")
 
     def _read_demo(
-        self, data: h5py.Group, demo: str, name: str, quality: str, said: EnvArgs
+        self, data: h5py.Group, demo: str, name: str, quality: str, declared: EnvArgs
     ) -> Episode:
+        """Read one demo; its labels have several places, see the module."""
         node = group(data, demo)
         member_names(node)
         length = attribute(node, "num_samples")
@@ -141,6 +140,7 @@ class RobomimicReader(Hdf5Reader):
             raise RefusedError(
                 "D02", "attribute num_samples is missing", "write the number of frames on each demo"
             )
+
         actions = numbers(node, self.actions_key, rank=2, length=length)
         if actions is None:
             raise RefusedError(
@@ -150,11 +150,9 @@ class RobomimicReader(Hdf5Reader):
             )
         obs = self._observations(node, length)
         if not obs:
-            raise RefusedError(
-                "D02",
-                f"{node.name}/obs holds no state observations",
-                "record proprioception and object state",
-            )
+            text = f"{node.name}/obs holds no state observations"
+            raise RefusedError("D02", text, "record proprioception and object state")
+
         rewards = numbers(node, "rewards", rank=1, length=length)
         dones = numbers(node, "dones", rank=1, length=length)
         success = _success(attribute(node, "success"), rewards, dones)
@@ -164,6 +162,8 @@ class RobomimicReader(Hdf5Reader):
                 "no attribute success, no rewards and no dones",
                 "write the attribute success on each demo",
             )
+
+        # Without rewards or dones, the last frame alone has them.
         last = np.zeros(len(actions), np.float32)
         last[-1:] = 1.0
         grade = attribute(node, "quality") or quality
@@ -175,10 +175,11 @@ class RobomimicReader(Hdf5Reader):
             dones=(last if dones is None else dones) > 0.5,
             success=success,
             quality=grade if grade in QUALITIES else "unknown",
-            rate_hz=said.rate_hz,
+            rate_hz=declared.rate_hz,
         )
 
     def _observations(self, node: h5py.Group, length: object) -> dict[str, np.ndarray]:
+        """Read the observations that are wanted, or all of state."""
         source = group(node, "obs")
         available = member_names(source)
         nodes = {key: member(source, key) for key in available} if self.obs_keys is None else {}
@@ -187,14 +188,14 @@ class RobomimicReader(Hdf5Reader):
             for key, node in nodes.items()
             if not (isinstance(node, h5py.Dataset) and node.ndim > 2)
         ]
-        found = {key: observation(source, key, length) for key in self.wanted(available, states)}
-        return {key: value for key, value in found.items() if value is not None}
+        obs = {key: observation(source, key, length) for key in self.wanted(available, states)}
+        return {key: value for key, value in obs.items() if value is not None}
 
 
 def observation(parent: h5py.Group, name: str, length: object) -> np.ndarray | None:
-    """Pictures (L, H, W, 3) uint8, or numbers (L, d) float32; ``None`` if there is no such dataset."""
+    """Read images (L, H, W, 3) uint8, or numbers (L, d) float32; ``None`` if it is missing."""
     node = member(parent, name)
-    value = pictures(parent, name, length=length, node=node)
+    value = images(parent, name, length=length, node=node)
     return numbers(parent, name, rank=2, length=length, node=node) if value is None else value
 
 
@@ -206,10 +207,11 @@ def _success(label: object, rewards: np.ndarray | None, dones: np.ndarray | None
 
 
 def _masks(file: h5py.File) -> dict[str, str]:
-    """Quality of each demo that a ``mask/<quality>`` list names."""
-    found: dict[str, str] = {}
+    """Return the quality of each demo that a ``mask/<quality>`` list names."""
+    qualities: dict[str, str] = {}
     if member(file, "mask") is None:
-        return found
+        return qualities
+
     masks = group(file, "mask")
     for quality in QUALITIES[:3]:
         node = member(masks, quality)
@@ -225,15 +227,18 @@ def _masks(file: h5py.File) -> dict[str, str]:
             raise RefusedError(
                 "D05", f"{path} is not a list of names", "store the demo names as text"
             )
+
+        # Texts of fixed length lie as plain numbers do; the others have no size before reading.
         if h5py.check_string_dtype(node.dtype).length is not None:
             check_dataset(node, path)
         elif node.is_virtual or node.external or node.size > MAX_MASK:
             raise RefusedError(
                 "D17", f"{path} declares {node.size} names", "store one name per demo"
             )
+
         names = [
             value.decode(errors="replace") if isinstance(value, bytes) else str(value)
             for value in node[()]
         ]
-        found.update({name: quality for name in names if safe_name(name)})
-    return found
+        qualities.update({name: quality for name in names if safe_name(name)})
+    return qualities

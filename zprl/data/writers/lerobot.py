@@ -1,15 +1,16 @@
-"""Demonstrations to one LeRobot v3.0 dataset: complete and under its final name, or not there at all.
+"""Writer of one LeRobot v3.0 dataset: complete and under its final name, or not there at all.
 
-==================================  ================================================================================================
+==================================  ========================================================
 feature                             content
-==================================  ================================================================================================
-``observation.state``               every key of state, joined in the order of the episode; its dimensions are named ``<key>.<index>``
-``observation.images.<key>``        pictures of the key ``<key>``
+==================================  ========================================================
+``observation.state``               every key of state, joined in the order of the episode;
+                                    its dimensions are named ``<key>.<index>``
+``observation.images.<key>``        images of the key ``<key>``
 ``action``                          the actions
 ``next.reward``                     reward of the step
 ``next.done``                       end of the episode, as recorded
 ``next.success``                    the last step of a success
-==================================  ================================================================================================
+==================================  ========================================================
 
 LeRobot's own policies take one vector of state, hence the joined feature; ``zprl`` reads the keys
 again from its names.  Whether an episode succeeded and its grade stand in its row of
@@ -27,7 +28,7 @@ import numpy as np
 from zprl import durable
 from zprl.data.episode import QUALITIES, Episode, is_image
 from zprl.data.lerobot_names import STATE, image_feature, state_names
-from zprl.data.writers.lerobot_files import LeRobotFiles, PictureStore, check_free, whole_rate
+from zprl.data.writers.lerobot_files import ImageStore, LeRobotFiles, check_free, whole_rate
 from zprl.errors import DataError
 
 
@@ -41,7 +42,7 @@ class LeRobotWriter:
         robot: Kind of robot.
         overwrite: Replace an existing dataset instead of refusing to; what is no LeRobot dataset is
             never replaced.
-        pictures: ``video`` (mp4, small, **lossy**: what is read is not bit for bit what was
+        images: ``video`` (mp4, small, **lossy**: what is read is not bit for bit what was
             written) or ``png`` (lossless, in the table).
 
     Raises:
@@ -61,11 +62,14 @@ class LeRobotWriter:
         task: str,
         robot: str,
         overwrite: bool = False,
-        pictures: PictureStore = "video",
+        images: ImageStore = "video",
     ) -> None:
         self.path = Path(path)
         self._rate = whole_rate(rate_hz, where=str(self.path))
-        self._task, self._robot, self._overwrite, self._pictures = task, robot, overwrite, pictures
+        self._task = task
+        self._robot = robot
+        self._overwrite = overwrite
+        self._images = images
         self._temp: Path | None = None
         self._files: LeRobotFiles | None = None
 
@@ -73,7 +77,7 @@ class LeRobotWriter:
         check_free(self.path, overwrite=self._overwrite)
         self._temp = durable.begin_dir(self.path)
         self._files = LeRobotFiles(
-            self._temp, rate=self._rate, robot=self._robot, task=self._task, pictures=self._pictures
+            self._temp, rate=self._rate, robot=self._robot, task=self._task, images=self._images
         )
         return self
 
@@ -98,20 +102,20 @@ class LeRobotWriter:
                 f"{episode.name} has {episode.rate_hz} frames per second, not {self._rate}",
                 remedy="write them apart",
             )
+
         states = {key: value for key, value in episode.obs.items() if not is_image(value)}
-        pictures = {
+        images = {
             image_feature(key): value for key, value in episode.obs.items() if is_image(value)
         }
-        names = (
-            {STATE: state_names({key: value.shape[1] for key, value in states.items()})}
-            if states
-            else {}
-        )
+        names = {}
+        if states:
+            names[STATE] = state_names({key: value.shape[1] for key, value in states.items()})
+
         with durable.explained(self.path):
             files.add(
                 _columns(episode, states),
                 names=names,
-                pictures=pictures,
+                images=images,
                 about=_about(episode),
                 where=episode.name,
             )
@@ -124,9 +128,11 @@ class LeRobotWriter:
         trace: TracebackType | None,
     ) -> None:
         temp, files = self._temp, self._files
-        self._temp = self._files = None
+        self._temp = None
+        self._files = None
         if temp is None or files is None:
             return
+
         try:
             with durable.explained(self.path):
                 try:

@@ -21,8 +21,11 @@ QUANTILES = {"q01": 0.01, "q10": 0.1, "q50": 0.5, "q90": 0.9, "q99": 0.99}
 
 
 def stats_of(columns: Columns) -> dict[str, dict[str, list[float]]]:
-    """Per column: extremes, mean, deviation, count and quantiles, each a list of the column's width."""
-    found = {}
+    """Return extremes, mean, deviation, count and quantiles by column.
+
+    Each is a list of the column's width.
+    """
+    stats = {}
     for column, value in columns.items():
         rows = value.astype(np.float64).reshape(len(value), -1)
         numbers = {
@@ -33,17 +36,17 @@ def stats_of(columns: Columns) -> dict[str, dict[str, list[float]]]:
             "count": np.array([len(rows)]),
         }
         numbers |= {name: np.quantile(rows, q, axis=0) for name, q in QUANTILES.items()}
-        found[column] = {key: number.tolist() for key, number in numbers.items()}
-    return found
+        stats[column] = {key: number.tolist() for key, number in numbers.items()}
+    return stats
 
 
 def flat(value: np.ndarray) -> np.ndarray:
-    """LeRobot stores vectors of one number as numbers."""
+    """Return a vector of one number as a number, as LeRobot stores it."""
     return value[:, 0] if value.ndim == 2 and value.shape[1] == 1 else value
 
 
 def arrow_type(feature: Feature) -> pa.DataType:
-    """How a feature is stored."""
+    """Return the Arrow type that stores a feature."""
     import pyarrow as pa
 
     if feature["dtype"] == "image":
@@ -53,18 +56,18 @@ def arrow_type(feature: Feature) -> pa.DataType:
 
 
 def arrow_array(value: np.ndarray, kind: pa.DataType) -> pa.Array:
-    """(L,) or (L, d) as a column."""
+    """Return values (L,) or (L, d) as a column."""
     import pyarrow as pa
 
     if value.ndim == 1:
         return pa.array(value, kind)
-    return pa.FixedSizeListArray.from_arrays(
-        pa.array(np.ascontiguousarray(value).reshape(-1), kind.value_type), type=kind
-    )
+    numbers = pa.array(np.ascontiguousarray(value).reshape(-1), kind.value_type)
+    return pa.FixedSizeListArray.from_arrays(numbers, type=kind)
 
 
 def numpy_array(column: pa.ChunkedArray) -> np.ndarray:
-    """The opposite: (L, d)."""
+    """Return a column as values (L, d): the opposite of :func:`arrow_array`."""
     array = column.combine_chunks()
     flat = array.flatten() if hasattr(array.type, "list_size") else array
-    return flat.to_numpy(zero_copy_only=False).reshape(len(array), -1)
+    numbers: np.ndarray = flat.to_numpy(zero_copy_only=False)
+    return numbers.reshape(len(array), -1)

@@ -5,9 +5,9 @@
     meta/info.json                                  features, counts, paths
     meta/stats.json                                 statistics over all frames
     meta/tasks.parquet                              the task's sentence
-    meta/episodes/chunk-000/file-000.parquet        one row per episode: where its frames lie, its own statistics
+    meta/episodes/chunk-000/file-000.parquet        one row per episode: places, statistics
     data/chunk-000/file-000.parquet                 one row per frame, one row group per episode
-    videos/<feature>/chunk-000/file-000.mp4         one film per episode and camera, where pictures are films
+    videos/<feature>/chunk-000/file-000.mp4         one per episode and camera, for videos
 
 Layout, names and types follow LeRobot 0.6's ``datasets`` module (Apache-2.0).
 """
@@ -47,11 +47,11 @@ FILES_PER_CHUNK = 1000
 DATA_FILE_MB = 100
 """A file of frames is closed by the episode that makes it larger than this."""
 
-PictureStore = Literal["video", "png"]
+ImageStore = Literal["video", "png"]
 
 
 def whole_rate(rate_hz: float, *, where: str) -> int:
-    """Frames per second as LeRobot wants them.
+    """Return frames per second as LeRobot wants them.
 
     Raises:
         DataError: the rate is no whole number above zero.
@@ -65,7 +65,7 @@ def whole_rate(rate_hz: float, *, where: str) -> int:
 
 
 def check_free(path: Path, *, overwrite: bool) -> None:
-    """Nothing is replaced unasked, and nothing but a dataset ever.
+    """Refuse to replace anything unasked, and anything but a dataset at all.
 
     Raises:
         DataError: something lies there.
@@ -86,11 +86,11 @@ class LeRobotFiles:
     """Fills an empty folder; memory holds one episode and, at the end, one column.
 
     Args:
-        folder: Empty; whoever made it gives it its name when all is written.
+        folder: Empty; the caller gives it its final name when all is written.
         rate: Frames per second.
         robot: Kind of robot, for ``info.json``.
         task: The task's sentence; all episodes have the same.
-        pictures: How pictures are stored, see :mod:`zprl.data.writers.lerobot_images`.
+        images: Storage of images, see :mod:`zprl.data.writers.lerobot_images`.
     """
 
     def __init__(
@@ -100,13 +100,18 @@ class LeRobotFiles:
         rate: int,
         robot: str,
         task: str,
-        pictures: PictureStore = "video",
+        images: ImageStore = "video",
     ) -> None:
         self.features: dict[str, Feature] = {}
         self.episodes = 0
         self.frames = 0
-        self._folder, self._rate, self._robot, self._task = folder, rate, robot, task
-        self._pictures = pictures
+
+        self._folder = folder
+        self._rate = rate
+        self._robot = robot
+        self._task = task
+        self._images = images
+
         self._counts: dict[str, LevelCounts] = {}
         self._rows: list[pa.Table] = []
         self._schema: pa.Schema | None = None
@@ -119,50 +124,45 @@ class LeRobotFiles:
         columns: Columns,
         *,
         names: Mapping[str, Sequence[str]] | None = None,
-        pictures: Mapping[str, Pixels] | None = None,
+        images: Mapping[str, Pixels] | None = None,
         about: Mapping[str, Any] | None = None,
         where: str,
     ) -> None:
         """Write an episode.
 
         Args:
-            columns: All features but pictures and LeRobot's own (``timestamp`` and the indices).
+            columns: All features but images and LeRobot's own (``timestamp`` and the indices).
             names: Of the dimensions of some features.
-            pictures: Feature to (L, H, W, 3) uint8.
+            images: Feature to (L, H, W, 3) uint8.
             about: Further columns of its row in ``meta/episodes``.
-            where: What the episode is called in messages.
+            where: Name of the episode in messages.
 
         Raises:
             DataError: it is empty, a number is not finite, or the features are not those of the
                 first episode.
         """
-        pictures = pictures or {}
+        images = images or {}
         columns = self._complete(columns)
-        if not len(columns["index"]):
-            raise DataError(f"{where} has no frames", remedy="leave it out")
-        for name, value in columns.items():
-            if not np.isfinite(value).all():
-                raise DataError(
-                    f"{where}: {name} has numbers that are not finite",
-                    remedy="leave the episode out, or repair it",
-                )
-        features = self._features_of(columns, pictures, names or {})
+        length = len(columns["index"])
+        _check_columns(columns, where)
+        features = self._features_of(columns, images, names or {})
         if self.features and features != self.features:
             raise DataError(f"{where} has other columns than the first", remedy="export them apart")
         self.features = features
-        length = len(columns["index"])
-        place = self._write_frames(columns, pictures) | self._write_films(pictures, length)
+
+        place = self._write_frames(columns, images) | self._write_videos(images, length)
         stats = stats_of(columns)
-        for name, value in pictures.items():
+        for name, value in images.items():
             counts = LevelCounts.of(value)
             stats[name] = counts.stats()
             self._counts[name] = self._counts[name] + counts if name in self._counts else counts
+
         self._remember(length, {**place, **(about or {})}, stats)
         self.episodes += 1
         self.frames += length
 
     def finish(self) -> None:
-        """Write what is said of all episodes.
+        """Write the files about all episodes.
 
         Raises:
             DataError: there is none.
@@ -174,10 +174,12 @@ class LeRobotFiles:
             raise DataError(
                 "there is no episode to write", remedy="a LeRobot dataset has at least one"
             )
+
         self.close()
         path = _made(self._folder / EPISODES.format(chunk_index=0, file_index=0))
         pq.write_table(pa.concat_tables(self._rows), path)
         _write_tasks(self._folder / "meta/tasks.parquet", self._task)
+
         stats = {name: counts.stats() for name, counts in self._counts.items()}
         for name in self.features:
             if name not in self._counts:
@@ -186,98 +188,104 @@ class LeRobotFiles:
         durable.write_json(self._folder / "meta/info.json", self._info())
 
     def close(self) -> None:
-        """Let go of open files."""
+        """Close the open files."""
         with ExitStack() as stack:
             for file in (self._sink, self._writer):  # the last is closed first
                 if file is not None:
                     stack.callback(file.close)
-        self._sink = self._writer = None
+        self._sink = None
+        self._writer = None
 
     def _complete(self, columns: Columns) -> dict[str, np.ndarray]:
-        """With LeRobot's own columns, in the order of their names."""
+        """Return the columns with LeRobot's own, in the order of their names."""
         length = len(next(iter(columns.values())))
         steps = np.arange(length)
-        own = {
+        own: dict[str, np.ndarray] = {
             "timestamp": (steps / self._rate).astype(np.float32),
             "frame_index": steps,
             "episode_index": np.full(length, self.episodes),
             "index": steps + self.frames,
             "task_index": np.zeros(length, np.int64),
         }
-        whole = {**columns, **own}
+        whole: dict[str, np.ndarray] = {**columns, **own}
         return {name: flat(whole[name]) for name in sorted(whole)}
 
     def _features_of(
-        self, columns: Columns, pictures: Mapping[str, Pixels], names: Mapping[str, Sequence[str]]
+        self, columns: Columns, images: Mapping[str, Pixels], names: Mapping[str, Sequence[str]]
     ) -> dict[str, Feature]:
+        """Describe the features as ``info.json`` does."""
         features: dict[str, Feature] = {}
         for name, value in columns.items():
-            shape = list(value.shape[1:]) or [1]
             features[name] = {
                 "dtype": str(value.dtype),
-                "shape": shape,
+                "shape": list(value.shape[1:]) or [1],
                 "names": list(names[name]) if name in names else None,
             }
-        for name, value in pictures.items():
+
+        for name, value in images.items():
             feature = {"shape": list(value.shape[1:]), "names": ["height", "width", "channels"]}
-            if self._pictures == "video":
-                features[name] = {
-                    "dtype": "video",
-                    **feature,
-                    "info": video_facts(value, self._rate),
-                }
+            if self._images == "video":
+                facts = video_facts(value, self._rate)
+                features[name] = {"dtype": "video", **feature, "info": facts}
             else:
                 features[name] = {"dtype": "image", **feature}
         return dict(sorted(features.items()))
 
-    def _write_frames(self, columns: Columns, pictures: Mapping[str, Pixels]) -> dict[str, Any]:
+    def _write_frames(self, columns: Columns, images: Mapping[str, Pixels]) -> dict[str, Any]:
+        """Write an episode's rows and return their place."""
         import pyarrow as pa
-        import pyarrow.parquet as pq
 
-        if self._schema is None:
-            stored = {
-                name: feature
-                for name, feature in self.features.items()
-                if feature["dtype"] != "video"
-            }
-            self._schema = pa.schema(
-                [(name, arrow_type(feature)) for name, feature in stored.items()]
-            )
         if self._writer is None:
-            self._file += 1
-            self._sink = pa.OSFile(
-                str(_made(self._folder / DATA.format(**_place(self._file)))), "wb"
-            )
-            self._writer = pq.ParquetWriter(self._sink, self._schema)
+            self._open_file()
+        assert self._schema is not None
         arrays = [
-            png(pictures[field.name])
-            if field.name in pictures
+            png(images[field.name])
+            if field.name in images
             else arrow_array(columns[field.name], field.type)
             for field in self._schema
         ]
         table = pa.Table.from_arrays(arrays, schema=self._schema)
         self._writer.write_table(table, row_group_size=max(1, len(table)))
+
         if self._sink is not None and self._sink.tell() > DATA_FILE_MB * 10**6:
             self.close()
         return {f"data/{key}": value for key, value in _place(self._file).items()}
 
-    def _write_films(self, pictures: Mapping[str, Pixels], length: int) -> dict[str, Any]:
-        if self._pictures != "video":
+    def _open_file(self) -> None:
+        """Begin the next file of frames."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        if self._schema is None:
+            self._schema = pa.schema(
+                [
+                    (name, arrow_type(feature))
+                    for name, feature in self.features.items()
+                    if feature["dtype"] != "video"
+                ]
+            )
+        self._file += 1
+        path = _made(self._folder / DATA.format(**_place(self._file)))
+        self._sink = pa.OSFile(str(path), "wb")
+        self._writer = pq.ParquetWriter(self._sink, self._schema)
+
+    def _write_videos(self, images: Mapping[str, Pixels], length: int) -> dict[str, Any]:
+        """Write an episode's videos, where images become videos, and return their places."""
+        if self._images != "video":
             return {}
+
         place = _place(self.episodes)
         facts: dict[str, Any] = {}
-        for name, value in pictures.items():
-            write_video(
-                _made(self._folder / VIDEOS.format(video_key=name, **place)), value, self._rate
-            )
+        for name, value in images.items():
+            path = _made(self._folder / VIDEOS.format(video_key=name, **place))
+            write_video(path, value, self._rate)
             facts |= {f"videos/{name}/{key}": number for key, number in place.items()}
-            facts |= {
-                f"videos/{name}/from_timestamp": 0.0,
-                f"videos/{name}/to_timestamp": length / self._rate,
-            }
+            facts[f"videos/{name}/from_timestamp"] = 0.0
+            facts[f"videos/{name}/to_timestamp"] = length / self._rate
         return facts
 
     def _remember(self, length: int, facts: Mapping[str, Any], stats: Mapping[str, Any]) -> None:
+        """Keep an episode's row of ``meta/episodes``."""
         import pyarrow as pa
 
         row = {
@@ -298,7 +306,7 @@ class LeRobotFiles:
         self._rows.append(pa.Table.from_pylist([row]))
 
     def _column(self, name: str) -> np.ndarray:
-        """A column of all episodes, read again from the finished files."""
+        """Read a column of all episodes again from the finished files."""
         import pyarrow.parquet as pq
 
         return np.concatenate(
@@ -309,7 +317,7 @@ class LeRobotFiles:
         return (self._folder / DATA.format(**_place(number)) for number in range(self._file + 1))
 
     def _info(self) -> dict[str, Any]:
-        films = any(feature["dtype"] == "video" for feature in self.features.values())
+        has_videos = any(feature["dtype"] == "video" for feature in self.features.values())
         return {
             "codebase_version": VERSION,
             "robot_type": self._robot,
@@ -322,9 +330,20 @@ class LeRobotFiles:
             "video_files_size_in_mb": 200,
             "splits": {"train": f"0:{self.episodes}"},
             "data_path": DATA,
-            "video_path": VIDEOS if films else None,
+            "video_path": VIDEOS if has_videos else None,
             "features": self.features,
         }
+
+
+def _check_columns(columns: Columns, where: str) -> None:
+    if not len(columns["index"]):
+        raise DataError(f"{where} has no frames", remedy="leave it out")
+    for name, value in columns.items():
+        if not np.isfinite(value).all():
+            raise DataError(
+                f"{where}: {name} has numbers that are not finite",
+                remedy="leave the episode out, or repair it",
+            )
 
 
 def _place(number: int) -> dict[str, int]:
@@ -332,7 +351,7 @@ def _place(number: int) -> dict[str, int]:
 
 
 def _made(path: Path) -> Path:
-    """A file that a library is about to write, its folder made."""
+    """Make the folder of a file that a library is about to write, and return the file's path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     durable.operation("write", path)
     return path

@@ -1,4 +1,4 @@
-"""Demonstrations to one robomimic HDF5 file: complete and under its final name, or not there at all.
+"""Writer of one robomimic HDF5 file: complete and under its final name, or not there at all.
 
 A killed HDF5 writer leaves a file that cannot be opened again, so nothing is ever appended to an
 existing file.
@@ -22,10 +22,12 @@ from zprl.errors import DataError, EnvironmentProblem
 
 FORMAT_VERSION = 1
 """Written as attribute ``zprl_format`` of ``data``; files of other tools have none."""
+PLAIN_BYTES = 2**16
+"""Largest array that is stored uncompressed."""
 
 
 class RobomimicWriter:
-    """Writes one recording batch; the file appears when the ``with`` block ends without an exception.
+    """Writes one file; it appears when the ``with`` block ends without an exception.
 
     Layout: ``data/demo_i/{obs/<key>, actions, rewards, dones}`` with ``num_samples``, ``success``
     and ``quality`` on each demo, ``total`` and ``env_args`` on ``data``, and one ``mask/<quality>``
@@ -68,7 +70,13 @@ class RobomimicWriter:
         return self
 
     def write(self, episode: Episode) -> str:
-        """Add an episode as the next ``demo_i`` and return that name; the episode's own name is not kept."""
+        """Add an episode as the next ``demo_i`` and return that name.
+
+        The episode's own name is not kept.
+
+        Raises:
+            DataError: an unknown grade.
+        """
         if self._file is None:
             raise RuntimeError("RobomimicWriter is used outside its with block")
         if episode.quality not in QUALITIES:
@@ -76,21 +84,21 @@ class RobomimicWriter:
                 f"quality '{episode.quality}' is unknown",
                 remedy=f"use one of {', '.join(QUALITIES)}",
             )
+
         data = self._file["data"]
         name = f"demo_{len(data)}"
         demo = data.create_group(name)
         demo.attrs["num_samples"] = episode.length
         demo.attrs["success"] = bool(episode.success)
         demo.attrs["quality"] = np.bytes_(episode.quality)  # fixed length: read without a heap
+
         for key, value in episode.obs.items():
-            _store(
-                demo,
-                f"obs/{key}",
-                value if is_image(value) else value.astype(np.float32, copy=False),
-            )
+            stored = value if is_image(value) else value.astype(np.float32, copy=False)
+            _store(demo, f"obs/{key}", stored)
         _store(demo, "actions", episode.actions.astype(np.float32, copy=False))
         _store(demo, "rewards", episode.rewards.astype(np.float32, copy=False))
         _store(demo, "dones", episode.dones.astype(np.uint8))
+
         self._total += episode.length
         self._masks.setdefault(episode.quality, []).append(name)
         return name
@@ -104,6 +112,7 @@ class RobomimicWriter:
         file, self._file = self._file, None
         if file is None:
             return
+
         try:
             if kind is None:
                 file["data"].attrs["total"] = self._total
@@ -132,14 +141,10 @@ def _publish(temp: Path, path: Path) -> None:
 
 
 def _store(group: h5py.Group, name: str, value: np.ndarray) -> None:
-    # A chunked dataset costs some kilobytes of index: below that size plain storage is smaller than
-    # compressed.
-    chunks = (
-        (1, *value.shape[1:]) if is_image(value) else value.shape
-    )  # a picture at a time, as robomimic does
-    packed = (
-        {"chunks": chunks, "compression": "gzip", "compression_opts": 4, "shuffle": True}
-        if value.nbytes > 2**16
-        else {}
-    )
-    group.create_dataset(name, data=value, **packed)
+    """Store an array, compressed where it is large: an index of chunks costs some kilobytes."""
+    options: dict[str, Any] = {}
+    if value.nbytes > PLAIN_BYTES:
+        # One image at a time, as robomimic does.
+        options["chunks"] = (1, *value.shape[1:]) if is_image(value) else value.shape
+        options |= {"compression": "gzip", "compression_opts": 4, "shuffle": True}
+    group.create_dataset(name, data=value, **options)

@@ -1,19 +1,20 @@
-"""A session as a LeRobot dataset, format v3.0, written without LeRobot (:mod:`zprl.data.writers.lerobot_files`).
+"""A session as a LeRobot dataset, format v3.0, written without LeRobot.
 
-=============================  ===================================================================================
-column                         content
-=============================  ===================================================================================
-``observation.state``          raw features of robot and senses
-``observation.<key>``          what the policy saw
-``action``                     the policy's action, before the safety filter
-``action.sent``                features really sent
-``residual``, ``latent``       the agent's residual and the point taken, of the chunk that was played (0 where none was)
-``chunk``                      number of that chunk, -1 for none
-``is_intervention``            whether a person moved the arm
-``next.reward``                1 at the last step of a success
-``next.done``                  the last step
-``next.success``               the last step of a success
-=============================  ===================================================================================
+=========================  =================================================================
+column                     content
+=========================  =================================================================
+``observation.state``      raw features of robot and sensors
+``observation.<key>``      the policy's observation
+``action``                 the policy's action, before the safety filter
+``action.sent``            features really sent
+``residual``, ``latent``   the agent's residual and the point taken, of the chunk that was
+                           played (0 where none was)
+``chunk``                  number of that chunk, -1 for none
+``is_intervention``        whether a person moved the arm
+``next.reward``            1 at the last step of a success
+``next.done``              the last step
+``next.success``           the last step of a success
+=========================  =================================================================
 
 Each episode's row in ``meta/episodes`` names the session's own episode: ``session_episode``,
 ``session_phase``.
@@ -47,11 +48,11 @@ def export_lerobot(
     Args:
         store: The session.
         path: Folder of the dataset; it appears when it is complete.
-        numbers: Of the episodes; ``None``: all that are labelled success or failure.
+        numbers: Numbers of the episodes; ``None``: all that are labelled success or failure.
         overwrite: Replace an existing folder.
 
     Returns:
-        How many episodes it holds.
+        The number of its episodes.
 
     Raises:
         DataError: nothing to export, the folder exists, or the rate is no whole number (LeRobot
@@ -60,49 +61,52 @@ def export_lerobot(
     path = Path(path)
     check_free(path, overwrite=overwrite)
     rate = whole_rate(store.header.rate_hz, where=str(store.path))
-    found = judged(store, numbers)
+    episodes = judged(store, numbers)
     task = RealTask.load(store.path / TASK)
 
     def fill(folder: Path) -> None:
         files = LeRobotFiles(folder, rate=rate, robot=_robot(task), task=task.description)
         try:
-            for episode, success in found:
+            for episode, success in episodes:
                 about = {
                     "session_episode": episode.number,
                     "session_phase": str(episode.phase),
                     "success": success,
                 }
                 where = f"{store.path}: episode {episode.number}"
-                files.add(
-                    _columns(episode, success), names=_names(episode), about=about, where=where
-                )
+                columns = _columns(episode, success=success)
+                files.add(columns, names=_names(episode), about=about, where=where)
             files.finish()
         finally:
             files.close()
 
     durable.write_dir(path, fill)
-    return len(found)
+    return len(episodes)
 
 
-def _columns(episode: RecordedEpisode, success: bool) -> dict[str, np.ndarray]:
-    """One episode's columns."""
-    steps = episode.steps
-    chunk, ids = episode.frames["chunk"].numpy(), episode.chunks["id"].numpy()
+def _columns(episode: RecordedEpisode, *, success: bool) -> dict[str, np.ndarray]:
+    """Return one episode's columns, a row per control step."""
+    frames, chunks = episode.frames, episode.chunks
+    chunk = frames["chunk"].numpy()
+    ids = chunks["id"].numpy()
     none = (chunk == NO_CHUNK)[:, None]
+    # Row of the chunk that was played; any row where none was, it is masked below.
     played = np.searchsorted(ids, np.where(none[:, 0], ids[0], chunk))
-    last = np.arange(steps) == steps - 1
+    residual = np.where(none, 0, chunks["residual"].numpy()[played])
+    latent = np.where(none, 0, chunks["point"].numpy()[played])
+
+    observations = {
+        f"{OBSERVATION}{key}": value[:-1].numpy().astype(np.float32)
+        for key, value in episode.obs.items()
+    }
+    last = np.arange(episode.steps) == episode.steps - 1
     return {
-        **{
-            f"{OBSERVATION}{key}": value[:-1].numpy().astype(np.float32)
-            for key, value in episode.obs.items()
-        },
-        STATE: episode.frames["features"][:-1].numpy().astype(np.float32),
+        **observations,
+        STATE: frames["features"][:-1].numpy().astype(np.float32),
         "action": episode.commanded,
-        "action.sent": episode.frames["sent"].numpy().astype(np.float32),
-        "residual": np.where(none, 0, episode.chunks["residual"].numpy()[played]).astype(
-            np.float32
-        ),
-        "latent": np.where(none, 0, episode.chunks["point"].numpy()[played]).astype(np.float32),
+        "action.sent": frames["sent"].numpy().astype(np.float32),
+        "residual": residual.astype(np.float32),
+        "latent": latent.astype(np.float32),
         "chunk": chunk,
         "is_intervention": episode.intervention,
         "next.reward": (last * success).astype(np.float32),

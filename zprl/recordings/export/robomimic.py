@@ -1,8 +1,8 @@
 """A session as a robomimic HDF5 file, which ``zprl`` itself reads as demonstrations.
 
-The action of a step is what the policy commanded, before the safety filter; where a person moved
-the arm it is not what moved it, so episodes with an intervention are left out unless they are asked
-for by number.
+The action of a step is the policy's command, before the safety filter; where a person moved the arm
+it is not what moved it, so episodes with an intervention are left out unless they are asked for by
+number.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def export_robomimic(
     Args:
         store: The session.
         path: ``*.hdf5``; it appears when it is complete.
-        numbers: Of the episodes; ``None``: all that are labelled and free of interventions.
+        numbers: Numbers of the episodes; ``None``: all that are labelled and free of interventions.
         overwrite: Replace an existing file.
 
     Returns:
@@ -43,14 +43,15 @@ def export_robomimic(
     Raises:
         DataError: nothing to export, or the file exists.
     """
-    found = judged(store, numbers)
+    episodes = judged(store, numbers)
     if numbers is None:
-        found = [(episode, success) for episode, success in found if not episode.intervention.any()]
-    if not found:
+        episodes = [item for item in episodes if not item[0].intervention.any()]
+    if not episodes:
         raise DataError(
             f"{store.path}: every labelled episode has interventions",
             remedy="name the episodes to export",
         )
+
     header = store.header
     env_args = {
         "env_name": header.task,
@@ -58,11 +59,11 @@ def export_robomimic(
         "env_kwargs": {"session": header.id, "rate_hz": header.rate_hz},
     }
     with RobomimicWriter(path, env_args, overwrite=overwrite) as writer:
-        return {writer.write(_episode(item)): item[0].number for item in found}
+        return {writer.write(_episode(item)): item[0].number for item in episodes}
 
 
 def _episode(item: Judged) -> Episode:
-    """Observation, then the action it led to: the last observation has none and is left out."""
+    """Return a demo: each observation with its action; the last one has none and is left out."""
     episode, success = item
     last = np.zeros(episode.steps, np.float32)
     last[-1] = 1.0

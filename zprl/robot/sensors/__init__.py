@@ -1,1 +1,1 @@
-"""What a robot senses besides itself: cameras and pose trackers."""
+"""Sensors beside the robot: cameras and pose trackers."""

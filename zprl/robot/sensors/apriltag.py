@@ -1,7 +1,7 @@
 """The pose of an object that carries an AprilTag or ArUco marker, seen by one calibrated camera.
 
-The marker's frame: origin in its middle, x to its right, y up, z out of it towards whoever looks at
-it.
+The marker's frame: origin in its middle, x to its right, y up, z out of it towards the
+camera.
 """
 
 from __future__ import annotations
@@ -22,16 +22,18 @@ HALF_PIXEL = 0.5
 """AprilTag's corner refinement counts from the edge of the first pixel, OpenCV's camera model from
 its middle (measured: OpenCV 4.14).
 
-That refinement fits lines to the edges; on made pictures it was ten times as exact as the others in
+That refinement fits lines to the edges; on made images it was ten times as exact as the others in
 depth.
 """
 WORST_PIXELS = 2.0
 """A pose whose corners project farther than this (RMS) from where they were seen is not believed
 (ours)."""
+MARGIN = 0.25
+"""Room around the rough corners, as a share of the marker's size in the image."""
 
 
 class AprilTagConfig(SensorConfig):
-    """See the module; poses are position [m] and quaternion xyzw."""
+    """Camera, marker and frames; poses are position [m] and quaternion xyzw."""
 
     camera: Kind = Field(description="The camera.")
     dictionary: Literal[
@@ -58,65 +60,73 @@ class AprilTagConfig(SensorConfig):
 
 
 def make(config: Mapping[str, Any]) -> AprilTag:
-    """Entry point ``apriltag``."""
+    """Make the sensor; entry point ``apriltag``."""
     parsed = parse(AprilTagConfig, config)
     return AprilTag(parsed, parsed.camera.make(parsed.name))
 
 
 class AprilTag:
-    """Poses (7,) in the base frame, with the pictures' stamps and numbers; a picture without the marker gives none."""
+    """Poses (7,) in the base frame, with the images' stamps and numbers.
+
+    An image without the marker gives none.
+    """
 
     def __init__(self, config: AprilTagConfig, camera: Sensor) -> None:
         import cv2
 
-        self.name, self.config, self._camera = config.name, config, camera
+        self.name = config.name
+        self.config = config
+        self._camera = camera
         fx, fy, cx, cy = config.intrinsics
         self._intrinsics = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
         self._distortion = np.array(config.distortion)
+
         half = config.size_m / 2
         self._corners = np.array(
             [(-half, half, 0), (half, half, 0), (half, -half, 0), (-half, -half, 0)]
         )
-        self._camera_pose, self._object = (
-            matrix(config.camera_pose),
-            matrix(config.object_in_marker),
-        )
+        self._camera_pose = matrix(config.camera_pose)
+        self._object = matrix(config.object_in_marker)
+
         dictionary = cv2.aruco.getPredefinedDictionary(
             getattr(cv2.aruco, f"DICT_{config.dictionary}")
         )
         exact = cv2.aruco.DetectorParameters()
         exact.cornerRefinementMethod = cv2.aruco.CORNER_REFINE_APRILTAG
-        self._rough, self._exact = (
-            cv2.aruco.ArucoDetector(dictionary),
-            cv2.aruco.ArucoDetector(dictionary, exact),
-        )
+        self._rough = cv2.aruco.ArucoDetector(dictionary)
+        self._exact = cv2.aruco.ArucoDetector(dictionary, exact)
 
     def open(self) -> None:
-        """Open the camera."""
+        """Open the camera that sees the marker."""
         self._camera.open()
 
     def read(self) -> Reading | None:
-        """Look for the marker in the next picture."""
-        picture = self._camera.read()
-        if picture is None:
+        """Look for the marker in the next image."""
+        image = self._camera.read()
+        if image is None:
             return None
-        pose = self.locate(picture.value)
-        return None if pose is None else Reading(pose, picture.stamp, picture.host, picture.seq)
+        pose = self.locate(image.value)
+        return None if pose is None else Reading(pose, image.stamp, image.host, image.seq)
 
     def close(self) -> None:
-        """Close the camera."""
+        """Close the camera again."""
         self._camera.close()
 
     def locate(self, image: np.ndarray) -> np.ndarray | None:
-        """The object's pose (7,) in the base frame, or ``None`` if the marker is not in the RGB picture (H, W, 3)."""
+        """Return the object's pose (7,) in the base frame, ``None`` without the marker.
+
+        Args:
+            image: RGB, (H, W, 3) uint8.
+        """
         import cv2
 
         grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
         rough = self._corners_in(grey, self._rough)
         if rough is None:
             return None
-        # The exact corners are slow to find in a whole picture.
-        margin = 0.25 * np.ptp(rough, axis=0).max()
+
+        # The exact corners are slow to find in a whole image.
+        margin = MARGIN * np.ptp(rough, axis=0).max()
         low = np.maximum(rough.min(0) - margin, 0).astype(int)
         high = np.ceil(rough.max(0) + margin).astype(int) + 1
         corners = self._corners_in(
@@ -124,6 +134,7 @@ class AprilTag:
         )
         if corners is None:
             return None
+
         # A square has two poses that look nearly alike; the first returned is the one that fits
         # better.
         count, turns, shifts, errors = cv2.solvePnPGeneric(
@@ -135,32 +146,32 @@ class AprilTag:
         )
         if not count or not errors[0].item() <= WORST_PIXELS:
             return None
+
         marker = np.eye(4)
-        marker[:3, :3], marker[:3, 3] = cv2.Rodrigues(turns[0])[0], shifts[0].ravel()
+        marker[:3, :3] = cv2.Rodrigues(turns[0])[0]
+        marker[:3, 3] = shifts[0].ravel()
         return seven(self._camera_pose @ marker @ self._object)
 
     def _corners_in(self, grey: np.ndarray, detector: Any) -> np.ndarray | None:
-        """The marker's corners (4, 2) [pixels], if it is there once: of two nobody knows which it is."""
+        """Return the marker's corners (4, 2) [pixels], if it is there exactly once."""
         corners, numbers, _ = detector.detectMarkers(grey)
-        seen = [
-            c
-            for c, n in zip(corners, [] if numbers is None else numbers.ravel(), strict=True)
-            if n == self.config.marker
-        ]
+        seen_numbers = [] if numbers is None else numbers.ravel()
+        seen = [c for c, n in zip(corners, seen_numbers, strict=True) if n == self.config.marker]
         return seen[0].reshape(4, 2).astype(np.float64) if len(seen) == 1 else None
 
 
 def matrix(pose: Seven) -> np.ndarray:
-    """Homogeneous matrix (4, 4) of position and quaternion."""
+    """Return the homogeneous matrix (4, 4) of position and quaternion."""
     from scipy.spatial.transform import Rotation
 
     out = np.eye(4)
-    out[:3, :3], out[:3, 3] = Rotation.from_quat(pose[3:]).as_matrix(), pose[:3]
+    out[:3, :3] = Rotation.from_quat(pose[3:]).as_matrix()
+    out[:3, 3] = pose[:3]
     return out
 
 
 def seven(transform: np.ndarray) -> np.ndarray:
-    """Position and quaternion (7,) of a homogeneous matrix (4, 4); w is not negative."""
+    """Return position and quaternion (7,) of a homogeneous matrix (4, 4); w is not negative."""
     from scipy.spatial.transform import Rotation
 
     return np.concatenate(

@@ -1,4 +1,4 @@
-"""A sense that goes wrong when told to: for rehearsals of what a session does then."""
+"""A sensor with injected faults: for rehearsals of what a session does then."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from zprl.config import Section
 from zprl.robot.sensors.base import Kind, Reading, Sensor, SensorConfig, parse
 
 
-class InjectedFault(BaseModel):
-    """One thing that goes wrong, from reading ``at`` on for ``count`` readings."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class InjectedFault(Section):
+    """One fault, from reading ``at`` on for ``count`` readings."""
 
     kind: Literal["freeze", "repeat", "drop", "lag", "black", "wrong_size", "hang"] = Field(
-        description="freeze: the old value under new numbers and stamps; repeat: the old reading itself; drop: lost; "
-        "lag: an earlier reading; black: zeros; wrong_size: half as high; hang: `read` does not return before `close`."
+        description="freeze: the old value under new numbers and stamps; repeat: the old reading "
+        "itself; drop: lost; lag: an earlier reading; black: zeros; wrong_size: half as high; "
+        "hang: `read` does not return before `close`."
     )
     at: int = Field(
         ge=0, description="Number of the first reading, counted from 0 since it was made."
@@ -32,61 +32,70 @@ class InjectedFault(BaseModel):
 
 
 class FaultInjectionConfig(SensorConfig):
-    """See the module."""
+    """A sensor and the faults injected into it."""
 
     sense: Kind
     knobs: tuple[InjectedFault, ...] = ()
 
 
 def make(config: Mapping[str, Any]) -> FaultInjector:
-    """Entry point ``knobs``."""
+    """Make the sensor; entry point ``knobs``."""
     parsed = parse(FaultInjectionConfig, config)
     return FaultInjector(parsed.sense.make(parsed.name), parsed.knobs)
 
 
 class FaultInjector:
-    """``sense`` with ``knobs``; where two would act, the first does."""
+    """A sensor with faults; where two would act, the first does."""
 
-    def __init__(self, sense: Sensor, knobs: tuple[InjectedFault, ...]) -> None:
-        self.name, self._sense, self._knobs = sense.name, sense, knobs
+    def __init__(self, sensor: Sensor, faults: tuple[InjectedFault, ...]) -> None:
+        self.name = sensor.name
+        self._sensor = sensor
+        self._faults = faults
         self._count = 0
-        self._past: deque[Reading] = deque(maxlen=1 + max((k.by for k in knobs), default=1))
+        longest_lag = max((fault.by for fault in faults), default=1)
+        self._past: deque[Reading] = deque(maxlen=1 + longest_lag)
         self._given: Reading | None = None
         self._closed = threading.Event()
 
     def open(self) -> None:
-        """Open the sense."""
+        """Open the sensor without faults."""
         self._closed.clear()
-        self._sense.open()
+        self._sensor.open()
 
     def read(self) -> Reading | None:
-        """The next reading, disturbed if it is time to."""
-        reading = self._sense.read()
+        """Return the next reading, with the fault that is due."""
+        reading = self._sensor.read()
         if reading is None:
             return None
-        knob = next((k for k in self._knobs if k.at <= self._count < k.at + k.count), None)
+
+        fault = next((f for f in self._faults if f.at <= self._count < f.at + f.count), None)
         self._count += 1
         self._past.append(reading)
-        if knob is None:
+        if fault is None:
             self._given = reading
             return reading
-        match knob.kind:
+        return self._disturbed(reading, fault)
+
+    def _disturbed(self, reading: Reading, fault: InjectedFault) -> Reading | None:
+        match fault.kind:
             case "drop":
                 return None
             case "hang":
                 self._closed.wait()
                 return None
             case "lag":
-                return self._past[-min(1 + knob.by, len(self._past))]
+                return self._past[-min(1 + fault.by, len(self._past))]
             case "black":
                 return replace(reading, value=np.zeros_like(reading.value))
             case "wrong_size":
                 return replace(reading, value=reading.value[: len(reading.value) // 2])
             case "repeat":
                 return self._given or reading
-        return replace(reading, value=(self._given or reading).value, host=time.monotonic())
+            case "freeze":
+                value = (self._given or reading).value
+                return replace(reading, value=value, host=time.monotonic())
 
     def close(self) -> None:
-        """Close the sense."""
+        """Close the sensor, and end a hang."""
         self._closed.set()
-        self._sense.close()
+        self._sensor.close()

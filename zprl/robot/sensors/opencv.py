@@ -1,4 +1,4 @@
-"""Whatever OpenCV opens: a USB camera by its number, a film, or numbered pictures (``frames/%04d.png``)."""
+"""Images from OpenCV: a USB camera by its number, a video, or numbered files (``%04d.png``)."""
 
 from __future__ import annotations
 
@@ -12,26 +12,34 @@ from zprl.robot.sensors.base import Pixels, Reading, SensorConfig, SensorError, 
 
 
 class OpenCvConfig(SensorConfig):
-    """See the module."""
+    """Source, size and rate of the images."""
 
     source: int | str = Field(description="Number of the device, or a file or pattern.")
     width: Pixels
     height: Pixels
     rate_hz: float = Field(
-        30.0, gt=0, le=1000, description="Pictures per second: asked of a device, kept for a file."
+        30.0,
+        gt=0,
+        le=1000,
+        description="Images per second: requested of a device, kept for a file.",
     )
 
 
 def make(config: Mapping[str, Any]) -> OpenCv:
-    """Entry point ``opencv``."""
+    """Make the sensor; entry point ``opencv``."""
     return OpenCv(parse(OpenCvConfig, config))
 
 
 class OpenCv:
-    """RGB pictures.  OpenCV numbers nothing and stamps nothing: number and stamp of a device's pictures are ours, at arrival."""
+    """RGB images.
+
+    OpenCV numbers nothing and stamps nothing: number and stamp of a device's images are ours, at
+    arrival.
+    """
 
     def __init__(self, config: OpenCvConfig) -> None:
-        self.name, self.config = config.name, config
+        self.name = config.name
+        self.config = config
         self._capture: Any = None
         self._seq = 0
 
@@ -46,39 +54,36 @@ class OpenCv:
                 f"'{self.name}': OpenCV cannot open {c.source!r}",
                 remedy="is the camera there (/dev/video*), or the file?",
             )
+
         if isinstance(c.source, int):
-            asked = {
-                "FRAME_WIDTH": c.width,
-                "FRAME_HEIGHT": c.height,
-                "FPS": c.rate_hz,
-                "BUFFERSIZE": 1,
-            }
-            for (
-                key,
-                value,
-            ) in asked.items():  # one picture of buffer: an old one is of no use to anybody
-                self._capture.set(getattr(cv2, f"CAP_PROP_{key}"), value)
+            self._capture.set(cv2.CAP_PROP_FRAME_WIDTH, c.width)
+            self._capture.set(cv2.CAP_PROP_FRAME_HEIGHT, c.height)
+            self._capture.set(cv2.CAP_PROP_FPS, c.rate_hz)
+            # A buffer of one image: an old one is of no use.
+            self._capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
+
         self._start = time.monotonic()
-        self._first = (
-            self._seq
-        )  # numbers go on when it is opened again: a picture may not be taken for an earlier one
+        # Numbers go on when it is opened again: an image may not be taken for an earlier one.
+        self._first = self._seq
 
     def read(self) -> Reading:
-        """The next picture."""
+        """Return the next image."""
         import cv2
 
         c = self.config
         good, image = self._capture.read()
         if not good:
             raise SensorError(
-                f"'{self.name}': no more pictures from {c.source!r}",
-                remedy="check the camera's cable; a film ends",
+                f"'{self.name}': no more images from {c.source!r}",
+                remedy="check the camera's cable; a video ends",
             )
         if image.shape != (c.height, c.width, 3):
             raise SensorError(
-                f"'{self.name}' sends pictures of {image.shape[1]} x {image.shape[0]} instead of {c.width} x {c.height}",
+                f"'{self.name}' sends images of {image.shape[1]} x {image.shape[0]} "
+                f"instead of {c.width} x {c.height}",
                 remedy="set width and height to what the camera can do",
             )
+
         stamp = host = time.monotonic()
         if isinstance(c.source, str):
             stamp = (self._seq - self._first) / c.rate_hz
@@ -88,7 +93,7 @@ class OpenCv:
         return Reading(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), stamp, host, self._seq - 1)
 
     def close(self) -> None:
-        """Let go of the device."""
+        """Let go of the device or file."""
         if self._capture is not None:
             self._capture.release()
             self._capture = None

@@ -20,15 +20,19 @@ from zprl.robot import rotation
 from zprl.robot.sensors.base import Reading, SensorConfig, SensorError, parse
 
 TIMEOUT_MS = 100
+"""Longest wait of one read [ms]."""
 MAX_MESSAGE = 65536
+"""Longest message [bytes]."""
 FARTHEST_M = 100.0
+"""Largest coordinate of a position [m]."""
 UNIT_TOLERANCE = 0.01
+"""Distance from 1 that the length of a quaternion may have."""
 
 _Number = Annotated[float, Field(ge=-FARTHEST_M, le=FARTHEST_M)]
 
 
 class PoseMessage(BaseModel):
-    """A pose of a named body; other keys are passed over."""
+    """A pose of a named body; other keys are ignored."""
 
     model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
@@ -39,22 +43,23 @@ class PoseMessage(BaseModel):
 
 
 def pose_array(pose: Any) -> np.ndarray:
-    """A pose as (7,) float64 with a quaternion of length 1.
+    """Return a pose as (7,) float64 with a quaternion of length 1.
 
     Raises:
         ValueError: it has another shape, is not finite, or its quaternion is none.
     """
-    found = np.array(pose, np.float64)
-    if found.shape != (7,) or not np.isfinite(found).all():
-        raise ValueError(f"a pose is seven finite numbers, not {found.shape}")
-    if abs(math.hypot(*found[3:]) - 1) > UNIT_TOLERANCE:
-        raise ValueError(f"the quaternion {found[3:].tolist()} does not have length 1")
-    found[3:] = rotation.unit(found[3:].tolist())
-    return found
+    array = np.array(pose, np.float64)
+    if array.shape != (7,) or not np.isfinite(array).all():
+        raise ValueError(f"a pose is seven finite numbers, not {array.shape}")
+    if abs(math.hypot(*array[3:]) - 1) > UNIT_TOLERANCE:
+        raise ValueError(f"the quaternion {array[3:].tolist()} does not have length 1")
+
+    array[3:] = rotation.unit(array[3:].tolist())
+    return array
 
 
 class PoseStreamConfig(SensorConfig):
-    """See the module."""
+    """Address of the tracker and name of the body."""
 
     address: str = Field(
         pattern=r"^(ipc|tcp)://.+", max_length=200, description="Of the tracker's PUB socket."
@@ -63,15 +68,16 @@ class PoseStreamConfig(SensorConfig):
 
 
 def make(config: Mapping[str, Any]) -> PoseStream:
-    """Entry point ``pose_stream``."""
+    """Make the sensor; entry point ``pose_stream``."""
     return PoseStream(parse(PoseStreamConfig, config))
 
 
 class PoseStream:
-    """The poses of one body; messages that are none are counted in ``malformed`` and passed over."""
+    """Poses of one body; messages that are none are counted in ``malformed`` and ignored."""
 
     def __init__(self, config: PoseStreamConfig) -> None:
-        self.name, self.config = config.name, config
+        self.name = config.name
+        self.config = config
         self.malformed = 0
         self._socket: Any = None
 
@@ -92,14 +98,14 @@ class PoseStream:
             ) from error
 
     def read(self) -> Reading | None:
-        """The next pose of the body."""
+        """Return the next pose of the body."""
         if not self._socket.poll(TIMEOUT_MS):
             return None
+
         data = self._socket.recv()
         try:
-            message = PoseMessage.model_validate(
-                durable.parse_json(data, "a pose", limit=MAX_MESSAGE)
-            )
+            content = durable.parse_json(data, "a pose", limit=MAX_MESSAGE)
+            message = PoseMessage.model_validate(content)
             if message.name != self.config.body:
                 return None
             value = pose_array(message.pose)
@@ -109,32 +115,33 @@ class PoseStream:
         return Reading(value, message.stamp, time.monotonic(), message.seq)
 
     def close(self) -> None:
-        """Unsubscribe."""
+        """Unsubscribe; harmless when not open."""
         if self._socket is not None:
             self._socket.close()
             self._socket = None
 
 
 class PoseFunction:
-    """Poses from a function: for trackers with a Python interface of their own, from a user's ``make``.
+    """Poses from a function, for trackers with a Python interface: made by a user's ``make``.
 
     Args:
-        name: Of the sense.
+        name: Of the sensor.
         function: Waits a little for the next pose; (stamp, number, pose (7,)), or ``None``.
     """
 
     def __init__(self, name: str, function: Callable[[], tuple[float, int, Any] | None]) -> None:
-        self.name, self._function = name, function
+        self.name = name
+        self._function = function
 
     def open(self) -> None:
-        """Nothing to open."""
+        """Do nothing: the function is ready."""
 
     def read(self) -> Reading | None:
-        """What the function gives."""
-        found = self._function()
-        if found is None:
+        """Return the pose that the function gives."""
+        result = self._function()
+        if result is None:
             return None
-        stamp, seq, pose = found
+        stamp, seq, pose = result
         try:
             return Reading(pose_array(pose), float(stamp), time.monotonic(), int(seq))
         except ValueError as error:
@@ -143,4 +150,4 @@ class PoseFunction:
             ) from error
 
     def close(self) -> None:
-        """Nothing to let go."""
+        """Do nothing: the function stays."""

@@ -1,4 +1,4 @@
-"""Colour pictures of an Intel RealSense."""
+"""Colour images of an Intel RealSense."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ from zprl.errors import EnvironmentProblem
 from zprl.robot.sensors.base import Pixels, Reading, SensorConfig, SensorError, parse
 
 TIMEOUT_MS = 200
+"""Longest wait of one read [ms]."""
+MILLISECONDS = 1000
+"""In a second; the camera stamps in milliseconds."""
 SILENCES = 10
 """After so many time-outs in a row the pipeline counts as dead: an unplugged camera raises
 nothing."""
@@ -23,16 +26,16 @@ Start = Callable[["RealSenseConfig"], tuple[Any, Callable[[], None]]]
 
 
 class RealSenseConfig(SensorConfig):
-    """See the module."""
+    """Camera, size and rate of the images."""
 
-    serial: str = Field("", description="Which camera; empty: the only one.")
+    serial: str = Field("", description="Of the camera; empty: the only one.")
     width: Pixels = 640
     height: Pixels = 480
     rate_hz: int = Field(30, ge=1, le=300)
 
 
 def make(config: Mapping[str, Any]) -> RealSense:
-    """Entry point ``realsense``."""
+    """Make the sensor; entry point ``realsense``."""
     return RealSense(parse(RealSenseConfig, config))
 
 
@@ -40,14 +43,16 @@ def start_pipeline(config: RealSenseConfig) -> tuple[Any, Callable[[], None]]:
     """Start the camera: the only thing here that a computer without one cannot do.
 
     Returns:
-        What has ``try_wait_for_frames(ms) -> (bool, frame set)``, and how to stop it.
+        An object with ``try_wait_for_frames(ms) -> (bool, frame set)``, and the function that stops
+            it.
     """
     rs = sdk()
-    if not len(
-        rs.context().query_devices()
-    ):  # the pipeline would wait a quarter of a minute for one
+    # The pipeline would wait a quarter of a minute for one.
+    if not len(rs.context().query_devices()):
         raise RuntimeError("no camera is connected")
-    pipeline, wanted = rs.pipeline(), rs.config()
+
+    pipeline = rs.pipeline()
+    wanted = rs.config()
     if config.serial:
         wanted.enable_device(config.serial)
     wanted.enable_stream(
@@ -58,7 +63,7 @@ def start_pipeline(config: RealSenseConfig) -> tuple[Any, Callable[[], None]]:
 
 
 def sdk() -> Any:
-    """The module ``pyrealsense2``, or :class:`EnvironmentProblem` that says what is missing."""
+    """Return the module ``pyrealsense2``, or raise what is missing."""
     try:
         import pyrealsense2
     except ImportError as error:
@@ -70,32 +75,35 @@ def sdk() -> Any:
 
 
 class RealSense:
-    """Numbers and stamps are the camera's own.
+    """Camera whose numbers and stamps are its own.
 
     Args:
-        config: Which camera and size.
-        start: :func:`start_pipeline`, or what stands in for it.
+        config: Camera and size.
+        start: :func:`start_pipeline`, or its replacement in tests.
     """
 
     def __init__(self, config: RealSenseConfig, start: Start = start_pipeline) -> None:
-        self.name, self.config, self._start = config.name, config, start
+        self.name = config.name
+        self.config = config
+        self._start = start
         self._frames: Any = None
         self._stop: Callable[[], None] | None = None
         self._silent = 0
 
     def open(self) -> None:
-        """Start the camera."""
+        """Start the camera's pipeline."""
         try:
             self._frames, self._stop = self._start(self.config)
         except RuntimeError as error:  # all that the SDK ever raises
             raise SensorError(
                 f"'{self.name}': RealSense {self.config.serial or '(any)'} does not start: {error}",
-                remedy="check cable and serial number, and that the camera has this size and rate (rs-enumerate-devices)",
+                remedy="check cable and serial number, and that the camera has this size and rate "
+                "(rs-enumerate-devices)",
             ) from error
         self._silent = 0
 
     def read(self) -> Reading | None:
-        """The next picture."""
+        """Return the next image."""
         came, frames = self._frames.try_wait_for_frames(TIMEOUT_MS)
         colour = frames.get_color_frame() if came else None
         if not colour:
@@ -106,6 +114,7 @@ class RealSense:
                     remedy="check the camera's cable; it is opened again by itself",
                 )
             return None
+
         self._silent = 0
         now = time.monotonic()
         image = np.asanyarray(colour.get_data())
@@ -115,16 +124,16 @@ class RealSense:
                 f"'{self.name}' sends {image.shape} instead of {wanted}",
                 remedy="set width and height to what it sends",
             )
-        stamp = colour.get_timestamp() / 1000
+
+        stamp = colour.get_timestamp() / MILLISECONDS
         host = now
         if colour.get_frame_timestamp_domain() != sdk().timestamp_domain.hardware_clock:
-            host -= max(
-                0.0, time.time() - stamp
-            )  # the stamp is in the host's wall time: the way from sensor to here counts as age
+            # The stamp is in the host's wall time: the way from sensor to here counts as age.
+            host -= max(0.0, time.time() - stamp)
         return Reading(image.copy(), stamp, host, colour.get_frame_number())
 
     def close(self) -> None:
-        """Stop the camera."""
+        """Stop the camera's pipeline."""
         if self._stop is not None:
             self._stop()
             self._stop = None

@@ -1,4 +1,6 @@
-"""The newest readings of one process in memory that others can look into: one writer, any number of readers, nobody waits.
+"""The newest readings of one process in shared memory: one writer, any number of readers.
+
+Neither waits for the other.
 
 The memory is a header and a few slots that are written in turn.  A slot's counter is odd while it
 is being written: a reader that sees an odd or a changed one copies again.  Readers map the memory
@@ -7,7 +9,7 @@ read-only, and unlike ``SharedMemory(name)`` they never unlink it at their exit 
 
     python -m zprl.robot.sensors.shared_memory_ring --ring NAME --kind KIND --config JSON
 
-is a camera process: it reads one sense for all, until it is terminated or its parent is gone.
+is a camera process: it reads one sensor for all, until it is terminated or its parent is gone.
 """
 
 from __future__ import annotations
@@ -46,11 +48,17 @@ DTYPES = ("uint8", "float64")
 SLOTS = 3
 MAX_BYTES = 2**28
 READ_S, POLL_S = 0.1, 0.002
+"""Longest wait of one read, and time between two looks [s]."""
 TORN_S, TORN_POLL_S = 2.0, 1e-4
 """A reading still being written after so long was left by a writer that was killed [s]; one on a
 busy machine rests for less."""
+PARENT_S = 0.5
+"""Time between two looks whether the parent is alive [s]."""
 TRACKER_S = 3.0
 """Longest wait for a dead writer's resource tracker [s]; it may have to start first."""
+WORD = 8
+"""Bytes of a word."""
+MAX_DIMENSIONS = 3
 NAME = r"^[A-Za-z][\w-]{0,28}$"  # macOS takes 31 characters
 # Words of eight bytes, stored by one instruction each.  Header: magic, process, slots, type,
 # dimensions, shape (3), newest.
@@ -59,14 +67,19 @@ _PROCESS, _SLOTS, _DTYPE, _NDIM, _SHAPE, _NEWEST, _HEADER = 1, 2, 3, 4, 5, 8, 16
 _COUNTER, _SEQ, _STAMP, _HOST, _SLOT = 0, 1, 2, 3, 8
 
 
+def _words_per_slot(size: int) -> int:
+    """Return the words of a slot whose value has ``size`` bytes, rounded up."""
+    return _SLOT + -(-size // WORD)
+
+
 class RingWriter:
-    """The writing end.
+    """Writing end of a ring.
 
     Args:
         name: Of the ring; a dead writer's ring of this name is replaced.
         shape: Of the values.
         dtype: ``uint8`` or ``float64``.
-        slots: How many; with three a reader hardly ever has to copy twice.
+        slots: Number of slots; with three a reader hardly ever has to copy twice.
 
     Raises:
         SensorError: another process writes this ring.
@@ -75,87 +88,98 @@ class RingWriter:
     def __init__(
         self, name: str, shape: Sequence[int], dtype: str = "uint8", *, slots: int = SLOTS
     ) -> None:
-        if not re.match(NAME, name) or dtype not in DTYPES or not 1 <= len(shape) <= 3:
+        if not re.match(NAME, name) or dtype not in DTYPES or not 1 <= len(shape) <= MAX_DIMENSIONS:
             raise SensorError(
                 f"no ring can be called {name!r} and hold {dtype} {shape}",
                 remedy="use a short name of letters and digits",
             )
-        self.name, self.shape, self.dtype = name, tuple(shape), np.dtype(dtype)
-        self._words_per_slot = _SLOT + -(-math.prod(shape) * self.dtype.itemsize // 8)
-        size = 8 * (_HEADER + slots * self._words_per_slot)
+        self.name = name
+        self.shape = tuple(shape)
+        self.dtype = np.dtype(dtype)
+        self._slots = slots
+
+        self._words_per_slot = _words_per_slot(math.prod(shape) * self.dtype.itemsize)
+        size = WORD * (_HEADER + slots * self._words_per_slot)
         if size > MAX_BYTES:
             raise SensorError(
-                f"the ring {name!r} would have {size} bytes", remedy="use smaller pictures"
+                f"the ring {name!r} would have {size} bytes", remedy="use smaller images"
             )
         _remove_orphan(name)
         self._memory = shared_memory.SharedMemory(name, create=True, size=size)
-        self._words = np.frombuffer(self._memory.buf, np.uint64)
-        self._words[:_HEADER] = 0
-        self._words[[_PROCESS, _SLOTS, _DTYPE, _NDIM]] = (
-            os.getpid(),
-            slots,
-            DTYPES.index(dtype),
-            len(shape),
-        )
-        self._words[_SHAPE : _SHAPE + len(shape)] = shape
-        self._words[0] = MAGIC
-        self._slots = slots
+        memory = self._memory.buf
+        assert memory is not None  # until it is closed
+
+        # The magic number comes last: a reader that sees it sees the whole header.
+        words = self._words = np.frombuffer(memory, np.uint64)
+        words[:_HEADER] = 0
+        words[_PROCESS] = os.getpid()
+        words[_SLOTS] = slots
+        words[_DTYPE] = DTYPES.index(dtype)
+        words[_NDIM] = len(shape)
+        words[_SHAPE : _SHAPE + len(shape)] = shape
+        words[0] = MAGIC
 
     def write(self, reading: Reading) -> None:
         """Publish a reading; never waits."""
-        if reading.value.shape != self.shape or reading.value.dtype != self.dtype:
+        value = reading.value
+        if value.shape != self.shape or value.dtype != self.dtype:
             raise SensorError(
-                f"the ring {self.name!r} holds {self.dtype} {self.shape}, not {reading.value.dtype} {reading.value.shape}",
+                f"the ring {self.name!r} holds {self.dtype} {self.shape}, "
+                f"not {value.dtype} {value.shape}",
                 remedy="make a new ring for a new size",
             )
+
         newest = int(self._words[_NEWEST])
         start = _HEADER + newest % self._slots * self._words_per_slot
         slot = self._words[start : start + self._words_per_slot]
+
+        # The counter is odd while the slot is being written.
         slot[_COUNTER] += np.uint64(1)
         slot[_SEQ : _SEQ + 1].view(np.int64)[0] = reading.seq
         slot[_STAMP : _HOST + 1].view(np.float64)[:] = reading.stamp, reading.host
-        slot[_SLOT:].view(np.uint8)[: reading.value.nbytes] = (
-            np.ascontiguousarray(reading.value).reshape(-1).view(np.uint8)
-        )
+        content = np.ascontiguousarray(value).reshape(-1).view(np.uint8)
+        slot[_SLOT:].view(np.uint8)[: value.nbytes] = content
         slot[_COUNTER] += np.uint64(1)
         self._words[_NEWEST] = newest + 1
 
     def close(self) -> None:
         """Remove the ring; readers keep what they have mapped and see that nothing new comes."""
-        self._words = None
+        self._words = np.empty(0, np.uint64)  # the memory cannot be closed under a view
         self._memory.close()
         with contextlib.suppress(FileNotFoundError):
             self._memory.unlink()
 
 
 class RingConfig(SensorConfig):
-    """A ring as a sense."""
+    """Name of a ring that is read as a sensor."""
 
     ring: str = Field(pattern=NAME, description="Name of the ring.")
 
 
 def make(config: Mapping[str, Any]) -> RingReader:
-    """Entry point ``shared``."""
+    """Make the sensor; entry point ``shared``."""
     parsed = parse(RingConfig, config)
     return RingReader(parsed.name, parsed.ring)
 
 
 class RingReader:
-    """The reading end, and a sense.
+    """Reading end of a ring, and a sensor.
 
     Args:
-        name: Of the sense.
+        name: Of the sensor.
         ring: Of the ring.
 
     Attributes:
-        torn: How often a copy was made again because the writer was at it.
+        torn: Number of copies made again because the writer was at the slot.
     """
 
     def __init__(self, name: str, ring: str) -> None:
-        self.name, self.ring = name, ring
+        self.name = name
+        self.ring = ring
         self.torn = 0
         self._map: mmap.mmap | None = None
         self._seen = 0
+        """Number of the newest reading that was read."""
 
     def open(self) -> None:
         """Map the ring.
@@ -166,43 +190,46 @@ class RingReader:
         self.close()
         descriptor = self._descriptor()
         try:
-            found = os.fstat(descriptor)
-            self._identity = (found.st_dev, found.st_ino)
-            if not 8 * _HEADER <= found.st_size <= 2 * MAX_BYTES:
+            file = os.fstat(descriptor)
+            self._identity = (file.st_dev, file.st_ino)
+            if not WORD * _HEADER <= file.st_size <= 2 * MAX_BYTES:
                 raise SensorError(
-                    f"the ring {self.ring!r} has {found.st_size} bytes",
+                    f"the ring {self.ring!r} has {file.st_size} bytes",
                     remedy="is it another program's?",
                 )
-            self._map = mmap.mmap(descriptor, found.st_size, mmap.MAP_SHARED, mmap.PROT_READ)
+            self._map = mmap.mmap(descriptor, file.st_size, mmap.MAP_SHARED, mmap.PROT_READ)
         finally:
             os.close(descriptor)
-        self._words = np.frombuffer(self._map, np.uint64, count=found.st_size // 8)
-        header = [int(v) for v in self._words[:_HEADER]]
-        ndim = header[_NDIM]
-        self._shape = tuple(header[_SHAPE : _SHAPE + min(ndim, 3)])
-        self._slots = header[_SLOTS]
-        if (
-            header[0] != MAGIC
-            or not 1 <= ndim <= 3
-            or header[_DTYPE] >= len(DTYPES)
-            or self._slots < 1
-        ):
-            raise SensorError(
-                f"{self.ring!r} is no ring of readings, or not ready",
-                remedy="is it another program's?",
-            )
-        self._dtype = np.dtype(DTYPES[header[_DTYPE]])
-        self._bytes = math.prod(self._shape) * self._dtype.itemsize
-        self._words_per_slot = _SLOT + -(-self._bytes // 8)
-        if 8 * (_HEADER + self._slots * self._words_per_slot) > found.st_size:
+
+        self._words = np.frombuffer(self._map, np.uint64, count=file.st_size // WORD)
+        self._read_header()
+        if WORD * (_HEADER + self._slots * self._words_per_slot) > file.st_size:
             raise SensorError(
                 f"the ring {self.ring!r} is shorter than its header says",
                 remedy="start its camera process again",
             )
         self._seen = 0
 
+    def _read_header(self) -> None:
+        header = [int(v) for v in self._words[:_HEADER]]
+        dimensions = header[_NDIM]
+        self._shape = tuple(header[_SHAPE : _SHAPE + min(dimensions, MAX_DIMENSIONS)])
+        self._slots = header[_SLOTS]
+
+        complete = header[0] == MAGIC and header[_DTYPE] < len(DTYPES)
+        if not complete or not 1 <= dimensions <= MAX_DIMENSIONS or self._slots < 1:
+            raise SensorError(
+                f"{self.ring!r} is no ring of readings, or not ready",
+                remedy="is it another program's?",
+            )
+        self._dtype = np.dtype(DTYPES[header[_DTYPE]])
+        self._bytes = math.prod(self._shape) * self._dtype.itemsize
+        self._words_per_slot = _words_per_slot(self._bytes)
+
     def latest(self) -> Reading | None:
-        """A copy of the newest reading, or ``None`` before the first; never waits for the writer.
+        """Return a copy of the newest reading, or ``None`` before the first.
+
+        It never waits for the writer, but copies again what is torn.
 
         Raises:
             SensorError: the writer was killed in the middle of the only slot.
@@ -212,8 +239,11 @@ class RingReader:
             newest = int(self._words[_NEWEST])
             if not newest:
                 return None
+
             start = _HEADER + (newest - 1) % self._slots * self._words_per_slot
             slot = self._words[start : start + self._words_per_slot]
+
+            # The copy is whole where the counter is even and stays the same.
             before = int(slot[_COUNTER])
             seq = int(slot[_SEQ : _SEQ + 1].view(np.int64)[0])
             stamp, host = (float(v) for v in slot[_STAMP : _HOST + 1].view(np.float64))
@@ -230,7 +260,7 @@ class RingReader:
         )
 
     def read(self) -> Reading | None:
-        """The next reading that was not read yet.
+        """Return the next reading that was not read yet.
 
         Raises:
             SensorError: the ring is gone or was replaced by a new writer's.
@@ -244,35 +274,36 @@ class RingReader:
         return self.latest()
 
     def close(self) -> None:
-        """Let go."""
+        """Let go of the ring."""
         if self._map is not None:
-            self._words = None
+            self._words = np.empty(0, np.uint64)  # the map cannot be closed under a view
             self._map.close()
             self._map = None
 
     def _descriptor(self) -> int:
         try:
-            return _posixshmem.shm_open(f"/{self.ring}", os.O_RDONLY, mode=0o600)
+            descriptor: int = _posixshmem.shm_open(f"/{self.ring}", os.O_RDONLY, mode=0o600)
         except OSError as error:
             raise SensorError(
                 f"there is no ring {self.ring!r}: {error.strerror}",
                 remedy="start its camera process",
             ) from error
+        return descriptor
 
     def _check(self) -> None:
         descriptor = self._descriptor()
         try:
-            found = os.fstat(descriptor)
+            file = os.fstat(descriptor)
         finally:
             os.close(descriptor)
-        if (found.st_dev, found.st_ino) != self._identity:
+        if (file.st_dev, file.st_ino) != self._identity:
             raise SensorError(
                 f"the ring {self.ring!r} was made anew", remedy="it is opened again by itself"
             )
 
 
-def publish(sense: Sensor, ring: str, stopping: threading.Event) -> None:
-    """Read a sense into a ring until ``stopping``; the first reading decides the ring's size.
+def publish(sensor: Sensor, ring: str, stopping: threading.Event) -> None:
+    """Read a sensor into a ring until ``stopping``; the first reading decides the ring's size.
 
     Raises:
         SensorError: another process writes this ring, or a reading is of another size.
@@ -280,10 +311,10 @@ def publish(sense: Sensor, ring: str, stopping: threading.Event) -> None:
     writer: RingWriter | None = None
 
     def failed(error: Exception) -> None:
-        say(f"{sense.name}: {error}", err=True)
+        say(f"{sensor.name}: {error}", err=True)
 
     try:
-        for reading in readings(sense, stopping, failed):
+        for reading in readings(sensor, stopping, failed):
             if writer is None:
                 writer = RingWriter(ring, reading.value.shape, str(reading.value.dtype))
             writer.write(reading)
@@ -293,7 +324,7 @@ def publish(sense: Sensor, ring: str, stopping: threading.Event) -> None:
 
 
 def _remove_orphan(name: str) -> None:
-    """See that a dead writer's ring is gone.
+    """Remove a dead writer's ring.
 
     Its resource tracker unlinks it, by name and a moment after its death: a ring made before that
     would be unlinked in its place.  So the tracker is waited for; only where it was killed with the
@@ -305,16 +336,21 @@ def _remove_orphan(name: str) -> None:
             descriptor = _posixshmem.shm_open(f"/{name}", os.O_RDONLY, mode=0o600)
         except FileNotFoundError:
             return
+
+        # Magic number and process of the header; a ring that is being made has neither yet.
         with open(descriptor, "rb", buffering=0) as file:
-            words = np.frombuffer(os.pread(file.fileno(), 16, 0).ljust(16, b"\0"), np.uint64)
+            start = os.pread(file.fileno(), 2 * WORD, 0).ljust(2 * WORD, b"\0")
+        words = np.frombuffer(start, np.uint64)
         if words[0] == MAGIC and _alive(int(words[_PROCESS])):
             raise SensorError(
                 f"process {words[_PROCESS]} writes the ring {name!r}",
                 remedy="stop it, or use another name",
             )
+
         if time.monotonic() > until:
             break
         time.sleep(POLL_S)
+
     with contextlib.suppress(FileNotFoundError):
         _posixshmem.shm_unlink(f"/{name}")
 
@@ -330,7 +366,7 @@ def _alive(process: int) -> bool:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The camera process."""
+    """Run the camera process."""
     parser = argparse.ArgumentParser(
         prog="python -m zprl.robot.sensors.shared_memory_ring", description=__doc__
     )
@@ -338,21 +374,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--kind", required=True)
     parser.add_argument("--config", type=json.loads, default={})
     options = parser.parse_args(arguments)
-    stopping, parent = threading.Event(), os.getppid()
+
+    stopping = threading.Event()
+    parent = os.getppid()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
 
     def watch() -> None:
-        while not stopping.wait(0.5):
+        while not stopping.wait(PARENT_S):
             if os.getppid() != parent:
-                os._exit(
-                    1
-                )  # a device that hangs could keep a nicer end waiting; the resource tracker removes the ring
+                # A device that hangs could block a nicer end; the resource tracker removes the
+                # ring.
+                os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
-    publish(
-        make_sensor(options.kind, {"name": options.ring, **options.config}), options.ring, stopping
-    )
+    sensor = make_sensor(options.kind, {"name": options.ring, **options.config})
+    publish(sensor, options.ring, stopping)
 
 
 if __name__ == "__main__":

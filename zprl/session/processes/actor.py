@@ -1,26 +1,28 @@
-"""Process ``actor``: answers the driver's requests for chunks with the newest weights.
+"""Process ``actor``: answers the driver's chunk requests with the newest weights.
 
-Weights are swapped between chunks only; each chunk says which version made it.  The answer goes to
-the driver at once and to the recorder on its own line.
+Weights are swapped between chunks only; each chunk names the version that made it.  The answer goes
+to the driver at once and to the recorder on its own line.
 """
 
 from __future__ import annotations
 
 import contextlib
-import time
+from typing import Any
 
+import numpy as np
 import torch
 
 from zprl import durable
 from zprl.errors import DataError
-from zprl.robot.events import Event, Level
+from zprl.robot.events import MAX_TEXT, Event, Level
 from zprl.robot.sensors.base import StaleSensor
 from zprl.session.bus import Bus, Message, ReliableQueue
 from zprl.session.camera_history import CameraHistory
-from zprl.session.chunk_policy import SIM_WEIGHTS_VERSION, ChunkPolicy, Request
-from zprl.session.process import Settings, Stopping, main
+from zprl.session.chunk_policy import ChunkPolicy, Request
+from zprl.session.messages import SIM_WEIGHTS_VERSION, Topic
+from zprl.session.process import Settings, Stopping, main, turns
 
-BEAT_S = 0.2
+POLL_S = 0.02
 
 
 class Weights:
@@ -28,118 +30,147 @@ class Weights:
 
     def __init__(self, settings: Settings) -> None:
         self.folder = settings.work / "weights"
-        self.version, self.value = SIM_WEIGHTS_VERSION, None
-        newest = max(
-            (int(path.stem) for path in self.folder.glob("[0-9]*.safetensors")), default=None
-        )
-        if newest is not None:  # a killed actor's successor does not wait for the next label
-            self.announced(newest)
+        self.version = SIM_WEIGHTS_VERSION
+        self.value: torch.Tensor | None = None
+
+        # The successor of a killed actor does not wait for the next label.
+        versions = [int(path.stem) for path in self.folder.glob("[0-9]*.safetensors")]
+        if versions:
+            self.announced(max(versions))
 
     def announced(self, version: int) -> None:
-        """Read the file a learner told of; a learner that begins anew tells of old ones, and a file may be gone for a newer one."""
-        if version > self.version:
-            with contextlib.suppress(DataError):
-                self.value = durable.read_tensors(self.folder / f"{version:06d}.safetensors")[
-                    "actor"
-                ]
-                self.version = version
+        """Read the weights of a version that the learner has announced, if they are newer.
+
+        A learner that begins anew announces old versions, and a file may have been removed for a
+        newer one.
+        """
+        if version <= self.version:
+            return
+        with contextlib.suppress(DataError):
+            path = self.folder / f"{version:06d}.safetensors"
+            self.value = durable.read_tensors(path)["actor"]
+            self.version = version
+
+
+class Actor:
+    """Answers chunk requests; see the module.
+
+    Args:
+        settings: Settings of the session.
+        bus: Bus of the process.
+        feed: Line to the recorder.
+    """
+
+    def __init__(self, settings: Settings, bus: Bus, feed: ReliableQueue) -> None:
+        conditions = settings.conditions()
+        self.bus, self.feed = bus, feed
+        self.limits_digest = conditions.digests["limits"]
+        self.policy = ChunkPolicy(settings.session / "start", settings.config, seed=settings.seed)
+        self.policy.warm_up()
+        self.cameras = CameraHistory(conditions.task, settings.rings, conditions.limits.sense_age_s)
+        self.weights = Weights(settings)
+
+    def step(self) -> None:
+        """Take in what has arrived; answer the newest request, an older one is of no use."""
+        requests = []
+        for message in self.bus.poll(POLL_S):
+            if message.sender == "learner":
+                self.weights.announced(int(message.body["version"]))
+            elif message.topic == Topic.CHUNK_REQUEST:
+                requests.append(message)
+            else:
+                self._look(message)
+
+        if requests:
+            self._look(requests[-1])
+            self._answer(requests[-1])
+
+    def beat(self) -> None:
+        """Publish a beat with the version of the newest weights."""
+        self.bus.publish(Topic.BEAT, {"version": self.weights.version})
+
+    def _look(self, message: Message) -> None:
+        """Remember what the cameras show at the beginning of a control step."""
+        if message.body["step"] == 0:
+            self.cameras.forget()
+        try:
+            self.cameras.look()
+        except StaleSensor as error:
+            self._report("sense_stale", error.message[:MAX_TEXT])
+
+    def _answer(self, message: Message) -> None:
+        """Make the chunk that is requested, or embed an episode's last observation."""
+        body = message.body
+        request = Request(
+            int(body["number"]),
+            int(body["start_number"]),
+            int(body["decision"]),
+            bool(body["evaluation"]),
+            bool(body["explore"]),
+        )
+        if not self._use_weights(body["weights"]):
+            return  # not announced yet; the driver asks again
+
+        obs = {name.removeprefix("obs/"): value for name, value in message.arrays.items()}
+        obs |= self.cameras.seen()
+        facts: dict[str, Any] = {
+            "number": request.number,
+            "decision": request.decision,
+            "version": self.policy.version,
+            "digest": self.policy.digest,
+            "limits": self.limits_digest,
+        }
+        if body["final"]:
+            self.feed.put("actor", Topic.FINAL, facts, self.policy.see(obs, request))
+            return
+
+        arrays = self.policy.choose(obs, request)
+        facts |= {"step": int(body["step"]), "stamp": float(body["stamp"])}
+        self._send(facts, arrays)
+
+    def _use_weights(self, version: int | None) -> bool:
+        """Swap in the weights that the driver asks for; return False where they are not there.
+
+        Args:
+            version: Version that the weights must have at least; ``None`` for any.
+        """
+        if version == SIM_WEIGHTS_VERSION:
+            self.policy.use(SIM_WEIGHTS_VERSION, self.policy.simulated)
+            return True
+        weights = self.weights
+        if weights.value is None or (version is not None and weights.version < version):
+            return False
+        self.policy.use(weights.version, weights.value)
+        return True
+
+    def _send(self, facts: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+        """Send a chunk to the driver, then all that learning needs of it to the recorder."""
+        self.bus.publish(Topic.CHUNK, facts, {"targets": arrays["targets"]})
+        if not self.feed.put("actor", Topic.CHUNK, facts, arrays):
+            self._report("recorder_full", "the recorder does not keep up")
+
+    def _report(self, kind: str, reason: str) -> None:
+        event = Event(kind, Level.SOFT_STOP, reason, recoverable=True)
+        self.bus.publish(Topic.EVENT, event.as_dict())
 
 
 def run(settings: Settings, stopping: Stopping) -> None:
     """Serve until asked to stop."""
     torch.set_num_threads(1)
-    under = settings.conditions()
-    task = under.task
-    topics = ["wish", "state"] if task.images else ["wish"]
-    bus = Bus(settings.sockets, "actor", {"driver": topics, "learner": ["weights", "beat"]})
+    topics = [Topic.CHUNK_REQUEST]
+    if settings.conditions().task.images:
+        topics.append(Topic.STATE)
+    bus = Bus(settings.sockets, "actor", {"driver": topics, "learner": [Topic.WEIGHTS, Topic.BEAT]})
     feed = ReliableQueue(settings.sockets, "recorder", reader=False)
-    chooser = ChunkPolicy(settings.session / "start", settings.config, seed=settings.seed)
-    chooser.warm_up()
-    eyes = CameraHistory(task, settings.rings, under.limits.sense_age_s)
-    eyes.start()
-    weights = Weights(settings)
-    beat = 0.0
-    while not stopping:
-        wishes = []
-        for message in bus.poll(0.02):
-            if message.sender == "learner":
-                weights.announced(int(message.body["version"]))
-            elif message.topic == "wish":
-                wishes.append(message)
-            else:
-                _look(eyes, bus, message)
-        if wishes:
-            _look(eyes, bus, wishes[-1])
-            # An older wish is of no use to anybody.
-            answer(chooser, weights, eyes, wishes[-1], bus, feed, limits=under.digests["limits"])
-        if time.monotonic() - beat > BEAT_S:
-            beat = time.monotonic()
-            bus.publish("beat", {"version": weights.version})
-    eyes.stop()
+
+    actor = Actor(settings, bus, feed)
+    actor.cameras.start()
+    for _ in turns(stopping, actor.beat):
+        actor.step()
+
+    actor.cameras.stop()
     bus.close()
     feed.close()
-
-
-def _look(eyes: CameraHistory, bus: Bus, message: Message) -> None:
-    """A control step has begun: remember what the cameras show now."""
-    if message.body["step"] == 0:
-        eyes.forget()
-    try:
-        eyes.look()
-    except StaleSensor as error:
-        bus.publish(
-            "event",
-            Event("sense_stale", Level.SOFT_STOP, error.message[:500], recoverable=True).as_dict(),
-        )
-
-
-def answer(
-    chooser: ChunkPolicy,
-    weights: Weights,
-    eyes: CameraHistory,
-    wish: Message,
-    bus: Bus,
-    feed: ReliableQueue,
-    *,
-    limits: str,
-) -> None:
-    """Make the chunk that is wished for, or look at an episode's last observation; ``limits``: digest of those in force."""
-    body = wish.body
-    request = Request(
-        int(body["number"]),
-        int(body["start_number"]),
-        int(body["decision"]),
-        bool(body["evaluation"]),
-        bool(body["explore"]),
-    )
-    obs = {name.removeprefix("obs/"): value for name, value in wish.arrays.items()} | eyes.seen()
-    wanted = body["weights"]
-    if wanted == SIM_WEIGHTS_VERSION:
-        chooser.use(SIM_WEIGHTS_VERSION, chooser.simulated)
-    elif weights.value is None or (wanted is not None and weights.version < wanted):
-        return  # not heard of yet; the driver asks again
-    else:
-        chooser.use(weights.version, weights.value)
-    facts = {
-        "number": request.number,
-        "decision": request.decision,
-        "version": chooser.version,
-        "digest": chooser.digest,
-        "limits": limits,
-    }
-    if body["final"]:
-        feed.put("actor", "final", facts, chooser.see(obs, request))
-        return
-    arrays = chooser.choose(obs, request)
-    facts |= {"step": int(body["step"]), "stamp": float(body["stamp"])}
-    bus.publish("chunk", facts, {"targets": arrays["targets"]})
-    if not feed.put("actor", "chunk", facts, arrays):
-        bus.publish(
-            "event",
-            Event(
-                "recorder_full", Level.SOFT_STOP, "the recorder does not keep up", recoverable=True
-            ).as_dict(),
-        )
 
 
 if __name__ == "__main__":

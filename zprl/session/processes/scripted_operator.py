@@ -1,4 +1,4 @@
-"""Process ``scripted``: the operator of a double.
+"""Process ``scripted``: the operator of a simulated robot.
 
 It puts the cube back, watches, and labels; nothing of what it knows reaches the policy.
 """
@@ -11,25 +11,28 @@ import time
 import numpy as np
 
 from zprl.errors import EnvironmentProblem
-from zprl.robot.base import Pose
+from zprl.robot.base import Pose, Values
 from zprl.robot.task import GoalPosition
 from zprl.robot_sim.control import SimControl
 from zprl.session.bus import Bus
-from zprl.session.process import Settings, Stopping, main
+from zprl.session.events import Input, State
+from zprl.session.messages import Plan, ResetRequest, Topic
+from zprl.session.process import Settings, Stopping, main, turns
 
-BEAT_S, REPEAT_S = 0.2, 0.2
-LOOK_S = 0.01
-"""Wall seconds between looks at the double while the policy acts."""
+REPEAT_S = 0.2
+"""Seconds after which the same press is sent again."""
+POLL_S = 0.01
+"""Wall seconds between looks at the simulated robot while the policy acts."""
 
 
 class ScriptedOperator:
     """Answers what the plan asks for.
 
     Args:
-        settings: Of the session.
-        bus: To speak on.
-        control: The Franka double's control channel, where there is a cube to watch.
-        place: Where a tool has to come to, where there is none.
+        settings: Settings of the session.
+        bus: Bus of the process.
+        control: The simulated Franka's control channel, where there is a cube to watch.
+        place: Where a tool has to come to, where there is no cube.
     """
 
     def __init__(
@@ -40,93 +43,103 @@ class ScriptedOperator:
         place: GoalPosition | None = None,
     ) -> None:
         self.settings, self.bus, self.control, self.place = settings, bus, control, place
-        self.there = False
-        self.plan: dict = {"state": "IDLE"}
-        self.placed: tuple[int, int, int] | None = None
-        self.told, self.told_at = ("", 0), 0.0
+        self.arrived = False
+        self.plan: Plan | None = None
+        self.placed: ResetRequest | None = None
+        self.sent = ("", 0)
+        """Nonce and situation of the last press."""
+        self.sent_at = 0.0
         self.asked = ""
         """Names the present wait for a reset: the same episode is asked for again after a fault."""
 
-    def act(self) -> None:
-        """One look at plan and double."""
-        for message in self.bus.poll(LOOK_S):
-            if message.topic == "state":
-                self._see(message.body["features"])
-                continue
-            if message.body["state"] == "AWAIT_RESET" != self.plan["state"]:
-                self.asked = f"-{time.monotonic_ns()}"
-                self.there = False  # the arm is at home; what it says next is of the new episode
-            self.plan = message.body
-        match self.plan["state"]:
-            case "AWAIT_RESET" if self.plan.get("reset") and not self.plan["behind"]:
-                self._reset(self.plan["reset"])
-            case "RUNNING" | "STOPPING":
-                self._watch(int(self.plan["number"]))
-            case "AWAIT_LABEL":
-                for number in self.plan["pending"] or [int(self.plan["number"])]:
-                    self._say("failure", number)  # a success is seen while it happens
+    def step(self) -> None:
+        """Take in what has arrived, then answer the plan."""
+        for message in self.bus.poll(POLL_S):
+            if message.topic == Topic.STATE:
+                self._locate_tool(message.body["features"])
+            else:
+                self._follow(Plan.parse(message.body))
 
-    def _reset(self, wanted: dict) -> None:
-        place = (int(wanted["evaluation"]), int(wanted["start_number"]))
-        if self.placed != (int(wanted["episode"]), *place):
-            seed = (
-                self.settings.config.evaluation_seed if wanted["evaluation"] else self.settings.seed
-            )
+        if self.plan is not None:
+            self._answer(self.plan)
+
+    def beat(self) -> None:
+        """Publish a beat."""
+        self.bus.publish(Topic.BEAT, {})
+
+    def _follow(self, plan: Plan) -> None:
+        before = State.IDLE if self.plan is None else self.plan.state
+        if plan.state is State.AWAIT_RESET and before is not State.AWAIT_RESET:
+            self.asked = f"-{time.monotonic_ns()}"
+            self.arrived = False  # the arm is at home; its next states are of the new episode
+        self.plan = plan
+
+    def _answer(self, plan: Plan) -> None:
+        match plan.state:
+            case State.AWAIT_RESET if plan.reset is not None and not plan.behind:
+                self._reset(plan, plan.reset)
+            case State.RUNNING if self._succeeded():
+                self._press(plan, Input.SUCCESS, plan.number)
+            case State.AWAIT_LABEL:
+                # A success is pressed while it happens: what is left has failed.
+                for number in plan.pending or (plan.number,):
+                    self._press(plan, Input.FAILURE, number)
+
+    def _reset(self, plan: Plan, wanted: ResetRequest) -> None:
+        """Put the scene in order, once for each episode, and confirm it."""
+        if self.placed != wanted:
+            config = self.settings.config
+            seed = config.evaluation_seed if wanted.evaluation else self.settings.seed
             if self.control is not None:
-                self.control.reset(seed, place[1])
-            self.placed = (int(wanted["episode"]), *place)
-        self._say("reset_done", int(wanted["episode"]), self.asked)
+                self.control.reset(seed, wanted.start_number)
+            self.placed = wanted
+        self._press(plan, Input.RESET_DONE, wanted.episode, self.asked)
 
-    def _watch(self, number: int) -> None:
-        if self.plan["state"] == "RUNNING" and (
-            self.there if self.control is None else self.control.state().lifted
-        ):
-            self._say("success", number)
+    def _succeeded(self) -> bool:
+        return self.arrived if self.control is None else self.control.state().lifted
 
-    def _see(self, features: dict) -> None:
-        """Where the tool is."""
+    def _locate_tool(self, features: Values) -> None:
         if self.place is not None:
-            off = Pose.read(features, self.place.arm).position - np.array(self.place.position)
-            self.there = bool(np.linalg.norm(off) <= self.place.radius)
+            offset = Pose.read(features, self.place.arm).position - np.array(self.place.position)
+            self.arrived = bool(np.linalg.norm(offset) <= self.place.radius)
 
-    def _say(self, kind: str, number: int, more: str = "") -> None:
-        """The nonce names what is said, so that saying it again is harmless."""
+    def _press(self, plan: Plan, kind: Input, number: int, more: str = "") -> None:
+        """Send a press; its nonce names what it says, so that sending it again is harmless."""
+        nonce = f"{kind}-{number}{more}"
+        if self.sent == (nonce, plan.seq) and time.monotonic() - self.sent_at < REPEAT_S:
+            return
+        self.sent, self.sent_at = (nonce, plan.seq), time.monotonic()
+
         press = {
             "kind": kind,
             "episode": number,
-            "nonce": f"{kind}-{number}{more}",
+            "nonce": nonce,
             "source": "scripted",
+            "seq": plan.seq,
+            "at": plan.at,
         }
-        if (
-            self.told == (press["nonce"], self.plan["seq"])
-            and time.monotonic() - self.told_at < REPEAT_S
-        ):
-            return
-        self.told, self.told_at = (press["nonce"], self.plan["seq"]), time.monotonic()
-        self.bus.publish("input", press | {"seq": self.plan["seq"], "at": self.plan["at"]})
+        self.bus.publish(Topic.INPUT, press)
 
 
 def run(settings: Settings, stopping: Stopping) -> None:
     """Operate until asked to stop."""
     if settings.twin is None:
         raise EnvironmentProblem(
-            "a scripted operator needs a double", remedy="leave it out where the robot is real"
+            "a scripted operator needs a simulated robot",
+            remedy="leave it out where the robot is real",
         )
     rule = settings.conditions().task.label.double
     place = rule if isinstance(rule, GoalPosition) else None
-    bus = Bus(
-        settings.sockets,
-        "scripted",
-        {"supervisor": ["plan"]} | ({"driver": ["state"]} if place else {}),
-    )
+    listen = {"supervisor": [Topic.PLAN]}
+    if place is not None:
+        listen["driver"] = [Topic.STATE]
+    bus = Bus(settings.sockets, "scripted", listen)
+
     with contextlib.ExitStack() as stack:
         control = None if place else stack.enter_context(SimControl(settings.twin))
-        operator, beat = ScriptedOperator(settings, bus, control, place), 0.0
-        while not stopping:
-            operator.act()
-            if time.monotonic() - beat > BEAT_S:
-                beat = time.monotonic()
-                bus.publish("beat", {})
+        operator = ScriptedOperator(settings, bus, control, place)
+        for _ in turns(stopping, operator.beat):
+            operator.step()
     bus.close()
 
 

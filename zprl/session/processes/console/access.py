@@ -1,7 +1,7 @@
 """Decide who may do more than press the e-stop: a token per run, one-time links, cookies.
 
 Each run makes a random token (or takes ``ZPRL_CONSOLE_TOKEN``) and keeps it in a file that only
-this user can read.  Whoever can read the file can make a one-time link; opening it sets a cookie.
+this user can read.  Who can read the file can make a one-time link; opening it sets a cookie.
 Links and cookies are signed with a key of this run, so that the next run knows none of them.
 """
 
@@ -35,15 +35,19 @@ from zprl.terminal import say
 
 TOKEN = "ZPRL_CONSOLE_TOKEN"  # noqa: S105 (the variable's name)
 MIN_TOKEN, MIN_DIFFERENT = 16, 6
+"""Characters of a token at least, and different ones among them."""
 FILE, ADDRESS = "access.json", "console.json"
+"""Files of a run: its secrets, and the address of its page."""
 TICKET_S, COOKIE_S = 600.0, 12 * 3600
+"""Seconds that a one-time link and a login last."""
 MOST_BEGUN = 8192
+"""Bytes of a request that are searched for a login."""
 PROGRAM = "program"
-"""Author of what comes with the token in a header."""
+"""Author of presses that come with the token in a header."""
 
 
 class Secrets(BaseModel):
-    """What a run of a session keeps to itself."""
+    """Secrets of one run of a session."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -63,19 +67,20 @@ class Secrets(BaseModel):
                 f"{TOKEN} has fewer than {MIN_TOKEN} characters, or too few different ones",
                 remedy='make one: python -c "import secrets; print(secrets.token_urlsafe())"',
             )
-        made = token or secrets.token_urlsafe(32)
-        return cls(token=made, run=secrets.token_urlsafe(16), user=this_user())
+        token = token or secrets.token_urlsafe(32)
+        return cls(token=token, run=secrets.token_urlsafe(16), user=this_user())
 
     @classmethod
     def load(cls, work: Path) -> Self:
-        """Read what :func:`granted` has written.
+        """Read the file that :func:`granted` has written.
 
         Raises:
             DataError: it is not there, or damaged.
         """
         try:
             return cls.model_validate(durable.read_json(work / FILE))
-        except ValidationError as error:  # its text would hold the token
+        except ValidationError as error:
+            # Without the error's text, which holds the token.
             raise DataError(
                 f"{work / FILE} is damaged", remedy="start the session again"
             ) from error
@@ -121,7 +126,7 @@ def page_link(work: Path) -> str:
 
 
 def _held(folder: Path) -> bool:
-    """Return whether a run has the lease on a folder: files alone may be what a killed one left."""
+    """Return whether a run has the lease on a folder: a killed one leaves its files behind."""
     fd = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -134,11 +139,11 @@ def _held(folder: Path) -> bool:
 
 @dataclass(frozen=True)
 class Login:
-    """Somebody who has logged in.
+    """A login: the right to press more than the e-stop.
 
     Attributes:
         author: Named by every label pressed under this login.
-        id: Of this login.
+        id: Distinguishes this login from others.
         until: When it ends, by the session's clock [s].
     """
 
@@ -148,15 +153,16 @@ class Login:
 
 
 class Access:
-    """Checks tokens, links and cookies; everything secret is compared in constant time.
+    """Judge of tokens, links and cookies; everything secret is compared in constant time.
 
     Args:
-        made: Of this run.
+        made: Secrets of this run.
         clock: Session clock [s], the same in every process.
     """
 
     def __init__(self, made: Secrets, clock: Callable[[], float] = now) -> None:
-        self._secrets, self._clock = made, clock
+        self._secrets = made
+        self._clock = clock
         self._token = made.token.encode()
         self._key = hashlib.sha256(f"{made.run} {made.token}".encode()).digest()
         self._begun = clock()
@@ -167,7 +173,7 @@ class Access:
 
     @property
     def user(self) -> str:
-        """Who started the run."""
+        """User who started the run."""
         return self._secrets.user
 
     def knows(self, token: str) -> bool:
@@ -179,10 +185,12 @@ class Access:
         return f"{url}login#{self._sign('link', self.user)}"
 
     def redeem(self, ticket: str) -> str | None:
-        """Return whose one-time link this was; ``None`` for a wrong, old or used one."""
+        """Return the author of a one-time link; ``None`` for a wrong, old or used one."""
         opened = self._open("link", ticket, TICKET_S)
+        # A link from before this process began may have been used.
         if opened is None or opened.at < self._begun or opened.mac in self._used:
-            return None  # one from before this process began may have been used
+            return None
+
         self._used = {mac: at for mac, at in self._used.items() if self._clock() - at < TICKET_S}
         self._used[opened.mac] = opened.at
         return opened.author
@@ -192,7 +200,7 @@ class Access:
         return self._sign("cookie", author)
 
     def login(self, headers: Headers) -> Login | None:
-        """Return who sends a request; ``None`` for a stranger."""
+        """Return the login of a request; ``None`` for a stranger."""
         if self.by_header(headers):
             return Login(PROGRAM, PROGRAM)
         if "cookie" not in headers:
@@ -205,9 +213,9 @@ class Access:
         return self._clock() <= login.until
 
     def known(self, begun: bytes) -> bool:
-        """Return whether the beginning of a request, as it came, shows a login."""
-        found = re.search(self.cookie.encode() + rb"=([A-Za-z0-9_.-]+)", begun[:MOST_BEGUN])
-        return found is not None and self._open("cookie", found[1].decode(), COOKIE_S) is not None
+        """Return whether the beginning of a request, as raw bytes, shows a login."""
+        match = re.search(self.cookie.encode() + rb"=([A-Za-z0-9_.-]+)", begun[:MOST_BEGUN])
+        return match is not None and self._open("cookie", match[1].decode(), COOKIE_S) is not None
 
     def by_header(self, headers: Headers) -> bool:
         """Return whether a program brought the token: no foreign page makes a browser do that."""
@@ -215,7 +223,10 @@ class Access:
         return kind.lower() == "bearer" and self.knows(token.strip())
 
     def refusal(self, headers: Headers, address: str) -> tuple[int, str]:
-        """Return status and reason for a stranger; a wrong token or a forged cookie counts as a guess."""
+        """Return status and reason for a stranger.
+
+        A wrong token or a forged cookie counts as a guess of its address.
+        """
         cookie = self._cookie(headers)
         guessed = "authorization" in headers or (bool(cookie) and not self._signed(cookie))
         if guessed and not self.guesses.wrong(address):
@@ -224,10 +235,10 @@ class Access:
 
     def _cookie(self, headers: Headers) -> str:
         try:
-            found = SimpleCookie(headers.get("cookie", "")).get(self.cookie)
+            morsel = SimpleCookie(headers.get("cookie", "")).get(self.cookie)
         except CookieError:
             return ""
-        return found.value if found else ""
+        return morsel.value if morsel else ""
 
     # -- signed texts ----------------------------------------------------------------------------
 
@@ -247,8 +258,10 @@ class Access:
         return hmac.compare_digest(mac.encode("utf-8", "surrogatepass"), self._mac(text).encode())
 
     def _open(self, purpose: str, value: str, most_s: float) -> _Opened | None:
+        """Return a signed text of this run and purpose; ``None`` where it is not, or too old."""
         if not self._signed(value):
             return None
+
         text, _, mac = value.rpartition(".")
         known, at, _, author = base64.urlsafe_b64decode(text + "==").decode().split("|")
         fresh = 0 <= self._clock() - float(at) <= most_s

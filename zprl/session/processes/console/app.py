@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from functools import cache
@@ -29,33 +28,45 @@ from zprl.session.processes.console.request_guard import RequestGuard, no, peer
 from zprl.session.processes.console.snapshot import NAME, ConsoleState
 from zprl.session.processes.console.streams import Streams
 
+FILES = {
+    "/": ("page.html", "text/html"),
+    "/page.css": ("page.css", "text/css"),
+    "/page.js": ("page.js", "text/javascript"),
+    "/stop.js": ("stop.js", "text/javascript"),
+    "/login.js": ("login.js", "text/javascript"),
+    "/icon.svg": ("icon.svg", "image/svg+xml"),
+}
+"""Path to the name of the file that is served there, and its type."""
+MAX_TEXT, MAX_REASON = 500, 200
+"""Letters of an outcome's text, and of what is wrong with a press."""
 REMEMBERED = 4096
 """Presses whose outcome is kept for a repetition."""
 SEND_S = 3.0
-"""The longest that a press may take to be handed over."""
+"""Seconds that handing a press over may take."""
 PRESSES = (10.0, 30)
-"""Rate limit: presses per second, and at once.  The e-stop has none."""
+"""Rate limit: presses per second, and at once; the e-stop has none."""
 PROBLEMS = {
     "token": "That is not the token.",
-    "ticket": "This link was used before or is too old. `zprl session page` prints another.",
-    "author": "A name has letters, digits, spaces and . ' + @ -, at most 60 of them.",
+    "ticket": "This link was used before or is too old. Run `zprl session page` for another.",
+    "author": "Give a name of letters, digits, spaces and . ' + @ -, at most 60 of them.",
     "too many": "Too many attempts. Wait a few seconds.",
 }
 
 
 class RefusedPress(Exception):
-    """The session took the press in and refused it; the text says why."""
+    """A press that reached the session and was refused; the text is the reason."""
 
 
 SendInput = Callable[[OperatorInput], Awaitable[str | None] | str | None]
-"""Hands an input to the session: must not block; may tell in a sentence what became of it.
+"""Hands an input to the session without blocking; may return a sentence about its outcome.
 
-Raises :class:`RefusedPress` when the session refuses it, anything else when nobody takes it.
+Raises :class:`RefusedPress` when the session refuses it, anything else when it does not arrive.
 """
+HandoverTask = asyncio.Task[str | None]
 
 
 class Press(BaseModel):
-    """The body of ``POST /input``.  The browser makes a nonce per press, so that a double click or a retry stays one."""
+    """The body of ``POST /input``; a retry carries the nonce of its press and stays one press."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -66,9 +77,9 @@ class Press(BaseModel):
         False, description="`clear` lets a stopped arm move: the page asks twice."
     )
     seq: Seq | None = Field(
-        None, description="Of the snapshot that it answers; the e-stop needs none."
+        None, description="Number of the snapshot that it answers; the e-stop needs none."
     )
-    at: Stamp | None = Field(None, description="Of the same snapshot.")
+    at: Stamp | None = Field(None, description="Stamp of the same snapshot.")
 
     @model_validator(mode="after")
     def _whole(self) -> Press:
@@ -82,14 +93,14 @@ class Press(BaseModel):
 
 
 class Outcome(BaseModel):
-    """What became of a press."""
+    """Outcome of a press."""
 
     status: Literal["sent", "repeated", "refused", "failed"]
-    text: str = Field("", max_length=500)
+    text: str = Field("", max_length=MAX_TEXT)
 
 
 class Presses:
-    """Hands presses over, each nonce once.
+    """Presses that are handed over, each nonce once.
 
     Args:
         send: See :data:`SendInput`.
@@ -97,72 +108,80 @@ class Presses:
     """
 
     def __init__(self, send: SendInput, seq: Callable[[], int | None] = lambda: None) -> None:
-        self._send, self._seq = send, seq
-        self._known: OrderedDict[str, tuple[OperatorInput, asyncio.Task[str | None]]] = (
-            OrderedDict()
-        )
+        self._send = send
+        self._seq = seq
+        self._known: OrderedDict[str, tuple[OperatorInput, HandoverTask]] = OrderedDict()
         self._bucket = Bucket(*PRESSES)
         self._last_stop = ""
 
     async def take(self, press: Press, author: str | None = None) -> tuple[int, Outcome]:
-        """Return an HTTP status and what became of it.
+        """Hand a press over, unless it is refused or was handed over before.
 
         Args:
-            press: What was pressed.
-            author: Who has logged in; ``None``: nobody, which only the e-stop allows.
+            press: The press, as the page sent it.
+            author: Name of the login; ``None``: a stranger, who may press the e-stop only.
+
+        Returns:
+            HTTP status and outcome.
         """
         fields = press.model_dump(include={"kind", "episode", "nonce", "seq", "at"})
-        found = OperatorInput(**fields, source=CONSOLE, author=author)
-        if found.kind is Input.ESTOP:
-            return await self._stop(found)
-        before = self._known.get(found.nonce)
-        if before and before[0] != found:
-            return 409, Outcome(status="refused", text="this press was something else before")
-        repeated = before is not None
-        if not repeated and (refusal := found.refusal(self._seq(), now())):
+        made = OperatorInput(**fields, source=CONSOLE, author=author)
+        if made.kind is Input.ESTOP:
+            return await self._stop(made)
+        if made.nonce in self._known:
+            before, task = self._known[made.nonce]
+            if before != made:
+                return 409, Outcome(status="refused", text="this press was something else before")
+            return await self._outcome(made, task, "repeated")
+
+        if refusal := made.refusal(self._seq(), now()):
             return 409, Outcome(status="refused", text=refusal)
-        if not (repeated or self._bucket.take()):
+        if not self._bucket.take():
             return 429, Outcome(status="refused", text="too many presses; wait a moment")
-        if not repeated:
-            task = asyncio.ensure_future(self._hand_over(found))
-            self._known[found.nonce] = (found, task)
-            while len(self._known) > REMEMBERED:
-                self._known.popitem(last=False)
-        else:
-            task = before[1]
+        task = asyncio.ensure_future(self._hand_over(made))
+        self._known[made.nonce] = (made, task)
+        while len(self._known) > REMEMBERED:
+            self._known.popitem(last=False)
+        return await self._outcome(made, task, "sent")
+
+    async def _outcome(
+        self, made: OperatorInput, task: HandoverTask, status: Literal["sent", "repeated"]
+    ) -> tuple[int, Outcome]:
+        """Wait for the session's answer; forget a press that did not arrive: it may be repeated."""
         try:
             text = await asyncio.shield(task)
         except RefusedPress as refused:
-            return 409, Outcome(status="refused", text=str(refused)[:500])
-        except Exception as error:
-            if self._known.get(found.nonce, (None, None))[1] is task:
-                del self._known[
-                    found.nonce
-                ]  # it never arrived, so the same press may be tried again
+            return 409, Outcome(status="refused", text=str(refused)[:MAX_TEXT])
+        except Exception as error:  # noqa: BLE001 - the answer names any failure
+            if self._known.get(made.nonce, (None, None))[1] is task:
+                del self._known[made.nonce]
             return _failed(error)
-        return 200, Outcome(status="repeated" if repeated else "sent", text=(text or "")[:500])
+        return 200, Outcome(status=status, text=(text or "")[:MAX_TEXT])
 
-    async def _stop(self, found: OperatorInput) -> tuple[int, Outcome]:
-        """Hand over a stop, also a repeated one: twice is better than never.  Nothing is kept of it."""
-        repeated, self._last_stop = self._last_stop == found.nonce, found.nonce
+    async def _stop(self, made: OperatorInput) -> tuple[int, Outcome]:
+        """Hand an e-stop over, also a repeated one: twice is better than never.
+
+        Nothing of it is kept.
+        """
+        repeated = self._last_stop == made.nonce
+        self._last_stop = made.nonce
         try:
-            text = await self._hand_over(found)
-        except Exception as error:
+            text = await self._hand_over(made)
+        except Exception as error:  # noqa: BLE001 - the answer names any failure
             return _failed(error)
-        return 200, Outcome(status="repeated" if repeated else "sent", text=(text or "")[:500])
+        return 200, Outcome(status="repeated" if repeated else "sent", text=(text or "")[:MAX_TEXT])
 
-    async def _hand_over(self, found: OperatorInput) -> str | None:
-        result = self._send(found)
-        if inspect.isawaitable(result):
-            async with asyncio.timeout(SEND_S):
-                return await result
-        return result
+    async def _hand_over(self, made: OperatorInput) -> str | None:
+        result = self._send(made)
+        if isinstance(result, str) or result is None:
+            return result
+        async with asyncio.timeout(SEND_S):
+            return await result
 
 
 def _failed(error: Exception) -> tuple[int, Outcome]:
-    return 503, Outcome(
-        status="failed", text=f"the session did not take it: {error or type(error).__name__}"[:500]
-    )
+    text = f"the session did not take it: {error or type(error).__name__}"
+    return 503, Outcome(status="failed", text=text[:MAX_TEXT])
 
 
 @cache
@@ -182,69 +201,78 @@ def make_app(
     """Build the application.
 
     Args:
-        source: What to show.
-        send: Where presses go; called in the server's event loop.
+        source: State that the page shows.
+        send: Takes the presses; called in the server's event loop.
         access: Decides who may do more than press the e-stop.
         streams: Keeps the open pages.
         names: Further host names under which the page is reached (a TLS proxy's).
         any_address: Whether the page may be reached under any address of this machine.
     """
-    presses = Presses(send, lambda: source.snapshot and source.snapshot.seq)
-    streams = streams or Streams()
-
-    async def login_page(request: Request) -> Response:
-        return _login_page()
-
-    async def login(request: Request) -> Response:
-        return _log_in(request, await request.body(), access)
-
-    async def stream(request: Request) -> Response:
-        connection = getattr(request.state, "connection", None)
-        close = connection.abort if connection else lambda: None
-        person = request.state.login
-        events = streams.events(source, person.id, close, lasts=lambda: access.lasts(person))
-        return StreamingResponse(
-            events, media_type="text/event-stream", headers={"X-Accel-Buffering": "no"}
-        )
-
-    async def camera(request: Request) -> Response:
-        name = request.path_params["name"]
-        frame = source.frame(name) if NAME.fullmatch(name) else None
-        return Response(frame.jpeg, media_type="image/jpeg") if frame else Response(status_code=404)
-
-    async def press(request: Request) -> Response:
-        try:
-            body = Press.model_validate(durable.parse_json(await request.body(), "a press"))
-        except DataError as error:
-            return no(422, error.message)
-        except ValidationError as error:  # its message, not the input: what was sent is not echoed
-            return no(422, str(error.errors()[0]["msg"])[:200])
-        login = request.state.login
-        if login is None and body.kind is not Input.ESTOP:
-            return no(*access.refusal(request.headers, peer(request.scope)))
-        status, outcome = await presses.take(body, login.author if login else None)
-        return Response(outcome.model_dump_json(), status, media_type="application/json")
-
+    presses = Presses(send, lambda: source.snapshot.seq if source.snapshot else None)
+    handlers = _Handlers(source, access, presses, streams or Streams())
     routes = [
-        Route("/input", press, methods=["POST"]),  # first: an e-stop must not wait
+        # First: an e-stop must not wait.
+        Route("/input", handlers.press, methods=["POST"]),
         *(_file(path, _page(name), kind) for path, (name, kind) in FILES.items()),
-        Route("/login", login_page),
-        Route("/login", login, methods=["POST"]),
-        Route("/stream", stream),
-        Route("/camera/{name}.jpg", camera),
+        Route("/login", handlers.login_page),
+        Route("/login", handlers.login, methods=["POST"]),
+        Route("/stream", handlers.stream),
+        Route("/camera/{name}.jpg", handlers.camera),
     ]
     guard = Middleware(RequestGuard, access=access, names=names, any_address=any_address)
     return Starlette(routes=routes, middleware=[guard])
 
 
-FILES = {
-    "/": ("page.html", "text/html"),
-    "/page.css": ("page.css", "text/css"),
-    "/page.js": ("page.js", "text/javascript"),
-    "/stop.js": ("stop.js", "text/javascript"),
-    "/login.js": ("login.js", "text/javascript"),
-    "/icon.svg": ("icon.svg", "image/svg+xml"),
-}
+class _Handlers:
+    """The routes' functions, with the state that they share."""
+
+    def __init__(
+        self, source: ConsoleState, access: Access, presses: Presses, streams: Streams
+    ) -> None:
+        self.source = source
+        self.access = access
+        self.presses = presses
+        self.streams = streams
+
+    async def login_page(self, request: Request) -> Response:
+        return _login_page()
+
+    async def login(self, request: Request) -> Response:
+        return _log_in(request, await request.body(), self.access)
+
+    async def stream(self, request: Request) -> Response:
+        """Answer with server-sent events while the page is open and the login lasts."""
+        connection = getattr(request.state, "connection", None)
+        close = connection.abort if connection else lambda: None
+        login = request.state.login
+        events = self.streams.events(
+            self.source, login.id, close, lasts=lambda: self.access.lasts(login)
+        )
+        return StreamingResponse(
+            events, media_type="text/event-stream", headers={"X-Accel-Buffering": "no"}
+        )
+
+    async def camera(self, request: Request) -> Response:
+        """Answer with the newest image of a camera."""
+        name = request.path_params["name"]
+        frame = self.source.frame(name) if NAME.fullmatch(name) else None
+        return Response(frame.jpeg, media_type="image/jpeg") if frame else Response(status_code=404)
+
+    async def press(self, request: Request) -> Response:
+        """Hand a press over and answer with its outcome."""
+        try:
+            body = Press.model_validate(durable.parse_json(await request.body(), "a press"))
+        except DataError as error:
+            return no(422, error.message)
+        except ValidationError as error:
+            # The message without the input: no answer echoes what was sent.
+            return no(422, str(error.errors()[0]["msg"])[:MAX_REASON])
+
+        login = request.state.login
+        if login is None and body.kind is not Input.ESTOP:
+            return no(*self.access.refusal(request.headers, peer(request.scope)))
+        status, outcome = await self.presses.take(body, login.author if login else None)
+        return Response(outcome.model_dump_json(), status, media_type="application/json")
 
 
 def _file(path: str, content: str, kind: str) -> Route:
@@ -262,21 +290,21 @@ def _log_in(request: Request, body: bytes, access: Access) -> Response:
     """Answer the login form: a one-time link's ticket, or the token and a name."""
     try:
         fields = parse_qs(body.decode("utf-8", "replace"), max_num_fields=4)
-    except ValueError:  # more fields than the form has
-        fields = {}
+    except ValueError:
+        fields = {}  # more fields than the form has
+
     ticket, token, name = (
         fields.get(key, [""])[0].strip() for key in ("ticket", "token", "author")
     )
     author = access.redeem(ticket) if ticket else (name or access.user)
     if author is None or not (ticket or access.knows(token)):
-        if ticket and request.state.login:  # the link of somebody who is logged in: opened again
+        # A one-time link that was opened again, by a browser that it has logged in.
+        if ticket and request.state.login:
             return RedirectResponse("/", 303)
-        within = access.guesses.wrong(peer(request.scope))
-        return (
-            _login_page("ticket" if ticket else "token", 401)
-            if within
-            else _login_page("too many", 429)
-        )
+        if not access.guesses.wrong(peer(request.scope)):
+            return _login_page("too many", 429)
+        return _login_page("ticket" if ticket else "token", 401)
+
     try:
         author = TypeAdapter(Author).validate_python(author)
     except ValidationError:

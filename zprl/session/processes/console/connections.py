@@ -1,6 +1,6 @@
-"""The server's connections: how many, for how long, and whose is closed first.
+"""The server's connections: their number, their time limits, and the order in which they close.
 
-uvicorn waits for ever for the first request of a connection and takes as many as there are; here a
+uvicorn waits for ever for the first request of a connection and takes any number of them; here a
 stranger's connection is closed when its request does not arrive in time or others need the place,
 and one that has shown a login never is.
 """
@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -23,24 +23,24 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from zprl.session.processes.console.rate_limits import QuietLog, group, open_files
 
 MOST, SHARE = 4096, 0.75
-"""Connections at most, and which share of the files that may be open."""
+"""Connections at most, and their share of the files that may be open."""
 BATCH = 16
-"""Connections that are accepted at once: fewer than there is place for, so that each gets its
-turn."""
+"""Connections that are accepted at once: few, so that those before them are served in between."""
 CLOSED = 20
-"""Late connections that are closed at once: a thousand that come back together hold everybody
-up."""
+"""Late connections that are closed at once: a thousand that come back together hold others up."""
 PACE_S, MOST_PACE_S, STRANGERS = 0.1, 2.0, 200
 """Pause after each answer to a stranger, so long that all of them get so many answers per
 second."""
 REQUEST_S, ANSWER_S = 5.0, 10.0
-"""How long a stranger's request may take to arrive, and to be read, answered and taken."""
+"""Seconds that a stranger's request may take to arrive, and to be answered."""
 KEEP_ALIVE_S = 75
-"""How long an unused connection of a login is kept: its e-stop need not wait for a new one."""
+"""Seconds that an unused connection of a login is kept: its e-stop need not wait for a new one."""
 DEAD_MS = 5000
-"""Silence after which the kernel gives up a peer that has vanished, and its page is not open."""
-MOST_WAITING = 32 * 1024
-"""Bytes of a stranger that are kept until his turn comes."""
+"""Milliseconds of silence after which the kernel gives up a peer that has vanished."""
+MOST_WAITING = 16 * 1024
+"""Bytes of a stranger that are kept until its turn comes."""
+MOST_HEAD, MOST_HEADERS = 16 * 1024, 64
+"""Bytes of a request line and headers, or of trailers, and how many headers and trailers."""
 QUEUE = 2048
 """Connections that wait in the kernel."""
 
@@ -50,7 +50,7 @@ class Connections:
 
     Args:
         known: Returns whether the beginning of a request shows a login.
-        most: How many there may be.
+        most: Largest number of connections; by default as many as open files allow.
     """
 
     def __init__(self, known: Callable[[bytes], bool], most: int | None = None) -> None:
@@ -65,7 +65,7 @@ class Connections:
         return self._count
 
     def add(self, connection: Connection) -> None:
-        """Take in a new connection; when there are too many, the oldest of the largest sender goes."""
+        """Add a new connection; when there are too many, close the largest sender's oldest."""
         self._strangers.setdefault(connection.sender, {})[connection] = None
         self._count += 1
         if self._count > self.most:
@@ -84,12 +84,14 @@ class Connections:
         """Keep a connection, whatever strangers do: it has shown a login."""
         if connection.trusted or connection not in self._strangers.get(connection.sender, {}):
             return
+
         self.remove(connection)
         connection.trusted = True
         self._trusted[connection] = None
         self._count += 1
 
     def _close_one(self) -> None:
+        """Close a stranger's connection, or where there is none the oldest unused login's."""
         if self._strangers:
             crowd = max(self._strangers.values(), key=len)
             oldest = next(iter(crowd))
@@ -108,13 +110,15 @@ class Connections:
             connection.loop.call_soon(self._serve_one)
 
     def _serve_one(self) -> None:
+        """Serve the oldest connection of the sender whose turn it is."""
         sender = next(iter(self._queue))
         waiting = self._queue.pop(sender)
         connection = next(iter(waiting))
         del waiting[connection]
 
         if waiting:
-            self._queue[sender] = waiting  # at the end
+            # Its sender goes to the end of the queue.
+            self._queue[sender] = waiting
         try:
             connection.take()
         finally:
@@ -122,10 +126,11 @@ class Connections:
                 connection.loop.call_soon(self._serve_one)
 
     def pause(self) -> float:
-        """Return how long a stranger waits for his next answer [s]."""
+        """Return how long a stranger waits for its next answer [s]."""
         strangers = self._count - len(self._trusted)
         pace = min(MOST_PACE_S, max(PACE_S, strangers / STRANGERS))
-        return pace * random.uniform(0.5, 1.5)  # noqa: S311 (a hundred must not go on at one moment)
+        # At random, because a hundred must not go on at one moment.
+        return pace * random.uniform(0.5, 1.5)  # noqa: S311 - not a secret
 
     def sweep(self, now: float) -> None:
         """Close strangers' connections whose request or answer takes too long."""
@@ -134,39 +139,38 @@ class Connections:
             connection.abort()
 
     def close(self) -> None:
-        """Close all."""
-        for connection in [
-            *self._trusted,
-            *(c for crowd in self._strangers.values() for c in crowd),
-        ]:
+        """Close all connections."""
+        strangers = [c for crowd in self._strangers.values() for c in crowd]
+        for connection in [*self._trusted, *strangers]:
             connection.abort()
 
 
 class OneWrite:
-    """A transport that sends at once what is written in one turn of the loop.
+    """A transport that joins the writes of one turn of the loop.
 
     uvicorn writes an answer in two parts; each would wake its reader.
 
     Args:
-        transport: The real one.
-        loop: Of the server.
+        transport: The real transport.
+        loop: The server's event loop.
     """
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
-        self._transport, self._loop = transport, loop
+        self._transport = transport
+        self._loop = loop
         self._parts: list[bytes] = []
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
 
     def write(self, data: bytes) -> None:
-        """Send it when the loop goes round."""
+        """Send ``data`` in the loop's next turn."""
         if not self._parts:
             self._loop.call_soon(self._flush)
         self._parts.append(data)
 
     def close(self) -> None:
-        """Send what is left, then close."""
+        """Send the rest, then close."""
         self._flush()
         self._transport.close()
 
@@ -184,18 +188,21 @@ class Connection(HttpToolsProtocol):
         self._all = connections
         self.trusted = False
         self.sender = ""
-        self._received, self._ended, self._rests = bytearray(), False, False
+        self._received = bytearray()
+        self._ended = False
+        self._rests = False
         self._judged: Any = None
+        self._head = 0
         self._since = time.monotonic()
         self.app_state = {**self.app_state, "connection": self}
 
-    def connection_made(self, transport: asyncio.Transport) -> None:
-        super().connection_made(OneWrite(transport, self.loop))
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        whole = OneWrite(cast("asyncio.Transport", transport), self.loop)
+        super().connection_made(cast("asyncio.Transport", whole))
         self.sender = group(self.client[0]) if self.client else ""
         connected = transport.get_extra_info("socket")
-        connected.setsockopt(
-            socket.IPPROTO_TCP, socket.TCP_NODELAY, 1
-        )  # else an answer waits 40 ms for the one before
+        # Else an answer waits 40 ms for the one before.
+        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if hasattr(socket, "TCP_USER_TIMEOUT"):
             connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, DEAD_MS)
         self._all.add(self)
@@ -208,8 +215,9 @@ class Connection(HttpToolsProtocol):
         if not self.trusted and self._all.known(data):
             self.trust()
         if self.trusted and not self._received:
-            super().data_received(data)
+            self._parse(data)
             return
+
         self._received += data
         if len(self._received) > MOST_WAITING:
             self.abort()
@@ -217,16 +225,39 @@ class Connection(HttpToolsProtocol):
             self._all.queue(self)
 
     def take(self) -> None:
-        """Take in what has been received: a stranger's turn has come."""
+        """Process what a stranger has sent, when its turn has come."""
         received, self._received = bytes(self._received), bytearray()
         if received and not self.transport.is_closing():
-            super().data_received(received)
+            self._parse(received)
 
-    def eof_received(self) -> bool:
+    def _parse(self, data: bytes) -> None:
+        """Give bytes to the parser, which keeps headers without limit until they end."""
+        self._head += len(data)
+        super().data_received(data)
+        if self._head > MOST_HEAD:
+            self.abort()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if len(self.headers) >= MOST_HEADERS:
+            raise ValueError("too many headers")  # uvicorn answers 400
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        self._head = 0
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._head = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._head = 0
+        super().on_message_complete()
+
+    def eof_received(self) -> bool:  # type: ignore[override]  # uvicorn's never keeps it open
         self._ended = True
-        return self.busy or bool(
-            self._received
-        )  # what was sent counts, even if its sender does not wait
+        # A request counts, even if its sender does not wait for the answer.
+        return self.busy or bool(self._received)
 
     @property
     def busy(self) -> bool:
@@ -235,7 +266,8 @@ class Connection(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         self._since = time.monotonic()
-        two_requests = not self.trusted and self.pipeline  # no browser does that
+        # No browser sends a second request before the first is answered.
+        two_requests = not self.trusted and self.pipeline
         if self._ended or two_requests:
             self.transport.close()
         super().on_response_complete()
@@ -249,9 +281,15 @@ class Connection(HttpToolsProtocol):
             self._all.queue(self)
 
     def late(self, now: float) -> bool:
-        """Return whether a request takes too long to arrive or to be answered.  Ask repeatedly."""
+        """Return whether a request takes too long to arrive or to be answered.
+
+        To be called repeatedly: an answer's time counts from the first call during it.
+        """
+        if self._received and not self._rests:
+            return False  # it waits for its turn
         if self.busy and self.cycle is not self._judged:
-            self._judged, self._since = self.cycle, now
+            self._judged = self.cycle
+            self._since = now
         return now - self._since > (ANSWER_S if self.busy else REQUEST_S)
 
     def trust(self) -> None:
@@ -259,12 +297,14 @@ class Connection(HttpToolsProtocol):
         self._all.trust(self)
 
     def abort(self) -> None:
-        """Close it at once."""
+        """Close the connection at once."""
         self._all.remove(self)
+        self._received.clear()  # its own references keep a closed connection for a while
         self.transport.abort()
 
     def _should_upgrade(self) -> bool:
-        return False  # the application refuses such a request, without a line in the log
+        # The application refuses such a request, without a line in the log.
+        return False
 
 
 class Server(uvicorn.Server):
@@ -273,14 +313,15 @@ class Server(uvicorn.Server):
     Args:
         app: The application.
         known: See :class:`Connections`.
-        log: Receives lines about what should not happen.
+        log: Receives lines about faults in the loop.
     """
 
     def __init__(self, app: ASGIApp, known: Callable[[bytes], bool], log: QuietLog) -> None:
-        self.connections, self._log = Connections(known), log
+        self.connections = Connections(known)
+        self._log = log
         config = uvicorn.Config(
             app,
-            http=partial(Connection, self.connections),  # type: ignore[arg-type]
+            http=partial(Connection, self.connections),  # type: ignore[arg-type]  # it makes one
             ws="none",
             backlog=BATCH,
             timeout_keep_alive=KEEP_ALIVE_S,
@@ -288,7 +329,7 @@ class Server(uvicorn.Server):
             access_log=False,
             server_header=False,
             date_header=False,
-            proxy_headers=False,  # nobody may say that he is somebody else
+            proxy_headers=False,  # a stranger could claim another address
             lifespan="off",
             timeout_graceful_shutdown=1,
         )
@@ -305,10 +346,11 @@ class Server(uvicorn.Server):
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self.connections.close()  # streams never end by themselves
+        # Streams never end by themselves.
+        self.connections.close()
         await asyncio.sleep(0)
         await super().shutdown(sockets)
 
     def _failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        """Log what went wrong in the loop in one line, also when it goes wrong a million times."""
+        """Log a fault of the loop in one line, also when it comes a million times."""
         self._log(f"{context.get('message', '')} {context.get('exception') or ''}")

@@ -18,7 +18,11 @@ from zprl.session.processes.console.access import ADDRESS
 
 
 def listen(host: str, port: int = 0) -> socket.socket:
-    """Listen at an address; port 0 takes any free one.  No child inherits the socket unless it is handed down.
+    """Listen at an address; no child inherits the socket unless it is handed down.
+
+    Args:
+        host: Address to bind.
+        port: Port to bind; 0 takes any free one.
 
     Raises:
         ConfigError: not an address.
@@ -30,10 +34,10 @@ def listen(host: str, port: int = 0) -> socket.socket:
         raise ConfigError(
             f"the console's host {host!r} is not an address", remedy="give one, such as 127.0.0.1"
         ) from error
+
+    family = socket.AF_INET6 if version == 6 else socket.AF_INET
     try:
-        return socket.create_server(
-            (host, port), family=socket.AF_INET6 if version == 6 else socket.AF_INET
-        )
+        return socket.create_server((host, port), family=family)
     except OSError as error:
         raise EnvironmentProblem(
             f"the console cannot be served at {host}:{port}: {error.strerror}",
@@ -42,7 +46,9 @@ def listen(host: str, port: int = 0) -> socket.socket:
 
 
 def open_for(settings: Settings) -> socket.socket:
-    """Listen as the settings say; without a port, at the one of the run before if that is free: open pages find it again.
+    """Listen as the settings say; without a port, at the one of the run before, if it is free.
+
+    Pages that are still open reach the new run at that port.
 
     Raises:
         ConfigError: the host is not an address.
@@ -51,35 +57,38 @@ def open_for(settings: Settings) -> socket.socket:
     if not settings.console_port and (before := _port(settings.work / ADDRESS)):
         try:
             return listen(settings.console_host, before)
-        except EnvironmentProblem:  # taken by now
-            pass
+        except EnvironmentProblem:
+            pass  # taken by now
     return listen(settings.console_host, settings.console_port)
 
 
 def handed_down(settings: Settings) -> socket.socket:
-    """Return the socket that the supervisor has opened; one of our own where it has opened none.
+    """Return the socket that the supervisor has opened; a new one where it has opened none.
 
     Raises:
-        EnvironmentProblem: what was handed down is no listening socket.
+        EnvironmentProblem: the file descriptor is no listening socket.
     """
     if settings.console_fd is None:
         return open_for(settings)
+
     problem = EnvironmentProblem(
         "the console was handed no socket that listens", remedy="start the session again"
     )
     try:
-        found = socket.socket(fileno=settings.console_fd)
+        listening = socket.socket(fileno=settings.console_fd)
     except OSError as error:
         raise problem from error
-    if not found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-        found.detach()  # not ours to close
+    if not listening.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        listening.detach()  # not ours to close
         raise problem
-    found.set_inheritable(False)
-    return found
+    listening.set_inheritable(False)
+    return listening
 
 
 def _port(path: Path) -> int | None:
+    """Return the port of the run before; ``None`` where it is not known."""
     try:
-        return urlsplit(durable.read_json(path)["url"]).port
+        port: int | None = urlsplit(durable.read_json(path)["url"]).port
     except (DataError, KeyError, TypeError, ValueError, AttributeError):
         return None
+    return port

@@ -18,7 +18,7 @@ async function estop() {
   stopping = false;
   button.classList.remove("sending");
   said.classList.remove("bad");
-  said.textContent = "E-stop sent. Log in to see whether the arm stands.";
+  said.textContent = "E-stop sent. Look at the arm, then log in.";
 }
 
 bindStop(button, estop);

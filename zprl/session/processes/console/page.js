@@ -6,7 +6,7 @@ const LOST_MS = 2000; // silence after which nothing on the page may be believed
 const OLD_FRAME_S = 1;
 const DOUBLE_MS = 300; // two presses of one button within this time are one
 const CONFIRM_MS = 5000;
-const STOP_CONFIRM_MS = 2000; // the session tells that it has stopped within this time, or somebody must look
+const STOP_CONFIRM_MS = 2000; // the session confirms its stop within this time, or a person must look
 const FRAME_MS = 100;
 const PRESS_S = 2; // age at which the session takes a press no more
 const ANSWER_MS = 3000;
@@ -55,7 +55,7 @@ const clock = (at) => new Date(1000 * at).toLocaleTimeString([], { hour12: false
 const short = (value) => (value === null ? "unknown" : value !== 0 && Math.abs(value) < 0.01 ? value.toExponential(1) : String(+value.toPrecision(3)));
 
 const shown = new Map();
-/** Redraw a part only when what it shows has changed: a list under somebody's finger must not be rebuilt five times a second. */
+/** Redraw a part only when its value has changed: a list under a finger must not be rebuilt five times a second. */
 function part(name, value, redraw) {
   const key = JSON.stringify(value);
   if (shown.get(name) === key) return;
@@ -66,7 +66,7 @@ function part(name, value, redraw) {
 // -- presses ----------------------------------------------------------------------------------------------------------
 
 const pressed = new Map();
-/** The second of a double click is no press: it must neither resume what the first has paused nor confirm what it has asked. */
+/** The second of two quick clicks is no press: it must neither resume what the first has paused nor confirm what it has asked. */
 function twice(button) {
   const at = performance.now();
   if (at - (pressed.get(button) ?? -Infinity) < DOUBLE_MS) return true;
@@ -118,7 +118,7 @@ async function estop() {
   if (!stopping) say("E-stop sent, but not confirmed. Use the robot's own stop.", true);
 }
 
-/** No answer came.  The stream tells what became of the press; once it is too old, the session cannot take it any more. */
+/** Wait for the stream to show the outcome of a press without answer; once it is too old, the session refuses it. */
 async function settle(body, what) {
   say(`No answer yet: ${what}`, true);
   for (const end = performance.now() + SETTLE_MS; performance.now() < end; await new Promise((resolve) => setTimeout(resolve, 100))) {
@@ -126,13 +126,13 @@ async function settle(body, what) {
     if (answer) return say(answer.refusal ? `Refused: ${what}. ${answer.refusal}` : `Sent: ${what}`, Boolean(answer.refusal));
     if (live() && now.at > body.at + PRESS_S) return say(`Not sent: ${what}. Press again.`, true);
   }
-  say(`No answer: ${what}. It may have been sent. Look at the arm before you press again.`, true);
+  say(`No answer: ${what}. Look at the arm before you press again.`, true);
 }
 
 let asked = 0;
 let askedSeq = null;
 
-/** `clear` lets a stopped arm move again, so it is asked twice. */
+/** Ask twice before `clear`, which lets a stopped arm move again. */
 function clearStop() {
   const button = document.querySelector('[data-kind="clear"]');
   if (button.classList.contains("sure")) {
@@ -203,9 +203,9 @@ function showLink() {
   const alive = live();
   document.body.dataset.link = alive ? "live" : "lost";
   text("link", alive ? "live" : mute ? "lost" : "silent");
-  if (mute) text("lost", heard === -Infinity ? "Connecting to the session" : "Connection lost. What you see is old. Only the e-stop still tries to get through.");
-  else if (silence === null) text("lost", "Waiting for the session");
-  else if (!alive) text("lost", `The session has been silent for ${Math.round(silence)} s. What you see is old.`);
+  if (mute) text("lost", heard === -Infinity ? "Wait: connecting to the session" : "Connection lost: this page is old. Use the e-stop, or the robot's own stop.");
+  else if (silence === null) text("lost", "Wait for the session");
+  else if (!alive) text("lost", `Keep clear: the session is silent for ${Math.round(silence)} s, this page is old.`);
   showButtons();
 }
 
@@ -225,7 +225,7 @@ function show(frames) {
   document.body.dataset.hue = HUES[now.state] ?? "rest";
   text("task", now.task);
   text("session", now.session);
-  text("world", now.simulated ? "double" : "hardware");
+  text("world", now.simulated ? "simulated" : "hardware");
   $("world").classList.toggle("hardware", !now.simulated);
   text("mode", now.mode);
   text("weights", now.weights === null ? "start policy" : `weights v${now.weights}`);
@@ -249,7 +249,7 @@ function show(frames) {
     const age = frames[figure.dataset.camera];
     const old = age === undefined || age > OLD_FRAME_S;
     figure.classList.toggle("old", old);
-    figure.lastChild.textContent = figure.dataset.camera + (age === undefined ? ": no picture" : old ? `: ${age.toFixed(1)} s old` : "");
+    figure.lastChild.textContent = figure.dataset.camera + (age === undefined ? ": no image" : old ? `: ${age.toFixed(1)} s old` : "");
   }
   showLink();
 }
@@ -280,7 +280,7 @@ function showSuccess() {
     make("td", { className: "faint", textContent: `${Math.round(100 * s.low)} to ${percent(s.high)}` }))));
 }
 
-/** A line with as much axis as a glance needs. */
+/** Draw a line with two axes. */
 function plot(svg, points, { y = null, format = short, good = false, height, band = [], marks = [], breaks = [] }) {
   const width = Math.max(200, svg.clientWidth || 400);
   const [left, right, top, bottom] = [46, 8, 8, marks.length ? 30 : 18];
@@ -368,7 +368,7 @@ function showEpisodes() {
     const choices = LABELS.filter((label) => label !== row.label).map((label) => make("button", {
       className: `mini ${label}`, textContent: label, onclick: () => { press(label, row.number); correct(null); },
     }));
-    return [line, make("tr", { className: "correct" }, make("td"), make("td", { colSpan: 7 }, `Episode ${row.number} was a `, ...choices))];
+    return [line, make("tr", { className: "correct" }, make("td"), make("td", { colSpan: 7 }, `Label episode ${row.number}: `, ...choices))];
   });
   $("episodes").replaceChildren(head, ...rows);
 }
@@ -383,25 +383,25 @@ function showLimits() {
   text("digest", now.limits_digest ? `digest ${now.limits_digest.slice(0, 16)}` : "");
 }
 
-// -- pictures ---------------------------------------------------------------------------------------------------------
+// -- images -----------------------------------------------------------------------------------------------------------
 
 function showCameras() {
   $("cameras").replaceChildren(...now.cameras.map((name) => {
     const figure = make("figure", {}, make("img", { alt: "" }), make("figcaption", { textContent: name }));
     figure.dataset.camera = name;
-    film(figure);
+    refresh(figure);
     return figure;
   }));
 }
 
-/** The latest picture, again and again: one request at a time, so a slow link skips pictures and shows no old ones. */
-function film(figure) {
+/** Load the latest image again and again: one request at a time, so a slow link skips images and shows no old ones. */
+function refresh(figure) {
   const next = make("img", { alt: `Camera ${figure.dataset.camera}` });
   let over = false;
   const again = (wait) => {
     if (over) return;
     over = true;
-    setTimeout(() => figure.isConnected && film(figure), wait);
+    setTimeout(() => figure.isConnected && refresh(figure), wait);
   };
   next.onload = () => { if (!over) figure.replaceChild(next, figure.firstChild); again(FRAME_MS); };
   next.onerror = () => again(1000);

@@ -1,4 +1,7 @@
-"""Process ``console``: the operator's page.  What the bus says becomes the page's snapshot; what is pressed becomes an ``input``."""
+"""Process ``console``: the operator's page.
+
+Messages of the bus become the page's snapshot; presses on the page become ``input`` messages.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +28,9 @@ from zprl.session.processes.console.snapshot import Answer, ConsoleState
 from zprl.session.processes.console.snapshot_builder import TOPICS, Watch
 
 POLL_S, BEAT_S, SHOW_S, CAMERA_S = 0.02, 0.2, 0.2, 0.2
+"""Seconds between two looks at the bus, beats, snapshots and camera images."""
 ANSWER_S = PRESS_S + 0.5
-"""Seconds to wait for what became of a press: past its age the session refuses it."""
+"""Seconds to wait for the outcome of a press: past its age the session refuses it."""
 COLLECT = (700, 2, 1)
 """Garbage collection: new objects, and younger collections, before the next older one; Python's are
 700, 10, 10."""
@@ -35,31 +39,32 @@ SWITCH_S = 0.0005
 
 
 class Handover:
-    """Hands presses to the session and tells what became of them.
+    """Presses on their way to the session, each with the page's request that waits for it.
 
     Args:
-        mouth: Publishes them.
+        publisher: Publishes them.
     """
 
-    def __init__(self, mouth: InputPublisher) -> None:
-        self.mouth = mouth
+    def __init__(self, publisher: InputPublisher) -> None:
+        self.publisher = publisher
         self._waiting: dict[str, tuple[asyncio.AbstractEventLoop, asyncio.Future[str]]] = {}
 
     async def send(self, press: OperatorInput) -> None:
         """Publish a press and wait for the session's answer; nobody waits for an e-stop's.
 
         Raises:
-            Refused: by the session.
-            EnvironmentProblem: it did not answer while the press counted.
+            RefusedPress: the session refused it.
+            EnvironmentProblem: the session did not answer while the press counted.
         """
         if press.kind is Input.ESTOP:
-            self.mouth.say(press)
+            self.publisher.publish(press)
             return
+
         loop = asyncio.get_running_loop()
-        future = loop.create_future()
+        future: asyncio.Future[str] = loop.create_future()
         self._waiting[press.nonce] = loop, future
         try:
-            self.mouth.say(press)
+            self.publisher.publish(press)
             async with asyncio.timeout(ANSWER_S):
                 refusal = await future
         except TimeoutError as error:
@@ -68,14 +73,16 @@ class Handover:
             ) from error
         finally:
             del self._waiting[press.nonce]
+
         if refusal:
             raise RefusedPress(refusal)
 
     def take(self, answers: Iterable[Answer]) -> None:
-        """Take in what the plan tells of presses; called in another thread than :meth:`send`."""
+        """Settle presses with the plan's answers; called in another thread than :meth:`send`."""
         for answer in answers:
-            loop, future = self._waiting.get(answer.nonce, (None, None))
-            if loop is not None:
+            waiting = self._waiting.get(answer.nonce)
+            if waiting is not None:
+                loop, future = waiting
                 loop.call_soon_threadsafe(_settle, future, answer.refusal)
 
 
@@ -97,7 +104,7 @@ def serve(settings: Settings, shown: ConsoleState, send: SendInput) -> Console:
 
 
 def prefer_answers() -> None:
-    """Keep this process's other work from holding up an answer.  Call it once all is imported.
+    """Keep this process's other work from holding up an answer; call it once all is imported.
 
     A full garbage collection looks at every object of every imported module, and frees what a
     flood has left behind: 100 ms in which no press is answered.  Imported objects stay, so it need
@@ -110,58 +117,69 @@ def prefer_answers() -> None:
 
 
 def run(settings: Settings, stopping: Stopping) -> None:
-    """Serve the page until asked to stop."""
+    """Serve the page until asked to stop.
+
+    Raises:
+        EnvironmentProblem: the page's server has ended.
+    """
     raise_open_files()
     prefer_answers()
-    watch, shown = Watch(settings), ConsoleState()
+    watch = Watch(settings)
+    shown = ConsoleState()
     bus = Bus(settings.sockets, "console", TOPICS)
-    mouth = InputPublisher(bus)
-    handover = Handover(mouth)
-    eyes = CameraHistory(watch.task, settings.rings, max_age_s=1.0)
-    eyes.start()
+    publisher = InputPublisher(bus)
+    handover = Handover(publisher)
+    cameras = CameraHistory(watch.task, settings.rings, max_age_s=1.0)
+    cameras.start()
     beat = show = look = 0.0
+
     with serve(settings, shown, handover.send) as console:
         durable.write_json(settings.work / ADDRESS, {"url": console.url})
         while not stopping:
             for message in bus.poll(POLL_S):
                 watch.take(message)
             handover.take(watch.plan.get("answers", ()))
-            mouth.flush()
+            publisher.flush()
+
             now = time.monotonic()
             if now - beat > BEAT_S:
                 beat = now
-                if (
-                    not console.alive
-                ):  # no page, no beat: an operator who cannot stop the arm is not there
-                    raise EnvironmentProblem(
-                        "the operator's page has ended",
-                        remedy="the supervisor starts it again; look into its log",
-                    )
-                mouth.beat(stopped=watch.plan.get("state") is State.ESTOP, pages=console.pages)
+                _check_alive(console)
+                stopped = watch.plan.get("state") is State.ESTOP
+                publisher.beat(stopped=stopped, pages=console.pages)
             if now - show > SHOW_S:
                 show = now
                 watch.look()
                 if (snapshot := watch.snapshot()) is not None:
                     shown.publish(snapshot)
-            if eyes.readers and now - look > CAMERA_S:
+            if cameras.readers and now - look > CAMERA_S:
                 look = now
-                _show_cameras(eyes, shown)
-    eyes.stop()
+                _show_cameras(cameras, shown)
+    cameras.stop()
     bus.close()
 
 
-def _show_cameras(eyes: CameraHistory, shown: ConsoleState) -> None:
-    """The newest picture of each camera; one that shows nothing new is left as it is, and grows old on the page."""
+def _check_alive(console: Console) -> None:
+    """End a process without a page, and its beat: the operator could not stop the arm."""
+    if not console.alive:
+        raise EnvironmentProblem(
+            "the operator's page has ended",
+            remedy="the supervisor starts it again; look into its log",
+        )
+
+
+def _show_cameras(cameras: CameraHistory, shown: ConsoleState) -> None:
+    """Publish the newest image of each camera; an old one stays, and the page shows its age."""
     import cv2
 
     from zprl.robot.sensors.base import StaleSensor
 
-    for camera, reader in eyes.readers.items():
+    for camera, reader in cameras.readers.items():
         try:
-            picture = reader.latest(eyes.max_age_s).value
+            image = reader.latest(cameras.max_age_s).value
         except StaleSensor:
             continue
-        done, jpeg = cv2.imencode(".jpg", picture[..., ::-1])
+        done, jpeg = cv2.imencode(".jpg", image[..., ::-1])
         if done:
             shown.publish_frame(camera, jpeg.tobytes())
 

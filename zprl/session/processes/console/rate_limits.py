@@ -14,23 +14,26 @@ GUESSES = (0.2, 5)
 ADDRESSES = 1024
 """Addresses whose guesses are counted; the one that was quiet longest is forgotten first."""
 QUIET_S = 10.0
-"""Between two lines of one kind in the log."""
+"""Seconds between two lines in the log."""
 
 
 class Bucket:
     """A rate limit: ``rate`` per second, ``burst`` at once.
 
     Args:
-        rate: [1/s].
-        burst: How many at once after a rest.
+        rate: Allowed per second.
+        burst: Allowed at once after a rest.
         clock: Monotonic [s].
     """
 
     def __init__(
         self, rate: float, burst: int, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self.rate, self.burst, self.clock = rate, burst, clock
-        self._left, self._at = float(burst), clock()
+        self.rate = rate
+        self.burst = burst
+        self.clock = clock
+        self._left = float(burst)
+        self._at = clock()
 
     def take(self) -> bool:
         """Return whether one more is allowed now."""
@@ -45,7 +48,7 @@ class Bucket:
 
 @functools.lru_cache(maxsize=4096)
 def group(address: str) -> str:
-    """Return what counts as one sender: an IPv4 address, or a /64 network of IPv6."""
+    """Return the sender of an address: an IPv4 address, or its /64 network of IPv6."""
     try:
         ip = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
@@ -56,7 +59,7 @@ def group(address: str) -> str:
 
 
 class Guesses:
-    """Count wrong guesses per address; a right one never comes here.
+    """Count of wrong guesses per address; right ones are not counted.
 
     Args:
         say: Receives a line when an address has used up its guesses.
@@ -66,14 +69,15 @@ class Guesses:
     def __init__(
         self, say: Callable[[str], None], clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._say, self._clock = say, clock
+        self._say = say
+        self._clock = clock
         self._buckets: OrderedDict[str, Bucket] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._buckets)
 
     def wrong(self, address: str) -> bool:
-        """Count one; returns whether the address is still within its limit."""
+        """Count one; return whether the address is still within its limit."""
         sender = group(address)
         bucket = self._buckets.get(sender) or Bucket(*GUESSES, self._clock)
         self._buckets[sender] = bucket
@@ -88,7 +92,7 @@ class Guesses:
 
 
 class QuietLog:
-    """Print one line of a kind every :data:`QUIET_S` seconds at most, and how many it stands for.
+    """A log of at most one line every :data:`QUIET_S` seconds, with the number of those left out.
 
     Args:
         write: Receives the lines.
@@ -98,8 +102,10 @@ class QuietLog:
     def __init__(
         self, write: Callable[[str], None], clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._write, self._clock = write, clock
-        self._at, self._skipped = -QUIET_S, 0
+        self._write = write
+        self._clock = clock
+        self._at = -QUIET_S
+        self._skipped = 0
 
     def __call__(self, line: str) -> None:
         now = self._clock()
@@ -107,7 +113,8 @@ class QuietLog:
             self._skipped += 1
             return
         more = f" ({self._skipped} like it since the last such line)" if self._skipped else ""
-        self._at, self._skipped = now, 0
+        self._at = now
+        self._skipped = 0
         self._write(f"console: {line[:300]}{more}")
 
 

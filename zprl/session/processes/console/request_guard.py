@@ -1,8 +1,8 @@
-"""What is refused before a route is asked: foreign hosts and origins, long bodies, strangers.
+"""Refusals before a route is asked: foreign hosts and origins, long bodies, strangers.
 
 Everything but the e-stop needs a login (:mod:`zprl.session.processes.console.access`), on loopback,
-too. Without TLS token and cookie can be read on the wire: put a TLS proxy or an SSH tunnel in front
-where the network is not yours.
+too.  Without TLS, token and cookie can be read on the wire: put a TLS proxy or an SSH tunnel in
+front where the network is not yours.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ import random
 import re
 
 from starlette.datastructures import Headers
-from starlette.responses import JSONResponse, RedirectResponse
+from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from zprl.session.processes.console.access import Access
 
 MAX_BODY = 2048
+"""Bytes of a body at most."""
 BODY_S = 5.0
 """Seconds that a body may take to arrive, and up to twice as many."""
 OPEN_PATHS = {"/login", "/login.js", "/stop.js", "/page.css", "/icon.svg"}
@@ -29,8 +30,8 @@ HOST = re.compile(r"(\[[0-9a-fA-F:.]{2,45}\]|[A-Za-z0-9._-]{1,253})(:\d{1,5})?")
 
 HEADERS = {
     "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; "
-        "base-uri 'none'; frame-ancestors 'none'"
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+        "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
     ),
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -41,7 +42,7 @@ HEADERS = {
     "Cache-Control": "no-store",
 }
 RAW_HEADERS = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
-"""As they are sent: Starlette's own classes take a tenth of an answer's time for it."""
+"""Headers as bytes: Starlette's own classes take a tenth of an answer's time to encode them."""
 
 
 @functools.lru_cache(maxsize=256)
@@ -54,30 +55,34 @@ def is_loopback(host: str) -> bool:
 
 
 class RequestGuard:
-    """See the module.  Tells the routes who has logged in as ``request.state.login``.
+    """Middleware that refuses requests, and gives the routes ``request.state.login``.
 
     Args:
         app: The application.
-        access: Knows who has logged in.
+        access: Judges logins.
         names: Host names, besides ``localhost`` and addresses, under which the page is reached.
         any_address: Whether addresses other than loopback may be named: when bound to one.
     """
 
     def __init__(
-        self, app: ASGIApp, access: Access, names: tuple[str, ...] = (), any_address: bool = False
+        self,
+        app: ASGIApp,
+        access: Access,
+        names: tuple[str, ...] = (),
+        *,
+        any_address: bool = False,
     ) -> None:
-        self.app, self.access, self.names, self.any_address = (
-            app,
-            access,
-            {name.lower() for name in names},
-            any_address,
-        )
+        self.app = app
+        self.access = access
+        self.names = {name.lower() for name in names}
+        self.any_address = any_address
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
-        if scope["type"] != "http":  # no websockets here
+        if scope["type"] != "http":
+            # There are no websockets here.
             await send({"type": "websocket.close", "code": 1008})
             return
 
@@ -94,48 +99,67 @@ class RequestGuard:
             await self.app(scope, replay, with_headers)
 
     async def _judge(self, scope: Scope, receive: Receive) -> tuple[ASGIApp | None, Receive]:
-        headers, path, method = Headers(scope=scope), scope["path"], scope["method"]
-        if not self._host_ok(
-            headers
-        ):  # a page elsewhere that made its own name point here (DNS rebinding)
-            return no(421, "this host name is not served here"), receive
-        if headers.get("upgrade", "").lower() == "websocket":
-            return no(403, "there are no websockets here"), receive
-        if method not in ("GET", "POST"):
-            return no(405, "no such method"), receive
-        if method == "POST" and not self._origin_ok(
-            headers
-        ):  # a page elsewhere that posts here (CSRF)
-            return no(403, "the request came from another site"), receive
+        """Return a refusal, or ``None``, and the receiver with which the application goes on."""
+        headers = Headers(scope=scope)
+        refusal = self._refused_form(headers, scope["method"])
+        if refusal is None:
+            refusal = self._refused_login(headers, scope)
+        if refusal is not None or scope["method"] != "POST":
+            return refusal, receive
 
-        scope.setdefault("state", {})["login"] = login = self.access.login(headers)
+        body = await _read_body(headers, receive)
+        if isinstance(body, bytes):
+            return None, _replay(body, receive)
+        return body, receive
+
+    def _refused_form(self, headers: Headers, method: str) -> Response | None:
+        """Refuse foreign hosts, upgrades, other methods and foreign origins."""
+        # A page elsewhere can make its own name point here (DNS rebinding).
+        if not self._host_ok(headers):
+            return no(421, "this host name is not served here")
+        if "upgrade" in headers:  # the parser drops the body of such a request
+            return no(403, "no other protocol is spoken here", close=True)
+        if method not in ("GET", "POST"):
+            return no(405, "no such method")
+        # A page elsewhere can post here (CSRF).
+        if method == "POST" and not self._origin_ok(headers):
+            return no(403, "the request came from another site")
+        return None
+
+    def _refused_login(self, headers: Headers, scope: Scope) -> Response | None:
+        """Keep the login of a request as its state; refuse a stranger all but the open paths."""
+        path, method = scope["path"], scope["method"]
+        login = self.access.login(headers)
+        scope.setdefault("state", {})["login"] = login
         if login and (connection := scope["state"].get("connection")):
             connection.trust()
-        if not login and path not in OPEN_PATHS and (path, method) != (INPUT, "POST"):
-            status, text = self.access.refusal(headers, peer(scope))
-            wants_page = method != "POST" and path == "/" and status == 401
-            return (RedirectResponse("/login", 303) if wants_page else no(status, text)), receive
+        if login or path in OPEN_PATHS or (path, method) == (INPUT, "POST"):
+            return None
 
-        if method == "POST":
-            body = await _read_body(headers, receive)
-            return (
-                (body, receive) if not isinstance(body, bytes) else (None, _replay(body, receive))
-            )
-        return None, receive
+        status, text = self.access.refusal(headers, peer(scope))
+        wants_page = method != "POST" and path == "/" and status == 401
+        return RedirectResponse("/login", 303) if wants_page else no(status, text)
 
     def _host_ok(self, headers: Headers) -> bool:
-        if len(headers.getlist("host")) != 1 or not (found := HOST.fullmatch(headers["host"])):
+        """Return whether a request names one host, under which the page is reached."""
+        if len(headers.getlist("host")) != 1:
             return False
-        name = found[1].strip("[]").lower()
+        match = HOST.fullmatch(headers["host"])
+        if match is None:
+            return False
+
+        name = match[1].strip("[]").lower()
         if is_loopback(name) or name in self.names:
             return True
         try:
             ipaddress.ip_address(name)
         except ValueError:
             return False
-        return self.any_address  # an address cannot be rebound
+        # An address, unlike a name, cannot be rebound.
+        return self.any_address
 
     def _origin_ok(self, headers: Headers) -> bool:
+        """Return whether a request comes from the page itself, or from a program with the token."""
         origin = headers.get("origin")
         if origin is None:
             return self.access.by_header(headers)
@@ -148,19 +172,23 @@ def peer(scope: Scope) -> str:
     return str(client[0]) if client else ""
 
 
-def no(status: int, text: str) -> JSONResponse:
-    """Return a refusal."""
-    return JSONResponse({"status": "refused", "text": text}, status)
+def no(status: int, text: str, *, close: bool = False) -> JSONResponse:
+    """Return a refusal, after which the connection is closed where ``close`` is true."""
+    headers = {"connection": "close"} if close else None
+    return JSONResponse({"status": "refused", "text": text}, status, headers)
 
 
 async def _read_body(headers: Headers, receive: Receive) -> bytes | JSONResponse:
-    """The whole body, or what to answer instead."""
+    """Return the whole body, or the answer to give instead."""
     length = headers.get("content-length", "0")
     if not length.isdecimal() or int(length[:12]) > MAX_BODY:
         return _too_long()
-    body = b""
+
+    body = bytearray()
+    # At random, because a thousand must not end at one moment.
+    patience = BODY_S * random.uniform(1, 2)  # noqa: S311 - not a secret
     try:
-        async with asyncio.timeout(BODY_S * random.uniform(1, 2)):  # noqa: S311 (a thousand must not end at one moment)
+        async with asyncio.timeout(patience):
             while True:
                 message = await receive()
                 if message["type"] != "http.request":
@@ -169,7 +197,7 @@ async def _read_body(headers: Headers, receive: Receive) -> bytes | JSONResponse
                 if len(body) > MAX_BODY:
                     return _too_long()
                 if not message.get("more_body"):
-                    return body
+                    return bytes(body)
     except TimeoutError:
         return no(408, "the body did not arrive")
 
@@ -179,7 +207,7 @@ def _too_long() -> JSONResponse:
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
-    """Give a body that was read already to the application; then whatever else comes."""
+    """Return a receiver that gives a body that was read already, then further messages."""
     given = False
 
     async def replay() -> Message:

@@ -1,4 +1,4 @@
-"""Runs the page's application: in this process until it is asked to stop, or beside a process's own loop."""
+"""Run the page's application: until it is asked to stop, or in a thread beside another loop."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ from zprl.terminal import say
 
 LOOPBACK = "127.0.0.1"
 STOP_S = 5.0
+"""Seconds to wait for the server's end."""
 
 
 class Console:
     """The page, served by a thread of this process while the context lasts.
 
     Args:
-        source: What to show.
-        send: Where presses go; called in the server's thread, so it must hand over to whoever owns
-            the sockets, for example by a queue.
+        source: State that the page shows.
+        send: Takes the presses; called in the server's thread, so it must hand them to the thread
+            that owns the sockets, for example by a queue.
         access: Decides who may do more than press the e-stop; by default with secrets of its own.
         host: Address to bind.
         port: 0: any free one; see :attr:`url`.
@@ -52,8 +53,11 @@ class Console:
         from zprl.session.processes.console.connections import Server
 
         host = LOOPBACK if host == "localhost" else host
+        self.access = access or Access(Secrets.make())
         self._socket = listening or listen(host, port)
-        self.access, self._streams = access or Access(Secrets.make()), Streams()
+        self._streams = Streams()
+        self._thread: threading.Thread | None = None
+
         app = make_app(
             source,
             send,
@@ -62,23 +66,19 @@ class Console:
             names=names,
             any_address=not is_loopback(host),
         )
-        number = self._socket.getsockname()[1]
-        self.url = (
-            f"http://[{host}]:{number}/"
-            if self._socket.family == socket.AF_INET6
-            else f"http://{host}:{number}/"
-        )
         self._server = Server(app, self.access.known, QuietLog(say))
-        self._thread: threading.Thread | None = None
+
+        shown_host = f"[{host}]" if self._socket.family == socket.AF_INET6 else host
+        self.url = f"http://{shown_host}:{self._socket.getsockname()[1]}/"
 
     @property
     def alive(self) -> bool:
-        """Whether the thread serves."""
+        """True while the thread serves."""
         return self._thread is not None and self._thread.is_alive()
 
     @property
     def pages(self) -> int:
-        """Open pages of people who have logged in."""
+        """Number of open pages of people who have logged in."""
         return self._streams.alive
 
     def link(self) -> str:
@@ -95,8 +95,10 @@ class Console:
     def __enter__(self) -> Self:
         self._thread = threading.Thread(target=self.run, name="console", daemon=True)
         self._thread.start()
-        return self  # the socket listens already: whoever comes before the server runs, waits
+        # The socket listens already: a request that comes before the server runs waits.
+        return self
 
     def __exit__(self, *exc: object) -> None:
         self._server.should_exit = True
-        self._thread.join(STOP_S)
+        if self._thread is not None:
+            self._thread.join(STOP_S)

@@ -1,4 +1,8 @@
-"""What the page shows: :class:`Snapshot` is the contract between session and page, :class:`ConsoleState` hands over the newest one."""
+"""The contract between session and page.
+
+A :class:`Snapshot` is all that the page shows; :class:`ConsoleState` hands the newest one from the
+session's thread to the server's.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +25,7 @@ from zprl.session.inputs import EpisodeNumber, Moment, Nonce, Seq, Stamp
 WINDOW = 40
 """Labelled episodes of one phase that the running success is taken over."""
 MAX_FRAME = 4 * 2**20
-"""Longest camera picture [bytes]."""
+"""Longest camera image [bytes]."""
 MAX_CAMERAS = 8
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -34,13 +38,13 @@ Word = Annotated[str, Field(max_length=60)]
 
 
 class SnapshotPart(BaseModel):
-    """A part of the snapshot: frozen, and a key it does not know is an error."""
+    """A part of the snapshot: frozen, and an unknown key is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Gauge(SnapshotPart):
-    """A number with what is allowed: tick, state age, force, torque."""
+    """A measured number with its limit: tick, state age, force, torque."""
 
     name: Word
     value: Finite | None = Field(None, description="Null: not known.")
@@ -68,7 +72,7 @@ class Heartbeat(SnapshotPart):
 
 
 class EventRow(SnapshotPart):
-    """Something that happened, newest last."""
+    """An event of the session; rows stand in order, newest last."""
 
     at: Amount = Field(description="Unix time [s].")
     level: Literal["note", "clip", "hold", "soft_stop", "hard_stop"]
@@ -82,7 +86,7 @@ class EpisodeRow(SnapshotPart):
 
     number: EpisodeNumber
     phase: PhaseKind
-    label: Label | None = Field(None, description="Null: nobody has said yet.")
+    label: Label | None = Field(None, description="Null: not labelled yet.")
     author: Word | None = Field(
         None, description="Who gave the label; null: a program, or it is not known."
     )
@@ -98,12 +102,12 @@ class LearningCurve(SnapshotPart):
     """A learning curve."""
 
     name: Word
-    x: Word = Field(description="What runs along x.")
+    x: Word = Field(description="Title of the x axis.")
     points: tuple[tuple[Finite, Finite], ...] = Field((), max_length=2000)
 
 
 class Answer(SnapshotPart):
-    """What became of a press."""
+    """Outcome of a press."""
 
     nonce: Nonce
     refusal: Line = Field("", description="Why it had no effect; empty when it had one.")
@@ -134,38 +138,39 @@ class SuccessPoint(Success):
 
 
 class Snapshot(SnapshotPart):
-    """Everything the page shows but the pictures."""
+    """Everything the page shows but the images."""
 
     format_version: Literal[1] = 1
     session: Word
     task: Word
-    simulated: bool = Field(description="True for a double: nothing can be hurt.")
+    simulated: bool = Field(description="True for a simulated robot: nothing can be hurt.")
     mode: Literal["async", "sync"]
     seq: Seq = Field(description="Number of the present situation, which a press names.")
     at: Stamp = Field(
-        description="When the session told of it, on the session's clock [s]; a press names it, too."
+        description="When it was published, on the session's clock [s]; a press names it, too."
     )
     answers: tuple[Answer, ...] = Field(
-        (), max_length=128, description="What became of the newest presses."
+        (), max_length=128, description="Outcomes of the newest presses."
     )
     state: State
     episode: EpisodeNumber = Field(description="The open one, or the next.")
-    phase: PhaseKind | None = Field(description="Of that episode; null: the plan is done.")
+    phase: PhaseKind | None = Field(description="Phase of that episode; null: the plan is done.")
     phase_done: Count = Field(description="Labelled episodes of the phase.")
-    phase_episodes: Count = Field(description="Of the plan.")
+    phase_episodes: Count = Field(description="Episodes of the phase by the plan.")
     step: Count | None = Field(None, description="Control steps of the running episode so far.")
     episode_steps: Count | None = Field(None, description="When its time is up.")
-    prompt: Line = Field(description="What is asked of the operator now, or what is going on.")
-    rule: Line = Field("", description="What a success is.")
+    prompt: Line = Field(description="What the operator is to do now, or what is going on.")
+    rule: Line = Field("", description="What counts as a success.")
     label_episode: EpisodeNumber | None = Field(
-        description="What a label pressed now is about: the open episode, else the oldest without label."
+        description="Episode that a label pressed now is about: the open one, "
+        "else the oldest without label."
     )
     paused: bool = False
     behind: bool = Field(False, description="Whether the next episode waits for the learner.")
     weights: Count | None = Field(
         None, description="Version of the weights in use; null: the start policy."
     )
-    clips: Count = Field(0, description="Of the running episode.")
+    clips: Count = Field(0, description="Clipped steps of the running episode.")
     arms: tuple[ArmHealth, ...] = Field((), max_length=8)
     processes: tuple[Heartbeat, ...] = Field((), max_length=32)
     events: tuple[EventRow, ...] = Field((), max_length=200)
@@ -175,57 +180,51 @@ class Snapshot(SnapshotPart):
     limits: tuple[LimitRow, ...] = Field((), max_length=60)
     limits_digest: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
 
-    @computed_field
+    @computed_field  # type: ignore[prop-decorator]  # pydantic's own idiom
     @property
     def allowed(self) -> tuple[Input, ...]:
-        """What the operator can say now; the e-stop always."""
+        """Inputs that have an effect now; the e-stop always has."""
         stopped = self.state in (State.ESTOP, State.FAULT)
-        found = [Input.ESTOP]
-        found += [kind for kind in LABELS if self.label_episode is not None]
-        found += [Input.RESET_DONE] if self.state is State.AWAIT_RESET and not self.behind else []
-        found += (
-            [Input.RESUME if self.paused else Input.PAUSE]
-            if not stopped and self.state is not State.DONE
-            else []
-        )
-        found += [Input.CLEAR] if stopped else []
-        return tuple(found)
 
-    @computed_field
+        inputs = [Input.ESTOP]
+        if self.label_episode is not None:
+            inputs += LABELS
+        if self.state is State.AWAIT_RESET and not self.behind:
+            inputs.append(Input.RESET_DONE)
+        if not stopped and self.state is not State.DONE:
+            inputs.append(Input.RESUME if self.paused else Input.PAUSE)
+        if stopped:
+            inputs.append(Input.CLEAR)
+        return tuple(inputs)
+
+    @computed_field  # type: ignore[prop-decorator]  # pydantic's own idiom
     @property
     def recent(self) -> Success | None:
-        """Over the last :data:`WINDOW` labelled training episodes; ``None`` before the first."""
+        """Success of the last :data:`WINDOW` labelled training episodes; ``None`` before any."""
         training = [point for point in self.success_curve if point.phase is PhaseKind.TRAIN]
-        return (
-            Success(**training[-1].model_dump(include=set(Success.model_fields)))
-            if training
-            else None
-        )
+        if not training:
+            return None
+        return Success(**training[-1].model_dump(include=set(Success.model_fields)))
 
-    @computed_field
+    @computed_field  # type: ignore[prop-decorator]  # pydantic's own idiom
     @property
     def success_curve(self) -> tuple[SuccessPoint, ...]:
         """The running success after every labelled episode, in their order."""
         return running_success(self.episodes)
 
-    @computed_field
+    @computed_field  # type: ignore[prop-decorator]  # pydantic's own idiom
     @property
     def by_phase(self) -> dict[PhaseKind, Success]:
         """Success per phase: evaluations do not explore, training does."""
-        found = {}
-        for kind in PhaseKind:
-            labels = [
-                row.label
-                for row in self.episodes
-                if row.phase is kind and row.label in (Label.SUCCESS, Label.FAILURE)
-            ]
-            if labels:
-                found[kind] = _success(labels)
-        return found
+        labels: dict[PhaseKind, list[Label | None]] = {kind: [] for kind in PhaseKind}
+        for row in self.episodes:
+            if row.label in (Label.SUCCESS, Label.FAILURE):
+                labels[row.phase].append(row.label)
+        return {kind: _success(given) for kind, given in labels.items() if given}
 
     @property
     def moment(self) -> Moment:
-        """What a key or a pedal needs to know."""
+        """Moment that a key pressed now is about."""
         return Moment(self.episode, self.label_episode, self.paused, self.seq, self.at)
 
 
@@ -236,39 +235,35 @@ def _success(labels: Collection[Label | None]) -> Success:
 
 
 def running_success(episodes: Sequence[EpisodeRow]) -> tuple[SuccessPoint, ...]:
-    """Success over the last :data:`WINDOW` labelled episodes of the same phase: evaluations do not explore, training does.
+    """Return the success after each labelled episode, over the last :data:`WINDOW` of its phase.
 
-    Discarded ones and those without label do not count.
+    Phases do not mix: training explores, evaluations do not.  Discarded episodes and those without
+    label do not count.
     """
     windows: dict[PhaseKind, deque[Label | None]] = {
         kind: deque(maxlen=WINDOW) for kind in PhaseKind
     }
     points = []
     for row in episodes:
-        if row.label in (Label.SUCCESS, Label.FAILURE):
-            window = windows[row.phase]
-            window.append(row.label)
-            points.append(
-                SuccessPoint(
-                    **_success(window).model_dump(),
-                    episode=row.number,
-                    phase=row.phase,
-                    label=row.label,
-                )
-            )
+        if row.label not in (Label.SUCCESS, Label.FAILURE):
+            continue
+        window = windows[row.phase]
+        window.append(row.label)
+        success = _success(window).model_dump()
+        points.append(SuccessPoint(**success, episode=row.number, phase=row.phase, label=row.label))
     return tuple(points)
 
 
 @dataclass(frozen=True)
 class Frame:
-    """A camera picture: JPEG bytes, and when it came, on the clock of :class:`ConsoleState` [s]."""
+    """A camera image: JPEG bytes, and when it came, on the clock of :class:`ConsoleState` [s]."""
 
     jpeg: bytes
     stamp: float
 
 
 class ConsoleState:
-    """The newest snapshot and pictures, from the session's thread to the server's.
+    """The newest snapshot and images, from the session's thread to the server's.
 
     Args:
         clock: Monotonic [s].
@@ -286,14 +281,16 @@ class ConsoleState:
     # -- the session's side ------------------------------------------------------------------------
 
     def publish(self, snapshot: Snapshot) -> None:
-        """Make ``snapshot`` the newest; encoded here, once for all readers."""
+        """Make ``snapshot`` the newest; it is encoded here, once for all readers."""
         encoded = snapshot.model_dump_json()
         with self._lock:
-            self._snapshot, self._json, self._stamp = snapshot, encoded, self._clock()
+            self._snapshot = snapshot
+            self._json = encoded
+            self._stamp = self._clock()
             self._seq += 1
 
     def publish_frame(self, camera: str, jpeg: bytes) -> None:
-        """Make ``jpeg`` the newest picture of a camera.
+        """Make ``jpeg`` the newest image of a camera.
 
         Raises:
             DataError: not a name, not a JPEG, too long, or one camera too many.
@@ -306,7 +303,7 @@ class ConsoleState:
         if not jpeg.startswith(b"\xff\xd8\xff") or len(jpeg) > MAX_FRAME:
             raise DataError(
                 f"camera {camera}: not a JPEG of at most {MAX_FRAME} bytes",
-                remedy="encode pictures as JPEG",
+                remedy="encode images as JPEG",
             )
         with self._lock:
             if camera not in self._frames and len(self._frames) >= MAX_CAMERAS:
@@ -317,19 +314,22 @@ class ConsoleState:
 
     @property
     def snapshot(self) -> Snapshot | None:
-        """The newest; ``None`` before the first."""
+        """Newest snapshot; ``None`` before the first."""
         return self._snapshot
 
     def frame(self, camera: str) -> Frame | None:
-        """The newest picture of a camera."""
+        """Return the newest image of a camera; ``None`` before the first."""
         with self._lock:
             return self._frames.get(camera)
 
     def message(self, known: int) -> tuple[int, str]:
-        """What the stream says: a sequence number and JSON; the snapshot is left out where the page has it (``known``).
+        """Return the stream's next message: a sequence number, and JSON for the page.
 
-        ``age_s`` is how long the session has been silent (null: it has never spoken), ``frames``
-        the age of each camera's picture [s].
+        ``age_s`` is the time since the session's last snapshot (null: there was none), ``frames``
+        the age of each camera's image [s].
+
+        Args:
+            known: Sequence number that the page has; that snapshot is left out.
         """
         with self._lock:
             now = self._clock()

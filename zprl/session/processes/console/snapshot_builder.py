@@ -1,4 +1,4 @@
-"""What the bus and the disk say of a session, as the page's snapshot.  Knows no socket and no server."""
+"""The page's snapshot of a session, from the bus and the disk; without sockets and servers."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ from zprl.robot.base import Mode
 from zprl.robot.events import Event, Level
 from zprl.robot.limits import Limits
 from zprl.session.bus import Message
-from zprl.session.events import CONFIRM_CELL, Label, State
+from zprl.session.events import Label, State
 from zprl.session.process import Settings
+from zprl.session.processes.console.prompts import prompt
 from zprl.session.processes.console.snapshot import (
     Answer,
     ArmHealth,
@@ -35,8 +36,14 @@ from zprl.session.processes.console.snapshot import (
 )
 
 SILENT_S = 2.0
-"""From here on a process, or what it last said, counts as silent."""
+"""Seconds after which a process, or its last message about a topic, counts as silent."""
 KEPT_EVENTS, KEPT_ROWS, KEPT_STEPS, KEPT_LIMITS = 50, 2000, 100, 60
+MAX_LINE, MAX_WORD, MAX_ERRORS = 500, 60, 50
+"""Lengths of texts on the page, and of an arm's list of errors."""
+MS = 1000
+"""Milliseconds per second."""
+LATE_STEPS = 2
+"""Control steps that a step may last before the page shows it as late."""
 RUN_S = 5.0
 """Events of one kind and level that follow each other this closely are one line: a clip comes at
 every tick."""
@@ -54,14 +61,14 @@ ACTING = (State.RUNNING, State.INTERVENTION, State.STOPPING)
 OPEN = (*ACTING, State.AWAIT_LABEL, State.COMMIT)
 STOPPED = (State.FAULT, State.ESTOP)
 CURVES = {"q_mean": "mean Q", "critic_loss": "critic loss", "entropy": "entropy"}
-"""Columns of the learning curve that are shown, and what they are called."""
+"""Columns of the learning curve that are shown, and their titles."""
 
 
 class Watch:
-    """See the module.
+    """Observer of a session that keeps all the page shows, until it is asked for a snapshot.
 
     Args:
-        settings: Of the session.
+        settings: Settings of the session.
         clock: Monotonic [s].
         wall: Unix time [s].
     """
@@ -73,43 +80,50 @@ class Watch:
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
-        self.settings, self.clock, self.wall = settings, clock, wall
+        self.settings = settings
+        self.clock = clock
+        self.wall = wall
         self.conditions = settings.conditions()
         self.task = self.conditions.task
         self.store = SessionStore.open(settings.session)
         self.limits = tuple(_limit_rows(self.conditions.limits))
         self.in_force: dict[str, str] = {}
         """Digests of the task and the limits that the driver runs with."""
+
         self.rows: dict[int, EpisodeRow] = {}
         self.broken: set[int] = set()
         self.plan: dict[str, Any] = {}
         self.state: dict[str, Any] = {}
         self.stopped = False
         self.heard: dict[tuple[str, str], float] = {}
-        """When a sender last said something, and when about a topic."""
+        """Sender and topic to the time of its last message; the empty topic: of any."""
+
         self.steps: deque[float] = deque(maxlen=KEPT_STEPS)
         self.events: deque[EventRow] = deque(maxlen=KEPT_EVENTS)
         self.fault = ""
         self.learning: dict[int, dict[str, float]] = {}
         self.weights: int | None = None
         self.clips = 0
+
         self._read_learning()
         self._read_events()
 
     # -- from the bus ------------------------------------------------------------------------------
 
     def take(self, message: Message) -> None:
-        """Take in a message; one that is not understood is told and changes nothing else."""
+        """Process a message; one that is not understood becomes an event, nothing else."""
         try:
             self._take(message)
         except (ZprlError, AttributeError, KeyError, TypeError, ValueError) as error:
             reason = f"'{message.topic}' of '{message.sender}' was not understood: {error!r}"
-            self._note(Event("message_broken", Level.NOTE, reason[:500]), self.wall())
+            self._report("message_broken", reason)
             return
         self.heard[message.sender, ""] = self.heard[message.sender, message.topic] = self.clock()
 
     def _take(self, message: Message) -> None:
+        """Process a message; raise where it is not understood."""
         body = message.body
+
         match message.topic:
             case "plan":
                 self._follow(body)
@@ -129,6 +143,7 @@ class Watch:
                 self.in_force = {str(name): str(digest) for name, digest in body["digests"].items()}
 
     def _follow(self, body: dict[str, Any]) -> None:
+        """Keep the supervisor's plan, and load limits that were tightened."""
         reset = body["reset"] or {}
         self.plan = {
             "state": State(body["state"]),
@@ -143,7 +158,7 @@ class Watch:
             "seq": int(body["seq"]),
             "at": float(body["at"]),
             "answers": tuple(
-                Answer(nonce=answer["nonce"], refusal=answer["refusal"][:500])
+                Answer(nonce=answer["nonce"], refusal=answer["refusal"][:MAX_LINE])
                 for answer in body["answers"]
             ),
             "start": int(reset["start_number"]) if reset.get("evaluation") else None,
@@ -158,23 +173,26 @@ class Watch:
         try:
             new = conditions.load(self.settings.session)
             new.check(digests)
-        except ZprlError as error:  # the page goes on; the driver judges for itself
-            self._note(Event("limits_unknown", Level.NOTE, error.message[:500]), self.wall())
+        except ZprlError as error:
+            # The page goes on; the driver judges for itself.
+            self._report("limits_unknown", error.message)
             return
-        self.conditions, self.limits = new, tuple(_limit_rows(new.limits))
+        self.conditions = new
+        self.limits = tuple(_limit_rows(new.limits))
 
     def _state(self, body: dict[str, Any]) -> None:
+        """Keep the driver's state, the durations of its steps and the clips of the episode."""
         health, before = body["health"], self.state
+        errors = [str(text)[:MAX_LINE] for text in (*health["errors"], health["detail"]) if text]
         state = {
             "number": int(body["number"]),
             "step": int(body["step"]),
             "stamp": float(body["stamp"]),
-            "mode": str(health["mode"])[:60],
-            "errors": tuple(
-                str(text)[:500] for text in (*health["errors"], health["detail"]) if text
-            )[:50],
+            "mode": str(health["mode"])[:MAX_WORD],
+            "errors": tuple(errors[:MAX_ERRORS]),
             "features": {str(name): float(value) for name, value in body["features"].items()},
         }
+
         new = state["number"] != before.get("number")
         if new or state["step"] <= before["step"]:
             self.steps.clear()
@@ -184,7 +202,7 @@ class Watch:
         self.state = state
 
     def _learned(self, body: dict[str, Any]) -> None:
-        """A row of the learning curve; a learner that begins anew tells its last one again."""
+        """Keep a row of the learning curve; a learner that begins anew repeats its last one."""
         self.learning[int(body["version"])] = {
             name: float(body[name]) for name in ("episodes", *CURVES)
         }
@@ -192,89 +210,96 @@ class Watch:
             del self.learning[min(self.learning)]
 
     def _note(self, event: Event, at: float) -> None:
-        """An event; one of a run takes its predecessor's place."""
-        level, kind, count = event.level.name.lower(), event.kind[:60], 1
+        """Keep an event; one of a run takes its predecessor's place."""
+        level = event.level.name.lower()
+        kind = event.kind[:MAX_WORD]
+        count = 1
         for i, row in enumerate(self.events):
             if (row.kind, row.level) == (kind, level) and at - row.at < RUN_S:
                 count = row.count + 1
                 del self.events[i]
                 break
-        self.events.append(
-            EventRow(at=at, level=level, kind=kind, reason=event.reason[:500], count=count)
-        )
+        reason = event.reason[:MAX_LINE]
+        self.events.append(EventRow(at=at, level=level, kind=kind, reason=reason, count=count))
+
+    def _report(self, kind: str, reason: str) -> None:
+        """Keep an event of this process's own."""
+        self._note(Event(kind, Level.NOTE, reason[:MAX_LINE]), self.wall())
 
     # -- from the disk -----------------------------------------------------------------------------
 
     def look(self) -> None:
-        """Episodes and labels, as they are on the disk: no lost message can make the page wrong about them."""
+        """Read episodes and labels from the disk, which is right even where a message was lost."""
         try:
             self._read_disk()
-        except OSError as error:  # no file can be opened, say: no reason to take the e-stop away
-            self._note(Event("disk_not_read", Level.NOTE, str(error)[:500]), self.wall())
+        except OSError as error:
+            # Too many open files, say, are no reason to end the page and its e-stop.
+            self._report("disk_not_read", str(error))
 
     def _read_disk(self) -> None:
+        """Bring the rows of episodes up to date."""
         try:
             labels = {line.episode: line for line in self.store.labels.in_order()}
         except DataError as error:
-            self._note(Event("labels_damaged", Level.NOTE, error.message[:500]), self.wall())
+            self._report("labels_damaged", error.message)
             return
+
         for number in self.store.numbers():
-            row, line = self.rows.get(number), labels.get(number)
-            known = (
-                {"label": Label(line.label), "author": line.author}
-                if line
-                else {"label": None, "author": None}
-            )
-            if number in self.broken or (
-                row is not None and (row.label, row.author) == (known["label"], known["author"])
-            ):
+            if number in self.broken:
                 continue
+            line = labels.get(number)
+            label = Label(line.label) if line else None
+            author = line.author if line else None
+            row = self.rows.get(number) or self._read_episode(number)
+            if row is not None and (row.label, row.author) != (label, author):
+                row = row.model_copy(update={"label": label, "author": author})
             if row is not None:
-                self.rows[number] = row.model_copy(update=known)
-                continue
-            try:
-                facts = self.store.episode(number).facts
-            except DataError as error:
-                self.broken.add(number)
-                self._note(Event("episode_damaged", Level.NOTE, error.message[:500]), self.wall())
-                continue
-            self.rows[number] = EpisodeRow(
-                number=number,
-                phase=facts.phase,
-                **known,
-                steps=facts.steps,
-                seconds=facts.robot_s,
-                stop=facts.stop_reason[:60],
-                version=max((v for v in facts.versions if v >= 0), default=None),
-                clips=round(facts.clip_share * facts.steps),
-                intervened=facts.intervention_share > 0,
-            )
+                self.rows[number] = row
+
+    def _read_episode(self, number: int) -> EpisodeRow | None:
+        """Return the row of an episode, without its label; ``None`` where it is damaged."""
+        try:
+            facts = self.store.episode(number).facts
+        except DataError as error:
+            self.broken.add(number)
+            self._report("episode_damaged", error.message)
+            return None
+        return EpisodeRow(
+            number=number,
+            phase=facts.phase,
+            steps=facts.steps,
+            seconds=facts.robot_s,
+            stop=facts.stop_reason[:MAX_WORD],
+            version=max((v for v in facts.versions if v >= 0), default=None),
+            clips=round(facts.clip_share * facts.steps),
+            intervened=facts.intervention_share > 0,
+        )
 
     def _read_learning(self) -> None:
-        """The curve as the learner's last checkpoint has it, for a page that was restarted."""
+        """Read the curve of the learner's last checkpoint, for a page that was restarted."""
         with contextlib.suppress(DataError, KeyError, TypeError, ValueError):
             for row in durable.read_json(self.settings.work / "learner" / "facts.json")["curve"]:
                 self._learned(row)
 
     def _read_events(self) -> None:
-        """The last ones that the supervisor has kept, for a page that was restarted."""
+        """Read the last events that the supervisor has kept, for a page that was restarted."""
         try:
             with open(self.settings.work / "events.jsonl", "rb") as file:
                 file.seek(max(0, file.seek(0, 2) - TAIL_BYTES))
                 lines = file.read().splitlines()
         except OSError:
             return
-        for line in lines:
-            with contextlib.suppress(
-                DataError, KeyError, TypeError, ValueError
-            ):  # the first line is torn, the last may be
-                found = durable.parse_json(line, "an event", limit=TAIL_BYTES)
-                self._note(Event.from_dict(found), float(found["time"]))
 
-    # -- what there is to show ---------------------------------------------------------------------
+        for line in lines:
+            # The first line is torn, the last may be.
+            with contextlib.suppress(DataError, KeyError, TypeError, ValueError):
+                fields = durable.parse_json(line, "an event", limit=TAIL_BYTES)
+                self._note(Event.from_dict(fields), float(fields["time"]))
+
+    # -- the snapshot ------------------------------------------------------------------------------
 
     def age(self, sender: str, topic: str = "") -> float | None:
-        """Seconds since a sender was heard (about a topic); ``None``: never."""
+        """Return the seconds since a sender's last message (about a topic); ``None``: never."""
         at = self.heard.get((sender, topic))
         return None if at is None else max(0.0, self.clock() - at)
 
@@ -283,161 +308,124 @@ class Watch:
         return age is not None and age < SILENT_S
 
     def snapshot(self) -> Snapshot | None:
-        """What there is to show; ``None`` while the supervisor is silent: nothing of it may be believed then."""
+        """Return the page's snapshot; ``None`` while the supervisor is silent: all may be old."""
         if not self._lately("supervisor", "plan"):
             return None
-        plan, config = self.plan, self.store.header.config
-        state: State = plan["state"]
         rows = tuple(self.rows[number] for number in sorted(self.rows))[-KEPT_ROWS:]
-        kind = self._phase(rows)
-        acting = state in ACTING
-        prompt = self._prompt(state)
+        header = self.store.header
         return Snapshot(
-            session=self.store.header.id[:60],
-            task=self.store.header.task[:60],
+            session=header.id[:MAX_WORD],
+            task=header.task[:MAX_WORD],
             simulated=self.settings.twin is not None,
-            mode=config.mode,
-            seq=plan["seq"],
-            at=plan["at"],
-            answers=plan["answers"],
-            behind=plan["behind"],
-            state=state,
-            episode=plan["next"],
-            phase=None if state is State.DONE else kind,
-            phase_done=sum(
-                row.phase is kind and row.label in (Label.SUCCESS, Label.FAILURE) for row in rows
-            ),
-            phase_episodes=config.train_episodes
-            if kind is PhaseKind.TRAIN
-            else config.evaluate_episodes,
-            step=self.state["step"]
-            if acting and self.state.get("number") == plan["number"]
-            else None,
-            episode_steps=self.task.episode_steps,
-            prompt=prompt[:500],
-            rule="" if self.task.label.rule in prompt else self.task.label.rule[:500],
-            label_episode=self._to_label(),
-            paused=plan["paused"],
+            mode=header.config.mode,
             weights=self.weights,
-            clips=self.clips if acting else 0,
-            arms=tuple(self._arm(prefix, acting=acting) for prefix in self.task.prefixes),
-            processes=tuple(
-                Heartbeat(name=name, age_s=self.age(name), limit_s=SILENT_S)
-                for name in TOPICS
-                if name != "scripted" or self.settings.twin is not None
-            ),
+            processes=tuple(self._heartbeats()),
             events=tuple(self.events),
             episodes=rows,
             curves=tuple(self._curves()),
             cameras=tuple(self.task.images),
             limits=self.limits,
             limits_digest=self.in_force.get("limits", ""),
+            **self._situation(),
+            **self._progress(rows),
         )
 
+    def _situation(self) -> dict[str, Any]:
+        """Return the fields about the plan and the operator's next step."""
+        plan = self.plan
+        label_episode = self._to_label()
+        text = prompt(plan, self.task, fault=self.fault, label_episode=label_episode)
+        rule = self.task.label.rule
+        return {
+            **{name: plan[name] for name in ("seq", "at", "answers", "behind", "state", "paused")},
+            "episode": plan["next"],
+            "prompt": text[:MAX_LINE],
+            "rule": "" if rule in text else rule[:MAX_LINE],
+            "label_episode": label_episode,
+        }
+
+    def _progress(self, rows: tuple[EpisodeRow, ...]) -> dict[str, Any]:
+        """Return the fields about the phase, the running episode and the arms."""
+        plan, config = self.plan, self.store.header.config
+        kind = self._phase(rows)
+        training = kind is PhaseKind.TRAIN
+        judged = [row for row in rows if row.label in (Label.SUCCESS, Label.FAILURE)]
+        acting = plan["state"] in ACTING
+        running = acting and self.state.get("number") == plan["number"]
+        return {
+            "phase": None if plan["state"] is State.DONE else kind,
+            "phase_done": sum(row.phase is kind for row in judged),
+            "phase_episodes": config.train_episodes if training else config.evaluate_episodes,
+            "step": self.state["step"] if running else None,
+            "episode_steps": self.task.episode_steps,
+            "clips": self.clips if acting else 0,
+            "arms": tuple(self._arm(prefix, acting=acting) for prefix in self.task.prefixes),
+        }
+
+    def _heartbeats(self) -> Iterator[Heartbeat]:
+        for name in TOPICS:
+            if name != "scripted" or self.settings.twin is not None:
+                yield Heartbeat(name=name, age_s=self.age(name), limit_s=SILENT_S)
+
     def _phase(self, rows: tuple[EpisodeRow, ...]) -> PhaseKind:
-        """Of the open or the last episode; a session that is resumed has had none yet, but there may be some on the disk."""
-        if self.plan["kind"]:
-            return self.plan["kind"]
+        """Return the phase of the open episode, or of the last one on the disk."""
+        kind: PhaseKind | None = self.plan["kind"]
+        if kind:
+            return kind
         return rows[-1].phase if rows else PhaseKind.EVALUATE_BEFORE
 
     def _to_label(self) -> int | None:
-        """What a label pressed now is about: the open episode, else the oldest that waits for one."""
+        """Return the episode to label: the open one, else the oldest that waits for a label."""
         number, pending = self.plan["number"], self.plan["pending"]
         if self.plan["state"] in OPEN and number > 0 and number not in self.rows:
-            return number
+            return int(number)
         return pending[0] if pending else None
 
-    def _prompt(self, state: State) -> str:
-        match state:
-            case State.ESTOP:
-                return "The e-stop is pressed. Make the scene safe, then clear the stop."
-            case State.FAULT if self.plan["reason"] == CONFIRM_CELL:
-                return f"{CONFIRM_CELL}, then clear the stop."
-            case State.FAULT:
-                why = f"Stopped: {self.fault or self.plan['reason']}."
-                return f"{why} If it does not go on by itself, make the scene safe, then clear the stop."
-            case State.HOMING:
-                return "The arm moves to its home pose. Keep clear."
-            case State.PAUSED:
-                return "Paused. Press Resume to go on."
-            case State.COMMIT:
-                return "Saving the episode."
-            case State.DONE:
-                return "All episodes of the plan are done."
-            case State.AWAIT_RESET:
-                place = (
-                    f" Start position {self.plan['start']}."
-                    if self.plan["start"] is not None
-                    else ""
-                )
-                return (
-                    self.task.reset
-                    + place
-                    + (" Then wait for the learner." if self.plan["behind"] else "")
-                )
-            case State.AWAIT_LABEL:
-                return f"What was episode {self._to_label()} worth? {self.task.label.rule}"
-            case State.IDLE:
-                waits = self.plan["prompt"].startswith(
-                    "waiting"
-                )  # for the learner; other prompts are of states that are past
-                return self.plan["prompt"] if waits else "The session is getting ready."
-            case _:
-                return self.task.label.rule
-
     def _arm(self, prefix: str, *, acting: bool) -> ArmHealth:
-        """One arm.  The driver tells its state while the policy acts only; older numbers are not shown as if they were new."""
+        """Return the health of an arm; the driver publishes its state while the policy acts only.
+
+        Older numbers are left out: they would look like new ones.
+        """
         fresh = acting and self._lately("driver", "state")
-        features, limits = (
-            self.state["features"] if fresh else {},
-            self.conditions.limits.arms[prefix],
-        )
-        gauges = []
-        for name, letter, limit, unit in (
-            ("force", "f", limits.force, "N"),
-            ("torque", "t", limits.torque, "Nm"),
-        ):
-            parts = [features.get(f"{prefix}ee.{letter}{axis}") for axis in "xyz"]
-            gauges.append(
-                Gauge(
-                    name=name,
-                    value=None if None in parts else math.hypot(*parts),
-                    limit=limit,
-                    unit=unit,
-                )
-            )
-        longest = 1000 * max(self.steps) if fresh and self.steps else None
-        gauges.append(
-            Gauge(
-                name="longest control step",
-                value=longest,
-                limit=2000 / self.task.rate_hz,
-                unit="ms",
-            )
-        )
-        gauges.append(
-            Gauge(
-                name="state age",
-                value=1000 * self.age("driver", "state") if fresh else None,
-                unit="ms",
-            )
-        )
+        errors: tuple[str, ...] = ()
         if fresh:
-            mode, errors = self.state["mode"], self.state["errors"]
+            mode = self.state["mode"]
+            errors = self.state["errors"]
             ok = mode in (Mode.IDLE, Mode.MOVING)
         elif self._lately("driver", "beat"):
-            mode, errors, ok = (
-                ("stopped", (), False) if self.stopped else ("in control, not acting", (), True)
-            )
+            mode = "stopped" if self.stopped else "in control, not acting"
+            ok = not self.stopped
         else:
-            mode, errors, ok = "not known", ("the driver is silent",), False
+            mode = "not known"
+            errors = ("the driver is silent",)
+            ok = False
+
         return ArmHealth(
             name=prefix or self.task.arms[prefix].driver,
             mode=mode,
             ok=ok,
             errors=errors,
-            gauges=tuple(gauges),
+            gauges=tuple(self._gauges(prefix, fresh=fresh)),
         )
+
+    def _gauges(self, prefix: str, *, fresh: bool) -> Iterator[Gauge]:
+        """Yield an arm's gauges, without values where there is no fresh state."""
+        features = self.state["features"] if fresh else {}
+        limits = self.conditions.limits.arms[prefix]
+        for name, letter, limit, unit in (
+            ("force", "f", limits.force, "N"),
+            ("torque", "t", limits.torque, "Nm"),
+        ):
+            axes = [f"{prefix}ee.{letter}{axis}" for axis in "xyz"]
+            known = all(axis in features for axis in axes)
+            value = math.hypot(*(features[axis] for axis in axes)) if known else None
+            yield Gauge(name=name, value=value, limit=limit, unit=unit)
+
+        longest = MS * max(self.steps) if fresh and self.steps else None
+        most = LATE_STEPS * MS / self.task.rate_hz
+        yield Gauge(name="longest control step", value=longest, limit=most, unit="ms")
+        age = self.age("driver", "state") if fresh else None
+        yield Gauge(name="state age", value=None if age is None else MS * age, unit="ms")
 
     def _curves(self) -> Iterator[LearningCurve]:
         rows = [self.learning[version] for version in sorted(self.learning)]
@@ -450,16 +438,14 @@ class Watch:
 
 
 def _limit_rows(limits: Limits) -> Iterator[LimitRow]:
-    """The limits as lines, nested names joined by points."""
+    """Yield the limits as lines, nested names joined by points."""
 
     def walk(value: Any, name: str) -> Iterator[LimitRow]:
         if isinstance(value, dict):
             for key, item in value.items():
                 yield from walk(item, f"{name}.{key}".strip("."))
         elif value not in (None, [], ""):
-            yield LimitRow(
-                name=name[-60:],
-                value=(json.dumps(value) if isinstance(value, list) else str(value))[:60],
-            )
+            text = json.dumps(value) if isinstance(value, list) else str(value)
+            yield LimitRow(name=name[-MAX_WORD:], value=text[:MAX_WORD])
 
     return islice(walk(limits.model_dump(mode="json", exclude={"format_version"}), ""), KEPT_LIMITS)

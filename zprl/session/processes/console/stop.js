@@ -1,4 +1,4 @@
-// The e-stop of both pages: it goes on until somebody has taken it.
+// The e-stop of both pages: it is sent again until the server has taken it.
 
 const STOP_RETRY_MS = 300;
 
@@ -11,11 +11,11 @@ export const send = (body, timeout) => fetch("/input", {
   signal: AbortSignal.timeout(timeout),
 });
 
-/** Press the e-stop until it is taken; all tries carry one nonce.  `told` hears the number of each try. */
-export async function sendStop(told) {
+/** Press the e-stop until it is taken; all tries carry one nonce.  `onTry` gets the number of each try. */
+export async function sendStop(onTry) {
   const body = { kind: "estop", episode: null, nonce: nonce() };
   for (let tries = 1; ; tries++) {
-    told(tries);
+    onTry(tries);
     try {
       if ((await send(body, 1500)).ok) return;
     } catch { /* try again */ }

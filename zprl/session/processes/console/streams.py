@@ -6,31 +6,38 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from zprl.session.processes.console.snapshot import ConsoleState
 
 PERIOD_S = 0.2
-"""Between two messages of a stream."""
+"""Seconds between two messages of a stream."""
 MOST = 16
+"""Streams at most."""
 STUCK_S = 2.0
 """A page that has not taken a message for so long counts as closed."""
 
 
+@dataclass(eq=False)
 class _Stream:
-    def __init__(self, login: str, close: Callable[[], None], at: float) -> None:
-        self.login, self.close, self.at = login, close, at
+    """One open stream; ``at`` is when its last message was taken [s]."""
+
+    login: str
+    close: Callable[[], None]
+    at: float
 
 
 class Streams:
     """Open streams, oldest first.
 
     Args:
-        most: How many there may be.
+        most: Largest number of streams.
         clock: Monotonic [s].
     """
 
     def __init__(self, most: int = MOST, clock: Callable[[], float] = time.monotonic) -> None:
-        self._most, self._clock = most, clock
+        self._most = most
+        self._clock = clock
         self._open: dict[_Stream, None] = {}
 
     @property
@@ -41,12 +48,12 @@ class Streams:
 
     @contextmanager
     def opened(self, login: str, close: Callable[[], None]) -> Iterator[Callable[[], None]]:
-        """Count a stream while it lasts; yields what to call whenever a message has been taken.
+        """Count a stream while it lasts; yield a function to call after each message taken.
 
         Where there are too many, the oldest of the same login is closed, or else the oldest of all.
 
         Args:
-            login: Whose page it is.
+            login: Login to which the page belongs.
             close: Ends the stream from outside.
         """
         if len(self._open) >= self._most:
@@ -71,7 +78,7 @@ class Streams:
         close: Callable[[], None],
         lasts: Callable[[], bool] = lambda: True,
     ) -> AsyncIterator[str]:
-        """Yield the newest snapshot once, and ages, five times a second, as long as the login lasts."""
+        """Yield ages every :data:`PERIOD_S`, and each new snapshot once, while the login lasts."""
         known = -1
         with self.opened(login, close) as taken:
             while lasts():

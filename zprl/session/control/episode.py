@@ -1,0 +1,225 @@
+"""Episodes as the driver plays them, control step by control step."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from zprl.recordings.conditions import Conditions
+from zprl.robot.base import Values
+from zprl.robot.events import Event, Level
+from zprl.robot.feature_mapping import ObsLayout
+from zprl.session.bus import Bus, Message, ReliableQueue
+from zprl.session.control.arms import Arms
+from zprl.session.control.chunks import NO_DECISION, ChunkPlayer
+from zprl.session.control.frames import Frame, observed, values
+from zprl.session.control.person import Person
+from zprl.session.control.tick_clock import TickClock
+from zprl.session.events import Input, State
+from zprl.session.messages import Plan, Topic, notice
+from zprl.session.spacemouse import Feel
+
+REQUEST_S, FINAL_REQUEST_S = 0.1, 1.0
+"""Host seconds after which a request is repeated: for a chunk, and for the embedding of an
+episode's last observation."""
+FIRST_CHUNK_S = 10.0
+"""Patience with an episode's first chunk: the arm has not moved yet."""
+
+
+class Episode:
+    """The episode being played: its step, its chunks, its rows.
+
+    Args:
+        in_force: The task and the limits that the session runs under.
+        arms: The arms.
+        clock: The robot's clock.
+        bus: Bus of the process.
+        feed: Line to the recorder.
+        publish: Publishes an event.
+        fault: Stops the arm: kind and reason.
+
+    Attributes:
+        number: Number of the episode; 0 before the first.
+        step: Control steps so far.
+        finished: Whether its last observation is recorded.
+    """
+
+    def __init__(
+        self,
+        in_force: Conditions,
+        arms: Arms,
+        clock: TickClock,
+        bus: Bus,
+        feed: ReliableQueue,
+        *,
+        publish: Callable[[Event], None],
+        fault: Callable[[str, str], None],
+    ) -> None:
+        self.task, self.limits = in_force.task, in_force.limits
+        self.limits_digest = in_force.digests["limits"]
+        self.arms, self.clock, self.bus, self.feed = arms, clock, bus, feed
+        self.publish, self.fault = publish, fault
+
+        self.layout = ObsLayout(self.task.observation)
+        self.history: deque[dict[str, np.ndarray]] = deque(maxlen=max(self.task.obs_steps, 1))
+        self.chunks = ChunkPlayer(bus)
+        self.led = arms.prefixes[0]
+        """The arm that a person leads with the SpaceMouse; of two, the first."""
+        self.person = Person(bus, Feel.within(self.limits.arms[self.led], self.task.rate_hz))
+        self.begin(0)
+
+    def begin(self, number: int) -> None:
+        """Be ready for an episode."""
+        self.number, self.step, self.finished = number, 0, False
+        self.chunks.begin()
+        self.clock.intervals.clear()
+        self.action = np.zeros(self.arms.layout.width, np.float32)
+
+    def control_step(self, plan: Plan, features: Values) -> Frame | None:
+        """Choose the target of a control step: a person's, or the next action of the chunk.
+
+        Args:
+            plan: The supervisor's newest plan.
+            features: The robot's features by name.
+
+        Returns:
+            The row to record; ``None``: the step has not begun, or the episode has ended.
+        """
+        obs = self.layout.read(features)
+        if self.step == 0 and self.chunks.requested == NO_DECISION:
+            self.history.clear()
+        self.history.append(obs)
+
+        stopping = plan.state is State.STOPPING
+        if not stopping and self.step >= self.task.episode_steps:
+            self.bus.publish(Topic.EVENT, notice("time_out", self.number, "the time is up"))
+            stopping = True
+        if stopping:
+            self._finish(plan, features, obs)
+            return None
+
+        led = self._follow_person(plan)
+        if not led and not self._play_chunk(plan):
+            self.history.pop()  # the step has not begun: it is seen again
+            return None
+
+        frame = self._frame(features, obs, led=led)
+        self.arms.clipped = False
+        self.step += 1
+        return frame
+
+    def _follow_person(self, plan: Plan) -> bool:
+        """Choose the target of a person at the SpaceMouse; return whether one has the arm."""
+        command = self.person.step()
+        if command.edge is Input.INTERVENE:
+            # From where the arm is sent to, not from where the policy wanted it.
+            self.arms.hold()
+            self.chunks.abandon()
+        self.person.report(plan, self.number, engaged=command.engaged)
+        if command.engaged:
+            self.action = self.arms.lead(self.led, command)
+        return command.engaged
+
+    def _play_chunk(self, plan: Plan) -> bool:
+        """Choose the next action of the chunk; hold where there is none.
+
+        Returns:
+            False where the step must wait for a chunk.
+        """
+        waits = plan.mode == "sync"
+        self.chunks.switch()
+        if self.chunks.due(0 if waits else self.task.lead_steps):
+            self._request(plan)
+        if self.chunks.playing.left == 0:
+            self._hold_without_chunk(waits=waits)
+            return self.step > 0 and not waits
+
+        self.action = self.chunks.playing.next()
+        self.arms.play(self.action)
+        return True
+
+    def _request(self, plan: Plan, *, final: bool = False) -> None:
+        missing = self.task.obs_steps - len(self.history)
+        history = [self.history[0]] * missing + list(self.history)
+        stamp = self.arms.robot.state_stamp()
+        self.chunks.request(plan, history, step=self.step, stamp=stamp, final=final)
+
+    def repeat_final_request(self) -> None:
+        """Request the embedding of the last observation again: a new actor knows nothing of it."""
+        self.chunks.repeat(FINAL_REQUEST_S)
+
+    def _hold_without_chunk(self, *, waits: bool) -> None:
+        """Hold because there is no chunk to play; come to rest when it takes too long."""
+        now = self.clock.now
+        self.chunks.repeat(REQUEST_S)
+        if self.chunks.late_since is None:
+            self.chunks.late_since = now
+            if self.step > 0 and not waits:
+                reason = "the next chunk is not there: holding"
+                self.publish(Event("chunk_late", Level.HOLD, reason, stamp=now))
+            return
+
+        late = now - self.chunks.late_since
+        if late > (self.limits.command_age_s if self.step else FIRST_CHUNK_S):
+            self.fault("chunk_missing", f"no chunk for {late:.2f} s")
+
+    def take_chunk(self, message: Message) -> None:
+        """Take in a chunk of this episode and the requested decision; drop any other."""
+        body, targets = message.body, message.arrays["targets"]
+        if body["number"] != self.number or not self.chunks.awaits(body["decision"]):
+            return
+        fault = self.arms.layout.fault(targets, self.task.chunk_steps)
+        if fault:
+            self.fault("chunk_broken", f"{fault}: look into the actor's log")
+        else:
+            self.chunks.take(targets)
+
+    def _frame(self, features: Values, obs: dict[str, np.ndarray], *, led: bool) -> Frame:
+        """Return the row of this step: its action, and what had been sent until then."""
+        plays = not led and self.chunks.late_since is None
+        body = {
+            "number": self.number,
+            "step": self.step,
+            "decision": self.chunks.playing.decision if plays else NO_DECISION,
+            "clipped": self.arms.clipped,
+            **self._stamps(),
+            "intervention": led,
+            "limits": self.limits_digest,
+        }
+        arrays = observed(features, obs, self.arms.prefixes)
+        arrays["commanded"] = np.asarray(self.action, np.float32)
+        arrays["sent"] = values(self.arms.sent)
+        health = self.arms.robot.health()
+        return Frame(body, arrays, features, self.chunks.playing.left, health)
+
+    def record(self, frame: Frame, digests: dict[str, str]) -> None:
+        """Send the row of a control step to the recorder, and the state to the others."""
+        if not self.feed.put("driver", Topic.FRAME, frame.body, frame.arrays):
+            self.fault("recorder_full", "the recorder does not keep up")
+        self.bus.publish(Topic.STATE, frame.state(digests))
+
+    def _finish(self, plan: Plan, features: Values, obs: dict[str, np.ndarray]) -> None:
+        """Record the episode's last observation, and have the actor embed it."""
+        self.finished = True
+        self.chunks.decision += 1
+        self._request(plan, final=True)
+
+        body: dict[str, Any] = {
+            "number": self.number,
+            "step": self.step,
+            "features": sorted(features),
+            "sent": list(self.arms.sent),
+            **self._stamps(),
+            **self.clock.timing(),
+            "limits": self.limits_digest,
+        }
+        arrays = observed(features, obs, self.arms.prefixes)
+        self.feed.put("driver", Topic.FRAME_FINAL, body, arrays)
+        self.bus.publish(Topic.EVENT, notice("episode_ended", self.number, steps=self.step))
+
+    def _stamps(self) -> dict[str, float]:
+        return {"stamp": self.arms.robot.state_stamp(), "host": time.monotonic()}
