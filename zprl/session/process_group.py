@@ -150,7 +150,7 @@ class ProcessGroup:
         return [name for name, child in self.children.items() if child.speaks and not child.back]
 
     def terminate(self, *names: str) -> None:
-        """Ask processes to end, to be replaced by ones with tighter limits: they have not failed."""
+        """Ask processes that have not failed to end: others with tighter limits replace them."""
         for name in names:
             if name in self.children:
                 self.children[name].starts.clear()
