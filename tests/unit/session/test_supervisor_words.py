@@ -11,7 +11,8 @@ from types import SimpleNamespace
 import pytest
 
 from zprl.session import supervisor
-from zprl.session.supervisor import SessionProcess, Supervisor
+from zprl.session.process_group import SessionProcess
+from zprl.session.supervisor import Supervisor
 
 LINK = "http://127.0.0.1:4100/login#secret"
 
@@ -25,8 +26,8 @@ def watched(tmp_path: Path) -> Supervisor:
     found.settings = SimpleNamespace(work=tmp_path)
     found.bus = SimpleNamespace(poll=list)
     found.machine = SimpleNamespace(handle=lambda event: [])
-    found._do = lambda actions: None
-    found._spawn = lambda name: None
+    found._handle = lambda event: None
+    found.group = SimpleNamespace(last_words=lambda name: "no last words", spawn=lambda name: None)
     return found
 
 
