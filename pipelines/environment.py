@@ -146,7 +146,7 @@ class _OneSentence(logging.Filter):
             record.exc_info = None
         try:
             text = record.getMessage()
-        except Exception:  # raised here, it would end the caller
+        except Exception:  # noqa: BLE001 - raised here, it would end the caller
             text = (
                 record.msg
                 if isinstance(record.msg, str)

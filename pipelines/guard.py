@@ -222,10 +222,11 @@ async def _in_one_line(app: ASGIApp, scope: Scope, receive: Receive, send: Send)
 
     try:
         await app(scope, receive, watched)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - one request's failure ends no server
         text = f"{scope['type']} {scope['path']!r}: {error!r}"
         text = terminal.plain(text)[:LOG_LETTERS]
-        logging.getLogger("uvicorn.error").error("failed: %s", text)
+        # No traceback: a client could fill the log with them.
+        logging.getLogger("uvicorn.error").error("failed: %s", text)  # noqa: TRY400
         if not begun:
             await _refuse(scope, send, 500, "The server failed; its log says more.")
 

@@ -31,7 +31,7 @@ QUIET_S, LOG_LETTERS = 10.0, 200
 """Between two lines about what fails outside of requests [s], and how long a line is."""
 
 
-class Connection(HttpToolsProtocol):
+class QuietConnection(HttpToolsProtocol):
     """One connection; the oldest idle one makes room when there are too many.
 
     Args:
@@ -39,7 +39,7 @@ class Connection(HttpToolsProtocol):
         given: What uvicorn gives.
     """
 
-    def __init__(self, all_of_them: dict[Connection, None], **given: Any) -> None:
+    def __init__(self, all_of_them: dict[QuietConnection, None], **given: Any) -> None:
         super().__init__(**given)
         self._all = all_of_them
 
@@ -76,7 +76,7 @@ class Connection(HttpToolsProtocol):
 
 
 class QuietServer(uvicorn.Server):
-    """uvicorn with :class:`Connection`, and a line at most where asyncio would write tracebacks.
+    """uvicorn with :class:`QuietConnection`, and a line at most where asyncio would write tracebacks.
 
     Args:
         app: The application.
@@ -85,7 +85,7 @@ class QuietServer(uvicorn.Server):
 
     def __init__(self, app: Any, **options: Any) -> None:
         raise_open_files()
-        http: Any = partial(Connection, {})
+        http: Any = partial(QuietConnection, {})
         super().__init__(uvicorn.Config(app, http=http, backlog=BATCH, **options))
         self._logged_at = -QUIET_S
 

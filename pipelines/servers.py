@@ -164,7 +164,7 @@ def _spawn(command: list[str], **options: Any) -> subprocess.Popen[bytes]:
     def run() -> None:
         try:
             process = subprocess.Popen(command, **options)
-        except BaseException as error:  # the caller's to handle
+        except BaseException as error:  # noqa: BLE001 - the caller handles it
             started.put(error)
             return
         started.put(process)

@@ -14,7 +14,7 @@ from zprl.session.processes.console.snapshot import (
     EpisodeRow,
     EventRow,
     Gauge,
-    Heartbeat,
+    HeartbeatRow,
     LearningCurve,
     LimitRow,
     Snapshot,
@@ -85,7 +85,7 @@ def snapshot(**changes: object) -> Snapshot:
             ),
         ),
         "processes": tuple(
-            Heartbeat(name=name, age_s=age, limit_s=1.0, restarts=restarts)
+            HeartbeatRow(name=name, age_s=age, limit_s=1.0, restarts=restarts)
             for name, age, restarts in (
                 ("supervisor", 0.1, 0),
                 ("driver", 0.0, 0),

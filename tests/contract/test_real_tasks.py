@@ -59,14 +59,14 @@ def test_home_survives_the_action_layout(task):
 
 def test_its_observation_is_read_from_what_robot_and_senses_tell(task):
     robot = task.make_robot()
-    features = {
-        name: 0.5
-        for name in (
+    features = dict.fromkeys(
+        (
             *robot.observation_features,
             *task.sensor_features,
             *(p + GRIPPER_COMMAND for p in task.prefixes),
-        )
-    }
+        ),
+        0.5,
+    )
     layout = ObsLayout(task.observation)
     obs = layout.read(features)
     assert {key: len(value) for key, value in obs.items()} == layout.widths

@@ -101,9 +101,11 @@ def test_the_interpreter_of_the_stages(tmp_path: Path) -> None:
     chosen = tmp_path / "chosen"
     chosen.write_text("#!/bin/sh\necho chosen\n")
     chosen.chmod(0o755)
-    run = lambda env: subprocess.run(
-        [shim, *show], env={**base, **env}, capture_output=True, text=True, check=True
-    ).stdout.strip()  # noqa: E731
+
+    def run(env: dict[str, str]) -> str:
+        variables = {**base, **env}
+        return subprocess.check_output([shim, *show], env=variables, text=True).strip()
+
     assert run({"ZPRL_PYTHON": str(chosen)}) == "chosen"
     (tmp_path / "venv/bin").mkdir(parents=True)
     (tmp_path / "venv/bin/python").symlink_to(chosen)

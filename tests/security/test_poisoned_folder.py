@@ -254,9 +254,11 @@ def test_a_session_on_the_simulated_robot(fresh: Folder, monkeypatch: pytest.Mon
 
 def test_a_repository_runs_nothing(fresh: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     """Git runs what a repository's own configuration names, and fetches a missing object with the program that it names."""
-    git = lambda *arguments: subprocess.run(
-        ["git", *arguments], cwd=fresh.path, capture_output=True, text=True, check=False
-    )  # noqa: E731
+
+    def git(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = ["git", *arguments]
+        return subprocess.run(command, cwd=fresh.path, capture_output=True, text=True, check=False)
+
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(fresh.path.parent))
     (fresh.path / "data.dvc").write_text("outs: [{md5: abc}]\n")
     git("init", "-q")

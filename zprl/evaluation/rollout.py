@@ -58,7 +58,7 @@ class Resting(Protocol):
 
 
 @torch.no_grad()
-def evaluate(
+def evaluate(  # noqa: PLR0913 - all by keyword but two
     act: Act,
     make_env: Callable[[int], VectorEnv],
     *,

@@ -57,7 +57,7 @@ _SAME_M = 1e-6
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
-class Change(BaseModel):
+class BoxChange(BaseModel):
     """Change of the box or its gripper; an empty one only requests the state."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -259,7 +259,7 @@ class ControlBox:
             self.state = _STOPPED
             self.latched_error = error
 
-    def change(self, change: Change) -> BoxState:
+    def change(self, change: BoxChange) -> BoxState:
         """Make a change, and return the state."""
         for name in ("latched", "muted", "deaf", "line_s", "late_s"):
             value = getattr(change, name)

@@ -5,7 +5,7 @@ private protocol on TCP ports 502 and 503 (requests: transaction, protocol, leng
 content; answers: the same with a byte of state bits before the content) and sends the 100 Hz report
 on 30003.  Ports below 1024 need root; the SDK knows no others.
 
-A unix socket ``control`` in the folder takes one line of JSON per request: :class:`Change`; the
+A unix socket ``control`` in the folder takes one line of JSON per request: :class:`BoxChange`; the
 answer is :class:`BoxState`.
 """
 
@@ -30,7 +30,7 @@ from zprl import durable
 from zprl.errors import DataError, EnvironmentProblem
 from zprl.parent_death import die_with_parent
 from zprl.robot_sim.process import RobotProcess
-from zprl.robot_sim.xarm_box import SERIAL_REGISTER, BoxState, Change, ControlBox
+from zprl.robot_sim.xarm_box import SERIAL_REGISTER, BoxChange, BoxState, ControlBox
 
 COMMAND_PORTS = (502, 503)
 REPORT_PORT = 30003
@@ -110,7 +110,7 @@ class XArmServer:
     def _changed(self, line: bytes) -> str:
         try:
             content = durable.parse_json(line, "a change", limit=MAX_LINE)
-            return self._box.change(Change.model_validate(content)).model_dump_json()
+            return self._box.change(BoxChange.model_validate(content)).model_dump_json()
         except DataError as error:
             return json.dumps({"error": error.message})
         except ValidationError as error:
@@ -186,13 +186,15 @@ class SimulatedXArm(RobotProcess):
         self.change()
 
     def change(self, **values: object) -> BoxState:
-        """Make a change (see :class:`Change`), or none, and return the state.
+        """Make a change (see :class:`BoxChange`), or none, and return the state.
 
         Raises:
             EnvironmentProblem: it does not answer.
             DataError: it refuses.
         """
-        request = Change.model_validate(values).model_dump_json(exclude_none=True).encode() + b"\n"
+        request = (
+            BoxChange.model_validate(values).model_dump_json(exclude_none=True).encode() + b"\n"
+        )
         try:
             with socket.socket(socket.AF_UNIX) as sock:
                 sock.settimeout(ANSWER_S)
@@ -210,7 +212,7 @@ class SimulatedXArm(RobotProcess):
         except ValidationError as error:
             raise DataError(
                 f"the simulated robot refused: {line[:300]!r}",
-                remedy="see zprl.robot_sim.xarm_box.Change",
+                remedy="see zprl.robot_sim.xarm_box.BoxChange",
             ) from error
 
 

@@ -67,7 +67,7 @@ class Blockage:
     recovering: bool = False
 
 
-class Situation:
+class SessionSituation:
     """The data of the state machine, and the elementary changes of it.
 
     Arguments as in :class:`zprl.session.state_machine.Machine`.

@@ -61,7 +61,7 @@ from zprl.session.events import (
     VersionAvailable,
     WaitForWeights,
 )
-from zprl.session.situation import ACTING, MOVING, Blockage, OpenEpisode, Situation
+from zprl.session.situation import ACTING, MOVING, Blockage, OpenEpisode, SessionSituation
 
 NON_CRITICAL = frozenset({"learner", "console"})
 """Processes whose death stops no episode."""
@@ -69,7 +69,7 @@ REMEMBERED = 4096
 """Newest presses whose nonce is remembered: presses expire long before so many others have come."""
 
 
-class Machine(Situation):
+class Machine(SessionSituation):
     """The transitions of a session; see the module.
 
     Args:

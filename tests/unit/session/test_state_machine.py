@@ -328,8 +328,14 @@ def to_stopping(walk):
 
 @pytest.mark.parametrize(
     "lead",
-    [lambda walk: None, lambda walk: walk(Ready()), Walk.to_running]
-    + [to_stopping, to_fault, to_stop],
+    [
+        lambda walk: None,
+        lambda walk: walk(Ready()),
+        Walk.to_running,
+        to_stopping,
+        to_fault,
+        to_stop,
+    ],
 )
 def test_pause_is_taken_in_every_state_and_no_episode_follows(lead):
     walk = Walk()

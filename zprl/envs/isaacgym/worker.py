@@ -163,7 +163,7 @@ def least_squares_step(jacobian: torch.Tensor, error: torch.Tensor) -> torch.Ten
 # -- the world -------------------------------------------------------------------------------------
 
 
-class World:
+class GymWorld:
     """N copies of a task in Gym.
 
     Args:
@@ -529,7 +529,7 @@ class World:
 # -- the process -----------------------------------------------------------------------------------
 
 
-def make(order: Mapping[str, Any]) -> World:
+def make(order: Mapping[str, Any]) -> GymWorld:
     """The world that the first order asks for.
 
     Raises:
@@ -561,7 +561,7 @@ def make(order: Mapping[str, Any]) -> World:
             f"{order['file']} has no {lacking[0]}",
             "zprl/envs/isaacgym/lift_cube.py shows what stands in a task's file",
         )
-    return World(task, str(assets), order["num_envs"], order["episode_steps"], order["device"])
+    return GymWorld(task, str(assets), order["num_envs"], order["episode_steps"], order["device"])
 
 
 NEEDED = [

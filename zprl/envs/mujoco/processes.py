@@ -53,7 +53,7 @@ def layout(spec: TaskSpec) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
     n, real, flag = spec.num_envs, np.dtype(np.float32), np.dtype(np.bool_)
     found = {"action": ((n, spec.action_dim), real), "hold": ((n, spec.action_dim), real)}
     found |= {"target": ((n, 3), real), "reward": ((n,), real)}
-    found |= {name: ((n,), flag) for name in ("terminated", "truncated", "success")}
+    found |= dict.fromkeys(("terminated", "truncated", "success"), ((n,), flag))
     for when in ("obs", "final_obs"):
         found |= {f"{when}/{key}": ((n, width), real) for key, width in spec.obs_dims.items()}
         found |= {

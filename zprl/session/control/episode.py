@@ -16,7 +16,7 @@ from zprl.robot.feature_mapping import ObsLayout
 from zprl.session.bus import Bus, Message, ReliableQueue
 from zprl.session.control.arms import Arms
 from zprl.session.control.chunks import NO_DECISION, ChunkPlayer
-from zprl.session.control.frames import Frame, observed, values
+from zprl.session.control.frames import ControlFrame, observed, values
 from zprl.session.control.person import Person
 from zprl.session.control.tick_clock import TickClock
 from zprl.session.events import Input, State
@@ -30,7 +30,7 @@ FIRST_CHUNK_S = 10.0
 """Patience with an episode's first chunk: the arm has not moved yet."""
 
 
-class Episode:
+class EpisodeProgress:
     """The episode being played: its step, its chunks, its rows.
 
     Args:
@@ -79,7 +79,7 @@ class Episode:
         self.clock.intervals.clear()
         self.action = np.zeros(self.arms.layout.width, np.float32)
 
-    def control_step(self, plan: Plan, features: Values) -> Frame | None:
+    def control_step(self, plan: Plan, features: Values) -> ControlFrame | None:
         """Choose the target of a control step: a person's, or the next action of the chunk.
 
         Args:
@@ -178,7 +178,7 @@ class Episode:
         else:
             self.chunks.take(targets)
 
-    def _frame(self, features: Values, obs: dict[str, np.ndarray], *, led: bool) -> Frame:
+    def _frame(self, features: Values, obs: dict[str, np.ndarray], *, led: bool) -> ControlFrame:
         """Return the row of this step: its action, and what had been sent until then."""
         plays = not led and self.chunks.late_since is None
         body = {
@@ -194,9 +194,9 @@ class Episode:
         arrays["commanded"] = np.asarray(self.action, np.float32)
         arrays["sent"] = values(self.arms.sent)
         health = self.arms.robot.health()
-        return Frame(body, arrays, features, self.chunks.playing.left, health)
+        return ControlFrame(body, arrays, features, self.chunks.playing.left, health)
 
-    def record(self, frame: Frame, digests: dict[str, str]) -> None:
+    def record(self, frame: ControlFrame, digests: dict[str, str]) -> None:
         """Send the row of a control step to the recorder, and the state to the others."""
         if not self.feed.put("driver", Topic.FRAME, frame.body, frame.arrays):
             self.fault("recorder_full", "the recorder does not keep up")

@@ -12,7 +12,7 @@ from zprl.robot.base import POSE, WRENCH, Health, Values
 
 
 @dataclass(frozen=True)
-class Frame:
+class ControlFrame:
     """The row of one control step, as it stands before the step's action is sent.
 
     Attributes:

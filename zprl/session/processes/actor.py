@@ -52,7 +52,7 @@ class Weights:
             self.version = version
 
 
-class Actor:
+class ActorProcess:
     """Answers chunk requests; see the module.
 
     Args:
@@ -163,7 +163,7 @@ def run(settings: Settings, stopping: Stopping) -> None:
     bus = Bus(settings.sockets, "actor", {"driver": topics, "learner": [Topic.WEIGHTS, Topic.BEAT]})
     feed = ReliableQueue(settings.sockets, "recorder", reader=False)
 
-    actor = Actor(settings, bus, feed)
+    actor = ActorProcess(settings, bus, feed)
     actor.cameras.start()
     for _ in turns(stopping, actor.beat):
         actor.step()

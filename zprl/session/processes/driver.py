@@ -23,7 +23,7 @@ from zprl.session.bus import Bus, Message, ReliableQueue
 from zprl.session.control import connection
 from zprl.session.control.arms import Arms
 from zprl.session.control.connection import PLAN_AGE_S, is_old
-from zprl.session.control.episode import Episode
+from zprl.session.control.episode import EpisodeProgress
 from zprl.session.control.homing import Homing
 from zprl.session.control.recovery import Recovery
 from zprl.session.control.tick_clock import TickClock
@@ -71,7 +71,7 @@ class Driver:
         self.monitor = Monitor(limits)
         self.arms = Arms(robot, sensors, in_force)
         self.homing = Homing(task, self.arms.ranges)
-        self.episode = Episode(
+        self.episode = EpisodeProgress(
             in_force, self.arms, self.clock, bus, feed, publish=self._publish, fault=self._fault
         )
         self.recovery = Recovery(

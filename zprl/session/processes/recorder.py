@@ -26,7 +26,7 @@ TIMING = ("tick_p50", "tick_p99", "tick_max")
 
 
 @dataclass
-class OpenEpisode:
+class RecordingEpisode:
     """An episode that is not on disk yet."""
 
     writer: EpisodeWriter
@@ -143,7 +143,7 @@ class Recorder:
 
     def __init__(self, settings: Settings, store: SessionStore, bus: Bus) -> None:
         self.settings, self.store, self.bus = settings, store, bus
-        self.open: dict[int, OpenEpisode] = {}
+        self.open: dict[int, RecordingEpisode] = {}
         self.gone: set[int] = set()
         for number in store.open_numbers():  # its facts died with the last recorder
             store.discard_open(number)
@@ -163,7 +163,7 @@ class Recorder:
         except (DataError, KeyError, TypeError) as error:
             self._lose(number, str(error))
 
-    def _open(self, number: int, limits: str) -> OpenEpisode | None:
+    def _open(self, number: int, limits: str) -> RecordingEpisode | None:
         """Return an episode's recording, begun if need be; ``None`` where it is wanted no more.
 
         Args:
@@ -174,7 +174,7 @@ class Recorder:
             return None
         if number not in self.open:
             writer = self.store.open_episode(number, limits_digest=limits)
-            self.open[number] = OpenEpisode(writer, limits)
+            self.open[number] = RecordingEpisode(writer, limits)
         return self.open[number]
 
     def _lose(self, number: int, reason: str) -> None:

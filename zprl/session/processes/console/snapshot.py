@@ -62,7 +62,7 @@ class ArmHealth(SnapshotPart):
     gauges: tuple[Gauge, ...] = Field((), max_length=20)
 
 
-class Heartbeat(SnapshotPart):
+class HeartbeatRow(SnapshotPart):
     """One process of the session."""
 
     name: Word
@@ -172,7 +172,7 @@ class Snapshot(SnapshotPart):
     )
     clips: Count = Field(0, description="Clipped steps of the running episode.")
     arms: tuple[ArmHealth, ...] = Field((), max_length=8)
-    processes: tuple[Heartbeat, ...] = Field((), max_length=32)
+    processes: tuple[HeartbeatRow, ...] = Field((), max_length=32)
     events: tuple[EventRow, ...] = Field((), max_length=200)
     episodes: tuple[EpisodeRow, ...] = Field((), max_length=2000)
     curves: tuple[LearningCurve, ...] = Field((), max_length=8)

@@ -29,7 +29,7 @@ from zprl.session.processes.console.snapshot import (
     EpisodeRow,
     EventRow,
     Gauge,
-    Heartbeat,
+    HeartbeatRow,
     LearningCurve,
     LimitRow,
     Snapshot,
@@ -362,10 +362,10 @@ class Watch:
             "arms": tuple(self._arm(prefix, acting=acting) for prefix in self.task.prefixes),
         }
 
-    def _heartbeats(self) -> Iterator[Heartbeat]:
+    def _heartbeats(self) -> Iterator[HeartbeatRow]:
         for name in TOPICS:
             if name != "scripted" or self.settings.twin is not None:
-                yield Heartbeat(name=name, age_s=self.age(name), limit_s=SILENT_S)
+                yield HeartbeatRow(name=name, age_s=self.age(name), limit_s=SILENT_S)
 
     def _phase(self, rows: tuple[EpisodeRow, ...]) -> PhaseKind:
         """Return the phase of the open episode, or of the last one on the disk."""
