@@ -35,7 +35,7 @@ SIDE_BY_SIDE := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 # What takes minutes is left to `make test-all`.
 LEFT_OUT := and not exhaustive
 
-.PHONY: help setup setup-mujoco run test test-all test-gpu test-mujoco lint ui doctor pins clean
+.PHONY: help setup setup-mujoco run test test-all test-gpu test-mujoco lint types ui doctor pins clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 24
@@ -90,10 +90,12 @@ pins: | $(UV) ## compile infra/pins/*.txt anew from pyproject.toml
 	@for name in uv build; do $(COMPILE) infra/pins/$$name.in -o infra/pins/$$name.txt; done
 	@for name in mlflow prefect; do $(COMPILE) --constraints infra/pins/isaac.txt infra/pins/$$name.in -o infra/pins/$$name.txt; done
 
-lint: setup ## style (ruff), types (mypy) and house style
+lint: setup ## style (ruff) and house style
 	@.venv/bin/python -m ruff check . && .venv/bin/python -m ruff format --check .
-	@.venv/bin/python -m mypy
 	@.venv/bin/python -m pytest -q tests/style
+
+types: setup ## types (mypy); minutes with a cold cache
+	@.venv/bin/python -m mypy
 
 ui: setup ## open MLflow and Prefect on this machine only
 	@.venv/bin/zprl ui

@@ -71,12 +71,10 @@ def _body(name: str, position: Array, rotation: Array) -> list[Solid]:
                     assets.COLOURS[name],
                 )
             )
-    for box in assets.BOXES.get(name, ()):
-        found.append(
-            SolidBox(
-                world(box.centre), rotation, np.array(box.size, np.float32), assets.COLOURS[name]
-            )
-        )
+    found += [
+        SolidBox(world(box.centre), rotation, np.array(box.size, np.float32), assets.COLOURS[name])
+        for box in assets.BOXES.get(name, ())
+    ]
     found += [
         SolidCapsule(world(a), world(b), radius, panda.SHELL)
         for a, b, radius in CONNECTORS.get(name, ())

@@ -238,7 +238,7 @@ class FlowPolicy(nn.Module):
 
     def freeze(self) -> FlowPolicy:
         """Make this policy immutable for optimisers and return it."""
-        return self.eval().requires_grad_(False)
+        return self.eval().requires_grad_(requires_grad=False)
 
     def _bottleneck(self) -> Vib:
         if self.vib is None:

@@ -125,7 +125,7 @@ def main(body: Callable[[Settings, Stopping], None]) -> NoReturn:
     except ZprlError as error:
         say_error(error)
         code = error.exit_code
-    except Exception:
+    except Exception:  # noqa: BLE001 - the last line of defence of a process
         traceback.print_exc()
         code = 1
 

@@ -23,7 +23,7 @@ from zprl.session.supervisor import Supervisor
 NAMES = ("recorder", "driver", "actor", "learner", "console")
 
 
-def create(
+def create(  # noqa: PLR0913 - all by keyword but the folder
     folder: Path,
     *,
     config: Real,
