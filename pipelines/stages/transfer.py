@@ -25,7 +25,7 @@ _OTHER: dict[Engine, Engine] = {"ovphysx": "newton", "newton": "ovphysx"}
 def transfer(stage: Stage) -> None:
     """Judge on both engines and write ``metrics/transfer.json``.
 
-    It holds both rates, the drop, and the probability that chance made it.
+    It holds both rates, the drop, and the p-value of McNemar's test of equal success.
     """
     params = stage.params
     torch.set_num_threads(params.run.threads)

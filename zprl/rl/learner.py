@@ -137,7 +137,7 @@ class Learner(SegmentLearner[Rl]):
         """Updates so far."""
         return self._updates.done
 
-    @torch.no_grad()
+    @torch.no_grad()  # the agent writes its gradients out (zprl/rl/sac.py)
     def run_segment(
         self, make_env: Callable[[], ChunkEnv], tick: Callable[[], None] = lambda: None
     ) -> None:

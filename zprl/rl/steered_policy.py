@@ -37,8 +37,7 @@ class ActingPolicy(Protocol):
 class SteeredPolicy:
     """Acts as the base policy would from a point moved by ``scale * residual``.
 
-    With a residual of zero it is the base policy bit for bit: same anchor, same decoder, same
-    generator.
+    With a residual of zero it acts from the anchor: see :func:`zprl.rl.steering.steer`.
 
     Args:
         policy: Frozen base policy.

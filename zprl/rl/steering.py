@@ -24,7 +24,7 @@ class Situation:
 
     Attributes:
         embedding: (B, D).
-        anchor: (B, R), the point that the frozen policy takes by itself.
+        anchor: (B, R), the point from which the residual counts.
         state: RL state (B, D + R), embedding and anchor side by side.
         noise: Flow noise (B, T, F).
     """
@@ -88,7 +88,9 @@ def steer(
 ) -> SteeringDecision:
     """Choose a residual, move the anchor by it and make the chunk from there.
 
-    With a residual of zero the chunk is the base policy's, bit for bit.
+    With a residual of zero the chunk is made from the anchor.  For the latent (at its mean) and
+    the action chunk that is the base policy's chunk, bit for bit; for the embedding its chunk
+    without bottleneck; for the flow noise its chunk from zero noise.
 
     Args:
         policy: The frozen policy.

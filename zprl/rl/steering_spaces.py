@@ -38,7 +38,7 @@ class SteeringSpace(Protocol):
     def anchor(
         self, policy: FlowPolicy, embedding: Tensor, noise: Tensor, *, sample: Tensor | None = None
     ) -> Tensor:
-        """Return the point (B, R) that the frozen policy takes by itself.
+        """Return the point (B, R) from which the residual counts.
 
         Args:
             policy: The frozen policy.

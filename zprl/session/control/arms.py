@@ -53,11 +53,11 @@ class Arms:
         self.target: Values = {}
         self.sent: Values = {}
         self.clipped = False
-        self.open_grippers()
+        self.forget_gripper_commands()
         self.restart(self.read(sensors=False))
 
-    def open_grippers(self) -> None:
-        """Count all grippers as commanded to open."""
+    def forget_gripper_commands(self) -> None:
+        """Let the next press of a person's gripper button close the gripper."""
         self.gripper = dict.fromkeys(self.prefixes, OPEN)
 
     def restart(self, features: Values) -> None:
@@ -102,9 +102,11 @@ class Arms:
     def lead(self, prefix: str, command: InterventionCommand) -> np.ndarray:
         """Take a person's command as the target of one arm; return it as an action (A,)."""
         before = self.target
+        opening = before[prefix + GRIPPER]  # what the arm holds stays held without a press
         if command.toggle_gripper:
             self.gripper[prefix] = -self.gripper[prefix]
-        opening = self.ranges[prefix].gripper_width if self.gripper[prefix] > 0 else 0.0
+            opening = self.ranges[prefix].gripper_width if self.gripper[prefix] > 0 else 0.0
+
         pose = command.target(Pose.read(before, prefix))
         self.target = before | pose.features(prefix) | {prefix + GRIPPER: opening}
         return self.layout.encode(self.target, before)

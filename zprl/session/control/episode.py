@@ -135,7 +135,7 @@ class EpisodeProgress:
         if self.chunks.due(0 if waits else self.task.lead_steps):
             self._request(plan)
         if self.chunks.playing.left == 0:
-            self._hold_without_chunk(waits=waits)
+            self._wait_for_chunk(waits=waits)
             return self.step > 0 and not waits
 
         self.action = self.chunks.playing.next()
@@ -152,8 +152,8 @@ class EpisodeProgress:
         """Request the embedding of the last observation again: a new actor knows nothing of it."""
         self.chunks.repeat(FINAL_REQUEST_S)
 
-    def _hold_without_chunk(self, *, waits: bool) -> None:
-        """Hold because there is no chunk to play; come to rest when it takes too long."""
+    def _wait_for_chunk(self, *, waits: bool) -> None:
+        """Keep the last target while there is no chunk; come to rest when it takes too long."""
         now = self.clock.now
         self.chunks.repeat(REQUEST_S)
         if self.chunks.late_since is None:

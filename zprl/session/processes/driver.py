@@ -1,8 +1,9 @@
-"""Process ``driver``: the only one that talks to the robot.  Its tick waits for nobody.
+"""Process ``driver``: the only one that talks to the robot.  Its tick waits for no process.
 
 Slots lie on the robot's clock; a stalled tick skips what it missed and never catches up in a burst.
-Policy, learner, recorder, disk and people may all be late: then the arm holds, and after
-``command_age_s`` it comes to rest.
+While a chunk is late the arm keeps its last target, and after ``command_age_s`` it comes to rest.
+Recorder, supervisor and operator have bounds of their own, beyond which the arm stops.  Taking
+control again is the one step that can wait for the robot, with the arm stopped.
 """
 
 from __future__ import annotations
@@ -183,7 +184,7 @@ class Driver:
     def _between_steps(self, features: Values) -> None:
         """Move to the task's home pose, or wait for what the actor still owes."""
         if self.plan.state is State.HOMING:
-            self.arms.open_grippers()
+            self.arms.forget_gripper_commands()
             self.arms.target |= self.homing.target(features)
             if self.homing.arrived(features, self.arms.filters, self.robot.now()):
                 self.bus.publish(Topic.EVENT, notice("homed", self.plan.number))
