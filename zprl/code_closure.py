@@ -121,7 +121,7 @@ def _plugin_group(call: ast.Call) -> str | None:
 
 def _data_files(folder: Path, name: str) -> set[Path]:
     """Return the data beside a module that has this name: a file, or a folder without modules."""
-    if not name or not DATA_NAME.fullmatch(name):
+    if not folder.is_relative_to(ROOT) or not DATA_NAME.fullmatch(name):
         return set()
     path = folder / name
     if path.is_file() and path.suffix != ".py":

@@ -169,11 +169,16 @@ def test_scene_and_refusals() -> None:
 
 def test_a_labs_own_task_is_a_file_in_its_folder(lab: pytest.MonkeyPatch, tmp_path: Path) -> None:
     shipped = Path(client.__file__).with_name("lift_cube.py").read_text()
-    boxes = shipped[shipped.index('BOXES = {"cube"') :].splitlines()[0]
-    second = ', "tray": {"edges": (0.1, 0.1, 0.02), "density": 100.0, "friction": 1.0, "middle": (0.5, 0.3), "spread": (0.0, 0.0)}}'
-    own = shipped.replace(boxes, boxes[:-1] + second).replace(
-        "CONTROL_HZ = 50.0", "CONTROL_HZ = 20.0"
-    )
+    second = """
+BOXES["tray"] = {
+    "edges": (0.1, 0.1, 0.02),
+    "density": 100.0,
+    "friction": 1.0,
+    "middle": (0.5, 0.3),
+    "spread": (0.0, 0.0),
+}
+"""
+    own = shipped.replace("CONTROL_HZ = 50.0", "CONTROL_HZ = 20.0") + second
     (tmp_path / "cube_and_tray.py").write_text(own)
     (tmp_path / "half.py").write_text("CONTROL_HZ = 50.0\n")
     lab.setenv(client.TASKS_VARIABLE, str(tmp_path))

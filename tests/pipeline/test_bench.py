@@ -19,7 +19,7 @@ pytestmark = pytest.mark.services
 DRIVER = """
 import json, os, sys, time
 from pathlib import Path
-from pipelines import bench, cell as cells
+from pipelines import bench, bench_cell as cells
 from zprl import cli, durable, plugins
 from zprl.bench import results
 

@@ -290,12 +290,13 @@ def test_a_real_stage_gives_the_same_bytes_inside(
 
 
 @pytest.mark.parametrize(
-    "module", ["finetune_sim", "evaluate", "evaluate_base", "stage_in_container"]
+    "module",
+    ["stages.finetune_sim", "stages.evaluate", "stages.evaluate_base", "stage_in_container"],
 )
 def test_stages_with_a_world_import_no_orchestration(module: str) -> None:
     program = (
         BLOCKED
-        + f"import pipelines.stages.{module}\nassert not {{'prefect', 'dvc', 'mlflow'}} & set(sys.modules)"
+        + f"import pipelines.{module}\nassert not {{'prefect', 'dvc', 'mlflow'}} & set(sys.modules)"
     )
     assert (
         subprocess.run(

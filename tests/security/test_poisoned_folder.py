@@ -365,13 +365,13 @@ def test_no_other_thread_stands_elsewhere_while_the_guard_loads(tmp_path: Path) 
     """A path without a beginning that another thread opens meanwhile is meant for its own folder."""
     said = """
 import ctypes, os
-from zprl import native
+from zprl import safe_torch_import
 folders = []
 def load(library):
     folders.append((os.readlink("/proc/thread-self/cwd"), os.readlink(f"/proc/{os.getpid()}/cwd")))
 ctypes.CDLL = load
-native.LIBRARY = "torch/__init__.py"
-native._load()
+safe_torch_import.LIBRARY = "torch/__init__.py"
+safe_torch_import._load()
 print(folders, os.getcwd())
 """
     done = subprocess.run(

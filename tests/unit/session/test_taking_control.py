@@ -225,11 +225,11 @@ def test_an_old_request_and_an_old_plan_do_not_count(monkeypatch: pytest.MonkeyP
 def test_an_arm_whose_state_cannot_be_read_after_it_took_control_is_stopped(
     monkeypatch: pytest.MonkeyPatch, level: StopLevel
 ) -> None:
-    def unreadable(senses: bool) -> dict[str, float]:
+    def unreadable() -> dict[str, float]:
         raise RobotError("the state cannot be read", remedy="look at the robot")
 
     arm = Stopped(monkeypatch, pushed=False)
-    arm.driver.stopped, arm.driver._features = int(level), unreadable
+    arm.driver.stopped, arm.driver.recovery.read = int(level), unreadable
     arm.ask(1)
     assert arm.robot.told == ["recover", StopLevel.HARD]
     assert arm.bus.kinds() == ["recovery_refused"]
@@ -257,7 +257,8 @@ def test_an_arm_that_took_control_is_stopped_when_the_other_refuses(
     left, right = OneOfTwo(recovers=True), OneOfTwo(recovers=False)
     two = MultiArm.__new__(MultiArm)
     two.robots, two.simulated = {"left.": left, "right.": right}, True
-    arm.driver.robot, arm.driver.stopped = two, int(StopLevel.HARD)
+    arm.driver.robot = arm.driver.recovery.robot = two
+    arm.driver.stopped = int(StopLevel.HARD)
     arm.ask(1)
     assert arm.bus.kinds() == ["recovery_refused"]
     assert not left.in_control
