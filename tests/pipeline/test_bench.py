@@ -59,7 +59,7 @@ def outcome(cell):
     facts = results.RunFacts(*who, 5, 1.0, 0.1, 2.0, None)
     policy = durable.digest((cell.base or cell).folder / cells.POLICY)
     made = (None, policy) if cell.base is None else (policy, None)
-    return results.Run(cell.key, *made, facts, (results.Point(*who, steps, rate, 20, 1.0, 1.0),))
+    return results.FinishedRun(cell.key, *made, facts, (results.Point(*who, steps, rate, 20, 1.0, 1.0),))
 
 
 def run(cell, *rest, run=bench.run, **more):
