@@ -14,7 +14,11 @@ KINDS = ("realsense", "opencv", "synthetic", "knobs", "apriltag")
 
 @pytest.fixture
 def kinds(monkeypatch):
-    points = [EntryPoint(kind, f"zprl.robot.sensors.{kind}:make", "zprl.sensors") for kind in KINDS]
+    modules = {kind: kind for kind in KINDS} | {"knobs": "fault_injection"}
+    points = [
+        EntryPoint(kind, f"zprl.robot.sensors.{module}:make", "zprl.sensors")
+        for kind, module in modules.items()
+    ]
     points += [EntryPoint("pose_stream", "zprl.robot.sensors.pose:make", "zprl.sensors")]
     points += [EntryPoint("shared", "zprl.robot.sensors.shared_memory_ring:make", "zprl.sensors")]
     monkeypatch.setattr(plugins, "_registered", lambda group: points if group == "sensors" else [])
