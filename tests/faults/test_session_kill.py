@@ -27,7 +27,7 @@ from zprl.robot.limits import MOST_RECOVERIES
 
 pytestmark = pytest.mark.realtime
 
-VICTIMS = ("driver", "actor", "learner", "recorder", "scripted", "supervisor")
+VICTIMS = ("driver", "actor", "learner", "recorder", "scripted_operator", "supervisor")
 HOST = "127.0.11.3"
 MANY = {"count": MOST_RECOVERIES, "window_s": 600.0}
 WINDOW_S = 12.0
