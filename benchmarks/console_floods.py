@@ -44,14 +44,14 @@ def serve(secrets: Secrets) -> None:
 
     raise_open_files()
     prefer_answers()
-    shown, mouth = ConsoleState(), InputPublisher(bus.Bus(bus.make_folder(), "console", {}))
-    with Console(shown, mouth.publish, access=Access(secrets)) as console:
+    shown, publisher = ConsoleState(), InputPublisher(bus.Bus(bus.make_folder(), "console", {}))
+    with Console(shown, publisher.publish, access=Access(secrets)) as console:
         print(console.url, flush=True)
         for beat in itertools.count():
             time.sleep(0.02)
-            mouth.flush()
+            publisher.flush()
             if beat % 10 == 0:
-                mouth.beat(stopped=beat > 10, pages=console.pages)
+                publisher.beat(stopped=beat > 10, pages=console.pages)
                 shown.publish(console_scene.snapshot())
 
 

@@ -83,9 +83,9 @@ def row(store: SessionStore) -> dict[str, Any]:
         session_metrics.evaluation(store, "evaluate_before"),
         session_metrics.evaluation(store, "evaluate_after"),
     )
-    found = session_metrics.metrics(store, before, after)
+    metrics = session_metrics.metrics(store, before, after)
     return {
-        **{name: found.get(name) for name in COLUMNS},
+        **{name: metrics.get(name) for name in COLUMNS},
         "mcnemar_p": tables.compare(before, after).p_value,
     }
 

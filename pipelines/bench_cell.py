@@ -37,7 +37,7 @@ STAGES = "pipelines.stages"
 DEMOS = Path("data/demos/demos.hdf5")
 POLICY = Path("artifacts/base/policy.safetensors")
 SPENT = ("runs", "artifacts/learner")
-"""What a finished cell no longer needs: resume state and replay memory."""
+"""Folders that a finished cell no longer needs: resume state and replay."""
 
 
 def finished(cell: Cell) -> results.FinishedRun | None:

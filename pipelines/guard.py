@@ -32,7 +32,7 @@ LOGIN, SCRIPT, TICKET = "/zprl/login", "/zprl/login.js", "/zprl/ticket"
 """Paths of the guard's own, on every server."""
 TICKET_S = 3600.0
 WEBSOCKET_S = 10.0
-"""How long a websocket's first message, its login, may take to arrive [s]."""
+"""Seconds in which a websocket's first message, its login, has to arrive."""
 BODY_BYTES = 2000
 LOG_LETTERS = 200
 """Longest that a failed request is in the log."""

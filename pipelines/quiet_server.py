@@ -20,7 +20,7 @@ from zprl import terminal
 from zprl.session.processes.console.rate_limits import open_files, raise_open_files
 
 REQUEST_S = 10.0
-"""How long a new connection's first request may take to arrive [s]."""
+"""Seconds in which a new connection's first request has to arrive."""
 SHARE = 0.5
 """Share of the files that may be open that connections take; stores and artifacts need the rest."""
 BATCH = 16
@@ -43,6 +43,7 @@ class QuietConnection(HttpToolsProtocol):
         super().__init__(**given)
         self._all = all_of_them
 
+    # uvicorn's own is narrower than asyncio's in the same way.
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._all[self] = None

@@ -92,8 +92,8 @@ def _wander(stage: Stage, policy: FlowPolicy, frames: latent_analysis.Frames, ra
         space = latent_analysis.SPACES["latent" if still else name]
         anchor = space.anchor(policy, frames.embedding, frames.noise)
         size = 0.0 if still else ratio * float(_rms(anchor)) / UNIFORM_RMS
-        wanderer = RandomResidualPolicy(policy, space, torch.full((anchor.shape[1],), size))
-        judge(stage, name, wanderer.act, policy, config=config, within=EXPLAIN)
+        explorer = RandomResidualPolicy(policy, space, torch.full((anchor.shape[1],), size))
+        judge(stage, name, explorer.act, policy, config=config, within=EXPLAIN)
 
 
 def _rms(values: Tensor) -> Tensor:
