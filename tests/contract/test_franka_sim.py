@@ -317,8 +317,8 @@ def test_slow_gripper_does_not_block(connect: Callable[..., Franka], twin: SimPr
     robot = connect()
     twin.control.inject(BadGripper(delay=1.0))
     opening = robot.get_observation()[GRIPPER]
-    wish = 0.07 if opening < 0.05 else 0.03
-    action, begin, slowest = hold_action(robot) | {GRIPPER: wish}, robot.now(), 0.0
+    wanted = 0.07 if opening < 0.05 else 0.03
+    action, begin, slowest = hold_action(robot) | {GRIPPER: wanted}, robot.now(), 0.0
     while (now := robot.now()) < begin + 0.8:
         start = time.monotonic()
         robot.send_action(action)
@@ -335,8 +335,8 @@ def test_failing_gripper_is_told_and_not_repeated(
     robot = connect()
     twin.control.inject(BadGripper(fail=True))
     before = twin.control.state().counters["gripper_commands"]
-    wish = 0.07 if robot.get_observation()[GRIPPER] < 0.05 else 0.03
-    action = hold_action(robot) | {GRIPPER: wish}
+    wanted = 0.07 if robot.get_observation()[GRIPPER] < 0.05 else 0.03
+    action = hold_action(robot) | {GRIPPER: wanted}
     robot.send_action(action)
     until(lambda: robot.health().detail.startswith("hand:"))
     assert robot.health().ok
@@ -345,11 +345,11 @@ def test_failing_gripper_is_told_and_not_repeated(
         robot.send_action(action)
     assert twin.control.state().counters["gripper_commands"] == before + 1
     twin.control.clear()
-    robot.send_action(action | {GRIPPER: 0.1 - wish})
+    robot.send_action(action | {GRIPPER: 0.1 - wanted})
     until(lambda: robot.health().detail == "")
 
 
-def test_small_wishes_do_not_reach_the_gripper(
+def test_small_changes_do_not_reach_the_gripper(
     connect: Callable[..., Franka], twin: SimProcess
 ) -> None:
     robot = connect()

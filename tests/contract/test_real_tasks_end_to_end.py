@@ -34,7 +34,7 @@ pytestmark = pytest.mark.realtime
 DEMOS, CHUNKS = 5, 3
 PATIENT = {
     "state_age_s": 0.5,
-    "sense_age_s": 1.0,
+    "sensor_age_s": 1.0,
     "command_age_s": 2.0,
     "heartbeat_s": {"operator": 30.0},
     "recoveries": {"count": MOST_RECOVERIES, "window_s": 600.0},

@@ -26,7 +26,7 @@ from zprl.session.processes.console.access import FILE, TOKEN, page_link
 pytestmark = pytest.mark.realtime
 
 WORD = "correct horse battery"
-LIMITS = {"recoveries": {"count": 100, "window_s": 600.0}, "state_age_s": 0.5, "sense_age_s": 0.5}
+LIMITS = {"recoveries": {"count": 100, "window_s": 600.0}, "state_age_s": 0.5, "sensor_age_s": 0.5}
 
 
 @pytest.fixture(scope="module")

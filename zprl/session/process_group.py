@@ -33,7 +33,7 @@ MODULES = {
     "learner": "zprl.session.processes.learner",
     "recorder": "zprl.session.processes.recorder",
     "console": "zprl.session.processes.console.process",
-    "hand": "zprl.session.processes.operator_devices",
+    "operator_devices": "zprl.session.processes.operator_devices",
     "scripted": "zprl.session.processes.scripted_operator",
 }
 """Module of each process, started with ``python -m``; a camera's is the shared memory ring's."""
@@ -80,9 +80,9 @@ def command(name: str, settings: Settings, task: RealTask) -> list[str]:
         return [MODULES[name], str(settings.work / "settings.json"), str(os.getpid())]
 
     camera = name.removeprefix(CAMERA)
-    kind: SensorKind = task.senses[camera]
+    kind: SensorKind = task.sensors[camera]
     if settings.twin is not None:
-        kind = task.senses[camera].double or kind
+        kind = task.sensors[camera].double or kind
     config = dict(kind.config)
     if kind.kind.startswith("twin"):
         config["twin"] = str(settings.twin)

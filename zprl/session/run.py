@@ -143,9 +143,9 @@ def run(
 
 def _names(simulated: Path | None) -> tuple[str, ...]:
     """Return the processes of a session."""
-    hand = ["hand"] if operator_devices.wanted() else []
+    devices = ["operator_devices"] if operator_devices.wanted() else []
     scripted = ["scripted"] if simulated is not None else []
-    return (*NAMES, *hand, *scripted)
+    return (*NAMES, *devices, *scripted)
 
 
 @contextlib.contextmanager

@@ -67,7 +67,7 @@ TOPICS = {
     "learner": [Topic.WEIGHTS, Topic.LEARNING, Topic.BEAT],
     "recorder": [Topic.COMMITTED, Topic.LABELLED, Topic.LOST, Topic.BEAT],
     "console": [Topic.INPUT, Topic.BEAT],
-    "hand": [Topic.INPUT, Topic.BEAT],
+    "operator_devices": [Topic.INPUT, Topic.BEAT],
     "scripted": [Topic.INPUT, Topic.BEAT],
 }
 EVENTS = "events.jsonl"

@@ -37,7 +37,7 @@ def test_kinds_are_made_from_configs(kinds):
     assert camera.name == "front"
     nested = make_sensor(
         "knobs",
-        {"name": "front", "sense": {"kind": "synthetic"}, "knobs": [{"kind": "drop", "at": 3}]},
+        {"name": "front", "sensor": {"kind": "synthetic"}, "knobs": [{"kind": "drop", "at": 3}]},
     )
     assert nested.name == "front"
     for wrong, says in [

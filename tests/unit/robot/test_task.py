@@ -144,9 +144,9 @@ def test_an_unknown_name_gets_a_suggestion():
             lambda v: v.update(recipe={"policy": {"horizon": 8, "chunk_steps": 4}}),
             "other obs_steps or chunk_steps",
         ),
-        (lambda v: v["senses"].update(ee={"kind": "twin_pose"}), "named as a part of the robot"),
+        (lambda v: v["sensors"].update(ee={"kind": "twin_pose"}), "named as a part of the robot"),
         (
-            lambda v: v["senses"].update(
+            lambda v: v["sensors"].update(
                 cam={"kind": "x", "image": {"key": "object", "size": [8, 8]}}
             ),
             "both an image and",

@@ -34,14 +34,14 @@ class InjectedFault(Section):
 class FaultInjectionConfig(SensorConfig):
     """A sensor and the faults injected into it."""
 
-    sense: Kind
+    sensor: Kind
     knobs: tuple[InjectedFault, ...] = ()
 
 
 def make(config: Mapping[str, Any]) -> FaultInjector:
     """Make the sensor; entry point ``knobs``."""
     parsed = parse(FaultInjectionConfig, config)
-    return FaultInjector(parsed.sense.make(parsed.name), parsed.knobs)
+    return FaultInjector(parsed.sensor.make(parsed.name), parsed.knobs)
 
 
 class FaultInjector:

@@ -54,7 +54,7 @@ TOPICS = {
     "actor": ["event", "beat"],
     "learner": ["learning", "weights", "beat"],
     "recorder": ["event", "beat"],
-    "hand": ["beat"],
+    "operator_devices": ["beat"],
     "scripted": ["beat"],
 }
 ACTING = (State.RUNNING, State.INTERVENTION, State.STOPPING)
