@@ -1,4 +1,4 @@
-"""Whole sessions for tests: a small policy with the lift-cube layout, the Franka double, and parts that a test may play itself.
+"""Whole sessions for tests: a small policy with the lift-cube layout, the simulated Franka, and parts that a test may play itself.
 
 ``python -m tests.session_run FOLDER WORK [PART ...]`` runs a session; each named part
 (``scripted``, ``actor``, ``learner``) is an idle process, and whoever started this speaks for it on
@@ -109,11 +109,11 @@ def make_session(
     limits: dict[str, Any] | None = None,
     **real: Any,
 ) -> Path:
-    """Begin a session of short episodes on a double of its own; returns ``folder``.
+    """Begin a session of short episodes on a simulated robot of its own; returns ``folder``.
 
     Args:
         folder: Where to.
-        host: Of the double, 127.x.
+        host: Of the simulated robot, 127.x.
         seed: Of the session.
         steps: Of an episode.
         task: Changes of the lift-cube task file.

@@ -1,4 +1,4 @@
-"""What a whole session does when something goes wrong: real processes, the Franka double, and nobody else.
+"""What a whole session does when something goes wrong: real processes, the simulated Franka, and nobody else.
 
 Two sessions serve all tests.  In one the test plays operator and policy, so that it can say
 anything; in the other the operator alone.
@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("franky", reason="the Franka needs franky-control")
-pytest.importorskip("franky_sim", reason="the double needs franky-sim")
+pytest.importorskip("franky_sim", reason="the simulated Franka needs franky-sim")
 
 from tests.session_run import HOME, Stage, hold, make_session
 from zprl.recordings.store import SessionStore
@@ -84,8 +84,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
 
 @pytest.fixture
 def control(played: Stage) -> Iterator[SimControl]:
-    """The double behind ``played``; every fault ends with the test."""
-    with SimControl(played.settings["twin"]) as control:
+    """The simulated robot behind ``played``; every fault ends with the test."""
+    with SimControl(played.settings["robot_sim"]) as control:
         control.place((0.5, 0.2, 0.022))
         yield control
         control.clear()

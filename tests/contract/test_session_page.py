@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 pytest.importorskip("franky", reason="the Franka needs franky-control")
-pytest.importorskip("franky_sim", reason="the double needs franky-sim")
+pytest.importorskip("franky_sim", reason="the simulated Franka needs franky-sim")
 
 from tests.session_run import Stage, make_session
 from zprl import durable

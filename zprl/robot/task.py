@@ -37,7 +37,7 @@ UNIT_TOLERANCE = 1e-3
 """Distance from 1 that the squared length of a quaternion may have."""
 TICK_TOLERANCE = 1e-9
 """Distance of tick_hz / rate_hz from a whole number: rounding."""
-SIMULATED_KIND = "twin"
+SIMULATED_KIND = "robot_sim"
 """Sensors whose kind begins so belong to a simulated robot, and get the folder of its sockets under
 this key."""
 
@@ -103,7 +103,7 @@ class SensorKind(Section):
 class SensorSpec(SensorKind):
     """A camera, or a tracker of an object's pose."""
 
-    double: SensorKind | None = Field(
+    simulated: SensorKind | None = Field(
         None, description="Takes its place where the robot is simulated; null: nothing."
     )
     image: Image | None = Field(
@@ -127,7 +127,7 @@ class LabelRule(Section):
     time_out: Literal["ask", "failure"] = Field(
         "ask", description="When the time is up: ask the person, or call it a failure."
     )
-    double: Literal["lifted"] | GoalPosition = Field(
+    simulated: Literal["lifted"] | GoalPosition = Field(
         "lifted",
         description="Success for the scripted operator of a simulated robot: the simulated "
         "Franka's cube lifted, or a tool at a place.",
@@ -339,7 +339,7 @@ class RealTask(Section):
 
     def _sensor(self, name: str, simulation: Path | None) -> Sensor:
         spec: SensorKind = self.sensors[name]
-        spec = (simulation and self.sensors[name].double) or spec
+        spec = (simulation and self.sensors[name].simulated) or spec
         config = {"name": name, **spec.config}
         if simulation and spec.kind.startswith(SIMULATED_KIND):
             config[SIMULATED_KIND] = str(simulation)

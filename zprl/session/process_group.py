@@ -14,7 +14,7 @@ from pathlib import Path
 
 from zprl import child_processes
 from zprl.errors import EnvironmentProblem
-from zprl.robot.task import RealTask, SensorKind
+from zprl.robot.task import SIMULATED_KIND, RealTask, SensorKind
 from zprl.session.camera_history import ring_name
 from zprl.session.process import Settings
 
@@ -81,11 +81,11 @@ def command(name: str, settings: Settings, task: RealTask) -> list[str]:
 
     camera = name.removeprefix(CAMERA)
     kind: SensorKind = task.sensors[camera]
-    if settings.twin is not None:
-        kind = task.sensors[camera].double or kind
+    if settings.robot_sim is not None:
+        kind = task.sensors[camera].simulated or kind
     config = dict(kind.config)
-    if kind.kind.startswith("twin"):
-        config["twin"] = str(settings.twin)
+    if kind.kind.startswith(SIMULATED_KIND):
+        config[SIMULATED_KIND] = str(settings.robot_sim)
     return [
         "zprl.robot.sensors.shared_memory_ring",
         "--ring",

@@ -115,7 +115,7 @@ class Supervisor:
             self.progress_file.progress(self.store),
             mode=settings.config.mode,
             recoveries=self.conditions.limits.recoveries,
-            confirm="" if settings.twin is not None else CONFIRM_CELL,
+            confirm="" if settings.robot_sim is not None else CONFIRM_CELL,
         )
         self.plan = PlanBuilder(self.task)
         self.finished = False

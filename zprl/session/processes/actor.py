@@ -67,7 +67,9 @@ class ActorProcess:
         self.limits_digest = conditions.digests["limits"]
         self.policy = ChunkPolicy(settings.session / "start", settings.config, seed=settings.seed)
         self.policy.warm_up()
-        self.cameras = CameraHistory(conditions.task, settings.rings, conditions.limits.sensor_age_s)
+        self.cameras = CameraHistory(
+            conditions.task, settings.rings, conditions.limits.sensor_age_s
+        )
         self.weights = Weights(settings)
 
     def step(self) -> None:

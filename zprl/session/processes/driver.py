@@ -355,7 +355,7 @@ def run(settings: Settings, stopping: Stopping) -> None:
 
     plan = connection.await_permission(bus, in_force, stopping)
     connection.connect(robot, stopping)
-    made = task.make_sensors(settings.twin)
+    made = task.make_sensors(settings.robot_sim)
     sensors = {name: LatestReader(sensor) for name, sensor in made.items()}
     try:
         for reader in sensors.values():
