@@ -35,13 +35,13 @@ class FaultInjectionConfig(SensorConfig):
     """A sensor and the faults injected into it."""
 
     sensor: Kind
-    knobs: tuple[InjectedFault, ...] = ()
+    faults: tuple[InjectedFault, ...] = ()
 
 
 def make(config: Mapping[str, Any]) -> FaultInjector:
-    """Make the sensor; entry point ``knobs``."""
+    """Make the sensor; entry point ``fault_injection``."""
     parsed = parse(FaultInjectionConfig, config)
-    return FaultInjector(parsed.sensor.make(parsed.name), parsed.knobs)
+    return FaultInjector(parsed.sensor.make(parsed.name), parsed.faults)
 
 
 class FaultInjector:
