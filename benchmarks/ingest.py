@@ -90,17 +90,17 @@ def laid_out_plainly(path: Path) -> Path:
 
 
 def squeezed(path: Path) -> Path:
-    """The same file with its pictures in chunks of one frame, compressed by gzip; smoothed first, for noise cannot be compressed."""
+    """The same file with its images in chunks of one frame, compressed by gzip; smoothed first, for noise cannot be compressed."""
     target = path.with_name("squeezed.hdf5")
     with h5py.File(path) as old, h5py.File(target, "w") as new:
         old.copy("data", new)
         for demo in new["data"].values():
-            pictures = np.repeat(np.repeat(demo["obs"][CAMERA][:, ::8, ::8], 8, axis=1), 8, axis=2)[
+            images = np.repeat(np.repeat(demo["obs"][CAMERA][:, ::8, ::8], 8, axis=1), 8, axis=2)[
                 :, :84, :84
             ]
             del demo["obs"][CAMERA]
             demo["obs"].create_dataset(
-                CAMERA, data=pictures, chunks=(1, *pictures.shape[1:]), compression="gzip"
+                CAMERA, data=images, chunks=(1, *images.shape[1:]), compression="gzip"
             )
     return target
 
@@ -164,14 +164,14 @@ def speed(folder: Path) -> None:
             write(folder / "long.hdf5", range(20), 20_000, None),
             states,
         ),
-        "pictures of 84 x 84": (write(folder / "pictures.hdf5", range(20), 200, 84), both),
+        "images of 84 x 84": (write(folder / "images.hdf5", range(20), 200, 84), both),
     }
     files = {
         f"{name}, robomimic's": (laid_out_plainly(path), keys)
         for name, (path, keys) in ours.items()
     }
     files |= {f"{name}, our writer's": pair for name, pair in ours.items()}
-    files["pictures, frame by frame in gzip"] = (squeezed(folder / "pictures.hdf5"), both)
+    files["images, frame by frame in gzip"] = (squeezed(folder / "images.hdf5"), both)
     for name, (path, keys) in files.items():
         compare(
             name,

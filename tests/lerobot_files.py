@@ -1,6 +1,6 @@
 """LeRobot datasets as LeRobot 0.6.1 (v3.0) and 0.3 (v2.1) write them (seen there), made with pyarrow, Pillow and PyAV alone.
 
-Frame i of episode e has state (e, i, 0.5), force 10 e + i, action (i / 10, e), and pictures of one
+Frame i of episode e has state (e, i, 0.5), force 10 e + i, action (i / 10, e), and images of one
 grey level, ``grey(e, i)``.
 """
 
@@ -21,7 +21,7 @@ from PIL import Image
 RATE = 10
 NAMES = ["pos.0", "pos.1", "grip.0"]
 SIZE = (48, 64)
-"""Height and width of pictures."""
+"""Height and width of images."""
 
 PATHS = {
     "v2.1": {
@@ -125,7 +125,7 @@ def drop(*names: str) -> Change:
 def write_video(
     path: Path, levels: Sequence[int], *, size: tuple[int, int] = SIZE, rate: int = RATE
 ) -> None:
-    """An MP4 of H.264 with pictures of one grey level each."""
+    """An MP4 of H.264 with images of one grey level each."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w", format="mp4") as container:
         stream = container.add_stream(
@@ -142,7 +142,7 @@ def write_video(
 
 
 def png(level: int, size: tuple[int, int] = SIZE) -> bytes:
-    """One encoded picture."""
+    """One encoded image."""
     data = io.BytesIO()
     Image.fromarray(np.full((*size, 3), level, np.uint8)).save(data, "PNG")
     return data.getvalue()
@@ -201,12 +201,12 @@ def _table(columns: Columns, *, fixed: bool, still: bool) -> pa.Table:
             )
     if still:
         number, frames = int(columns["episode_index"][0]), len(columns["index"])
-        pictures = [
+        images = [
             {"bytes": png(grey(number, frame)), "path": f"frame-{frame:06d}.png"}
             for frame in range(frames)
         ]
         arrays["observation.images.still"] = pa.array(
-            pictures, pa.struct({"bytes": pa.binary(), "path": pa.string()})
+            images, pa.struct({"bytes": pa.binary(), "path": pa.string()})
         )
     return pa.table(arrays)
 

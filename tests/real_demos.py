@@ -117,13 +117,13 @@ def _one(task: RealTask, arms: _Arms, prefix: str, aim: np.ndarray, number: int)
     )  # stay there for a while: chunks are long
     frames, actions = deque(), []
     for step in itertools.chain(range(1, steps + 1), [steps] * rest):
-        pictures = {
+        images = {
             image.key: view(
                 synthetic_image(number + len(actions), 480, 640), image.crop, image.size
             )
             for image in task.images.values()
         }  # as the simulated camera
-        frames.append(obs_layout.read(arms.features) | pictures)
+        frames.append(obs_layout.read(arms.features) | images)
         target = before | dict(
             zip(keys, (start + (aim - start) * step / steps).tolist(), strict=True)
         )

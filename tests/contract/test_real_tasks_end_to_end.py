@@ -1,4 +1,4 @@
-"""The paper's four tasks on simulated robots, from demonstrations with pictures to a policy that left a session.
+"""The paper's four tasks on simulated robots, from demonstrations with images to a policy that left a session.
 
 Demonstrations are recorded through the drivers, with a simulated camera; ingest and pretraining (with
 the image encoder), the session and its replay are the real ones, made small: narrow networks, few
@@ -39,7 +39,7 @@ PATIENT = {
     "heartbeat_s": {"operator": 30.0},
     "recoveries": {"count": MOST_RECOVERIES, "window_s": 600.0},
 }
-"""A busy machine is no fault here: what late pictures and chunks lead to is seen in the session's
+"""A busy machine is no fault here: what late images and chunks lead to is seen in the session's
 contract."""
 HANGS_S = 300.0
 SMALL = {

@@ -103,7 +103,7 @@ def test_values(version: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_pictures_come_when_they_are_asked_for(version: str, tmp_path: Path) -> None:
+def test_images_come_when_they_are_asked_for(version: str, tmp_path: Path) -> None:
     root = write_lerobot(tmp_path / "lift", version, still=True, video=True)
     assert not any(key.startswith("images") for key in read(root)[0][0].obs)
     good, findings = read(root, "images.video", "grip", "images.still")

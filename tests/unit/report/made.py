@@ -188,6 +188,6 @@ def all_results(root: Path) -> Sources:
 
 
 def flat_render(poses: dict[str, np.ndarray]) -> np.ndarray:
-    """A picture that tells where the hand is: its height as brightness."""
+    """An image that tells where the hand is: its height as brightness."""
     shade = int(np.clip(poses["panda_hand"][2] * 255, 0, 255))
     return np.full((24, 32, 3), shade, np.uint8)

@@ -108,7 +108,7 @@ def test_complete_page(complete: page.Page) -> None:
 
 def test_refers_to_nothing_outside(complete: page.Page) -> None:
     references = Reader(complete.html).references
-    assert len(references) == 9 + 8  # nine pictures; all but the video also for dark screens
+    assert len(references) == 9 + 8  # nine images; all but the video also for dark screens
     assert all(reference.startswith("data:image/png;base64,") for reference in references)
     assert (
         "@import" not in complete.html
@@ -122,7 +122,7 @@ def test_equal_results_give_equal_bytes(complete: page.Page, tmp_path: Path) -> 
     assert again.html == complete.html and again.files == complete.files
 
 
-def test_pictures_carry_no_metadata_that_changes(complete: page.Page) -> None:
+def test_images_carry_no_metadata_that_changes(complete: page.Page) -> None:
     for data in complete.files.values():
         assert set(Image.open(io.BytesIO(data)).info) <= {"dpi"}
 
