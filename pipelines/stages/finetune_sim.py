@@ -66,34 +66,34 @@ def finetune_sim(stage: Stage, section: str) -> None:
     learner = _make_learner(stage, config)
 
     judged: list[Row] = []
-    learning_s = 0.0
+    wall_s = 0.0  # of the segments: judging on the way is no cost of learning
     saved = stage.run_dir.latest()
     if saved is not None:
         facts = dict(saved.state)
-        judged, learning_s = facts.pop("judged"), facts.pop("learning_s")
+        judged, wall_s = facts.pop("judged"), facts.pop("wall_s")
         learner.restore(facts, saved.tensors)
         stage.say(f"continuing after segment {learner.segment} of {config.segments}")
 
     while learner.segment < config.segments:
         started = time.monotonic()
         _run_segment(stage, learner, config)
-        learning_s = round(learning_s + time.monotonic() - started, 2)
-        _say_progress(stage, learner, learning_s)
+        wall_s = round(wall_s + time.monotonic() - started, 2)
+        _say_progress(stage, learner, wall_s)
 
         # The finished policy is judged by the stage `evaluate`.
         if config.judge_episodes and learner.segment < config.segments:
             row = judge_so_far(stage, learner.acting(), config)
-            judged.append(row | {"env_steps": learner.env_steps, "wall_s": learning_s})
+            judged.append(row | {"env_steps": learner.env_steps, "wall_s": wall_s})
             stage.say(
                 f"judged so far: success {row['success_rate']:.2f} over {row['episodes']} episodes"
             )
 
         facts, tensors = learner.state()
-        facts = {**facts, "judged": judged, "learning_s": learning_s}
+        facts = {**facts, "judged": judged, "wall_s": wall_s}
         stage.run_dir.save(learner.segment, facts, tensors)
         stage.checkpoint()
 
-    _write(stage, learner, VARIANTS[section].output, judged, learning_s)
+    _write(stage, learner, VARIANTS[section].output, judged, wall_s)
 
 
 def _make_learner(stage: Stage, config: Learning) -> SegmentLearner[Any]:
@@ -125,9 +125,9 @@ def _residual_learner(stage: Stage, config: Rl, on_row: Callable[[Row], None]) -
         f"residual scale {scale.min():.3f} to {scale.max():.3f}, {len(scale)} dimensions"
     )
 
-    mixed = None
+    demos = None
     if config.demo_fraction:
-        mixed = demo_transitions.transitions(
+        demos = demo_transitions.transitions(
             policy,
             interface,
             store,
@@ -145,7 +145,7 @@ def _residual_learner(stage: Stage, config: Rl, on_row: Callable[[Row], None]) -
         config=config,
         seed=params.run.seed,
         device=device,
-        demos=mixed,
+        demos=demos,
         on_row=on_row,
     )
 
@@ -165,13 +165,13 @@ def _run_segment(stage: Stage, learner: SegmentLearner[Any], config: Learning) -
         learner.run_segment(make_env, tick=lambda: bar.advance(task))
 
 
-def _say_progress(stage: Stage, learner: SegmentLearner[Any], learning_s: float) -> None:
+def _say_progress(stage: Stage, learner: SegmentLearner[Any], wall_s: float) -> None:
     row = learner.curve[-1]
     ratio = f"RMS ratio {row['residual_ratio']:.3f}, " if "residual_ratio" in row else ""
     stage.say(
         f"segment {learner.segment}/{learner.config.segments}: {learner.env_steps:,} env steps, "
         f"{learner.updates:,} updates, training success {row['success_rate']:.2f}, "
-        f"episode {row['episode_length']:.0f} steps, {ratio}{learning_s:.0f} s"
+        f"episode {row['episode_length']:.0f} steps, {ratio}{wall_s:.0f} s"
     )
 
 
@@ -202,12 +202,12 @@ def _write(
     learner: SegmentLearner[Any],
     output: str,
     judged: list[Row],
-    learning_s: float,
+    wall_s: float,
 ) -> None:
     """Write everything that the stage makes."""
     progress = {
         "env_steps": learner.env_steps,
-        "chunk_steps": learner.chunk_steps,
+        "chunk_steps": learner.decisions,
         "updates": learner.updates,
     }
     learner.save_bundle(
@@ -225,7 +225,7 @@ def _write(
     durable.write_text(PLOTS / f"{stage.name}.csv", as_csv(learner.curve))
     metrics = {
         **progress,
-        "wall_s": learning_s,
+        "wall_s": wall_s,
         "training_success_rate": learner.curve[-1]["success_rate"],
         **({"judged": judged} if judged else {}),
     }

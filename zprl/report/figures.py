@@ -21,7 +21,7 @@ LEARNING_COLUMNS = (
     "env_steps",
     "success_rate",
     "episode_length",
-    "latent_rms",
+    "anchor_rms",
     "residual_rms",
     "residual_ratio",
     "q_mean",
@@ -146,7 +146,7 @@ def residuals(curves: Mapping[str, Curve]) -> PageFigure:
             colour, steps = theme.policies[policy], curve["env_steps"]
             ratio.plot(steps, curve["residual_ratio"], color=colour, label=POLICIES[policy][0])
             sizes.plot(steps, curve["residual_rms"], color=colour)
-            sizes.plot(steps, curve["latent_rms"], color=colour, ls=":", lw=1.4)
+            sizes.plot(steps, curve["anchor_rms"], color=colour, ls=":", lw=1.4)
             value.plot(steps, curve["q_mean"], color=colour)
 
         ratio.set(title="Residual / anchor", xlabel="environment steps", ylabel="RMS ratio")

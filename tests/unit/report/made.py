@@ -97,7 +97,7 @@ def all_results(root: Path) -> Sources:
                 "env_steps": (rows + 1) * 3200,
                 "success_rate": 0.6 + 0.35 * gain * (1 - 0.5 * number) + 0.02 * np.sin(rows),
                 "episode_length": np.where(rows < 2, 0, 180 - 90 * gain),
-                "latent_rms": np.full(30, 1.0 + number),
+                "anchor_rms": np.full(30, 1.0 + number),
                 "residual_rms": (0.1 + 0.05 * number) * gain,
                 "residual_ratio": (0.1 + 0.05 * number) * gain / (1 + number),
                 "q_mean": 0.5 * gain,
