@@ -16,7 +16,7 @@ from zprl import durable
 from zprl.rl.steering_bundle import load_steered
 
 POLICIES = {
-    "latent": ("finetune_sim.json", "sim.json"),
+    "finetune_sim": ("finetune_sim.json", "sim.json"),
     "action_residual": ("finetune_action_residual.json", "action_residual.json"),
 }
 """Policy to the file with the cost of its training, and to the metrics file to write."""

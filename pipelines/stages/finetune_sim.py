@@ -11,7 +11,6 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -36,24 +35,8 @@ JUDGE_SEED = 200_000
 (``evaluate.seed``) have others."""
 
 
-@dataclass(frozen=True)
-class Variant:
-    """Names of one use of this module.
-
-    Attributes:
-        stage: The stage in ``dvc.yaml``; its curve and its metrics have the same name.
-        output: Folder of the results below ``artifacts/steering`` and ``artifacts/learner``.
-    """
-
-    stage: str
-    output: str
-
-
-VARIANTS = {
-    "finetune_sim": Variant("finetune_sim", "latent"),
-    "action_residual": Variant("finetune_action_residual", "action_residual"),
-}
-"""Section of ``params.yaml`` to names."""
+STAGES = {"finetune_sim": "finetune_sim", "action_residual": "finetune_action_residual"}
+"""Section of ``params.yaml``, also the folder of the results, to the stage in ``dvc.yaml``."""
 
 
 def finetune_sim(stage: Stage, section: str) -> None:
@@ -93,7 +76,7 @@ def finetune_sim(stage: Stage, section: str) -> None:
         stage.run_dir.save(learner.segment, facts, tensors)
         stage.checkpoint()
 
-    _write(stage, learner, VARIANTS[section].output, judged, wall_s)
+    _write(stage, learner, section, judged, wall_s)
 
 
 def _make_learner(stage: Stage, config: Learning) -> SegmentLearner[Any]:
@@ -200,7 +183,7 @@ def judge_so_far(stage: Stage, policy: ActingPolicy, config: Budget) -> Row:
 def _write(
     stage: Stage,
     learner: SegmentLearner[Any],
-    output: str,
+    section: str,
     judged: list[Row],
     wall_s: float,
 ) -> None:
@@ -211,7 +194,7 @@ def _write(
         "updates": learner.updates,
     }
     learner.save_bundle(
-        STEERING / output,
+        STEERING / section,
         base_digest=durable.digest(BASE),
         provenance={
             "task": stage.params.task.name,
@@ -220,7 +203,7 @@ def _write(
             "versions": provenance.versions(),
         },
     )
-    learner.save_checkpoint(LEARNER / output)
+    learner.save_checkpoint(LEARNER / section)
 
     durable.write_text(PLOTS / f"{stage.name}.csv", as_csv(learner.curve))
     metrics = {
@@ -230,14 +213,14 @@ def _write(
         **({"judged": judged} if judged else {}),
     }
     durable.write_json(METRICS / f"{stage.name}.json", metrics)
-    stage.tracker.log_dir(STEERING / output, "steering")
-    stage.made(STEERING / output)
+    stage.tracker.log_dir(STEERING / section, "steering")
+    stage.made(STEERING / section)
 
 
 if __name__ == "__main__":
     chosen = sys.argv[1] if len(sys.argv) > 1 else "finetune_sim"
     main(
-        VARIANTS[chosen].stage,
+        STAGES[chosen],
         lambda stage: finetune_sim(stage, chosen),
         sections=("run", "task", "evaluate", chosen),
         inputs=(BASE, EPISODES),
