@@ -21,7 +21,7 @@ from zprl.config import Params
 from zprl.errors import ConfigError, DataError, EnvironmentProblem, ZprlError
 
 WORK = RUNS / "session"
-SIMULATED = {"latent": "latent", "action": "action_residual"}
+SIMULATED = {"latent": "finetune_sim", "action": "action_residual"}
 """Interface to the name of what finetune_sim left for it."""
 
 

@@ -18,7 +18,7 @@ from zprl.config import Engine
 from zprl.evaluation.intervals import mcnemar
 from zprl.rl.steering_bundle import load_steered
 
-POLICY = "latent"
+POLICY = "finetune_sim"
 _OTHER: dict[Engine, Engine] = {"ovphysx": "newton", "newton": "ovphysx"}
 
 

@@ -53,7 +53,7 @@ def test_every_interface_learns_without_touching_the_policy(name):
     before = {k: v.clone() for k, v in learner.policy.state_dict().items()}
     learner.run_segment(make_env)
     assert learner.updates == (6 * 8 - 16) // 2
-    assert learner.chunk_steps == 48
+    assert learner.decisions == 48
     assert learner.env_steps == 192
     assert len(learner.replay) == 48
     assert all(torch.equal(v, before[k]) for k, v in learner.policy.state_dict().items())
