@@ -87,7 +87,7 @@ class VectorEnv(Protocol):
     def step(self, action: torch.Tensor) -> StepResult:
         """Execute one action (N, A) in every environment for ``1 / control_hz`` seconds.
 
-        Where there are pictures, ``look=False`` asks for none: ``obs`` has none then, and
+        Where there are pictures, ``render=False`` asks for none: ``obs`` has none then, and
         ``final_obs`` those of ended episodes, black elsewhere, if there are any.
         """
         ...

@@ -116,7 +116,7 @@ class ChunkEnv:
                 action = torch.where(alive[:, None], action, hold)
             # A picture costs more than a step: only those are drawn that the policy will see.
             unseen = (
-                {"look": False}
+                {"render": False}
                 if spec.image_sizes and i < self.chunk_steps - self.obs_steps
                 else {}
             )

@@ -40,7 +40,7 @@ class RecordSettings(Section):
     )
 
 
-class Operating(Protocol):
+class DemoOperator(Protocol):
     """Whoever operates N environments for one episode each."""
 
     quality: list[str]
@@ -58,7 +58,7 @@ class OperatedEnv(Protocol):
 
     spec: Any
 
-    def operator(self, seed: int, settings: Mapping[str, Any]) -> Operating:
+    def operator(self, seed: int, settings: Mapping[str, Any]) -> DemoOperator:
         """Return an operator for one episode of every environment."""
         ...
 
@@ -149,8 +149,8 @@ def record(
                     seeding.derive(seed, "record-operator", number), settings.operator
                 )
                 played = _play(env, operator, seeding.derive(seed, "record-env", number))
-            luck = seeding.numpy_generator(seed, "record-keep", number).random(len(played))
-            for episode, chance in zip(played, luck, strict=True):
+            chances = seeding.numpy_generator(seed, "record-keep", number).random(len(played))
+            for episode, chance in zip(played, chances, strict=True):
                 _count(seen.tried, episode.quality)
                 if episode.success:
                     _count(seen.succeeded, episode.quality)
@@ -194,7 +194,7 @@ def _count(table: dict[str, int], key: str) -> None:
     table[key] = table.get(key, 0) + 1
 
 
-def _play(env: OperatedEnv, operator: Operating, seed: int) -> list[Episode]:
+def _play(env: OperatedEnv, operator: DemoOperator, seed: int) -> list[Episode]:
     """The first episode of every environment, in their order."""
     import torch
 

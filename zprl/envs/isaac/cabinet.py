@@ -68,7 +68,7 @@ class Cabinet(Scenario):
     """``object``: the handle's position 3, handle minus tool 3, the drawer's opening [m] 1."""
 
     obs_dims: ClassVar = {"object": 7}
-    luck, luck_name = 2, "cabinet-start"
+    start_draws, start_purpose = 2, "cabinet-start"
     things, cubes = ("cabinet",), ()
     operator = Drawer
 
@@ -93,9 +93,9 @@ class Cabinet(Scenario):
             },
         )
 
-    def place(self, env: Any, env_ids: Any, ids: torch.Tensor, luck: torch.Tensor) -> None:
+    def place(self, env: Any, env_ids: Any, ids: torch.Tensor, draws: torch.Tensor) -> None:
         """The cabinet somewhere in its rectangle."""
-        move(env, "cabinet", env_ids, (2 * luck - 1) * torch.tensor(SPREAD))
+        move(env, "cabinet", env_ids, (2 * draws - 1) * torch.tensor(SPREAD))
 
     def observe(self, env: Any, tool: torch.Tensor) -> torch.Tensor:
         """The handle, absolute and as seen from the tool, and the opening."""

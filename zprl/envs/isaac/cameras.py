@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from zprl.envs.base import Obs
 
 
-class View(NamedTuple):
+class CameraView(NamedTuple):
     """Where a camera hangs and what it sees of the world.
 
     Attributes:
@@ -61,9 +61,13 @@ def _tilted_in(degrees: float) -> tuple[float, float, float, float]:
 
 
 CAMERAS = {
-    "front": View("front", (1.20, 0.0, 0.55), _looking(180.0, 28.0), "world", 22.0, 0.05, False),
-    "side": View("side", (0.35, 0.90, 0.50), _looking(-80.0, 23.0), "world", 22.0, 0.05, False),
-    "wrist": View(
+    "front": CameraView(
+        "front", (1.20, 0.0, 0.55), _looking(180.0, 28.0), "world", 22.0, 0.05, False
+    ),
+    "side": CameraView(
+        "side", (0.35, 0.90, 0.50), _looking(-80.0, 23.0), "world", 22.0, 0.05, False
+    ),
+    "wrist": CameraView(
         "/".join(
             (
                 "Robot/Geometry/panda_link0",
@@ -101,7 +105,7 @@ class Cameras:
             )
         self.names, self.size = task.cameras, task.image_size
         self.sizes = {f"{name}_image": (self.size, self.size) for name in self.names}
-        self.look = True
+        self.render = True
         """Whether the next frame is to be drawn; that of an ended episode always is."""
 
     def configure(self, config: Any, engine: Engine) -> None:
@@ -142,7 +146,7 @@ class Cameras:
         return dict(obs["pictures"]) if self.names else {}
 
     def _see(self, env: Any, name: str) -> torch.Tensor:
-        if self.look or bool(env.reset_buf.any()):
+        if self.render or bool(env.reset_buf.any()):
             return env.scene[name].data.output["rgb"].torch
         return torch.zeros(
             env.num_envs, self.size, self.size, 3, dtype=torch.uint8, device=env.device

@@ -11,7 +11,7 @@ from zprl.envs.isaac.usd import compare, panda
 
 if TYPE_CHECKING:
     from zprl.config import Task
-    from zprl.envs.isaac.world import Terms
+    from zprl.envs.isaac.world import ManagerTerms
 
 ISAAC_TASK = "IsaacContrib-Lift-Cube-Franka-IK-Abs"
 TOOL_OFFSET = 0.1034
@@ -24,7 +24,12 @@ origin failed in a tenth of the episodes, nearly all beyond it."""
 
 
 def build_config(
-    task: Task, *, num_envs: int, device: str, control_hz: float = 50.0, terms: Terms | None = None
+    task: Task,
+    *,
+    num_envs: int,
+    device: str,
+    control_hz: float = 50.0,
+    terms: ManagerTerms | None = None,
 ) -> Any:
     """The stock configuration on our engine; with ``terms`` also lean, with our success and the scenario's scene.
 

@@ -19,7 +19,7 @@ from zprl import seeding
 from zprl.envs.base import StepResult, TaskSpec, check_action
 from zprl.envs.isaac import config as base_config
 from zprl.envs.isaac import launch, physics
-from zprl.envs.isaac.isaaclab_terms import ForeignTerms, RewardAbove
+from zprl.envs.isaac.isaaclab_terms import IsaacLabTerms, RewardAbove
 from zprl.envs.isaac.usd import panda
 from zprl.errors import ConfigError, EnvironmentProblem
 
@@ -31,7 +31,7 @@ PREFIX = "isaaclab/"
 _PRESETS = {"ovphysx": "ovphysx", "newton": "newton_mjwarp", "isaacsim": "isaacsim_physx"}
 
 
-def make(task: Task, *, num_envs: int, device: str = "cpu") -> ForeignWorld:
+def make(task: Task, *, num_envs: int, device: str = "cpu") -> IsaacLabWorld:
     """Make the environment; entry point ``isaaclab/*``.  An id ``module:Id`` imports the module that registers it first.
 
     Raises:
@@ -42,12 +42,12 @@ def make(task: Task, *, num_envs: int, device: str = "cpu") -> ForeignWorld:
     if task.cameras:
         raise ConfigError(f"{task.name} has no cameras", remedy="leave task.cameras empty")
     task_id = task.name.removeprefix(PREFIX)
-    return ForeignWorld(
-        task, task_id, ForeignTerms.load(task_id, task.file), num_envs=num_envs, device=device
+    return IsaacLabWorld(
+        task, task_id, IsaacLabTerms.load(task_id, task.file), num_envs=num_envs, device=device
     )
 
 
-def configure(task: Task, task_id: str, terms: ForeignTerms, *, num_envs: int, device: str) -> Any:
+def configure(task: Task, task_id: str, terms: IsaacLabTerms, *, num_envs: int, device: str) -> Any:
     """The task's own configuration on our engine, with final observations and its success as a termination."""
     config = _registered(task, task_id, terms, num_envs=num_envs, device=device)
     hz = 1.0 / (config.decimation * config.sim.dt)
@@ -86,7 +86,7 @@ def configure(task: Task, task_id: str, terms: ForeignTerms, *, num_envs: int, d
 
 
 def _registered(
-    task: Task, task_id: str, terms: ForeignTerms, *, num_envs: int, device: str
+    task: Task, task_id: str, terms: IsaacLabTerms, *, num_envs: int, device: str
 ) -> Any:
     import gymnasium
     import isaaclab_tasks  # noqa: F401  (registers Isaac Lab's ids)
@@ -176,14 +176,14 @@ def _end_at_reward(config: Any, task_id: str, success: RewardAbove) -> None:
     config.terminations.zprl_success = TerminationTermCfg(func=reached)
 
 
-class ForeignWorld:
+class IsaacLabWorld:
     """See the module.  Observation keys are those of the file."""
 
     def __init__(
-        self, task: Task, task_id: str, terms: ForeignTerms, *, num_envs: int, device: str
+        self, task: Task, task_id: str, terms: IsaacLabTerms, *, num_envs: int, device: str
     ) -> None:
         self._terms = terms
-        self._launched = launch.Launched()
+        self._launched = launch.Simulator()
         self._env: Any = self._launched.start(
             lambda: configure(task, task_id, terms, num_envs=num_envs, device=device),
             device,
@@ -213,7 +213,7 @@ class ForeignWorld:
         self._generator = (
             torch.Generator().manual_seed(seeding.derive(seed, "isaaclab-task")).get_state()
         )
-        with self._own_luck():
+        with self._own_generator():
             obs, _ = self._env.reset()
         return self._split(obs)
 
@@ -222,7 +222,7 @@ class ForeignWorld:
         """Execute the task's own actions (N, A)."""
         self._alive()
         check_action(self.spec, action)
-        with self._own_luck():
+        with self._own_generator():
             obs, reward, terminated, truncated, extras = self._env.step(action.detach())
         terminated = terminated.clone()
         truncated = truncated & ~terminated
@@ -302,7 +302,7 @@ class ForeignWorld:
         }
 
     @contextlib.contextmanager
-    def _own_luck(self) -> Iterator[None]:
+    def _own_generator(self) -> Iterator[None]:
         """Let Isaac Lab draw from a generator of this environment's instead of everybody's."""
         if self._generator is None:
             raise EnvironmentProblem(

@@ -35,7 +35,7 @@ class RewardAbove(Section):
     )
 
 
-class ForeignTerms(Section):
+class IsaacLabTerms(Section):
     """What is in the file."""
 
     observations: dict[str, tuple[str, ...]] = Field(
@@ -58,7 +58,7 @@ class ForeignTerms(Section):
     )
 
     @classmethod
-    def load(cls, task_id: str, file: str | None) -> ForeignTerms:
+    def load(cls, task_id: str, file: str | None) -> IsaacLabTerms:
         """Read ``file``, or the built-in one for the task.
 
         Raises:

@@ -229,7 +229,7 @@ def needs_kit(config: Any) -> bool:
     return bool(reasons)
 
 
-class Launched:
+class Simulator:
     """The one Isaac Lab environment of this process, from start to end; the next one starts afresh.
 
     Kit alone stays: closing it would end the process.
@@ -251,7 +251,7 @@ class Launched:
             EnvironmentProblem: one is open already, Isaac Lab is not installed, an asset is
                 missing, or the engine does not start.
         """
-        if Launched._open:
+        if Simulator._open:
             raise EnvironmentProblem(
                 "an Isaac environment is open in this process already", remedy="close it first"
             )
@@ -266,14 +266,14 @@ class Launched:
                 if needs_kit(config):
                     with own_signals():
                         launching.__enter__()
-                    Launched._kit.append(launching)
+                    Simulator._kit.append(launching)
                 else:
                     self._stack.enter_context(launching)
                 self._env = ManagerBasedRLEnv(cfg=config)
         except BaseException:  # also on Ctrl-C: the launcher holds process-wide state
             self._stack.close()
             raise
-        Launched._open = True
+        Simulator._open = True
         return self._env
 
     def close(self) -> None:
@@ -283,7 +283,7 @@ class Launched:
             with quiet():
                 env.close()
                 self._stack.close()
-            Launched._open = False
+            Simulator._open = False
 
 
 @contextlib.contextmanager

@@ -68,13 +68,13 @@ class LiftCube(Scenario):
     """``object``: the cube's position 3, quaternion xyzw 4, cube minus tool 3."""
 
     obs_dims: ClassVar = {"object": 10}
-    luck, luck_name = 2, "cube-start"
+    start_draws, start_purpose = 2, "cube-start"
     operator = Lifter
     colliders = "primitives"  # those of the first recordings: with others, demonstrations and policies would be of another world
 
-    def place(self, env: Any, env_ids: Any, ids: torch.Tensor, luck: torch.Tensor) -> None:
+    def place(self, env: Any, env_ids: Any, ids: torch.Tensor, draws: torch.Tensor) -> None:
         """The cube anywhere in its rectangle."""
-        move(env, "object", env_ids, (2 * luck - 1) * torch.tensor(CUBE_SPREAD))
+        move(env, "object", env_ids, (2 * draws - 1) * torch.tensor(CUBE_SPREAD))
 
     def observe(self, env: Any, tool: torch.Tensor) -> torch.Tensor:
         """The cube, absolute and as seen from the tool."""

@@ -18,7 +18,7 @@ from zprl.errors import ConfigError
 if TYPE_CHECKING:
     from zprl.config import Engine, Randomise
 
-LUCK = 5
+DRAWS = 5
 """Uniform random numbers that an episode takes: mass, friction, stiffness, damping, latency."""
 SIZES = 5
 """Sizes of a cube, evenly spaced; equally many environments have each (of two cubes all pairs,
@@ -73,11 +73,11 @@ class Randomiser:
         self.delay: torch.Tensor | None = None
         self._sent: torch.Tensor | None = None
 
-    def begin(self, env: Any, ids: torch.Tensor, luck: torch.Tensor) -> None:
-        """Change environments ``ids`` (k,) for the episodes that begin, by uniform numbers ``luck`` (k, :data:`LUCK`), all on the CPU."""
+    def begin(self, env: Any, ids: torch.Tensor, draws: torch.Tensor) -> None:
+        """Change environments ``ids`` (k,) for the episodes that begin, by uniform numbers ``draws`` (k, :data:`DRAWS`), all on the CPU."""
         r = self.randomise
         mass, friction, stiffness, damping = (
-            1 + (2 * luck[:, i : i + 1] - 1) * share
+            1 + (2 * draws[:, i : i + 1] - 1) * share
             for i, share in enumerate((r.mass, r.friction, r.gains, r.gains))
         )
         for name in self.things:
@@ -126,7 +126,7 @@ class Randomiser:
             if self.delay is None:
                 self.delay = torch.zeros(env.num_envs, dtype=torch.long, device=env.device)
             self.delay[ids.to(env.device)] = (
-                (luck[:, 4] * (r.latency_steps + 1)).long().to(env.device)
+                (draws[:, 4] * (r.latency_steps + 1)).long().to(env.device)
             )
 
     def late(self, action: torch.Tensor, still: torch.Tensor) -> torch.Tensor:

@@ -63,7 +63,7 @@ class Reach(Scenario):
     """``goal``: its position 3, quaternion xyzw 4, goal minus tool 3."""
 
     obs_dims: ClassVar = {"goal": 10}
-    luck, luck_name = 4, "reach-goal"
+    start_draws, start_purpose = 4, "reach-goal"
     things = cubes = ()
     operator = Reacher
 
@@ -75,14 +75,14 @@ class Reach(Scenario):
         config.scene.object = None
         config.terminations.object_dropping = None
 
-    def place(self, env: Any, env_ids: Any, ids: torch.Tensor, luck: torch.Tensor) -> None:
+    def place(self, env: Any, env_ids: Any, ids: torch.Tensor, draws: torch.Tensor) -> None:
         """A goal anywhere in its box, turned either way."""
         goals = self._goals(env)
         low, high = torch.tensor(GOALS)
-        half = (2 * luck[:, 3:] - 1) * (MAX_YAW / 2)
+        half = (2 * draws[:, 3:] - 1) * (MAX_YAW / 2)
         # Half a turn about x (straight down) followed by the yaw.
         pose = torch.cat(
-            (low + (high - low) * luck[:, :3], half.cos(), half.sin(), torch.zeros(len(ids), 2)),
+            (low + (high - low) * draws[:, :3], half.cos(), half.sin(), torch.zeros(len(ids), 2)),
             dim=1,
         )
         goals[ids.to(goals.device)] = pose.to(goals.device)

@@ -24,8 +24,8 @@ class Scenario:
 
     Attributes:
         obs_dims: Own observation keys and widths; they follow the robot's.
-        luck: Uniform random numbers that a start position takes.
-        luck_name: Purpose under which they are drawn.
+        draws: Uniform random numbers that a start position takes.
+        start_purpose: Purpose under which they are drawn.
         operator: The scripted operator.
         colliders: Choice among the robot's colliders.
         things: What randomisation gives another mass and friction.
@@ -34,8 +34,8 @@ class Scenario:
     """
 
     obs_dims: ClassVar[Mapping[str, int]]
-    luck: ClassVar[int]
-    luck_name: ClassVar[str]
+    start_draws: ClassVar[int]
+    start_purpose: ClassVar[str]
     operator: ClassVar[type[IsaacExpert]]
     colliders: ClassVar[str] = panda.CLEAR
     things: ClassVar[tuple[str, ...]] = ("object",)
@@ -45,14 +45,14 @@ class Scenario:
     def configure(self, config: Any) -> None:
         """Change the base configuration (robot, table, ground and a cube called ``object``) into the task's scene."""
 
-    def place(self, env: Any, env_ids: Any, ids: torch.Tensor, luck: torch.Tensor) -> None:
+    def place(self, env: Any, env_ids: Any, ids: torch.Tensor, draws: torch.Tensor) -> None:
         """Put things where the next episode begins; the scene was reset to its defaults just before.
 
         Args:
             env: Isaac Lab's environment.
             env_ids: Environments, as Isaac Lab names them.
             ids: The same as indices (k,) on the CPU.
-            luck: Uniform numbers (k, ``luck``) in [0, 1) on the CPU, a pure function of (seed,
+            draws: Uniform numbers (k, ``draws``) in [0, 1) on the CPU, a pure function of (seed,
                 environment, episode number).
         """
         raise NotImplementedError

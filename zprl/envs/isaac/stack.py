@@ -128,7 +128,7 @@ class Stack(Scenario):
     """``object``: the upper cube's position 3, quaternion xyzw 4, it minus tool 3; the lower cube's position 3, it minus the upper 3."""
 
     obs_dims: ClassVar = {"object": 16}
-    luck, luck_name = 5, "stack-start"
+    start_draws, start_purpose = 5, "stack-start"
     things = cubes = ("object", "lower")
     operator = Stacker
 
@@ -143,12 +143,12 @@ class Stack(Scenario):
         config.scene.lower = lower
         config.terminations.object_dropping = TerminationTermCfg(func=self.dropped)
 
-    def place(self, env: Any, env_ids: Any, ids: torch.Tensor, luck: torch.Tensor) -> None:
+    def place(self, env: Any, env_ids: Any, ids: torch.Tensor, draws: torch.Tensor) -> None:
         """Each on its side; which side is a toss of a coin."""
-        side = torch.where(luck[:, 4] < 0.5, -1.0, 1.0)
+        side = torch.where(draws[:, 4] < 0.5, -1.0, 1.0)
         for name, number, sign in (("object", 0, side), ("lower", 2, -side)):
-            x = (2 * luck[:, number] - 1) * SPREAD_X
-            y = sign * (NEAR_Y + (FAR_Y - NEAR_Y) * luck[:, number + 1])
+            x = (2 * draws[:, number] - 1) * SPREAD_X
+            y = sign * (NEAR_Y + (FAR_Y - NEAR_Y) * draws[:, number + 1])
             move(env, name, env_ids, torch.stack((x, y), dim=1))
 
     def observe(self, env: Any, tool: torch.Tensor) -> torch.Tensor:

@@ -18,7 +18,7 @@ from zprl.envs.base import StepResult, TaskSpec, check_action
 from zprl.envs.isaac import launch
 from zprl.envs.isaac.cameras import Cameras
 from zprl.envs.isaac.config import TOOL_OFFSET, build_config
-from zprl.envs.isaac.randomisation import LUCK, Randomiser, edge
+from zprl.envs.isaac.randomisation import DRAWS, Randomiser, edge
 from zprl.envs.isaac.usd import panda
 from zprl.errors import EnvironmentProblem
 
@@ -44,7 +44,7 @@ MAX_REACH = 0.10
 can whip the arm."""
 
 
-class Terms:
+class ManagerTerms:
     """What Isaac Lab's managers call back: observation, success and start positions."""
 
     def __init__(self, scenario: Scenario, randomiser: Randomiser, cameras: Cameras) -> None:
@@ -99,15 +99,17 @@ class Terms:
             env,
             env_ids,
             ids,
-            self._luck(self.scenario.luck_name, self.scenario.luck, ids, number, env.num_envs),
+            self._draws(
+                self.scenario.start_purpose, self.scenario.start_draws, ids, number, env.num_envs
+            ),
         )
-        self.randomiser.begin(env, ids, self._luck("randomise", LUCK, ids, number, env.num_envs))
+        self.randomiser.begin(env, ids, self._draws("randomise", DRAWS, ids, number, env.num_envs))
 
-    def _luck(
+    def _draws(
         self, purpose: str, width: int, ids: torch.Tensor, number: torch.Tensor, num_envs: int
     ) -> torch.Tensor:
         """Uniform numbers (k, width) for episode ``number`` (k,) of environments ``ids`` (k,)."""
-        luck = torch.empty(len(ids), width)
+        draws = torch.empty(len(ids), width)
         for episode in number.unique().tolist():
             key = (purpose, episode)
             if key not in self.tables:
@@ -115,8 +117,8 @@ class Terms:
                     num_envs, width, generator=seeding.torch_generator(self.seed, *key)
                 )
             rows = number == episode
-            luck[rows] = self.tables[key][ids[rows]]
-        return luck
+            draws[rows] = self.tables[key][ids[rows]]
+        return draws
 
 
 class IsaacWorld:
@@ -152,11 +154,11 @@ class IsaacWorld:
             ]
         )
         self._randomiser = Randomiser(task.randomise, task.physics, scenario.things, exact)
-        self._terms = Terms(scenario, self._randomiser, self._cameras)
+        self._terms = ManagerTerms(scenario, self._randomiser, self._cameras)
         self._env: Any = None
         self._home: torch.Tensor | None = None
         self._low, self._high = torch.tensor(WORKSPACE, device=device)
-        self._launched = launch.Launched()
+        self._launched = launch.Simulator()
         self._env = self._launched.start(
             lambda: build_config(
                 task, num_envs=num_envs, device=device, control_hz=CONTROL_HZ, terms=self._terms
@@ -172,7 +174,7 @@ class IsaacWorld:
         """Start all episodes; trajectories repeat bit for bit only from a fresh simulator (the engine keeps contact caches)."""
         self._alive()
         self._terms.restart(seed)
-        self._cameras.look = True
+        self._cameras.render = True
         obs, _ = self._env.reset()
         position, quat = self._terms.tool(self._env)
         opened = torch.ones_like(position[:, :1])
@@ -180,12 +182,12 @@ class IsaacWorld:
         return self._split(self._randomiser.blur(obs["policy"])) | self._cameras.pictures(obs)
 
     @torch.no_grad()
-    def step(self, action: torch.Tensor, *, look: bool = True) -> StepResult:
+    def step(self, action: torch.Tensor, *, render: bool = True) -> StepResult:
         """Execute absolute tool targets (N, 10) for 20 ms; see :meth:`zprl.envs.base.VectorEnv.step`."""
         self._alive()
         check_action(self.spec, action)
         arriving = self._randomiser.late(action.detach(), self.hold())
-        self._cameras.look = look
+        self._cameras.render = render
         obs, _, terminated, truncated, extras = self._env.step(self._to_isaac(arriving))
         success = self._env.termination_manager.get_term("success").clone()
         truncated = truncated & ~terminated
@@ -198,7 +200,7 @@ class IsaacWorld:
             if ended is None
             else torch.where(over[:, None], self._randomiser.blur(ended["policy"], 1), first)
         )
-        seen = self._cameras.pictures(obs) if look else {}
+        seen = self._cameras.pictures(obs) if render else {}
         last = (
             dict(seen)
             if ended is None

@@ -45,7 +45,7 @@ class Link(NamedTuple):
     inertia: tuple[float, float, float] | None
 
 
-class Difference(NamedTuple):
+class AssetDifference(NamedTuple):
     """One difference, as texts."""
 
     thing: str
@@ -134,7 +134,7 @@ def check_robot(path: Path) -> None:
         )
 
 
-def differences(ours: Path, theirs: Path) -> Iterator[Difference]:
+def differences(ours: Path, theirs: Path) -> Iterator[AssetDifference]:
     """What differs between the assets below two roots; a thing that the second one lacks is named, too.
 
     Raises:
@@ -147,7 +147,7 @@ def differences(ours: Path, theirs: Path) -> Iterator[Difference]:
         )
     for thing, place in THINGS.items():
         if not (theirs / place).is_file():
-            yield Difference(thing, "file", place, "missing")
+            yield AssetDifference(thing, "file", place, "missing")
             continue
         (joints, links), (other_joints, other_links) = (
             describe(ours / place),
@@ -162,24 +162,24 @@ def differences(ours: Path, theirs: Path) -> Iterator[Difference]:
                 or abs(one.low - two.low) > LIMIT_SLACK
                 or abs(one.high - two.high) > LIMIT_SLACK
             ):
-                yield Difference(thing, f"limits of {name}", _limits(one), _limits(two))
+                yield AssetDifference(thing, f"limits of {name}", _limits(one), _limits(two))
         for name in sorted(links.keys() & other_links.keys()):
             one, two = links[name], other_links[name]
             if one.mass and two.mass and _apart(one.mass, two.mass):
-                yield Difference(
+                yield AssetDifference(
                     thing, f"mass of {name}", f"{one.mass:.4g} kg", f"{two.mass:.4g} kg"
                 )
             if one.inertia and two.inertia and any(map(_apart, one.inertia, two.inertia)):
-                yield Difference(
+                yield AssetDifference(
                     thing,
                     f"inertia of {name}",
                     *(" ".join(f"{v:.3g}" for v in each.inertia or ()) for each in (one, two)),
                 )
 
 
-def _names(thing: str, kind: str, ours: dict, theirs: dict) -> Iterator[Difference]:
+def _names(thing: str, kind: str, ours: dict, theirs: dict) -> Iterator[AssetDifference]:
     for name in sorted(ours.keys() ^ theirs.keys()):
-        yield Difference(
+        yield AssetDifference(
             thing,
             f"{kind} {name}",
             *("there" if name in each else "missing" for each in (ours, theirs)),
