@@ -16,7 +16,7 @@ from zprl.data.validation import ValidationLimits
 from zprl.envs import make, rotation
 from zprl.envs.check import check_env
 from zprl.envs.isaac.cameras import CAMERAS
-from zprl.envs.isaac.config import TOOL_OFFSET
+from zprl.envs.isaac.franka import TOOL_OFFSET
 from zprl.envs.record_demos import RecordSettings, record
 from zprl.errors import ConfigError
 

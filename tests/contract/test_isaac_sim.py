@@ -21,7 +21,7 @@ from zprl.envs.isaac.lift_cube import LiftCube
 from zprl.envs.isaac.randomisation import Randomiser
 from zprl.envs.isaac.reach import Reach
 from zprl.envs.isaac.stack import Stack
-from zprl.envs.isaac.world import ManagerTerms
+from zprl.envs.isaac.manager_terms import ManagerTerms
 from zprl.errors import EnvironmentProblem
 
 pytestmark = pytest.mark.isaac

@@ -124,14 +124,13 @@ def record(
         raise ConfigError(f"episodes is {episodes}", remedy="ask for at least one")
 
     settings = settings or RecordSettings()
-    make_env = make_env or _registered(settings)
     counts = Recording()
     with (
         RobomimicWriter(path, _env_args(settings, episodes, seed), overwrite=overwrite) as writer,
         _bar(episodes, progress) as show,
     ):
         for number in range(MAX_ROUNDS):
-            for episode, worth in _round(make_env, settings, seed, number):
+            for episode, worth in _round(make_env or _registered(settings), settings, seed, number):
                 counts.count_tried(episode)
                 if worth and counts.episodes < episodes:
                     writer.write(episode)
