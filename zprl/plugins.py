@@ -6,13 +6,13 @@ is one line, too.
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
 import functools
 from importlib.metadata import EntryPoints, entry_points
 from typing import Any
 
 from zprl.errors import ConfigError, EnvironmentProblem
+from zprl.suggestions import did_you_mean
 
 
 @functools.cache  # a look at all that is installed takes 30 ms, and files are asked for their reader one by one
@@ -42,8 +42,7 @@ def load(group: str, name: str) -> Any:
                     f"{group[:-1]} '{name}' needs the module '{error.name}'",
                     remedy=f"install the extra that has it, e.g. zprl[{extra}]",
                 ) from error
-    near = difflib.get_close_matches(name, names(group), n=1)
-    hint = f"; did you mean '{near[0]}'?" if near else ""
+    hint = did_you_mean(name, names(group), lead="; ")
     raise ConfigError(
         f"no {group[:-1]} is named '{name}'{hint}",
         remedy=f"registered: {', '.join(names(group)) or 'none'}",

@@ -23,6 +23,7 @@ FLOORS = [
         "safe_torch_import",
         "safe_names",
         "strict_yaml",
+        "suggestions",
         "terminal",
         "parent_death",
         "local_servers",
