@@ -116,7 +116,7 @@ def _plugin_group(call: ast.Call) -> str | None:
     if ast.unparse(call.func) not in ("plugins.load", "plugins.names") or not call.args:
         return None
     group = call.args[0]
-    return group.value if isinstance(group, ast.Constant) else None
+    return str(group.value) if isinstance(group, ast.Constant) else None
 
 
 def _data_files(folder: Path, name: str) -> set[Path]:

@@ -1,4 +1,6 @@
-"""Tasks, readers and interfaces by name, through entry points: a user's own is one file and one line.
+"""Tasks, readers and spaces by name, through entry points.
+
+A user's own is one file and one line.
 
 A registered name that ends in ``*`` stands for all names that begin so: a benchmark with many tasks
 is one line, too.
@@ -15,13 +17,14 @@ from zprl.errors import ConfigError, EnvironmentProblem
 from zprl.suggestions import did_you_mean
 
 
-@functools.cache  # a look at all that is installed takes 30 ms, and files are asked for their reader one by one
+# A look at all that is installed takes 30 ms, and files are asked for their reader one by one.
+@functools.cache
 def _registered(group: str) -> EntryPoints:
     return entry_points(group=f"zprl.{group}")
 
 
 def names(group: str) -> list[str]:
-    """Registered names of a group (``tasks``, ``readers``, ``spaces``)."""
+    """Return the registered names of a group (``tasks``, ``readers``, ``spaces``)."""
     return sorted(point.name for point in _registered(group))
 
 
