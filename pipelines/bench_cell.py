@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from pipelines.stage_process import StageError, stream
-from zprl import child_processes, durable, provenance, safe_names, strict_yaml
+from zprl import child_processes, durable, logs, provenance, safe_names, strict_yaml
 from zprl.bench import results, suite
 from zprl.bench.suite import Cell
 from zprl.errors import ConfigError, DataError, Interrupted, ZprlError
@@ -233,10 +233,14 @@ def run(
 def _run_stages(
     cell: Cell, name: str, log: TextIO, parent: str, stopping: Callable[[], bool]
 ) -> None:
+    def write_line(line: str) -> None:
+        log.write(f"{line}\n")
+        log.flush()
+
     for command in commands(cell):
         code, _ = stream(
             command,
-            lambda line: print(line, file=log, flush=True),
+            write_line,
             cwd=cell.folder,
             env={PARENT_VARIABLE: parent},
             stopping=stopping,
@@ -298,6 +302,7 @@ def _parser() -> argparse.ArgumentParser:
 if __name__ == "__main__":
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     try:
+        logs.configure()
         main()
     except KeyboardInterrupt:
         sys.exit(Interrupted.exit_code)

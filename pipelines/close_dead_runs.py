@@ -6,17 +6,20 @@ to date: the concurrency limit of a deployment counts a dead run, and cancels th
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from typing import TYPE_CHECKING
 from uuid import UUID
 
 from pipelines import environment
-from zprl import terminal
+from zprl import logs
 from zprl.tracking.mlflow_tracker import is_orphan, owner_tags
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
+
+log = logging.getLogger(__name__)
 
 
 def claim(client: SyncPrefectClient, flow_run_id: UUID) -> None:
@@ -69,15 +72,16 @@ def close_on_server() -> None:
         with get_client(sync_client=True) as client:
             closed = close_dead_flow_runs(client)
     except (httpx.HTTPError, PrefectException, RuntimeError) as error:
-        terminal.say(f"flow runs of killed processes were not looked for: {error}", err=True)
+        log.warning("flow runs of killed processes were not looked for: %s", error)
         return
     if closed:
-        terminal.say(f"closed {closed} flow run(s) of killed processes", err=True)
+        log.warning("closed %d flow run(s) of killed processes", closed)
 
 
 def main() -> int:
     """Close dead flow runs on this folder's server, in a process of its own: Prefect is large."""
     environment.prepare()
+    logs.configure()
     close_on_server()
     return 0
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines.stage_process import StageError, stream
-from zprl import child_processes, durable, terminal
+from zprl import child_processes, durable, logs, terminal
 from zprl.errors import ConfigError, EnvironmentProblem, Interrupted
 from zprl.tracking import SWITCH_VARIABLE, file_tracker
 
@@ -39,6 +39,7 @@ HANDED_IN = (
     "OMNI_KIT_ACCEPT_EULA",
     "ISAACSIM_ASSET_ROOT",
     "OMP_NUM_THREADS",
+    logs.LEVEL_VARIABLE,
 )
 """Variables that go in where they are set; no other does.  Accepting NVIDIA's licence is the user's
 to do."""

@@ -24,7 +24,9 @@ LOGIN = "PREFECT_API_AUTH_STRING"
 STAGES_S = 90.0
 """Longest that stages take to stop."""
 TIDY_S = 5.0
-"""Then the tracking store is told, and locks are given back."""
+"""Then the tracking store hears of the end, and locks are given back."""
+
+log = logging.getLogger(__name__)
 
 
 def running_prefect() -> LocalServer | None:
@@ -128,8 +130,7 @@ def _end_with(server: LocalServer) -> bool:
         import psutil
 
         end.poll()
-        text = "the Prefect server of `zprl ui` has ended: stopping"
-        terminal.say(text, err=True)
+        log.warning("the Prefect server of `zprl ui` has ended: stopping")
         os.kill(os.getpid(), signal.SIGTERM)
         # Stages stop at their next resume point.  Prefect would go on asking for its server.
         psutil.wait_procs(psutil.Process().children(recursive=True), timeout=STAGES_S)

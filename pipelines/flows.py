@@ -26,7 +26,7 @@ from prefect.runtime import flow_run  # noqa: E402
 
 from pipelines import close_dead_runs, dvc_graph, servers, summary  # noqa: E402
 from pipelines.stage_process import StageError, StageResult, run_stage, stream  # noqa: E402
-from zprl import child_processes, config, errors  # noqa: E402
+from zprl import child_processes, config, errors, logs  # noqa: E402
 from zprl.tracking import PARENT_VARIABLE, Tracker, open_pipeline_tracker  # noqa: E402
 
 SESSION_STAGE = "finetune_real"
@@ -34,6 +34,7 @@ SESSION_STAGE = "finetune_real"
 PERMANENT = (2, 3, 4, 5, 6)
 """Exit codes that another try would only repeat, or that somebody asked for."""
 
+logs.configure()
 servers.embed()
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import enum
+import logging
 import signal
 import subprocess
 import sys
@@ -16,13 +17,15 @@ import time
 from pathlib import Path
 
 from pipelines.stages.stage import BASE, EPISODES, LEARNER, RUNS, SESSION, STEERING
-from zprl import child_processes, config, durable, terminal
+from zprl import child_processes, config, durable, logs, terminal
 from zprl.config import Params
 from zprl.errors import ConfigError, DataError, EnvironmentProblem, ZprlError
 
 WORK = RUNS / "session"
 SIMULATED = {"latent": "latent", "action": "action_residual"}
 """Interface to the name of what finetune_sim left for it."""
+
+log = logs.Named("robot_session", logging.getLogger(__name__))
 
 
 class Standing(enum.StrEnum):
@@ -87,7 +90,7 @@ def live(params: Params, *, stopping: list[bool]) -> None:
     from zprl.session import run
 
     found = standing(params)
-    say(f"session: {found}")
+    log.info(f"session: {found}")
     if found is Standing.DONE:
         return
     if found is Standing.OTHER:
@@ -105,7 +108,7 @@ def live(params: Params, *, stopping: list[bool]) -> None:
             "seed": params.run.seed,
         }
         run.create(SESSION, **begin, episodes=EPISODES, work=WORK, **sources(params))
-    run.run(SESSION, WORK, say=say, stopping=lambda: stopping[0])
+    run.run(SESSION, WORK, say=log.info, stopping=lambda: stopping[0])
 
 
 def set_aside() -> None:
@@ -118,7 +121,7 @@ def set_aside() -> None:
     SESSION.rename(target)
     if WORK.exists():
         WORK.rename(target.with_name(f"{target.name}.work"))
-    say(f"the session before was lived with other policies or settings; it is kept in {target}")
+    log.info("the session before had other policies or settings; it is kept in %s", target)
 
 
 def version() -> None:
@@ -138,11 +141,6 @@ def version() -> None:
         )
 
 
-def say(text: str) -> None:
-    """One line of progress, at once."""
-    terminal.say(f"[robot_session] {text}")
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Entry point; exit codes as everywhere."""
     argparse.ArgumentParser(
@@ -156,6 +154,7 @@ def main(arguments: list[str] | None = None) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, ask)
     try:
+        logs.configure()
         live(config.load(), stopping=stopping)
         version()
     except ZprlError as error:

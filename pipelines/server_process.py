@@ -12,7 +12,7 @@ import socket
 import sys
 from typing import TYPE_CHECKING, Any
 
-from zprl import durable
+from zprl import durable, logs
 from zprl.local_servers import HOST
 from zprl.parent_death import die_with_parent
 
@@ -80,6 +80,7 @@ def main() -> int:
     """Serve until SIGTERM, SIGINT, or the parent's end."""
     # Databases survive a SIGKILL, and it waits for no open page.
     die_with_parent(int(sys.argv[1]), signal.SIGKILL)
+    logs.configure()
     settings: dict[str, Any] = durable.parse_json(sys.stdin.readline(), "the settings")
     listener = socket.socket(fileno=settings["fd"])
     app = APPS[settings["name"]](settings["port"], settings["login"], **settings["more"])

@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from zprl import child_processes, cli_pipeline
+from zprl import child_processes, cli_pipeline, logs
 from zprl.cli_bench import bench
 from zprl.cli_config import config_app
 from zprl.cli_demos import demos_app
@@ -76,6 +76,7 @@ def main() -> None:
     """Run a command; an expected failure becomes one sentence, a remedy and an exit code."""
     os.environ.update(child_processes.SAFE_PATH)
     try:
+        logs.configure()
         app()
     except ZprlError as error:
         say_error(error, trace=_verbose)

@@ -22,6 +22,7 @@ DATA_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}")
 OBSERVERS = (
     "pipelines.container",  # the stage in the image computes its own closure
     "zprl.child_processes",
+    "zprl.logs",
     "zprl.parent_death",
     "zprl.safe_torch_import",
     "zprl.terminal",

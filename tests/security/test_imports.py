@@ -27,6 +27,7 @@ FLOORS = [
         "terminal",
         "parent_death",
         "local_servers",
+        "logs",
         "request_checks",
         "server_connections",
         "server_limits",

@@ -11,6 +11,7 @@ import base64
 import contextlib
 import hashlib
 import hmac
+import logging
 import math
 import os
 import re
@@ -31,7 +32,6 @@ from zprl.server_limits import QuietLog
 from zprl.session.clock import now
 from zprl.session.inputs import Author, this_user
 from zprl.session.processes.console.rate_limits import Guesses
-from zprl.terminal import say
 
 TOKEN = "ZPRL_CONSOLE_TOKEN"  # noqa: S105 (the variable's name)
 MIN_TOKEN, MIN_DIFFERENT = 16, 6
@@ -44,6 +44,8 @@ MOST_BEGUN = 8192
 """Bytes of a request that are searched for a login."""
 PROGRAM = "program"
 """Author of presses that come with the token in a header."""
+
+log = logging.getLogger(__name__)
 
 
 class Secrets(BaseModel):
@@ -155,7 +157,7 @@ class Access:
         self._key = hashlib.sha256(f"{made.run} {made.token}".encode()).digest()
         self._begun = clock()
         self._used: dict[str, float] = {}
-        self.guesses = Guesses(QuietLog(say, lead="console: "))
+        self.guesses = Guesses(QuietLog(log.warning, lead="console: "))
         # Browsers share cookies between the ports of a host: each run has a name of its own.
         self.cookie = "zprl_" + hashlib.sha256(f"cookie {made.run}".encode()).hexdigest()[:12]
 
