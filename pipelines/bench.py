@@ -301,9 +301,7 @@ def bench(
         flow_of_suite = run_suite.with_options(task_runner=runner)
         failures = flow_of_suite(name, str(place), str(target.resolve()), choice, jobs)
     except KeyboardInterrupt as error:
-        raise Interrupted(
-            "stopped on request", remedy="run the same command again to continue"
-        ) from error
+        raise Interrupted("stopped on request") from error
     finally:
         os.close(lease)
 

@@ -246,9 +246,7 @@ def _run_stages(
             stopping=stopping,
         )
         if code == Interrupted.exit_code:
-            raise Interrupted(
-                f"{name} stopped on request", remedy="run the same command again to continue"
-            )
+            raise Interrupted(f"{name} stopped on request")
         if code:
             raise StageError(command[3].removeprefix(f"{STAGES}."), code)
 

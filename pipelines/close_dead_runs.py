@@ -28,7 +28,15 @@ def claim(client: SyncPrefectClient, flow_run_id: UUID) -> None:
 
 
 def close_dead_flow_runs(client: SyncPrefectClient, *, but: UUID | None = None) -> int:
-    """Mark flow runs, and their task runs, as Crashed whose process on this host is dead; returns how many."""
+    """Mark flow runs whose process on this host is dead, and their task runs, as Crashed.
+
+    Args:
+        client: Client of the server.
+        but: This flow run is left alone.
+
+    Returns:
+        How many flow runs it closed.
+    """
     from prefect.client.schemas.filters import (
         FlowRunFilter,
         FlowRunFilterState,
@@ -42,13 +50,13 @@ def close_dead_flow_runs(client: SyncPrefectClient, *, but: UUID | None = None) 
             type=FlowRunFilterStateType(any_=[StateType.RUNNING, StateType.CANCELLING])
         )
     )
-    state = Crashed(message="its process died; found and closed by the next run")
+    state = Crashed(message="its process died; closed by the next run")
     closed = 0
     for run in client.read_flow_runs(flow_run_filter=running):
-        if run.id == but or not is_orphan(
-            {name: str(value) for name, value in (run.labels or {}).items()}
-        ):
+        labels = {name: str(value) for name, value in (run.labels or {}).items()}
+        if run.id == but or not is_orphan(labels):
             continue
+
         for task in client.read_task_runs(flow_run_filter=FlowRunFilter(id={"any_": [run.id]})):
             if task.state is not None and not task.state.is_final():
                 client.set_task_run_state(task.id, state, force=True)

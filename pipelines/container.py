@@ -163,8 +163,6 @@ def check(stage: str, name: str, code: int) -> None:
             f"the image '{name}' has no Python that runs", remedy="build it anew from infra/docker"
         )
     if code == Interrupted.exit_code:
-        raise Interrupted(
-            f"{stage} stopped on request", remedy="run the same command again to continue"
-        )
+        raise Interrupted(f"{stage} stopped on request")
     if code:
         raise StageError(stage, code)

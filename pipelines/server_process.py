@@ -1,6 +1,7 @@
-"""``python -m pipelines.server_process PARENT``: one server of :mod:`pipelines.servers`, behind the guard.
+"""One server of :mod:`pipelines.servers`, behind the guard.
 
-Its settings come as a line of JSON on standard input, so that the login is on no command line.
+It is started as ``python -m pipelines.server_process PARENT``, with the parent's process id.  Its
+settings come as a line of JSON on standard input, so that the login is on no command line.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ from zprl.local_servers import HOST, LocalServer
 HEALTH = {"Prefect": "/api/health", "MLflow": "/health"}
 MIN_LOGIN = 32
 START_S = 180.0
-"""A start takes seconds on a quiet machine; 87 s were seen on a loaded one."""
+"""A start takes seconds on a quiet machine; 87 s were measured on a loaded one."""
 
 
 @dataclass(frozen=True)
@@ -215,7 +215,7 @@ def embed() -> None:
 
 
 def demand_login(api: str) -> None:
-    """Refuse a Prefect server that asks for no login: whoever reaches it could move a robot.
+    """Refuse a Prefect server that asks for no login: a stranger who reaches it could move a robot.
 
     Raises:
         EnvironmentProblem: it answers a stranger, or does not answer at all.
@@ -233,10 +233,12 @@ def demand_login(api: str) -> None:
         return
     if answer.is_success:
         raise EnvironmentProblem(
-            f"the Prefect server {api} demands no login: whoever reaches it could move the robot",
+            f"the Prefect server {api} demands no login: anybody who reaches it "
+            "could move the robot",
             remedy="set PREFECT_SERVER_API_AUTH_STRING on it, or use the server of `zprl ui`",
         )
     raise EnvironmentProblem(
-        f"the Prefect server {api} does not say whether it demands a login: status {answer.status_code}",
+        f"the Prefect server {api} does not say whether it demands a login: "
+        f"status {answer.status_code}",
         remedy="check its address and its log, or use the server of `zprl ui`",
     )

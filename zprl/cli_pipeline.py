@@ -47,9 +47,7 @@ def run(
         with sigterm_like_ctrl_c():
             pipeline(stage)
     except KeyboardInterrupt as error:
-        raise Interrupted(
-            "stopped on request", remedy="run the same command again to continue"
-        ) from error
+        raise Interrupted("stopped on request") from error
 
     report = Path("artifacts/report")
     pages = sorted(report.glob("*.html")) if report.is_dir() else []

@@ -20,7 +20,8 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -137,22 +138,27 @@ def execute(
         open_tracker(name, run_dir=run_dir, params=chosen, inputs=digests) as tracker,
     ):
         stage = Stage(name, params, run_dir, tracker)
-
-        def ask(number: int, _: FrameType | None) -> None:
-            if stage.stopping:  # asked twice
-                os._exit(Interrupted.exit_code)
-            stage.stopping = True
-            stage.log.info("stopping at the next resume point (ask again to stop at once)")
-
-        previous = {
-            number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)
-        }
-        try:
+        with _stoppable(stage):
             body(stage)
-        finally:
-            stage.run_dir.note(wall_s=stage.wall_s())
-            for number, handler in previous.items():
-                signal.signal(number, handler)
+
+
+@contextmanager
+def _stoppable(stage: Stage) -> Iterator[None]:
+    """Have SIGTERM and Ctrl-C ask the stage to stop; asked twice, the process ends at once."""
+
+    def ask(number: int, _: FrameType | None) -> None:
+        if stage.stopping:
+            os._exit(Interrupted.exit_code)
+        stage.stopping = True
+        stage.log.info("stopping at the next resume point (ask again to stop at once)")
+
+    previous = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        stage.run_dir.note(wall_s=stage.wall_s())
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def _source(body: Callable[[Stage], None]) -> Path:

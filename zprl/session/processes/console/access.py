@@ -208,7 +208,8 @@ class Access:
 
     def by_header(self, headers: Headers) -> bool:
         """Return whether a program brought the token: no foreign page makes a browser do that."""
-        return self.knows(bearer_token(headers.get("authorization")))
+        token = bearer_token(headers.get("authorization"))
+        return bool(token) and self.knows(token)
 
     def refusal(self, headers: Headers, address: str) -> tuple[int, str]:
         """Return status and reason for a stranger.
