@@ -296,8 +296,7 @@ def demos_add(
         reader=reader,
         strict=strict,
         dry_run=dry_run,
-        tell=lambda finding: screen.print(terminal_tables.finding_line(finding), soft_wrap=True),
-        say=say,
+        report=lambda finding: screen.print(terminal_tables.finding_line(finding), soft_wrap=True),
     )
     if dry_run:
         say(f"{done.episodes} episodes would come to {done.target}; nothing was written")
