@@ -65,7 +65,8 @@ def ready(base: Cell) -> bool:
 
     Its verdict alone may have come from another machine.
     """
-    run, policy = finished(base), base.folder / POLICY
+    run = finished(base)
+    policy = base.folder / POLICY
     return run is not None and policy.exists() and durable.digest(policy) == run.policy
 
 
@@ -207,7 +208,8 @@ def run(
     if finished(cell) is not None and (cell.base is not None or ready(cell)):
         return
 
-    before, started = spent(cell), time.monotonic()
+    before = spent(cell)
+    started = time.monotonic()
     inputs = {"base": cell.base.key} if cell.base else {}
     with (
         open_pipeline_tracker(name, params=cell.params, inputs=inputs, parent=parent) as tracker,

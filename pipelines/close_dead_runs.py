@@ -72,6 +72,7 @@ def close_on_server() -> None:
     """
     if not os.environ.get("PREFECT_API_URL"):
         return
+
     import httpx
     from prefect.client.orchestration import get_client
     from prefect.exceptions import PrefectException

@@ -16,7 +16,8 @@ from zprl.parent_death import die_with_parent
 
 def main() -> int:
     """Run one stage of the graph through DVC's own command line."""
-    stage, parent = sys.argv[1], int(sys.argv[2])
+    stage = sys.argv[1]
+    parent = int(sys.argv[2])
     die_with_parent(parent)
     from dvc.cli import main as dvc
 

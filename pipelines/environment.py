@@ -100,6 +100,7 @@ def follow_profile() -> bool:
 
     if not (url := get_current_settings().api.url):
         return False
+
     if os.environ.get(LOGIN) == _own_login():
         del os.environ[LOGIN]
         refresh_global_settings_context()

@@ -93,7 +93,8 @@ class ServerGuard:
             await self._app(scope, receive, send)
             return
 
-        headers, path = scope["headers"], scope["path"]
+        headers = scope["headers"]
+        path = scope["path"]
         if (problem := self._foreign(scope, headers)) is not None:
             await _refuse(scope, send, *problem)
         elif path in (LOGIN, SCRIPT, TICKET) and scope["type"] == "http":
@@ -156,7 +157,8 @@ class ServerGuard:
         receive: Receive,
         send: Send,
     ) -> None:
-        method, path = scope["method"], scope["path"]
+        method = scope["method"]
+        path = scope["path"]
         if method == "GET" and path in _FILES:
             name, kind = _FILES[path]
             await _answer(send, 200, files("pipelines").joinpath(name).read_bytes(), kind)
@@ -191,7 +193,8 @@ class ServerGuard:
 
 
 async def _body(receive: Receive) -> bytes:
-    data, more = b"", True
+    data = b""
+    more = True
     while more and len(data) <= BODY_BYTES:
         message = await receive()
         data += message.get("body", b"")

@@ -96,7 +96,8 @@ def _fits(store: SessionStore, params: Params) -> bool:
     """Return whether a session has the pipeline's settings and started from its policies."""
     if store.header.config != params.finetune_real or store.header.seed != params.run.seed:
         return False
-    start, made = SESSION / "start", sources(params)
+    start = SESSION / "start"
+    made = sources(params)
     pairs = [(start / name, made[name]) for name in ("base", "steering")]
     if (learner := made["learner"]) is not None:
         pairs.append((start / AGENT, learner / AGENT))

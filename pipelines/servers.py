@@ -117,6 +117,7 @@ def start(
             f"port {port} for {name} is taken: {error.strerror}",
             remedy=f"stop what uses it, or pass --{name.lower()}-port",
         ) from error
+
     settings = {"name": name, "login": login or local_servers.new_login(), "log_level": log_level}
     with listener:
         settings |= {"port": listener.getsockname()[1], "fd": listener.fileno(), "more": more}
@@ -193,6 +194,7 @@ def embed() -> None:
         def start(self, timeout: int | None = None) -> None:
             if self.running:
                 return
+
             secret = get_current_settings().api.auth_string  # what this process's clients present
             login = secret.get_secret_value() if secret else ""
             if len(login) < MIN_LOGIN:
@@ -200,9 +202,13 @@ def embed() -> None:
                     "no login for a Prefect server of our own",
                     remedy="unset PREFECT_API_AUTH_STRING, run again",
                 )
+
             child = start("Prefect", login=login, ui=False)
-            self.port, self.server_process, self.running = child.server.port, child.process, True
+            self.port = child.server.port
+            self.server_process = child.process
+            self.running = True
             atexit.register(self.stop)
+
             log = theirs.subprocess_server_logger
             log.info("Starting a Prefect server for this run on %s", self.address)
             try:

@@ -142,12 +142,12 @@ def stream(
         stdin=stdin,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
+        errors="replace",  # and so text
         start_new_session=True,
         env=child_processes.environment(**variables),
         cwd=cwd,
     )
+
     marks: list[str] = []
     reader = threading.Thread(target=_drain, args=(process, say, marks), daemon=True)
     reader.start()

@@ -109,13 +109,15 @@ def _start(
     children: ExitStack, log: IO[bytes], ports: Mapping[str, int]
 ) -> list[servers.ServerProcess]:
     """Start what this folder has no server for; a remote one is only named."""
-    uri, api = tracking_uri(), os.environ.get("PREFECT_API_URL")
+    uri = tracking_uri()
+    api = os.environ.get("PREFECT_API_URL")
     wanted: dict[str, dict[str, Any]] = {}
     if uri.startswith(("http://", "https://")):
         say(f"MLflow   {uri}  (MLFLOW_TRACKING_URI)")
     else:
         make_database()
         wanted["MLflow"] = {"store": uri, "artifacts": str(Path(ARTIFACT_FOLDER).resolve())}
+
     if api:
         say(f"Prefect  {api.removesuffix('/api')}  (PREFECT_API_URL)")
     else:
@@ -134,11 +136,13 @@ def _watch(children: list[servers.ServerProcess], wait_s: float) -> None:
     up: dict[str, LocalServer] = {}
     close_again = float("inf")
     end = time.monotonic() + wait_s
+
     while True:
         for child in children:
             child.alive()
             if child.name in up or not child.ready():
                 continue
+
             up[child.name] = child.server
             local_servers.write(up)
             if child.name == "Prefect":
@@ -155,6 +159,7 @@ def _watch(children: list[servers.ServerProcess], wait_s: float) -> None:
 
         if LOG.stat().st_size > LOG_BYTES:  # the servers append to it
             os.truncate(LOG, 0)
+
         if time.monotonic() > end and (late := [c.name for c in children if c.name not in up]):
             text = f"{', '.join(late)} did not come up in {wait_s:.0f} s"
             raise EnvironmentProblem(text, remedy=f"see {LOG}")
@@ -168,6 +173,7 @@ def _stopping_runs() -> str:
     server = local_servers.read().get("Prefect")
     if server is None:
         return ""
+
     name, _, secret = server.login.partition(":")
     running = {"flow_runs": {"state": {"type": {"any_": ["RUNNING"]}}}}
     try:

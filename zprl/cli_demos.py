@@ -382,7 +382,8 @@ def demos_record(
 
     batch = record(output, episodes=episodes, seed=seed, settings=RecordSettings(task=task))
     for grade, tried in sorted(batch.tried.items()):
-        succeeded, kept = batch.succeeded.get(grade, 0), batch.kept.get(grade, 0)
+        succeeded = batch.succeeded.get(grade, 0)
+        kept = batch.kept.get(grade, 0)
         say(f"{grade}: {succeeded} of {tried} tries succeeded, {kept} kept")
     say(
         f"{output} is written: {batch.episodes} episodes, {batch.frames} frames; "

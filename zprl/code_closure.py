@@ -48,7 +48,8 @@ def closure(start: Path) -> tuple[Path, ...]:
     Returns:
         Paths relative to the project's root, sorted; ``start`` itself where it lies outside.
     """
-    pending, files = [start.resolve()], set()
+    pending = [start.resolve()]
+    files: set[Path] = set()
     while pending:
         path = pending.pop()
         if path in files:

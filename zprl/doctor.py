@@ -117,7 +117,8 @@ def check_device() -> Iterator[Check]:
 def check_world() -> Iterator[Check]:
     """Check the simulator that the task needs."""
     task = _params_value("task", "name", "isaac/lift-cube")
-    isaaclab, ovphysx = _version("isaaclab"), _version("ovphysx")
+    isaaclab = _version("isaaclab")
+    ovphysx = _version("ovphysx")
 
     if isaaclab and ovphysx:
         yield Check("isaac", "ok", f"isaaclab {isaaclab}, ovphysx {ovphysx} (kit-less)")

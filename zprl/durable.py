@@ -198,6 +198,7 @@ def read_bytes(path: Path | str, limit: int) -> bytes:
         raise DataError(
             f"{path} cannot be read: {error}", remedy="check its permissions and the disk"
         ) from error
+
     if len(data) > limit:
         raise DataError(
             f"{path} is longer than {limit} bytes",

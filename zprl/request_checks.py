@@ -52,7 +52,8 @@ def from_page(headers: RawHeaders, *, schemes: tuple[str, ...] = ("http",)) -> b
         ``None`` where it does not say: it comes from a program, or follows a link.
     """
     pairs = list(headers)
-    origin, host = only(pairs, "origin"), only(pairs, "host")
+    origin = only(pairs, "origin")
+    host = only(pairs, "host")
     if origin is None:
         return None
     return bool(host) and origin in [f"{scheme}://{host}" for scheme in schemes]

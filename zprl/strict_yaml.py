@@ -72,6 +72,7 @@ def parse(
     """
     if durable.byte_length(text) > limit:
         raise ConfigError(f"{source} is longer than {limit} bytes", remedy=remedy)
+
     try:
         text = text if isinstance(text, str) else text.decode()
         judge = _Judge(aliases, limit // BYTES_PER_PART)

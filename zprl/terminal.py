@@ -59,14 +59,16 @@ def say_error(error: BaseException, *, trace: bool = False) -> None:
             say(f"| {line}", err=True)
 
     kind = type(error).__name__
-    message, remedy = str(error), "run `zprl -v ...` for the traceback and report it"
     if isinstance(error, ZprlError):
-        message, remedy = error.message, error.remedy or ""
+        message = error.message
+        remedy = error.remedy
     else:
         kind = f"internal error: {kind}"
+        message = str(error)
+        remedy = "run `zprl -v ...` for the traceback and report it"
 
     print(f"{kind}: {block(message)}", file=sys.stderr, flush=True)
-    if remedy:
+    if remedy is not None:
         print(f"  remedy: {block(remedy)}", file=sys.stderr, flush=True)
 
 
