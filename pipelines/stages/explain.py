@@ -52,7 +52,7 @@ def explain(stage: Stage) -> None:
         name: latent_analysis.departure(moved, known) for name, (known, moved) in pairs.items()
     }
     shown = ", ".join(f"{name} {value:.2f}" for name, value in departures.items())
-    stage.say(f"departure of the steered policy: {shown}")
+    stage.log.info(f"departure of the steered policy: {shown}")
 
     anchor = steered.interface.anchor(policy, frames.embedding, frames.noise)
     ratio = float(UNIFORM_RMS * _rms(steered.scale) / _rms(anchor))

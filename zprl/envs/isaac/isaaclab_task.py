@@ -10,7 +10,6 @@ simulators give equal trajectories, as everywhere.
 from __future__ import annotations
 
 import contextlib
-import difflib
 import importlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Self
@@ -24,6 +23,7 @@ from zprl.envs.isaac import launch, physics
 from zprl.envs.isaac.isaaclab_terms import IsaacLabTerms, RewardAbove
 from zprl.envs.isaac.usd import panda
 from zprl.errors import ConfigError, EnvironmentProblem
+from zprl.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     from zprl.config import Task
@@ -129,8 +129,7 @@ def _registered(
             ) from error
 
     if name not in gymnasium.registry:
-        near = difflib.get_close_matches(name, gymnasium.registry, n=1, cutoff=0.5)
-        hint = f"; did you mean '{near[0]}'?" if near else ""
+        hint = did_you_mean(name, gymnasium.registry, lead="; ", cutoff=0.5)
         raise EnvironmentProblem(
             f"Isaac Lab has no task '{name}'{hint}",
             remedy="write module:Id where a module of your own registers it",

@@ -9,7 +9,6 @@ is left out, for ``policy.obs_steps`` asks for frames.
 
 from __future__ import annotations
 
-import difflib
 import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -21,6 +20,7 @@ from metaworld.env_dict import ALL_V3_ENVIRONMENTS, ALL_V3_ENVIRONMENTS_GOAL_OBS
 from zprl.envs.mujoco.processes import spread
 from zprl.envs.mujoco.world import MujocoWorlds
 from zprl.errors import ConfigError
+from zprl.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     from zprl.config import Task
@@ -53,8 +53,7 @@ def make(task: Task, *, num_envs: int, device: str = "cpu") -> MetaWorlds:
     """
     name = task.name.split("/", 1)[1]
     if name not in ALL_V3_ENVIRONMENTS:
-        near = difflib.get_close_matches(name, ALL_V3_ENVIRONMENTS, n=1)
-        hint = f"; did you mean 'metaworld/{near[0]}'?" if near else ""
+        hint = did_you_mean(name, ALL_V3_ENVIRONMENTS, lead="; ", prefix="metaworld/")
         raise ConfigError(
             f"Meta-World has no task '{name}'{hint}",
             remedy=f"its tasks: {', '.join(sorted(ALL_V3_ENVIRONMENTS))}",
