@@ -232,18 +232,18 @@ def lerobot(folder: Path) -> None:
     frames = sum(pq.read_metadata(path).num_rows for path in tables)
     compare("LeRobot, table alone, against pyarrow", theirs, ours, frames, "frames")
 
-    film = folder / "film"
-    with LeRobotWriter(film, rate_hz=20, task="made", robot="none") as writer:
+    dataset = folder / "video"
+    with LeRobotWriter(dataset, rate_hz=20, task="made", robot="none") as writer:
         for number in range(10):
             writer.write(episode(number, 100, 84))
-    videos = sorted((film / "videos").rglob("*.mp4"))
+    videos = sorted((dataset / "videos").rglob("*.mp4"))
 
     def decoded() -> int:
         import av
 
         total = sum(
             touch(_array(column) for column in pq.read_table(path).itercolumns())
-            for path in sorted((film / "data").rglob("*.parquet"))
+            for path in sorted((dataset / "data").rglob("*.parquet"))
         )
         for video in videos:
             with av.open(video) as opened:
@@ -253,12 +253,12 @@ def lerobot(folder: Path) -> None:
         return total
 
     def episodes() -> int:
-        items = plugins.load("readers", "lerobot")(obs_keys=[*WIDTHS, CAMERA]).read(film)
+        items = plugins.load("readers", "lerobot")(obs_keys=[*WIDTHS, CAMERA]).read(dataset)
         return sum(
             touch((*item.obs.values(), item.actions)) for item in items if isinstance(item, Episode)
         )
 
-    compare("LeRobot with film, against pyarrow and PyAV", decoded, episodes, 1000, "frames")
+    compare("LeRobot with video, against pyarrow and PyAV", decoded, episodes, 1000, "frames")
 
 
 def _array(column: Any) -> np.ndarray:

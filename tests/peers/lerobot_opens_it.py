@@ -35,8 +35,8 @@ except ImportError:
 
 RATE = 20
 LENGTHS = (40, 41, 42, 43)
-FILM_ERROR = 4.0
-"""Mean difference of a film's picture from what was filmed, in levels of 256."""
+VIDEO_ERROR = 4.0
+"""Mean difference of a video's frame from what was recorded, in levels of 256."""
 
 
 def check(folder: Path, expected: dict[str, np.ndarray], pictures: str) -> None:
@@ -67,7 +67,7 @@ def check(folder: Path, expected: dict[str, np.ndarray], pictures: str) -> None:
                 error = float(np.abs(seen - expected[f"{episode}/{key}"][frame]).mean())
                 worst[key] = max(worst[key], error)
             index += 1
-    assert max(worst.values()) <= (FILM_ERROR if pictures == "video" else 1e-4), worst
+    assert max(worst.values()) <= (VIDEO_ERROR if pictures == "video" else 1e-4), worst
     rows = data.meta.episodes
     assert list(rows["success"]) == [True, True, True, False]
     assert list(rows["quality"]) == ["better", "okay", "worse", "better"]
@@ -101,7 +101,7 @@ def check(folder: Path, expected: dict[str, np.ndarray], pictures: str) -> None:
         error = np.abs(
             seen.numpy().transpose(1, 2, 0) * 255 - expected["0/front"][frame].astype(float)
         ).mean()
-        assert error <= FILM_ERROR, error
+        assert error <= VIDEO_ERROR, error
     some = LeRobotDataset("made/here", root=folder / pictures, episodes=[2], video_backend="pyav")
     assert len(some) == 42
     np.testing.assert_array_equal(some[0]["action"], expected["2/actions"][0])

@@ -195,8 +195,8 @@ def test_videos_show_each_frame_at_its_time(tmp_path: Path) -> None:
         assert name not in pq.read_schema(path / FRAMES).names
         assert rows[f"videos/{name}/file_index"].tolist() == [0, 1]
         assert rows[f"videos/{name}/to_timestamp"].tolist() == [0.6, 0.6]
-        with av.open(str(path / f"videos/{name}/chunk-000/file-001.mp4")) as film:
-            seen = list(film.decode(video=0))
+        with av.open(str(path / f"videos/{name}/chunk-000/file-001.mp4")) as video:
+            seen = list(video.decode(video=0))
         assert [frame.time for frame in seen] == pytest.approx([k / 20 for k in range(12)])
         for frame, picture in zip(seen, episode.obs[key], strict=True):
             assert (

@@ -37,7 +37,7 @@ def test_stage_writes_the_page(
         "Lift cube with a Franka, in Isaac" in written
         and "promotion.json does not exist" in written
     )
-    assert (tmp_path / "artifacts" / "report" / "film.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "artifacts" / "report" / "video.png").read_bytes().startswith(b"\x89PNG")
     said = capsys.readouterr().out
     assert "missing on the page: promotion:" in said and "9 figures, missing parts: 1" in said
 
