@@ -18,10 +18,10 @@ from zprl.envs.isaac.cabinet import Cabinet
 from zprl.envs.isaac.cameras import Cameras
 from zprl.envs.isaac.config import build_config
 from zprl.envs.isaac.lift_cube import LiftCube
+from zprl.envs.isaac.manager_terms import ManagerTerms
 from zprl.envs.isaac.randomisation import Randomiser
 from zprl.envs.isaac.reach import Reach
 from zprl.envs.isaac.stack import Stack
-from zprl.envs.isaac.manager_terms import ManagerTerms
 from zprl.errors import EnvironmentProblem
 
 pytestmark = pytest.mark.isaac

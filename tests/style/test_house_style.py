@@ -9,7 +9,6 @@ from tests.style.code_figures import ROOT, Module, modules, repeated_classes
 NOT_YET = (
     "pipelines/",
     "zprl/config/",
-    "zprl/envs/",
     "zprl/evaluation/",
     "zprl/models/",
     "zprl/offline/",
