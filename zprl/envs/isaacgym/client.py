@@ -9,9 +9,7 @@ whose parent ends is ended by the kernel (Linux) or by its closed socket.
 
 from __future__ import annotations
 
-import contextlib
 import os
-import signal
 import socket
 import subprocess
 import tempfile
@@ -23,7 +21,7 @@ import numpy as np
 import torch
 
 from zprl import child_processes, durable, seeding
-from zprl.envs import rotation
+from zprl.envs import rotation, worker_process
 from zprl.envs.base import Obs, StepResult, TaskSpec, check_action
 from zprl.envs.isaacgym import lift_cube
 from zprl.envs.isaacgym.worker import process, wire
@@ -337,13 +335,15 @@ class _Worker:
             wire.send(self._end, order, arrays)
             header, answer = wire.receive(self._end)
         except TimeoutError as error:
+            last = worker_process.last_line(self._output)
             raise EnvironmentProblem(
-                f"{self._name}: Isaac Gym did not answer for {seconds:.0f} s{self._last_line()}",
+                f"{self._name}: Isaac Gym did not answer for {seconds:.0f} s{last}",
                 remedy="take fewer environments",
             ) from error
         except (EOFError, ConnectionError) as error:
+            fate = worker_process.fate(self._process, self._output, CLOSE_S)
             raise EnvironmentProblem(
-                f"{self._name}: the process of Isaac Gym ended{self._fate()}",
+                f"{self._name}: the process of Isaac Gym ended{fate}",
                 remedy="if memory ran out, take fewer environments",
             ) from error
         except wire.BadMessage as error:
@@ -367,23 +367,5 @@ class _Worker:
     def end(self) -> None:
         """Close the socket and wait for the end; kill the process where it does not end."""
         self._end.close()
-        try:
-            self._process.wait(CLOSE_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        worker_process.end(self._process, CLOSE_S)
         self._output.close()
-
-    def _fate(self) -> str:
-        """Return how the process ended, and its last line of output."""
-        how = ""
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            code = self._process.wait(CLOSE_S)
-            how = f" by {signal.Signals(-code).name}" if code < 0 else f" with exit code {code}"
-        return how + self._last_line()
-
-    def _last_line(self) -> str:
-        self._output.seek(0)
-        lines = [line.strip() for line in self._output.read().decode(errors="replace").splitlines()]
-        last = next((line for line in reversed(lines) if line), "")
-        return f", saying '{last[-300:]}'" if last else ""

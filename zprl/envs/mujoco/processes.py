@@ -15,7 +15,6 @@ import json
 import math
 import mmap
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -26,12 +25,14 @@ import numpy as np
 import torch
 
 from zprl import child_processes, durable, errors
+from zprl.envs import worker_process
 from zprl.envs.base import Obs, StepResult, TaskSpec, check_action
 from zprl.errors import ConfigError, EnvironmentProblem
 
 if TYPE_CHECKING:
     from zprl.config import Task
-    from zprl.envs.base import VectorEnv
+    from zprl.envs import worker_process
+from zprl.envs.base import VectorEnv
 
 ALIGNMENT = 64
 """Arrays begin at multiples of so many bytes, a line of the processors' caches."""
@@ -290,8 +291,9 @@ class _Worker:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line.endswith(b"\n"):
+            fate = worker_process.fate(self._process, self._output, CLOSE_S)
             raise EnvironmentProblem(
-                f"{self._name} ended{self._fate()}",
+                f"{self._name} ended{fate}",
                 remedy="if memory ran out (SIGKILL), take fewer environments or task.workers",
             )
         return dict(durable.parse_json(line, f"the answer of {self._name}", allow_nan=True))
@@ -305,23 +307,6 @@ class _Worker:
     def end(self) -> None:
         """Wait for its end; kill it where it does not end."""
         assert self._process.stdout is not None
-        try:
-            self._process.wait(CLOSE_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        worker_process.end(self._process, CLOSE_S)
         self._process.stdout.close()
         self._output.close()
-
-    def _fate(self) -> str:
-        """Return how the process ended, and its last line of output."""
-        try:
-            code = self._process.wait(CLOSE_S)
-        except subprocess.TimeoutExpired:
-            return ""
-
-        how = f" by {signal.Signals(-code).name}" if code < 0 else f" with exit code {code}"
-        self._output.seek(0)
-        lines = self._output.read().decode(errors="replace").split("\n")
-        last = next((line.strip() for line in reversed(lines) if line.strip()), "")
-        return how + (f", saying '{last[-300:]}'" if last else "")
