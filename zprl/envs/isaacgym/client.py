@@ -25,6 +25,7 @@ from zprl.envs import rotation, worker_process
 from zprl.envs.base import Obs, StepResult, TaskSpec, check_action
 from zprl.envs.isaacgym import lift_cube
 from zprl.envs.isaacgym.worker import process, wire
+from zprl.envs.usage_errors import closed_error, reset_error
 from zprl.errors import ConfigError, DataError, EnvironmentProblem
 
 if TYPE_CHECKING:
@@ -209,9 +210,7 @@ class IsaacGymWorlds:
         """Execute absolute tool targets (N, 10) for one control step."""
         check_action(self.spec, action)
         if not self._started:
-            raise EnvironmentProblem(
-                "step() before the first reset()", remedy="call reset(seed) first"
-            )
+            raise reset_error()
 
         pose = torch.cat((action[:, :3], rotation.quat_from_6d(action[:, 3:9]), action[:, 9:]), 1)
         # A step's starts are those of the episodes after the running ones.
@@ -253,9 +252,7 @@ class IsaacGymWorlds:
 
     def _ask(self, do: str, arrays: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
         if self._worker is None:
-            raise EnvironmentProblem(
-                "the environment is closed", remedy="make a new one with zprl.envs.make"
-            )
+            raise closed_error()
         try:
             return self._worker.ask({"do": do}, arrays, STEP_S)[1]
         except BaseException:  # orders and answers no longer fit together

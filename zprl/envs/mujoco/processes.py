@@ -27,6 +27,7 @@ import torch
 from zprl import child_processes, durable, errors
 from zprl.envs import worker_process
 from zprl.envs.base import Obs, StepResult, TaskSpec, check_action
+from zprl.envs.usage_errors import closed_error
 from zprl.errors import ConfigError, EnvironmentProblem
 
 if TYPE_CHECKING:
@@ -212,9 +213,7 @@ class SpreadWorlds:
 
     def _alive(self) -> None:
         if not self._workers:
-            raise EnvironmentProblem(
-                "the environment is closed", remedy="make a new one with zprl.envs.make"
-            )
+            raise closed_error()
 
     def _ask(self, order: Mapping[str, Any]) -> None:
         """Have every worker carry out an order, and wait for all."""

@@ -10,7 +10,7 @@ import torch
 
 from zprl import seeding
 from zprl.envs.base import Obs, StepResult, TaskSpec, check_action
-from zprl.errors import EnvironmentProblem
+from zprl.envs.usage_errors import closed_error, reset_error
 
 if TYPE_CHECKING:
     from mujoco import MjData, MjModel
@@ -142,9 +142,7 @@ class MujocoWorlds(Generic[W]):
         self._alive()
         check_action(self.spec, action)
         if not self._started:
-            raise EnvironmentProblem(
-                "step() before the first reset()", remedy="call reset(seed) first"
-            )
+            raise reset_error()
 
         commands = action.detach().cpu().numpy()
         awake, success = self._awake, np.zeros(len(self.worlds), bool)
@@ -241,9 +239,7 @@ class MujocoWorlds(Generic[W]):
 
     def _alive(self) -> None:
         if not self.worlds:
-            raise EnvironmentProblem(
-                "the environment is closed", remedy="make a new one with zprl.envs.make"
-            )
+            raise closed_error()
 
     def _start(self, n: int) -> Frame:
         episode = int(self._episode[n])
