@@ -28,7 +28,7 @@ ALLOWED = {
     "sys",
     "typing",
 }
-ALLOWED |= {"numpy", "torch", "isaacgym", ".", ".kinematics", ".world"}
+ALLOWED |= {"numpy", "torch", "isaacgym", *(f".{path.stem}" for path in WORKER.glob("*.py"))}
 GYMTORCH = """
 import torch
 from isaacgym import gymapi
@@ -149,7 +149,8 @@ def imported(tree: ast.AST) -> set[str]:
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            found.add(("." * node.level) + (node.module or ""))
+            dots = "." * node.level
+            found |= {dots + (node.module or alias.name) for alias in node.names}
     return found
 
 

@@ -77,4 +77,5 @@ def observe(tool: torch.Tensor, boxes: Mapping[str, torch.Tensor]) -> dict[str, 
 def success(tool: torch.Tensor, boxes: Mapping[str, torch.Tensor]) -> torch.Tensor:
     """Return whether the cube is lifted, and held rather than thrown, (N,) bool."""
     cube = boxes["cube"][:, :3]
-    return (cube[:, 2] > SUCCESS_HEIGHT) & ((cube - tool[:, :3]).norm(dim=1) < SUCCESS_DISTANCE)
+    held: torch.Tensor = (cube - tool[:, :3]).norm(dim=1) < SUCCESS_DISTANCE
+    return held & (cube[:, 2] > SUCCESS_HEIGHT)

@@ -57,4 +57,5 @@ def least_squares_step(jacobian: torch.Tensor, error: torch.Tensor) -> torch.Ten
 
     transposed = jacobian.transpose(1, 2)
     damped = jacobian @ transposed + DAMPING**2 * torch.eye(6, device=jacobian.device)
-    return (transposed @ torch.linalg.solve(damped, error.unsqueeze(-1))).squeeze(-1)
+    step: torch.Tensor = transposed @ torch.linalg.solve(damped, error.unsqueeze(-1))
+    return step.squeeze(-1)
