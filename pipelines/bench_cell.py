@@ -127,7 +127,7 @@ def commands(cell: Cell) -> list[list[str]]:
     if cell.base is not None:
         return [
             [*module, f"{STAGES}.finetune_sim", "finetune_sim"],
-            [*module, f"{STAGES}.evaluate", "latent"],
+            [*module, f"{STAGES}.evaluate", "finetune_sim"],
         ]
 
     stages = [[*module, f"{STAGES}.{name}"] for name in ("ingest", "pretrain", "evaluate_base")]

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from zprl.recordings.store import SessionStore
 
 WORK = RUNS / "session"
-SIMULATED = {"latent": "latent", "action": "action_residual"}
+SIMULATED = {"latent": "finetune_sim", "action": "action_residual"}
 """Interface to the name of what finetune_sim left for it."""
 AGENT = "agent.safetensors"
 """The part of a learner that acts."""

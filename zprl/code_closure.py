@@ -18,6 +18,8 @@ ROOMS = ("zprl", "pipelines")
 """Packages of this project; what is installed besides them is pinned."""
 
 DATA_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}")
+TEMPLATE_NAME = re.compile(r"""{%-?\s*(?:include|extends|import|from)\s+["']([^"']+)["']""")
+"""Tag by which a Jinja template (``*.j2``) names another one."""
 
 OBSERVERS = (
     "pipelines.container",  # the stage in the image computes its own closure
@@ -40,7 +42,8 @@ def closure(start: Path) -> tuple[Path, ...]:
 
     An import counts wherever it stands, except for types alone.  So do a module named by a string
     (``python -m`` of a child process), the modules registered for a group of plug-ins that is
-    loaded by name, and a data file beside the module that is named by a string.
+    loaded by name, a data file beside the module that is named by a string, and a template beside
+    one that names it.
 
     Args:
         start: Source file, such as that of a stage.
@@ -58,6 +61,9 @@ def closure(start: Path) -> tuple[Path, ...]:
         files.add(path)
         if path.suffix == ".py":
             pending += _used_by(path)
+        elif path.suffix == ".j2":
+            names = TEMPLATE_NAME.findall(path.read_text())
+            pending += [file for name in names for file in _data_files(path.parent, name)]
 
     return tuple(
         sorted(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path for path in files)

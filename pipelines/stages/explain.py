@@ -33,7 +33,7 @@ def explain(stage: Stage) -> None:
     """Compare base and steered policy on the demonstrations' states, then let the base explore."""
     params, seed = stage.params, stage.params.run.seed
     torch.set_num_threads(params.run.threads)
-    steered = load_steered(STEERING / "latent", BASE, device=params.run.device)
+    steered = load_steered(STEERING / "finetune_sim", BASE, device=params.run.device)
     if not isinstance(steered, SteeredPolicy) or not isinstance(steered.interface, LatentResidual):
         raise ConfigError(
             "only a residual on the latent can be explained",
@@ -85,7 +85,7 @@ def _base_and_steered(
 
 def _wander(stage: Stage, policy: FlowPolicy, frames: latent_analysis.Frames, ratio: float) -> None:
     """Let the base policy explore in its world, with residuals of the steered one's size."""
-    update = {"episodes": EPISODES_EACH, "film_episodes": EPISODES_EACH}
+    update = {"episodes": EPISODES_EACH, "video_episodes": EPISODES_EACH}
     config = stage.params.evaluate.model_copy(update=update)
     for name in WANDERERS:
         still = name == "still"
@@ -105,5 +105,5 @@ if __name__ == "__main__":
         "explain",
         explain,
         sections=("run", "task", "evaluate"),
-        inputs=(EPISODES, BASE, STEERING / "latent"),
+        inputs=(EPISODES, BASE, STEERING / "finetune_sim"),
     )

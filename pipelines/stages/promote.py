@@ -68,7 +68,11 @@ class Contest:
 
 
 SIMULATION = Contest(
-    "latent", "base", {"base": BASE, "steering": STEERING / "latent"}, "promote", PROMOTION
+    "finetune_sim",
+    "base",
+    {"base": BASE, "steering": STEERING / "finetune_sim"},
+    "promote",
+    PROMOTION,
 )
 REAL = Contest(
     "real_evaluate_after",

@@ -18,7 +18,7 @@ from zprl.config import Engine
 from zprl.evaluation.intervals import mcnemar
 from zprl.rl.steering_bundle import load_steered
 
-POLICY = "latent"
+POLICY = "finetune_sim"
 _OTHER: dict[Engine, Engine] = {"ovphysx": "newton", "newton": "ovphysx"}
 
 
@@ -42,7 +42,7 @@ def transfer(stage: Stage) -> None:
 
     other = _OTHER[home]
     steered = load_steered(STEERING / POLICY, BASE, device=params.run.device)
-    update = {"episodes": params.transfer.episodes, "film_episodes": 0}
+    update = {"episodes": params.transfer.episodes, "video_episodes": 0}
     config = params.evaluate.model_copy(update=update)
     evaluations = {}
     for engine in (home, other):

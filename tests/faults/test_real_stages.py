@@ -19,14 +19,14 @@ STAGES = {
         ["pipelines.stages.evaluate_base"],
         ["evaluation/embedding", "evaluation/base"],
     ),
-    "finetune_sim": (["pipelines.stages.finetune_sim", "finetune_sim"], ["steering/latent"]),
+    "finetune_sim": (["pipelines.stages.finetune_sim", "finetune_sim"], ["steering/finetune_sim"]),
     "finetune_action_residual": (
         ["pipelines.stages.finetune_sim", "action_residual"],
         ["steering/action_residual"],
     ),
     "evaluate": (
         ["pipelines.stages.evaluate"],
-        ["evaluation/latent", "evaluation/action_residual"],
+        ["evaluation/finetune_sim", "evaluation/action_residual"],
     ),
     "report": (["pipelines.stages.report"], ["report"]),
 }
@@ -40,7 +40,7 @@ task: {{episode_steps: 24}}
 policy: {{embedding_dim: 8, encoder_hidden: [16], mlp_hidden: [16], time_embedding_dim: 8, flow_steps: 2}}
 vib: {{hidden: [16]}}
 pretrain: {{steps: 30, batch_size: 16, warmup_steps: 2, checkpoint_every: 10, log_every: 10, validation_fraction: 0.2}}
-evaluate: {{episodes: 4, film_episodes: 1}}
+evaluate: {{episodes: 4, video_episodes: 1}}
 finetune_sim: {{{RL}}}
 action_residual: {{{RL}, interface: action}}
 """

@@ -26,7 +26,7 @@ import numpy as np
 
 from zprl.data.benchmark_layouts import adroit
 from zprl.envs.mujoco.processes import spread
-from zprl.envs.mujoco.world import Worlds
+from zprl.envs.mujoco.world import MujocoWorlds
 from zprl.errors import ConfigError
 from zprl.suggestions import did_you_mean
 
@@ -53,7 +53,7 @@ STATE = mujoco.mjtState.mjSTATE_INTEGRATION
 
 
 @spread
-def make(task: Task, *, num_envs: int, device: str = "cpu") -> Worlds:
+def make(task: Task, *, num_envs: int, device: str = "cpu") -> MujocoWorlds:
     """Make the environment; entry point ``adroit/*``.
 
     Raises:
@@ -65,11 +65,11 @@ def make(task: Task, *, num_envs: int, device: str = "cpu") -> Worlds:
         raise ConfigError(
             f"Adroit has no task '{name}'{hint}", remedy=f"its tasks: {', '.join(TASKS)}"
         )
-    return Worlds(task, lambda: AdroitWorld(name), num_envs=num_envs, device=device)
+    return MujocoWorlds(task, lambda: AdroitWorld(name), num_envs=num_envs, device=device)
 
 
 class AdroitWorld:
-    """One Adroit task; see :class:`zprl.envs.mujoco.world.World`."""
+    """One Adroit task; see :class:`zprl.envs.mujoco.world.MujocoWorld`."""
 
     control_hz = CONTROL_HZ
 
