@@ -25,7 +25,8 @@ _OTHER: dict[Engine, Engine] = {"ovphysx": "newton", "newton": "ovphysx"}
 def transfer(stage: Stage) -> None:
     """Judge on both engines and write ``metrics/transfer.json``.
 
-    It holds both rates, the drop, and the p-value of McNemar's test of equal success.
+    It holds both rates, the success lost on the other engine (``drop``, in [-1, 1]), and the
+    p-value of McNemar's test of equal success.
     """
     params = stage.params
     torch.set_num_threads(params.run.threads)
@@ -34,34 +35,43 @@ def transfer(stage: Stage) -> None:
         _write({"policy": POLICY, "engines": []})
         return
 
-    home = params.task.physics
-    if home not in _OTHER:
-        stage.say(f"{home} shares a process with no other engine: nothing to compare")
+    trained_on = params.task.physics
+    if trained_on not in _OTHER:
+        stage.say(f"{trained_on} shares a process with no other engine: nothing to compare")
         _write({"policy": POLICY, "engines": []})
         return
 
-    other = _OTHER[home]
+    other = _OTHER[trained_on]
     steered = load_steered(STEERING / POLICY, BASE, device=params.run.device)
     update = {"episodes": params.transfer.episodes, "film_episodes": 0}
     config = params.evaluate.model_copy(update=update)
     evaluations = {}
-    for engine in (home, other):
+    for engine in (trained_on, other):
         task = params.task.model_copy(update={"physics": engine})
         evaluations[engine] = judge(
             stage, engine, steered.act, steered, config=config, task=task, within=TRANSFER
         )
 
-    # The starts are paired, and so is the test.
-    pair = mcnemar(evaluations[home].success, evaluations[other].success)
+    # Both engines play the same starts, so the test is a paired one.
+    pair = mcnemar(evaluations[trained_on].success, evaluations[other].success)
+    success_loss = -pair.difference
     rates: dict[str, Any] = {
         engine: {key: each.summary()[key] for key in ("success_rate", "ci_low", "ci_high")}
         for engine, each in evaluations.items()
     }
-    drop = {"episodes": config.episodes, "drop": -pair.difference, "p_value": pair.p_value}
-    _write({"policy": POLICY, "engines": [home, other], **rates, **drop})
-    stage.tracker.log(0, drop=-pair.difference)
+    _write(
+        {
+            "policy": POLICY,
+            "engines": [trained_on, other],
+            **rates,
+            "episodes": config.episodes,
+            "drop": success_loss,
+            "p_value": pair.p_value,
+        }
+    )
+    stage.tracker.log(0, drop=success_loss)
     stage.say(
-        f"from {home} to {other} the policy loses {-100 * pair.difference:.1f} points "
+        f"from {trained_on} to {other} the policy loses {100 * success_loss:.1f} points "
         f"over {config.episodes} episodes"
     )
 

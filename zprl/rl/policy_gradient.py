@@ -449,12 +449,14 @@ class PolicyGradientLearner(SegmentLearner[PolicyGradient]):
         )
 
     def save_checkpoint(self, path: Path) -> None:
-        """Write a note in place of a checkpoint: a session steers, and cannot continue from here.
+        """Write the networks with their optimisers; no session continues a changed generator."""
+        _, tensors = self.state()
 
-        The pipeline expects the folder of every method.
-        """
-        note = {"algorithm": self.config.algorithm}
-        durable.write_dir(path, lambda folder: durable.write_json(folder / "none.json", note))
+        def fill(folder: Path) -> None:
+            for name, values in tensors.items():
+                durable.write_tensors(folder / f"{name}.safetensors", values)
+
+        durable.write_dir(path, fill)
 
     def state(self) -> tuple[dict[str, Any], Tensors]:
         """Return JSON facts and tensor groups from which :meth:`restore` continues exactly."""

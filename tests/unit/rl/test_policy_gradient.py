@@ -171,13 +171,11 @@ def test_it_changes_the_generator_alone_and_a_resumed_run_is_the_same(
 
     half = learner(configured(noise))
     half.run_segment(make_env)
-    facts, tensors = half.state()
-    for group, values in tensors.items():
-        durable.write_tensors(tmp_path / f"{group}.safetensors", values)
+    half.save_checkpoint(tmp_path / "learner")
+    files = sorted((tmp_path / "learner").iterdir())
+    assert [file.name for file in files] == ["chain.safetensors", "value.safetensors"]
     rest = learner(configured(noise))
-    rest.restore(
-        facts, {group: durable.read_tensors(tmp_path / f"{group}.safetensors") for group in tensors}
-    )
+    rest.restore(half.state()[0], {file.stem: durable.read_tensors(file) for file in files})
     rest.run_segment(make_env)
     rest.run_segment(make_env)
     for group, values in whole.state()[1].items():
