@@ -14,7 +14,7 @@ import torch
 from pipelines.stages.evaluate_base import judge
 from pipelines.stages.stage import BASE, METRICS, STEERING, TRANSFER, Stage, main
 from zprl import durable
-from zprl.config import Engine
+from zprl.config import Engine, Task
 from zprl.evaluation.intervals import mcnemar
 from zprl.rl.steering_bundle import load_steered
 
@@ -30,17 +30,12 @@ def transfer(stage: Stage) -> None:
     """
     params = stage.params
     torch.set_num_threads(params.run.threads)
-    if not params.task.name.startswith("isaac/"):
-        stage.say(f"{params.task.name} has one engine: nothing to compare")
+    if (reason := _single_engine(params.task)) is not None:
+        stage.say(f"{reason}: nothing to compare")
         _write({"policy": POLICY, "engines": []})
         return
 
     trained_on = params.task.physics
-    if trained_on not in _OTHER:
-        stage.say(f"{trained_on} shares a process with no other engine: nothing to compare")
-        _write({"policy": POLICY, "engines": []})
-        return
-
     other = _OTHER[trained_on]
     steered = load_steered(STEERING / POLICY, BASE, device=params.run.device)
     update = {"episodes": params.transfer.episodes, "film_episodes": 0}
@@ -74,6 +69,15 @@ def transfer(stage: Stage) -> None:
         f"from {trained_on} to {other} the policy loses {100 * success_loss:.1f} points "
         f"over {config.episodes} episodes"
     )
+
+
+def _single_engine(task: Task) -> str | None:
+    """Return the reason why a world has no second engine; ``None`` where it has one."""
+    if not task.name.startswith("isaac/"):
+        return f"{task.name} has one engine"
+    if task.physics not in _OTHER:
+        return f"{task.physics} shares a process with no other engine"
+    return None
 
 
 def _write(metrics: dict[str, Any]) -> None:

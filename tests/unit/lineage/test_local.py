@@ -1,4 +1,4 @@
-"""Records of what lies in the project: bundles, bytes compared, sizes bounded, hashes of data.dvc."""
+"""Records of what lies in the project: bundles, compared bytes, bounded sizes, data.dvc."""
 
 from __future__ import annotations
 

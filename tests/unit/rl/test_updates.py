@@ -43,7 +43,7 @@ class Recorder:
 
 
 def memory(reward: float, rows: int = 50) -> Replay:
-    """Rows that are known by their reward, and told apart by their states."""
+    """Rows that are known by their reward, each with a state of its own."""
     replay = Replay(max(rows, 1), 2, 1)
     if rows:
         states = torch.arange(2.0 * rows).view(rows, 2)
