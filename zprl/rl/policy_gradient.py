@@ -330,8 +330,8 @@ class PolicyGradientLearner(SegmentLearner[PolicyGradient]):
                 if self.iterations >= self.config.value_warmup_iterations:
                     self._step("chain", loss)
                 losses |= {
-                    "critic_loss": float(value_loss),
-                    "actor_loss": float(loss),
+                    "critic_loss": float(value_loss.detach()),
+                    "actor_loss": float(loss.detach()),
                     "q_mean": mean_value,
                 }
                 self._updates += 1
