@@ -24,6 +24,7 @@ TEMPLATE_NAME = re.compile(r"""{%-?\s*(?:include|extends|import|from)\s+["']([^"
 OBSERVERS = (
     "pipelines.container",  # the stage in the image computes its own closure
     "zprl.child_processes",
+    "zprl.logs",
     "zprl.parent_death",
     "zprl.safe_torch_import",
     "zprl.terminal",
@@ -50,7 +51,8 @@ def closure(start: Path) -> tuple[Path, ...]:
     Returns:
         Paths relative to the project's root, sorted; ``start`` itself where it lies outside.
     """
-    pending, files = [start.resolve()], set()
+    pending = [start.resolve()]
+    files: set[Path] = set()
     while pending:
         path = pending.pop()
         if path in files:
@@ -122,7 +124,7 @@ def _plugin_group(call: ast.Call) -> str | None:
     if ast.unparse(call.func) not in ("plugins.load", "plugins.names") or not call.args:
         return None
     group = call.args[0]
-    return group.value if isinstance(group, ast.Constant) else None
+    return str(group.value) if isinstance(group, ast.Constant) else None
 
 
 def _data_files(folder: Path, name: str) -> set[Path]:

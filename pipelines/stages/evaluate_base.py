@@ -52,7 +52,7 @@ def judge(
 
     numbers = evaluation.summary()
     interval = f"[{numbers['ci_low']:.3f}, {numbers['ci_high']:.3f}]"
-    stage.say(
+    stage.log.info(
         f"{name}: success {numbers['success_rate']:.3f} {interval} over "
         f"{evaluation.episodes} episodes, mean length {numbers['episode_length']:.0f} steps"
         f"{' (kept from before)' if already else ''}"

@@ -45,7 +45,7 @@ def explain(stage: Stage) -> None:
         name: latent_analysis.departure(moved, known) for name, (known, moved) in pairs.items()
     }
     shown = ", ".join(f"{name} {value:.2f}" for name, value in departures.items())
-    stage.say(f"departure of the steered policy: {shown}")
+    stage.log.info(f"departure of the steered policy: {shown}")
 
     anchor = steered.interface.anchor(policy, frames.embedding, frames.noise)
     ratio = float(UNIFORM_RMS * _rms(steered.scale) / _rms(anchor))
@@ -78,7 +78,7 @@ def _base_and_steered(
 
 def _wander(stage: Stage, policy: FlowPolicy, frames: latent_analysis.Frames, ratio: float) -> None:
     """Let the base policy explore in its world, with residuals of the steered one's size."""
-    update = {"episodes": EPISODES_EACH, "film_episodes": EPISODES_EACH}
+    update = {"episodes": EPISODES_EACH, "video_episodes": EPISODES_EACH}
     config = stage.params.evaluate.model_copy(update=update)
     for name in WANDERERS:
         still = name == "still"

@@ -55,7 +55,7 @@ def finetune_sim(stage: Stage, section: str) -> None:
         facts = dict(saved.state)
         judged, wall_s = facts.pop("judged"), facts.pop("wall_s")
         learner.restore(facts, saved.tensors)
-        stage.say(f"continuing after segment {learner.segment} of {config.segments}")
+        stage.log.info(f"continuing after segment {learner.segment} of {config.segments}")
 
     while learner.segment < config.segments:
         started = time.monotonic()
@@ -67,7 +67,7 @@ def finetune_sim(stage: Stage, section: str) -> None:
         if config.judge_episodes and learner.segment < config.segments:
             row = judge_so_far(stage, learner.acting(), config)
             judged.append(row | {"env_steps": learner.env_steps, "wall_s": wall_s})
-            stage.say(
+            stage.log.info(
                 f"judged so far: success {row['success_rate']:.2f} over {row['episodes']} episodes"
             )
 
@@ -103,7 +103,7 @@ def _residual_learner(stage: Stage, config: Rl, on_row: Callable[[Row], None]) -
 
     spread = residual_scale.measure(policy, interface, store, seed=params.run.seed)
     scale = residual_scale.propose(config, spread)
-    stage.say(
+    stage.log.info(
         f"{config.interface}: anchor RMS {spread.anchor_rms.square().mean().sqrt():.3f}, "
         f"residual scale {scale.min():.3f} to {scale.max():.3f}, {len(scale)} dimensions"
     )
@@ -151,7 +151,7 @@ def _run_segment(stage: Stage, learner: SegmentLearner[Any], config: Learning) -
 def _say_progress(stage: Stage, learner: SegmentLearner[Any], wall_s: float) -> None:
     row = learner.curve[-1]
     ratio = f"RMS ratio {row['residual_ratio']:.3f}, " if "residual_ratio" in row else ""
-    stage.say(
+    stage.log.info(
         f"segment {learner.segment}/{learner.config.segments}: {learner.env_steps:,} env steps, "
         f"{learner.updates:,} updates, training success {row['success_rate']:.2f}, "
         f"episode {row['episode_length']:.0f} steps, {ratio}{wall_s:.0f} s"
@@ -164,7 +164,7 @@ def judge_so_far(stage: Stage, policy: ActingPolicy, config: Budget) -> Row:
     The episodes are the same for every policy, and no final verdict's.
     """
     params = stage.params
-    update = {"episodes": config.judge_episodes, "seed": JUDGE_SEED, "film_episodes": 0}
+    update = {"episodes": config.judge_episodes, "seed": JUDGE_SEED, "video_episodes": 0}
     result = evaluate(
         policy.act,
         lambda num_envs: envs.make(params.task, num_envs=num_envs, device=params.run.device),

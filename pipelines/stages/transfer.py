@@ -31,14 +31,14 @@ def transfer(stage: Stage) -> None:
     params = stage.params
     torch.set_num_threads(params.run.threads)
     if (reason := _single_engine(params.task)) is not None:
-        stage.say(f"{reason}: nothing to compare")
+        stage.log.info(f"{reason}: nothing to compare")
         _write({"policy": POLICY, "engines": []})
         return
 
     trained_on = params.task.physics
     other = _OTHER[trained_on]
     steered = load_steered(STEERING / POLICY, BASE, device=params.run.device)
-    update = {"episodes": params.transfer.episodes, "film_episodes": 0}
+    update = {"episodes": params.transfer.episodes, "video_episodes": 0}
     config = params.evaluate.model_copy(update=update)
     evaluations = {}
     for engine in (trained_on, other):
@@ -65,7 +65,7 @@ def transfer(stage: Stage) -> None:
         }
     )
     stage.tracker.log(0, drop=success_loss)
-    stage.say(
+    stage.log.info(
         f"from {trained_on} to {other} the policy loses {100 * success_loss:.1f} points "
         f"over {config.episodes} episodes"
     )

@@ -70,7 +70,7 @@ def body(stage: Stage) -> None:
     stage.tracker.tag(where="inside")
     for step in range(last.step if last else 0, 4):
         stage.tracker.log(step, loss=step / 2)
-        stage.say(f"step {step + 1} of 4, {sys.argv[1]}")
+        stage.log.info(f"step {step + 1} of 4, {sys.argv[1]}")
         stage.run_dir.save(step + 1, {}, {})
         stage.checkpoint()
         while mode == "slow" and step == 1:
@@ -262,7 +262,7 @@ def test_a_real_stage_gives_the_same_bytes_inside(
     (installed / "lab_world-1.dist-info/entry_points.txt").write_text(
         "[zprl.tasks]\nlab/reach = lab_world:make\n"
     )
-    evaluate = {"episodes": 4, "seed": 11, "film_episodes": 1}
+    evaluate = {"episodes": 4, "seed": 11, "video_episodes": 1}
     params = {
         "run": {"seed": 4},
         "task": {"name": "lab/reach", "episode_steps": 24},

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import itertools
 from collections.abc import Iterator, Sequence
 
 from zprl.data.episode import Episode
 from zprl.data.sources import Source
 from zprl.errors import DataError
+from zprl.suggestions import did_you_mean
 
 GROWTH = (32, 512, 8192, None)
 """Items (episodes and findings) of a source that are read, until the wanted episodes are there.
@@ -60,9 +60,8 @@ def pick(sources: Sequence[Source], wanted: Sequence[str]) -> list[Episode]:
 def _hint(missing: str, names: Sequence[str]) -> str:
     """Return the nearest of the names, else the first ones."""
     ends = [name.split("/")[-1] for name in names]
-    near = difflib.get_close_matches(missing, [*names, *ends], n=1)
-    if near:
-        return f"did you mean '{near[0]}'?"
+    if question := did_you_mean(missing, [*names, *ends]):
+        return question
     more = ", ..." if len(names) > SHOWN else ""
     return f"there are {', '.join(names[:SHOWN]) or 'none'}{more}"
 

@@ -127,8 +127,8 @@ def decide(candidate: Facts, incumbent: Facts, rules: Promote) -> Decision:
     The incumbent is the registry's champion, or the base policy where there is none.
 
     >>> base = Facts("base", "b", "t", 1, 200, 0.6, 0.53, 0.67, 1.0)
-    >>> steered = Facts("finetune_sim", "l", "t", 1, 200, 0.97, 0.93, 0.99, 1.1)
-    >>> decide(steered, base, Promote()).accept
+    >>> candidate = Facts("finetune_sim", "l", "t", 1, 200, 0.97, 0.93, 0.99, 1.1)
+    >>> decide(candidate, base, Promote()).accept
     True
     """
     against = [reason for facts in (candidate, incumbent) for reason in _unusable(facts)]

@@ -32,7 +32,7 @@ POLICIES = {
 """Evaluations in the page's order: name to label and explanation."""
 REFERENCE = "base"
 CANDIDATE = "finetune_sim"
-RECORD_REMEDY = "set evaluate.film_episodes above 0 and run them again"
+RECORD_REMEDY = "set evaluate.video_episodes above 0 and run them again"
 """Remedy where evaluations kept no frames."""
 LEARNERS = {
     "finetune_sim": "finetune_sim.csv",

@@ -20,7 +20,7 @@ from typing import NoReturn
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from zprl import durable
+from zprl import durable, logs
 from zprl.config import Real
 from zprl.errors import ZprlError
 from zprl.parent_death import die_with_parent
@@ -51,7 +51,7 @@ class Settings(BaseModel):
     console_fd: int | None = Field(
         None, description="Socket of the page that the supervisor holds open and hands down."
     )
-    twin: Path | None = Field(
+    robot_sim: Path | None = Field(
         None, description="Folder of the simulated robot's control sockets, where it is one."
     )
 
@@ -119,6 +119,7 @@ def main(body: Callable[[Settings, Stopping], None]) -> NoReturn:
 
     code = 0
     try:
+        logs.configure()
         settings = Settings.model_validate(durable.read_json(sys.argv[1]))
         settings.conditions()
         body(settings, Stopping())

@@ -91,11 +91,11 @@ class PictureWorld(ReachWorld):
     def reset(self, seed: int) -> dict[str, torch.Tensor]:
         return self._with_pictures(super().reset(seed))
 
-    def step(self, action: torch.Tensor, *, look: bool = True):
+    def step(self, action: torch.Tensor, *, render: bool = True):
         result = super().step(action)
         ended = bool((result.terminated | result.truncated).any())
-        seen = {"obs": self._with_pictures(result.obs)} if look else {}
-        last = {"final_obs": self._with_pictures(result.final_obs)} if look or ended else {}
+        seen = {"obs": self._with_pictures(result.obs)} if render else {}
+        last = {"final_obs": self._with_pictures(result.final_obs)} if render or ended else {}
         return dataclasses.replace(result, **seen, **last)
 
 
