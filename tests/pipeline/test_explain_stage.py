@@ -124,7 +124,7 @@ def test_what_it_leaves(policy, monkeypatch) -> None:
     )
 
 
-def test_other_interfaces_are_told(policy) -> None:
+def test_a_residual_in_another_space_is_refused(policy) -> None:
     steer(policy, ActionResidual(), 4 * policy.num_features, 0.1)
     with pytest.raises(ConfigError, match="residual on the latent"):
         run()

@@ -93,7 +93,7 @@ class SegmentLearner(ABC, Generic[Config]):
 
     @abstractmethod
     def save_checkpoint(self, path: Path) -> None:
-        """Write the folder from which a learner on the robot can continue."""
+        """Write the folder with the networks, for a session that continues from them."""
 
     @property
     @abstractmethod
