@@ -91,7 +91,7 @@ def finetune_sim(stage: Stage, section: str) -> None:
         facts, tensors = learner.state()
         facts = {**facts, "judged": judged, "learning_s": learning_s}
         stage.run_dir.save(learner.segment, facts, tensors)
-        stage.checkpoint()
+        stage.stop_if_asked()
 
     _write(stage, learner, VARIANTS[section].output, judged, learning_s)
 
