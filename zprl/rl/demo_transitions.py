@@ -11,7 +11,7 @@ from zprl import seeding
 from zprl.data.store import EpisodeStore
 from zprl.models.policy import FlowPolicy, PolicySpec
 from zprl.rl.replay import Replay
-from zprl.rl.steering import normalized_chunk, observe
+from zprl.rl.steering import decision_inputs, normalized_chunk
 from zprl.rl.steering_spaces import SteeringSpace
 
 IMAGE_ROWS_AT_ONCE = 64
@@ -83,7 +83,9 @@ def transitions(
     states = []
     for rows in (torch.stack(stretches.starts), torch.stack(stretches.follows)):
         noise = policy.draw_noise(count, generator).to(device)
-        states.append(observe(policy, interface, embed_frames(policy, store, rows), noise).state)
+        states.append(
+            decision_inputs(policy, interface, embed_frames(policy, store, rows), noise).state
+        )
 
     # The residual with which the policy would have done what the demo shows.
     embedding, anchor = states[0].split((policy.spec.policy.embedding_dim, len(scale)), -1)

@@ -15,7 +15,7 @@ from zprl.models.bundle import load_policy, read_bundle
 from zprl.rl import steering_bundle
 from zprl.rl.sac import Actor
 from zprl.rl.session_learner import BASE, STEERING, agent_config, weights_digest
-from zprl.rl.steering import ChooseResidual, Situation, observe, steer
+from zprl.rl.steering import ChooseResidual, DecisionInputs, decision_inputs, steer
 from zprl.session.messages import SIM_WEIGHTS_VERSION
 
 
@@ -117,7 +117,7 @@ class ChunkPolicy:
             self.policy,
             self.interface,
             self.scale,
-            self._observe(obs, request, sample),
+            self._decision_inputs(obs, request, sample),
             self._explore(request) if request.explore else self._exploit,
         )
         arrays = {
@@ -135,21 +135,21 @@ class ChunkPolicy:
     @torch.inference_mode()
     def see(self, obs: Mapping[str, np.ndarray], request: Request) -> dict[str, np.ndarray]:
         """Return embedding (D,) and anchor (R,) where an episode ended."""
-        end = self._observe(obs, request)
+        end = self._decision_inputs(obs, request)
         return {"final_embedding": end.embedding[0].numpy(), "final_anchor": end.anchor[0].numpy()}
 
-    def _observe(
+    def _decision_inputs(
         self, obs: Mapping[str, np.ndarray], request: Request, sample: torch.Tensor | None = None
-    ) -> Situation:
+    ) -> DecisionInputs:
         keys = self.policy.spec.obs_keys
         embedding = self.policy.embed({key: torch.tensor(obs[key])[None] for key in keys})
         noise = self.policy.draw_noise(1, self._generator("session-noise", request))
-        return observe(self.policy, self.interface, embedding, noise, latent_sample=sample)
+        return decision_inputs(self.policy, self.interface, embedding, noise, latent_sample=sample)
 
     def _explore(self, request: Request) -> ChooseResidual:
         generator = self._generator("session-exploration", request)
         draw = torch.randn(1, len(self.scale), generator=generator)
-        return lambda situation: self.actor.sample(situation.state, draw)[0].residual
+        return lambda inputs: self.actor.sample(inputs.state, draw)[0].residual
 
-    def _exploit(self, situation: Situation) -> torch.Tensor:
-        return self.actor.mean(situation.state)
+    def _exploit(self, inputs: DecisionInputs) -> torch.Tensor:
+        return self.actor.mean(inputs.state)
