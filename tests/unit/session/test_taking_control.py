@@ -96,7 +96,7 @@ class Stopped:
         monkeypatch.setattr(clock, "now", lambda: self.time)
         made = self.driver = Driver.__new__(Driver)
         made.robot, made.bus, made.digests = self.robot, self.bus, DIGESTS
-        made.clock = SimpleNamespace(restart=lambda: None, now=0.0)
+        made.tick_clock = SimpleNamespace(restart=lambda: None, now=0.0)
         made.monitor = SimpleNamespace(calm=lambda features: not self.pushed, restart=lambda: None)
         made.arms = SimpleNamespace(restart=lambda features: None)
         made.episode = SimpleNamespace(number=3, step=0)
@@ -144,7 +144,7 @@ class OneOfTwo:
 
 @pytest.fixture(autouse=True)
 def _nothing_to_move(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Driver, "_move", lambda self, count: None)
+    monkeypatch.setattr(Driver, "_run_tick", lambda self, count: None)
 
 
 def test_a_calm_arm_goes_on_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

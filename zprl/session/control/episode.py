@@ -67,9 +67,10 @@ class EpisodeProgress:
         self.layout = ObsLayout(self.task.observation)
         self.history: deque[dict[str, np.ndarray]] = deque(maxlen=max(self.task.obs_steps, 1))
         self.chunks = ChunkPlayer(bus)
-        self.led = arms.prefixes[0]
-        """The arm that a person leads with the SpaceMouse; of two, the first."""
-        self.person = Person(bus, Feel.within(self.limits.arms[self.led], self.task.rate_hz))
+        self.person_arm = arms.prefixes[0]
+        """Prefix of the arm that a person leads with the SpaceMouse; of two, the first."""
+        feel = Feel.within(self.limits.arms[self.person_arm], self.task.rate_hz)
+        self.person = Person(bus, feel)
         self.begin(0)
 
     def begin(self, number: int) -> None:
@@ -102,12 +103,12 @@ class EpisodeProgress:
             self._finish(plan, features, obs)
             return None
 
-        led = self._follow_person(plan)
-        if not led and not self._play_chunk(plan):
-            self.history.pop()  # the step has not begun: it is seen again
+        intervention = self._follow_person(plan)
+        if not intervention and not self._play_chunk(plan):
+            self.history.pop()  # the step has not begun: its observation is read again
             return None
 
-        frame = self._frame(features, obs, led=led)
+        frame = self._frame(features, obs, intervention=intervention)
         self.arms.clipped = False
         self.step += 1
         return frame
@@ -121,7 +122,7 @@ class EpisodeProgress:
             self.chunks.abandon()
         self.person.report(plan, self.number, engaged=command.engaged)
         if command.engaged:
-            self.action = self.arms.lead(self.led, command)
+            self.action = self.arms.lead(self.person_arm, command)
         return command.engaged
 
     def _play_chunk(self, plan: Plan) -> bool:
@@ -149,7 +150,7 @@ class EpisodeProgress:
         self.chunks.request(plan, history, step=self.step, stamp=stamp, final=final)
 
     def repeat_final_request(self) -> None:
-        """Request the embedding of the last observation again: a new actor knows nothing of it."""
+        """Request the embedding of the last observation again: a new actor has not received it."""
         self.chunks.repeat(FINAL_REQUEST_S)
 
     def _wait_for_chunk(self, *, waits: bool) -> None:
@@ -172,22 +173,24 @@ class EpisodeProgress:
         body, targets = message.body, message.arrays["targets"]
         if body["number"] != self.number or not self.chunks.awaits(body["decision"]):
             return
-        fault = self.arms.layout.fault(targets, self.task.chunk_steps)
-        if fault:
-            self.fault("chunk_broken", f"{fault}: look into the actor's log")
+        defect = self.arms.layout.defect(targets, self.task.chunk_steps)
+        if defect:
+            self.fault("chunk_broken", f"{defect}: look into the actor's log")
         else:
             self.chunks.take(targets)
 
-    def _frame(self, features: Values, obs: dict[str, np.ndarray], *, led: bool) -> ControlFrame:
+    def _frame(
+        self, features: Values, obs: dict[str, np.ndarray], *, intervention: bool
+    ) -> ControlFrame:
         """Return the row of this step: its action, and what had been sent until then."""
-        plays = not led and self.chunks.late_since is None
+        plays = not intervention and self.chunks.late_since is None
         body = {
             "number": self.number,
             "step": self.step,
             "decision": self.chunks.playing.decision if plays else NO_DECISION,
             "clipped": self.arms.clipped,
             **self._stamps(),
-            "intervention": led,
+            "intervention": intervention,
             "limits": self.limits_digest,
         }
         arrays = observed(features, obs, self.arms.prefixes)
@@ -205,6 +208,8 @@ class EpisodeProgress:
     def _finish(self, plan: Plan, features: Values, obs: dict[str, np.ndarray]) -> None:
         """Record the episode's last observation, and have the actor embed it."""
         self.finished = True
+        # A chunk may be under way under the present number: the last observation takes the next
+        # one, so that no answer is taken for the other.
         self.chunks.decision += 1
         self._request(plan, final=True)
 
