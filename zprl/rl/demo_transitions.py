@@ -79,13 +79,11 @@ def transitions(
     scale = scale.to(device)
 
     # RL states where a stretch begins and where the next would.
-    generator = seeding.torch_generator(seed, "demo-noise")
-    states = []
-    for rows in (torch.stack(stretches.starts), torch.stack(stretches.follows)):
+    states, generator = [], seeding.torch_generator(seed, "demo-noise")
+    for rows in (stretches.starts, stretches.follows):
         noise = policy.draw_noise(count, generator).to(device)
-        states.append(
-            decision_inputs(policy, interface, embed_frames(policy, store, rows), noise).state
-        )
+        embedding = embed_frames(policy, store, torch.stack(rows))
+        states.append(decision_inputs(policy, interface, embedding, noise).state)
 
     # The residual with which the policy would have done what the demo shows.
     embedding, anchor = states[0].split((policy.spec.policy.embedding_dim, len(scale)), -1)
