@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
@@ -13,14 +12,14 @@ from zprl.recordings.conditions import Conditions
 from zprl.robot.base import Values
 from zprl.robot.events import Event, Level
 from zprl.robot.feature_mapping import ObsLayout
-from zprl.session.bus import Bus, Message, ReliableQueue
+from zprl.session.bus import Bus, ReliableQueue
 from zprl.session.control.arms import Arms
 from zprl.session.control.chunks import NO_DECISION, ChunkPlayer
 from zprl.session.control.frames import ControlFrame, observed, values
 from zprl.session.control.person import Person
 from zprl.session.control.tick_clock import TickClock
 from zprl.session.events import Input, State
-from zprl.session.messages import Plan, Topic, notice
+from zprl.session.messages import ChunkAnswer, ControlRow, LastObservation, Plan, notice
 from zprl.session.spacemouse import Feel
 
 REQUEST_S, FINAL_REQUEST_S = 0.1, 1.0
@@ -97,7 +96,7 @@ class EpisodeProgress:
 
         stopping = plan.state is State.STOPPING
         if not stopping and self.step >= self.task.episode_steps:
-            self.bus.publish(Topic.EVENT, notice("time_out", self.number, "the time is up"))
+            self.bus.publish(notice("time_out", self.number, "the time is up"))
             stopping = True
         if stopping:
             self._finish(plan, features, obs)
@@ -168,10 +167,14 @@ class EpisodeProgress:
         if late > (self.limits.command_age_s if self.step else FIRST_CHUNK_S):
             self.fault("chunk_missing", f"no chunk for {late:.2f} s")
 
-    def take_chunk(self, message: Message) -> None:
-        """Take in a chunk of this episode and the requested decision; drop any other."""
-        body, targets = message.body, message.arrays["targets"]
-        if body["number"] != self.number or not self.chunks.awaits(body["decision"]):
+    def take_chunk(self, chunk: ChunkAnswer, targets: np.ndarray) -> None:
+        """Take in a chunk of this episode and the requested decision; drop any other.
+
+        Args:
+            chunk: The facts of the chunk.
+            targets: Its actions (C, A).
+        """
+        if chunk.number != self.number or not self.chunks.awaits(chunk.decision):
             return
         defect = self.arms.layout.defect(targets, self.task.chunk_steps)
         if defect:
@@ -184,26 +187,27 @@ class EpisodeProgress:
     ) -> ControlFrame:
         """Return the row of this step: its action, and what had been sent until then."""
         plays = not intervention and self.chunks.late_since is None
-        body = {
-            "number": self.number,
-            "step": self.step,
-            "decision": self.chunks.playing.decision if plays else NO_DECISION,
-            "clipped": self.arms.clipped,
-            **self._stamps(),
-            "intervention": intervention,
-            "limits": self.limits_digest,
-        }
+        row = ControlRow(
+            number=self.number,
+            step=self.step,
+            decision=self.chunks.playing.decision if plays else NO_DECISION,
+            clipped=self.arms.clipped,
+            stamp=self.arms.robot.state_stamp(),
+            host=time.monotonic(),
+            intervention=intervention,
+            limits=self.limits_digest,
+        )
         arrays = observed(features, obs, self.arms.prefixes)
         arrays["commanded"] = np.asarray(self.action, np.float32)
         arrays["sent"] = values(self.arms.sent)
         health = self.arms.robot.health()
-        return ControlFrame(body, arrays, features, self.chunks.playing.left, health)
+        return ControlFrame(row, arrays, features, self.chunks.playing.left, health)
 
     def record(self, frame: ControlFrame, digests: dict[str, str]) -> None:
         """Send the row of a control step to the recorder, and the state to the others."""
-        if not self.feed.put("driver", Topic.FRAME, frame.body, frame.arrays):
+        if not self.feed.put("driver", frame.row, frame.arrays):
             self.fault("recorder_full", "the recorder does not keep up")
-        self.bus.publish(Topic.STATE, frame.state(digests))
+        self.bus.publish(frame.state(digests))
 
     def _finish(self, plan: Plan, features: Values, obs: dict[str, np.ndarray]) -> None:
         """Record the episode's last observation, and have the actor embed it."""
@@ -213,18 +217,15 @@ class EpisodeProgress:
         self.chunks.decision += 1
         self._request(plan, final=True)
 
-        body: dict[str, Any] = {
-            "number": self.number,
-            "step": self.step,
-            "features": sorted(features),
-            "sent": list(self.arms.sent),
-            **self._stamps(),
-            **self.clock.timing(),
-            "limits": self.limits_digest,
-        }
-        arrays = observed(features, obs, self.arms.prefixes)
-        self.feed.put("driver", Topic.FRAME_FINAL, body, arrays)
-        self.bus.publish(Topic.EVENT, notice("episode_ended", self.number, steps=self.step))
-
-    def _stamps(self) -> dict[str, float]:
-        return {"stamp": self.arms.robot.state_stamp(), "host": time.monotonic()}
+        last = LastObservation(
+            number=self.number,
+            step=self.step,
+            features=tuple(sorted(features)),
+            sent=tuple(self.arms.sent),
+            stamp=self.arms.robot.state_stamp(),
+            host=time.monotonic(),
+            limits=self.limits_digest,
+        )
+        timed = last.model_copy(update=self.clock.timing())
+        self.feed.put("driver", timed, observed(features, obs, self.arms.prefixes))
+        self.bus.publish(notice("episode_ended", self.number, steps=self.step))

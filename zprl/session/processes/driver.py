@@ -39,7 +39,7 @@ from zprl.session.control.recovery import InControl, Recovery, RecoveryOutcome, 
 from zprl.session.control.tick_clock import TickClock
 from zprl.session.events import Input, State
 from zprl.session.inputs import PRESS_S
-from zprl.session.messages import Plan, Topic, notice
+from zprl.session.messages import Beat, ChunkAnswer, EventMessage, Plan, Topic, Twist, notice
 from zprl.session.process import Heartbeat, Settings, Stopping, main
 
 APART_S = 0.5
@@ -109,7 +109,7 @@ class Driver:
 
     def begin(self) -> None:
         """Report that the arm is in control: what the first plan asked for is done."""
-        self.bus.publish(Topic.EVENT, notice("ready", 0))
+        self.bus.publish(notice("ready", 0))
         self._report_recovery(InControl())
         if not self.robot.simulated:
             self.monitor.beat("operator", time.monotonic())  # from now on a person is watched for
@@ -145,8 +145,7 @@ class Driver:
         self._fault("state_stale", f"no state from the robot for {self.tick_clock.age:.2f} s")
 
     def _beat(self) -> None:
-        body = {"stopped": bool(self.stopped), "digests": self.digests}
-        self.bus.publish(Topic.BEAT, body)
+        self.bus.publish(Beat(stopped=bool(self.stopped), digests=self.digests))
         if self.pressed:
             self._report_estop()
 
@@ -203,7 +202,7 @@ class Driver:
             self.arms.forget_gripper_commands()
             self.arms.target |= self.homing.target(features)
             if self.homing.arrived(features, self.arms.filters, self.robot.now()):
-                self.bus.publish(Topic.EVENT, notice("homed", self.plan.number))
+                self.bus.publish(notice("homed", self.plan.number))
         elif self.episode.finished and self.plan.state in ENDED:
             self.episode.repeat_final_request()
 
@@ -291,20 +290,25 @@ class Driver:
                 self._fault("message_broken", f"'{message.topic}' of '{message.sender}': {error}")
 
     def _hear(self, message: Message) -> None:
-        match message.topic:
-            case Topic.PLAN:
-                self._follow(Plan.parse(message.body))
-            case Topic.CHUNK:
-                self.episode.take_chunk(message)
-            case Topic.BEAT:
+        if message.topic == Topic.INPUT:
+            # An e-stop counts whatever else is wrong with its message; other presses are the
+            # supervisor's.
+            if message.body.get("kind") == Input.ESTOP:
+                self._press_estop()
+            return
+
+        match message.contents:
+            case Plan() as plan:
+                self._follow(plan)
+            case ChunkAnswer() as chunk:
+                self.episode.take_chunk(chunk, message.arrays["targets"])
+            case Beat() as beat:
                 # A person's beat counts; a page that nobody has open watches nothing.
-                person = message.sender == "hand" or bool(message.body.get("pages"))
+                person = message.sender == "hand" or beat.pages > 0
                 if self.robot.simulated or person:
                     self.monitor.beat("operator", time.monotonic())
-            case Topic.TWIST:
-                self.episode.person.take(message.body)
-            case Topic.INPUT if message.body.get("kind") == Input.ESTOP:
-                self._press_estop()
+            case Twist() as twist:
+                self.episode.person.take(twist)
 
     def _press_estop(self) -> None:
         """Stop, not by way of the supervisor: nothing may stand between."""
@@ -340,19 +344,19 @@ class Driver:
             self.episode.begin(plan.number)
 
     def _publish(self, event: Event, *, fault: bool = False) -> None:
-        more = {"number": self.episode.number, "step": self.episode.step, "fault": fault}
-        self.bus.publish(Topic.EVENT, {**event.as_dict(), **more})
+        number, step = self.episode.number, self.episode.step
+        self.bus.publish(EventMessage.of(event, number=number, step=step, fault=fault))
 
     def _report_estop(self) -> None:
         event = notice("estop", self.episode.number, "e-stop pressed", level=Level.HARD_STOP)
-        self.bus.publish(Topic.EVENT, event)
+        self.bus.publish(event)
 
     def _report_recovery(self, outcome: RecoveryOutcome) -> None:
         kind, reason = "recovered", ""
         if isinstance(outcome, Refusal):
             kind, reason = "recovery_refused", outcome.reason[:MAX_TEXT]
         event = notice(kind, self.episode.number, reason, recover=self.recover_seq)
-        self.bus.publish(Topic.EVENT, event)
+        self.bus.publish(event)
 
 
 def run(settings: Settings, stopping: Stopping) -> None:

@@ -18,13 +18,14 @@ from zprl.session.camera_history import CameraHistory
 from zprl.session.events import Input, State
 from zprl.session.input_publisher import InputPublisher
 from zprl.session.inputs import PRESS_S, OperatorInput
+from zprl.session.messages import Beat, PressAnswer
 from zprl.session.process import Settings, Stopping, main
 from zprl.session.processes.console import listen
 from zprl.session.processes.console.access import ADDRESS, Access, Secrets
 from zprl.session.processes.console.app import RefusedPress, SendInput
 from zprl.session.processes.console.rate_limits import raise_open_files
 from zprl.session.processes.console.serve import Console
-from zprl.session.processes.console.snapshot import Answer, ConsoleState
+from zprl.session.processes.console.snapshot import ConsoleState
 from zprl.session.processes.console.snapshot_builder import TOPICS, Watch
 
 POLL_S, BEAT_S, SHOW_S, CAMERA_S = 0.02, 0.2, 0.2, 0.2
@@ -77,7 +78,7 @@ class Handover:
         if refusal:
             raise RefusedPress(refusal)
 
-    def take(self, answers: Iterable[Answer]) -> None:
+    def take(self, answers: Iterable[PressAnswer]) -> None:
         """Settle presses with the plan's answers; called in another thread than :meth:`send`."""
         for answer in answers:
             waiting = self._waiting.get(answer.nonce)
@@ -138,15 +139,15 @@ def run(settings: Settings, stopping: Stopping) -> None:
         while not stopping:
             for message in bus.poll(POLL_S):
                 watch.take(message)
-            handover.take(watch.plan.get("answers", ()))
+            handover.take(watch.answers)
             publisher.flush()
 
             now = time.monotonic()
             if now - beat > BEAT_S:
                 beat = now
                 _check_alive(console)
-                stopped = watch.plan.get("state") is State.ESTOP
-                publisher.beat(stopped=stopped, pages=console.pages)
+                stopped = watch.plan is not None and watch.plan.state is State.ESTOP
+                publisher.beat(Beat(pages=console.pages), stopped=stopped)
             if now - show > SHOW_S:
                 show = now
                 watch.look()
