@@ -79,11 +79,12 @@ def transitions(
     scale = scale.to(device)
 
     # RL states where a stretch begins and where the next would.
-    states, generator = [], seeding.torch_generator(seed, "demo-noise")
-    for rows in (stretches.starts, stretches.follows):
+    generator = seeding.torch_generator(seed, "demo-noise")
+    states = []
+    for rows in (torch.stack(stretches.starts), torch.stack(stretches.follows)):
         noise = policy.draw_noise(count, generator).to(device)
-        embedding = embed_frames(policy, store, torch.stack(rows))
-        states.append(decision_inputs(policy, interface, embedding, noise).state)
+        inputs = decision_inputs(policy, interface, embed_frames(policy, store, rows), noise)
+        states.append(inputs.state)
 
     # The residual with which the policy would have done what the demo shows.
     embedding, anchor = states[0].split((policy.spec.policy.embedding_dim, len(scale)), -1)
@@ -91,9 +92,8 @@ def transitions(
     wanted = policy.normalizer.normalize_actions(actions).flatten(1)
     residual = interface.residual_of(wanted, anchor, scale)
     if residual is None and fitted:
-        residual = fit(
-            policy, interface, embedding, anchor, wanted, scale=scale, generator=generator
-        )
+        shown = (embedding, anchor, wanted)
+        residual = fit(policy, interface, *shown, scale=scale, generator=generator)
     elif residual is None:
         residual = torch.zeros_like(anchor)
 
