@@ -450,7 +450,7 @@ class Topic(enum.StrEnum):
     EVENT = "event", EventMessage
     STATE = "state", RobotState
     TWIST = "twist", Twist
-    CHUNK_REQUEST = "wish", ChunkRequest
+    CHUNK_REQUEST = "chunk_request", ChunkRequest
     CHUNK = "chunk", ChunkAnswer
     LAST_EMBEDDING = "final", LastEmbedding
     CONTROL_ROW = "frame", ControlRow

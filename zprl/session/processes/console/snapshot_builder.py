@@ -64,7 +64,7 @@ TOPICS = {
     "actor": [Topic.EVENT, Topic.BEAT],
     "learner": [Topic.LEARNING, Topic.WEIGHTS, Topic.BEAT],
     "recorder": [Topic.EVENT, Topic.BEAT],
-    "hand": [Topic.BEAT],
+    "operator_devices": [Topic.BEAT],
     "scripted": [Topic.BEAT],
 }
 ACTING = (State.RUNNING, State.INTERVENTION, State.STOPPING)
@@ -301,7 +301,7 @@ class Watch:
         return Snapshot(
             session=header.id[:MAX_WORD],
             task=header.task[:MAX_WORD],
-            simulated=self.settings.twin is not None,
+            simulated=self.settings.robot_sim is not None,
             mode=header.config.mode,
             weights=self.weights,
             processes=tuple(self._heartbeats()),
@@ -353,7 +353,7 @@ class Watch:
 
     def _heartbeats(self) -> Iterator[HeartbeatRow]:
         for name in TOPICS:
-            if name != "scripted" or self.settings.twin is not None:
+            if name != "scripted" or self.settings.robot_sim is not None:
                 yield HeartbeatRow(name=name, age_s=self.age(name), limit_s=SILENT_S)
 
     def _to_label(self, plan: Plan) -> int | None:
