@@ -9,12 +9,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.session_run import REAL, make_session
 from zprl import child_processes
 from zprl.errors import DataError
 from zprl.recordings.phases import PhaseKind
 from zprl.robot.base import StopLevel
-from zprl.session import bus, events
+from zprl.session import events
 from zprl.session.bus import Message
 from zprl.session.messages import Plan, notice
 from zprl.session.plan_builder import PlanBuilder
@@ -24,27 +23,10 @@ from zprl.session.supervisor import TOPICS, Supervisor
 
 
 @pytest.fixture(scope="module")
-def supervisor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Supervisor]:
-    folder = make_session(tmp_path_factory.mktemp("supervisor") / "session", "127.0.31.21")
-    work, sockets = folder.with_name("work"), bus.make_folder()
-    work.mkdir()
-    made = Supervisor(
-        Settings(
-            session=folder,
-            sockets=sockets,
-            work=work,
-            config=REAL,
-            seed=0,
-            rings=sockets.name,
-            robot_sim=sockets,
-        ),
-        (),
-    )
+def supervisor(settings: Settings) -> Iterator[Supervisor]:
+    made = Supervisor(settings, ())
     yield made
     made.bus.close()
-    for left in sockets.iterdir():
-        left.unlink()
-    sockets.rmdir()
 
 
 def test_importing_it_loads_no_torch() -> None:

@@ -225,3 +225,31 @@ def test_an_arm_that_took_control_is_stopped_when_the_other_refuses(
     left.in_control = True
     arm.tick(ESTOP)
     assert not left.in_control
+
+
+@pytest.mark.parametrize(
+    ("topic", "body", "place"),
+    [
+        ("twist", {"twist": [0.0] * 6, "buttons": 0}, "at"),
+        ("beat", {"pages": "many"}, "pages"),
+        ("plan", PLAN | {"state": "NOWHERE"}, "state"),
+        ("chunk", {}, "number"),
+    ],
+)
+def test_a_message_of_another_form_stops_a_moving_arm(
+    monkeypatch: pytest.MonkeyPatch, topic: str, body: dict[str, Any], place: str
+) -> None:
+    arm = Stopped(monkeypatch, pushed=False)
+    arm.driver.stopped = 0
+    arm.tick(Message("console", topic, body))
+    assert arm.robot.asked == [StopLevel.SOFT]
+    assert arm.bus.kinds() == ["message_broken"]
+    assert f"'{topic}' of 'console': a malformed message, {place}" in arm.bus.sent[0].reason
+
+
+def test_a_press_that_is_no_stop_is_not_read_by_the_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    arm = Stopped(monkeypatch, pushed=False)
+    arm.driver.stopped = 0
+    arm.tick(Message("console", "input", {"kind": "pause", "more": 1}))
+    assert arm.robot.asked == []
+    assert arm.bus.sent == []
