@@ -494,7 +494,7 @@ def test_a_disk_that_cannot_be_read_is_reported_and_the_page_goes_on(
     watch = Watch.__new__(Watch)
     watch.store = type("Store", (), {"labels": Broken()})()
     watch.events, watch.wall = __import__("collections").deque(maxlen=5), lambda: 0.0
-    watch.look()
+    watch.read_disk()
     assert [(row.kind, row.level) for row in watch.events] == [
         ("disk_not_read", Level.NOTE.name.lower())
     ]

@@ -133,7 +133,7 @@ class ChunkPolicy:
         return {name: value[0].numpy() for name, value in arrays.items()}
 
     @torch.inference_mode()
-    def see(self, obs: Mapping[str, np.ndarray], request: Request) -> dict[str, np.ndarray]:
+    def embed_last(self, obs: Mapping[str, np.ndarray], request: Request) -> dict[str, np.ndarray]:
         """Return embedding (D,) and anchor (R,) where an episode ended."""
         end = self._decision_inputs(obs, request)
         return {"final_embedding": end.embedding[0].numpy(), "final_anchor": end.anchor[0].numpy()}

@@ -187,7 +187,7 @@ class Supervisor:
         if LAST not in self.children and not self.group.silent():
             self.group.spawn(LAST)
         for message in self.bus.poll(POLL_S):
-            self._hear(message)
+            self._take_message(message)
         self._watch()
         self._watch_limits()
         self._handle(Tick(time.monotonic()))
@@ -237,16 +237,16 @@ class Supervisor:
             if child.tightened:
                 self.say(f"process '{name}' starts again with the tightened limits")
             else:
-                self.say(f"process '{name}' ended ({code}): {self.group.last_words(name)}")
+                self.say(f"process '{name}' ended ({code}): {self.group.last_log_line(name)}")
             for message in self.bus.poll():  # its last messages are not its successor's first
-                self._hear(message)
-            if child.speaks:
+                self._take_message(message)
+            if child.sends_messages:
                 self._handle(Died(name))
             self.group.spawn(name)
 
     # -- from messages to events -------------------------------------------------------------------
 
-    def _hear(self, message: Message) -> None:
+    def _take_message(self, message: Message) -> None:
         """Take in a message; one that is not understood changes nothing."""
         self._note_alive(self.children[message.sender])
         try:
@@ -259,7 +259,7 @@ class Supervisor:
             self._take_event(event)
 
     def _note_alive(self, child: SessionProcess) -> None:
-        child.heard = time.monotonic()
+        child.last_message_at = time.monotonic()
         if child.back:
             return
         child.back = True

@@ -92,23 +92,23 @@ class ActorProcess:
                 case ChunkRequest() as request:
                     newest = request, message.arrays
                 case RobotState(step=step):
-                    self._look(step)
+                    self._remember_images(step)
 
         if newest is not None:
             request, arrays = newest
-            self._look(request.step)
+            self._remember_images(request.step)
             self._answer(request, arrays)
 
     def beat(self) -> None:
         """Publish a beat with the version of the newest weights."""
         self.bus.publish(Beat(version=self.weights.version))
 
-    def _look(self, step: int) -> None:
+    def _remember_images(self, step: int) -> None:
         """Remember what the cameras show at the beginning of a control step."""
         if step == 0:
             self.cameras.forget()
         try:
-            self.cameras.look()
+            self.cameras.take_images()
         except StaleSensor as error:
             self._report("sensor_stale", error.message[:MAX_TEXT])
 
@@ -118,7 +118,7 @@ class ActorProcess:
             return  # not announced yet; the driver asks again
 
         obs = {name.removeprefix("obs/"): value for name, value in arrays.items()}
-        obs |= self.cameras.seen()
+        obs |= self.cameras.images_of_steps()
         decision = Request(
             request.number,
             request.start_number,
@@ -134,7 +134,7 @@ class ActorProcess:
             limits=self.limits_digest,
         )
         if request.final:
-            self.feed.put("actor", facts, self.policy.see(obs, decision))
+            self.feed.put("actor", facts, self.policy.embed_last(obs, decision))
             return
 
         chunk = ChunkAnswer(**dict(facts), step=request.step, stamp=request.stamp)

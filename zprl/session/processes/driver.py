@@ -285,11 +285,11 @@ class Driver:
         """Take in what has arrived; a press that stops the arm comes before any plan."""
         for message in sorted(self.bus.poll(), key=lambda message: message.topic == Topic.PLAN):
             try:
-                self._hear(message)
+                self._take(message)
             except (DataError, KeyError, TypeError, ValueError) as error:
                 self._fault("message_broken", f"'{message.topic}' of '{message.sender}': {error}")
 
-    def _hear(self, message: Message) -> None:
+    def _take(self, message: Message) -> None:
         if message.topic == Topic.INPUT:
             # An e-stop counts whatever else is wrong with its message; other presses are the
             # supervisor's.

@@ -29,7 +29,7 @@ from zprl.session.processes.console.snapshot import ConsoleState
 from zprl.session.processes.console.snapshot_builder import TOPICS, Watch
 
 POLL_S, BEAT_S, SHOW_S, CAMERA_S = 0.02, 0.2, 0.2, 0.2
-"""Seconds between two looks at the bus, beats, snapshots and camera images."""
+"""Seconds between two polls of the bus, beats, snapshots and camera images."""
 ANSWER_S = PRESS_S + 0.5
 """Seconds to wait for the outcome of a press: past its age the session refuses it."""
 COLLECT = (700, 2, 1)
@@ -132,7 +132,9 @@ def run(settings: Settings, stopping: Stopping) -> None:
     handover = Handover(publisher)
     cameras = CameraHistory(watch.task, settings.rings, max_age_s=1.0)
     cameras.start()
-    beat = show = look = 0.0
+    beat_at = 0.0
+    snapshot_at = 0.0
+    images_at = 0.0
 
     with serve(settings, shown, handover.send) as console:
         durable.write_json(settings.work / ADDRESS, {"url": console.url})
@@ -143,18 +145,18 @@ def run(settings: Settings, stopping: Stopping) -> None:
             publisher.flush()
 
             now = time.monotonic()
-            if now - beat > BEAT_S:
-                beat = now
+            if now - beat_at > BEAT_S:
+                beat_at = now
                 _check_alive(console)
                 stopped = watch.plan is not None and watch.plan.state is State.ESTOP
                 publisher.beat(Beat(pages=console.pages), stopped=stopped)
-            if now - show > SHOW_S:
-                show = now
-                watch.look()
+            if now - snapshot_at > SHOW_S:
+                snapshot_at = now
+                watch.read_disk()
                 if (snapshot := watch.snapshot()) is not None:
                     shown.publish(snapshot)
-            if cameras.readers and now - look > CAMERA_S:
-                look = now
+            if cameras.readers and now - images_at > CAMERA_S:
+                images_at = now
                 _show_cameras(cameras, shown)
     cameras.stop()
     bus.close()

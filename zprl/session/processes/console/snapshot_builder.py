@@ -105,7 +105,7 @@ class Watch:
         self.plan: Plan | None = None
         self.state: RobotState | None = None
         self.stopped = False
-        self.heard: dict[tuple[str, str], float] = {}
+        self.last_message_at: dict[tuple[str, str], float] = {}
         """Sender and topic to the time of its last message; the empty topic: of any."""
 
         self.steps: deque[float] = deque(maxlen=KEPT_STEPS)
@@ -128,7 +128,9 @@ class Watch:
             reason = f"'{message.topic}' of '{message.sender}' was not understood: {error!r}"
             self._report("message_broken", reason)
             return
-        self.heard[message.sender, ""] = self.heard[message.sender, message.topic] = self.clock()
+        now = self.clock()
+        self.last_message_at[message.sender, ""] = now
+        self.last_message_at[message.sender, message.topic] = now
 
     def _take(self, message: Message) -> None:
         """Process a message; raise where it is not understood."""
@@ -212,15 +214,15 @@ class Watch:
 
     # -- from the disk -----------------------------------------------------------------------------
 
-    def look(self) -> None:
+    def read_disk(self) -> None:
         """Read episodes and labels from the disk, which is right even where a message was lost."""
         try:
-            self._read_disk()
+            self._update_rows()
         except OSError as error:
             # Too many open files, say, are no reason to end the page and its e-stop.
             self._report("disk_not_read", str(error))
 
-    def _read_disk(self) -> None:
+    def _update_rows(self) -> None:
         """Bring the rows of episodes up to date."""
         try:
             labels = {line.episode: line for line in self.store.labels.in_order()}
@@ -284,7 +286,7 @@ class Watch:
 
     def age(self, sender: str, topic: str = "") -> float | None:
         """Return the seconds since a sender's last message (about a topic); ``None``: never."""
-        at = self.heard.get((sender, topic))
+        at = self.last_message_at.get((sender, topic))
         return None if at is None else max(0.0, self.clock() - at)
 
     def _lately(self, sender: str, topic: str) -> bool:
