@@ -18,7 +18,7 @@ from zprl.robot.events import MAX_TEXT, Event, Level
 from zprl.robot.sensors.base import StaleSensor
 from zprl.session.bus import Bus, ReliableQueue
 from zprl.session.camera_history import CameraHistory
-from zprl.session.chunk_policy import ChunkPolicy, Request
+from zprl.session.chunk_policy import ChunkPolicy
 from zprl.session.messages import (
     SIM_WEIGHTS_VERSION,
     Beat,
@@ -119,13 +119,6 @@ class ActorProcess:
 
         obs = {name.removeprefix("obs/"): value for name, value in arrays.items()}
         obs |= self.cameras.images_of_steps()
-        decision = Request(
-            request.number,
-            request.start_number,
-            request.decision,
-            request.evaluation,
-            request.explore,
-        )
         facts = LastEmbedding(
             number=request.number,
             decision=request.decision,
@@ -134,11 +127,11 @@ class ActorProcess:
             limits=self.limits_digest,
         )
         if request.final:
-            self.feed.put("actor", facts, self.policy.embed_last(obs, decision))
+            self.feed.put("actor", facts, self.policy.embed_last(obs, request))
             return
 
         chunk = ChunkAnswer(**dict(facts), step=request.step, stamp=request.stamp)
-        self._send(chunk, self.policy.choose(obs, decision))
+        self._send(chunk, self.policy.choose(obs, request))
 
     def _use_weights(self, version: int | None) -> bool:
         """Swap in the weights that the driver asks for; return False where they are not there.
