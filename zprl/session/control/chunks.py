@@ -61,7 +61,8 @@ class ChunkPlayer:
         self._drop()
 
     def abandon(self) -> None:
-        """Give up what is played and what is under way: it answers what was seen before."""
+        """Give up what is played and what is under way: it answers an earlier observation."""
+        # The request under way keeps its number, so that its answer is no longer awaited.
         self.decision = self.requested + 1
         self._drop()
 
