@@ -22,8 +22,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from zprl.server_limits import raise_open_files
 from zprl.session.processes.console.access import Access, Secrets
-from zprl.session.processes.console.rate_limits import raise_open_files
 
 HELD, BUSY = 1300, 50
 """Connections of a flood that only holds them, and of one that sends without a pause."""

@@ -33,7 +33,7 @@ def explain(stage: Stage) -> None:
     """Compare base and steered policy on the demonstrations' states, then let the base explore."""
     params, seed = stage.params, stage.params.run.seed
     torch.set_num_threads(params.run.threads)
-    steered = load_steered(STEERING / "latent", BASE, device=params.run.device)
+    steered = load_steered(STEERING / "finetune_sim", BASE, device=params.run.device)
     if not isinstance(steered, SteeredPolicy) or not isinstance(steered.interface, LatentResidual):
         raise ConfigError(
             "only a residual on the latent can be explained",
@@ -52,7 +52,7 @@ def explain(stage: Stage) -> None:
         name: latent_analysis.departure(moved, known) for name, (known, moved) in pairs.items()
     }
     shown = ", ".join(f"{name} {value:.2f}" for name, value in departures.items())
-    stage.say(f"departure of the steered policy: {shown}")
+    stage.log.info(f"departure of the steered policy: {shown}")
 
     anchor = steered.interface.anchor(policy, frames.embedding, frames.noise)
     ratio = float(UNIFORM_RMS * _rms(steered.scale) / _rms(anchor))
@@ -105,5 +105,5 @@ if __name__ == "__main__":
         "explain",
         explain,
         sections=("run", "task", "evaluate"),
-        inputs=(EPISODES, BASE, STEERING / "latent"),
+        inputs=(EPISODES, BASE, STEERING / "finetune_sim"),
     )

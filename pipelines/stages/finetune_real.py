@@ -50,7 +50,7 @@ def finetune_real(stage: Stage) -> None:
     durable.write_json(METRICS / "real.json", metrics)
 
     _track(stage, learner, metrics)
-    stage.say(
+    stage.log.info(
         f"success {before.summary()['success_rate']:.3f} before, "
         f"{after.summary()['success_rate']:.3f} after "
         f"({before.episodes} and {after.episodes} episodes)"
@@ -67,7 +67,7 @@ def _replay(stage: Stage, store: SessionStore) -> tuple[SessionLearner, bool]:
     outcome = "the very weights that acted on the robot"
     if differing:
         outcome = f"other weights than acted on the robot, from version {differing[0]} on"
-    stage.say(
+    stage.log.info(
         f"{len(learner.episodes)} labelled training episodes, {learner.updates.done:,} updates: "
         f"{outcome}"
     )

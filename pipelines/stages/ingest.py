@@ -54,7 +54,7 @@ def ingest(stage: Stage) -> None:
     stage.tracker.log_file(DATA_REPORT / SOURCES, DATA_REPORT.name)
     stage.made(EPISODES)
     durable.write_json(METRICS / "ingest.json", summary)
-    stage.say(
+    stage.log.info(
         f"{summary['episodes']} episodes, {summary['frames']} frames, "
         f"success {summary['success_share']:.0%}, "
         f"{summary['bad']} in quarantine; see {DATA_REPORT / 'report.html'}"

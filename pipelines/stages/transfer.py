@@ -18,7 +18,7 @@ from zprl.config import Engine
 from zprl.evaluation.intervals import mcnemar
 from zprl.rl.steering_bundle import load_steered
 
-POLICY = "latent"
+POLICY = "finetune_sim"
 _OTHER: dict[Engine, Engine] = {"ovphysx": "newton", "newton": "ovphysx"}
 
 
@@ -30,13 +30,13 @@ def transfer(stage: Stage) -> None:
     params = stage.params
     torch.set_num_threads(params.run.threads)
     if not params.task.name.startswith("isaac/"):
-        stage.say(f"{params.task.name} has one engine: nothing to compare")
+        stage.log.info(f"{params.task.name} has one engine: nothing to compare")
         _write({"policy": POLICY, "engines": []})
         return
 
     home = params.task.physics
     if home not in _OTHER:
-        stage.say(f"{home} shares a process with no other engine: nothing to compare")
+        stage.log.info(f"{home} shares a process with no other engine: nothing to compare")
         _write({"policy": POLICY, "engines": []})
         return
 
@@ -60,7 +60,7 @@ def transfer(stage: Stage) -> None:
     drop = {"episodes": config.episodes, "drop": -pair.difference, "p_value": pair.p_value}
     _write({"policy": POLICY, "engines": [home, other], **rates, **drop})
     stage.tracker.log(0, drop=-pair.difference)
-    stage.say(
+    stage.log.info(
         f"from {home} to {other} the policy loses {-100 * pair.difference:.1f} points "
         f"over {config.episodes} episodes"
     )

@@ -51,7 +51,7 @@ def body(stage: Stage) -> None:
         stage.tracker.log(step, loss=float(step))
         stage.run_dir.save(step + 1, {}, {})
         stage.stop_if_asked()
-        stage.say(f"step {step + 1} of 3")
+        stage.log.info(f"step {step + 1} of 3")
         while step == 1 and not stage.stopping and Path(f"mode-{name}").exists() and Path(f"mode-{name}").read_text() == "slow":
             Path("waiting").touch()
             time.sleep(0.05)

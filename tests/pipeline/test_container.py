@@ -70,7 +70,7 @@ def body(stage: Stage) -> None:
     stage.tracker.tag(where="inside")
     for step in range(last.step if last else 0, 4):
         stage.tracker.log(step, loss=step / 2)
-        stage.say(f"step {step + 1} of 4, {sys.argv[1]}")
+        stage.log.info(f"step {step + 1} of 4, {sys.argv[1]}")
         stage.run_dir.save(step + 1, {}, {})
         stage.stop_if_asked()
         while mode == "slow" and step == 1:

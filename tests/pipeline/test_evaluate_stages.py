@@ -80,9 +80,9 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     save_policy(stages.BASE, policy, {})
     durable.write_json(stages.METRICS / "pretrain.json", {"wall_s": 12.5})
     for number, (name, interface) in enumerate(
-        (("latent", LatentResidual()), ("action_residual", ActionResidual()))
+        (("finetune_sim", LatentResidual()), ("action_residual", ActionResidual()))
     ):
-        dim = 2 if name == "latent" else 4
+        dim = 2 if name == "finetune_sim" else 4
         rl = config.Rl(interface=interface.name, hidden=(8,))
         actor = Actor(
             policy.spec.policy.embedding_dim + dim,
@@ -263,5 +263,5 @@ def test_a_world_of_one_engine_has_nothing_to_compare(task: dict[str, str], proj
     (project / "params.yaml").write_text(
         yaml.safe_dump({**params, "task": {**task, "episode_steps": 24}})
     )
-    assert run_transfer() == {"policy": "latent", "engines": []}
+    assert run_transfer() == {"policy": "finetune_sim", "engines": []}
     assert World.made == 0

@@ -59,7 +59,7 @@ def steer(policy, interface, dim: int, scale: float) -> None:
         "base_digest": durable.digest(stages.BASE),
         "provenance": {},
     }
-    save_steering(stages.STEERING / "latent", actor, torch.full((dim,), scale), **facts)
+    save_steering(stages.STEERING / "finetune_sim", actor, torch.full((dim,), scale), **facts)
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def policy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 
 def run() -> None:
-    inputs = (stages.EPISODES, stages.BASE, stages.STEERING / "latent")
+    inputs = (stages.EPISODES, stages.BASE, stages.STEERING / "finetune_sim")
     stages.execute("explain", explain, sections=("run", "task", "evaluate"), inputs=inputs)
 
 

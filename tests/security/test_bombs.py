@@ -90,7 +90,7 @@ OF_YAML = {
     "limits": _loader("zprl.robot.limits:Limits.load"),
     "task": _loader("zprl.robot.task:RealTask.load"),
     "suite": _loader("zprl.bench.suite:load", of=str),
-    "terms": _loader("zprl.envs.isaac.isaaclab_terms:ForeignTerms.load", "Some-Task", of=str),
+    "terms": _loader("zprl.envs.isaac.isaaclab_terms:IsaacLabTerms.load", "Some-Task", of=str),
     "dvc.lock": _loader("pipelines.dvc_graph:lock_hashes"),
     "data.dvc": _loader("pipelines.summary:data_digest"),
 }

@@ -17,12 +17,12 @@ from pathlib import Path
 import pytest
 
 from tests.session_messages import FakeBus
+from zprl import server_limits
 from zprl.robot.events import Level
 from zprl.session.events import Input
 from zprl.session.input_publisher import STOP_GAP_S, STOP_REPEATS, InputPublisher
 from zprl.session.inputs import OperatorInput
 from zprl.session.messages import Beat
-from zprl.session.processes.console import rate_limits
 from zprl.session.processes.console.access import Access, Secrets
 from zprl.session.processes.console.connections import Connection, Connections
 
@@ -501,10 +501,7 @@ def test_a_disk_that_cannot_be_read_is_reported_and_the_page_goes_on(
 
 
 def test_a_process_may_open_as_many_files_as_the_system_allows() -> None:
-    command = (
-        "from zprl.session.processes.console.rate_limits import *;"
-        " raise_open_files(); print(open_files())"
-    )
+    command = "from zprl.server_limits import *; raise_open_files(); print(open_files())"
 
     def few() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (256, 2000))
@@ -518,4 +515,4 @@ def test_a_process_may_open_as_many_files_as_the_system_allows() -> None:
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     assert int(finished.stdout) == 2000
-    assert rate_limits.open_files() > 0
+    assert server_limits.open_files() > 0

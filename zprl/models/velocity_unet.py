@@ -24,7 +24,10 @@ def _conv_block(fan_in: int, fan_out: int, kernel: int, groups: int) -> nn.Seque
 
 
 class FilmBlock(nn.Module):
-    """Two convolutions with a residual path; between them each channel is scaled and shifted by the condition."""
+    """Two convolutions with a residual path.
+
+    Between them each channel is scaled and shifted by the condition.
+    """
 
     def __init__(
         self, fan_in: int, fan_out: int, *, condition_dim: int, kernel: int, groups: int
@@ -70,6 +73,7 @@ class VelocityUnet(nn.Module):
     ) -> None:
         super().__init__()
         _check(horizon, channels, kernel, groups)
+
         # Flow time gets a small network of its own, four times as wide inside (Diffusion Policy).
         self.time = nn.Sequential(
             nn.Linear(time_dim, 4 * time_dim), nn.Mish(), nn.Linear(4 * time_dim, time_dim)
@@ -102,9 +106,17 @@ class VelocityUnet(nn.Module):
         )
 
     def forward(self, noisy: Tensor, time_features: Tensor, condition: Tensor) -> Tensor:
-        """Return the velocity (B, T, F) at ``noisy`` (B, T, F), given flow-time features (B, E) and condition (B, D)."""
+        """Return the velocity (B, T, F) at ``noisy`` (B, T, F).
+
+        Args:
+            noisy: Noisy chunk.
+            time_features: Flow-time features (B, E).
+            condition: (B, D).
+        """
         modulation = torch.cat([self.time(time_features), condition], dim=-1)
         x = noisy.transpose(1, 2)
+
+        # Down: two blocks per level, whose result is also handed to the way up.
         skips = []
         for i, blocks in enumerate(self.down):
             for block in blocks:
@@ -112,8 +124,11 @@ class VelocityUnet(nn.Module):
             skips.append(x)
             if i < len(self.shrink):
                 x = self.shrink[i](x)
+
         for block in self.middle:
             x = block(x, modulation)
+
+        # Up, to the horizon's full length.
         for blocks, grow in zip(self.up, self.grow, strict=True):
             # As in Diffusion Policy, the first level's skip is not used: the last upsampling leads
             # straight to the output.
@@ -132,8 +147,10 @@ def _check(horizon: int, channels: Sequence[int], kernel: int, groups: int) -> N
     factor = 2 ** (len(channels) - 1)
     if horizon % factor:
         raise ConfigError(
-            f"policy.horizon ({horizon}) is not a multiple of {factor}, which {len(channels)} UNet levels need",
-            remedy=f"set policy.horizon to {-(-horizon // factor) * factor} or use fewer policy.unet_channels",
+            f"policy.horizon ({horizon}) is not a multiple of {factor}, "
+            f"which {len(channels)} UNet levels need",
+            remedy=f"set policy.horizon to {-(-horizon // factor) * factor} "
+            "or use fewer policy.unet_channels",
         )
     if kernel % 2 == 0:
         raise ConfigError(
@@ -141,6 +158,7 @@ def _check(horizon: int, channels: Sequence[int], kernel: int, groups: int) -> N
         )
     if any(c % groups for c in channels):
         raise ConfigError(
-            f"policy.unet_groups ({groups}) does not divide all of policy.unet_channels {tuple(channels)}",
+            f"policy.unet_groups ({groups}) does not divide all of "
+            f"policy.unet_channels {tuple(channels)}",
             remedy="use 8 groups",
         )

@@ -42,7 +42,7 @@ LIGHT = Theme(
     policies={
         "embedding": "#8792a0",
         "base": "#c9791a",
-        "latent": "#2062c4",
+        "finetune_sim": "#2062c4",
         "action_residual": "#8a4fb8",
     },
     good="#1f8a5b",
@@ -55,7 +55,7 @@ DARK = Theme(
     policies={
         "embedding": "#8d99a8",
         "base": "#e8a14c",
-        "latent": "#6aa5ff",
+        "finetune_sim": "#6aa5ff",
         "action_residual": "#c08ee8",
     },
     good="#4cc38a",

@@ -1,4 +1,4 @@
-"""Demonstrations as chunk transitions, mixed into the agent's batches (as RLPD and DICE-RL do)."""
+"""Demonstrations as transitions, a part of the agent's batches (as in RLPD and DICE-RL)."""
 
 from __future__ import annotations
 

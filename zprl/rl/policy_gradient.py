@@ -175,7 +175,7 @@ def advantages(
 
 @dataclass(frozen=True)
 class Rollout:
-    """Chunk steps of a rollout; every field is (S, N, ...).
+    """Decisions of a rollout of S vector steps; every field is (S, N, ...).
 
     Attributes:
         embedding: Of the observation acted on, (S, N, D).
@@ -250,7 +250,7 @@ class PolicyGradientLearner(SegmentLearner[PolicyGradient]):
 
         Args:
             make_env: Makes the fresh simulator; closed at the end.
-            tick: Called after each vector chunk step (progress bars).
+            tick: Called after each vector step (progress bars).
         """
         with make_env() as env:
             obs = self._reset(env)
@@ -274,7 +274,7 @@ class PolicyGradientLearner(SegmentLearner[PolicyGradient]):
         lengths: Tensor,
         tick: Callable[[], None],
     ) -> tuple[dict[str, Tensor], Rollout]:
-        """Act for some chunk steps; return the last observation and the rollout."""
+        """Act for some vector steps; return the last observation and the rollout."""
         rows: list[Rollout] = []
         for _ in range(steps):
             # Sample a chain and execute the chunk at its end.

@@ -53,7 +53,7 @@ def test_every_interface_learns_without_touching_the_policy(name):
     before = {k: v.clone() for k, v in learner.policy.state_dict().items()}
     learner.run_segment(make_env)
     assert learner.updates == (6 * 8 - 16) // 2
-    assert learner.chunk_steps == 48
+    assert learner.decisions == 48
     assert learner.env_steps == 192
     assert len(learner.replay) == 48
     assert all(torch.equal(v, before[k]) for k, v in learner.policy.state_dict().items())
@@ -90,11 +90,11 @@ class PictureWorld(ReachWorld):
     def reset(self, seed: int) -> dict[str, torch.Tensor]:
         return self._with_pictures(super().reset(seed))
 
-    def step(self, action: torch.Tensor, *, look: bool = True):
+    def step(self, action: torch.Tensor, *, render: bool = True):
         result = super().step(action)
         ended = bool((result.terminated | result.truncated).any())
-        seen = {"obs": self._with_pictures(result.obs)} if look else {}
-        last = {"final_obs": self._with_pictures(result.final_obs)} if look or ended else {}
+        seen = {"obs": self._with_pictures(result.obs)} if render else {}
+        last = {"final_obs": self._with_pictures(result.final_obs)} if render or ended else {}
         return dataclasses.replace(result, **seen, **last)
 
 

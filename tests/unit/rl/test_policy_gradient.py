@@ -167,7 +167,7 @@ def test_it_changes_the_generator_alone_and_a_resumed_run_is_the_same(
     }
     assert changed
     assert all(name.startswith("velocity_net") for name in changed)
-    assert (whole.chunk_steps, whole.env_steps) == (3 * 6 * 8, 3 * 6 * 8 * 4)
+    assert (whole.decisions, whole.env_steps) == (3 * 6 * 8, 3 * 6 * 8 * 4)
 
     half = learner(configured(noise))
     half.run_segment(make_env)

@@ -17,7 +17,6 @@ there.
 from __future__ import annotations
 
 import contextlib
-import difflib
 import io
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -27,8 +26,9 @@ import numpy as np
 
 from zprl.data.benchmark_layouts import adroit
 from zprl.envs.mujoco.processes import spread
-from zprl.envs.mujoco.world import Worlds
+from zprl.envs.mujoco.world import MujocoWorlds
 from zprl.errors import ConfigError
+from zprl.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     from zprl.config import Task
@@ -53,7 +53,7 @@ STATE = mujoco.mjtState.mjSTATE_INTEGRATION
 
 
 @spread
-def make(task: Task, *, num_envs: int, device: str = "cpu") -> Worlds:
+def make(task: Task, *, num_envs: int, device: str = "cpu") -> MujocoWorlds:
     """Make the environment; entry point ``adroit/*``.
 
     Raises:
@@ -61,16 +61,15 @@ def make(task: Task, *, num_envs: int, device: str = "cpu") -> Worlds:
     """
     name = task.name.split("/", 1)[1]
     if name not in TASKS:
-        near = difflib.get_close_matches(name, TASKS, n=1)
-        hint = f"; did you mean 'adroit/{near[0]}'?" if near else ""
+        hint = did_you_mean(name, TASKS, lead="; ", prefix="adroit/")
         raise ConfigError(
             f"Adroit has no task '{name}'{hint}", remedy=f"its tasks: {', '.join(TASKS)}"
         )
-    return Worlds(task, lambda: AdroitWorld(name), num_envs=num_envs, device=device)
+    return MujocoWorlds(task, lambda: AdroitWorld(name), num_envs=num_envs, device=device)
 
 
 class AdroitWorld:
-    """One Adroit task; see :class:`zprl.envs.mujoco.world.World`."""
+    """One Adroit task; see :class:`zprl.envs.mujoco.world.MujocoWorld`."""
 
     control_hz = CONTROL_HZ
 

@@ -9,7 +9,6 @@ is left out, for ``policy.obs_steps`` asks for frames.
 
 from __future__ import annotations
 
-import difflib
 import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -19,12 +18,13 @@ import numpy as np
 from metaworld.env_dict import ALL_V3_ENVIRONMENTS, ALL_V3_ENVIRONMENTS_GOAL_OBSERVABLE
 
 from zprl.envs.mujoco.processes import spread
-from zprl.envs.mujoco.world import Worlds
+from zprl.envs.mujoco.world import MujocoWorlds
 from zprl.errors import ConfigError
+from zprl.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     from zprl.config import Task
-    from zprl.envs.mujoco.metaworld_expert import MetaworldExpert
+    from zprl.envs.mujoco.noisy_expert import NoisyExpert
 
 OBS_DIMS = {"robot0_eef_pos": 3, "robot0_gripper_qpos": 1, "object": 14, "goal": 3}
 LAYOUT = {
@@ -53,8 +53,7 @@ def make(task: Task, *, num_envs: int, device: str = "cpu") -> MetaWorlds:
     """
     name = task.name.split("/", 1)[1]
     if name not in ALL_V3_ENVIRONMENTS:
-        near = difflib.get_close_matches(name, ALL_V3_ENVIRONMENTS, n=1)
-        hint = f"; did you mean 'metaworld/{near[0]}'?" if near else ""
+        hint = did_you_mean(name, ALL_V3_ENVIRONMENTS, lead="; ", prefix="metaworld/")
         raise ConfigError(
             f"Meta-World has no task '{name}'{hint}",
             remedy=f"its tasks: {', '.join(sorted(ALL_V3_ENVIRONMENTS))}",
@@ -63,7 +62,7 @@ def make(task: Task, *, num_envs: int, device: str = "cpu") -> MetaWorlds:
 
 
 class MetaWorld:
-    """One Meta-World task; see :class:`zprl.envs.mujoco.world.World`."""
+    """One Meta-World task; see :class:`zprl.envs.mujoco.world.MujocoWorld`."""
 
     obs_dims: Mapping[str, int] = OBS_DIMS
     action_dim = ACTION_DIM
@@ -136,7 +135,7 @@ class MetaWorld:
         return {key: self.raw[part] for key, part in LAYOUT.items()}
 
 
-class MetaWorlds(Worlds):
+class MetaWorlds(MujocoWorlds):
     """N worlds of a Meta-World task, with the expert that ships for it as the scripted operator."""
 
     worlds: list[MetaWorld]
@@ -147,11 +146,11 @@ class MetaWorlds(Worlds):
         )
         self._name = name
 
-    def operator(self, seed: int, settings: Mapping[str, Any]) -> MetaworldExpert:
-        """A scripted operator for one episode of every world; see :mod:`zprl.envs.mujoco.metaworld_expert`."""
+    def operator(self, seed: int, settings: Mapping[str, Any]) -> NoisyExpert:
+        """A scripted operator for one episode of every world; see :mod:`zprl.envs.mujoco.noisy_expert`."""
         from metaworld.policies import ENV_POLICY_MAP
 
-        from zprl.envs.mujoco.metaworld_expert import MetaworldExpert, MetaworldExpertSettings
+        from zprl.envs.mujoco.noisy_expert import NoisyExpert, NoisyExpertSettings
 
         expert = ENV_POLICY_MAP[self._name]()
 
@@ -166,10 +165,10 @@ class MetaWorlds(Worlds):
                 )  # that it asks for more than can be done, which is clipped here
                 return np.stack([expert.get_action(raw) for raw in seen])
 
-        return MetaworldExpert(
+        return NoisyExpert(
             advise,
             self.spec.num_envs,
             seed,
-            MetaworldExpertSettings.model_validate(dict(settings)),
+            NoisyExpertSettings.model_validate(dict(settings)),
             still=self.worlds[0].hold()[:3],
         )

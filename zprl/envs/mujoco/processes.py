@@ -1,4 +1,4 @@
-"""N worlds of one task in several processes: the numbers of :class:`zprl.envs.mujoco.world.Worlds`, bit for bit, from more than one core.
+"""N worlds of one task in several processes: the numbers of :class:`zprl.envs.mujoco.world.MujocoWorlds`, bit for bit, from more than one core.
 
 Each process is a ``python -m zprl.envs.mujoco.worker``.  Orders and answers are lines of JSON on
 its pipes; actions and results lie in memory that all of them map, where each writes the rows of its
@@ -140,20 +140,20 @@ class SpreadWorlds:
         self._ask({"do": "count_from", "first": first})
 
     def rest(self, which: torch.Tensor) -> None:
-        """Leave the worlds of a mask (N,) as they are until the next reset; see :meth:`zprl.envs.mujoco.world.Worlds.rest`."""
+        """Leave the worlds of a mask (N,) as they are until the next reset; see :meth:`zprl.envs.mujoco.world.MujocoWorlds.rest`."""
         self._ask({"do": "rest", "which": which.tolist()})
 
-    def step(self, action: torch.Tensor, *, look: bool = True) -> StepResult:
+    def step(self, action: torch.Tensor, *, render: bool = True) -> StepResult:
         """Execute one action (N, A) in every world; see :meth:`zprl.envs.base.VectorEnv.step`."""
         self._alive()
         check_action(self.spec, action)
         self._arrays["action"][:] = action.detach().cpu().numpy()
-        self._ask({"do": "step", "look": look})
+        self._ask({"do": "step", "render": render})
         ended = bool((self._arrays["terminated"] | self._arrays["truncated"]).any())
         names = ("reward", "terminated", "truncated", "success", "target")
         return StepResult(
-            obs=self._frame("obs", pictures=look),
-            final_obs=self._frame("final_obs", pictures=look or ended),
+            obs=self._frame("obs", pictures=render),
+            final_obs=self._frame("final_obs", pictures=render or ended),
             **{name: self._tensor(name) for name in names},
         )
 

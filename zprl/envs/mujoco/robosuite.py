@@ -32,7 +32,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from zprl.envs.mujoco.processes import spread
-from zprl.envs.mujoco.world import Worlds
+from zprl.envs.mujoco.world import MujocoWorlds
 from zprl.envs.rotation import quat_from_6d
 from zprl.errors import ConfigError
 
@@ -64,7 +64,7 @@ STATE = mujoco.mjtState.mjSTATE_INTEGRATION
 
 
 @spread
-def make(task: Task, *, num_envs: int, device: str = "cpu") -> Worlds:
+def make(task: Task, *, num_envs: int, device: str = "cpu") -> MujocoWorlds:
     """Make the environment; entry point ``robosuite/*``.
 
     Raises:
@@ -85,8 +85,8 @@ def make(task: Task, *, num_envs: int, device: str = "cpu") -> Worlds:
         return RobosuiteWorld(base, absolute=name != base)
 
     if base in SCRIPTS:
-        return OperatedWorlds(task, make_world, SCRIPTS[base], num_envs=num_envs, device=device)
-    return Worlds(task, make_world, num_envs=num_envs, device=device)
+        return RobosuiteWorlds(task, make_world, SCRIPTS[base], num_envs=num_envs, device=device)
+    return MujocoWorlds(task, make_world, num_envs=num_envs, device=device)
 
 
 @contextlib.contextmanager
@@ -104,7 +104,7 @@ _compiled = functools.lru_cache(maxsize=4)(_compile)
 
 
 class RobosuiteWorld:
-    """One robosuite task; see :class:`zprl.envs.mujoco.world.World`."""
+    """One robosuite task; see :class:`zprl.envs.mujoco.world.MujocoWorld`."""
 
     control_hz = CONTROL_HZ
     hidden_groups = (0,)
@@ -277,7 +277,7 @@ class RobosuiteWorld:
         }
 
 
-class OperatedWorlds(Worlds):
+class RobosuiteWorlds(MujocoWorlds):
     """N worlds of a task for which there is a script, see :mod:`zprl.envs.mujoco.robosuite_expert`."""
 
     worlds: list[RobosuiteWorld]
@@ -296,9 +296,9 @@ class OperatedWorlds(Worlds):
 
     def operator(self, seed: int, settings: Mapping[str, Any]) -> RobosuiteExpert:
         """A scripted operator for one episode of every world; see :mod:`zprl.envs.mujoco.robosuite_expert`."""
-        from zprl.envs.mujoco.metaworld_expert import MetaworldExpertSettings
+        from zprl.envs.mujoco.noisy_expert import NoisyExpertSettings
         from zprl.envs.mujoco.robosuite_expert import RobosuiteExpert
 
         return RobosuiteExpert(
-            self._script, self.worlds, seed, MetaworldExpertSettings.model_validate(dict(settings))
+            self._script, self.worlds, seed, NoisyExpertSettings.model_validate(dict(settings))
         )

@@ -2,7 +2,7 @@
 
 A script never gives up: when the object is lost on the way it begins again, so that the failings
 which
-:class:`zprl.envs.mujoco.metaworld_expert.MetaworldExpert` adds cost time before they cost success.  Numbers are ours, found by trying.
+:class:`zprl.envs.mujoco.noisy_expert.NoisyExpert` adds cost time before they cost success.  Numbers are ours, found by trying.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from scipy.spatial.transform import Rotation
 
-from zprl.envs.mujoco.metaworld_expert import MetaworldExpert, MetaworldExpertSettings
+from zprl.envs.mujoco.noisy_expert import NoisyExpert, NoisyExpertSettings
 from zprl.envs.mujoco.robosuite import CLOSED, OPEN, STEP, TURN
 
 if TYPE_CHECKING:
@@ -232,8 +232,8 @@ SCRIPTS: dict[str, Callable[[SceneState], Script]] = {"lift": lift, "can": can, 
 """Task name to its script."""
 
 
-class RobosuiteExpert(MetaworldExpert):
-    """One episode's worth of playing a script in N worlds, with the failings of :class:`zprl.envs.mujoco.metaworld_expert.MetaworldExpert`.
+class RobosuiteExpert(NoisyExpert):
+    """One episode's worth of playing a script in N worlds, with the failings of :class:`zprl.envs.mujoco.noisy_expert.NoisyExpert`.
 
     Args:
         script: What a flawless operator does.
@@ -247,7 +247,7 @@ class RobosuiteExpert(MetaworldExpert):
         script: Callable[[SceneState], Script],
         worlds: Sequence[RobosuiteWorld],
         seed: int,
-        settings: MetaworldExpertSettings,
+        settings: NoisyExpertSettings,
     ) -> None:
         seen = [SceneState(world) for world in worlds]
         playing = [script(world) for world in seen]

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from zprl.envs.base import Obs
-    from zprl.envs.mujoco.world import Worlds
+    from zprl.envs.mujoco.world import MujocoWorlds
     from zprl.errors import ZprlError
 
 
@@ -49,7 +49,7 @@ def _serve(orders: Iterator[Mapping[str, Any]], answers: TextIO) -> None:
     about = next(orders)
     task, first, count = Task.model_validate(about["task"]), about["first"], about["num_envs"]
     try:
-        worlds: Worlds = plugins.load("tasks", task.name)(task, num_envs=count)
+        worlds: MujocoWorlds = plugins.load("tasks", task.name)(task, num_envs=count)
     except ZprlError as error:
         answer(_told(error))
         return
@@ -76,7 +76,7 @@ def _told(error: ZprlError) -> dict[str, Any]:
 
 
 def _obey(
-    worlds: Worlds, order: Mapping[str, Any], mine: Mapping[str, np.ndarray], first: int
+    worlds: MujocoWorlds, order: Mapping[str, Any], mine: Mapping[str, np.ndarray], first: int
 ) -> None:
     """Do what is ordered and write what comes of it."""
     import torch
@@ -90,7 +90,7 @@ def _obey(
     elif order["do"] == "hold":
         mine["hold"][:] = worlds.hold().numpy()
     else:
-        result = worlds.step(torch.from_numpy(mine["action"].copy()), look=order["look"])
+        result = worlds.step(torch.from_numpy(mine["action"].copy()), render=order["render"])
         for name in ("reward", "terminated", "truncated", "success", "target"):
             mine[name][:] = getattr(result, name).numpy()
         _write(mine, "obs", result.obs)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     Frame = Mapping[str, np.ndarray]
 
 
-class World(Protocol):
+class MujocoWorld(Protocol):
     """One copy of a task.  It knows neither episodes' limits nor tensors."""
 
     obs_dims: Mapping[str, int]
@@ -62,7 +62,7 @@ class World(Protocol):
         ...
 
 
-class Worlds:
+class MujocoWorlds:
     """N worlds of one task in this process, each with its own simulator.
 
     Episode e of world n starts from the seed ``derive(seed, "start", n, e)``, whatever the other
@@ -76,16 +76,21 @@ class Worlds:
     """
 
     def __init__(
-        self, task: Task, make_world: Callable[[], World], *, num_envs: int, device: str = "cpu"
+        self,
+        task: Task,
+        make_world: Callable[[], MujocoWorld],
+        *,
+        num_envs: int,
+        device: str = "cpu",
     ) -> None:
         self.worlds = [make_world() for _ in range(num_envs)]
         first = self.worlds[0]
-        self._photographer: CameraRenderer | None = None
+        self._renderer: CameraRenderer | None = None
         if task.cameras:
             from zprl.envs.mujoco.camera_images import CameraRenderer
 
             model, _ = first.physics()
-            self._photographer = CameraRenderer(
+            self._renderer = CameraRenderer(
                 model, task.cameras, task.image_size, getattr(first, "hidden_groups", ())
             )
         sizes = {f"{camera}_image": (task.image_size, task.image_size) for camera in task.cameras}
@@ -121,7 +126,7 @@ class Worlds:
         """Leave the worlds of a mask (N,) as they are until the next reset: steps pass them by, and what they show is zero."""
         self._awake[:] = ~which.cpu().numpy()
 
-    def step(self, action: torch.Tensor, *, look: bool = True) -> StepResult:
+    def step(self, action: torch.Tensor, *, render: bool = True) -> StepResult:
         """Execute one action (N, A) in every world; see :meth:`zprl.envs.base.VectorEnv.step`."""
         self._alive()
         check_action(self.spec, action)
@@ -139,13 +144,15 @@ class Worlds:
         truncated = awake & ~success & (self._age >= self.spec.episode_steps)
         first = list(final)
         over = np.flatnonzero(success | truncated)
-        last = self._pictures(over) if look or len(over) else {}  # before their next episodes begin
+        last = (
+            self._pictures(over) if render or len(over) else {}
+        )  # before their next episodes begin
         for n in over.tolist():
             self._age[n] = 0
             self._episode[n] += 1
             first[n] = self._start(n)
-        seen = self._pictures(None if awake.all() else np.flatnonzero(awake)) if look else {}
-        if look:  # the same moment, but where an episode ended
+        seen = self._pictures(None if awake.all() else np.flatnonzero(awake)) if render else {}
+        if render:  # the same moment, but where an episode ended
             going = self._flags(~(success | truncated))
             last = {
                 key: torch.where(going[:, None, None, None], seen[key], value)
@@ -201,9 +208,9 @@ class Worlds:
     def close(self) -> None:
         """Close every world."""
         worlds, self.worlds = self.worlds, []
-        if self._photographer is not None:
-            self._photographer.close()
-            self._photographer = None
+        if self._renderer is not None:
+            self._renderer.close()
+            self._renderer = None
         for world in worlds:
             world.close()
 
@@ -234,12 +241,12 @@ class Worlds:
 
     def _pictures(self, which: np.ndarray | None = None) -> Obs:
         """Pictures (N, H, W, 3) of now, of the worlds ``which``; black elsewhere."""
-        if self._photographer is None:
+        if self._renderer is None:
             return {}
-        size = self._photographer.size
-        found = np.zeros((len(self._photographer.names), len(self.worlds), size, size, 3), np.uint8)
+        size = self._renderer.size
+        found = np.zeros((len(self._renderer.names), len(self.worlds), size, size, 3), np.uint8)
         for n in range(len(self.worlds)) if which is None else which.tolist():
-            found[:, n] = self._photographer.draw(*self.worlds[n].physics())
+            found[:, n] = self._renderer.draw(*self.worlds[n].physics())
         return {
             key: torch.from_numpy(value).to(self.spec.device)
             for key, value in zip(self.spec.image_sizes, found, strict=True)

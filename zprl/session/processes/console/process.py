@@ -13,6 +13,7 @@ from collections.abc import Iterable
 
 from zprl import durable
 from zprl.errors import EnvironmentProblem
+from zprl.server_limits import raise_open_files
 from zprl.session.bus import Bus
 from zprl.session.camera_history import CameraHistory
 from zprl.session.events import Input, State
@@ -23,7 +24,6 @@ from zprl.session.process import Settings, Stopping, main
 from zprl.session.processes.console import listen
 from zprl.session.processes.console.access import ADDRESS, Access, Secrets
 from zprl.session.processes.console.app import RefusedPress, SendInput
-from zprl.session.processes.console.rate_limits import raise_open_files
 from zprl.session.processes.console.serve import Console
 from zprl.session.processes.console.snapshot import ConsoleState
 from zprl.session.processes.console.snapshot_builder import TOPICS, Watch

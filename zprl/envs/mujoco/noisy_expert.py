@@ -46,7 +46,7 @@ class Grade(BaseModel):
     pause: float = Field(ge=0, le=1, description="Chance per step to stop for a while.")
 
 
-class MetaworldExpertSettings(BaseModel):
+class NoisyExpertSettings(BaseModel):
     """Grades of operators; recorded with the demonstrations."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -64,7 +64,7 @@ class MetaworldExpertSettings(BaseModel):
         return {"better": self.better, "okay": self.okay, "worse": self.worse}
 
 
-class MetaworldExpert:
+class NoisyExpert:
     """One episode's worth of operating N environments; all randomness is a pure function of (seed, step).
 
     Args:
@@ -83,7 +83,7 @@ class MetaworldExpert:
         advise: Callable[[np.ndarray], np.ndarray],
         num_envs: int,
         seed: int,
-        settings: MetaworldExpertSettings,
+        settings: NoisyExpertSettings,
         *,
         still: np.ndarray,
         shake: np.ndarray | float = 1.0,
