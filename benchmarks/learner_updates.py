@@ -42,12 +42,12 @@ class Sized(gymnasium.Env):
 
 
 def theirs(rl: config.Rl, state_dim: int, residual_dim: int) -> SAC:
-    nets = {"net_arch": list(rl.hidden), "n_critics": rl.critics}
+    nets = {"net_arch": list(rl.networks.hidden), "n_critics": rl.critics.count}
     model = SAC(
         "MlpPolicy",
         Sized(state_dim, residual_dim),
         policy_kwargs=nets,
-        batch_size=rl.batch_size,
+        batch_size=rl.updates.batch_size,
         buffer_size=ROWS,
         device="cpu",
     )
@@ -83,11 +83,11 @@ def ours(rl: config.Rl, state_dim: int, residual_dim: int):
     def update() -> None:
         nonlocal count
         step = seeding.torch_generator(0, "update", count)
-        batch = replay.sample(rl.batch_size, step)
+        batch = replay.sample(rl.updates.batch_size, step)
         agent.update_critics(batch, step)
-        if count % rl.actor_period == 0:
+        if count % rl.actor.period == 0:
             agent.update_actor(batch, step)
-        if count % rl.target_period == 0:
+        if count % rl.critics.target_period == 0:
             agent.update_targets()
         count += 1
 
@@ -104,15 +104,15 @@ def main() -> None:
     torch.set_num_threads(1)
     params = config.load()
     # Stable-Baselines3's networks have no layer normalisation, so equal networks have none here.
-    rl = params.finetune_sim.model_copy(update={"critic_layer_norm": False})
+    rl = params.finetune_sim.changed(networks={"critic_layer_norm": False})
     residual_dim = params.vib.latent_dim
     state_dim = params.policy.embedding_dim + residual_dim
     sb3 = theirs(rl, state_dim, residual_dim)
-    every = rl.model_copy(update={"actor_period": 1, "target_period": 1})
+    every = rl.changed(actor={"period": 1}, critics={"target_period": 1})
     learners = {
         "recipe's schedule": ours(rl, state_dim, residual_dim),
         "  with LayerNorm": ours(
-            rl.model_copy(update={"critic_layer_norm": True}), state_dim, residual_dim
+            rl.changed(networks={"critic_layer_norm": True}), state_dim, residual_dim
         ),
         "actor at every update": ours(every, state_dim, residual_dim),
     }
@@ -120,9 +120,9 @@ def main() -> None:
     with torch.inference_mode():
         for update in learners.values():
             rate(lambda n, update=update: [update() for _ in range(n)], 30)
-    rate(lambda n: sb3.train(n, rl.batch_size), 30)
+    rate(lambda n: sb3.train(n, rl.updates.batch_size), 30)
     for _ in range(ROUNDS):
-        found["SB3"].append(rate(lambda n: sb3.train(n, rl.batch_size), UPDATES))
+        found["SB3"].append(rate(lambda n: sb3.train(n, rl.updates.batch_size), UPDATES))
         with torch.inference_mode():
             for name, update in learners.items():
                 found[name].append(
@@ -130,7 +130,7 @@ def main() -> None:
                 )
     median = {name: statistics.median(rates) for name, rates in found.items()}
     print(
-        f"state {state_dim}, residual {residual_dim}, hidden {rl.hidden}, critics {rl.critics}, batch {rl.batch_size}, one thread"
+        f"state {state_dim}, residual {residual_dim}, hidden {rl.networks.hidden}, critics {rl.critics.count}, batch {rl.updates.batch_size}, one thread"
     )
     for name, value in median.items():
         print(f"  {name:24s} {value:7.0f} updates/s   ratio to SB3 {value / median['SB3']:.2f}")

@@ -525,7 +525,7 @@ def session_show(
     store = SessionStore.open(path)
     labels = {line.episode: line for line in store.labels.in_order()}
     say(
-        f"{store.header.id}: task {store.header.task}, interface {store.header.interface}, seed {store.header.seed}"
+        f"{store.header.id}: task {store.header.task}, space {store.header.space}, seed {store.header.seed}"
     )
     for episode in store.episodes():
         facts, line = episode.facts, labels.get(episode.number)

@@ -34,10 +34,10 @@ def explain(stage: Stage) -> None:
     params, seed = stage.params, stage.params.run.seed
     torch.set_num_threads(params.run.threads)
     steered = load_steered(STEERING / "latent", BASE, device=params.run.device)
-    if not isinstance(steered, SteeredPolicy) or not isinstance(steered.interface, LatentResidual):
+    if not isinstance(steered, SteeredPolicy) or not isinstance(steered.space, LatentResidual):
         raise ConfigError(
             "only a residual on the latent can be explained",
-            remedy="set finetune_sim.interface: latent",
+            remedy="set finetune_sim.steering.space: latent",
         )
 
     policy = steered.policy
@@ -54,7 +54,7 @@ def explain(stage: Stage) -> None:
     shown = ", ".join(f"{name} {value:.2f}" for name, value in departures.items())
     stage.say(f"departure of the steered policy: {shown}")
 
-    anchor = steered.interface.anchor(policy, frames.embedding, frames.noise)
+    anchor = steered.space.anchor(policy, frames.embedding, frames.noise)
     ratio = float(UNIFORM_RMS * _rms(steered.scale) / _rms(anchor))
     _wander(stage, policy, frames, ratio)
 

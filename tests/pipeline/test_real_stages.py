@@ -193,7 +193,7 @@ def test_whether_a_session_fits(here: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_an_interface_without_simulation_result_is_refused(here: Path) -> None:
     params = config.load().model_copy(
-        update={"finetune_real": CONFIG.model_copy(update={"interface": "noise"})}
+        update={"finetune_real": CONFIG.model_copy(update={"space": "noise"})}
     )
     with pytest.raises(ConfigError, match="'noise' has no simulation result"):
         robot_session.sources(params)

@@ -229,8 +229,8 @@ def _params(*layers: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     document = config.Params().model_dump(mode="json")
     for layer in layers:
         for section, values in layer.items():
-            presets.switch(document[section], values)
-            document[section].update(_of_the_algorithm(document[section], values))
+            known = _of_the_algorithm(document.get(section, {}) | values, values)
+            config.write_over(document, {section: known})
     return config.parse(document, source="the suite").model_dump(mode="json")
 
 
@@ -238,10 +238,6 @@ def _of_the_algorithm(section: Mapping[str, Any], values: Mapping[str, Any]) -> 
     """Return the values without those only other algorithms know: a suite's are for all methods."""
     if "algorithm" not in section:
         return dict(values)
-    fields = {name: set(kind.model_fields) for name, kind in config.ALGORITHMS.items()}
-    mine = fields["ppo" if section["algorithm"] == "ppo" else "sac"]
-    return {
-        key: value
-        for key, value in values.items()
-        if key in mine or not any(key in known for known in fields.values())
-    }
+    foreign = {key for model in config.ALGORITHMS.values() for key in model.model_fields}
+    foreign -= config.section_of(section).model_fields.keys()
+    return {key: value for key, value in values.items() if key not in foreign}

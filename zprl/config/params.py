@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pydantic import (
-    BaseModel,
-    ValidationError,
-)
+from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_validator
 
 from zprl import strict_yaml
 from zprl.config.demonstrations import Ingest
@@ -19,11 +16,14 @@ from zprl.config.evaluation import Evaluate, Promote, Report, Transfer
 from zprl.config.learning import ALGORITHMS, Learning, Rl
 from zprl.config.policy import Images, Policy, Pretrain, VibConfig
 from zprl.config.robot import Real
-from zprl.config.sections import Section
+from zprl.config.sections import Section, write_over
 from zprl.config.world import Run, Task
 from zprl.errors import ConfigError
 
 PARAMS_FILE = "params.yaml"
+
+ACTION_RESIDUAL = {"algorithm": "sac", "steering": {"space": "action", "scale": "auto"}}
+"""Differences of ``action_residual`` where ``params.yaml`` has no such section."""
 
 MAX_TOLD = 10
 """Mistakes of one file that are listed; the others are counted."""
@@ -42,11 +42,27 @@ class Params(Section):
     evaluate: Evaluate = Evaluate()
     transfer: Transfer = Transfer()
     finetune_sim: Learning = Rl()
-    action_residual: Rl = Rl(interface="action")
+    action_residual: Rl = Field(
+        default_factory=lambda: ACTION_RESIDUAL,
+        validate_default=True,
+        description="Only the differences from finetune_sim, whose keys it has; of another "
+        "algorithm than its own only the budget is taken over.",
+    )
     finetune_real: Real = Real()
     promote: Promote = Promote()
     promote_real: Promote = Promote(model_name="zprl-lift-cube-real", min_episodes=40)
     report: Report = Report()
+
+    @field_validator("action_residual", mode="before")
+    @classmethod
+    def _written_over_finetune_sim(cls, differences: Any, info: ValidationInfo) -> Any:
+        if not isinstance(differences, Mapping):
+            return differences
+        # Where finetune_sim is wrong, its own mistakes are listed, and not twice.
+        learning = info.data.get("finetune_sim")
+        values = learning.model_dump() if learning is not None else {}
+        write_over(values, differences)
+        return values
 
 
 def _known(model: type[BaseModel], path: tuple[Any, ...]) -> list[str]:
@@ -110,10 +126,10 @@ def _short(value: Any, width: int = 80) -> str:
     return text if len(text) <= width else f"{text[:width]}..."
 
 
-def load(path: Path | str = PARAMS_FILE) -> Params:
-    """Read and check ``params.yaml``."""
+def load(path: Path | str = PARAMS_FILE, *, limit: int = strict_yaml.MAX_BYTES) -> Params:
+    """Read and check ``params.yaml``, of at most ``limit`` bytes."""
     try:
-        value = strict_yaml.load(path)
+        value = strict_yaml.load(path, limit=limit)
     except FileNotFoundError as error:
         raise ConfigError(
             f"{path} does not exist", remedy="run in the project's root folder"

@@ -18,7 +18,7 @@ class Real(Section):
     task: str = Field(
         "lift_cube", description="Task file: a built-in name (`zprl session tasks`) or a path."
     )
-    interface: Literal["latent", "action", "noise", "embedding"] = Field(
+    space: Literal["latent", "action", "noise", "embedding"] = Field(
         "latent", description="Whose simulation result the session goes on from."
     )
     mode: Literal["async", "sync"] = Field(

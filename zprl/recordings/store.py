@@ -66,16 +66,16 @@ class SessionHeader(BaseModel):
     seed: int = Field(ge=0)
     rate_hz: float = Field(gt=0, le=1000, description="Control steps per second.")
     chunk_steps: int = Field(ge=1, description="Actions per decision.")
-    config: Real = Field(description="The section `finetune_real`: interface, plan and learner.")
+    config: Real = Field(description="The section `finetune_real`: space, plan and learner.")
     world: dict[str, JsonValue] = Field(
         default_factory=dict,
         description="Hardware, or the simulated robot with its physics.",
     )
 
     @property
-    def interface(self) -> str:
+    def space(self) -> str:
         """Place at which the residual enters the frozen policy."""
-        return self.config.interface
+        return self.config.space
 
 
 class SessionStore:

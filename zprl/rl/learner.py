@@ -71,11 +71,11 @@ class Extent:
 
 
 class Learner(SegmentLearner[Rl]):
-    """Learns a residual for one interface on one frozen policy.
+    """Learns a residual for one space on one frozen policy.
 
     Args:
         policy: Frozen base policy.
-        interface: Where the residual enters.
+        space: Where the residual enters.
         scale: (R,) residual scale.
         config: The RL section.
         seed: Training seed.
@@ -87,7 +87,7 @@ class Learner(SegmentLearner[Rl]):
     def __init__(
         self,
         policy: FlowPolicy,
-        interface: SteeringSpace,
+        space: SteeringSpace,
         *,
         scale: Tensor,
         config: Rl,
@@ -97,15 +97,17 @@ class Learner(SegmentLearner[Rl]):
         on_row: Callable[[Row], None] = lambda _: None,
     ) -> None:
         super().__init__(policy, config, seed=seed, device=device, on_row=on_row)
-        self.interface = interface
-        self.chunk_discount = config.step_discount**self.spec.policy.chunk_steps
+        self.space = space
+        self.chunk_discount = config.returns.step_discount**self.spec.policy.chunk_steps
         state_dim = self.spec.policy.embedding_dim + len(scale)
         self.agent = self._make_agent(state_dim, scale)
 
         # The memory is never larger than what the run can fill.
-        planned = config.segments * config.chunk_steps_per_segment * config.num_envs
-        self.replay = Replay(min(config.buffer_size, planned), state_dim, len(scale), device=device)
-        others = [(demos, config.demo_fraction)] if demos is not None else []
+        budget = config.budget
+        planned = budget.segments * budget.chunk_steps_per_segment * budget.num_envs
+        capacity = min(config.updates.buffer_size, planned)
+        self.replay = Replay(capacity, state_dim, len(scale), device=device)
+        others = [(demos, config.demonstrations.fraction)] if demos is not None else []
         self._updates = Updates(
             self.agent, config, seed=seed, main=self.replay, others=others, device=device
         )
@@ -120,7 +122,7 @@ class Learner(SegmentLearner[Rl]):
         def chunk(state: Tensor, noise: Tensor) -> Tensor:
             embedding = state[:, : shape.embedding_dim]
             shaped = noise.view(-1, shape.horizon, width)
-            return normalized_chunk(self.policy, self.interface, embedding, noise, shaped)
+            return normalized_chunk(self.policy, self.space, embedding, noise, shaped)
 
         return NoiseAliased(
             state_dim,
@@ -149,14 +151,14 @@ class Learner(SegmentLearner[Rl]):
         """
         with make_env() as env:
             situation = self._observe(self._reset(env), self._draw())
-            lengths = torch.zeros(self.config.num_envs, device=self.device)
+            lengths = torch.zeros(self.config.budget.num_envs, device=self.device)
             extent = Extent()
             losses: Row = {}
 
-            for _ in range(self.config.chunk_steps_per_segment):
+            for _ in range(self.config.budget.chunk_steps_per_segment):
                 # Choose a residual and execute the chunk that the moved point makes.
                 decision = steer(
-                    self.policy, self.interface, self.agent.scale, situation, self._explore
+                    self.policy, self.space, self.agent.scale, situation, self._explore
                 )
                 result = env.step(decision.chunk)
                 self.vector_steps += 1
@@ -186,9 +188,9 @@ class Learner(SegmentLearner[Rl]):
 
     def _draw(self) -> DecisionDraws:
         """Draw flow noise, and the latent's sample where configured, for the next decision."""
-        rows, step = self.config.num_envs, self.vector_steps
+        rows, step = self.config.budget.num_envs, self.vector_steps
         noise = self.policy.draw_noise(rows, self._generator("flow-noise", step))
-        if not self.config.sample_latent:
+        if not self.config.exploration.sample_latent:
             return DecisionDraws(noise, None)
 
         generator = self._generator("latent", step)
@@ -201,32 +203,29 @@ class Learner(SegmentLearner[Rl]):
         """Return the situation of observations; images are cropped at random (official code)."""
         augment = self._generator("crop", self.vector_steps) if self.spec.images else None
         embedding = self.policy.embed(obs, augment)
-        return observe(
-            self.policy, self.interface, embedding, draws.noise, latent_sample=draws.latent
-        )
+        return observe(self.policy, self.space, embedding, draws.noise, latent_sample=draws.latent)
 
     def _explore(self, situation: Situation) -> Tensor:
         """Return the exploring residual (N, R).
 
         None or noise while warming up, then the actor's sample or the critics' choice.
         """
-        config, state = self.config, situation.state
+        exploration, state = self.config.exploration, situation.state
         generator = self._generator("exploration", self.vector_steps)
         noise = torch.randn(len(state), self.agent.dim, generator=generator, device=self.device)
-        if self.chunk_steps < config.warmup_chunks:
-            return (config.warmup_noise * noise).clamp(-1, 1)
+        if self.chunk_steps < exploration.warmup_chunks:
+            return (exploration.warmup_noise * noise).clamp(-1, 1)
 
-        if config.best_of > 1:
-            draws = torch.randn(
-                config.best_of, *noise.shape, generator=generator, device=self.device
-            )
+        if (count := self.config.steering.best_of) > 1:
+            draws = torch.randn(count, *noise.shape, generator=generator, device=self.device)
             residual = choose(self.agent.actor, self.agent.critics, self.agent.scale, state, draws)
         else:
             residual = self.agent.actor.sample(state, noise)[0].residual
 
         # Residuals are phased in: at first few environments get one (Policy Decorator).
-        if config.progressive_chunks:
-            share = min(1.0, (self.chunk_steps - config.warmup_chunks) / config.progressive_chunks)
+        if exploration.progressive_chunks:
+            done = self.chunk_steps - exploration.warmup_chunks
+            share = min(1.0, done / exploration.progressive_chunks)
             chance = torch.rand(len(state), 1, generator=generator, device=self.device)
             residual = residual * (chance < share)
         return residual
@@ -242,7 +241,7 @@ class Learner(SegmentLearner[Rl]):
         """Append the chunk transitions of all environments to the memory."""
         ended = result.terminated | result.truncated
         over, next_state = result.terminated, following.state
-        if not self.config.bootstrap_truncated:
+        if not self.config.returns.bootstrap_truncated:
             over = ended
         elif result.truncated.any():
             # A value follows a time-out, that of the episode's true last state.
@@ -252,7 +251,7 @@ class Learner(SegmentLearner[Rl]):
         self.replay.add(
             state=situation.state,
             point=decision.point,
-            reward=result.reward - self.config.chunk_penalty,
+            reward=result.reward - self.config.returns.chunk_penalty,
             discount=self.chunk_discount * (~over).float(),
             next_state=next_state,
         )
@@ -260,16 +259,16 @@ class Learner(SegmentLearner[Rl]):
     def _update_agent(self) -> Row:
         """Do the updates that are due after this step, a function of counters alone."""
         config = self.config
-        learned_from = self.chunk_steps - config.warmup_chunks
+        learned_from = self.chunk_steps - config.exploration.warmup_chunks
         if learned_from <= 0:
             return {}
 
-        due = config.value_warmup_updates + int(learned_from * config.updates_per_chunk)
+        due = config.critics.warmup_updates + int(learned_from * config.updates.per_chunk)
         losses: Row = {}
         while self.updates < due:
-            reports = self._updates.step(actor=self.updates >= config.value_warmup_updates)
+            reports = self._updates.step(actor=self.updates >= config.critics.warmup_updates)
             # Computing a loss waits for the device: only the last period's are computed.
-            if self.updates > due - config.actor_period:
+            if self.updates > due - config.actor.period:
                 for report in reports:
                     losses |= report()
         return losses
@@ -283,15 +282,15 @@ class Learner(SegmentLearner[Rl]):
         """Return the policy as it is now; it goes on learning with the learner."""
         return SteeredPolicy(
             self.policy,
-            self.interface,
+            self.space,
             self.agent.actor,
             self.agent.scale,
             self._choosing_critics(),
-            self.config.best_of,
+            self.config.steering.best_of,
         )
 
     def _choosing_critics(self) -> EnsembleMLP | None:
-        return self.agent.critics if self.config.best_of > 1 else None
+        return self.agent.critics if self.config.steering.best_of > 1 else None
 
     def save_bundle(self, path: Path, *, base_digest: str, provenance: Mapping[str, Any]) -> None:
         """Write the residual as a steering bundle."""
@@ -299,7 +298,7 @@ class Learner(SegmentLearner[Rl]):
             path,
             self.agent.actor,
             self.agent.scale,
-            interface=self.interface,
+            space=self.space,
             config=self.config,
             base_digest=base_digest,
             provenance=provenance,

@@ -61,7 +61,7 @@ class NoiseAliased(Sac):
         self.targets = make_critics(config, state_dim + chunk_dim, None, device)
         self.targets.flat.copy_(self.action_critics.flat)
         self.action_critic_adam = Adam(
-            self.action_critics.flat, config.critic_learning_rate, clip=config.grad_clip
+            self.action_critics.flat, config.learning_rates.critics, clip=config.updates.grad_clip
         )
 
     def target(self, batch: Batch, generator: torch.Generator) -> Tensor:
@@ -75,7 +75,7 @@ class NoiseAliased(Sac):
             self._subset(generator),
         )
         value = values.amin(0)
-        if self.config.entropy_in_target:
+        if self.config.entropy.in_target:
             value = value - self.log_alpha.exp() * self.actor.log_prob(out)
         return batch.reward + batch.discount * value
 
@@ -112,7 +112,7 @@ class NoiseAliased(Sac):
 
     def update_targets(self) -> None:
         """Move the targets towards the action critics by tau."""
-        self.targets.flat.lerp_(self.action_critics.flat, self.config.tau)
+        self.targets.flat.lerp_(self.action_critics.flat, self.config.critics.tau)
 
     def state(self) -> dict[str, Tensor]:
         """Return everything that learning changes."""
