@@ -85,7 +85,7 @@ setup-mujoco: .venv-mujoco/.ready ## make a second environment for the MuJoCo wo
 	  echo "  remedy: install Python's venv module (Debian: apt install python3-venv) or uv itself"; rm -rf .uv; exit 4; }
 
 pins: | $(UV) ## compile infra/pins/*.txt anew from pyproject.toml
-	$(COMPILE) --extra isaac --extra robot --extra realsense --extra twin --extra s3 --group dev pyproject.toml -o infra/pins/isaac.txt
+	$(COMPILE) --extra isaac --extra robot --extra realsense --extra robot-sim --extra s3 --group dev pyproject.toml -o infra/pins/isaac.txt
 	$(COMPILE) --extra mujoco --extra ray --extra s3 --group dev pyproject.toml -o infra/pins/mujoco.txt
 	@for name in uv build; do $(COMPILE) infra/pins/$$name.in -o infra/pins/$$name.txt; done
 	@for name in mlflow prefect; do $(COMPILE) --constraints infra/pins/isaac.txt infra/pins/$$name.in -o infra/pins/$$name.txt; done

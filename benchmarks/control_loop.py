@@ -2,7 +2,7 @@
 
     python benchmarks/control_loop.py [seconds]
 
-A whole session on the Franka double in real time, once at 20 Hz and once at 50 Hz, the driver
+A whole session on the simulated Franka in real time, once at 20 Hz and once at 50 Hz, the driver
 ticking at the same rate: what an operator would run.  The learner has far more updates to do than
 it can, and so works all the time.  The table shows the intervals between the states that the
 control steps were made from, in periods of the robot's clock.  Targets: p99 at most 1.5 periods, no

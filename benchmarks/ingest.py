@@ -90,17 +90,17 @@ def laid_out_plainly(path: Path) -> Path:
 
 
 def squeezed(path: Path) -> Path:
-    """The same file with its pictures in chunks of one frame, compressed by gzip; smoothed first, for noise cannot be compressed."""
+    """The same file with its images in chunks of one frame, compressed by gzip; smoothed first, for noise cannot be compressed."""
     target = path.with_name("squeezed.hdf5")
     with h5py.File(path) as old, h5py.File(target, "w") as new:
         old.copy("data", new)
         for demo in new["data"].values():
-            pictures = np.repeat(np.repeat(demo["obs"][CAMERA][:, ::8, ::8], 8, axis=1), 8, axis=2)[
+            images = np.repeat(np.repeat(demo["obs"][CAMERA][:, ::8, ::8], 8, axis=1), 8, axis=2)[
                 :, :84, :84
             ]
             del demo["obs"][CAMERA]
             demo["obs"].create_dataset(
-                CAMERA, data=pictures, chunks=(1, *pictures.shape[1:]), compression="gzip"
+                CAMERA, data=images, chunks=(1, *images.shape[1:]), compression="gzip"
             )
     return target
 
@@ -164,14 +164,14 @@ def speed(folder: Path) -> None:
             write(folder / "long.hdf5", range(20), 20_000, None),
             states,
         ),
-        "pictures of 84 x 84": (write(folder / "pictures.hdf5", range(20), 200, 84), both),
+        "images of 84 x 84": (write(folder / "images.hdf5", range(20), 200, 84), both),
     }
     files = {
         f"{name}, robomimic's": (laid_out_plainly(path), keys)
         for name, (path, keys) in ours.items()
     }
     files |= {f"{name}, our writer's": pair for name, pair in ours.items()}
-    files["pictures, frame by frame in gzip"] = (squeezed(folder / "pictures.hdf5"), both)
+    files["images, frame by frame in gzip"] = (squeezed(folder / "images.hdf5"), both)
     for name, (path, keys) in files.items():
         compare(
             name,
@@ -232,18 +232,18 @@ def lerobot(folder: Path) -> None:
     frames = sum(pq.read_metadata(path).num_rows for path in tables)
     compare("LeRobot, table alone, against pyarrow", theirs, ours, frames, "frames")
 
-    film = folder / "film"
-    with LeRobotWriter(film, rate_hz=20, task="made", robot="none") as writer:
+    dataset = folder / "video"
+    with LeRobotWriter(dataset, rate_hz=20, task="made", robot="none") as writer:
         for number in range(10):
             writer.write(episode(number, 100, 84))
-    videos = sorted((film / "videos").rglob("*.mp4"))
+    videos = sorted((dataset / "videos").rglob("*.mp4"))
 
     def decoded() -> int:
         import av
 
         total = sum(
             touch(_array(column) for column in pq.read_table(path).itercolumns())
-            for path in sorted((film / "data").rglob("*.parquet"))
+            for path in sorted((dataset / "data").rglob("*.parquet"))
         )
         for video in videos:
             with av.open(video) as opened:
@@ -253,12 +253,12 @@ def lerobot(folder: Path) -> None:
         return total
 
     def episodes() -> int:
-        items = plugins.load("readers", "lerobot")(obs_keys=[*WIDTHS, CAMERA]).read(film)
+        items = plugins.load("readers", "lerobot")(obs_keys=[*WIDTHS, CAMERA]).read(dataset)
         return sum(
             touch((*item.obs.values(), item.actions)) for item in items if isinstance(item, Episode)
         )
 
-    compare("LeRobot with film, against pyarrow and PyAV", decoded, episodes, 1000, "frames")
+    compare("LeRobot with video, against pyarrow and PyAV", decoded, episodes, 1000, "frames")
 
 
 def _array(column: Any) -> np.ndarray:

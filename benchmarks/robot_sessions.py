@@ -3,7 +3,7 @@
     python benchmarks/robot_sessions.py [--seeds 3] [--rival-seeds 1] [--train 250] [--work
     runs/robot_sessions]
 
-Lives the sessions one after another on the task's double (an interrupted one goes on, a finished
+Runs the sessions one after another on the task's simulated robot (an interrupted one goes on, a finished
 one is only read), then writes ``docs/results/robot_sessions.{csv,png,md}``.  Needs the artifacts of
 ``dvc repro``, and a machine that does nothing else.
 """
@@ -130,7 +130,7 @@ def draw(rows: list[dict[str, Any]], curves: list[np.ndarray], path: Path) -> No
             )
     left.set(
         xlabel="labelled training episodes",
-        ylabel="success on the double",
+        ylabel="success on the simulated robot",
         ylim=(0, 1),
         title=f"While learning: the last {RECENT} episodes",
     )
@@ -149,7 +149,7 @@ def draw(rows: list[dict[str, Any]], curves: list[np.ndarray], path: Path) -> No
 def page(rows: list[dict[str, Any]], command: str, commit: str) -> str:
     """The table as Markdown, with how it was made."""
     lines = [
-        "# Sessions on the Franka double",
+        "# Sessions on the simulated Franka",
         "",
         f"`{command}` at commit `{commit}`, finished {datetime.now(UTC):%Y-%m-%d %H:%M} UTC on {os.cpu_count()} processors.",
         "",

@@ -162,7 +162,7 @@ def snapshot(**changes: object) -> Snapshot:
     return Snapshot(**{**facts, **changes})
 
 
-def picture(t: float = 0.0) -> bytes:
+def camera_image(t: float = 0.0) -> bytes:
     """A JPEG of a gripper above a cube on a table, ``t`` in [0, 1] of the way up."""
     from PIL import Image, ImageDraw, ImageFilter
 

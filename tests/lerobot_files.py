@@ -1,6 +1,6 @@
 """LeRobot datasets as LeRobot 0.6.1 (v3.0) and 0.3 (v2.1) write them (seen there), made with pyarrow, Pillow and PyAV alone.
 
-Frame i of episode e has state (e, i, 0.5), force 10 e + i, action (i / 10, e), and pictures of one
+Frame i of episode e has state (e, i, 0.5), force 10 e + i, action (i / 10, e), and images of one
 grey level, ``grey(e, i)``.
 """
 
@@ -21,7 +21,7 @@ from PIL import Image
 RATE = 10
 NAMES = ["pos.0", "pos.1", "grip.0"]
 SIZE = (48, 64)
-"""Height and width of pictures."""
+"""Height and width of images."""
 
 PATHS = {
     "v2.1": {
@@ -39,7 +39,7 @@ Change = Callable[[int, Columns], None]
 
 
 def grey(episode: int, frame: int) -> int:
-    """Level of a picture; a film comes within a few levels of it."""
+    """Level of an image; a video comes within a few levels of it."""
     return 20 + 40 * episode + 6 * frame
 
 
@@ -51,7 +51,7 @@ def write_lerobot(
     names: Any = NAMES,
     per_file: int = 2,
     still: bool = False,
-    film: bool = False,
+    video: bool = False,
     columns: Change | None = None,
     about: Mapping[str, Sequence[Any]] | None = None,
     info: Mapping[str, Any] | None = None,
@@ -63,9 +63,9 @@ def write_lerobot(
         version: ``v2.1`` (one file per episode) or ``v3.0``.
         lengths: Of the episodes.
         names: Of the state's numbers.
-        per_file: Episodes per Parquet file of v3.0; all share one film.
+        per_file: Episodes per Parquet file of v3.0; all share one video.
         still: With ``observation.images.still``, PNG in the table.
-        film: With ``observation.images.film``, MP4.
+        video: With ``observation.images.video``, MP4.
         columns: Changes each episode's columns.
         about: More columns of ``meta/episodes``.
         info: Overrides entries of ``info.json``.
@@ -82,8 +82,8 @@ def write_lerobot(
     }
     if still:
         features["observation.images.still"] = _camera("image")
-    if film:
-        features["observation.images.film"] = _camera("video")
+    if video:
+        features["observation.images.video"] = _camera("video")
     said = {
         "codebase_version": version,
         "robot_type": "so101",
@@ -96,7 +96,7 @@ def write_lerobot(
         **PATHS[version],
         "features": features,
     }
-    more = {"total_videos": len(lengths) * film, "total_chunks": 1} if version == "v2.1" else {}
+    more = {"total_videos": len(lengths) * video, "total_chunks": 1} if version == "v2.1" else {}
     _json(root / "meta/info.json", said | more | dict(info or {}))
     rows = [
         {"episode_index": number, "tasks": ["Lift the cube."], "length": length}
@@ -106,9 +106,9 @@ def write_lerobot(
         for row, value in zip(rows, values, strict=True):
             row[name] = value
     if version == "v2.1":
-        _write_v21(root, rows, episodes, still=still, film=film)
+        _write_v21(root, rows, episodes, still=still, video=video)
     else:
-        _write_v30(root, rows, episodes, per_file=per_file, still=still, film=film)
+        _write_v30(root, rows, episodes, per_file=per_file, still=still, video=video)
     return root
 
 
@@ -122,10 +122,10 @@ def drop(*names: str) -> Change:
     return change
 
 
-def write_film(
+def write_video(
     path: Path, levels: Sequence[int], *, size: tuple[int, int] = SIZE, rate: int = RATE
 ) -> None:
-    """An MP4 of H.264 with pictures of one grey level each."""
+    """An MP4 of H.264 with images of one grey level each."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w", format="mp4") as container:
         stream = container.add_stream(
@@ -142,7 +142,7 @@ def write_film(
 
 
 def png(level: int, size: tuple[int, int] = SIZE) -> bytes:
-    """One encoded picture."""
+    """One encoded image."""
     data = io.BytesIO()
     Image.fromarray(np.full((*size, 3), level, np.uint8)).save(data, "PNG")
     return data.getvalue()
@@ -178,14 +178,14 @@ def _feature(value: np.ndarray, names: Any) -> dict[str, Any]:
 
 
 def _camera(dtype: str) -> dict[str, Any]:
-    film = {
+    codec = {
         "video.codec": "h264",
         "video.pix_fmt": "yuv420p",
         "video.is_depth_map": False,
         "video.fps": RATE,
         "has_audio": False,
     }
-    more = {"info": film} if dtype == "video" else {}
+    more = {"info": codec} if dtype == "video" else {}
     return {"dtype": dtype, "shape": [*SIZE, 3], "names": ["height", "width", "channels"]} | more
 
 
@@ -201,12 +201,12 @@ def _table(columns: Columns, *, fixed: bool, still: bool) -> pa.Table:
             )
     if still:
         number, frames = int(columns["episode_index"][0]), len(columns["index"])
-        pictures = [
+        images = [
             {"bytes": png(grey(number, frame)), "path": f"frame-{frame:06d}.png"}
             for frame in range(frames)
         ]
         arrays["observation.images.still"] = pa.array(
-            pictures, pa.struct({"bytes": pa.binary(), "path": pa.string()})
+            images, pa.struct({"bytes": pa.binary(), "path": pa.string()})
         )
     return pa.table(arrays)
 
@@ -217,7 +217,7 @@ def _write_v21(
     episodes: Sequence[Columns],
     *,
     still: bool,
-    film: bool,
+    video: bool,
 ) -> None:
     for number, columns in enumerate(episodes):
         fields = {"episode_chunk": 0, "episode_index": number}
@@ -225,11 +225,11 @@ def _write_v21(
             root / PATHS["v2.1"]["data_path"].format(**fields),
             _table(columns, fixed=False, still=still),
         )
-        if film:
+        if video:
             path = root / PATHS["v2.1"]["video_path"].format(
-                video_key="observation.images.film", **fields
+                video_key="observation.images.video", **fields
             )
-            write_film(path, [grey(number, frame) for frame in range(len(columns["index"]))])
+            write_video(path, [grey(number, frame) for frame in range(len(columns["index"]))])
     _lines(root / "meta/episodes.jsonl", rows)
     _lines(root / "meta/tasks.jsonl", [{"task_index": 0, "task": "Lift the cube."}])
     _lines(
@@ -245,7 +245,7 @@ def _write_v30(
     *,
     per_file: int,
     still: bool,
-    film: bool,
+    video: bool,
 ) -> None:
     levels: list[int] = []
     start = 0
@@ -253,8 +253,8 @@ def _write_v30(
         number, length = row["episode_index"], row["length"]
         row |= {"data/chunk_index": 0, "data/file_index": number // per_file}
         row |= {"dataset_from_index": start, "dataset_to_index": start + length}
-        if film:
-            prefix = "videos/observation.images.film"
+        if video:
+            prefix = "videos/observation.images.video"
             row |= {f"{prefix}/chunk_index": 0, f"{prefix}/file_index": 0}
             row |= {
                 f"{prefix}/from_timestamp": start / RATE,
@@ -271,8 +271,8 @@ def _write_v30(
             for columns in episodes[file * per_file : (file + 1) * per_file]
         ]
         write_table(path, pa.concat_tables(some))
-    if film:
-        write_film(root / "videos/observation.images.film/chunk-000/file-000.mp4", levels)
+    if video:
+        write_video(root / "videos/observation.images.video/chunk-000/file-000.mp4", levels)
     write_table(root / "meta/episodes/chunk-000/file-000.parquet", pa.Table.from_pylist(list(rows)))
     write_table(
         root / "meta/tasks.parquet",

@@ -1,4 +1,4 @@
-"""Demonstrations for a task on its doubles: a program leads the arms to where the doubles' operator wants a tool, cameras and all.
+"""Demonstrations for a task on simulated robots: a program leads the arms to where their operator wants a tool, cameras and all.
 
 It drives what a session drives (driver, safety filter, layouts), so that policies trained on it see
 what they will see.
@@ -31,7 +31,7 @@ SHARE = 0.6
 
 def record(task: RealTask, path: Path, *, count: int, seed: int = 0) -> Path:
     """Record ``count`` demonstrations into a robomimic file."""
-    goal = task.label.double
+    goal = task.label.simulated
     assert isinstance(goal, GoalPosition)
     with with_simulated_robot(task):
         robot = task.make_robot()
@@ -117,13 +117,13 @@ def _one(task: RealTask, arms: _Arms, prefix: str, aim: np.ndarray, number: int)
     )  # stay there for a while: chunks are long
     frames, actions = deque(), []
     for step in itertools.chain(range(1, steps + 1), [steps] * rest):
-        pictures = {
+        images = {
             image.key: view(
                 synthetic_image(number + len(actions), 480, 640), image.crop, image.size
             )
             for image in task.images.values()
-        }  # as the camera's double
-        frames.append(obs_layout.read(arms.features) | pictures)
+        }  # as the simulated camera
+        frames.append(obs_layout.read(arms.features) | images)
         target = before | dict(
             zip(keys, (start + (aim - start) * step / steps).tolist(), strict=True)
         )
@@ -136,7 +136,7 @@ def _one(task: RealTask, arms: _Arms, prefix: str, aim: np.ndarray, number: int)
     rewards = np.zeros(len(actions), np.float32)
     rewards[-1] = 1.0
     return Episode(
-        f"doubles/demo_{number}",
+        f"simulated/demo_{number}",
         {key: np.stack([frame[key] for frame in frames]) for key in frames[0]},
         np.stack(actions),
         rewards,

@@ -1,4 +1,4 @@
-"""Whole sessions for tests: a small policy with the lift-cube layout, the Franka double, and parts that a test may play itself.
+"""Whole sessions for tests: a small policy with the lift-cube layout, the simulated Franka, and parts that a test may play itself.
 
 ``python -m tests.session_run FOLDER WORK [PART ...]`` runs a session; each named part
 (``scripted``, ``actor``, ``learner``) is an idle process, and whoever started this speaks for it on
@@ -109,11 +109,11 @@ def make_session(
     limits: dict[str, Any] | None = None,
     **real: Any,
 ) -> Path:
-    """Begin a session of short episodes on a double of its own; returns ``folder``.
+    """Begin a session of short episodes on a simulated robot of its own; returns ``folder``.
 
     Args:
         folder: Where to.
-        host: Of the double, 127.x.
+        host: Of the simulated robot, 127.x.
         seed: Of the session.
         steps: Of an episode.
         task: Changes of the lift-cube task file.
@@ -235,8 +235,8 @@ class Stage(Session):
         self.label: str | None = "failure"
         """What the operator says when asked; ``None``: nothing."""
         self.resets = True
-        self.chunk: Callable[[dict[str, Any]], np.ndarray | None] = lambda wish: hold()
-        """The targets that a played actor answers a wish with, or ``None``."""
+        self.chunk: Callable[[dict[str, Any]], np.ndarray | None] = lambda request: hold()
+        """The targets that a played actor answers a request with, or ``None``."""
         self._beat, self._nonce = 0.0, 0
         self._asked = ""
 
@@ -245,7 +245,7 @@ class Stage(Session):
         folder = Path(self.settings["sockets"])
         listen = {
             "supervisor": ["plan"],
-            "driver": ["state", "event", "beat", "wish"],
+            "driver": ["state", "event", "beat", "chunk_request"],
             "actor": ["beat", "event"],
             "learner": ["weights", "beat"],
             "recorder": ["committed", "labelled", "event", "lost"],
@@ -273,7 +273,7 @@ class Stage(Session):
             self.heard.append((time.monotonic(), message))
             if message.topic == "plan":
                 self._answer(message.body)
-            elif message.topic == "wish" and "actor" in self.buses:
+            elif message.topic == "chunk_request" and "actor" in self.buses:
                 self._act(message.body)
 
     def _answer(self, plan: dict[str, Any]) -> None:
@@ -286,16 +286,16 @@ class Stage(Session):
             for number in plan["pending"] or [plan["number"]]:
                 self.say(self.label, number, nonce=f"{self.label}-{number}")
 
-    def _act(self, wish: dict[str, Any]) -> None:
+    def _act(self, request: dict[str, Any]) -> None:
         limits = self.plan["digests"]["limits"]
         facts = {
-            "number": wish["number"],
-            "decision": wish["decision"],
+            "number": request["number"],
+            "decision": request["decision"],
             "version": 0,
             "digest": "0" * 64,
             "limits": limits,
         }
-        if wish["final"]:
+        if request["final"]:
             self.feed.put(
                 "actor",
                 "final",
@@ -303,13 +303,13 @@ class Stage(Session):
                 {"final_embedding": np.zeros(EMBEDDING), "final_anchor": np.zeros(LATENT)},
             )
             return
-        targets = self.chunk(wish)
+        targets = self.chunk(request)
         if targets is not None:
             vectors = {
                 name: np.zeros(LATENT)
                 for name in ("anchor", "residual", "point", "mean", "log_std")
             }
-            facts |= {"step": wish["step"], "stamp": wish["stamp"]}
+            facts |= {"step": request["step"], "stamp": request["stamp"]}
             self.buses["actor"].publish("chunk", facts, {"targets": targets})
             self.feed.put(
                 "actor",

@@ -168,9 +168,9 @@ def bench(
     folder: Annotated[
         Path, typer.Option(help="Where runs live; those that are done are never run again.")
     ] = Path("bench"),
-    results: Annotated[
-        Path, typer.Option(help="Where table, picture and page are written.")
-    ] = Path("docs/results"),
+    results: Annotated[Path, typer.Option(help="Where table, image and page are written.")] = Path(
+        "docs/results"
+    ),
     ray: Annotated[
         str | None,
         typer.Option(
@@ -182,7 +182,7 @@ def bench(
     ] = False,
     page: Annotated[
         bool,
-        typer.Option("--page", help="Write table, picture and page of what is done; run nothing."),
+        typer.Option("--page", help="Write table, image and page of what is done; run nothing."),
     ] = False,
     policies: Annotated[
         bool,
@@ -382,7 +382,7 @@ def env_check(
         str, typer.Option(help="USD files of Isaac's worlds: authored, or nvidia.")
     ] = "authored",
     camera: Annotated[
-        list[str] | None, typer.Option(help="Check its pictures too; once for each camera.")
+        list[str] | None, typer.Option(help="Check its images too; once for each camera.")
     ] = None,
     file: Annotated[
         str | None, typer.Option(help="For `isaaclab/<Task-Id>`: what its terms mean here.")

@@ -40,7 +40,7 @@ ReaderName = Annotated[
 ]
 ObsKeys = Annotated[
     list[str] | None,
-    typer.Option("--obs-key", help="Read only this observation, pictures too; may be given again."),
+    typer.Option("--obs-key", help="Read only this observation, images too; may be given again."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable, with stable fields.")]
 
@@ -152,9 +152,7 @@ def demos_plot(
     episodes: Annotated[
         list[str] | None, typer.Argument(help="Names, ends of names (demo_3) or positions from 0.")
     ] = None,
-    output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="The picture; *.png.")
-    ] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="The image; *.png.")] = None,
     reader: ReaderName = "auto",
     obs_keys: ObsKeys = None,
 ) -> None:
@@ -192,7 +190,7 @@ def demos_play(
     reader: ReaderName = "auto",
     obs_keys: ObsKeys = None,
 ) -> None:
-    """Show an episode: its pictures or, where it has none, the path of its end effector with the gripper in colour.
+    """Show an episode: its images or, where it has none, the path of its end effector with the gripper in colour.
 
     Example:  zprl demos play data/demos/starter.hdf5 demo_3 -o demo_3.gif
     """
@@ -288,8 +286,8 @@ def demos_convert(
     robot: Annotated[
         str, typer.Option("--robot", help="Kind of robot; what the source says without it.")
     ] = "",
-    pictures: Annotated[
-        str, typer.Option("--pictures", help="LeRobot: video (lossy) or png.")
+    images: Annotated[
+        str, typer.Option("--images", help="LeRobot: video (lossy) or png.")
     ] = "video",
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace what lies at DEST.")
@@ -297,7 +295,7 @@ def demos_convert(
 ) -> None:
     """Write recordings of any format anew as robomimic's or LeRobot's; episodes with errors are left out and named.
 
-    Without --obs-key every observation is written, pictures too.
+    Without --obs-key every observation is written, images too.
 
     Example:  zprl demos convert data/demos/starter.hdf5 out/starter --to lerobot --rate 20 --task
     "Lift the cube"
@@ -305,10 +303,10 @@ def demos_convert(
     from zprl.data.inspection import terminal_tables
     from zprl.data.writers.convert import convert
 
-    if to not in ("lerobot", "robomimic") or pictures not in ("video", "png"):
+    if to not in ("lerobot", "robomimic") or images not in ("video", "png"):
         raise ConfigError(
-            f"cannot write '{to}' with pictures as '{pictures}'",
-            remedy="--to lerobot or robomimic, --pictures video or png",
+            f"cannot write '{to}' with images as '{images}'",
+            remedy="--to lerobot or robomimic, --images video or png",
         )
     if not source.exists():
         raise DataError(f"{source} does not exist", remedy="name a recording or a folder of them")
@@ -318,7 +316,7 @@ def demos_convert(
         "rate_hz": rate_hz,
         "task": task,
         "robot": robot,
-        "images": pictures,
+        "images": images,
     }
     done = convert(source, dest, to=to, overwrite=overwrite, **options)
     screen = terminal_tables.console()

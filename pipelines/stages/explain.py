@@ -85,7 +85,7 @@ def _base_and_steered(
 
 def _wander(stage: Stage, policy: FlowPolicy, frames: latent_analysis.Frames, ratio: float) -> None:
     """Let the base policy explore in its world, with residuals of the steered one's size."""
-    update = {"episodes": EPISODES_EACH, "film_episodes": EPISODES_EACH}
+    update = {"episodes": EPISODES_EACH, "video_episodes": EPISODES_EACH}
     config = stage.params.evaluate.model_copy(update=update)
     for name in WANDERERS:
         still = name == "still"

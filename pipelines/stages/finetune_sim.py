@@ -181,7 +181,7 @@ def judge_so_far(stage: Stage, policy: ActingPolicy, budget: Budget) -> Row:
     The episodes are the same for every policy, and no final verdict's.
     """
     params = stage.params
-    update = {"episodes": budget.judge_episodes, "seed": JUDGE_SEED, "film_episodes": 0}
+    update = {"episodes": budget.judge_episodes, "seed": JUDGE_SEED, "video_episodes": 0}
     result = evaluate(
         policy.act,
         lambda num_envs: envs.make(params.task, num_envs=num_envs, device=params.run.device),

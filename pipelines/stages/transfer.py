@@ -42,7 +42,7 @@ def transfer(stage: Stage) -> None:
 
     other = _OTHER[home]
     steered = load_steered(STEERING / POLICY, BASE, device=params.run.device)
-    update = {"episodes": params.transfer.episodes, "film_episodes": 0}
+    update = {"episodes": params.transfer.episodes, "video_episodes": 0}
     config = params.evaluate.model_copy(update=update)
     evaluations = {}
     for engine in (home, other):

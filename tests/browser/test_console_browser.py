@@ -50,7 +50,7 @@ class Session:
         self.source.publish(self.now)
 
     def _run(self) -> None:
-        image = console_scene.picture(0.35)
+        image = console_scene.camera_image(0.35)
         while not self._end.wait(0.2):
             if self.alive:
                 self.now = self.now.model_copy(update={"at": clock.now()})

@@ -1,4 +1,4 @@
-"""The Franka driver through the unmodified client against the double: streaming, every fault, and a cube lifted."""
+"""The Franka driver through the unmodified client against the simulated robot: streaming, every fault, and a cube lifted."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import pytest
 from zprl.robot.base import GRIPPER, POSE, Mode, Pose, RobotError, StopLevel
 
 pytest.importorskip("franky", reason="the Franka needs franky-control")
-pytest.importorskip("franky_sim", reason="the double needs franky-sim")
+pytest.importorskip("franky_sim", reason="the simulated Franka needs franky-sim")
 
 from zprl.robot.franka import Franka, make
 from zprl.robot.rotation import slerp
@@ -39,24 +39,24 @@ DOWN = (1.0, 0.0, 0.0, 0.0)
 
 
 @pytest.fixture(scope="module")
-def twin() -> Iterator[SimProcess]:
-    with SimProcess(HOST, speed=0, seed=3) as twin:
-        yield twin
+def simulated() -> Iterator[SimProcess]:
+    with SimProcess(HOST, speed=0, seed=3) as simulated:
+        yield simulated
 
 
 @pytest.fixture
-def connect(twin: SimProcess) -> Iterator[Callable[..., Franka]]:
+def connect(simulated: SimProcess) -> Iterator[Callable[..., Franka]]:
     """Makes connected drivers and lets go of them."""
     made: list[Franka] = []
 
     def connect(**config: float) -> Franka:
-        made.append(make({"host": twin.host, "realtime": "ignore", **config}))
+        made.append(make({"host": simulated.host, "realtime": "ignore", **config}))
         made[-1].connect()
         return made[-1]
 
-    twin.control.place((0.75, 0.35, 0.022))  # out of the way
+    simulated.control.place((0.75, 0.35, 0.022))  # out of the way
     yield connect
-    twin.control.clear()
+    simulated.control.clear()
     for robot in made:
         if not robot.is_connected:
             robot.recover()
@@ -88,9 +88,9 @@ def tool(robot: Franka) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def real_time() -> Iterator[SimProcess]:
-    """A double at the speed of the real one, for what is said about gaps."""
-    with SimProcess("127.0.9.4", speed=1) as twin:
-        yield twin
+    """A simulated robot at the speed of the real one, for what is said about gaps."""
+    with SimProcess("127.0.9.4", speed=1) as simulated:
+        yield simulated
 
 
 @pytest.mark.parametrize("rate", [10, 20, 50])
@@ -149,11 +149,11 @@ def test_scheduling_stays_normal(connect: Callable[..., Franka]) -> None:
 
 
 def test_reflex_is_named_and_recovered_from(
-    connect: Callable[..., Franka], twin: SimProcess
+    connect: Callable[..., Franka], simulated: SimProcess
 ) -> None:
     robot = connect()
     action, start = hold_action(robot), tool(robot)
-    twin.control.inject(Reflex(flag="joint_velocity_violation"))
+    simulated.control.inject(Reflex(flag="joint_velocity_violation"))
     until(lambda: robot.health().mode is Mode.REFLEX)
     assert robot.health().errors == ("joint_velocity_violation",)
     assert not robot.is_connected
@@ -168,33 +168,37 @@ def test_reflex_is_named_and_recovered_from(
     assert np.linalg.norm(tool(robot) - start) < 0.005
 
 
-def test_user_stop_waits_for_the_person(connect: Callable[..., Franka], twin: SimProcess) -> None:
+def test_user_stop_waits_for_the_person(
+    connect: Callable[..., Franka], simulated: SimProcess
+) -> None:
     robot = connect()
-    twin.control.inject(UserStop(pressed=True))
+    simulated.control.inject(UserStop(pressed=True))
     until(lambda: robot.health().mode is Mode.USER_STOPPED)
     assert not robot.recover()
     with pytest.raises(RobotError, match="user_stopped"):
-        make({"host": twin.host, "realtime": "ignore"}) and robot.send_action(hold_action(robot))
-    twin.control.inject(UserStop(pressed=False))
+        make({"host": simulated.host, "realtime": "ignore"}) and robot.send_action(
+            hold_action(robot)
+        )
+    simulated.control.inject(UserStop(pressed=False))
     until(lambda: robot.health().mode is Mode.IDLE)
     assert robot.recover()
     assert robot.is_connected
 
 
-def test_refused_recovery_says_false(connect: Callable[..., Franka], twin: SimProcess) -> None:
+def test_refused_recovery_says_false(connect: Callable[..., Franka], simulated: SimProcess) -> None:
     robot = connect()
-    twin.control.inject(RefuseRecovery())
-    twin.control.inject(Reflex(flag="cartesian_reflex"))
+    simulated.control.inject(RefuseRecovery())
+    simulated.control.inject(Reflex(flag="cartesian_reflex"))
     until(lambda: robot.health().mode is Mode.REFLEX)
     assert not robot.recover()
     assert robot.health().mode is Mode.REFLEX
-    twin.control.inject(RefuseRecovery(on=False))
+    simulated.control.inject(RefuseRecovery(on=False))
     assert robot.recover()
 
 
-def test_connect_to_a_robot_in_reflex_says_so(twin: SimProcess) -> None:
-    twin.control.inject(Reflex(flag="power_limit_violation"))
-    robot = make({"host": twin.host, "realtime": "ignore"})
+def test_connect_to_a_robot_in_reflex_says_so(simulated: SimProcess) -> None:
+    simulated.control.inject(Reflex(flag="power_limit_violation"))
+    robot = make({"host": simulated.host, "realtime": "ignore"})
     try:
         with pytest.raises(RobotError, match="power_limit_violation"):
             robot.connect()
@@ -206,40 +210,40 @@ def test_connect_to_a_robot_in_reflex_says_so(twin: SimProcess) -> None:
 
 
 def test_muted_states_show_as_a_stamp_that_stands(
-    connect: Callable[..., Franka], twin: SimProcess
+    connect: Callable[..., Franka], simulated: SimProcess
 ) -> None:
     robot = connect()
-    before = twin.control.state().counters["lost_states"]
+    before = simulated.control.state().counters["lost_states"]
     start = robot.state_stamp()
-    twin.control.inject(LoseStates(share=1.0, seconds=0.2))
+    simulated.control.inject(LoseStates(share=1.0, seconds=0.2))
     stamps = [start]
     while stamps[-1] < start + 1.0:
         stamps.append(robot.state_stamp())
     assert max(np.diff(stamps)) >= 0.19  # the client itself notices nothing
-    assert twin.control.state().counters["lost_states"] - before in range(190, 211)
+    assert simulated.control.state().counters["lost_states"] - before in range(190, 211)
     assert robot.is_connected
     assert robot.health().ok
 
 
 def test_a_tenth_of_lost_states_is_survived(
-    connect: Callable[..., Franka], twin: SimProcess
+    connect: Callable[..., Franka], simulated: SimProcess
 ) -> None:
     robot = connect()
-    before = twin.control.state().counters["lost_states"]
+    before = simulated.control.state().counters["lost_states"]
     end = robot.now() + 1.0
-    twin.control.inject(LoseStates(share=0.1, seconds=1.0))
+    simulated.control.inject(LoseStates(share=0.1, seconds=1.0))
     wait(robot, end + 0.1)
     assert (
-        60 < twin.control.state().counters["lost_states"] - before < 140
+        60 < simulated.control.state().counters["lost_states"] - before < 140
     )  # 100 +- 4 standard deviations of 9.5
     assert robot.is_connected
 
 
 def test_frozen_robot_never_blocks_and_is_rebuilt(
-    connect: Callable[..., Franka], twin: SimProcess
+    connect: Callable[..., Franka], simulated: SimProcess
 ) -> None:
     robot = connect()
-    twin.control.inject(Freeze(seconds=1.6))
+    simulated.control.inject(Freeze(seconds=1.6))
     begin = time.monotonic()
     slowest, stood, lost = 0.0, 0.0, None
     while time.monotonic() - begin < 1.5:
@@ -259,7 +263,7 @@ def test_frozen_robot_never_blocks_and_is_rebuilt(
     assert health.mode is Mode.DISCONNECTED
     assert slowest < 0.2
     assert not robot.recover()
-    until(lambda: twin.control.state().time > stamp + 0.01)
+    until(lambda: simulated.control.state().time > stamp + 0.01)
     robot.connect()
     assert robot.is_connected
     robot.send_action(hold_action(robot))
@@ -273,11 +277,11 @@ def test_absent_robot_is_an_error_at_once() -> None:
 
 
 def test_push_is_measured_and_moves_the_arm(
-    connect: Callable[..., Franka], twin: SimProcess
+    connect: Callable[..., Franka], simulated: SimProcess
 ) -> None:
     robot = connect()
     start, begin = tool(robot), robot.now()
-    twin.control.inject(Push(force=(0.0, 0.0, -16.0), ramp=0.4, seconds=0.6))
+    simulated.control.inject(Push(force=(0.0, 0.0, -16.0), ramp=0.4, seconds=0.6))
     seen = []
     while (now := robot.now()) < begin + 0.95:
         seen.append((now - begin, robot.get_observation()["ee.fz"]))
@@ -292,33 +296,35 @@ def test_push_is_measured_and_moves_the_arm(
     assert abs(robot.get_observation()["ee.fz"]) < 0.1
 
 
-def test_a_push_ends_when_it_is_cleared(connect: Callable[..., Franka], twin: SimProcess) -> None:
+def test_a_push_ends_when_it_is_cleared(
+    connect: Callable[..., Franka], simulated: SimProcess
+) -> None:
     robot = connect()
-    twin.control.inject(Push(force=(0.0, 0.0, -16.0), seconds=60.0))
+    simulated.control.inject(Push(force=(0.0, 0.0, -16.0), seconds=60.0))
     wait(robot, robot.now() + 0.3)
     assert robot.get_observation()["ee.fz"] == pytest.approx(-16.0, abs=0.5)
-    twin.control.clear()
+    simulated.control.clear()
     wait(robot, robot.now() + 0.5)
     assert abs(robot.get_observation()["ee.fz"]) < 0.1
 
 
 def test_collision_threshold_of_the_client_makes_a_reflex(
-    connect: Callable[..., Franka], twin: SimProcess
+    connect: Callable[..., Franka], simulated: SimProcess
 ) -> None:
     robot = connect(collision_force=15.0)
-    twin.control.inject(Push(force=(25.0, 0.0, 0.0), seconds=0.3))
+    simulated.control.inject(Push(force=(25.0, 0.0, 0.0), seconds=0.3))
     until(lambda: robot.health().mode is Mode.REFLEX)
     assert robot.health().errors == ("cartesian_reflex",)
     until(lambda: robot.now() > 0 and abs(robot.get_observation()["ee.fx"]) < 1.0)
     assert robot.recover()
 
 
-def test_slow_gripper_does_not_block(connect: Callable[..., Franka], twin: SimProcess) -> None:
+def test_slow_gripper_does_not_block(connect: Callable[..., Franka], simulated: SimProcess) -> None:
     robot = connect()
-    twin.control.inject(BadGripper(delay=1.0))
+    simulated.control.inject(BadGripper(delay=1.0))
     opening = robot.get_observation()[GRIPPER]
-    wish = 0.07 if opening < 0.05 else 0.03
-    action, begin, slowest = hold_action(robot) | {GRIPPER: wish}, robot.now(), 0.0
+    wanted = 0.07 if opening < 0.05 else 0.03
+    action, begin, slowest = hold_action(robot) | {GRIPPER: wanted}, robot.now(), 0.0
     while (now := robot.now()) < begin + 0.8:
         start = time.monotonic()
         robot.send_action(action)
@@ -330,35 +336,35 @@ def test_slow_gripper_does_not_block(connect: Callable[..., Franka], twin: SimPr
 
 
 def test_failing_gripper_is_told_and_not_repeated(
-    connect: Callable[..., Franka], twin: SimProcess
+    connect: Callable[..., Franka], simulated: SimProcess
 ) -> None:
     robot = connect()
-    twin.control.inject(BadGripper(fail=True))
-    before = twin.control.state().counters["gripper_commands"]
-    wish = 0.07 if robot.get_observation()[GRIPPER] < 0.05 else 0.03
-    action = hold_action(robot) | {GRIPPER: wish}
+    simulated.control.inject(BadGripper(fail=True))
+    before = simulated.control.state().counters["gripper_commands"]
+    wanted = 0.07 if robot.get_observation()[GRIPPER] < 0.05 else 0.03
+    action = hold_action(robot) | {GRIPPER: wanted}
     robot.send_action(action)
     until(lambda: robot.health().detail.startswith("hand:"))
     assert robot.health().ok
     for _ in range(20):
         wait(robot, robot.now() + 0.02)
         robot.send_action(action)
-    assert twin.control.state().counters["gripper_commands"] == before + 1
-    twin.control.clear()
-    robot.send_action(action | {GRIPPER: 0.1 - wish})
+    assert simulated.control.state().counters["gripper_commands"] == before + 1
+    simulated.control.clear()
+    robot.send_action(action | {GRIPPER: 0.1 - wanted})
     until(lambda: robot.health().detail == "")
 
 
-def test_small_wishes_do_not_reach_the_gripper(
-    connect: Callable[..., Franka], twin: SimProcess
+def test_small_changes_do_not_reach_the_gripper(
+    connect: Callable[..., Franka], simulated: SimProcess
 ) -> None:
     robot = connect()
-    before = twin.control.state().counters["gripper_commands"]
+    before = simulated.control.state().counters["gripper_commands"]
     action = hold_action(robot)
     for i in range(30):
         robot.send_action(action | {GRIPPER: action[GRIPPER] + 0.004 * (-1) ** i})
         wait(robot, robot.now() + 0.02)
-    assert twin.control.state().counters["gripper_commands"] == before
+    assert simulated.control.state().counters["gripper_commands"] == before
 
 
 _CLIENT = """
@@ -375,10 +381,10 @@ while True:
 
 
 @pytest.fixture
-def client(twin: SimProcess) -> Iterator[subprocess.Popen[str]]:
+def client(simulated: SimProcess) -> Iterator[subprocess.Popen[str]]:
     """Another process that streams."""
     process = subprocess.Popen(
-        [sys.executable, "-c", _CLIENT, twin.host], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", _CLIENT, simulated.host], stdout=subprocess.PIPE, text=True
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "streaming\n"
@@ -388,26 +394,26 @@ def client(twin: SimProcess) -> Iterator[subprocess.Popen[str]]:
 
 
 def test_killed_client_leaves_a_robot_that_holds(
-    twin: SimProcess, client: subprocess.Popen[str], connect: Callable[..., Franka]
+    simulated: SimProcess, client: subprocess.Popen[str], connect: Callable[..., Franka]
 ) -> None:
-    start = np.array(twin.control.state().tool[:3])
+    start = np.array(simulated.control.state().tool[:3])
     client.send_signal(signal.SIGKILL)
-    until(lambda: not twin.control.state().connected)
-    end = twin.control.state().time + 0.3
-    until(lambda: twin.control.state().time > end)
-    assert np.linalg.norm(np.array(twin.control.state().tool[:3]) - start) < 0.005
+    until(lambda: not simulated.control.state().connected)
+    end = simulated.control.state().time + 0.3
+    until(lambda: simulated.control.state().time > end)
+    assert np.linalg.norm(np.array(simulated.control.state().tool[:3]) - start) < 0.005
     assert connect().is_connected
 
 
 def test_stopped_client_is_a_communication_error(
-    twin: SimProcess, client: subprocess.Popen[str], connect: Callable[..., Franka]
+    simulated: SimProcess, client: subprocess.Popen[str], connect: Callable[..., Franka]
 ) -> None:
     client.send_signal(signal.SIGSTOP)  # 20 answers missing, 20 ms of patience each
-    until(lambda: twin.control.state().mode == "reflex")
-    assert twin.control.state().counters["missed"] >= 20
+    until(lambda: simulated.control.state().mode == "reflex")
+    assert simulated.control.state().counters["missed"] >= 20
     client.kill()
-    until(lambda: not twin.control.state().connected)
-    robot = make({"host": twin.host, "realtime": "ignore"})
+    until(lambda: not simulated.control.state().connected)
+    robot = make({"host": simulated.host, "realtime": "ignore"})
     try:
         with pytest.raises(RobotError, match="communication_constraints_violation"):
             robot.connect()
@@ -416,18 +422,18 @@ def test_stopped_client_is_a_communication_error(
         robot.disconnect()
 
 
-def test_process_that_forgets_to_disconnect_ends_well(twin: SimProcess) -> None:
+def test_process_that_forgets_to_disconnect_ends_well(simulated: SimProcess) -> None:
     code = "import sys; from zprl.robot.franka import make; make({'host': sys.argv[1], 'realtime': 'ignore'}).connect()"
     ended = subprocess.run(
-        [sys.executable, "-c", code, twin.host],
+        [sys.executable, "-c", code, simulated.host],
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
     )
     assert (ended.returncode, ended.stderr) == (0, "")
-    until(lambda: not twin.control.state().connected)
-    assert twin.control.state().mode == "idle"
+    until(lambda: not simulated.control.state().connected)
+    assert simulated.control.state().mode == "idle"
 
 
 def test_stops_many_times(connect: Callable[..., Franka]) -> None:
@@ -442,10 +448,10 @@ def test_stops_many_times(connect: Callable[..., Franka]) -> None:
         assert robot.recover(), level
 
 
-def test_lifts_the_cube(connect: Callable[..., Franka], twin: SimProcess) -> None:
+def test_lifts_the_cube(connect: Callable[..., Franka], simulated: SimProcess) -> None:
     robot = connect()
-    cube = np.array(twin.control.reset(seed=0, number=1).cube[:3])
-    feed = twin.tracker()
+    cube = np.array(simulated.control.reset(seed=0, number=1).cube[:3])
+    feed = simulated.tracker()
     start = Pose.read(robot.get_observation())
     reference, slot, turned, errors = start.position.copy(), robot.now(), 0.0, []
     above = cube[:2]
@@ -464,7 +470,7 @@ def test_lifts_the_cube(connect: Callable[..., Franka], twin: SimProcess) -> Non
             quaternion = slerp(tuple(start.quaternion), DOWN, turned)
             robot.send_action(Pose(reference, np.array(quaternion)).features() | {GRIPPER: opening})
             errors.append(np.linalg.norm(tool(robot) - reference))
-    state = twin.control.state()
+    state = simulated.control.state()
     assert state.lifted
     assert state.cube[2] > 0.25
     assert robot.get_observation()[GRIPPER] == pytest.approx(0.044, abs=0.003)
@@ -481,8 +487,8 @@ def test_double_dies_with_its_parent() -> None:
     code = """
 import time
 from zprl.robot_sim import SimProcess
-with SimProcess("127.0.9.3") as twin:
-    print(twin.pid, flush=True)
+with SimProcess("127.0.9.3") as simulated:
+    print(simulated.pid, flush=True)
     time.sleep(60)
 """
     parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)

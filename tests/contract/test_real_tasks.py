@@ -57,7 +57,7 @@ def test_home_survives_the_action_layout(task):
         assert found[prefix + GRIPPER] == pytest.approx(home[prefix + GRIPPER])
 
 
-def test_its_observation_is_read_from_what_robot_and_senses_tell(task):
+def test_its_observation_is_read_from_what_robot_and_sensors_have(task):
     robot = task.make_robot()
     features = dict.fromkeys(
         (

@@ -1,6 +1,6 @@
-"""The paper's four tasks on their doubles, from demonstrations with pictures to a policy that left a session.
+"""The paper's four tasks on simulated robots, from demonstrations with images to a policy that left a session.
 
-Demonstrations are recorded through the drivers, with a camera double; ingest and pretraining (with
+Demonstrations are recorded through the drivers, with a simulated camera; ingest and pretraining (with
 the image encoder), the session and its replay are the real ones, made small: narrow networks, few
 steps, short episodes.  What they learn here is nothing; that all joints fit is what is seen.
 """
@@ -34,12 +34,12 @@ pytestmark = pytest.mark.realtime
 DEMOS, CHUNKS = 5, 3
 PATIENT = {
     "state_age_s": 0.5,
-    "sense_age_s": 1.0,
+    "sensor_age_s": 1.0,
     "command_age_s": 2.0,
     "heartbeat_s": {"operator": 30.0},
     "recoveries": {"count": MOST_RECOVERIES, "window_s": 600.0},
 }
-"""A busy machine is no fault here: what late pictures and chunks lead to is seen in the session's
+"""A busy machine is no fault here: what late images and chunks lead to is seen in the session's
 contract."""
 HANGS_S = 300.0
 SMALL = {
@@ -78,7 +78,7 @@ SMALL = {
 def project(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> RealTask:
-    """A folder with params.yaml as ``zprl config use --preset <task>`` makes it, then made small; the task on doubles of its own."""
+    """A folder with params.yaml as ``zprl config use --preset <task>`` makes it, then made small; the task on simulated robots of its own."""
     name = request.param
     spec = yaml.safe_load((BUILT_IN / f"{name}.yaml").read_text())
     spec["episode_steps"] = CHUNKS * spec["chunk_steps"]

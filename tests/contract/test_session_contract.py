@@ -1,4 +1,4 @@
-"""What a whole session does when something goes wrong: real processes, the Franka double, and nobody else.
+"""What a whole session does when something goes wrong: real processes, the simulated Franka, and nobody else.
 
 Two sessions serve all tests.  In one the test plays operator and policy, so that it can say
 anything; in the other the operator alone.
@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("franky", reason="the Franka needs franky-control")
-pytest.importorskip("franky_sim", reason="the double needs franky-sim")
+pytest.importorskip("franky_sim", reason="the simulated Franka needs franky-sim")
 
 from tests.session_run import HOME, Stage, hold, make_session
 from zprl.recordings.store import SessionStore
@@ -46,7 +46,7 @@ not what is tested here."""
 LIMITS = {
     "recoveries": {"count": MOST_RECOVERIES, "window_s": 600.0},
     "state_age_s": STATE_AGE_S,
-    "sense_age_s": 0.5,
+    "sensor_age_s": 0.5,
 }
 
 
@@ -84,12 +84,12 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
 
 @pytest.fixture
 def control(played: Stage) -> Iterator[SimControl]:
-    """The double behind ``played``; every fault ends with the test."""
-    with SimControl(played.settings["twin"]) as control:
+    """The simulated robot behind ``played``; every fault ends with the test."""
+    with SimControl(played.settings["robot_sim"]) as control:
         control.place((0.5, 0.2, 0.022))
         yield control
         control.clear()
-        played.chunk, played.label, played.resets = lambda wish: hold(), "failure", True
+        played.chunk, played.label, played.resets = lambda request: hold(), "failure", True
 
 
 def faults(stage: Stage) -> list[str]:
@@ -130,7 +130,7 @@ def test_a_broken_chunk_stops_the_arm_and_the_session_goes_on(
     number = played.running()
     driver = played.pids()["driver"]
     played.mark()
-    played.chunk = lambda wish: chunks[broken] if wish["number"] == number else hold()
+    played.chunk = lambda request: chunks[broken] if request["number"] == number else hold()
     played.until(lambda: faults(played), what="a fault")
     assert faults(played) == ["refused" if broken == "no_rotation" else "chunk_broken"]
     goes_on(played, number)
@@ -140,7 +140,7 @@ def test_a_broken_chunk_stops_the_arm_and_the_session_goes_on(
 def test_a_chunk_far_outside_is_clipped_and_recorded(played: Stage, control: SimControl) -> None:
     number = played.running()
     played.mark()
-    played.chunk = lambda wish: hold((0.9, 0.8, 0.3))
+    played.chunk = lambda request: hold((0.9, 0.8, 0.3))
     played.until(
         lambda: {"workspace", "step"} <= {b["kind"] for b in played.of("event", level="clip")},
         what="both clips",
@@ -169,10 +169,10 @@ def test_a_late_chunk_is_waited_for_and_a_missing_one_stops_the_arm(
 ) -> None:
     number = played.running()
     played.mark()
-    played.chunk = lambda wish: None
+    played.chunk = lambda request: None
     played.until(lambda: "chunk_missing" in faults(played), what="the stop")
     assert COMMAND_AGE_S <= waited(played) < COMMAND_AGE_S + 0.3
-    played.chunk = lambda wish: hold()
+    played.chunk = lambda request: hold()
     goes_on(played, number)
     played.until(lambda: number not in played.plan["commit"])
     assert number not in SessionStore.open(played.folder)
@@ -291,8 +291,8 @@ def test_a_bad_gripper_holds_nobody_up(
     played.running()
     control.inject(fault)
     played.mark()
-    played.chunk = lambda wish: hold(
-        gripper=1.0 if wish["decision"] % 4 < 2 else -1.0
+    played.chunk = lambda request: hold(
+        gripper=1.0 if request["decision"] % 4 < 2 else -1.0
     )  # opens and closes
     played.until(lambda: len(played.of("state")) > 100, what="two seconds of control")
     stamps = np.diff([row["stamp"] for row in played.of("state")])
@@ -305,14 +305,14 @@ def test_a_bad_gripper_holds_nobody_up(
 
 def test_a_person_takes_over_and_gives_back(played: Stage, control: SimControl) -> None:
     number = played.running()
-    hand = Bus(Path(played.settings["sockets"]), "hand", {})
+    devices = Bus(Path(played.settings["sockets"]), "operator_devices", {})
     played.mark()
     said = [0.0]
 
     def push() -> bool:
         if time.monotonic() - said[0] > 0.02:
             said[0] = time.monotonic()
-            hand.publish(
+            devices.publish(
                 "twist", {"twist": [0.0, 0.0, 0.6, 0.0, 0.0, 0.0], "buttons": 0, "at": clock.now()}
             )
         return (
@@ -345,13 +345,13 @@ def test_a_person_takes_over_and_gives_back(played: Stage, control: SimControl) 
             lived.any() and not lived.all()
         )  # what the person did is not taken for the policy's doing
         goes_on(played, number)
-        hand.publish(
+        devices.publish(
             "twist", {"twist": [2.0, 0.0, 0.0, 0.0, 0.0, 0.0], "buttons": 0, "at": clock.now()}
         )
         played.until(lambda: faults(played), what="the refusal of a broken message")
         assert faults(played) == ["message_broken"]
     finally:
-        hand.close()
+        devices.close()
 
 
 def test_the_stop_button_needs_no_supervisor(played: Stage, control: SimControl) -> None:

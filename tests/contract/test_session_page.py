@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 pytest.importorskip("franky", reason="the Franka needs franky-control")
-pytest.importorskip("franky_sim", reason="the double needs franky-sim")
+pytest.importorskip("franky_sim", reason="the simulated Franka needs franky-sim")
 
 from tests.session_run import Stage, make_session
 from zprl import durable
@@ -26,7 +26,7 @@ from zprl.session.processes.console.access import FILE, TOKEN, page_link
 pytestmark = pytest.mark.realtime
 
 WORD = "correct horse battery"
-LIMITS = {"recoveries": {"count": 100, "window_s": 600.0}, "state_age_s": 0.5, "sense_age_s": 0.5}
+LIMITS = {"recoveries": {"count": 100, "window_s": 600.0}, "state_age_s": 0.5, "sensor_age_s": 0.5}
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""The driver and the unmodified SDK against the double: streaming, stops, errors, silence.  Ports 502 and 503 need root."""
+"""The driver and the unmodified SDK against the simulated robot: streaming, stops, errors, silence.  Ports 502 and 503 need root."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def process():
 
 
 @pytest.fixture
-def twin(process):
+def simulated(process):
     process.change(
         error=0,
         latched=False,
@@ -66,7 +66,7 @@ def twin(process):
 
 
 @pytest.fixture
-def robot(twin):
+def robot(simulated):
     found = make({"host": HOST})
     found.connect()
     yield found
@@ -87,8 +87,8 @@ def goal(robot, **change):
     }
 
 
-def test_it_connects_holding_its_pose(robot, twin):
-    state = twin.change()
+def test_it_connects_holding_its_pose(robot, simulated):
+    state = simulated.change()
     assert (state.mode, state.state, state.enabled, state.activated) == (1, 2, True, True)
     assert robot.is_connected and robot.health().mode is Mode.IDLE
     assert state.counters["unknown"] == 0
@@ -99,11 +99,11 @@ def test_it_connects_holding_its_pose(robot, twin):
     assert robot.name == "xarm" and set(seen) == set(robot.observation_features)
 
 
-def test_the_driver_keeps_every_rule_of_the_contract(twin):
+def test_the_driver_keeps_every_rule_of_the_contract(simulated):
     check_robot(lambda: make({"host": HOST}))
 
 
-def test_so_does_a_pair_of_them(twin):
+def test_so_does_a_pair_of_them(simulated):
     with SimulatedXArm("127.0.0.58") as other:
         check_robot(
             lambda: MultiArm({"left.": make({"host": HOST}), "right.": make({"host": other.host})}),
@@ -111,7 +111,7 @@ def test_so_does_a_pair_of_them(twin):
         )
 
 
-def test_so_does_it_as_a_robot_of_lerobots(twin):
+def test_so_does_it_as_a_robot_of_lerobots(simulated):
     ranges = {
         "speed": 1.0,
         "acceleration": 10.0,
@@ -123,8 +123,8 @@ def test_so_does_it_as_a_robot_of_lerobots(twin):
     check_robot(lambda: LeRobotRobot(to_lerobot(make({"host": HOST})), config))
 
 
-def test_it_streams_at_100_hz_and_the_arm_follows(robot, twin):
-    before = twin.change()
+def test_it_streams_at_100_hz_and_the_arm_follows(robot, simulated):
+    before = simulated.change()
     start = robot.get_observation()
     slowest, slot = 0.0, time.monotonic()
     for i in range(1, 101):
@@ -136,7 +136,7 @@ def test_it_streams_at_100_hz_and_the_arm_follows(robot, twin):
         time.sleep(max(0.0, slot - time.monotonic()))
     assert slowest < 0.05  # a tick at most, with room for a busy machine
     until(lambda: abs(robot.get_observation()["ee.y"] - action["ee.y"]) < 2e-4)
-    after = twin.change()
+    after = simulated.change()
     assert after.counters["ignored"] == before.counters["ignored"]
     assert after.counters["poses"] - before.counters["poses"] >= 50
 
@@ -151,14 +151,14 @@ def test_states_keep_coming_with_stamps_that_never_lie_ahead(robot):
     assert stamps == sorted(stamps)
 
 
-def test_a_far_target_is_reached_without_a_step_that_would_be_ignored(robot, twin):
-    before = twin.change()
+def test_a_far_target_is_reached_without_a_step_that_would_be_ignored(robot, simulated):
+    before = simulated.change()
     to = robot.get_observation()["ee.x"] + 12 * MAX_STEP_M
     robot.send_action(goal(robot) | {"ee.x": to})
     assert robot.health().mode is Mode.MOVING
     until(lambda: abs(robot.get_observation()["ee.x"] - to) < 1e-4)
     until(lambda: robot.health().mode is Mode.IDLE)
-    after = twin.change()
+    after = simulated.change()
     assert after.counters["ignored"] == before.counters["ignored"]
     assert after.counters["poses"] - before.counters["poses"] >= 13
     robot.send_action(goal(robot) | {"ee.x": HOME[0]})
@@ -176,21 +176,25 @@ def test_orientation_arrives_turned_as_asked(robot):
     until(lambda: abs(robot.get_observation()["ee.qy"]) < 1e-4)
 
 
-def test_the_gripper_closes_on_an_object_and_opens(robot, twin):
+def test_the_gripper_closes_on_an_object_and_opens(robot, simulated):
     robot.send_action(goal(robot) | {GRIPPER: 0.085})
     until(lambda: robot.get_observation()[GRIPPER] > 0.084)
-    twin.change(object_m=0.04)
+    simulated.change(object_m=0.04)
     robot.send_action(goal(robot) | {GRIPPER: 0.0})
     until(lambda: abs(robot.get_observation()[GRIPPER] - 0.04) < 4e-4)
-    twin.change(object_m=-1)
+    simulated.change(object_m=-1)
     robot.send_action(goal(robot) | {GRIPPER: 0.06})
     until(lambda: abs(robot.get_observation()[GRIPPER] - 0.06) < 4e-4)
 
 
-def test_a_slow_gripper_delays_nobody(robot, twin):
-    twin.change(line_s=0.3)
+def test_a_slow_gripper_delays_nobody(robot, simulated):
+    simulated.change(line_s=0.3)
     time.sleep(0.05)  # lets an exchange begin
-    moved, began, count = robot.state_stamp(), time.monotonic(), twin.change().counters["poses"]
+    moved, began, count = (
+        robot.state_stamp(),
+        time.monotonic(),
+        simulated.change().counters["poses"],
+    )
     x, slowest = robot.get_observation()["ee.x"], 0.0
     for i in range(40):
         before = time.perf_counter()
@@ -199,96 +203,96 @@ def test_a_slow_gripper_delays_nobody(robot, twin):
         time.sleep(0.01)
     assert slowest < 0.05
     assert robot.state_stamp() > moved
-    assert twin.change().counters["poses"] - count >= 0.3 * (time.monotonic() - began) / 0.01
+    assert simulated.change().counters["poses"] - count >= 0.3 * (time.monotonic() - began) / 0.01
 
 
-def test_a_gripper_fault_is_told_and_the_arm_stays_usable(robot, twin):
-    twin.change(gripper_fault=14)
+def test_a_gripper_fault_is_told_and_the_arm_stays_usable(robot, simulated):
+    simulated.change(gripper_fault=14)
     until(lambda: robot.health().detail == "gripper: fault 14")
     assert robot.is_connected
 
 
 @pytest.mark.parametrize("late_s", [0.0, 0.4])
 @pytest.mark.parametrize("level", [StopLevel.SOFT, StopLevel.HARD])
-def test_a_stop_stops_and_recover_takes_control_again(robot, twin, level, late_s):
-    twin.change(late_s=late_s)
+def test_a_stop_stops_and_recover_takes_control_again(robot, simulated, level, late_s):
+    simulated.change(late_s=late_s)
     robot.send_action(goal(robot) | {"ee.x": HOME[0] + 0.2})
-    until(lambda: twin.change().pose[0] > HOME[0] + 0.03)
+    until(lambda: simulated.change().pose[0] > HOME[0] + 0.03)
     began = time.monotonic()
     robot.stop(level)
     assert time.monotonic() - began < 0.1
-    until(lambda: twin.change().state == 4)
-    at = twin.change().pose[0]
+    until(lambda: simulated.change().state == 4)
+    at = simulated.change().pose[0]
     assert HOME[0] + 0.03 < at < HOME[0] + 0.15 and not robot.is_connected
     with pytest.raises(RobotError, match="takes no commands"):
         robot.send_action(goal(robot))
     assert robot.recover() and robot.is_connected
-    assert twin.change().pose[0] == pytest.approx(
+    assert simulated.change().pose[0] == pytest.approx(
         at, abs=1e-4
     )  # holds: the old target is forgotten
     robot.send_action(goal(robot) | {"ee.x": HOME[0]})
-    until(lambda: abs(twin.change().pose[0] - HOME[0]) < 1e-4)
+    until(lambda: abs(simulated.change().pose[0] - HOME[0]) < 1e-4)
     until(lambda: abs(robot.get_observation()["ee.x"] - HOME[0]) < 1e-4)
     assert robot.is_connected
 
 
-def test_hold_keeps_control(robot, twin):
+def test_hold_keeps_control(robot, simulated):
     robot.send_action(goal(robot) | {"ee.x": HOME[0] + 0.2})
     robot.stop(StopLevel.HOLD)
     until(lambda: robot.health().mode is Mode.IDLE)
-    assert robot.is_connected and twin.change().pose[0] < HOME[0] + 0.1
+    assert robot.is_connected and simulated.change().pose[0] < HOME[0] + 0.1
 
 
-def test_a_collision_is_a_reflex_that_recover_clears(robot, twin):
+def test_a_collision_is_a_reflex_that_recover_clears(robot, simulated):
     robot.send_action(goal(robot) | {"ee.x": HOME[0] + 0.1})
-    twin.change(error=31)
+    simulated.change(error=31)
     until(lambda: robot.health().mode is Mode.REFLEX, 1.0)
     assert robot.health().errors == ("collision",) and not robot.is_connected
     with pytest.raises(RobotError, match="collision"):
         robot.send_action(goal(robot))
     assert robot.recover()
-    assert robot.health().mode is Mode.IDLE and twin.change().error == 0
+    assert robot.health().mode is Mode.IDLE and simulated.change().error == 0
 
 
-def test_a_pressed_emergency_stop_is_a_persons_to_release(robot, twin):
-    twin.change(error=2, latched=True)
+def test_a_pressed_emergency_stop_is_a_persons_to_release(robot, simulated):
+    simulated.change(error=2, latched=True)
     until(lambda: robot.health().mode is Mode.USER_STOPPED, 1.0)
     assert robot.health().errors == ("emergency_stop_input",)
     assert not robot.recover()
-    twin.change(error=0, latched=False)  # released, and cleared at the console
+    simulated.change(error=0, latched=False)  # released, and cleared at the console
     assert robot.recover() and robot.is_connected
 
 
-def test_a_servo_error_is_not_cleared_by_a_program(robot, twin):
-    twin.change(error=11)
+def test_a_servo_error_is_not_cleared_by_a_program(robot, simulated):
+    simulated.change(error=11)
     until(lambda: robot.health().mode is Mode.ERROR, 1.0)
-    assert not robot.recover() and twin.change().error == 11
+    assert not robot.recover() and simulated.change().error == 11
 
 
-def test_an_error_that_comes_back_is_not_recovered(robot, twin):
-    twin.change(error=31, latched=True)
+def test_an_error_that_comes_back_is_not_recovered(robot, simulated):
+    simulated.change(error=31, latched=True)
     until(lambda: robot.health().mode is Mode.REFLEX, 1.0)
     assert not robot.recover() and not robot.is_connected
 
 
-def test_a_pause_at_the_console_is_the_users(robot, twin):
-    twin.change(state=3)
+def test_a_pause_at_the_console_is_the_users(robot, simulated):
+    simulated.change(state=3)
     until(lambda: robot.health().mode is Mode.USER_STOPPED and not robot.is_connected, 1.0)
     assert not robot.recover()
 
 
-def test_muted_states_make_the_stamp_stand_still(robot, twin):
-    twin.change(muted=True)
+def test_muted_states_make_the_stamp_stand_still(robot, simulated):
+    simulated.change(muted=True)
     time.sleep(0.05)
     stamp = robot.state_stamp()
     time.sleep(0.15)
     assert robot.state_stamp() == stamp
-    twin.change(muted=False)
+    simulated.change(muted=False)
     until(lambda: robot.state_stamp() > stamp)
 
 
-def test_a_deaf_control_box_is_noticed_and_blocks_nobody(robot, twin):
-    twin.change(deaf=True)
+def test_a_deaf_control_box_is_noticed_and_blocks_nobody(robot, simulated):
+    simulated.change(deaf=True)
     robot.send_action(goal(robot) | {"ee.x": HOME[0] + 0.01})
     began = time.monotonic()
     robot.stop(StopLevel.HARD)
@@ -297,12 +301,12 @@ def test_a_deaf_control_box_is_noticed_and_blocks_nobody(robot, twin):
     until(lambda: robot.health().mode is Mode.DISCONNECTED, 3.0)
     with pytest.raises(RobotError, match="not connected"):
         robot.get_observation()
-    twin.change(deaf=False)
+    simulated.change(deaf=False)
     robot.connect()
     assert robot.is_connected
 
 
-def test_a_frozen_one_goes_stale_and_a_dead_one_is_lost(twin):
+def test_a_frozen_one_goes_stale_and_a_dead_one_is_lost(simulated):
     with SimulatedXArm("127.0.0.58") as other:
         robot = make({"host": "127.0.0.58", "gripper": "none"})
         robot.connect()
@@ -320,7 +324,7 @@ def test_a_frozen_one_goes_stale_and_a_dead_one_is_lost(twin):
         robot.connect()
 
 
-def test_settings_are_written_in_the_sdks_units(twin):
+def test_settings_are_written_in_the_sdks_units(simulated):
     tool = {
         "offset": [0.0, 0.001, 0.174],
         "turn": [0.0, 0.0, 0.5],
@@ -329,24 +333,24 @@ def test_settings_are_written_in_the_sdks_units(twin):
     }
     robot = make({"host": HOST, "tool": tool, "collision_sensitivity": 4})
     robot.connect()
-    state = twin.change()
+    state = simulated.change()
     robot.disconnect()
     assert state.tool_offset == pytest.approx((0, 1, 174, 0, 0, 0.5))
     assert state.load == pytest.approx((0.925, 0, 0, 60))
     assert state.sensitivity == 4 and state.mode == 1
 
 
-def test_another_arm_than_configured_is_refused(twin):
+def test_another_arm_than_configured_is_refused(simulated):
     with pytest.raises(RobotError, match="has 7 joints, not 6"):
         make({"host": HOST, "axes": 6}).connect()
 
 
-def test_connecting_and_leaving_leaves_nothing_behind(twin):
+def test_connecting_and_leaving_leaves_nothing_behind(simulated):
     robot = make({"host": HOST})
     for _ in range(2):
         robot.connect()
         robot.disconnect()
-        assert twin.change().state == 4
+        assert simulated.change().state == 4
         assert not robot.is_connected and robot.health().mode is Mode.DISCONNECTED
     assert socket.getdefaulttimeout() is None
     assert not [
@@ -363,17 +367,17 @@ def test_connecting_and_leaving_leaves_nothing_behind(twin):
         b"GET / HTTP/1.1\r\n\r\n",
     ],
 )
-def test_nonsense_on_the_wire_does_not_end_the_double(twin, sent):
+def test_nonsense_on_the_wire_does_not_end_the_simulated_robot(simulated, sent):
     with socket.create_connection((HOST, 502), timeout=2) as sock:
         sock.sendall(sent)
-    assert twin.change().enabled in (True, False)
+    assert simulated.change().enabled in (True, False)
 
 
-def test_the_control_socket_takes_known_changes_only(twin):
+def test_the_control_socket_takes_known_changes_only(simulated):
     with socket.socket(socket.AF_UNIX) as sock:
         sock.settimeout(2)
-        sock.connect(str(twin.folder / "control"))
+        sock.connect(str(simulated.folder / "control"))
         sock.sendall(b'{"errror": 1}\n')
         assert "error" in json.loads(sock.makefile().readline())
     with pytest.raises((DataError, ValueError)):
-        twin.change(error=300)
+        simulated.change(error=300)

@@ -175,7 +175,7 @@ def _judge(folder: Path, report: Report) -> None:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     pytest.importorskip("franky", reason="the Franka needs franky-control")
-    pytest.importorskip("franky_sim", reason="the double needs franky-sim")
+    pytest.importorskip("franky_sim", reason="the simulated Franka needs franky-sim")
     return make_session(
         tmp_path / "session",
         HOST,

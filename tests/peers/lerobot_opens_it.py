@@ -35,13 +35,13 @@ except ImportError:
 
 RATE = 20
 LENGTHS = (40, 41, 42, 43)
-FILM_ERROR = 4.0
-"""Mean difference of a film's picture from what was filmed, in levels of 256."""
+VIDEO_ERROR = 4.0
+"""Mean difference of a video's frame from what was recorded, in levels of 256."""
 
 
-def check(folder: Path, expected: dict[str, np.ndarray], pictures: str) -> None:
+def check(folder: Path, expected: dict[str, np.ndarray], images: str) -> None:
     """One dataset: counts, every frame, windows across an episode's end, labels, statistics."""
-    data = LeRobotDataset("made/here", root=folder / pictures, video_backend="pyav")
+    data = LeRobotDataset("made/here", root=folder / images, video_backend="pyav")
     assert len(data) == sum(LENGTHS), len(data)
     assert (data.num_episodes, data.fps, data.meta.robot_type) == (4, RATE, "franka")
     worst = {"wrist_image": 0.0, "front": 0.0}
@@ -67,7 +67,7 @@ def check(folder: Path, expected: dict[str, np.ndarray], pictures: str) -> None:
                 error = float(np.abs(seen - expected[f"{episode}/{key}"][frame]).mean())
                 worst[key] = max(worst[key], error)
             index += 1
-    assert max(worst.values()) <= (FILM_ERROR if pictures == "video" else 1e-4), worst
+    assert max(worst.values()) <= (VIDEO_ERROR if images == "video" else 1e-4), worst
     rows = data.meta.episodes
     assert list(rows["success"]) == [True, True, True, False]
     assert list(rows["quality"]) == ["better", "okay", "worse", "better"]
@@ -83,7 +83,7 @@ def check(folder: Path, expected: dict[str, np.ndarray], pictures: str) -> None:
     pairs = [-1 / RATE, 0.0]
     windows = LeRobotDataset(
         "made/here",
-        root=folder / pictures,
+        root=folder / images,
         video_backend="pyav",
         delta_timestamps={
             "action": steps,
@@ -101,12 +101,12 @@ def check(folder: Path, expected: dict[str, np.ndarray], pictures: str) -> None:
         error = np.abs(
             seen.numpy().transpose(1, 2, 0) * 255 - expected["0/front"][frame].astype(float)
         ).mean()
-        assert error <= FILM_ERROR, error
-    some = LeRobotDataset("made/here", root=folder / pictures, episodes=[2], video_backend="pyav")
+        assert error <= VIDEO_ERROR, error
+    some = LeRobotDataset("made/here", root=folder / images, episodes=[2], video_backend="pyav")
     assert len(some) == 42
     np.testing.assert_array_equal(some[0]["action"], expected["2/actions"][0])
     print(
-        f"{pictures}: {len(data)} frames, {data.num_episodes} episodes, worst mean error of a picture {worst} levels"
+        f"{images}: {len(data)} frames, {data.num_episodes} episodes, worst mean error of an image {worst} levels"
     )
 
 

@@ -262,7 +262,7 @@ def test_a_real_stage_gives_the_same_bytes_inside(
     (installed / "lab_world-1.dist-info/entry_points.txt").write_text(
         "[zprl.tasks]\nlab/reach = lab_world:make\n"
     )
-    evaluate = {"episodes": 4, "seed": 11, "film_episodes": 1}
+    evaluate = {"episodes": 4, "seed": 11, "video_episodes": 1}
     params = {
         "run": {"seed": 4},
         "task": {"name": "lab/reach", "episode_steps": 24},

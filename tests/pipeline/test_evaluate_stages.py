@@ -73,7 +73,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     params = {
         "run": {"seed": 4},
         "task": {"episode_steps": 24},
-        "evaluate": {"episodes": EPISODES, "seed": 11, "film_episodes": 1},
+        "evaluate": {"episodes": EPISODES, "seed": 11, "video_episodes": 1},
     }
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
     policy = toy_policy()

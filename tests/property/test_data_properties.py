@@ -184,7 +184,7 @@ LEROBOT_FILES = (
     "data/chunk-000/file-000.parquet",
     "meta/episodes/chunk-000/file-000.parquet",
     "meta/info.json",
-    "videos/observation.images.film/chunk-000/file-000.mp4",
+    "videos/observation.images.video/chunk-000/file-000.mp4",
 )
 
 
@@ -192,7 +192,7 @@ LEROBOT_FILES = (
 def lerobot_file(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, bytes, Path]:
-    root = write_lerobot(tmp_path_factory.mktemp("good") / "lift", film="film" in request.param)
+    root = write_lerobot(tmp_path_factory.mktemp("good") / "lift", video="video" in request.param)
     return root, (root / request.param).read_bytes(), root / request.param
 
 
@@ -211,7 +211,7 @@ def test_damage_in_a_lerobot_set_never_raises(
     path.write_bytes(data if cut is None else data[: cut % len(data)])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sandbox, "BASE_S", 5.0)
-        keys = ("grip", "images.film") if path.suffix == ".mp4" else None
+        keys = ("grip", "images.video") if path.suffix == ".mp4" else None
         result = read_all([Source(root, LeRobotReader(obs_keys=keys))], limits=ValidationLimits())
     assert all(item.code in CODES for item in result.findings)
     assert len(result.good) + len(result.quarantine) > 0

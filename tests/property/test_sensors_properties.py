@@ -135,22 +135,22 @@ def test_a_header_of_anything_is_refused_or_read_within_its_memory(words):
             reader.latest()
 
 
-# -- knobs -----------------------------------------------------------------------------------------
+# -- injected faults -------------------------------------------------------------------------------
 
 kinds = st.sampled_from(["freeze", "repeat", "drop", "lag", "black", "wrong_size"])
-knob = st.builds(
+fault = st.builds(
     InjectedFault, kind=kinds, at=st.integers(0, 12), count=st.integers(1, 5), by=st.integers(1, 8)
 )
 
 
 @ANY
-@given(knobs=st.lists(knob, max_size=4).map(tuple))
-def test_knobs_disturb_what_they_name_and_nothing_else(knobs):
-    sensor = FaultInjector(Counting(), knobs)
+@given(faults=st.lists(fault, max_size=4).map(tuple))
+def test_injected_faults_disturb_what_they_name_and_nothing_else(faults):
+    sensor = FaultInjector(Counting(), faults)
     given_out = [sensor.read() for _ in range(18)]
 
     for n, result in enumerate(given_out):
-        acting = next((k for k in knobs if k.at <= n < k.at + k.count), None)
+        acting = next((k for k in faults if k.at <= n < k.at + k.count), None)
         whole = np.full((4, 2, 3), n % 255 + 1, np.uint8)
         match acting.kind if acting else None:
             case None:

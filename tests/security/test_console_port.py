@@ -48,7 +48,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
         config=REAL,
         seed=0,
         rings=sockets.name,
-        twin=sockets,
+        robot_sim=sockets,
     )
     for left in sockets.iterdir():
         left.unlink()

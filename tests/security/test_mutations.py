@@ -90,7 +90,7 @@ def seeds() -> list[list[bytes]]:
             {"kind": "estop", "episode": None, "nonce": "n-12345678", "source": "console"},
         ),
         encode(
-            "hand",
+            "operator_devices",
             "twist",
             {"twist": [0.1] * 6, "buttons": 1},
             {"none": np.zeros((0, 4), np.int64)},

@@ -131,7 +131,11 @@ def test_models_of_the_registry(name: str) -> None:
 @pytest.mark.parametrize("name", HOSTILE, ids=ascii)
 def test_limits_beside_a_task_and_cameras_in_it(tmp_path: Path, name: str) -> None:
     found = yaml.safe_load((BUILT_IN / "lift_cube.yaml").read_text())
-    for change in ({"limits": name}, {"senses": {name: {"kind": "twin_pose"}}}, {"name": name}):
+    for change in (
+        {"limits": name},
+        {"sensors": {name: {"kind": "robot_sim_tracker"}}},
+        {"name": name},
+    ):
         (tmp_path / "task.yaml").write_text(yaml.safe_dump({**found, **change}))
         with pytest.raises(ConfigError):
             RealTask.load(tmp_path / "task.yaml")

@@ -24,7 +24,7 @@ from zprl.session.inputs import PRESS_S
 
 pytestmark = pytest.mark.realtime
 
-LIMITS = {"recoveries": {"count": 100, "window_s": 600.0}, "state_age_s": 0.3, "sense_age_s": 0.5}
+LIMITS = {"recoveries": {"count": 100, "window_s": 600.0}, "state_age_s": 0.3, "sensor_age_s": 0.5}
 HIGHEST_Y = 0.30
 """Of the task's workspace [m]."""
 MARGIN = 0.01
@@ -109,7 +109,7 @@ def test_loosened_limits_are_refused_by_the_next_driver(edited_stage: Stage) -> 
     stage = edited_stage
     number = stage.running()
     stage.mark()
-    stage.chunk = lambda wish: hold(OUTSIDE)
+    stage.chunk = lambda request: hold(OUTSIDE)
     with edited(stage.folder / "limits.yaml", loosen):
         kill_driver(stage)
         until_logged(stage, "driver", "not the one the session began with")
@@ -124,7 +124,7 @@ def test_even_with_every_digest_forged_the_driver_does_not_move(edited_stage: St
     stage = edited_stage
     number = stage.running()
     stage.mark()
-    stage.chunk = lambda wish: hold(OUTSIDE)
+    stage.chunk = lambda request: hold(OUTSIDE)
 
     def forge_header(path: Path) -> None:
         document = {key: value for key, value in durable.read_json(path).items() if key != "digest"}
@@ -158,7 +158,7 @@ def test_tightened_limits_hold_for_the_rest_of_the_session(edited_stage: Stage) 
     ).digests
     stage.until(lambda: stage.plan["digests"] == tight, what="the new limits in the plan")
     stage.mark()
-    stage.chunk = lambda wish: hold((0.45, 0.25, 0.3))
+    stage.chunk = lambda request: hold((0.45, 0.25, 0.3))
     number = stage.running(steps=100, after=number, seconds=60)
     assert {str(row["digests"]) for row in stage.of("state")} == {str(tight)} != {str(before)}
     assert 0.05 < highest_y(stage) < 0.10 + MARGIN
@@ -176,7 +176,7 @@ def test_tightened_limits_hold_for_the_rest_of_the_session(edited_stage: Stage) 
         until_logged(stage, "driver", "not those of the running session")
     stage.running(after=number, seconds=60)
     assert stage.plan["digests"] == tight
-    stage.chunk = lambda wish: hold()
+    stage.chunk = lambda request: hold()
 
 
 # -- presses ---------------------------------------------------------------------------------------

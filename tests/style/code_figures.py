@@ -50,37 +50,12 @@ RETIRED = {
 }
 """Words that the glossary retires, and what stands in their place."""
 
-FORMAT = {
-    "zprl/data/inspection/inspection.py",
-    "zprl/report/inputs.py",
-    "zprl/report/video_strip.py",
-    "zprl/robot/limits.py",
-    "zprl/robot/sensors/fault_injection.py",
-    "zprl/robot/task.py",
-    "zprl/robot_sim/tracker_sensor.py",
-    "zprl/session/control/arms.py",
-    "zprl/session/messages.py",
-    "zprl/session/process.py",
-    "zprl/session/process_group.py",
-    "zprl/session/processes/actor.py",
-    "zprl/session/processes/console/snapshot_builder.py",
-    "zprl/session/processes/driver.py",
-    "zprl/session/processes/scripted_operator.py",
-    "zprl/session/run.py",
-    "zprl/session/supervisor.py",
-    "pipelines/stages/explain.py",
-    "pipelines/stages/finetune_sim.py",
-    "pipelines/stages/transfer.py",
-}
-"""Files that name keys of task files, limits, settings and sessions on disk, such as ``senses``,
-``double`` and ``film_episodes``: these words go when the formats change."""
-FORMAT_WORDS = {"film", "pictures", "sense", "senses", "double", "twin", "wish"}
 OTHER_MEANING = {
     "double": {"zprl/data/readers/parquet_guard.py"},  # a number's type
     "film": {"zprl/models/velocity_unet.py"},  # feature-wise linear modulation
 }
 PRODUCTS = re.compile(r"\w*RealSense\w*")
-LIBRARY_NAMES = re.compile(r"\w+Error\b|mode=\"double\"")
+LIBRARY_NAMES = re.compile(r"\w+Error\b|mode=\"double\"|\.double\(\)")
 
 
 @dataclass
@@ -204,8 +179,7 @@ def _check_words(module: Module, text: str) -> None:
 
 
 def _allowed(word: str, path: str) -> bool:
-    stored = word in FORMAT_WORDS and path in FORMAT
-    return stored or path in OTHER_MEANING.get(word, ())
+    return path in OTHER_MEANING.get(word, ())
 
 
 def repeated_classes(measured: list[Module]) -> dict[str, list[str]]:

@@ -140,7 +140,7 @@ def test_plot_and_play(monkeypatch, capsys) -> None:
     assert zprl("plot", "a.hdf5", "-o", "p.pdf", monkeypatch=monkeypatch) == 2
 
 
-def test_play_shows_the_pictures_without_being_told_their_names(monkeypatch, capsys) -> None:
+def test_play_shows_the_images_without_being_told_their_names(monkeypatch, capsys) -> None:
     episode = make_episode(0, length=20)
     wrist = np.zeros((20, 240, 320, 3), np.uint8)
     wrist[..., 1] = 250

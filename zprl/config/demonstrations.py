@@ -49,7 +49,7 @@ class Part(Section):
     )
     resample: Literal["linear", "nearest"] | None = Field(
         None,
-        description="How resample_hz treats it; null: rotations by slerp, pictures, gripper commands and single actions nearest.",
+        description="How resample_hz treats it; null: rotations by slerp, images, gripper commands and single actions nearest.",
     )
 
     @model_validator(mode="after")

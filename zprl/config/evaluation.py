@@ -24,7 +24,7 @@ class Evaluate(Section):
         ge=0,
         description="Seed of start states and flow noise, apart from all training seeds.",
     )
-    film_episodes: int = Field(3, ge=0, description="Episodes shown as film strips.")
+    video_episodes: int = Field(3, ge=0, description="Episodes shown as video strips.")
 
 
 class Transfer(Section):

@@ -85,7 +85,7 @@ class VibConfig(Section):
 
 
 class Images(Section):
-    """The encoder of pictures, one per camera; without effect where the demos have none.  The embedding's width follows from it."""
+    """The encoder of images, one per camera; without effect where the demos have none.  The embedding's width follows from it."""
 
     crop: float = Field(
         0.9,

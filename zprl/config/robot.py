@@ -35,7 +35,7 @@ class Real(Section):
     speed: float = Field(
         3.0,
         ge=0,
-        description="Pace of a double, times real time; 0: as fast as it goes. Hardware keeps its own.",
+        description="Pace of a simulated robot, times real time; 0: as fast as it goes. Hardware keeps its own.",
     )
     start: Literal["agent", "critics", "fresh", "base"] = Field(
         "agent",

@@ -78,10 +78,10 @@ class Task(Section):
     )
     cameras: tuple[str, ...] = Field(
         (),
-        description="Cameras whose pictures are observed, as `<camera>_image`: front, side, wrist in Isaac's worlds.",
+        description="Cameras whose images are observed, as `<camera>_image`: front, side, wrist in Isaac's worlds.",
     )
     image_size: int = Field(
-        84, ge=16, le=1024, description="Height and width of these pictures (paper: 84)."
+        84, ge=16, le=1024, description="Height and width of these images (paper: 84)."
     )
     workers: int = Field(
         0,

@@ -7,11 +7,11 @@
 tensor             content
 =================  =========================================================================================
 start/<key>        (N, d) first observations, all episodes
-position           (K, S + 1, 3) executed end-effector positions [m] of the filmed episodes, NaN after the end
-target             (K, S, 3) commanded positions [m] of the filmed episodes, NaN after the end
-film/episode       (M,) episode of each film frame
-film/step          (M,) environment step of each film frame
-film/poses         (M, bodies, 7) position [m] and quaternion xyzw; the bodies' names stand in the summary
+position           (K, S + 1, 3) executed end-effector positions [m] of the recorded episodes, NaN after the end
+target             (K, S, 3) commanded positions [m] of the recorded episodes, NaN after the end
+video/episode      (M,) episode of each video frame
+video/step         (M,) environment step of each video frame
+video/poses        (M, bodies, 7) position [m] and quaternion xyzw; the bodies' names stand in the summary
 =================  =========================================================================================
 """
 
@@ -51,7 +51,7 @@ class Evaluation:
         jerk_rms: [m/s^3] per episode.
         total_variation: [m per step] per episode.
         chunk_jump: [m] per episode.
-        film_strips: How many episodes a report is to show.
+        video_strips: How many episodes a report is to show.
         bodies: Names of the things a picture shows.
         tracks: See the module.
     """
@@ -67,7 +67,7 @@ class Evaluation:
     jerk_rms: tuple[float, ...]
     total_variation: tuple[float, ...]
     chunk_jump: tuple[float, ...]
-    film_strips: int = 0
+    video_strips: int = 0
     bodies: tuple[str, ...] = ()
     tracks: dict[str, Tensor] = field(default_factory=dict)
 
@@ -105,7 +105,7 @@ class Evaluation:
             "control_hz": self.control_hz,
             "chunk_steps": self.chunk_steps,
             "env_steps": self.env_steps,
-            "film_strips": self.film_strips,
+            "video_strips": self.video_strips,
             "bodies": list(self.bodies),
             **self.summary(),
             # Unrounded: a verdict read back must give the very summary it gave when it was reached.
@@ -143,7 +143,7 @@ class Evaluation:
                     "control_hz",
                     "chunk_steps",
                     "env_steps",
-                    "film_strips",
+                    "video_strips",
                 )
             }
             found = cls(**plain, **lists, bodies=tuple(document["bodies"]), tracks=tracks)
@@ -152,9 +152,9 @@ class Evaluation:
                 f"{path / SUMMARY} is not an evaluation: {error!r}",
                 remedy="run its stage again (dvc repro)",
             ) from error
-        if "film/poses" in tracks and not {"film/episode", "film/step"} <= tracks.keys():
+        if "video/poses" in tracks and not {"video/episode", "video/step"} <= tracks.keys():
             raise DataError(
-                f"{path / TRACKS} lacks the times of its film",
+                f"{path / TRACKS} lacks the times of its video frames",
                 remedy="run its stage again (dvc repro)",
             )
         if not found.success or {len(values) for values in lists.values()} != {found.episodes}:

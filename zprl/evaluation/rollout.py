@@ -31,10 +31,10 @@ if TYPE_CHECKING:
     from zprl.models.policy import PolicySpec
 
 POSITION_KEY = "robot0_eef_pos"
-FILM_EPISODES = 24
-"""Episodes filmed; a report picks the most telling ones among them."""
-FILM_EVERY = 5
-"""Environment steps between film frames; an episode's last frame is always kept."""
+VIDEO_EPISODES = 24
+"""Episodes of which frames are recorded; a report picks the most telling ones among them."""
+VIDEO_EVERY = 5
+"""Environment steps between video frames; an episode's last frame is always kept."""
 
 Act = Callable[["Obs", Tensor], Tensor]
 
@@ -138,7 +138,7 @@ def evaluate(  # noqa: PLR0913 - all by keyword but two
         jerk_rms=tuple(metrics.jerk_rms(path, spec.control_hz) for path in paths),
         total_variation=tuple(metrics.total_variation(command) for command in commands),
         chunk_jump=tuple(metrics.chunk_jump(command, shape.chunk_steps) for command in commands),
-        film_strips=config.film_episodes,
+        video_strips=config.video_episodes,
         bodies=tuple(watches[0].bodies),
         tracks=_joined([watch.tracks() for watch in watches]),
     )
@@ -185,12 +185,12 @@ class _Watch:
         self.ended = torch.zeros(n, dtype=torch.bool)
         self.success = torch.zeros(n, dtype=torch.bool)
         self.length = torch.zeros(n, dtype=torch.long)
-        self.filmed = max(0, min(n, FILM_EPISODES - first))
+        self.recorded = max(0, min(n, VIDEO_EPISODES - first))
         self.bodies: list[str] = sorted(env.scene())
         self.poses = self._poses()
         self.frames: list[tuple[int, int, Tensor]] = []
         self.env_steps = 0
-        self._film(torch.ones(self.filmed, dtype=torch.bool), 0)
+        self._record_frames(torch.ones(self.recorded, dtype=torch.bool), 0)
 
     def step(self, result: StepResult, action: Tensor) -> None:
         """Take in one environment step; the ``on_step`` of :meth:`ChunkEnv.step`."""
@@ -202,14 +202,14 @@ class _Watch:
         self.length += alive
         self.success |= result.success.cpu() & done
         self.ended |= done
-        if self.bodies and bool(alive[: self.filmed].any()):
+        if self.bodies and bool(alive[: self.recorded].any()):
             number = len(self.targets)
             # The scene has moved on to the next episode where one ended: its last picture is the
             # one before.
-            self._film(done[: self.filmed], number - 1)
+            self._record_frames(done[: self.recorded], number - 1)
             self.poses = self._poses()
-            if number % FILM_EVERY == 0:
-                self._film((alive & ~done)[: self.filmed], number)
+            if number % VIDEO_EVERY == 0:
+                self._record_frames((alive & ~done)[: self.recorded], number)
 
     def paths(self) -> list[np.ndarray]:
         """Executed positions (steps + 1, 3) of each episode [m]."""
@@ -224,9 +224,9 @@ class _Watch:
     def tracks(self) -> dict[str, Tensor]:
         """Tensors as :mod:`zprl.evaluation.result` lists them."""
         steps = torch.arange(len(self.positions))
-        lengths = self.length[: self.filmed, None]
-        position = torch.stack(self.positions, 1)[: self.filmed]
-        target = torch.stack(self.targets, 1)[: self.filmed]
+        lengths = self.length[: self.recorded, None]
+        position = torch.stack(self.positions, 1)[: self.recorded]
+        target = torch.stack(self.targets, 1)[: self.recorded]
         found = {f"start/{key}": value for key, value in self.start.items()}
         found["position"] = position.masked_fill((steps > lengths)[..., None], torch.nan)
         found["target"] = target.masked_fill((steps[:-1] >= lengths)[..., None], torch.nan)
@@ -234,11 +234,11 @@ class _Watch:
             # The frame before an end may fall on a regular one.
             frames = {(episode, step): poses for episode, step, poses in self.frames}
             ordered = sorted(frames)
-            found["film/episode"] = torch.tensor(
+            found["video/episode"] = torch.tensor(
                 [self.first + episode for episode, _ in ordered], dtype=torch.long
             )
-            found["film/step"] = torch.tensor([step for _, step in ordered], dtype=torch.long)
-            found["film/poses"] = (
+            found["video/step"] = torch.tensor([step for _, step in ordered], dtype=torch.long)
+            found["video/poses"] = (
                 torch.stack([frames[key] for key in ordered])
                 if ordered
                 else torch.empty(0, len(self.bodies), 7)
@@ -246,15 +246,15 @@ class _Watch:
         return found
 
     def _poses(self) -> Tensor:
-        """(filmed, bodies, 7) of now."""
+        """(recorded, bodies, 7) of now."""
         scene = self.env.scene()
         return (
-            torch.stack([scene[name][: self.filmed].cpu() for name in self.bodies], 1)
+            torch.stack([scene[name][: self.recorded].cpu() for name in self.bodies], 1)
             if self.bodies
             else torch.empty(0)
         )
 
-    def _film(self, which: Tensor, step: int) -> None:
+    def _record_frames(self, which: Tensor, step: int) -> None:
         if self.bodies:
             self.frames += [
                 (n, step, self.poses[n].clone()) for n in which.nonzero().flatten().tolist()

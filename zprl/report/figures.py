@@ -256,7 +256,7 @@ def paths(first: Evaluation, second: Evaluation) -> PageFigure:
     won = [sum(evaluation.success[episode] for episode in chosen) for evaluation, _ in sides]
     which = "All" if len(chosen) == count else f"{len(chosen)} of the"
     caption = (
-        f"{which} {count} filmed episodes; both policies meet the same starts and the same noise. "
+        f"{which} {count} recorded episodes; both policies meet the same starts and the same noise. "
         f"Of these the base masters {won[0]} and the steered policy {won[1]}."
     )
     return render_figure("paths", "End-effector paths", caption, size=(WIDTH, 4.0), draw=draw)

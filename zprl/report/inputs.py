@@ -32,7 +32,7 @@ POLICIES = {
 """Evaluations in the page's order: name to label and explanation."""
 REFERENCE = "base"
 CANDIDATE = "latent"
-RECORD_REMEDY = "set evaluate.film_episodes above 0 and run them again"
+RECORD_REMEDY = "set evaluate.video_episodes above 0 and run them again"
 """Remedy where evaluations kept no frames."""
 LEARNERS = {"latent": "finetune_sim.csv", "action_residual": "finetune_action_residual.csv"}
 """Steered policies and the learning curves of their training."""

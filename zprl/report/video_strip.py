@@ -21,7 +21,7 @@ Poses = dict[str, NDArray[np.float64]]
 Render = Callable[[Poses], NDArray[np.uint8]]
 """Draws poses (7,) by body name, position [m] and quaternion xyzw, as (height, width, 3)."""
 
-NAME = "film"
+NAME = "video"
 """Name of the page's part, of its file, and of the evaluations' tracks with frames."""
 WIDTH = 320
 HEIGHT = 240
@@ -75,7 +75,7 @@ class VideoStrip:
         return dict(zip(self.bodies, self.poses[index], strict=True))
 
 
-def filmed(evaluation: Evaluation) -> set[int]:
+def recorded(evaluation: Evaluation) -> set[int]:
     """Return the episodes of which there are frames."""
     episodes = evaluation.tracks.get(f"{NAME}/episode")
     if episodes is None or not evaluation.bodies:
@@ -86,21 +86,21 @@ def filmed(evaluation: Evaluation) -> set[int]:
 def choose(first: Evaluation, second: Evaluation) -> tuple[int, str]:
     """Choose the episode to show, and return it with a sentence that says why.
 
-    It is the first filmed one that only the second policy masters, else the first filmed one.
+    It is the first recorded one that only the second policy masters, else the first recorded one.
 
     Raises:
-        DataError: no episode was filmed under both.
+        DataError: no episode was recorded under both.
     """
-    both = sorted(filmed(first) & filmed(second))
+    both = sorted(recorded(first) & recorded(second))
     if not both:
-        raise DataError("no episode was filmed under both policies", remedy=RECORD_REMEDY)
+        raise DataError("no episode was recorded under both policies", remedy=RECORD_REMEDY)
 
     for episode in both:
         if second.success[episode] and not first.success[episode]:
-            among = f"among the {len(both)} filmed ones"
+            among = f"among the {len(both)} recorded ones"
             why = f"{among}, the first that only the steered policy masters."
             return episode, f"Episode {episode}: {why}"
-    why = f"none of the {len(both)} filmed ones is mastered by the steered policy alone."
+    why = f"none of the {len(both)} recorded ones is mastered by the steered policy alone."
     return both[0], f"Episode {both[0]}: {why}"
 
 

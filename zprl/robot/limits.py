@@ -218,7 +218,7 @@ class Limits(Section):
     state_age_s: Annotated[Positive, LOWER] = Field(
         0.05, le=MOST_AGE_S, description="Host seconds for which the robot's stamp may stand still."
     )
-    sense_age_s: Annotated[Positive, LOWER] = Field(
+    sensor_age_s: Annotated[Positive, LOWER] = Field(
         0.15, le=MOST_AGE_S, description="Age at which a camera or tracker reading is refused."
     )
     command_age_s: Annotated[Positive, LOWER] = Field(

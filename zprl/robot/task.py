@@ -37,7 +37,7 @@ UNIT_TOLERANCE = 1e-3
 """Distance from 1 that the squared length of a quaternion may have."""
 TICK_TOLERANCE = 1e-9
 """Distance of tick_hz / rate_hz from a whole number: rounding."""
-SIMULATED_KIND = "twin"
+SIMULATED_KIND = "robot_sim"
 """Sensors whose kind begins so belong to a simulated robot, and get the folder of its sockets under
 this key."""
 
@@ -103,7 +103,7 @@ class SensorKind(Section):
 class SensorSpec(SensorKind):
     """A camera, or a tracker of an object's pose."""
 
-    double: SensorKind | None = Field(
+    simulated: SensorKind | None = Field(
         None, description="Takes its place where the robot is simulated; null: nothing."
     )
     image: Image | None = Field(
@@ -127,7 +127,7 @@ class LabelRule(Section):
     time_out: Literal["ask", "failure"] = Field(
         "ask", description="When the time is up: ask the person, or call it a failure."
     )
-    double: Literal["lifted"] | GoalPosition = Field(
+    simulated: Literal["lifted"] | GoalPosition = Field(
         "lifted",
         description="Success for the scripted operator of a simulated robot: the simulated "
         "Franka's cube lifted, or a tool at a place.",
@@ -142,7 +142,7 @@ class RealTask(Section):
     arms: dict[Prefix, Arm] = Field(
         min_length=1, max_length=8, description="Arms by prefix, in order."
     )
-    senses: dict[Name, SensorSpec] = Field(
+    sensors: dict[Name, SensorSpec] = Field(
         default_factory=dict, description="Cameras and pose trackers by name."
     )
     rate_hz: float = Field(gt=0, le=1000, description="Control steps per second: one action each.")
@@ -247,12 +247,12 @@ class RealTask(Section):
     @property
     def images(self) -> dict[str, Image]:
         """Camera to the part of its image that the policy observes."""
-        return {name: spec.image for name, spec in self.senses.items() if spec.image}
+        return {name: spec.image for name, spec in self.sensors.items() if spec.image}
 
     @property
     def sensor_features(self) -> tuple[str, ...]:
         """Features that the pose trackers give."""
-        poses = [name for name, spec in self.senses.items() if spec.image is None]
+        poses = [name for name, spec in self.sensors.items() if spec.image is None]
         return tuple(f"{name}.{key.removeprefix('ee.')}" for name in poses for key in POSE)
 
     # -- robots and sensors ------------------------------------------------------------------------
@@ -330,7 +330,7 @@ class RealTask(Section):
         Args:
             simulation: Folder of the simulated robot's control sockets; ``None`` on hardware.
         """
-        poses = [name for name, spec in self.senses.items() if spec.image is None]
+        poses = [name for name, spec in self.sensors.items() if spec.image is None]
         return {name: self._sensor(name, simulation) for name in poses}
 
     def make_cameras(self, simulation: Path | None = None) -> dict[str, Sensor]:
@@ -338,8 +338,8 @@ class RealTask(Section):
         return {name: self._sensor(name, simulation) for name in self.images}
 
     def _sensor(self, name: str, simulation: Path | None) -> Sensor:
-        spec: SensorKind = self.senses[name]
-        spec = (simulation and self.senses[name].double) or spec
+        spec: SensorKind = self.sensors[name]
+        spec = (simulation and self.sensors[name].simulated) or spec
         config = {"name": name, **spec.config}
         if simulation and spec.kind.startswith(SIMULATED_KIND):
             config[SIMULATED_KIND] = str(simulation)
@@ -408,7 +408,7 @@ class RealTask(Section):
             "give the image another key",
         )
         reserved = {p.removesuffix(".") for p in self.arms} | {"ee", "gripper"}
-        both = reserved & self.senses.keys()
+        both = reserved & self.sensors.keys()
         _require(
             not both,
             f"a sensor is named as a part of the robot is: {sorted(both)}",

@@ -16,13 +16,13 @@ READ_S = 0.1
 
 
 def make(config: Mapping[str, Any]) -> SimulatedPose:
-    """Make the sensor; entry point ``twin_pose``."""
-    if "twin" not in config:
+    """Make the sensor; entry point ``robot_sim_tracker``."""
+    if "robot_sim" not in config:
         raise ConfigError(
-            "the sensor 'twin_pose' needs a running simulated robot",
+            "the sensor 'robot_sim_tracker' needs a running simulated robot",
             remedy="on hardware use a tracker of the world, e.g. 'apriltag'",
         )
-    return SimulatedPose(str(config["name"]), Path(config["twin"]))
+    return SimulatedPose(str(config["name"]), Path(config["robot_sim"]))
 
 
 class SimulatedPose:

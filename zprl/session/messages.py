@@ -35,7 +35,7 @@ class Topic(enum.StrEnum):
     """From the driver: the robot's state at a control step."""
     TWIST = "twist"
     """State of the SpaceMouse."""
-    CHUNK_REQUEST = "wish"
+    CHUNK_REQUEST = "chunk_request"
     """From the driver: the observations from which the next chunk is made."""
     CHUNK = "chunk"
     """From the actor: the actions of one decision."""

@@ -51,7 +51,7 @@ class Settings(BaseModel):
     console_fd: int | None = Field(
         None, description="Socket of the page that the supervisor holds open and hands down."
     )
-    twin: Path | None = Field(
+    robot_sim: Path | None = Field(
         None, description="Folder of the simulated robot's control sockets, where it is one."
     )
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from zprl import child_processes
 from zprl.errors import EnvironmentProblem
-from zprl.robot.task import RealTask, SensorKind
+from zprl.robot.task import SIMULATED_KIND, RealTask, SensorKind
 from zprl.session.camera_history import ring_name
 from zprl.session.process import Settings
 
@@ -33,7 +33,7 @@ MODULES = {
     "learner": "zprl.session.processes.learner",
     "recorder": "zprl.session.processes.recorder",
     "console": "zprl.session.processes.console.process",
-    "hand": "zprl.session.processes.operator_devices",
+    "operator_devices": "zprl.session.processes.operator_devices",
     "scripted": "zprl.session.processes.scripted_operator",
 }
 """Module of each process, started with ``python -m``; a camera's is the shared memory ring's."""
@@ -80,12 +80,12 @@ def command(name: str, settings: Settings, task: RealTask) -> list[str]:
         return [MODULES[name], str(settings.work / "settings.json"), str(os.getpid())]
 
     camera = name.removeprefix(CAMERA)
-    kind: SensorKind = task.senses[camera]
-    if settings.twin is not None:
-        kind = task.senses[camera].double or kind
+    kind: SensorKind = task.sensors[camera]
+    if settings.robot_sim is not None:
+        kind = task.sensors[camera].simulated or kind
     config = dict(kind.config)
-    if kind.kind.startswith("twin"):
-        config["twin"] = str(settings.twin)
+    if kind.kind.startswith(SIMULATED_KIND):
+        config[SIMULATED_KIND] = str(settings.robot_sim)
     return [
         "zprl.robot.sensors.shared_memory_ring",
         "--ring",

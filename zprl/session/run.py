@@ -90,7 +90,7 @@ def world(robot: Robot) -> dict[str, Any]:
         return {"kind": "hardware"}
     from zprl.robot_sim.sim_gap import SimGap
 
-    return {"kind": "double", "gap": SimGap().model_dump(mode="json")}
+    return {"kind": "simulated", "gap": SimGap().model_dump(mode="json")}
 
 
 def run(
@@ -134,7 +134,7 @@ def run(
                 seed=header.seed,
                 console_port=console_port,
                 rings=sockets.name,
-                twin=simulated,
+                robot_sim=simulated,
             )
             Supervisor(settings, _names(simulated), say=say, stopping=stopping).run()
     finally:
@@ -143,9 +143,9 @@ def run(
 
 def _names(simulated: Path | None) -> tuple[str, ...]:
     """Return the processes of a session."""
-    hand = ["hand"] if operator_devices.wanted() else []
+    devices = ["operator_devices"] if operator_devices.wanted() else []
     scripted = ["scripted"] if simulated is not None else []
-    return (*NAMES, *hand, *scripted)
+    return (*NAMES, *devices, *scripted)
 
 
 @contextlib.contextmanager

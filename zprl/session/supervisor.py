@@ -67,7 +67,7 @@ TOPICS = {
     "learner": [Topic.WEIGHTS, Topic.LEARNING, Topic.BEAT],
     "recorder": [Topic.COMMITTED, Topic.LABELLED, Topic.LOST, Topic.BEAT],
     "console": [Topic.INPUT, Topic.BEAT],
-    "hand": [Topic.INPUT, Topic.BEAT],
+    "operator_devices": [Topic.INPUT, Topic.BEAT],
     "scripted": [Topic.INPUT, Topic.BEAT],
 }
 EVENTS = "events.jsonl"
@@ -115,7 +115,7 @@ class Supervisor:
             self.progress_file.progress(self.store),
             mode=settings.config.mode,
             recoveries=self.conditions.limits.recoveries,
-            confirm="" if settings.twin is not None else CONFIRM_CELL,
+            confirm="" if settings.robot_sim is not None else CONFIRM_CELL,
         )
         self.plan = PlanBuilder(self.task)
         self.finished = False

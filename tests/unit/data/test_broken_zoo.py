@@ -254,18 +254,18 @@ def test_missing_key_names_the_nearest(tmp_path: Path) -> None:
     assert finding.remedy == "did you mean 'robot0_eef_pos'?"
 
 
-def test_pictures_are_ignored_unless_asked_for(tmp_path: Path) -> None:
+def test_images_are_ignored_unless_asked_for(tmp_path: Path) -> None:
     path = write_demo_file(tmp_path / "a.hdf5", 1)
-    pictures = np.arange(40 * 8 * 8 * 3, dtype=np.uint8).reshape(40, 8, 8, 3)
+    images = np.arange(40 * 8 * 8 * 3, dtype=np.uint8).reshape(40, 8, 8, 3)
     with h5py.File(path, "a") as file:
-        file["data/demo_0/obs/agentview_image"] = pictures
+        file["data/demo_0/obs/agentview_image"] = images
         file["data/demo_0/obs/depth"] = np.zeros((40, 8, 8, 1), np.float32)
         file["data/demo_0/obs/short_image"] = np.zeros((39, 8, 8, 3), np.uint8)
     assert loud(check(tmp_path)) == []
     assert loud(check(tmp_path, obs_keys=("robot0_eef_pos", "agentview_image"))) == []
     (episode,) = RobomimicReader(obs_keys=("robot0_eef_pos", "agentview_image")).read(path)
     assert isinstance(episode, Episode)
-    np.testing.assert_array_equal(episode.obs["agentview_image"], pictures)
+    np.testing.assert_array_equal(episode.obs["agentview_image"], images)
     for key, code in (("depth", "D05"), ("short_image", "D03")):
         assert [f.code for f in loud(check(tmp_path, obs_keys=("robot0_eef_pos", key)))] == [code]
 

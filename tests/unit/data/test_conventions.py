@@ -130,7 +130,7 @@ def test_what_is_no_rotation_is_refused(form: str, values: list[float], message:
 
 def test_columns_units_and_orders() -> None:
     state = np.tile([1000.0, 2000.0, 3000.0, HALF, 0, 0, HALF, 0.5], (4, 1))
-    pictures = np.zeros((4, 2, 2, 3), np.uint8)
+    images = np.zeros((4, 2, 2, 3), np.uint8)
     wanted = Conventions(
         observations={
             "robot0_eef_quat": ObservationPart(
@@ -145,12 +145,12 @@ def test_columns_units_and_orders() -> None:
     conversion = convert(wanted, keys)
     assert conversion.inputs == ("state", "images.wrist", "other")
     source = episode(state=state, other=np.ones((4, 1)))
-    source.obs["images.wrist"] = pictures
+    source.obs["images.wrist"] = images
     made = good(wanted, keys, source)
     assert tuple(made.obs) == keys
     np.testing.assert_allclose(made.obs["robot0_eef_pos"][0], [1, 2, 3])
     np.testing.assert_allclose(made.obs["robot0_eef_quat"][0], [0, 0, HALF, HALF], rtol=1e-6)
-    assert np.shares_memory(made.obs["wrist_image"], pictures)
+    assert np.shares_memory(made.obs["wrist_image"], images)
     np.testing.assert_array_equal(made.actions[:2], [[2, 0, 0], [12, 10, -10]])
     assert {
         value.dtype

@@ -25,10 +25,10 @@ from zprl.data.validation import ValidationLimits
 from zprl.errors import EnvironmentProblem
 
 
-def with_pictures(seed: int, length: int = 7) -> Episode:
+def with_images(seed: int, length: int = 7) -> Episode:
     episode = make_episode(seed, length)
-    pictures = np.random.default_rng(seed).integers(0, 256, (length, 5, 3, 3), dtype=np.uint8)
-    return Episode(**{**vars(episode), "obs": {"front": pictures, **episode.obs}, "rate_hz": 15.0})
+    images = np.random.default_rng(seed).integers(0, 256, (length, 5, 3, 3), dtype=np.uint8)
+    return Episode(**{**vars(episode), "obs": {"front": images, **episode.obs}, "rate_hz": 15.0})
 
 
 def same(one: Episode, two: Episode) -> bool:
@@ -48,7 +48,7 @@ def same(one: Episode, two: Episode) -> bool:
 
 
 def test_what_went_in_comes_out_also_between_appends(tmp_path: Path) -> None:
-    episodes = [with_pictures(0), make_episode(1, 12), with_pictures(2, 9)]
+    episodes = [with_images(0), make_episode(1, 12), with_images(2, 9)]
     spool = EpisodeBuffer(tmp_path)
     for number, episode in enumerate(episodes):
         spool.append(episode)
@@ -111,7 +111,7 @@ def test_safetensors_are_the_librarys_to_the_byte(tmp_path: Path) -> None:
         'obs/a "quoted" é\n': rng.standard_normal((5, 1), dtype=np.float32),
         "dones": rng.random(5) > 0.5,
         "Z": rng.standard_normal(5, dtype=np.float32),
-        "pictures": rng.integers(0, 256, (5, 2, 2, 3), dtype=np.uint8),
+        "images": rng.integers(0, 256, (5, 2, 2, 3), dtype=np.uint8),
     }
     stacks = {
         name: ArrayWriter(str(value.dtype), value.shape, [value[:2], value[2:]])
@@ -151,7 +151,7 @@ def test_parts_that_do_not_make_the_whole_leave_the_old_file(
 
 
 def test_ranges_in_passes_are_those_of_all_frames() -> None:
-    episodes = [with_pictures(i, 8 + i) for i in range(5)]
+    episodes = [with_images(i, 8 + i) for i in range(5)]
     keys = [key for key in episodes[0].obs if key != "front"]
     whole = Normalizer.fit(
         {key: torch.from_numpy(np.concatenate([e.obs[key] for e in episodes])) for key in keys},

@@ -26,16 +26,16 @@ from zprl.offline.training import Hooks, train
 from zprl.run_dir import RunDir
 
 
-def with_pictures(seed, length=12, *, size=(8, 10), keys=("wrist", "front")):
+def with_images(seed, length=12, *, size=(8, 10), keys=("wrist", "front")):
     episode = make_episode(seed, length)
     rng = np.random.default_rng(seed)
-    pictures = {key: rng.integers(0, 256, (length, *size, 3), dtype=np.uint8) for key in keys}
-    return Episode(**{**vars(episode), "obs": pictures | episode.obs})
+    images = {key: rng.integers(0, 256, (length, *size, 3), dtype=np.uint8) for key in keys}
+    return Episode(**{**vars(episode), "obs": images | episode.obs})
 
 
 @pytest.fixture
 def episodes():
-    return [with_pictures(i, 12 + i) for i in range(3)]
+    return [with_images(i, 12 + i) for i in range(3)]
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def test_round_trip(store, episodes):
     assert list(store.obs) == [*OBS_KEYS, "wrist", "front"]
     assert list(store.obs_dims) == list(OBS_KEYS)
     assert store.image_sizes == {"wrist": (8, 10), "front": (8, 10)}
-    assert list(store.normalizer.obs_dims) == list(OBS_KEYS), "pictures have no statistics"
+    assert list(store.normalizer.obs_dims) == list(OBS_KEYS), "images have no statistics"
     for before, after in zip(episodes, store, strict=True):
         assert after.content_hash() == before.content_hash()
         for key in ("wrist", "front"):
@@ -61,7 +61,7 @@ def test_same_episodes_same_bytes(tmp_path, store, episodes):
     assert durable.digest(tmp_path / "again") == durable.digest(store.path)
 
 
-def test_pictures_are_mapped_and_the_file_is_never_changed(store):
+def test_images_are_mapped_and_the_file_is_never_changed(store):
     before = durable.digest(store.path)
     store.obs["front"][:] = 0
     assert durable.digest(store.path) == before
@@ -69,7 +69,7 @@ def test_pictures_are_mapped_and_the_file_is_never_changed(store):
         assert any(str(store.path / "images/1.npy") in line for line in maps)
 
 
-def test_a_hash_tells_pictures_apart(episodes):
+def test_a_hash_tells_images_apart(episodes):
     changed = {**episodes[0].obs, "front": episodes[0].obs["front"].copy()}
     changed["front"][3, 2, 1, 0] ^= 1
     assert (
@@ -78,7 +78,7 @@ def test_a_hash_tells_pictures_apart(episodes):
     )
 
 
-def test_windows_give_pictures_as_they_are_with_held_first_frames(store, episodes):
+def test_windows_give_images_as_they_are_with_held_first_frames(store, episodes):
     windows = ChunkWindows(store, ("front", "object"), obs_steps=2, horizon=4)
     found = windows.gather(
         torch.tensor([0, 5, 12])
@@ -103,14 +103,14 @@ def test_damage_is_named(tmp_path, store, episodes):
     (store.path / "images/1.npy").write_bytes(b"\x93NUMPY\x01\x00")
     with pytest.raises(DataError, match="damaged"):
         EpisodeStore.open(store.path)
-    for nothing in (b"", b"no pictures"):
+    for nothing in (b"", b"no images"):
         (store.path / "images/1.npy").write_bytes(nothing)
         with pytest.raises(DataError, match="damaged"):
             EpisodeStore.open(store.path)
     np.save(store.path / "images/1.npy", np.array([{"a": 1}] * 39, dtype=object), allow_pickle=True)
     with pytest.raises(DataError, match="damaged"):
         EpisodeStore.open(store.path)
-    other = [episodes[0], with_pictures(1, size=(8, 12))]
+    other = [episodes[0], with_images(1, size=(8, 12))]
     with pytest.raises(DataError, match=r"\(8, 12, 3\) among others"):
         EpisodeStore.write(tmp_path / "mixed", other, fit_normalizer(other))
 
@@ -164,7 +164,7 @@ def test_stores_of_states_are_the_same_to_the_byte(tmp_path):
     )
 
 
-# -- a policy learns from pictures -----------------------------------------------------------------
+# -- a policy learns from images -----------------------------------------------------------------
 
 SIDE, SQUARE = 32, 6
 
@@ -174,11 +174,11 @@ def square_episode(seed, length=32):
     rng = np.random.default_rng(seed)
     room = SIDE - SQUARE
     places = rng.integers(0, room + 1, (length, 2))
-    pictures = rng.integers(80, 120, (length, SIDE, SIDE, 3), dtype=np.uint8)
-    for picture, (top, left) in zip(pictures, places, strict=True):
-        picture[top : top + SQUARE, left : left + SQUARE] = (230, 40, 40)
+    images = rng.integers(80, 120, (length, SIDE, SIDE, 3), dtype=np.uint8)
+    for image, (top, left) in zip(images, places, strict=True):
+        image[top : top + SQUARE, left : left + SQUARE] = (230, 40, 40)
     nothing = np.zeros(length, np.float32)
-    obs = {"camera": pictures, "nothing": nothing[:, None]}
+    obs = {"camera": images, "nothing": nothing[:, None]}
     return Episode(
         f"made/demo_{seed}",
         obs,
@@ -255,7 +255,7 @@ def learn(squares, root, steps, stop_at=None):
     return state, held_out, rows
 
 
-def test_offline_training_learns_from_pictures(squares, tmp_path):
+def test_offline_training_learns_from_images(squares, tmp_path):
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -288,7 +288,7 @@ def error(policy, store, *, blind=False):
     )
 
 
-def test_training_on_pictures_gives_the_same_bits_again(squares, tmp_path):
+def test_training_on_images_gives_the_same_bits_again(squares, tmp_path):
     first, second = (
         learn(squares, tmp_path / name, 4)[0].policy.state_dict() for name in ("a", "b")
     )

@@ -13,7 +13,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.lerobot_files import NAMES, SIZE, drop, grey, png, write_film, write_lerobot, write_table
+from tests.lerobot_files import (
+    NAMES,
+    SIZE,
+    drop,
+    grey,
+    png,
+    write_lerobot,
+    write_table,
+    write_video,
+)
 from zprl.data import sources
 from zprl.data.episode import Episode
 from zprl.data.findings import Finding
@@ -32,9 +41,9 @@ FIRST_DATA = {
     "v2.1": "data/chunk-000/episode_000000.parquet",
     "v3.0": "data/chunk-000/file-000.parquet",
 }
-FIRST_FILM = {
-    "v2.1": "videos/chunk-000/observation.images.film/episode_000000.mp4",
-    "v3.0": "videos/observation.images.film/chunk-000/file-000.mp4",
+FIRST_VIDEO = {
+    "v2.1": "videos/chunk-000/observation.images.video/episode_000000.mp4",
+    "v3.0": "videos/observation.images.video/chunk-000/file-000.mp4",
 }
 OF_FIRST_FILE = {"v2.1": [0], "v3.0": [0, 1]}
 """Numbers of the episodes in it."""
@@ -94,18 +103,18 @@ def test_values(version: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_pictures_come_when_they_are_asked_for(version: str, tmp_path: Path) -> None:
-    root = write_lerobot(tmp_path / "lift", version, still=True, film=True)
+def test_images_come_when_they_are_asked_for(version: str, tmp_path: Path) -> None:
+    root = write_lerobot(tmp_path / "lift", version, still=True, video=True)
     assert not any(key.startswith("images") for key in read(root)[0][0].obs)
-    good, findings = read(root, "images.film", "grip", "images.still")
+    good, findings = read(root, "images.video", "grip", "images.still")
     assert not findings
     for number, episode in enumerate(good):
-        assert list(episode.obs) == ["images.film", "grip", "images.still"]
+        assert list(episode.obs) == ["images.video", "grip", "images.still"]
         levels = [grey(number, frame) for frame in range(episode.length)]
-        for key, tolerance in (("images.still", 0), ("images.film", 2)):
+        for key, tolerance in (("images.still", 0), ("images.video", 2)):
             assert episode.obs[key].shape == (episode.length, *SIZE, 3)
             assert episode.obs[key].dtype == np.uint8
-            # Neighbouring frames differ by 6 levels: a film that is off by one frame is noticed.
+            # Neighbouring frames differ by 6 levels: a video that is off by one frame is noticed.
             middle = episode.obs[key][:, SIZE[0] // 2, SIZE[1] // 2].astype(int)
             assert np.abs(middle - np.array(levels)[:, None]).max() <= tolerance
 
@@ -187,12 +196,12 @@ def test_quality(version: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_facts(version: str, tmp_path: Path) -> None:
-    root = write_lerobot(tmp_path / "lift", version, still=True, film=True)
+    root = write_lerobot(tmp_path / "lift", version, still=True, video=True)
     assert LeRobotReader().facts(root) == {
         "format": f"LeRobot {version}",
         "rate": "10 Hz",
         "robot": "so101",
-        "images": "still, film",
+        "images": "still, video",
         "success": "column `next.reward`",
         "tasks": "Lift the cube.",
     }
@@ -317,9 +326,11 @@ def test_templates() -> None:
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_a_video_path_that_leaves_the_folder(version: str, tmp_path: Path) -> None:
-    write_film(tmp_path / "film.mp4", [10] * 8)
-    root = write_lerobot(tmp_path / "lift", version, film=True, info={"video_path": "../film.mp4"})
-    assert {code for code, _ in errors(root, "images.film")} == {"D18"}
+    write_video(tmp_path / "video.mp4", [10] * 8)
+    root = write_lerobot(
+        tmp_path / "lift", version, video=True, info={"video_path": "../video.mp4"}
+    )
+    assert {code for code, _ in errors(root, "images.video")} == {"D18"}
     assert not errors(root, "grip")
 
 
@@ -535,18 +546,18 @@ def patch_size(path: Path, width: int, height: int) -> None:
     path.write_bytes(data)
 
 
-def test_a_film_that_declares_huge_frames(tmp_path: Path) -> None:
-    root = write_lerobot(tmp_path / "lift", "v2.1", film=True)
-    write_film(
-        root / FIRST_FILM["v2.1"], [10], size=(2400, 4200)
+def test_a_video_that_declares_huge_frames(tmp_path: Path) -> None:
+    root = write_lerobot(tmp_path / "lift", "v2.1", video=True)
+    write_video(
+        root / FIRST_VIDEO["v2.1"], [10], size=(2400, 4200)
     )  # 10 million pixels in some kilobytes
-    good, (finding,) = read(root, "images.film")
+    good, (finding,) = read(root, "images.video")
     assert (finding.code, finding.episode) == ("D17", "lift/episode_0")
     assert len(good) == 2
-    write_film(root / FIRST_FILM["v2.1"], [10] * 6)
-    patch_size(root / FIRST_FILM["v2.1"], 65535, 65535)
+    write_video(root / FIRST_VIDEO["v2.1"], [10] * 6)
+    patch_size(root / FIRST_VIDEO["v2.1"], 65535, 65535)
     # FFmpeg believes the stream's own header, which says 64 x 48, or refuses; neither takes memory.
-    assert errors(root, "images.film") in (
+    assert errors(root, "images.video") in (
         [],
         [("D17", "lift/episode_0")],
         [("D01", "lift/episode_0")],
@@ -554,41 +565,41 @@ def test_a_film_that_declares_huge_frames(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_a_cut_film(version: str, tmp_path: Path) -> None:
-    root = write_lerobot(tmp_path / "lift", version, film=True)
-    path = root / FIRST_FILM[version]
+def test_a_cut_video(version: str, tmp_path: Path) -> None:
+    root = write_lerobot(tmp_path / "lift", version, video=True)
+    path = root / FIRST_VIDEO[version]
     whole = path.read_bytes()
-    write_film(path, [grey(0, frame) for frame in range(4)])
-    found = errors(root, "images.film", "grip")
+    write_video(path, [grey(0, frame) for frame in range(4)])
+    found = errors(root, "images.video", "grip")
     assert found == [
         ("D03", f"lift/episode_{number}") for number in ([0] if version == "v2.1" else [0, 1, 2])
     ]
-    assert "0.400 s; 2 of 6 are missing" in read(root, "images.film")[1][0].message
+    assert "0.400 s; 2 of 6 are missing" in read(root, "images.video")[1][0].message
     path.write_bytes(whole[: len(whole) // 3])
-    assert {code for code, _ in errors(root, "images.film")} == {"D01"}
+    assert {code for code, _ in errors(root, "images.video")} == {"D01"}
     assert not errors(root, "grip")
     path.unlink()
-    assert {code for code, _ in errors(root, "images.film")} == {"D02"}
+    assert {code for code, _ in errors(root, "images.video")} == {"D02"}
 
 
 def test_a_playlist_is_not_followed(tmp_path: Path) -> None:
     """Left to guess, FFmpeg would open what the file names."""
-    root = write_lerobot(tmp_path / "lift", "v2.1", film=True)
+    root = write_lerobot(tmp_path / "lift", "v2.1", video=True)
     secret = tmp_path / "secret.mp4"
-    write_film(secret, [grey(0, frame) for frame in range(6)])
+    write_video(secret, [grey(0, frame) for frame in range(6)])
     for text in (
         f"#EXTM3U\n#EXTINF:1,\n{secret}\n#EXT-X-ENDLIST\n",
         f"ffconcat version 1.0\nfile {secret}\n",
     ):
-        (root / FIRST_FILM["v2.1"]).write_text(text)
-        assert errors(root, "images.film") == [("D01", "lift/episode_0")]
+        (root / FIRST_VIDEO["v2.1"]).write_text(text)
+        assert errors(root, "images.video") == [("D01", "lift/episode_0")]
 
 
 def test_an_unknown_codec(tmp_path: Path) -> None:
     import av
 
-    root = write_lerobot(tmp_path / "lift", "v2.1", film=True)
-    with av.open(str(root / FIRST_FILM["v2.1"]), "w", format="mp4") as container:
+    root = write_lerobot(tmp_path / "lift", "v2.1", video=True)
+    with av.open(str(root / FIRST_VIDEO["v2.1"]), "w", format="mp4") as container:
         stream = container.add_stream("mjpeg", rate=10)
         stream.height, stream.width, stream.pix_fmt = 48, 64, "yuvj420p"
         for _ in range(6):
@@ -598,12 +609,12 @@ def test_an_unknown_codec(tmp_path: Path) -> None:
                 )
             )
         container.mux(stream.encode())
-    assert errors(root, "images.film") == [("D05", "lift/episode_0")]
+    assert errors(root, "images.video") == [("D05", "lift/episode_0")]
 
 
-def test_a_film_longer_than_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "film.mp4"
-    write_film(path, [10] * 6)
+def test_a_video_longer_than_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "video.mp4"
+    write_video(path, [10] * 6)
     with pytest.raises(RefusedError) as caught:
         video.read_frames(path, start_s=0.0, rate_hz=10.0, frames=10**7)
     assert caught.value.code == "D17"
@@ -644,20 +655,20 @@ def test_stills_beyond_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_depth_is_not_offered(tmp_path: Path) -> None:
-    root = write_lerobot(tmp_path / "lift", film=True)
+    root = write_lerobot(tmp_path / "lift", video=True)
     said = json.loads((root / "meta/info.json").read_text())
-    said["features"]["observation.images.film"]["info"] = {"is_depth_map": True}
+    said["features"]["observation.images.video"]["info"] = {"is_depth_map": True}
     (root / "meta/info.json").write_text(json.dumps(said))
-    assert errors(root, "images.film") == [("D22", None)]
+    assert errors(root, "images.video") == [("D22", None)]
     assert "images" not in LeRobotReader().facts(root)
 
 
 def test_two_cameras_of_one_name(tmp_path: Path) -> None:
-    """``observation.film`` and ``observation.images.film``: each is found under its own name."""
-    root = write_lerobot(tmp_path / "lift", still=True, film=True)
+    """``observation.video`` and ``observation.images.video``: each is found under its own name."""
+    root = write_lerobot(tmp_path / "lift", still=True, video=True)
     said = json.loads((root / "meta/info.json").read_text())
-    said["features"]["observation.film"] = said["features"]["observation.images.still"]
+    said["features"]["observation.video"] = said["features"]["observation.images.still"]
     (root / "meta/info.json").write_text(json.dumps(said))
-    assert LeRobotReader().facts(root)["images"] == "still, images.film, film"
-    assert not errors(root, "images.film")
-    assert {code for code, _ in errors(root, "film")} == {"D02"}  # its column is not in the table
+    assert LeRobotReader().facts(root)["images"] == "still, images.video, video"
+    assert not errors(root, "images.video")
+    assert {code for code, _ in errors(root, "video")} == {"D02"}  # its column is not in the table

@@ -195,16 +195,16 @@ def test_videos_show_each_frame_at_its_time(tmp_path: Path) -> None:
         assert name not in pq.read_schema(path / FRAMES).names
         assert rows[f"videos/{name}/file_index"].tolist() == [0, 1]
         assert rows[f"videos/{name}/to_timestamp"].tolist() == [0.6, 0.6]
-        with av.open(str(path / f"videos/{name}/chunk-000/file-001.mp4")) as film:
-            seen = list(film.decode(video=0))
+        with av.open(str(path / f"videos/{name}/chunk-000/file-001.mp4")) as video:
+            seen = list(video.decode(video=0))
         assert [frame.time for frame in seen] == pytest.approx([k / 20 for k in range(12)])
-        for frame, picture in zip(seen, episode.obs[key], strict=True):
+        for frame, image in zip(seen, episode.obs[key], strict=True):
             assert (
-                np.abs(frame.to_ndarray(format="rgb24").astype(float) - picture).mean() < 4
+                np.abs(frame.to_ndarray(format="rgb24").astype(float) - image).mean() < 4
             )  # lossy; a frame on, blue differs by 5
 
 
-def test_picture_statistics_are_exact() -> None:
+def test_image_statistics_are_exact() -> None:
     draw = np.random.default_rng(0)
     parts = [draw.integers(0, 256, (n, 5, 7, 3), dtype=np.uint8) // (2, 1, 3) for n in (3, 4)]
     parts = [part.astype(np.uint8) for part in parts]

@@ -96,17 +96,17 @@ def test_nested_observations_and_their_keys(tmp_path: Path) -> None:
     assert "did you mean 'achieved_goal.kettle'?" in finding.remedy
 
 
-def test_pictures_that_are_arrays_are_read_and_those_that_are_files_refused(tmp_path: Path) -> None:
-    pictures = np.arange(7 * 4 * 4 * 3, dtype=np.uint8).reshape(7, 4, 4, 3)
+def test_images_that_are_arrays_are_read_and_those_that_are_files_refused(tmp_path: Path) -> None:
+    images = np.arange(7 * 4 * 4 * 3, dtype=np.uint8).reshape(7, 4, 4, 3)
     path = write_minari_file(
         tmp_path / "a.hdf5",
-        observations={"camera": pictures, "state": np.zeros((7, 2))},
+        observations={"camera": images, "state": np.zeros((7, 2))},
         success_at=None,
     )
     (episode,) = read(path)
-    assert list(episode.obs) == ["state"], "pictures come where they are asked for"
+    assert list(episode.obs) == ["state"], "images come where they are asked for"
     (episode,) = read(path, "camera", "state")
-    assert np.array_equal(episode.obs["camera"], pictures[:6])
+    assert np.array_equal(episode.obs["camera"], images[:6])
     with h5py.File(path, "a") as file:
         del file["episode_0/observations/camera"]
         file["episode_0/observations"].create_dataset("camera", 7, h5py.vlen_dtype(np.uint8))

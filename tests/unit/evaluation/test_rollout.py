@@ -15,14 +15,14 @@ from zprl.envs.base import StepResult
 from zprl.errors import ConfigError, DataError, Interrupted
 from zprl.evaluation.result import PER_EPISODE, SUMMARY, Evaluation
 from zprl.evaluation.resume_evaluation import deliver, kept
-from zprl.evaluation.rollout import FILM_EVERY, evaluate
+from zprl.evaluation.rollout import VIDEO_EVERY, evaluate
 
 TASK = config.Task(name="toy/reach", episode_steps=24)
 SPEC = toy_policy().spec
 """Chunks of 4; one action dimension."""
 
 
-class FilmedWorld(ReachWorld):
+class RecordedWorld(ReachWorld):
     """A toy world with one body, whose pose is the point's position; it remembers that it was closed."""
 
     closed = False
@@ -42,7 +42,7 @@ def speeds(*actions: float):
     return lambda obs, noise: chunk.clone()
 
 
-class NumberedWorld(FilmedWorld):
+class NumberedWorld(RecordedWorld):
     """Starts belong to (seed, number of the environment, episode)."""
 
     first = 0
@@ -64,9 +64,9 @@ class NumberedWorld(FilmedWorld):
 
 
 def run(
-    act, episodes: int, *, world=FilmedWorld, seed: int = 5, num_envs: int | None = None, **more
+    act, episodes: int, *, world=RecordedWorld, seed: int = 5, num_envs: int | None = None, **more
 ) -> Evaluation:
-    judged = config.Evaluate(episodes=episodes, num_envs=num_envs, seed=seed, film_episodes=2)
+    judged = config.Evaluate(episodes=episodes, num_envs=num_envs, seed=seed, video_episodes=2)
     return evaluate(
         act,
         world,
@@ -135,14 +135,14 @@ def test_noise_depends_on_seed_and_decision_alone() -> None:
         assert torch.equal(noise, torch.randn(2, SPEC.policy.horizon, 1, generator=generator))
 
 
-def test_film_has_regular_frames_and_the_last_before_the_end() -> None:
+def test_a_video_has_regular_frames_and_the_last_before_the_end() -> None:
     found = run(speeds(1.0, 0.0), 2)
-    episode, step, poses = (found.tracks[f"film/{name}"] for name in ("episode", "step", "poses"))
+    episode, step, poses = (found.tracks[f"video/{name}"] for name in ("episode", "step", "poses"))
     assert found.bodies == ("point",)
     assert poses.shape == (len(step), 1, 7)
     ended = found.length[0]
-    assert step[episode == 0].tolist() == sorted({*range(0, ended, FILM_EVERY), ended - 1})
-    assert step[episode == 1].tolist() == sorted({*range(0, 24, FILM_EVERY), 23})
+    assert step[episode == 0].tolist() == sorted({*range(0, ended, VIDEO_EVERY), ended - 1})
+    assert step[episode == 1].tolist() == sorted({*range(0, 24, VIDEO_EVERY), 23})
     track = found.tracks["position"][0, :, 0]
     assert poses[episode == 0][:, 0, 0].tolist() == pytest.approx(
         [float(track[s]) for s in step[episode == 0]]
@@ -163,7 +163,7 @@ def test_save_and_read(tmp_path: Path) -> None:
     before.save(tmp_path / "e")
     after = Evaluation.read(tmp_path / "e")
     assert after.summary() == before.summary()
-    assert (after.success, after.length, after.bodies, after.film_strips) == (
+    assert (after.success, after.length, after.bodies, after.video_strips) == (
         before.success,
         before.length,
         ("point",),
@@ -187,7 +187,7 @@ def test_save_and_read(tmp_path: Path) -> None:
 
 
 def test_an_episode_within_one_chunk_has_no_jump_and_json_says_null(tmp_path: Path) -> None:
-    found = run(speeds(1.0, 1.0), 2, world=lambda n: FilmedWorld(n, goal=0.3))
+    found = run(speeds(1.0, 1.0), 2, world=lambda n: RecordedWorld(n, goal=0.3))
     assert all(math.isnan(jump) for jump in found.chunk_jump)
     found.save(tmp_path / "e")
     document = json.loads((tmp_path / "e" / SUMMARY).read_text())
@@ -225,7 +225,7 @@ def by_noise(obs, noise: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize("num_envs", [1, 3, 7, 30, 50])
 def test_rounds_of_any_size_reach_the_verdicts_of_all_side_by_side(num_envs: int) -> None:
-    episodes = 30  # more than are filmed
+    episodes = 30  # more than are recorded
     made: list[NumberedWorld] = []
 
     def world(n: int) -> NumberedWorld:
@@ -307,14 +307,14 @@ def test_rounds_of_a_world_that_numbers_nothing_start_elsewhere_and_repeat() -> 
 
 def test_a_wrong_number_of_environments_is_refused() -> None:
     with pytest.raises(ConfigError, match="environments for 2 episodes"):
-        run(speeds(0.0, 0.0), 2, world=lambda _: FilmedWorld(3))
+        run(speeds(0.0, 0.0), 2, world=lambda _: RecordedWorld(3))
 
 
 def test_a_stop_between_chunks_closes_the_world_and_keeps_nothing(tmp_path: Path) -> None:
-    worlds: list[FilmedWorld] = []
+    worlds: list[RecordedWorld] = []
 
-    def make(n: int) -> FilmedWorld:
-        worlds.append(FilmedWorld(n))
+    def make(n: int) -> RecordedWorld:
+        worlds.append(RecordedWorld(n))
         return worlds[-1]
 
     def stop(done: int, episodes: int) -> None:

@@ -99,14 +99,14 @@ def test_crash_between_resume_points_loses_only_those_steps(store, reference, tm
     assert state.curves.csv() == reference[1]
 
 
-def test_twin_another_seed_gives_other_weights(store, reference, tmp_path):
+def test_another_seed_gives_other_weights(store, reference, tmp_path):
     other = fingerprint(run(fresh(store, seed=1), store, tmp_path))
     trained = {k for k in other if k.endswith("weight")}
     assert trained
     assert trained <= differing(other, reference[0])
 
 
-def test_twin_a_shared_generator_would_be_noticed(store, tmp_path, monkeypatch):
+def test_a_shared_generator_would_be_noticed(store, tmp_path, monkeypatch):
     # Guards the tests above: were noise drawn from a generator that is carried along, resuming
     # would change the weights.
     def from_global(cls, policy, rows, seed, step, *, device="cpu"):

@@ -12,7 +12,7 @@ from zprl import durable
 from zprl.evaluation.result import Evaluation
 from zprl.report.inputs import Sources
 
-EPISODES, FILMED, STEPS = 40, 6, 60
+EPISODES, RECORDED, STEPS = 40, 6, 60
 BODIES = ("cube", "panda_hand")
 ROBOT = {"real_evaluate_before": 28, "real_evaluate_after": 32}
 RATES = {"embedding": 26, "base": 24, "latent": 38, "action_residual": 30}
@@ -30,7 +30,7 @@ TRANSFER = {
 
 
 def success_of(policy: str) -> tuple[bool, ...]:
-    """The last episodes succeed: the filmed ones are the first six, which the base fails and of which latent fails two."""
+    """The last episodes succeed: the recorded ones are the first six, which the base fails and of which latent fails two."""
     return tuple(index >= EPISODES - RATES[policy] for index in range(EPISODES))
 
 
@@ -41,9 +41,9 @@ def evaluation(
     success = success_of(policy) if success is None else success
     length = tuple(20 + index % 5 if won else STEPS for index, won in enumerate(success))
     rng = np.random.default_rng(sum(map(ord, policy)))
-    position = np.full((FILMED, STEPS + 1, 3), np.nan, np.float32)
-    film: list[tuple[int, int, np.ndarray]] = []
-    for episode in range(FILMED):
+    position = np.full((RECORDED, STEPS + 1, 3), np.nan, np.float32)
+    frames: list[tuple[int, int, np.ndarray]] = []
+    for episode in range(RECORDED):
         time = np.linspace(0, 1, length[episode] + 1)[:, None]
         start, goal = np.array([0.3, 0.0, 0.5]), np.array([0.5, 0.05 * episode - 0.1, 0.2])
         wobble = 0.004 * rng.standard_normal((len(time), 3)).cumsum(0)
@@ -52,7 +52,7 @@ def evaluation(
             poses = np.zeros((len(BODIES), 7), np.float32)
             poses[:, 6] = 1
             poses[0, :3], poses[1, :3] = goal * [1, 1, 0], position[episode, step]
-            film.append((episode, step, poses))
+            frames.append((episode, step, poses))
     return Evaluation(
         policy=policy,
         task="toy/lift",
@@ -65,13 +65,13 @@ def evaluation(
         jerk_rms=tuple(100.0 + index for index in range(len(success))),
         total_variation=tuple(0.004 for _ in success),
         chunk_jump=(math.nan, *(0.002 for _ in success[1:])),
-        film_strips=FILMED,
+        video_strips=RECORDED,
         bodies=BODIES,
         tracks={
             "position": torch.from_numpy(position),
-            "film/episode": torch.tensor([episode for episode, _, _ in film]),
-            "film/step": torch.tensor([step for _, step, _ in film]),
-            "film/poses": torch.from_numpy(np.stack([poses for _, _, poses in film])),
+            "video/episode": torch.tensor([episode for episode, _, _ in frames]),
+            "video/step": torch.tensor([step for _, step, _ in frames]),
+            "video/poses": torch.from_numpy(np.stack([poses for _, _, poses in frames])),
         },
     )
 
@@ -188,6 +188,6 @@ def all_results(root: Path) -> Sources:
 
 
 def flat_render(poses: dict[str, np.ndarray]) -> np.ndarray:
-    """A picture that tells where the hand is: its height as brightness."""
+    """An image that tells where the hand is: its height as brightness."""
     shade = int(np.clip(poses["panda_hand"][2] * 255, 0, 255))
     return np.full((24, 32, 3), shade, np.uint8)

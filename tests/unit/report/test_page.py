@@ -16,7 +16,7 @@ from zprl.report import figures, page, style, video_strip
 from zprl.report.inputs import Sources
 
 FILES = {
-    "film.png",
+    "video.png",
     "paths.png",
     "learning_curves.png",
     "residuals.png",
@@ -108,7 +108,7 @@ def test_complete_page(complete: page.Page) -> None:
 
 def test_refers_to_nothing_outside(complete: page.Page) -> None:
     references = Reader(complete.html).references
-    assert len(references) == 9 + 8  # nine pictures; all but the film also for dark screens
+    assert len(references) == 9 + 8  # nine images; all but the video also for dark screens
     assert all(reference.startswith("data:image/png;base64,") for reference in references)
     assert (
         "@import" not in complete.html
@@ -122,7 +122,7 @@ def test_equal_results_give_equal_bytes(complete: page.Page, tmp_path: Path) -> 
     assert again.html == complete.html and again.files == complete.files
 
 
-def test_pictures_carry_no_metadata_that_changes(complete: page.Page) -> None:
+def test_images_carry_no_metadata_that_changes(complete: page.Page) -> None:
     for data in complete.files.values():
         assert set(Image.open(io.BytesIO(data)).info) <= {"dpi"}
 
@@ -154,7 +154,7 @@ def test_nothing_at_all_still_makes_a_page(tmp_path: Path) -> None:
     ("gone", "parts"),
     [
         ("artifacts/evaluation/action_residual", {"evaluation action_residual"}),
-        ("artifacts/evaluation/latent", {"evaluation latent", "headline", "film", "paths"}),
+        ("artifacts/evaluation/latent", {"evaluation latent", "headline", "video", "paths"}),
         ("artifacts/promotion.json", {"promotion"}),
         ("artifacts/transfer", {"transfer"}),
         ("artifacts/data_report", {"data"}),
@@ -209,12 +209,12 @@ def test_policies_judged_by_other_episodes_are_not_compared(tmp_path: Path) -> N
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_failing_renderer_costs_only_the_film(tmp_path: Path) -> None:
+def test_a_failing_renderer_costs_only_the_video(tmp_path: Path) -> None:
     def broken(poses: dict[str, np.ndarray]) -> np.ndarray:
         raise RuntimeError("no such body")
 
     found = page.make(made.all_results(tmp_path), title="t", render=broken)
-    assert set(found.problems) == {"film"} and set(found.files) == FILES - {"film.png"}
+    assert set(found.problems) == {"video"} and set(found.files) == FILES - {"video.png"}
 
 
 @pytest.mark.usefixtures("quick")

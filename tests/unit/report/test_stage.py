@@ -37,12 +37,12 @@ def test_stage_writes_the_page(
         "Lift cube with a Franka, in Isaac" in written
         and "promotion.json does not exist" in written
     )
-    assert (tmp_path / "artifacts" / "report" / "film.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "artifacts" / "report" / "video.png").read_bytes().startswith(b"\x89PNG")
     said = capsys.readouterr().out
     assert "missing on the page: promotion:" in said and "9 figures, missing parts: 1" in said
 
 
-def test_a_real_picture_of_the_scene() -> None:
+def test_a_real_image_of_the_scene() -> None:
     pose = [0.5, 0.0, 0.05, 0.0, 0.0, 0.0, 1.0]
     image = report.draw_scene({"cube": pose, "panda_hand": [0.5, 0.0, 0.3, 0.0, 0.0, 0.0, 1.0]})
     assert image.shape == (240, 320, 3) and image.dtype == "uint8" and image.std() > 5

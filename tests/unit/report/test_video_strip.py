@@ -26,7 +26,7 @@ def _strip() -> tuple[PageFigure, list[float]]:
 
 
 def test_chooses_the_first_that_only_steering_masters() -> None:
-    # base masters none of the filmed episodes, latent all but the first two
+    # base masters none of the recorded episodes, latent all but the first two
     episode, why = video_strip.choose(made.evaluation("base"), made.evaluation("latent"))
     assert episode == 2 and "only the steered policy masters" in why
 
@@ -36,9 +36,9 @@ def test_falls_back_to_the_first_and_says_so() -> None:
     assert episode == 0 and "none of the 6" in why
 
 
-def test_needs_film() -> None:
+def test_needs_recorded_frames() -> None:
     blind = replace(made.evaluation("base"), tracks={}, bodies=())
-    with pytest.raises(DataError, match="no episode was filmed"):
+    with pytest.raises(DataError, match="no episode was recorded"):
         video_strip.choose(blind, made.evaluation("latent"))
 
 

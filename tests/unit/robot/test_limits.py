@@ -239,7 +239,7 @@ def test_recoveries_are_counted_in_a_sliding_window():
         ({"recoveries": {"count": 10**9}}, "recoveries.count"),
         ({"recoveries": {"count": 3, "window_s": 0.001}}, "recoveries"),
         ({"state_age_s": 1e9}, "state_age_s"),
-        ({"sense_age_s": 1e9}, "sense_age_s"),
+        ({"sensor_age_s": 1e9}, "sensor_age_s"),
         ({"command_age_s": 1e9}, "command_age_s"),
         (arm(force=1e9), "force"),
         (arm(torque=1e9), "torque"),
@@ -278,11 +278,11 @@ def test_a_limit_given_twice_is_refused_with_its_line(tmp_path, key):
 
 
 DIGESTS = {
-    "flip_egg": "3e42977631b702c4d65c8824b3382ebfc46346034239a5340aafbf335448931b",
-    "insert_bills": "63a0eff8a2364b29eaa9a225f4c7e381d57246be9a309e7eeb97f25de0c9791c",
-    "lift_cube": "aece096eefe32417acadc94e2d266d2864ab58c089154823f3864eb18b0533cd",
-    "open_box": "28cd19cf4c4f18d9c54fde6295707e7630a1309a67f37c99aefcde5823aefc50",
-    "place_orange": "00f545bba1db836e9f598b1ef3450018a4beb675cd486ccbd195e09987fb53c7",
+    "flip_egg": "0ab27e9b87e0a09691c9a6d5a904209534a796d590c48e359f3a25e8c8634530",
+    "insert_bills": "7ad7d2a81968a34857b95d6c73159e9e0cfafac04c80f222412bf180766029fd",
+    "lift_cube": "bc8e61ddef506d6f7b3a53ee4075a25d914eb9094f578f25bad622454e4b8fff",
+    "open_box": "15cd4f37c013ebb193eaa9e2bc8d4bd4a0a2edac7fd02fd0387305d44a06fa71",
+    "place_orange": "b0355ee5b572eab54f4b638dd776b1d134828a44843631d636b40b73ca870d0e",
 }
 
 

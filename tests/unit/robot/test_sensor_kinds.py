@@ -36,8 +36,8 @@ def test_kinds_are_made_from_configs(kinds):
     assert isinstance(camera, Sensor)
     assert camera.name == "front"
     nested = make_sensor(
-        "knobs",
-        {"name": "front", "sense": {"kind": "synthetic"}, "knobs": [{"kind": "drop", "at": 3}]},
+        "fault_injection",
+        {"name": "front", "sensor": {"kind": "synthetic"}, "faults": [{"kind": "drop", "at": 3}]},
     )
     assert nested.name == "front"
     for wrong, says in [
@@ -87,7 +87,7 @@ def numbers(given):
     return [None if r is None else (r.seq, synthetic.number_of(r.value)) for r in given]
 
 
-def test_knobs():
+def test_injected_faults():
     assert numbers(disturbed()) == [(i, i) for i in range(8)]
     frozen = numbers(disturbed({"kind": "freeze", "at": 3, "count": 2}))
     assert frozen == [(0, 0), (1, 1), (2, 2), (3, 2), (4, 2), (5, 5), (6, 6), (7, 7)]
@@ -123,7 +123,7 @@ def test_a_lagging_camera_grows_stale():
     assert [sensor.read().host, sensor.read().host] == [old.host, old.host]
 
 
-def test_a_hanging_knob_ends_with_close():
+def test_an_injected_hang_ends_with_close():
     sensor = FaultInjector(Scripted(at(0)), (InjectedFault(kind="hang", at=0),))
     sensor.open()
     thread = threading.Thread(target=sensor.read)

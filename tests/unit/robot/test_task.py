@@ -144,9 +144,12 @@ def test_an_unknown_name_gets_a_suggestion():
             lambda v: v.update(recipe={"policy": {"horizon": 8, "chunk_steps": 4}}),
             "other obs_steps or chunk_steps",
         ),
-        (lambda v: v["senses"].update(ee={"kind": "twin_pose"}), "named as a part of the robot"),
         (
-            lambda v: v["senses"].update(
+            lambda v: v["sensors"].update(ee={"kind": "robot_sim_tracker"}),
+            "named as a part of the robot",
+        ),
+        (
+            lambda v: v["sensors"].update(
                 cam={"kind": "x", "image": {"key": "object", "size": [8, 8]}}
             ),
             "both an image and",
@@ -217,7 +220,7 @@ def test_a_robot_without_pose_targets_is_refused(made, monkeypatch):
 def test_sensors_of_a_simulated_robot_get_its_folder(made):
     task = RealTask.load("lift_cube")
     assert list(task.make_sensors(Path("/tmp/sim"))) == ["object"]
-    assert made == [("sensors", "twin_pose", {"name": "object", "twin": "/tmp/sim"})]
+    assert made == [("sensors", "robot_sim_tracker", {"name": "object", "robot_sim": "/tmp/sim"})]
 
 
 def test_cameras_are_replaced_where_the_robot_is_simulated(made):

@@ -38,7 +38,7 @@ def test_a_request_holds_what_the_actor_reads(plan: Plan) -> None:
     bus = Bus()
     request(ChunkPlayer(bus), plan)
     topic, body, arrays = bus.sent[0]
-    assert topic == "wish"
+    assert topic == "chunk_request"
     assert body == {
         "number": 3,
         "start_number": 1,

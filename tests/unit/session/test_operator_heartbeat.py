@@ -16,7 +16,7 @@ from zprl.session.processes.driver import Driver
         (False, "console", {"pages": 0}, False),
         (False, "console", {}, False),
         (False, "console", {"pages": 2}, True),
-        (False, "hand", {}, True),
+        (False, "operator_devices", {}, True),
         (True, "console", {"pages": 0}, True),
         (True, "scripted", {}, True),
     ],

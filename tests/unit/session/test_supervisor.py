@@ -35,7 +35,7 @@ def supervisor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Supervisor]
             config=REAL,
             seed=0,
             rings=sockets.name,
-            twin=sockets,
+            robot_sim=sockets,
         ),
         (),
     )

@@ -172,7 +172,7 @@ class Inspection:
                 "max": max(lengths),
             },
             "keys": {key: moments.as_json() for key, moments in self.keys.items()},
-            "pictures": {
+            "images": {
                 key: {"height": height, "width": width}
                 for key, (height, width) in self.images.items()
             },

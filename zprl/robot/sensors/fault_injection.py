@@ -34,14 +34,14 @@ class InjectedFault(Section):
 class FaultInjectionConfig(SensorConfig):
     """A sensor and the faults injected into it."""
 
-    sense: Kind
-    knobs: tuple[InjectedFault, ...] = ()
+    sensor: Kind
+    faults: tuple[InjectedFault, ...] = ()
 
 
 def make(config: Mapping[str, Any]) -> FaultInjector:
-    """Make the sensor; entry point ``knobs``."""
+    """Make the sensor; entry point ``fault_injection``."""
     parsed = parse(FaultInjectionConfig, config)
-    return FaultInjector(parsed.sense.make(parsed.name), parsed.knobs)
+    return FaultInjector(parsed.sensor.make(parsed.name), parsed.faults)
 
 
 class FaultInjector:

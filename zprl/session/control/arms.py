@@ -40,7 +40,7 @@ class Arms:
     ) -> None:
         task, limits = in_force.task, in_force.limits
         self.robot, self.sensors = robot, sensors
-        self.max_age_s = limits.sense_age_s
+        self.max_age_s = limits.sensor_age_s
         self.prefixes = tuple(task.prefixes)
         self.ranges = task.ranges(robot)
         self.layout = ActionLayout(task.action, self.ranges)

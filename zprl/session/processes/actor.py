@@ -67,7 +67,9 @@ class ActorProcess:
         self.limits_digest = conditions.digests["limits"]
         self.policy = ChunkPolicy(settings.session / "start", settings.config, seed=settings.seed)
         self.policy.warm_up()
-        self.cameras = CameraHistory(conditions.task, settings.rings, conditions.limits.sense_age_s)
+        self.cameras = CameraHistory(
+            conditions.task, settings.rings, conditions.limits.sensor_age_s
+        )
         self.weights = Weights(settings)
 
     def step(self) -> None:
@@ -96,7 +98,7 @@ class ActorProcess:
         try:
             self.cameras.look()
         except StaleSensor as error:
-            self._report("sense_stale", error.message[:MAX_TEXT])
+            self._report("sensor_stale", error.message[:MAX_TEXT])
 
     def _answer(self, message: Message) -> None:
         """Make the chunk that is requested, or embed an episode's last observation."""

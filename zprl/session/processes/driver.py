@@ -119,7 +119,7 @@ class Driver:
         try:
             self._move(count)
         except StaleSensor as error:
-            self._fault("sense_stale", error.message)
+            self._fault("sensor_stale", error.message)
         except DataError as error:
             self._fault("refused", error.message)
         except RobotError as error:
@@ -282,7 +282,7 @@ class Driver:
                 self.episode.take_chunk(message)
             case Topic.BEAT:
                 # A person's beat counts; a page that nobody has open watches nothing.
-                person = message.sender == "hand" or bool(message.body.get("pages"))
+                person = message.sender == "operator_devices" or bool(message.body.get("pages"))
                 if self.robot.simulated or person:
                     self.monitor.beat("operator", time.monotonic())
             case Topic.TWIST:
@@ -347,7 +347,7 @@ def run(settings: Settings, stopping: Stopping) -> None:
         "supervisor": [Topic.PLAN],
         "actor": [Topic.CHUNK],
         "console": [Topic.INPUT, Topic.BEAT],
-        "hand": [Topic.INPUT, Topic.BEAT, Topic.TWIST],
+        "operator_devices": [Topic.INPUT, Topic.BEAT, Topic.TWIST],
         "scripted": [Topic.INPUT, Topic.BEAT],
     }
     bus = Bus(settings.sockets, "driver", listen)
@@ -355,7 +355,7 @@ def run(settings: Settings, stopping: Stopping) -> None:
 
     plan = connection.await_permission(bus, in_force, stopping)
     connection.connect(robot, stopping)
-    made = task.make_sensors(settings.twin)
+    made = task.make_sensors(settings.robot_sim)
     sensors = {name: LatestReader(sensor) for name, sensor in made.items()}
     try:
         for reader in sensors.values():

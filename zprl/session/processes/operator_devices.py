@@ -1,4 +1,4 @@
-"""Process ``hand``: a foot pedal and a SpaceMouse beside the robot.
+"""Process ``operator_devices``: a foot pedal and a SpaceMouse beside the robot.
 
 It runs where ``ZPRL_PEDAL`` or ``ZPRL_SPACEMOUSE`` name a device.  A pedal's press becomes an
 ``input`` as on the operator's page.  The SpaceMouse's state goes to the driver as it is
@@ -79,7 +79,7 @@ def run(settings: Settings, stopping: Stopping) -> None:
     Raises:
         EnvironmentProblem: a device is missing or lost.
     """
-    bus = Bus(settings.sockets, "hand", {"supervisor": ["plan"]})
+    bus = Bus(settings.sockets, "operator_devices", {"supervisor": ["plan"]})
     inputs = InputPublisher(bus)
     twists = TwistPublisher(bus)
     # The devices' threads put into these, so that one thread uses the bus.

@@ -123,12 +123,12 @@ class ScriptedOperator:
 
 def run(settings: Settings, stopping: Stopping) -> None:
     """Operate until asked to stop."""
-    if settings.twin is None:
+    if settings.robot_sim is None:
         raise EnvironmentProblem(
             "a scripted operator needs a simulated robot",
             remedy="leave it out where the robot is real",
         )
-    rule = settings.conditions().task.label.double
+    rule = settings.conditions().task.label.simulated
     place = rule if isinstance(rule, GoalPosition) else None
     listen = {"supervisor": [Topic.PLAN]}
     if place is not None:
@@ -136,7 +136,7 @@ def run(settings: Settings, stopping: Stopping) -> None:
     bus = Bus(settings.sockets, "scripted", listen)
 
     with contextlib.ExitStack() as stack:
-        control = None if place else stack.enter_context(SimControl(settings.twin))
+        control = None if place else stack.enter_context(SimControl(settings.robot_sim))
         operator = ScriptedOperator(settings, bus, control, place)
         for _ in turns(stopping, operator.beat):
             operator.step()

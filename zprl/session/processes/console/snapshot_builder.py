@@ -54,7 +54,7 @@ TOPICS = {
     "actor": ["event", "beat"],
     "learner": ["learning", "weights", "beat"],
     "recorder": ["event", "beat"],
-    "hand": ["beat"],
+    "operator_devices": ["beat"],
     "scripted": ["beat"],
 }
 ACTING = (State.RUNNING, State.INTERVENTION, State.STOPPING)
@@ -316,7 +316,7 @@ class Watch:
         return Snapshot(
             session=header.id[:MAX_WORD],
             task=header.task[:MAX_WORD],
-            simulated=self.settings.twin is not None,
+            simulated=self.settings.robot_sim is not None,
             mode=header.config.mode,
             weights=self.weights,
             processes=tuple(self._heartbeats()),
@@ -364,7 +364,7 @@ class Watch:
 
     def _heartbeats(self) -> Iterator[HeartbeatRow]:
         for name in TOPICS:
-            if name != "scripted" or self.settings.twin is not None:
+            if name != "scripted" or self.settings.robot_sim is not None:
                 yield HeartbeatRow(name=name, age_s=self.age(name), limit_s=SILENT_S)
 
     def _phase(self, rows: tuple[EpisodeRow, ...]) -> PhaseKind:
