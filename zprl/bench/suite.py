@@ -24,11 +24,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from zprl import config, plugins, presets, strict_yaml
 from zprl import safe_names as plain_names
 from zprl.errors import ConfigError
+from zprl.strict_model import StrictModel
 
 FOLDER = Path(__file__).parent
 SUITES = FOLDER / "suites"
@@ -40,11 +41,7 @@ OF_THE_METHOD = ("finetune_sim",)
 no say here."""
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class TaskEntry(_Part):
+class TaskEntry(StrictModel):
     """One task of a suite."""
 
     preset: str = Field(description="Preset of base policy, budget and judging.")
@@ -55,7 +52,7 @@ class TaskEntry(_Part):
     )
 
 
-class Method(_Part):
+class Method(StrictModel):
     """One way to improve the base policy."""
 
     label: str = Field(description="Name for people.")
@@ -68,14 +65,14 @@ class Method(_Part):
     tuning: str = Field(description="What was tried to make it good, and on what.")
 
 
-class Suite(_Part):
+class Suite(StrictModel):
     """Tasks x methods x seeds."""
 
     title: str
     tasks: dict[str, TaskEntry] = Field(min_length=1)
     methods: list[str | dict[str, Method]] = Field(min_length=1)
     seeds: list[int] = Field(min_length=1)
-    params: dict[str, dict[str, Any]] = {}
+    params: dict[str, dict[str, Any]] = Field({}, description="Numbers written over all others.")
 
     def chosen(self) -> dict[str, Method]:
         """Return methods by name, in the suite's order.

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, MutableMapping
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, Field
+
+from zprl.strict_model import StrictModel
 
 MAX_WIDTH, MAX_LAYERS = 2**16, 16
 """Of a network: more was never useful here, and a stranger's bundle states them before anything
@@ -26,10 +28,8 @@ def _widths(layers: tuple[int, ...]) -> tuple[int, ...]:
 Layers = Annotated[tuple[int, ...], Field(max_length=MAX_LAYERS), AfterValidator(_widths)]
 
 
-class Section(BaseModel):
+class Section(StrictModel):
     """A section of ``params.yaml``: frozen, and a key it does not know is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     def changed(self, **values: Any) -> Self:
         """Return a copy with other values, checked; those of a section below are a mapping.

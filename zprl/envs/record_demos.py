@@ -16,10 +16,11 @@ import numpy as np
 from pydantic import Field
 
 from zprl import plugins, seeding, terminal
-from zprl.config import Section, Task
+from zprl.config import Task
 from zprl.data.episode import Episode
 from zprl.data.writers.robomimic import RobomimicWriter
 from zprl.errors import ConfigError, DataError
+from zprl.strict_model import StrictModel
 
 if TYPE_CHECKING:
     import torch
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 MAX_ROUNDS = 50
 
 
-class RecordSettings(Section):
+class RecordSettings(StrictModel):
     """How a batch of demonstrations is recorded; written into its file."""
 
     task: Task = Task()

@@ -22,7 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import Field, JsonValue, ValidationError
 
 from zprl import durable
 from zprl.config import Real
@@ -33,6 +33,7 @@ from zprl.recordings.episode import RecordedEpisode
 from zprl.recordings.episode_record import EpisodeFacts, EpisodeRecord, folder_path, open_path
 from zprl.recordings.episode_writer import EpisodeWriter
 from zprl.recordings.labels import LabelEntry, LabelFile
+from zprl.strict_model import StrictModel
 
 __all__ = [
     "EpisodeFacts",
@@ -56,10 +57,8 @@ COMMITTED = re.compile(r"\d{6}")
 OPEN = re.compile(r"open-(\d{6})" + re.escape(durable.PARTIAL))
 
 
-class SessionHeader(BaseModel):
+class SessionHeader(StrictModel):
     """Description of a session, fixed when it is made."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     id: str = Field(pattern=r"^[\w][\w.-]{0,80}$")
     task: str = Field(min_length=1, max_length=200, description="Name of the task.")

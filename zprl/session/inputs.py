@@ -19,9 +19,7 @@ from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     TypeAdapter,
     ValidationError,
@@ -31,6 +29,7 @@ from pydantic import (
 from zprl.errors import EnvironmentProblem
 from zprl.session import events
 from zprl.session.events import Input
+from zprl.strict_model import StrictModel
 
 Nonce = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
 EpisodeNumber = Annotated[int, Field(ge=1, lt=1_000_000)]
@@ -72,10 +71,8 @@ def this_user() -> str:
         return f"uid {os.getuid()}"
 
 
-class OperatorInput(BaseModel):
+class OperatorInput(StrictModel):
     """One press; the same nonce twice is one input."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Input
     episode: EpisodeNumber | None = Field(

@@ -10,11 +10,10 @@ import enum
 from collections.abc import Mapping
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict
-
 from zprl.recordings.phases import PhaseKind
 from zprl.robot.events import Level
 from zprl.session.events import Label, State
+from zprl.strict_model import FiniteModel
 
 SIM_WEIGHTS_VERSION = -1
 """Version of the weights that left simulation."""
@@ -57,10 +56,8 @@ class Topic(enum.StrEnum):
     """From the recorder: there is no such episode to commit."""
 
 
-class Contents(BaseModel):
+class Contents(FiniteModel):
     """The contents of a message; an unknown key is refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     @classmethod
     def parse(cls, body: Mapping[str, Any]) -> Self:

@@ -19,13 +19,13 @@ from typing import Literal
 from pydantic import Field, ValidationError
 
 from zprl import safe_names, strict_yaml
-from zprl.config import Section
 from zprl.errors import ConfigError
+from zprl.strict_model import StrictModel
 
 BUILT_IN = Path(__file__).parent / "terms"
 
 
-class RewardAbove(Section):
+class RewardAbove(StrictModel):
     """An episode succeeds, and ends, when a reward term's own value (before its weight) exceeds ``above``."""
 
     reward: str = Field(description="Name of the reward term.")
@@ -35,7 +35,7 @@ class RewardAbove(Section):
     )
 
 
-class ForeignTerms(Section):
+class ForeignTerms(StrictModel):
     """What is in the file."""
 
     observations: dict[str, tuple[str, ...]] = Field(

@@ -22,7 +22,7 @@ from http.cookies import CookieError, SimpleCookie
 from pathlib import Path
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 from starlette.datastructures import Headers
 
 from zprl import durable
@@ -31,6 +31,7 @@ from zprl.recordings.append_file import lease
 from zprl.session.clock import now
 from zprl.session.inputs import Author, this_user
 from zprl.session.processes.console.rate_limits import Guesses, QuietLog
+from zprl.strict_model import StrictModel
 from zprl.terminal import say
 
 TOKEN = "ZPRL_CONSOLE_TOKEN"  # noqa: S105 (the variable's name)
@@ -46,10 +47,8 @@ PROGRAM = "program"
 """Author of presses that come with the token in a header."""
 
 
-class Secrets(BaseModel):
+class Secrets(StrictModel):
     """Secrets of one run of a session."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     token: str = Field(min_length=MIN_TOKEN)
     run: str = Field(min_length=16, description="Random, different in every run.")
