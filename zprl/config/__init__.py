@@ -27,7 +27,15 @@ from zprl.config.learning import (
     Rl,
     section_of,
 )
-from zprl.config.params import ACTION_RESIDUAL, MAX_TOLD, PARAMS_FILE, Params, load, mistakes, parse
+from zprl.config.params import (
+    ACTION_RESIDUAL,
+    MAX_LISTED,
+    PARAMS_FILE,
+    Params,
+    load,
+    mistakes,
+    parse,
+)
 from zprl.config.policy import Images, Policy, Pretrain, VibConfig
 from zprl.config.robot import Real
 from zprl.config.sections import MAX_LAYERS, MAX_WIDTH, Layers, Section, Steps, Width, write_over
@@ -37,7 +45,7 @@ __all__ = [
     "ACTION_RESIDUAL",
     "ALGORITHMS",
     "MAX_LAYERS",
-    "MAX_TOLD",
+    "MAX_LISTED",
     "MAX_WIDTH",
     "PARAMS_FILE",
     "ROTATION_WIDTHS",
