@@ -90,6 +90,14 @@ def test_writing_over_keeps_what_is_not_stated() -> None:
     assert target == {"a": {"b": 1, "c": [3]}, "d": 4, "e": {"f": 5}}
 
 
+def test_writing_over_the_result_leaves_the_values_alone() -> None:
+    values = {"e": {"f": 5}}
+    target: dict = {}
+    config.write_over(target, values)
+    config.write_over(target, {"e": {"f": 6}})
+    assert (target, values) == ({"e": {"f": 6}}, {"e": {"f": 5}})
+
+
 def test_another_algorithm_leaves_the_budget_alone() -> None:
     target = {"algorithm": "sac", "budget": {"segments": 3}, "steering": {"ratio": 0.3}}
     config.write_over(target, {"algorithm": "ppo", "clip": {"last": 0.2}})

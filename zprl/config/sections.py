@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, MutableMapping
 from typing import Annotated, Any, Self
 
@@ -47,6 +48,7 @@ def write_over(target: MutableMapping[str, Any], values: Mapping[str, Any]) -> N
     """Write ``values`` over ``target``, nested ones key by key.
 
     Where they state another algorithm than ``target``, only the budget of the old one stays.
+    ``values`` themselves are copied: what is written over the result later leaves them alone.
     """
     old = target.get("algorithm", "sac")
     if values.get("algorithm", old) != old:
@@ -58,4 +60,4 @@ def write_over(target: MutableMapping[str, Any], values: Mapping[str, Any]) -> N
         if isinstance(value, Mapping) and isinstance(below, MutableMapping):
             write_over(below, value)
         elif key not in target or below != value:  # an equal value keeps its text in a file
-            target[key] = value
+            target[key] = copy.deepcopy(value)

@@ -28,8 +28,8 @@ EXTENDS = "extends"
 """Key of a preset's file: the preset that it differs from."""
 MAX_EDITED = 100_000
 """Longest file that is edited, in bytes: keeping comments takes ten times as long as reading."""
-MAX_COLUMNS = 100
-"""Width of an edited file."""
+MAX_COLUMNS = 120
+"""Width of an edited file, in which each part of ``finetune_sim`` has one line."""
 
 Values = dict[str, Any]
 """Sections, or a section's values, by name."""
