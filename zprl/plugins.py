@@ -1,4 +1,4 @@
-"""Tasks, readers and interfaces by name, through entry points: a user's own is one file and one line.
+"""Tasks, readers and spaces by name, through entry points: a user's own is one file and one line.
 
 A registered name that ends in ``*`` stands for all names that begin so: a benchmark with many tasks
 is one line, too.
