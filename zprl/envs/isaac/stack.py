@@ -185,10 +185,8 @@ class Stack(Scenario):
         on = (apart[:, :2].abs() < SUCCESS_OFFSET).all(1)
         on &= (apart[:, 2] - self.edge).abs() < SUCCESS_HEIGHT_ERROR
         rests: torch.Tensor = env.scene["object"].data.root_lin_vel_w.torch.norm(dim=1) < RESTING
-        let_go: torch.Tensor = (env.scene["robot"].data.joint_pos.torch[:, -2:] > FINGER_OPEN).all(
-            1
-        )
-        return on & rests & let_go
+        fingers: torch.Tensor = env.scene["robot"].data.joint_pos.torch[:, -2:]
+        return on & rests & (fingers > FINGER_OPEN).all(1)
 
     def dropped(self, env: Any) -> torch.Tensor:
         """Return whether a cube fell off the table, (N,) bool."""
