@@ -72,12 +72,12 @@ def body(stage: Stage) -> None:
         stage.tracker.log(step, loss=step / 2)
         stage.log.info(f"step {step + 1} of 4, {sys.argv[1]}")
         stage.run_dir.save(step + 1, {}, {})
-        stage.checkpoint()
+        stage.stop_if_asked()
         while mode == "slow" and step == 1:
             Path("waiting").write_text(str(os.getpid()))
             time.sleep(0.05)
             if stage.stopping:
-                stage.checkpoint()
+                stage.stop_if_asked()
     durable.write_text("artifacts/toy/policy.txt", "made")
     stage.tracker.log_file("artifacts/toy/policy.txt", "toy")
 
