@@ -38,6 +38,7 @@ def serve(secrets: Secrets) -> None:
     from tests import console_scene
     from zprl.session import bus
     from zprl.session.input_publisher import InputPublisher
+    from zprl.session.messages import Beat
     from zprl.session.processes.console.process import prefer_answers
     from zprl.session.processes.console.serve import Console
     from zprl.session.processes.console.snapshot import ConsoleState
@@ -51,7 +52,7 @@ def serve(secrets: Secrets) -> None:
             time.sleep(0.02)
             publisher.flush()
             if beat % 10 == 0:
-                publisher.beat(stopped=beat > 10, pages=console.pages)
+                publisher.beat(Beat(pages=console.pages), stopped=beat > 10)
                 shown.publish(console_scene.snapshot())
 
 

@@ -128,12 +128,18 @@ def live(params: Params, *, stopping: list[bool]) -> None:
                 "a session steers a frozen policy",
                 remedy="set finetune_sim.algorithm to sac, e.g. with preset method/zprl",
             )
-        begin = {
-            "config": params.finetune_real,
-            "agent": params.finetune_sim,
-            "seed": params.run.seed,
-        }
-        run.create(SESSION, **begin, episodes=EPISODES, work=WORK, **sources(params))
+        start = sources(params)
+        run.create(
+            SESSION,
+            config=params.finetune_real,
+            agent=params.finetune_sim,
+            seed=params.run.seed,
+            base=BASE,
+            steering=start["steering"],
+            learner=start["learner"],
+            episodes=EPISODES,
+            work=WORK,
+        )
     run.run(SESSION, WORK, say=log.info, stopping=lambda: stopping[0])
 
 

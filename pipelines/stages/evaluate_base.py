@@ -63,7 +63,7 @@ def judge(
     stage.tracker.log(0, **{f"{name}.{key}": value for key, value in known.items()})
     stage.tracker.log_dir(within / name, f"{within.name}/{name}")
     stage.made(within / name)
-    stage.checkpoint()
+    stage.stop_if_asked()
     return evaluation
 
 

@@ -74,7 +74,7 @@ def finetune_sim(stage: Stage, section: str) -> None:
         facts, tensors = learner.state()
         facts = {**facts, "judged": judged, "wall_s": wall_s}
         stage.run_dir.save(learner.segment, facts, tensors)
-        stage.checkpoint()
+        stage.stop_if_asked()
 
     _write(stage, learner, section, judged, wall_s)
 

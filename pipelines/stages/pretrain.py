@@ -42,7 +42,7 @@ def pretrain(stage: Stage) -> None:
     state = TrainState(policy, params.pretrain, seed=seed)
     hooks = Hooks(
         stopping=lambda: stage.stopping,
-        saved=stage.checkpoint,
+        saved=stage.stop_if_asked,
         log=lambda step, metrics: stage.tracker.log(step, **metrics),
         say=stage.log.info,
     )

@@ -81,8 +81,10 @@ class Stage:
         """Return the seconds this stage has worked, interrupted attempts included."""
         return round(self._before + time.monotonic() - self._started, 1)
 
-    def checkpoint(self) -> None:
-        """Note the time spent; called after each committed generation.
+    def stop_if_asked(self) -> None:
+        """Note the time spent, and end the stage where it was asked to stop.
+
+        Called after each committed generation.
 
         Raises:
             Interrupted: the stage was asked to stop.

@@ -178,16 +178,16 @@ def test_a_kill_after_the_first_policy_costs_only_the_second(
         durable.write_dir(folder, lambda _: None)
         folder.rmdir()
 
-    checkpoint = stages.Stage.checkpoint
+    stop_if_asked = stages.Stage.stop_if_asked
 
     def killed(stage: stages.Stage) -> None:
-        checkpoint(stage)
+        stop_if_asked(stage)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(stages.Stage, "checkpoint", killed)
+    monkeypatch.setattr(stages.Stage, "stop_if_asked", killed)
     with pytest.raises(KeyboardInterrupt):
         run_base()
-    monkeypatch.setattr(stages.Stage, "checkpoint", checkpoint)
+    monkeypatch.setattr(stages.Stage, "stop_if_asked", stop_if_asked)
     World.made = 0
     run_base()
     assert World.made == 1, "the first verdict was kept"

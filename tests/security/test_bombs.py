@@ -373,7 +373,7 @@ PARSERS = {
 LOADERS = {
     "zprl/durable.py",
     "zprl/strict_yaml.py",
-    "zprl/envs/isaacgym/worker.py",
+    "zprl/envs/isaacgym/worker/wire.py",
 }  # the last runs in a Python of its own
 OTHERS = ("validate_json", "model_validate_json")
 

@@ -173,7 +173,8 @@ class CameraEncoder(nn.Module):
 
         seen = crop(images, self.spec.crop, augment).flatten(0, 1).movedim(-1, 1)
         seen = (seen.to(self.mean.dtype) / 127.5 - 1 - self.mean) / self.std
-        return self.head(self.pool(self.maps(seen))).unflatten(0, (rows, frames))
+        features: Tensor = self.head(self.pool(self.maps(seen)))
+        return features.view(rows, frames, -1)
 
 
 class ImageObsEncoder(nn.Module):
@@ -192,6 +193,7 @@ class ImageObsEncoder(nn.Module):
     ) -> None:
         super().__init__()
         self._states = tuple(obs_dims)
+        self._images = tuple(spec.key for spec in images)
         # A list: a camera's key may hold a point, a module's name must not.
         self.cameras = nn.ModuleList(CameraEncoder(spec) for spec in images)
         self.embedding_dim = embedding_dim(obs_dims, images, obs_steps)
@@ -203,8 +205,11 @@ class ImageObsEncoder(nn.Module):
             obs: Images (B, O, H, W, 3) uint8 and normalised states (B, O, d) by key.
             augment: See :class:`CameraEncoder`.
         """
-        seen = [camera(obs[camera.spec.key], augment) for camera in self.cameras]
-        return torch.cat([*seen, *(obs[key] for key in self._states)], dim=-1).flatten(1)
+        features = [
+            camera(obs[key], augment)
+            for key, camera in zip(self._images, self.cameras, strict=True)
+        ]
+        return torch.cat([*features, *(obs[key] for key in self._states)], dim=-1).flatten(1)
 
 
 def embedding_dim(obs_dims: Mapping[str, int], images: Sequence[ImageSpec], obs_steps: int) -> int:
@@ -227,7 +232,7 @@ def crop(images: Tensor, size: tuple[int, int], augment: torch.Generator | None)
         return images[:, :, top : top + height, left : left + width]
 
     rows = len(images)
-    top, left = (
+    tops, lefts = (
         torch.randint(room + 1, (rows, 1), generator=augment, device=augment.device).to(
             images.device
         )
@@ -237,7 +242,7 @@ def crop(images: Tensor, size: tuple[int, int], augment: torch.Generator | None)
     # Rows of pixels (B, h) and columns (B, w) of each crop, gathered at once.
     down, across = (
         first + torch.arange(side, device=images.device)
-        for first, side in ((top, height), (left, width))
+        for first, side in ((tops, height), (lefts, width))
     )
     return images[
         torch.arange(rows, device=images.device)[:, None, None],

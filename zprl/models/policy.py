@@ -181,9 +181,9 @@ class FlowPolicy(nn.Module):
                 code); ``None`` crops the middle.
         """
         seen = self.normalizer.normalize_obs({key: obs[key] for key in self.spec.obs_dims})
-        return self.encoder(
-            seen | {image.key: obs[image.key] for image in self.spec.images}, augment
-        )
+        images = {image.key: obs[image.key] for image in self.spec.images}
+        embedding: Tensor = self.encoder(seen | images, augment)
+        return embedding
 
     def posterior(self, embedding: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and log standard deviation (B, Z) of the latent for an embedding (B, D)."""
@@ -201,9 +201,9 @@ class FlowPolicy(nn.Module):
             flow_time: (B,).
             condition: (B, D).
         """
-        return self.velocity_net(
-            noisy, time_embedding(flow_time, self.spec.policy.time_embedding_dim), condition
-        )
+        times = time_embedding(flow_time, self.spec.policy.time_embedding_dim)
+        velocity: Tensor = self.velocity_net(noisy, times, condition)
+        return velocity
 
     def generate(self, condition: Tensor, noise: Tensor) -> Tensor:
         """Return the normalised action sequence (B, T, F), by Euler steps from scaled noise.

@@ -11,7 +11,7 @@ from zprl import seeding
 from zprl.data.store import EpisodeStore
 from zprl.models.policy import FlowPolicy, PolicySpec
 from zprl.rl.replay import Replay
-from zprl.rl.steering import normalized_chunk, observe
+from zprl.rl.steering import decision_inputs, normalized_chunk
 from zprl.rl.steering_spaces import SteeringSpace
 
 IMAGE_ROWS_AT_ONCE = 64
@@ -83,7 +83,8 @@ def transitions(
     states = []
     for rows in (torch.stack(stretches.starts), torch.stack(stretches.follows)):
         noise = policy.draw_noise(count, generator).to(device)
-        states.append(observe(policy, interface, embed_frames(policy, store, rows), noise).state)
+        inputs = decision_inputs(policy, interface, embed_frames(policy, store, rows), noise)
+        states.append(inputs.state)
 
     # The residual with which the policy would have done what the demo shows.
     embedding, anchor = states[0].split((policy.spec.policy.embedding_dim, len(scale)), -1)
@@ -91,9 +92,8 @@ def transitions(
     wanted = policy.normalizer.normalize_actions(actions).flatten(1)
     residual = interface.residual_of(wanted, anchor, scale)
     if residual is None and fitted:
-        residual = fit(
-            policy, interface, embedding, anchor, wanted, scale=scale, generator=generator
-        )
+        shown = (embedding, anchor, wanted)
+        residual = fit(policy, interface, *shown, scale=scale, generator=generator)
     elif residual is None:
         residual = torch.zeros_like(anchor)
 

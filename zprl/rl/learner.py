@@ -22,7 +22,13 @@ from zprl.rl.replay import Replay
 from zprl.rl.sac import Sac
 from zprl.rl.segment_learner import Row, SegmentLearner, Tensors
 from zprl.rl.steered_policy import SteeredPolicy
-from zprl.rl.steering import Situation, SteeringDecision, normalized_chunk, observe, steer
+from zprl.rl.steering import (
+    DecisionInputs,
+    SteeringDecision,
+    decision_inputs,
+    normalized_chunk,
+    steer,
+)
 from zprl.rl.steering_bundle import save_steering
 from zprl.rl.steering_spaces import SteeringSpace
 from zprl.rl.updates import LOSSES, Updates
@@ -146,7 +152,7 @@ class Learner(SegmentLearner[Rl]):
             tick: Called after each vector step (progress bars).
         """
         with make_env() as env:
-            situation = self._observe(self._reset(env), self._draw())
+            inputs = self._decision_inputs(self._reset(env), self._draw())
             lengths = torch.zeros(self.config.num_envs, device=self.device)
             sizes = SizeSums()
             losses: Row = {}
@@ -154,21 +160,21 @@ class Learner(SegmentLearner[Rl]):
             for _ in range(self.config.chunk_steps_per_segment):
                 # The agent chooses a residual; the frozen policy makes the chunk from there.
                 decision = steer(
-                    self.policy, self.interface, self.agent.scale, situation, self._explore
+                    self.policy, self.interface, self.agent.scale, inputs, self._explore
                 )
                 result = env.step(decision.chunk)
                 self.vector_steps += 1
 
-                # Store the transition to the situation of the next decision.
+                # Store the transition to the inputs of the next decision.
                 draws = self._draw()
-                following = self._observe(result.obs, draws)
-                self._store(situation, decision, result, following, draws)
+                following = self._decision_inputs(result.obs, draws)
+                self._store(inputs, decision, result, following, draws)
                 self._count_episodes(result, lengths)
                 sizes.add(decision, self.agent.scale)
 
                 # Update critics, actor and temperature as often as the decisions so far pay for.
                 losses = self._update_agent() or losses
-                situation = following
+                inputs = following
                 tick()
 
                 if sizes.vector_steps == STEPS_PER_ROW:
@@ -195,21 +201,21 @@ class Learner(SegmentLearner[Rl]):
             noise, torch.randn(rows, width, generator=generator, device=self.device)
         )
 
-    def _observe(self, obs: dict[str, Tensor], draws: DecisionDraws) -> Situation:
-        """Return the situation of observations; images are cropped at random (official code)."""
+    def _decision_inputs(self, obs: dict[str, Tensor], draws: DecisionDraws) -> DecisionInputs:
+        """Return the inputs from observations; images are cropped at random (official code)."""
         augment = self._generator("crop", self.vector_steps) if self.spec.images else None
         embedding = self.policy.embed(obs, augment)
-        return observe(
+        return decision_inputs(
             self.policy, self.interface, embedding, draws.noise, latent_sample=draws.latent
         )
 
-    def _explore(self, situation: Situation) -> Tensor:
+    def _explore(self, inputs: DecisionInputs) -> Tensor:
         """Return the residual (N, R) of one decision while learning.
 
         During warm-up it is zero, or noise where configured; then a sample of the actor, or with
         ``best_of`` the critics' choice among several.
         """
-        config, state = self.config, situation.state
+        config, state = self.config, inputs.state
         generator = self._generator("exploration", self.vector_steps)
         noise = torch.randn(len(state), self.agent.dim, generator=generator, device=self.device)
         if self.decisions < config.warmup_chunks:
@@ -232,10 +238,10 @@ class Learner(SegmentLearner[Rl]):
 
     def _store(
         self,
-        situation: Situation,
+        inputs: DecisionInputs,
         decision: SteeringDecision,
         result: ChunkResult,
-        following: Situation,
+        following: DecisionInputs,
         draws: DecisionDraws,
     ) -> None:
         """Append the transitions of all environments to the memory."""
@@ -246,14 +252,14 @@ class Learner(SegmentLearner[Rl]):
             valueless = result.terminated
             # A value follows a time-out: that of the episode's true last state.
             if result.truncated.any():
-                final = self._observe(result.final_obs, draws)
+                final = self._decision_inputs(result.final_obs, draws)
                 next_state = torch.where(ended[:, None], final.state, next_state)
 
         # Gamma = gamma^C for every chunk (official code).  Exact would be gamma^k for one that a
         # time-out cuts after k < C actions; no preset that bootstraps there has such a chunk,
         # because its `episode_steps` are a multiple of `chunk_steps`.
         self.replay.add(
-            state=situation.state,
+            state=inputs.state,
             point=decision.point,
             reward=result.reward - self.config.chunk_penalty,
             discount=self.chunk_discount * (~valueless).float(),

@@ -16,12 +16,10 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     TypeAdapter,
     ValidationError,
@@ -30,6 +28,7 @@ from pydantic import (
 
 from zprl.errors import EnvironmentProblem
 from zprl.session import events
+from zprl.session.contents import Contents
 from zprl.session.events import Input
 
 Nonce = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
@@ -72,10 +71,8 @@ def this_user() -> str:
         return f"uid {os.getuid()}"
 
 
-class OperatorInput(BaseModel):
+class OperatorInput(Contents):
     """One press; the same nonce twice is one input."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Input
     episode: EpisodeNumber | None = Field(
@@ -102,6 +99,10 @@ class OperatorInput(BaseModel):
         if self.source == CONSOLE and self.author is None and self.kind is not Input.ESTOP:
             raise ValueError("a press on the page names its author")
         return self
+
+    def body(self) -> dict[str, Any]:
+        """Return the JSON object of the message, with the nonce even where it was made here."""
+        return self.model_dump(mode="json")
 
     def refusal(self, seq: int | None, at: float) -> str:
         """Return why this press has no effect; empty when it has one.

@@ -24,6 +24,10 @@ ARRIVED = 0.012
 """The tool is where it was sent when it is that near [m]."""
 PATIENCE = 80
 """Steps after which a phase ends although the tool has not arrived: no operator waits for ever."""
+HOVER_HEIGHT = 0.12
+"""Height of the tool over a thing before it descends [m]."""
+GRIP_STEPS = 12
+"""Steps that the fingers get to close or to open."""
 _NEAR = 0.05
 """Within this distance of its goal the operator corrects what it sees missing [m]."""
 _SLOW = 0.5
