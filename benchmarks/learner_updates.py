@@ -50,12 +50,12 @@ class Sized(gymnasium.Env):
 
 
 def theirs(rl: config.Rl, state_dim: int, residual_dim: int) -> SAC:
-    nets = {"net_arch": list(rl.hidden), "n_critics": rl.critics}
+    nets = {"net_arch": list(rl.networks.hidden), "n_critics": rl.critics.count}
     model = SAC(
         "MlpPolicy",
         Sized(state_dim, residual_dim),
         policy_kwargs=nets,
-        batch_size=rl.batch_size,
+        batch_size=rl.updates.batch_size,
         buffer_size=ROWS,
         device="cpu",
     )
@@ -93,8 +93,11 @@ class FromParts:
     ) -> None:
         self.rl, self.scale, self.width, self.dim = rl, scale, state_dim, len(scale)
         torch.manual_seed(0)
-        sizes = (state_dim + self.dim, *rl.hidden, 1)
-        critics = [network(sizes, layer_norm=rl.critic_layer_norm) for _ in range(rl.critics)]
+        sizes = (state_dim + self.dim, *rl.networks.hidden, 1)
+        critics = [
+            network(sizes, layer_norm=rl.networks.critic_layer_norm)
+            for _ in range(rl.critics.count)
+        ]
         self.critics, _ = stack_module_state(critics)
         self.targets = {name: value.detach().clone() for name, value in self.critics.items()}
         skeleton = copy.deepcopy(critics[0]).to("meta")
@@ -102,24 +105,24 @@ class FromParts:
             lambda weights, inputs: functional_call(skeleton, weights, (inputs,)).squeeze(-1),
             in_dims=(0, None),
         )
-        self.actor = network((state_dim, *rl.hidden, 2 * self.dim), layer_norm=False)
-        self.log_alpha = torch.full((1,), math.log(rl.initial_alpha), requires_grad=True)
+        self.actor = network((state_dim, *rl.networks.hidden, 2 * self.dim), layer_norm=False)
+        self.log_alpha = torch.full((1,), math.log(rl.entropy.initial_alpha), requires_grad=True)
 
         adam = torch.optim.Adam
-        self.critic_adam = adam(self.critics.values(), rl.critic_learning_rate, fused=True)
-        self.actor_adam = adam(self.actor.parameters(), rl.actor_learning_rate, fused=True)
-        self.alpha_adam = adam([self.log_alpha], rl.alpha_learning_rate, fused=True)
+        self.critic_adam = adam(self.critics.values(), rl.learning_rates.critics, fused=True)
+        self.actor_adam = adam(self.actor.parameters(), rl.learning_rates.actor, fused=True)
+        self.alpha_adam = adam([self.log_alpha], rl.learning_rates.alpha, fused=True)
 
     def values(self, weights: dict[str, torch.Tensor], inputs: torch.Tensor) -> torch.Tensor:
         out = self.evaluate(weights, inputs)
-        return (torch.tanh(out) + 1) * 0.5 if self.rl.bounded_q else out
+        return (torch.tanh(out) + 1) * 0.5 if self.rl.critics.bounded else out
 
     def sample(self, inputs: torch.Tensor, generator: torch.Generator):
         """Return inputs with the point that the actor chooses, and the residual's log-density."""
         state = inputs[:, : self.width]
         mean, raw = self.actor(state).split(self.dim, -1)
-        span = 0.5 * (self.rl.log_std_max - self.rl.log_std_min)
-        log_std = self.rl.log_std_min + span * (torch.tanh(raw) + 1)
+        span = 0.5 * (self.rl.actor.log_std_max - self.rl.actor.log_std_min)
+        log_std = self.rl.actor.log_std_min + span * (torch.tanh(raw) + 1)
         noise = torch.randn(len(state), self.dim, generator=generator)
         before = mean + log_std.exp() * noise
 
@@ -133,7 +136,7 @@ class FromParts:
         with torch.no_grad():
             inputs, log_prob = self.sample(batch.next_inputs, generator)
             value = self.values(self.targets, inputs).amin(0)
-            if self.rl.entropy_in_target:
+            if self.rl.entropy.in_target:
                 value = value - self.log_alpha.exp() * log_prob
             y = batch.reward + batch.discount * value
         loss = (self.values(self.critics, batch.inputs) - y).square().mean(1).sum()
@@ -146,21 +149,21 @@ class FromParts:
         loss = (alpha * log_prob - self.values(weights, inputs).mean(0)).mean()
         self._step(self.actor_adam, loss, list(self.actor.parameters()))
 
-        target = self.rl.target_entropy_per_dim * self.dim
+        target = self.rl.entropy.target_per_dim * self.dim
         self._step(self.alpha_adam, -self.log_alpha * (log_prob.detach().mean() + target), None)
 
     def update_targets(self) -> None:
         torch._foreach_lerp_(
             list(self.targets.values()),
             [value.detach() for value in self.critics.values()],
-            self.rl.tau,
+            self.rl.critics.tau,
         )
 
     def _step(self, adam: torch.optim.Adam, loss: torch.Tensor, clipped) -> None:
         adam.zero_grad()
         loss.backward()
         if clipped is not None:
-            nn.utils.clip_grad_norm_(clipped, self.rl.grad_clip, foreach=True)
+            nn.utils.clip_grad_norm_(clipped, self.rl.updates.grad_clip, foreach=True)
         adam.step()
 
 
@@ -182,11 +185,11 @@ def learner(kind: type[Sac] | type[FromParts], rl: config.Rl, state_dim: int, re
     def update() -> None:
         nonlocal count
         step = seeding.torch_generator(0, "update", count)
-        batch = replay.sample(rl.batch_size, step)
+        batch = replay.sample(rl.updates.batch_size, step)
         agent.update_critics(batch, step)
-        if count % rl.actor_period == 0:
+        if count % rl.actor.period == 0:
             agent.update_actor(batch, step)
-        if count % rl.target_period == 0:
+        if count % rl.critics.target_period == 0:
             agent.update_targets()
         count += 1
 
@@ -211,14 +214,14 @@ def main() -> None:
     params = config.load()
     # Stable-Baselines3's networks have no layer normalisation, so equal networks have none here.
     normed = params.finetune_sim
-    rl = normed.model_copy(update={"critic_layer_norm": False})
-    every = rl.model_copy(update={"actor_period": 1, "target_period": 1})
+    rl = normed.changed(networks={"critic_layer_norm": False})
+    every = rl.changed(actor={"period": 1}, critics={"target_period": 1})
     residual_dim = params.vib.latent_dim
     sizes = (params.policy.embedding_dim + residual_dim, residual_dim)
 
     sb3 = theirs(rl, *sizes)
     learners = {
-        "SB3": lambda count: sb3.train(count, rl.batch_size),
+        "SB3": lambda count: sb3.train(count, rl.updates.batch_size),
         "recipe": learner(Sac, rl, *sizes),
         "recipe, every update": learner(Sac, every, *sizes),
         "recipe, LayerNorm": learner(Sac, normed, *sizes),
@@ -234,8 +237,8 @@ def main() -> None:
             rates[name].append(rate(run, UPDATES))
 
     print(
-        f"state {sizes[0]}, residual {residual_dim}, hidden {rl.hidden}, critics {rl.critics}, "
-        f"batch {rl.batch_size}, one thread"
+        f"state {sizes[0]}, residual {residual_dim}, hidden {rl.networks.hidden}, critics {rl.critics.count}, "
+        f"batch {rl.updates.batch_size}, one thread"
     )
     for name, rival in {
         "recipe": "SB3",
@@ -253,7 +256,7 @@ def main() -> None:
 
 def many(rl: config.Rl) -> config.Rl:
     """Return the section with the critics of REDQ."""
-    return rl.model_copy(update={"critics": 10, "target_subset": 10})
+    return rl.changed(critics={"count": 10, "target_subset": 10})
 
 
 if __name__ == "__main__":

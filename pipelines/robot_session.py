@@ -51,20 +51,20 @@ def sources(params: Params) -> dict[str, Path | None]:
         ``None`` for what only a simulation could give.
 
     Raises:
-        ConfigError: no simulation gives a policy for the session's interface.
+        ConfigError: no simulation gives a policy in the session's steering space.
     """
     if params.finetune_real.start == "base":
         return {"base": BASE, "steering": None, "learner": None}
-    interface = params.finetune_real.interface
-    if interface not in SIMULATED:
+    space = params.finetune_real.space
+    if space not in SIMULATED:
         raise ConfigError(
-            f"finetune_real.interface '{interface}' has no simulation result to go on from",
+            f"finetune_real.space '{space}' has no simulation result to go on from",
             remedy=f"choose one of {', '.join(SIMULATED)}",
         )
     return {
         "base": BASE,
-        "steering": STEERING / SIMULATED[interface],
-        "learner": LEARNER / SIMULATED[interface],
+        "steering": STEERING / SIMULATED[space],
+        "learner": LEARNER / SIMULATED[space],
     }
 
 

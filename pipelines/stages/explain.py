@@ -47,7 +47,7 @@ def explain(stage: Stage) -> None:
     shown = ", ".join(f"{name} {value:.2f}" for name, value in departures.items())
     stage.log.info(f"departure of the steered policy: {shown}")
 
-    anchor = steered.interface.anchor(policy, frames.embedding, frames.noise)
+    anchor = steered.space.anchor(policy, frames.embedding, frames.noise)
     ratio = float(UNIFORM_RMS * _rms(steered.scale) / _rms(anchor))
     _wander(stage, policy, frames, ratio)
 

@@ -81,7 +81,7 @@ def _save(store: SessionStore, learner: SessionLearner, *, same_as_on_robot: boo
         STEERING / NAME,
         learner.agent.actor,
         learner.scale,
-        interface=learner.interface,
+        space=learner.space,
         config=learner.rl,
         base_digest=durable.digest(SESSION / "start" / BASE),
         provenance={

@@ -48,13 +48,13 @@ class World(ReachWorld):
         return torch.zeros(self.spec.num_envs, self.spec.action_dim)
 
 
-def steer(policy, interface, dim: int, scale: float) -> None:
-    rl = config.Rl(interface=interface.name, hidden=(8,))
+def steer(policy, space, dim: int, scale: float) -> None:
+    rl = config.Rl(steering={"space": space.name}, networks={"hidden": (8,)})
     actor = Actor(
         policy.spec.policy.embedding_dim + dim, dim, rl, torch.Generator().manual_seed(0), "cpu"
     )
     facts = {
-        "interface": interface,
+        "space": space,
         "config": rl,
         "base_digest": durable.digest(stages.BASE),
         "provenance": {},

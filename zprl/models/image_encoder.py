@@ -12,11 +12,12 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
 from zprl.errors import DataError
+from zprl.strict_model import StrictModel
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -27,10 +28,8 @@ Side = Annotated[int, Field(ge=1, le=2048)]
 Channels = Annotated[int, Field(ge=GROUP, le=2048, multiple_of=GROUP)]
 
 
-class ImageSpec(BaseModel):
+class ImageSpec(StrictModel):
     """One camera's images and their encoder; defaults are the official code's."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     key: str = Field(min_length=1, description="Observation key.")
     size: tuple[Side, Side] = Field(description="Height and width.")

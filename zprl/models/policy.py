@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
     model_serializer,
@@ -31,6 +29,7 @@ from zprl.models.obs_encoder import ObsEncoder
 from zprl.models.velocity_mlp import VelocityMlp
 from zprl.models.velocity_unet import VelocityUnet
 from zprl.models.vib import Vib
+from zprl.strict_model import StrictModel
 
 if TYPE_CHECKING:
     from zprl.data.store import EpisodeStore
@@ -38,10 +37,8 @@ if TYPE_CHECKING:
 M = TypeVar("M", bound=nn.Module)
 
 
-class PolicySpec(BaseModel):
+class PolicySpec(StrictModel):
     """Everything that decides a policy's shapes and how it samples; stored in its bundle."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     obs_dims: dict[str, config.Width] = Field(
         min_length=1,

@@ -83,7 +83,7 @@ class Chain(nn.Module):
             persistent=False,
         )
         self.noise_net: nn.Sequential | None = None
-        if config.noise == "learned":
+        if config.chain.noise == "learned":
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seeding.derive(seed, "init-noise"))
                 self.noise_net = _mlp(
@@ -109,8 +109,10 @@ class Chain(nn.Module):
         length = (grid[step + 1] - grid[step])[:, None, None]
         mean = point + length * self.velocity_net(point, features, condition)
         if self.noise_net is None:
-            return mean, torch.full((len(point), 1, 1), self.config.min_std, device=point.device)
-        low, high = math.log(self.config.min_std), math.log(self.config.max_std)
+            return mean, torch.full(
+                (len(point), 1, 1), self.config.chain.min_std, device=point.device
+            )
+        low, high = math.log(self.config.chain.min_std), math.log(self.config.chain.max_std)
         raw = self.noise_net(torch.cat([condition, features], -1))
         return mean, (low + (high - low) * (torch.tanh(raw) + 1) / 2).exp()[:, None]
 
@@ -221,7 +223,7 @@ class PolicyGradientLearner(SegmentLearner[PolicyGradient]):
         super().__init__(policy, config, seed=seed, device=device, on_row=on_row)
         self.iterations = 0
         self._updates = 0
-        self.chunk_discount = config.step_discount**policy.spec.policy.chunk_steps
+        self.chunk_discount = config.returns.step_discount**policy.spec.policy.chunk_steps
 
         self.chain = Chain(policy, config, seed).to(device)
         width = policy.spec.policy.embedding_dim
@@ -230,12 +232,12 @@ class PolicyGradientLearner(SegmentLearner[PolicyGradient]):
             self.value_net = _mlp((width, *VALUE_HIDDEN, 1), nn.Mish).to(device)
 
         self._parts = {"chain": self.chain, "value": self.value_net}
-        rates = {"chain": config.actor_learning_rate, "value": config.critic_learning_rate}
+        rates = {"chain": config.learning_rates.actor, "value": config.learning_rates.value}
         self._adams = {
             name: Adam(
                 parameters_to_vector(part.parameters()).detach().clone(),
                 rates[name],
-                clip=config.grad_clip,
+                clip=config.updates.grad_clip,
             )
             for name, part in self._parts.items()
         }
@@ -256,11 +258,11 @@ class PolicyGradientLearner(SegmentLearner[PolicyGradient]):
         """
         with make_env() as env:
             obs = self._reset(env)
-            lengths = torch.zeros(self.config.num_envs, device=self.device)
-            left = self.config.chunk_steps_per_segment
+            lengths = torch.zeros(self.config.budget.num_envs, device=self.device)
+            left = self.config.budget.chunk_steps_per_segment
 
             while left:
-                steps = min(self.config.rollout_steps, left)
+                steps = min(self.config.rollouts.steps, left)
                 left -= steps
                 obs, rollout = self._collect(env, obs, steps, lengths, tick)
                 self._report(self._improve(rollout))
@@ -282,7 +284,7 @@ class PolicyGradientLearner(SegmentLearner[PolicyGradient]):
             # Sample a chain and execute the chunk at its end.
             generator = self._generator("exploration", self.vector_steps)
             embedding, condition = self._condition(obs)
-            noise = self.policy.draw_noise(self.config.num_envs, generator)
+            noise = self.policy.draw_noise(self.config.budget.num_envs, generator)
             chain = self.chain.sample(condition, noise, generator)
             result = env.step(self.policy.executed(chain[:, -1]))
             self.vector_steps += 1
@@ -316,18 +318,20 @@ class PolicyGradientLearner(SegmentLearner[PolicyGradient]):
         """Run some epochs of PPO on a rollout; return the losses of the last batch."""
         batch, embedding, returns, mean_value = self._prepare(rollout)
         losses: Row = {}
-        for epoch in range(self.config.epochs):
-            generator = self._generator("ppo-order", self.iterations * self.config.epochs + epoch)
+        for epoch in range(self.config.rollouts.epochs):
+            generator = self._generator(
+                "ppo-order", self.iterations * self.config.rollouts.epochs + epoch
+            )
             order = torch.randperm(len(returns), generator=generator, device=self.device)
 
-            for rows in order.split(self.config.batch_size):
+            for rows in order.split(self.config.updates.batch_size):
                 loss, losses = self._policy_loss(
                     **{name: value[rows] for name, value in batch.items()}
                 )
                 value = self.value_net(embedding[rows]).squeeze(-1)
                 value_loss = (value - returns[rows]).square().mean()
                 self._step("value", value_loss)
-                if self.iterations >= self.config.value_warmup_iterations:
+                if self.iterations >= self.config.updates.value_warmup_iterations:
                     self._step("chain", loss)
                 losses |= {
                     "critic_loss": float(value_loss.detach()),
@@ -337,7 +341,7 @@ class PolicyGradientLearner(SegmentLearner[PolicyGradient]):
                 self._updates += 1
 
             # The old policy's data says little about one that has moved too far.
-            if losses["kl"] > self.config.target_kl:
+            if losses["kl"] > self.config.clip.target_kl:
                 break
         self.iterations += 1
         return losses
@@ -357,7 +361,7 @@ class PolicyGradientLearner(SegmentLearner[PolicyGradient]):
             rollout.terminated,
             rollout.ended,
             discount=self.chunk_discount,
-            gae_lambda=self.config.gae_lambda,
+            gae_lambda=self.config.returns.gae_lambda,
         )
         returns = (advantage + value).flatten()
         advantage = ((advantage - advantage.mean()) / (advantage.std() + 1e-8)).flatten()
@@ -394,9 +398,9 @@ class PolicyGradientLearner(SegmentLearner[PolicyGradient]):
         log_ratio = new - old
         entropy = entropies.mean()
         weight = advantage[:, None]
-        clip = torch.tensor(config.clip, device=advantage.device)
+        clip = torch.tensor(config.clip.last, device=advantage.device)
 
-        if config.noise == "fixed":
+        if config.chain.noise == "fixed":
             discount, clip = self._per_inner_step(advantage.device)
             weight = weight * discount
         else:
@@ -405,7 +409,7 @@ class PolicyGradientLearner(SegmentLearner[PolicyGradient]):
         ratio = log_ratio.exp()
         limited = torch.maximum(torch.minimum(ratio, 1 + clip), 1 - clip)
         surrogate = torch.minimum(ratio * weight, limited * weight).mean()
-        loss = -surrogate - config.entropy_weight * entropy
+        loss = -surrogate - config.updates.entropy_weight * entropy
 
         kl = float(((ratio - 1) - log_ratio).detach().mean())  # Schulman's low-variance estimate
         return loss, {
@@ -418,12 +422,12 @@ class PolicyGradientLearner(SegmentLearner[PolicyGradient]):
         """Return the advantage's discount (K,) and the clip (K,) of each inner step (DPPO)."""
         config, steps = self.config, self.chain.steps
         later = torch.arange(steps - 1, -1, -1, device=device)
-        discount = config.denoising_discount**later
+        discount = config.returns.denoising_discount**later
 
         # The clip grows exponentially towards the last inner step.
         share = 1 - later / (steps - 1) if steps > 1 else torch.ones(1, device=device)
-        grown = (torch.exp(config.clip_growth * share) - 1) / (math.exp(config.clip_growth) - 1)
-        return discount, config.clip_first + (config.clip - config.clip_first) * grown
+        grown = (torch.exp(config.clip.growth * share) - 1) / (math.exp(config.clip.growth) - 1)
+        return discount, config.clip.first + (config.clip.last - config.clip.first) * grown
 
     def _step(self, name: str, loss: Tensor) -> None:
         part, adam = self._parts[name], self._adams[name]

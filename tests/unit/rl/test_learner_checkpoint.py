@@ -16,7 +16,7 @@ from zprl.rl.replay import Replay
 from zprl.rl.sac import Sac
 
 S, R = 3, 2
-CONFIG = Rl(hidden=(4,), batch_size=2)
+CONFIG = Rl(networks={"hidden": (4,)}, updates={"batch_size": 2})
 
 
 def agent(seed: int, config: Rl = CONFIG) -> Sac:
@@ -65,7 +65,7 @@ def test_the_newest_transitions_are_kept_in_their_order(
 def test_an_agent_of_other_sizes_is_refused(tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "learner", agent(0), replay(1))
     with pytest.raises(DataError, match="other sizes"):
-        load_agent(tmp_path / "learner", agent(0, CONFIG.model_copy(update={"hidden": (5,)})))
+        load_agent(tmp_path / "learner", agent(0, CONFIG.changed(networks={"hidden": (5,)})))
 
 
 def test_an_agent_that_is_not_finite_is_refused(tmp_path: Path) -> None:

@@ -23,12 +23,12 @@ SIZE = {"num_envs": 8, "segments": 3, "chunk_steps_per_segment": 6}
 
 def configured(noise: str = "fixed", **more) -> PolicyGradient:
     return PolicyGradient(
-        **(
-            {"algorithm": "ppo", "noise": noise, "rollout_steps": 4, "epochs": 2, "batch_size": 16}
-            | SIZE
-            | more
-        )
-    )
+        algorithm="ppo",
+        budget=SIZE,
+        chain={"noise": noise},
+        rollouts={"steps": 4, "epochs": 2},
+        updates={"batch_size": 16},
+    ).changed(**more)
 
 
 def make_env() -> ChunkEnv:
@@ -41,7 +41,7 @@ def learner(config: PolicyGradient | None = None) -> PolicyGradientLearner:
 
 def test_log_probability_of_an_inner_step_is_that_of_a_gaussian_around_the_euler_step() -> None:
     policy = toy_policy()
-    chain = Chain(policy, configured(min_std=0.25), seed=0)
+    chain = Chain(policy, configured(chain={"min_std": 0.25}), seed=0)
     generator = torch.Generator().manual_seed(0)
     condition = torch.randn(5, policy.spec.policy.embedding_dim, generator=generator)
     before, after = torch.randn(
@@ -191,14 +191,11 @@ def test_it_changes_the_generator_alone_and_a_resumed_run_is_the_same(
 def test_it_learns_what_the_toy_world_rewards() -> None:
     it = learner(
         configured(
-            segments=12,
-            rollout_steps=6,
-            epochs=6,
-            actor_learning_rate=3e-3,
-            clip=0.2,
-            clip_first=0.2,
-            min_std=0.3,
-            max_std=0.3,
+            budget={"segments": 12},
+            rollouts={"steps": 6, "epochs": 6},
+            learning_rates={"actor": 3e-3},
+            clip={"last": 0.2, "first": 0.2},
+            chain={"min_std": 0.3, "max_std": 0.3},
         )
     )
     for _ in range(12):

@@ -13,7 +13,7 @@ from zprl.rl.sac import Batch
 from zprl.rl.updates import Updates
 
 BATCH = 10
-CONFIG = Rl(batch_size=BATCH, actor_period=2, target_period=3)
+CONFIG = Rl(updates={"batch_size": BATCH}, actor={"period": 2}, critics={"target_period": 3})
 
 
 class Recorder:

@@ -11,11 +11,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from zprl import seeding
 from zprl.envs.isaac.franka import WORKSPACE
 from zprl.envs.rotation import DOWN_6D
+from zprl.strict_model import StrictModel
 
 if TYPE_CHECKING:
     from zprl.envs.base import Obs
@@ -34,10 +35,8 @@ _SLOW = 0.5
 """Share of the speed in slow phases."""
 
 
-class Skill(BaseModel):
+class Skill(StrictModel):
     """Skill of one grade of operator."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     share: float = Field(ge=0, description="Relative frequency of this grade.")
     bias: float = Field(
@@ -51,13 +50,11 @@ class Skill(BaseModel):
     )
 
 
-class IsaacExpertSettings(BaseModel):
+class IsaacExpertSettings(StrictModel):
     """Grades of operators, recorded with the demonstrations.
 
     The defaults are measured on lift-cube (ours).
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     better: Skill = Skill(share=0.25, bias=0.004, jitter=0.001, speed=0.020)
     okay: Skill = Skill(share=0.35, bias=0.03, jitter=0.004, speed=0.016)

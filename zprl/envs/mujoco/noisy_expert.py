@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from zprl import seeding
+from zprl.strict_model import StrictModel
 
 if TYPE_CHECKING:
     from zprl.envs.base import Obs
@@ -26,10 +27,8 @@ PAUSE_STEPS = (3, 9)
 """A pause takes at least the first and less than the second number of steps."""
 
 
-class Grade(BaseModel):
+class Grade(StrictModel):
     """Skill of one grade of operator, in units of the action, which is bounded by 1."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     share: float = Field(ge=0, description="Relative frequency of this grade.")
     lean: tuple[float, float, float] = Field(
@@ -46,10 +45,8 @@ class Grade(BaseModel):
     pause: float = Field(ge=0, le=1, description="Chance per step to stop for a while.")
 
 
-class NoisyExpertSettings(BaseModel):
+class NoisyExpertSettings(StrictModel):
     """Grades of operators; recorded with the demonstrations."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     better: Grade = Grade(share=0.2, tremor=0.05, drift=0.0, pause=0.0)
     okay: Grade = Grade(
