@@ -9,9 +9,12 @@ from dataclasses import dataclass
 from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from PIL import Image
 
 DPI = 144
 """Twice the page's resolution at its full width."""
+COLOURS = 128
+"""Colours of a figure's palette: no difference is seen, and the file is a quarter as large."""
 
 
 @dataclass(frozen=True)
@@ -135,8 +138,16 @@ def _png(size: tuple[float, float], draw: Callable[[Figure, Theme], None], theme
         figure = Figure(figsize=size, dpi=DPI, layout="constrained")
         draw(figure, theme)
         buffer = io.BytesIO()
-        # Without the name of matplotlib, whose version would change the bytes.
-        figure.savefig(buffer, format="png", metadata={"Software": None})
+        figure.savefig(buffer, format="png")
+    return compact_png(buffer.getvalue())
+
+
+def compact_png(data: bytes) -> bytes:
+    """Return a PNG with a palette of :data:`COLOURS`, without metadata, for any opaque image."""
+    drawn = Image.open(io.BytesIO(data)).convert("RGB")
+    drawn = drawn.quantize(COLOURS, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+    buffer = io.BytesIO()
+    drawn.save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
 
 
