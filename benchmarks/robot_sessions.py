@@ -38,7 +38,7 @@ RECENT = 40
 COLOURS = {"latent": "#1f5fbf", "action": "#b8860b"}
 NAMES = {"latent": "latent residual (ZPRL)", "action": "action residual"}
 COLUMNS = (
-    "interface",
+    "space",
     "seed",
     "session_episodes",
     "episodes",
@@ -106,13 +106,13 @@ def draw(rows: list[dict[str, Any]], curves: list[np.ndarray], path: Path) -> No
     figure = Figure(figsize=(10.0, 3.8), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(3, 2), sharey=True)
     for i, (found, values) in enumerate(zip(rows, curves, strict=True)):
-        colour, style = COLOURS[found["interface"]], ("-", "--", ":", "-.")[found["seed"] % 4]
+        colour, style = COLOURS[found["space"]], ("-", "--", ":", "-.")[found["seed"] % 4]
         left.plot(
             RECENT + np.arange(len(values)),
             values,
             color=colour,
             ls=style,
-            label=f"{NAMES[found['interface']]}, seed {found['seed']}",
+            label=f"{NAMES[found['space']]}, seed {found['seed']}",
         )
         ends = [x + 0.03 * (i - (len(rows) - 1) / 2) for x in (0, 1)]
         rates = [found["base_success_rate"], found["success_rate"]]
@@ -166,7 +166,7 @@ def page(rows: list[dict[str, Any]], command: str, commit: str) -> str:
         n = r["episodes"]
         low, high = wilson(round(r["base_success_rate"] * n), n)
         lines.append(
-            f"| {NAMES[r['interface']]} | {r['seed']} | {r['session_episodes']} | {r['base_success_rate']:.0%} ({low:.0%} to {high:.0%}) | "
+            f"| {NAMES[r['space']]} | {r['seed']} | {r['session_episodes']} | {r['base_success_rate']:.0%} ({low:.0%} to {high:.0%}) | "
             f"{r['success_rate']:.0%} ({r['ci_low']:.0%} to {r['ci_high']:.0%}) of {n} | {r['mcnemar_p']:.3f} | "
             f"{r['base_jerk_rms']:.0f} → {r['jerk_rms']:.0f} | {1e3 * r['base_total_variation']:.1f} → {1e3 * r['total_variation']:.1f} | "
             f"{r['clip_rate']:.0%} | {r['robot_time_s']:.0f} s | {r['wall_s']:.0f} s |"
@@ -189,14 +189,14 @@ def main() -> int:
     )
     asked = parser.parse_args()
     rows, curves = [], []
-    for interface, seeds in (("latent", asked.seeds), ("action", asked.rival_seeds)):
+    for space, seeds in (("latent", asked.seeds), ("action", asked.rival_seeds)):
         for seed in range(seeds):
             params = config.load()
             real = params.finetune_real.model_copy(
-                update={"interface": interface, "train_episodes": asked.train}
+                update={"space": space, "train_episodes": asked.train}
             )
             store = live(
-                asked.work / f"{interface}{seed}",
+                asked.work / f"{space}{seed}",
                 params.model_copy(update={"finetune_real": real}),
                 seed,
             )

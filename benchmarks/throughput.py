@@ -75,10 +75,12 @@ def make_learner(
         "num_envs": num_envs,
         "segments": 1,
         "chunk_steps_per_segment": (BLOCKS + 1) * CHUNKS,
-        "warmup_chunks": 0,
     }
-    rl = params.finetune_sim.model_copy(
-        update={**segment, "updates_per_chunk": 0.0, "demo_fraction": 0.0}
+    rl = params.finetune_sim.changed(
+        budget=segment,
+        exploration={"warmup_chunks": 0},
+        demonstrations={"fraction": 0.0},
+        updates={"per_chunk": 1e-12},  # none is due: they are measured by themselves
     )
     scale = torch.full((params.vib.latent_dim,), 0.1)
     return Learner(
@@ -116,7 +118,7 @@ def measure(num_envs: int, device: str) -> dict[str, float]:
             for _ in range(chunk_steps * CHUNKS):
                 world._env.step(target)
 
-        learner.config = learner.config.model_copy(update={"chunk_steps_per_segment": CHUNKS})
+        learner.config = learner.config.changed(budget={"chunk_steps_per_segment": CHUNKS})
 
         def collect() -> None:
             learner.run_segment(lambda: env)
@@ -164,7 +166,7 @@ def main() -> None:
         f"{provenance.machine(args.device)}; {params.task.name}, {params.task.physics}; torch {torch.__version__}"
     )
     print(
-        f"updates: batch {rl.batch_size}, {rl.critics} critics of {list(rl.hidden)}; load average {os.getloadavg()[0]:.1f} at the start"
+        f"updates: batch {rl.updates.batch_size}, {rl.critics.count} critics of {list(rl.networks.hidden)}; load average {os.getloadavg()[0]:.1f} at the start"
     )
     table = Table(
         "environments",

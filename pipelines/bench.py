@@ -243,7 +243,8 @@ def _tracking_place() -> dict[str, str]:
     }
 
 
-def _runner(jobs: int, ray: str | None) -> TaskRunner[PrefectFuture[Any]]:
+def _runner(jobs: int, ray: str | None) -> TaskRunner[Any]:
+    """Return the runner of cells: threads that wait for children, or Ray's workers."""
     if ray is None:
         return ThreadPoolTaskRunner(max_workers=jobs)
 
@@ -253,14 +254,18 @@ def _runner(jobs: int, ray: str | None) -> TaskRunner[PrefectFuture[Any]]:
         raise EnvironmentProblem(
             "Ray is not installed", remedy="install the extra that has it: zprl[ray]"
         ) from error
+
+    runner: TaskRunner[Any]
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if ray != "local":
-        return RayTaskRunner(address=ray)
+        runner = RayTaskRunner(address=ray)
+        return runner
 
     # Ray runs whatever it is sent; with a token, only what comes from this run.
     os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_urlsafe(32))
     local = {"num_cpus": jobs, "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
-    return RayTaskRunner(init_kwargs=local)
+    runner = RayTaskRunner(init_kwargs=local)
+    return runner
 
 
 @sigterm_like_ctrl_c()

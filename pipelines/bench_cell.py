@@ -140,9 +140,12 @@ def commands(cell: Cell) -> list[list[str]]:
 def outcome(cell: Cell) -> results.FinishedRun:
     """Return the result of a cell whose stages are through."""
     metrics = cell.folder / "metrics"
-    names = {"task": cell.task, "method": cell.method, "seed": cell.seed}
-    machine = provenance.machine(cell.params["run"]["device"])
-    origin = {"wall_s": spent(cell), "commit": provenance.git_commit(), "machine": machine}
+    names: dict[str, Any] = {"task": cell.task, "method": cell.method, "seed": cell.seed}
+    origin: dict[str, Any] = {
+        "wall_s": spent(cell),
+        "commit": provenance.git_commit(),
+        "machine": provenance.machine(cell.params["run"]["device"]),
+    }
 
     def point(env_steps: int, verdict: dict[str, Any], wall_s: float) -> results.Point:
         shown = {key: verdict[key] for key in ("success_rate", "episodes", "jerk_rms")}

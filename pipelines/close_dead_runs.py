@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from pipelines import environment
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 def claim(client: SyncPrefectClient, flow_run_id: UUID) -> None:
     """Label a flow run with the process that works on it."""
-    client.update_flow_run_labels(flow_run_id, owner_tags())
+    client.update_flow_run_labels(flow_run_id, {**owner_tags()})
 
 
 def close_dead_flow_runs(client: SyncPrefectClient, *, but: UUID | None = None) -> int:
@@ -42,7 +42,7 @@ def close_dead_flow_runs(client: SyncPrefectClient, *, but: UUID | None = None) 
         FlowRunFilterState,
         FlowRunFilterStateType,
     )
-    from prefect.client.schemas.objects import StateType
+    from prefect.client.schemas.objects import State, StateType
     from prefect.states import Crashed
 
     running = FlowRunFilter(
@@ -50,7 +50,7 @@ def close_dead_flow_runs(client: SyncPrefectClient, *, but: UUID | None = None) 
             type=FlowRunFilterStateType(any_=[StateType.RUNNING, StateType.CANCELLING])
         )
     )
-    state = Crashed(message="its process died; closed by the next run")
+    state: State[Any] = Crashed(message="its process died; closed by the next run")
     closed = 0
     for run in client.read_flow_runs(flow_run_filter=running):
         labels = {name: str(value) for name, value in (run.labels or {}).items()}

@@ -108,8 +108,8 @@ def _publish(parent: Tracker, results: list[StageResult]) -> None:
     hashes = dvc_graph.lock_hashes()
     rows = summary.success_rows()
 
-    for row in hashes:
-        parent.tag(**{f"dvc.lock.{row['output']}": row["md5"]})
+    for output in hashes:
+        parent.tag(**{f"dvc.lock.{output['output']}": output["md5"]})
     for row in rows:
         shown = [name for name in ("success_rate", "ci_low", "ci_high") if name in row]
         parent.log(0, **{f"{row['policy']}_{name}": row[name] for name in shown})

@@ -51,20 +51,20 @@ def sources(params: Params) -> dict[str, Path | None]:
         ``None`` for what only a simulation could give.
 
     Raises:
-        ConfigError: no simulation gives a policy for the session's interface.
+        ConfigError: no simulation gives a policy in the session's steering space.
     """
     if params.finetune_real.start == "base":
         return {"base": BASE, "steering": None, "learner": None}
-    interface = params.finetune_real.interface
-    if interface not in SIMULATED:
+    space = params.finetune_real.space
+    if space not in SIMULATED:
         raise ConfigError(
-            f"finetune_real.interface '{interface}' has no simulation result to go on from",
+            f"finetune_real.space '{space}' has no simulation result to go on from",
             remedy=f"choose one of {', '.join(SIMULATED)}",
         )
     return {
         "base": BASE,
-        "steering": STEERING / SIMULATED[interface],
-        "learner": LEARNER / SIMULATED[interface],
+        "steering": STEERING / SIMULATED[space],
+        "learner": LEARNER / SIMULATED[space],
     }
 
 
@@ -128,12 +128,18 @@ def live(params: Params, *, stopping: list[bool]) -> None:
                 "a session steers a frozen policy",
                 remedy="set finetune_sim.algorithm to sac, e.g. with preset method/zprl",
             )
-        begin = {
-            "config": params.finetune_real,
-            "agent": params.finetune_sim,
-            "seed": params.run.seed,
-        }
-        run.create(SESSION, **begin, episodes=EPISODES, work=WORK, **sources(params))
+        start = sources(params)
+        run.create(
+            SESSION,
+            config=params.finetune_real,
+            agent=params.finetune_sim,
+            seed=params.run.seed,
+            base=BASE,
+            steering=start["steering"],
+            learner=start["learner"],
+            episodes=EPISODES,
+            work=WORK,
+        )
     run.run(SESSION, WORK, say=log.info, stopping=lambda: stopping[0])
 
 

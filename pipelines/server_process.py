@@ -18,6 +18,8 @@ from zprl.local_servers import HOST
 from zprl.parent_death import die_with_parent
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from starlette.types import ASGIApp
 
 
@@ -74,7 +76,7 @@ def mlflow(port: int, login: str, *, store: str, artifacts: str) -> ASGIApp:
     return ServerGuard(app, port=port, login=login)
 
 
-APPS = {"Prefect": prefect, "MLflow": mlflow}
+APPS: dict[str, Callable[..., ASGIApp]] = {"Prefect": prefect, "MLflow": mlflow}
 
 
 def main() -> int:

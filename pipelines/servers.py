@@ -118,9 +118,10 @@ def start(
             remedy=f"stop what uses it, or pass --{name.lower()}-port",
         ) from error
 
-    settings = {"name": name, "login": login or local_servers.new_login(), "log_level": log_level}
+    settings: dict[str, Any] = {"name": name, "log_level": log_level, "more": more}
+    settings["login"] = login or local_servers.new_login()
     with listener:
-        settings |= {"port": listener.getsockname()[1], "fd": listener.fileno(), "more": more}
+        settings |= {"port": listener.getsockname()[1], "fd": listener.fileno()}
         process = _spawn(
             child_processes.python("-m", "pipelines.server_process", str(os.getpid())),
             **_place(name),
@@ -217,7 +218,8 @@ def embed() -> None:
                 self.stop()
                 raise
 
-    theirs.SubprocessASGIServer = Embedded
+    # Prefect has no setting for it.
+    theirs.SubprocessASGIServer = Embedded  # type: ignore[misc]
 
 
 def demand_login(api: str) -> None:

@@ -1,4 +1,4 @@
-"""A small valid session on disk: random but seeded numbers, latent interface, D = 6, Z = R = 3, C = 4, A = 10."""
+"""A small valid session on disk: random but seeded numbers, latent space, D = 6, Z = R = 3, C = 4, A = 10."""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ def make_start(folder: Path) -> Path:
         folder / STEERING,
         agent.actor,
         agent.scale,
-        interface=LatentResidual(),
+        space=LatentResidual(),
         config=RL,
         base_digest=digest,
         provenance={},

@@ -19,7 +19,7 @@ from zprl.rl.steering_bundle import save_steering
 from zprl.rl.steering_spaces import LatentResidual
 
 DIM = 2
-RL = config.Rl(hidden=(8,), batch_size=8, critics=2, target_subset=2)
+RL = config.Rl(networks={"hidden": (8,)}, updates={"batch_size": 8})
 
 
 def make_start(folder: Path, *, seed: int = 0) -> Path:
@@ -32,7 +32,7 @@ def make_start(folder: Path, *, seed: int = 0) -> Path:
         folder / STEERING,
         agent.actor,
         agent.scale,
-        interface=LatentResidual(),
+        space=LatentResidual(),
         config=RL,
         base_digest=durable.digest(folder / BASE),
         provenance={},

@@ -344,7 +344,7 @@ def demos_convert(
         raise DataError(f"{source} does not exist", remedy="name a recording or a folder of them")
 
     form: dict[str, Any] = {"to": to, "images": images, "overwrite": overwrite}
-    facts = {"rate_hz": rate_hz, "task": task, "robot": robot}
+    facts: dict[str, Any] = {"rate_hz": rate_hz, "task": task, "robot": robot}
     done = convert(source, dest, reader=reader, obs_keys=obs_keys or None, **form, **facts)
 
     screen = terminal_tables.console()
@@ -439,12 +439,14 @@ def _progress(sources: int) -> Iterator[Step]:
         TextColumn("{task.fields[episodes]}"),
         TimeElapsedColumn(),
     )
-    options = {"disable": not sys.stderr.isatty(), "transient": True}
+    options: dict[str, Any] = {"disable": not sys.stderr.isatty(), "transient": True}
     with Progress(*columns, console=console(stderr=True), **options) as bar:
         task = bar.add_task("reading", total=sources, episodes="")
 
         def step(done: int, episodes: int | None) -> None:
-            fields = {} if episodes is None else {"episodes": f"{episodes} episodes"}
+            fields: dict[str, Any] = (
+                {} if episodes is None else {"episodes": f"{episodes} episodes"}
+            )
             bar.update(task, advance=done, **fields)
 
         yield step

@@ -76,7 +76,7 @@ def session_show(
     store = SessionStore.open(path)
     labels = {line.episode: line for line in store.labels.in_order()}
     header = store.header
-    say(f"{header.id}: task {header.task}, interface {header.interface}, seed {header.seed}")
+    say(f"{header.id}: task {header.task}, space {header.space}, seed {header.seed}")
 
     for episode in store.episodes():
         line = labels.get(episode.number)

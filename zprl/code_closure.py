@@ -87,8 +87,9 @@ def _used_by(path: Path) -> set[Path]:
     for node in _run_time_nodes(tree):
         if isinstance(node, ast.Import):
             modules |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            modules |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            origin = _origin(node, path)
+            modules |= {origin} | {f"{origin}.{alias.name}" for alias in node.names}
         elif isinstance(node, ast.Call) and (group := _plugin_group(node)):
             modules |= {point.module for point in entry_points(group=f"zprl.{group}")}
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
@@ -98,6 +99,15 @@ def _used_by(path: Path) -> set[Path]:
     for module in modules:
         used |= _module_files(module)
     return used
+
+
+def _origin(node: ast.ImportFrom, path: Path) -> str:
+    """Return the module that an import names, also relative to the package of the file."""
+    module = node.module or ""
+    if not node.level or not path.is_relative_to(ROOT):
+        return module
+    package = path.relative_to(ROOT).parts[: -node.level]
+    return ".".join((*package, module)).rstrip(".")
 
 
 def _run_time_nodes(tree: ast.AST) -> list[ast.AST]:

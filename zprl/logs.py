@@ -19,8 +19,8 @@ from zprl.errors import ConfigError
 LEVEL_VARIABLE = "ZPRL_LOG"
 """Environment variable with the lowest level that is shown; children inherit it."""
 LEVELS = ("debug", "info", "warning", "error")
-PACKAGES = ("zprl", "pipelines")
-"""Packages whose loggers are ours; those of libraries keep their own settings."""
+PACKAGES = ("zprl", "pipelines", "__main__")
+"""Packages whose loggers are ours, and the module that ``python -m`` runs."""
 PLAIN, DETAILED = "%(message)s", "%(levelname)s %(name)s: %(message)s"
 
 

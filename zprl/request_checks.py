@@ -19,10 +19,11 @@ _HOST = re.compile(r"(\[[0-9a-fA-F:.]{2,45}\]|[A-Za-z0-9._-]{1,253})(?::(\d{1,5}
 
 def only(headers: RawHeaders, name: str) -> str | None:
     """Return a header's value; ``None`` where there is none, empty where there are several."""
-    values = [value.decode("latin-1") for key, value in headers if key == name.encode()]
+    wanted = name.encode()
+    values = [value for key, value in headers if key == wanted]
     if not values:
         return None
-    return values[0] if len(values) == 1 else ""
+    return values[0].decode("latin-1") if len(values) == 1 else ""
 
 
 def named_host(headers: RawHeaders) -> tuple[str, str] | None:

@@ -44,7 +44,8 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
         """Refuse a number so long that calculating with it is an attack."""
         if len(node.value) > MAX_DIGITS:
             raise _refusal(f"a whole number of more than {MAX_DIGITS} digits", node)
-        return super().construct_yaml_int(node)
+        number: int = super().construct_yaml_int(node)
+        return number
 
 
 _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
@@ -153,7 +154,9 @@ class _Judge:
 
             parts = self._alias(event) if isinstance(event, yaml.AliasEvent) else 1
             if isinstance(event, yaml.CollectionStartEvent):
-                keys = set() if isinstance(event, yaml.MappingStartEvent) else None
+                keys: set[str] | None = None
+                if isinstance(event, yaml.MappingStartEvent):
+                    keys = set()
                 self.open.append(_Open(event.anchor, self.parts, keys))
                 self._inside(0, event)
             elif isinstance(event, yaml.ScalarEvent) and event.anchor is not None:
@@ -225,7 +228,8 @@ def _refusal(problem: str, where: yaml.Event | yaml.Node) -> yaml.MarkedYAMLErro
     return yaml.MarkedYAMLError(None, None, problem, where.start_mark)
 
 
-class _Dumper(yaml.SafeDumper):
+# PyYAML has no types.
+class _Dumper(yaml.SafeDumper):  # type: ignore[misc]
     def ignore_aliases(self, data: Any) -> bool:
         return True
 
@@ -235,4 +239,5 @@ def dump(value: Any) -> str:
 
     A value that stands in it twice is written twice.
     """
-    return yaml.dump(value, Dumper=_Dumper, sort_keys=False)
+    text: str = yaml.dump(value, Dumper=_Dumper, sort_keys=False)
+    return text

@@ -81,7 +81,7 @@ def _save(store: SessionStore, learner: SessionLearner, *, same_as_on_robot: boo
         STEERING / NAME,
         learner.agent.actor,
         learner.scale,
-        interface=learner.interface,
+        space=learner.space,
         config=learner.rl,
         base_digest=durable.digest(SESSION / "start" / BASE),
         provenance={
@@ -101,12 +101,7 @@ def _save(store: SessionStore, learner: SessionLearner, *, same_as_on_robot: boo
 def _track(stage: Stage, learner: SessionLearner, metrics: dict[str, Any]) -> None:
     for row in learner.curve:
         stage.tracker.log(int(row["episodes"]), **{k: v for k, v in row.items() if k != "episodes"})
-    numbers = {
-        key: float(value)
-        for key, value in metrics.items()
-        if isinstance(value, (int, float)) and not isinstance(value, bool)
-    }
-    stage.tracker.log(0, **numbers)
+    stage.log_numbers(metrics)
     stage.tracker.log_dir(STEERING / NAME, "steering")
     stage.made(STEERING / NAME)
 

@@ -55,17 +55,17 @@ def finetune_sim(stage: Stage, section: str) -> None:
         facts = dict(saved.state)
         judged, wall_s = facts.pop("judged"), facts.pop("wall_s")
         learner.restore(facts, saved.tensors)
-        stage.log.info(f"continuing after segment {learner.segment} of {config.segments}")
+        stage.log.info(f"continuing after segment {learner.segment} of {config.budget.segments}")
 
-    while learner.segment < config.segments:
+    while learner.segment < config.budget.segments:
         started = time.monotonic()
         _run_segment(stage, learner, config)
         wall_s = round(wall_s + time.monotonic() - started, 2)
         _say_progress(stage, learner, wall_s)
 
         # The finished policy is judged by the stage `evaluate`.
-        if config.judge_episodes and learner.segment < config.segments:
-            row = judge_so_far(stage, learner.acting(), config)
+        if config.budget.judge_episodes and learner.segment < config.budget.segments:
+            row = judge_so_far(stage, learner.acting(), config.budget)
             judged.append(row | {"env_steps": learner.env_steps, "wall_s": wall_s})
             stage.log.info(
                 f"judged so far: success {row['success_rate']:.2f} over {row['episodes']} episodes"
@@ -97,33 +97,33 @@ def _make_learner(stage: Stage, config: Learning) -> SegmentLearner[Any]:
 def _residual_learner(stage: Stage, config: Rl, on_row: Callable[[Row], None]) -> Learner:
     """Return the learner of a residual, with its scale and demonstrations."""
     params, device = stage.params, stage.params.run.device
-    policy = load_policy(BASE, device=device, noise_scale=config.noise_scale)
-    interface = plugins.load("spaces", config.interface)()
+    policy = load_policy(BASE, device=device, noise_scale=config.steering.noise_scale)
+    space = plugins.load("spaces", config.steering.space)()
     store = EpisodeStore.open(EPISODES)
 
-    spread = residual_scale.measure(policy, interface, store, seed=params.run.seed)
+    spread = residual_scale.measure(policy, space, store, seed=params.run.seed)
     scale = residual_scale.propose(config, spread)
     stage.log.info(
-        f"{config.interface}: anchor RMS {spread.anchor_rms.square().mean().sqrt():.3f}, "
+        f"{config.steering.space}: anchor RMS {spread.anchor_rms.square().mean().sqrt():.3f}, "
         f"residual scale {scale.min():.3f} to {scale.max():.3f}, {len(scale)} dimensions"
     )
 
     demos = None
-    if config.demo_fraction:
+    if config.demonstrations.fraction:
         demos = demo_transitions.transitions(
             policy,
-            interface,
+            space,
             store,
             scale=scale,
-            step_discount=config.step_discount,
+            step_discount=config.returns.step_discount,
             seed=params.run.seed,
-            chunk_penalty=config.chunk_penalty,
-            fitted=config.demo_residual == "fitted",
+            chunk_penalty=config.returns.chunk_penalty,
+            fitted=config.demonstrations.residual == "fitted",
         )
 
     return Learner(
         policy,
-        interface,
+        space,
         scale=scale,
         config=config,
         seed=params.run.seed,
@@ -137,14 +137,14 @@ def _run_segment(stage: Stage, learner: SegmentLearner[Any], config: Learning) -
     params = stage.params
 
     def make_env() -> ChunkEnv:
-        env = envs.make(params.task, num_envs=config.num_envs, device=params.run.device)
+        env = envs.make(params.task, num_envs=config.budget.num_envs, device=params.run.device)
         return ChunkEnv(
-            env, params.policy.chunk_steps, params.policy.obs_steps, config.step_discount
+            env, params.policy.chunk_steps, params.policy.obs_steps, config.returns.step_discount
         )
 
     with Progress(transient=True, disable=not sys.stderr.isatty()) as bar:
-        label = f"segment {learner.segment + 1}/{config.segments}"
-        task = bar.add_task(label, total=config.chunk_steps_per_segment)
+        label = f"segment {learner.segment + 1}/{config.budget.segments}"
+        task = bar.add_task(label, total=config.budget.chunk_steps_per_segment)
         learner.run_segment(make_env, tick=lambda: bar.advance(task))
 
 
@@ -152,19 +152,20 @@ def _say_progress(stage: Stage, learner: SegmentLearner[Any], wall_s: float) -> 
     row = learner.curve[-1]
     ratio = f"RMS ratio {row['residual_ratio']:.3f}, " if "residual_ratio" in row else ""
     stage.log.info(
-        f"segment {learner.segment}/{learner.config.segments}: {learner.env_steps:,} env steps, "
+        f"segment {learner.segment}/{learner.config.budget.segments}: "
+        f"{learner.env_steps:,} env steps, "
         f"{learner.updates:,} updates, training success {row['success_rate']:.2f}, "
         f"episode {row['episode_length']:.0f} steps, {ratio}{wall_s:.0f} s"
     )
 
 
-def judge_so_far(stage: Stage, policy: ActingPolicy, config: Budget) -> Row:
+def judge_so_far(stage: Stage, policy: ActingPolicy, budget: Budget) -> Row:
     """Return success and smoothness of the policy as it is now.
 
     The episodes are the same for every policy, and no final verdict's.
     """
     params = stage.params
-    update = {"episodes": config.judge_episodes, "seed": JUDGE_SEED, "video_episodes": 0}
+    update = {"episodes": budget.judge_episodes, "seed": JUDGE_SEED, "video_episodes": 0}
     result = evaluate(
         policy.act,
         lambda num_envs: envs.make(params.task, num_envs=num_envs, device=params.run.device),

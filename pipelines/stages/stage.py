@@ -20,11 +20,11 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from pipelines import container
 from zprl import code_closure, config, durable, logs, terminal
@@ -94,6 +94,15 @@ class Stage:
             raise Interrupted(
                 f"{self.name} stopped on request", remedy="run the same command again to continue"
             )
+
+    def log_numbers(self, values: Mapping[str, Any]) -> None:
+        """Track the numbers among the values of a metrics file, without a step."""
+        numbers = {
+            key: float(value)
+            for key, value in values.items()
+            if isinstance(value, int | float) and not isinstance(value, bool)
+        }
+        self.tracker.log(0, **numbers)
 
     def made(self, *paths: Path) -> None:
         """Tag the run with the outputs' digests.

@@ -109,12 +109,12 @@ def test_the_papers_recipes(name, scale, warm, discount):
     recipe = RealTask.load(name).recipe
     agent = recipe["finetune_sim"]
     assert (
-        agent["residual_scale"],
-        agent["warmup_chunks"],
-        agent["buffer_size"],
-        agent["log_std_min"],
+        agent["steering"]["scale"],
+        agent["exploration"]["warmup_chunks"],
+        agent["updates"]["buffer_size"],
+        agent["actor"]["log_std_min"],
     ) == (scale, warm, 50_000, -8.0)
-    assert agent["step_discount"] ** 16 == pytest.approx(discount, abs=5e-5)
+    assert agent["returns"]["step_discount"] ** 16 == pytest.approx(discount, abs=5e-5)
 
 
 def test_only_the_wallet_has_a_hard_floor_and_only_the_xarm_there():

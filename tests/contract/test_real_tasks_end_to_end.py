@@ -58,7 +58,7 @@ SMALL = {
         "log_every": 10,
         "validation_fraction": 0.0,
     },
-    "finetune_sim": {"hidden": [32, 32]},
+    "finetune_sim": {"networks": {"hidden": [32, 32]}},
     "finetune_real": {
         "train_episodes": 2,
         "evaluate_episodes": 1,

@@ -32,17 +32,19 @@ STAGES = {
 }
 STANDING = ("ingest", "finetune_sim")
 """Killed every time; the others work with the same parts."""
-RL = """num_envs: 4, segments: 2, chunk_steps_per_segment: 5, warmup_chunks: 8, batch_size: 16, hidden: [16],
-   demo_fraction: 0.25, demo_residual: fitted"""
-PARAMS = f"""
-run: {{seed: 3}}
-task: {{episode_steps: 24}}
-policy: {{embedding_dim: 8, encoder_hidden: [16], mlp_hidden: [16], time_embedding_dim: 8, flow_steps: 2}}
-vib: {{hidden: [16]}}
-pretrain: {{steps: 30, batch_size: 16, warmup_steps: 2, checkpoint_every: 10, log_every: 10, validation_fraction: 0.2}}
-evaluate: {{episodes: 4, video_episodes: 1}}
-finetune_sim: {{{RL}}}
-action_residual: {{{RL}, interface: action}}
+PARAMS = """
+run: {seed: 3}
+task: {episode_steps: 24}
+policy: {embedding_dim: 8, encoder_hidden: [16], mlp_hidden: [16], time_embedding_dim: 8, flow_steps: 2}
+vib: {hidden: [16]}
+pretrain: {steps: 30, batch_size: 16, warmup_steps: 2, checkpoint_every: 10, log_every: 10, validation_fraction: 0.2}
+evaluate: {episodes: 4, video_episodes: 1}
+finetune_sim:
+  budget: {num_envs: 4, segments: 2, chunk_steps_per_segment: 5}
+  exploration: {warmup_chunks: 8}
+  demonstrations: {fraction: 0.25, residual: fitted}
+  networks: {hidden: [16]}
+  updates: {batch_size: 16}
 """
 
 

@@ -124,7 +124,9 @@ def test_bases_first_nothing_twice_and_a_page(bench: Project) -> None:
     ).read_text() == "worked in zprl\n"
 
     (bench.path / "small.yaml").write_text(
-        SUITE.replace("seeds: [0, 1]", "seeds: [0, 1]\nparams: {finetune_sim: {segments: 3}}")
+        SUITE.replace(
+            "seeds: [0, 1]", "seeds: [0, 1]\nparams: {finetune_sim: {budget: {segments: 3}}}"
+        )
     )
     listed = run(bench, "--list").stdout.splitlines()
     assert sorted(line.split()[0] for line in listed) == [

@@ -145,6 +145,7 @@ def test_the_command_line() -> None:
         "--env HOME=/team/project/.cache/container --env PYTHONPATH=/opt/zprl --env PYTHONSAFEPATH=1 --env PYTHONUNBUFFERED=1 "
         "--env ZPRL_TRACKING=file:/team/project/runs/x/tracked.jsonl "
         "--env ACCEPT_EULA --env PRIVACY_CONSENT --env OMNI_KIT_ACCEPT_EULA --env ISAACSIM_ASSET_ROOT --env OMP_NUM_THREADS "
+        "--env ZPRL_LOG "
         "--gpus device=1 --network none lab/kit:6.2 python -P -m pipelines.stage_in_container pipelines.stages.finetune_sim finetune_sim"
     )
     same = container.command(

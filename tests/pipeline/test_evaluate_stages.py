@@ -79,11 +79,11 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     policy = toy_policy()
     save_policy(stages.BASE, policy, {})
     durable.write_json(stages.METRICS / "pretrain.json", {"wall_s": 12.5})
-    for number, (name, interface) in enumerate(
+    for number, (name, space) in enumerate(
         (("finetune_sim", LatentResidual()), ("action_residual", ActionResidual()))
     ):
         dim = 2 if name == "finetune_sim" else 4
-        rl = config.Rl(interface=interface.name, hidden=(8,))
+        rl = config.Rl(steering={"space": space.name}, networks={"hidden": (8,)})
         actor = Actor(
             policy.spec.policy.embedding_dim + dim,
             dim,
@@ -96,7 +96,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             stages.STEERING / name,
             actor,
             torch.full((dim,), 0.5),
-            interface=interface,
+            space=space,
             config=rl,
             base_digest=digest,
             provenance={},

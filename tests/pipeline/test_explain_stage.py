@@ -48,13 +48,13 @@ class World(ReachWorld):
         return torch.zeros(self.spec.num_envs, self.spec.action_dim)
 
 
-def steer(policy, interface, dim: int, scale: float) -> None:
-    rl = config.Rl(interface=interface.name, hidden=(8,))
+def steer(policy, space, dim: int, scale: float) -> None:
+    rl = config.Rl(steering={"space": space.name}, networks={"hidden": (8,)})
     actor = Actor(
         policy.spec.policy.embedding_dim + dim, dim, rl, torch.Generator().manual_seed(0), "cpu"
     )
     facts = {
-        "interface": interface,
+        "space": space,
         "config": rl,
         "base_digest": durable.digest(stages.BASE),
         "provenance": {},
@@ -124,7 +124,7 @@ def test_what_it_leaves(policy, monkeypatch) -> None:
     )
 
 
-def test_other_interfaces_are_told(policy) -> None:
+def test_a_residual_in_another_space_is_refused(policy) -> None:
     steer(policy, ActionResidual(), 4 * policy.num_features, 0.1)
     with pytest.raises(ConfigError, match="residual on the latent"):
         run()

@@ -317,9 +317,9 @@ def test_a_residual_of_one_number_does_not_become_a_network_of_gigabytes(tmp_pat
 
     base = tmp_path / "base"
     save_policy(base, small_policy(), {})
-    config = Rl(hidden=(20_000, 20_000)).model_dump(mode="json")
+    config = Rl(networks={"hidden": (20_000, 20_000)}).model_dump(mode="json")
     document = {
-        "interface": "latent",
+        "space": "latent",
         "state_dim": 8,
         "config": config,
         "base_digest": durable.digest(base),
@@ -373,7 +373,7 @@ PARSERS = {
 LOADERS = {
     "zprl/durable.py",
     "zprl/strict_yaml.py",
-    "zprl/envs/isaacgym/worker.py",
+    "zprl/envs/isaacgym/worker/wire.py",
 }  # the last runs in a Python of its own
 OTHERS = ("validate_json", "model_validate_json")
 

@@ -22,6 +22,7 @@ FLOORS = [
         "child_processes",
         "safe_torch_import",
         "safe_names",
+        "strict_model",
         "strict_yaml",
         "suggestions",
         "terminal",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 
 import pytest
 
@@ -12,18 +11,8 @@ from zprl.errors import ConfigError
 
 
 @pytest.fixture(autouse=True)
-def _loggers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Give every logger back as it was."""
+def _no_level(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(logs.LEVEL_VARIABLE, raising=False)
-    before = [
-        (logger, logger.level, logger.handlers[:], logger.propagate)
-        for logger in map(logging.getLogger, logs.PACKAGES)
-    ]
-    yield
-    for logger, level, handlers, propagate in before:
-        logger.setLevel(level)
-        logger.handlers[:] = handlers
-        logger.propagate = propagate
 
 
 def test_a_step_names_itself_and_a_line_is_text_alone(capsys: pytest.CaptureFixture[str]) -> None:
@@ -35,6 +24,14 @@ def test_a_step_names_itself_and_a_line_is_text_alone(capsys: pytest.CaptureFixt
         "[pretrain] step 5/8: loss 0.25",
         "[pretrain] 50 % of it",
     ]
+
+
+def test_a_module_that_is_run_logs_like_one_that_is_imported(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    logs.configure()
+    logs.Named("robot_session", logging.getLogger("__main__")).info("session: absent")
+    assert capsys.readouterr().out == "[robot_session] session: absent\n"
 
 
 def test_warnings_go_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from pydantic import BaseModel
 
 from zprl import config, presets
 from zprl.errors import ConfigError
@@ -17,22 +18,43 @@ ROOT = Path(__file__).parents[2]
 def params(tmp_path: Path) -> Path:
     path = tmp_path / "params.yaml"
     path.write_text(
-        "# mine\nrun:\n  seed: 5  # my seed\n\nfinetune_sim:\n  critics: 10\n  hidden: [8, 8]\n"
+        "# mine\nrun:\n  seed: 5  # my seed\n\nfinetune_sim:\n  critics: {count: 10}\n  networks:\n    hidden: [8, 8]\n"
     )
     return path
 
 
 def test_paper_is_the_published_recipe() -> None:
     values = presets.read("paper")["finetune_sim"]
-    assert config.parse({"finetune_sim": values}).finetune_sim == config.Rl(**values)
-    known = {key: config.Rl.model_fields[key].default for key in values}
-    assert {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()} == known
-    assert (values["critics"], values["target_subset"], values["updates_per_chunk"]) == (2, 2, 1.0)
-    assert (values["warmup_chunks"], values["warmup_noise"], values["initial_alpha"]) == (
-        2000,
-        0.0,
-        0.01,
-    )
+    assert values == config.Rl().model_dump(mode="json", exclude={"budget"})
+    assert (values["critics"]["count"], values["critics"]["target_subset"]) == (2, 2)
+    assert values["updates"]["per_chunk"] == 1.0
+    assert values["exploration"]["warmup_chunks"] == 2000
+    assert values["exploration"]["warmup_noise"] == 0.0
+    assert values["entropy"]["initial_alpha"] == 0.01
+
+
+def test_a_preset_states_differences_from_the_one_that_it_extends() -> None:
+    zprl = presets.read("method/zprl")["finetune_sim"]
+    two = presets.read("method/zprl_two")["finetune_sim"]
+    differing = {
+        f"{section}.{key}"
+        for section, values in zprl.items()
+        if isinstance(values, dict)
+        for key, value in values.items()
+        if two[section][key] != value
+    }
+    assert differing == {"critics.count", "updates.per_chunk", "exploration.warmup_chunks"}
+    assert set(two) == set(zprl)
+
+
+def test_another_method_leaves_nothing_of_the_old_one_but_its_budget(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text((ROOT / "params.yaml").read_text())
+    before = config.load(path)
+    presets.use("method/reinflow", path)
+    presets.use("paper", path)
+    after = config.load(path)
+    assert after.finetune_sim == config.Rl(budget=before.finetune_sim.budget)
 
 
 @pytest.mark.parametrize("name", presets.names())
@@ -47,7 +69,7 @@ def test_every_preset_is_valid_on_the_project_s_own_parameters(name: str, tmp_pa
 def test_use_keeps_comments_and_other_values(params: Path) -> None:
     changes = {key: (old, new) for key, old, new in presets.use("paper", params)}
     text = params.read_text()
-    assert changes["finetune_sim.critics"] == (10, 2)
+    assert changes["finetune_sim.critics.count"] == (10, 2)
     assert text.startswith("# mine\n")
     assert "seed: 5  # my seed" in text
     assert "hidden: [256, 256, 256]" in text
@@ -69,16 +91,28 @@ def test_unknown_preset_names_the_nearest() -> None:
 
 def test_explain_covers_every_number() -> None:
     rows = list(presets.explain())
-    assert len(rows) == sum(
-        len(type(section).model_fields) for section in dict(config.Params()).values()
-    )
+    params = config.Params().model_dump(exclude={"action_residual"})
+    assert {key for key, *_ in rows} == {"action_residual", *_keys(params, config.Params())}
     assert all(text for *_, text in rows)
+
+
+def _keys(values: dict, model: BaseModel, prefix: str = "") -> set[str]:
+    """Dotted keys of a model's values; those of a field with a text of its own count as one."""
+    found = set()
+    for key, value in values.items():
+        below = getattr(model, key)
+        if isinstance(below, BaseModel) and not type(model).model_fields[key].description:
+            found |= _keys(value, below, f"{prefix}{key}.")
+        else:
+            found.add(f"{prefix}{key}")
+    return found
 
 
 def test_every_tunable_stands_in_params_yaml() -> None:
     value = yaml.safe_load((ROOT / "params.yaml").read_text())
-    for name, section in dict(config.Params()).items():
-        assert set(value[name]) == set(type(section).model_fields), name
+    assert value.pop("action_residual") == config.ACTION_RESIDUAL
+    whole = config.Params().model_dump(exclude={"action_residual"})
+    assert _keys(value, config.Params()) == _keys(whole, config.Params())
 
 
 @pytest.mark.parametrize(

@@ -24,11 +24,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from zprl import config, plugins, presets, strict_yaml
 from zprl import safe_names as plain_names
 from zprl.errors import ConfigError
+from zprl.strict_model import StrictModel
 
 FOLDER = Path(__file__).parent
 SUITES = FOLDER / "suites"
@@ -40,11 +41,7 @@ OF_THE_METHOD = ("finetune_sim",)
 no say here."""
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class TaskEntry(_Part):
+class TaskEntry(StrictModel):
     """One task of a suite."""
 
     preset: str = Field(description="Preset of base policy, budget and judging.")
@@ -55,7 +52,7 @@ class TaskEntry(_Part):
     )
 
 
-class Method(_Part):
+class Method(StrictModel):
     """One way to improve the base policy."""
 
     label: str = Field(description="Name for people.")
@@ -68,14 +65,14 @@ class Method(_Part):
     tuning: str = Field(description="What was tried to make it good, and on what.")
 
 
-class Suite(_Part):
+class Suite(StrictModel):
     """Tasks x methods x seeds."""
 
     title: str
     tasks: dict[str, TaskEntry] = Field(min_length=1)
     methods: list[str | dict[str, Method]] = Field(min_length=1)
     seeds: list[int] = Field(min_length=1)
-    params: dict[str, dict[str, Any]] = {}
+    params: dict[str, dict[str, Any]] = Field({}, description="Numbers written over all others.")
 
     def chosen(self) -> dict[str, Method]:
         """Return methods by name, in the suite's order.
@@ -229,8 +226,8 @@ def _params(*layers: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     document = config.Params().model_dump(mode="json")
     for layer in layers:
         for section, values in layer.items():
-            presets.switch(document[section], values)
-            document[section].update(_of_the_algorithm(document[section], values))
+            known = _of_the_algorithm(document.get(section, {}) | values, values)
+            config.write_over(document, {section: known})
     return config.parse(document, source="the suite").model_dump(mode="json")
 
 
@@ -238,10 +235,6 @@ def _of_the_algorithm(section: Mapping[str, Any], values: Mapping[str, Any]) -> 
     """Return the values without those only other algorithms know: a suite's are for all methods."""
     if "algorithm" not in section:
         return dict(values)
-    fields = {name: set(kind.model_fields) for name, kind in config.ALGORITHMS.items()}
-    mine = fields["ppo" if section["algorithm"] == "ppo" else "sac"]
-    return {
-        key: value
-        for key, value in values.items()
-        if key in mine or not any(key in known for known in fields.values())
-    }
+    foreign = {key for model in config.ALGORITHMS.values() for key in model.model_fields}
+    foreign -= config.section_of(section).model_fields.keys()
+    return {key: value for key, value in values.items() if key not in foreign}

@@ -18,17 +18,34 @@ from zprl.config.demonstrations import (
     RotationForm,
 )
 from zprl.config.evaluation import Evaluate, Promote, Report, Transfer
-from zprl.config.learning import ALGORITHMS, Budget, Learning, PolicyGradient, Rl
-from zprl.config.params import MAX_TOLD, PARAMS_FILE, Params, load, mistakes, parse
+from zprl.config.learning import (
+    ALGORITHMS,
+    Budget,
+    Learning,
+    LearningSection,
+    PolicyGradient,
+    Rl,
+    section_of,
+)
+from zprl.config.params import (
+    ACTION_RESIDUAL,
+    MAX_LISTED,
+    PARAMS_FILE,
+    Params,
+    load,
+    mistakes,
+    parse,
+)
 from zprl.config.policy import Images, Policy, Pretrain, VibConfig
 from zprl.config.robot import Real
-from zprl.config.sections import MAX_LAYERS, MAX_WIDTH, Layers, Section, Steps, Width
+from zprl.config.sections import MAX_LAYERS, MAX_WIDTH, Layers, Section, Steps, Width, write_over
 from zprl.config.world import Assets, Engine, Randomise, Run, Task
 
 __all__ = [
+    "ACTION_RESIDUAL",
     "ALGORITHMS",
     "MAX_LAYERS",
-    "MAX_TOLD",
+    "MAX_LISTED",
     "MAX_WIDTH",
     "PARAMS_FILE",
     "ROTATION_WIDTHS",
@@ -43,6 +60,7 @@ __all__ = [
     "Ingest",
     "Layers",
     "Learning",
+    "LearningSection",
     "ObservationPart",
     "Params",
     "Part",
@@ -66,4 +84,6 @@ __all__ = [
     "load",
     "mistakes",
     "parse",
+    "section_of",
+    "write_over",
 ]

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import (
-    Field,
-    NonNegativeInt,
-    model_validator,
-)
+from pydantic import Field, NonNegativeInt, model_validator
 
 from zprl.config.sections import Section
 
@@ -26,9 +22,12 @@ ROTATION_WIDTHS: dict[str, int] = {
     "rotation_6d": 6,
 }
 
+ANGLES = ("rotation_vector", "euler_xyz")
+"""Forms whose numbers are angles, and may be scaled."""
+
 
 class Part(Section):
-    """Some columns of what is recorded: ``scale`` times them plus ``offset``, and where they are a rotation, its form."""
+    """Some columns of a recording: ``scale`` times them plus ``offset``, and a rotation's form."""
 
     columns: tuple[NonNegativeInt, ...] | None = Field(
         None, description="Columns taken, in order; null for all."
@@ -45,11 +44,13 @@ class Part(Section):
     )
     to: RotationForm | None = Field(
         None,
-        description="Form it is given; null: quaternion_xyzw for observations, rotation_6d for actions.",
+        description="Form it is given; null: quaternion_xyzw for observations, rotation_6d for "
+        "actions.",
     )
     resample: Literal["linear", "nearest"] | None = Field(
         None,
-        description="How resample_hz treats it; null: rotations by slerp, pictures, gripper commands and single actions nearest.",
+        description="How resample_hz treats it; null: rotations by slerp, images, gripper commands "
+        "and single actions nearest.",
     )
 
     @model_validator(mode="after")
@@ -60,13 +61,11 @@ class Part(Section):
             raise ValueError("to needs rotation, the form that is recorded")
         if self.rotation is None:
             return self
+
         width = ROTATION_WIDTHS[self.rotation]
         if self.columns is not None and len(self.columns) != width:
             raise ValueError(f"{self.rotation} has {width} columns, not {len(self.columns)}")
-        if (self.scale, self.offset) != (1.0, 0.0) and self.rotation not in (
-            "rotation_vector",
-            "euler_xyz",
-        ):
+        if (self.scale, self.offset) != (1.0, 0.0) and self.rotation not in ANGLES:
             raise ValueError(f"{self.rotation} cannot be scaled")
         if self.resample == "linear":
             raise ValueError("rotations are resampled by slerp (null) or nearest")
@@ -74,7 +73,7 @@ class Part(Section):
 
 
 class ObservationPart(Part):
-    """Where an observation comes from."""
+    """A recorded observation."""
 
     key: str = Field(description="Recorded key.")
 
@@ -84,7 +83,8 @@ class ActionPart(Part):
 
     delta: bool = Field(
         False,
-        description="Recorded as a change of the pose observed in the same frame; becomes an absolute target.",
+        description="Recorded as a change of the pose observed in the same frame; becomes an "
+        "absolute target.",
     )
     of: str | None = Field(
         None, description="Observation key (as converted) that a delta is a change of."
@@ -98,7 +98,10 @@ class ActionPart(Part):
 
 
 class Conventions(Section):
-    """How recordings differ from what is wanted here; converted once, when they are read, and said in the data report."""
+    """Differences of recordings from what is wanted here.
+
+    They are converted once, when they are read; the data report has them.
+    """
 
     observations: dict[str, ObservationPart] | None = Field(
         None, description="Per key of obs_keys; a key not listed stays as it is."
@@ -111,7 +114,8 @@ class Conventions(Section):
     )
     action_shift: int = Field(
         0,
-        description="Frames by which recorded actions come late (positive) or early after what was observed.",
+        description="Frames by which recorded actions come late (positive) or early after what was "
+        "observed.",
     )
 
     @model_validator(mode="after")
@@ -120,7 +124,8 @@ class Conventions(Section):
             raise ValueError("actions is empty; null leaves them as recorded")
         if self.resample_hz is not None and self.actions is None:
             raise ValueError(
-                "resample_hz needs actions: whether a part is a position, a rotation or a gripper decides how it is resampled"
+                "resample_hz needs actions: whether a part is a position, a rotation or a gripper "
+                "decides how it is resampled"
             )
         return self
 
@@ -129,7 +134,7 @@ Grade = Literal["better", "okay", "worse", "unknown"]
 
 
 class Recipe(Section):
-    """Which recorded episodes are used, and what is corrected in them; the recordings stay as they are.
+    """Choice of recorded episodes, and corrections; the recordings stay as they are.
 
     Names are ``<source>/<episode>`` and may be patterns such as ``monday/*``; where several fit,
     the last one holds.  In this order: choose, relabel, choose by quality, cut, merge.
@@ -139,7 +144,8 @@ class Recipe(Section):
     leave_out: tuple[str, ...] = Field((), description="Episodes left out.")
     success: dict[str, bool] = Field(
         {},
-        description="New labels; the reward becomes 1 in the last frame of a success and 0 elsewhere.",
+        description="New labels; the reward becomes 1 in the last frame of a success and 0 "
+        "elsewhere.",
     )
     quality: dict[str, Grade] = Field({}, description="New grades.")
     keep_quality: tuple[Grade, ...] | None = Field(None, description="Grades used; null for all.")
@@ -148,7 +154,8 @@ class Recipe(Section):
     )
     merge: tuple[tuple[str, ...], ...] = Field(
         (),
-        description="Episodes of one source (no patterns) joined in this order; the last one's label holds.",
+        description="Episodes of one source (no patterns) joined in this order; the last one's "
+        "label holds.",
     )
     weights: dict[Grade, float] = Field(
         {},
@@ -163,7 +170,8 @@ class Recipe(Section):
         for grade, weight in self.weights.items():
             if not 0.001 <= weight <= 1000:  # NaN too
                 raise ValueError(
-                    f"weight {weight} of '{grade}' is not within 0.001 and 1000; keep_quality leaves grades out"
+                    f"weight {weight} of '{grade}' is not within 0.001 and 1000; "
+                    "keep_quality leaves grades out"
                 )
         merged = [name for group in self.merge for name in group]
         if any(len(group) < 2 for group in self.merge) or len(set(merged)) < len(merged):
@@ -197,12 +205,14 @@ class Ingest(Section):
     )
     conventions: Conventions | None = Field(
         None,
-        description="How recordings differ from what is wanted here: observations (key, columns, scale, offset, rotation, to), "
-        "actions (the same, delta, of), resample_hz, action_shift; null: they do not.",
+        description="How recordings differ from what is wanted here: observations (key, columns, "
+        "scale, offset, rotation, to), actions (the same, delta, of), resample_hz, action_shift; "
+        "null: they do not.",
     )
     recipe: Recipe | None = Field(
         None,
-        description="Which episodes are used, and what is corrected in them; null: all, as they are.",
+        description="Which episodes are used, and what is corrected in them; null: all, as they "
+        "are.",
     )
 
     @model_validator(mode="after")
@@ -213,6 +223,7 @@ class Ingest(Section):
         unused = [key for key in self.conventions.observations or {} if key not in used]
         if unused:
             raise ValueError(
-                f"conventions.observations has '{unused[0]}', which neither obs_keys nor a delta names"
+                f"conventions.observations has '{unused[0]}', which neither obs_keys nor a delta "
+                "names"
             )
         return self

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from pydantic import (
-    Field,
-)
+from pydantic import Field
 
 from zprl import safe_names
 from zprl.config.sections import Section
 
 
 class Evaluate(Section):
-    """How every policy is judged: the same seeds for all of them."""
+    """Verdicts of all policies: the same seeds for all of them."""
 
     episodes: int = Field(200, ge=1, description="Episodes per policy, one per environment.")
     num_envs: int | None = Field(
@@ -28,12 +26,13 @@ class Evaluate(Section):
 
 
 class Transfer(Section):
-    """How the steered policy is judged on the other physics engine (sim-to-sim)."""
+    """Verdict of the steered policy on the other physics engine (sim-to-sim)."""
 
     episodes: int = Field(
         64,
         ge=1,
-        description="Episodes on each engine, with evaluate.seed; Newton takes some minutes on a CPU.",
+        description="Episodes on each engine, with evaluate.seed; Newton takes some minutes on a "
+        "CPU.",
     )
 
 

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from pydantic import (
-    BaseModel,
-    ValidationError,
-)
+from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_validator
 
 from zprl import strict_yaml
 from zprl.config.demonstrations import Ingest
@@ -19,13 +16,19 @@ from zprl.config.evaluation import Evaluate, Promote, Report, Transfer
 from zprl.config.learning import ALGORITHMS, Learning, Rl
 from zprl.config.policy import Images, Policy, Pretrain, VibConfig
 from zprl.config.robot import Real
-from zprl.config.sections import Section
+from zprl.config.sections import Section, write_over
 from zprl.config.world import Run, Task
 from zprl.errors import ConfigError
 
 PARAMS_FILE = "params.yaml"
 
-MAX_TOLD = 10
+ACTION_RESIDUAL = {"algorithm": "sac", "steering": {"space": "action", "scale": "auto"}}
+"""Differences of ``action_residual`` where ``params.yaml`` has no such section."""
+
+_LEARNING = get_args(Learning)[0]
+"""The union of all algorithms' sections, as pydantic keeps it."""
+
+MAX_LISTED = 10
 """Mistakes of one file that are listed; the others are counted."""
 
 
@@ -42,32 +45,50 @@ class Params(Section):
     evaluate: Evaluate = Evaluate()
     transfer: Transfer = Transfer()
     finetune_sim: Learning = Rl()
-    action_residual: Rl = Rl(interface="action")
+    action_residual: Rl = Field(
+        default_factory=lambda: ACTION_RESIDUAL,
+        validate_default=True,
+        description="Only the differences from finetune_sim, whose keys it has; of another "
+        "algorithm than its own only the budget is taken over.",
+    )
     finetune_real: Real = Real()
     promote: Promote = Promote()
     promote_real: Promote = Promote(model_name="zprl-lift-cube-real", min_episodes=40)
     report: Report = Report()
 
+    @field_validator("action_residual", mode="before")
+    @classmethod
+    def _written_over_finetune_sim(cls, differences: Any, info: ValidationInfo) -> Any:
+        if not isinstance(differences, Mapping):
+            return differences
+        # Where finetune_sim is wrong, its own mistakes are listed, and not twice.
+        learning = info.data.get("finetune_sim")
+        values = learning.model_dump() if learning is not None else {}
+        write_over(values, differences)
+        return values
+
 
 def _known(model: type[BaseModel], path: tuple[Any, ...]) -> list[str]:
-    """Names of the fields at the level where an unknown key was found."""
+    """Return the names of the fields at the level of an unknown key; none where nobody knows."""
     for part in path[:-1]:
+        # A section of several algorithms is followed by the tag of one.
         if part in ALGORITHMS:
-            model = ALGORITHMS[str(part)]
+            model = ALGORITHMS[part]
             continue
-        field = model.model_fields.get(str(part))
-        if field is not None and field.annotation == Learning.__origin__:
-            continue
-        if field is None or not (
-            isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
-        ):
+
+        field = model.model_fields.get(part)
+        kind = field.annotation if field is not None else None
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            model = kind
+        elif kind != _LEARNING:
             return []
-        model = field.annotation
     return list(model.model_fields)
 
 
 def parse(value: Any, *, source: str = PARAMS_FILE) -> Params:
-    """Check a mapping against the models; all mistakes are listed, one line each, with a "did you mean".
+    """Check a mapping against the models.
+
+    All mistakes are listed, unknown keys with a "did you mean".
 
     Raises:
         ConfigError: for unknown keys, wrong types and values out of range.
@@ -75,9 +96,9 @@ def parse(value: Any, *, source: str = PARAMS_FILE) -> Params:
     try:
         return Params.model_validate(value or {})
     except ValidationError as error:
-        said = mistakes(error, partial(_known, Params))
+        sentence = mistakes(error, partial(_known, Params))
         raise ConfigError(
-            f"{source}: {said}", remedy="`zprl config explain` lists every key"
+            f"{source}: {sentence}", remedy="`zprl config explain` lists every key"
         ) from error
 
 
@@ -85,14 +106,15 @@ def mistakes(error: ValidationError, known: Callable[[tuple[int | str, ...]], li
     """List the mistakes of a document in one line, unknown keys with the nearest known one.
 
     Args:
-        error: What pydantic found.
+        error: The error that pydantic raised.
         known: Returns the keys that are known where the last part of a path stands.
     """
     lines = []
-    found = error.errors(include_url=False, include_context=False)
-    for item in found[:MAX_TOLD]:
+    every = error.errors(include_url=False, include_context=False)
+    for item in every[:MAX_LISTED]:
         loc = tuple(part for part in item["loc"] if part not in ALGORITHMS)
         where = ".".join(str(part)[:60] for part in loc)
+
         if item["type"] == "extra_forbidden":
             near = difflib.get_close_matches(str(loc[-1])[:60], known(item["loc"]), n=1)
             lines.append(f"{where}: unknown key" + (f", did you mean '{near[0]}'?" if near else ""))
@@ -100,20 +122,22 @@ def mistakes(error: ValidationError, known: Callable[[tuple[int | str, ...]], li
             lines.append(
                 f"{where}: {item['msg']} (got {_short(item['input'])})" if loc else item["msg"]
             )
-    lines += [f"and {len(found) - MAX_TOLD} more"] if len(found) > MAX_TOLD else []
+
+    if len(every) > MAX_LISTED:
+        lines.append(f"and {len(every) - MAX_LISTED} more")
     return "; ".join(lines)
 
 
 def _short(value: Any, width: int = 80) -> str:
-    """A value as text that fits a line."""
+    """Return a value as text that fits a line."""
     text = repr(value)
     return text if len(text) <= width else f"{text[:width]}..."
 
 
-def load(path: Path | str = PARAMS_FILE) -> Params:
-    """Read and check ``params.yaml``."""
+def load(path: Path | str = PARAMS_FILE, *, limit: int = strict_yaml.MAX_BYTES) -> Params:
+    """Read and check ``params.yaml``, of at most ``limit`` bytes."""
     try:
-        value = strict_yaml.load(path)
+        value = strict_yaml.load(path, limit=limit)
     except FileNotFoundError as error:
         raise ConfigError(
             f"{path} does not exist", remedy="run in the project's root folder"

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import (
-    Field,
-    model_validator,
-)
+from pydantic import Field, model_validator
 
 from zprl.config.sections import Layers, Section, Steps, Width
 
@@ -48,14 +45,16 @@ class Policy(Section):
     )
     time_grid: Literal["uniform", "diffusers"] = Field(
         "uniform",
-        description="uniform: 1, .8, ... 0; diffusers: spaced from 1 to .01, then 0, as the released code's scheduler has it.",
+        description="uniform: 1, .8, ... 0; diffusers: spaced from 1 to .01, then 0, as the "
+        "released code's scheduler has it.",
     )
 
     @model_validator(mode="after")
     def _fits(self) -> Policy:
         if self.obs_steps - 1 + self.chunk_steps > self.horizon:
             raise ValueError(
-                f"chunk_steps ({self.chunk_steps}) + obs_steps - 1 must not exceed horizon ({self.horizon})"
+                f"chunk_steps ({self.chunk_steps}) + obs_steps - 1 must not exceed "
+                f"horizon ({self.horizon})"
             )
         return self
 
@@ -85,13 +84,17 @@ class VibConfig(Section):
 
 
 class Images(Section):
-    """The encoder of pictures, one per camera; without effect where the demos have none.  The embedding's width follows from it."""
+    """The encoder of images, one per camera; without effect where the demos have none.
+
+    The embedding's width follows from it.
+    """
 
     crop: float = Field(
         0.9,
         gt=0,
         le=1,
-        description="Share of height and width that is seen: anywhere in training, else the middle.",
+        description="Share of height and width that is seen: anywhere in training, else the "
+        "middle.",
     )
     features: int = Field(
         256, ge=1, le=8192, description="Numbers that a frame becomes (official code)."

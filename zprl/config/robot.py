@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import (
-    Field,
-    model_validator,
-)
+from pydantic import Field, model_validator
 
 from zprl.config.sections import Section
 
 
 class Real(Section):
-    """RL of the residual on the robot: a session, and the learner that is replayed over what it recorded."""
+    """RL of the residual on the robot: a session, and the learner replayed over its recording."""
 
     task: str = Field(
         "lift_cube", description="Task file: a built-in name (`zprl session tasks`) or a path."
     )
-    interface: Literal["latent", "action", "noise", "embedding"] = Field(
+    space: Literal["latent", "action", "noise", "embedding"] = Field(
         "latent", description="Whose simulation result the session goes on from."
     )
     mode: Literal["async", "sync"] = Field(
@@ -35,12 +32,14 @@ class Real(Section):
     speed: float = Field(
         3.0,
         ge=0,
-        description="Pace of a simulated robot, times real time; 0: as fast as it goes. Hardware keeps its own.",
+        description="Pace of a simulated robot, times real time; 0: as fast as it goes. "
+        "Hardware keeps its own.",
     )
     start: Literal["agent", "critics", "fresh", "base"] = Field(
         "agent",
-        description="What is taken over from simulation: actor and critics, critics alone, or nothing (the residual starts near zero); "
-        "base: there is no simulation of the task, the agent is made as finetune_sim says.",
+        description="What is taken over from simulation: actor and critics, critics alone, or "
+        "nothing (the residual starts near zero); base: there is no simulation of the task, the "
+        "agent is made as finetune_sim says.",
     )
     updates_per_chunk: float = Field(
         10.0,
@@ -52,7 +51,8 @@ class Real(Section):
         0.0,
         ge=0,
         lt=1,
-        description="Share of each batch drawn from simulation's newest transitions: they speak of another world (ours).",
+        description="Share of each batch drawn from simulation's newest transitions: they speak of "
+        "another world (ours).",
     )
     demo_fraction: float = Field(
         0.25, ge=0, lt=1, description="Share of each batch drawn from the demos (peers)."
@@ -60,7 +60,8 @@ class Real(Section):
     critic_episodes: int = Field(
         5,
         ge=0,
-        description="Labelled episodes before the actor changes: the critics see the new world first (ours).",
+        description="Labelled episodes before the actor changes: the critics see the new world "
+        "first (ours).",
     )
     actor_learning_rate: float = Field(3e-4, gt=0, description="Adam.")
     critic_learning_rate: float = Field(3e-4, gt=0, description="Adam.")

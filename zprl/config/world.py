@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import (
-    Field,
-)
+from pydantic import Field
 
 from zprl.config.sections import Section
 
+Share = Annotated[float, Field(ge=0, lt=1)]
+
 
 class Run(Section):
-    """What holds for the whole pipeline run."""
+    """Settings of the whole pipeline run."""
 
     seed: int = Field(0, ge=0, description="Training seed of every stage.")
     device: Literal["cpu", "cuda"] = Field("cpu", description="Where torch and the simulator run.")
@@ -24,22 +24,18 @@ class Run(Section):
 
 
 class Randomise(Section):
-    """Domain randomisation of the worlds with Isaac's Franka: every episode on a robot and with things that are slightly others.
+    """Domain randomisation of the worlds with Isaac's Franka.
 
-    A share of 0.1 means: the own value times a factor that is drawn evenly between 0.9 and 1.1.
+    Every episode is on a robot and with things that are slightly others.  A share of 0.1
+    means: the own value times a factor that is drawn evenly between 0.9 and 1.1.
     """
 
-    mass: float = Field(
-        0.0, ge=0, lt=1, description="Share by which the mass of things differs (inertia with it)."
+    mass: Share = Field(
+        0.0, description="Share by which the mass of things differs (inertia with it)."
     )
-    friction: float = Field(
-        0.0, ge=0, lt=1, description="Share by which the friction of things differs."
-    )
-    gains: float = Field(
-        0.0,
-        ge=0,
-        lt=1,
-        description="Share by which stiffness and damping of the arm's joints differ, each.",
+    friction: Share = Field(0.0, description="Share by which the friction of things differs.")
+    gains: Share = Field(
+        0.0, description="Share by which stiffness and damping of the arm's joints differ, each."
     )
     latency_steps: int = Field(
         0,
@@ -50,7 +46,8 @@ class Randomise(Section):
     observation_noise: float = Field(
         0.0,
         ge=0,
-        description="Standard deviation of Gaussian noise on every observed number but the gripper's command [m, or as it is].",
+        description="Standard deviation of Gaussian noise on every observed number but the "
+        "gripper's command [m, or as it is].",
     )
     cube_size: float = Field(
         0.0,
@@ -78,23 +75,27 @@ class Task(Section):
     )
     cameras: tuple[str, ...] = Field(
         (),
-        description="Cameras whose pictures are observed, as `<camera>_image`: front, side, wrist in Isaac's worlds.",
+        description="Cameras whose images are observed, as `<camera>_image`: front, side, wrist in "
+        "Isaac's worlds.",
     )
     image_size: int = Field(
-        84, ge=16, le=1024, description="Height and width of these pictures (paper: 84)."
+        84, ge=16, le=1024, description="Height and width of these images (paper: 84)."
     )
     workers: int = Field(
         0,
         ge=0,
-        description="Processes that step MuJoCo's worlds side by side, with equal results; 0: none but the stage's own.",
+        description="Processes that step MuJoCo's worlds side by side, with equal results; 0: none "
+        "but the stage's own.",
     )
     physics: Engine = Field(
         "ovphysx",
-        description="Engine under Isaac's worlds: PhysX; Newton (MuJoCo-Warp), slow on a CPU; or Isaac Sim's PhysX, with RTX cameras.",
+        description="Engine under Isaac's worlds: PhysX; Newton (MuJoCo-Warp), slow on a CPU; or "
+        "Isaac Sim's PhysX, with RTX cameras.",
     )
     assets: Assets = Field(
         "authored",
-        description="USD files of Isaac's worlds: those authored here, or NVIDIA's below the folder that ISAACSIM_ASSET_ROOT names.",
+        description="USD files of Isaac's worlds: those authored here, or NVIDIA's below the "
+        "folder that ISAACSIM_ASSET_ROOT names.",
     )
     randomise: Randomise = Field(
         Randomise(),
@@ -102,5 +103,6 @@ class Task(Section):
     )
     file: str | None = Field(
         None,
-        description="File that says what an Isaac Lab task's terms mean here; for `isaaclab/<Task-Id>` alone.",
+        description="File that says what an Isaac Lab task's terms mean here; for "
+        "`isaaclab/<Task-Id>` alone.",
     )

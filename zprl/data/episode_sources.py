@@ -10,13 +10,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from zprl import durable
 from zprl.data.episode import Episode
 from zprl.data.episode_checks import Change, FunctionChange
 from zprl.data.sources import Source
 from zprl.errors import DataError
+from zprl.strict_model import StrictModel
 
 SOURCES = "sources.json"
 FORMAT_VERSION = 1
@@ -25,11 +26,7 @@ MAX_BYTES = 64 * 2**20
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
-class _Fixed(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class SourceOrigin(_Fixed):
+class SourceOrigin(StrictModel):
     """One file or folder, and how it was read."""
 
     sha256: Digest
@@ -38,7 +35,7 @@ class SourceOrigin(_Fixed):
     actions: str | None = None
 
 
-class EpisodeOrigin(_Fixed):
+class EpisodeOrigin(StrictModel):
     """One stored episode."""
 
     name: str
@@ -50,7 +47,7 @@ class EpisodeOrigin(_Fixed):
     )
 
 
-class EpisodeSources(_Fixed):
+class EpisodeSources(StrictModel):
     """The content of ``sources.json``."""
 
     format_version: int = Field(FORMAT_VERSION, ge=FORMAT_VERSION, le=FORMAT_VERSION)

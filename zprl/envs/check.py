@@ -46,7 +46,7 @@ HOLD_TOLERANCE = 0.02
 
 
 class EnvRuleError(DataError):
-    """An environment breaks a rule of the contract; ``rule`` is its name in :data:`RULES`."""
+    """Error of an environment that breaks a rule; ``rule`` is its name in :data:`RULES`."""
 
     def __init__(self, rule: str, detail: str) -> None:
         self.rule = rule

@@ -17,16 +17,17 @@ import torch
 from pydantic import Field
 
 from zprl import plugins, seeding, terminal
-from zprl.config import Section, Task
+from zprl.config import Task
 from zprl.data.episode import Episode
 from zprl.data.writers.robomimic import RobomimicWriter
 from zprl.envs.base import Obs, VectorEnv
 from zprl.errors import ConfigError, DataError
+from zprl.strict_model import StrictModel
 
 MAX_ROUNDS = 50
 
 
-class RecordSettings(Section):
+class RecordSettings(StrictModel):
     """Settings of one recording of demonstrations, written into its file."""
 
     task: Task = Task()

@@ -128,7 +128,7 @@ class Evaluation:
         document = durable.read_json(path / SUMMARY)
         tracks = durable.read_tensors(path / TRACKS)
         try:
-            lists = {
+            lists: dict[str, Any] = {
                 name: tuple(math.nan if v is None else v for v in document["per_episode"][name])
                 for name in PER_EPISODE
             }

@@ -100,7 +100,7 @@ def metrics(store: SessionStore, before: Evaluation, after: Evaluation) -> dict[
         "robot_time_s": round(sum(e.robot_s for e in trained), 1),
         "wall_s": round(sum(e.wall_s for e in trained), 1),
         "clip_rate": clip_rate(evaluated),
-        "interface": store.header.config.interface,
+        "space": store.header.config.space,
         "seed": store.header.seed,
         "session": store.header.id,
     }

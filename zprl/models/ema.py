@@ -15,7 +15,8 @@ def ema_decay(step: int, *, power: float, maximum: float) -> float:
     It is ``min(maximum, 1 - (1 + step)^-power)``: the first update has decay 0, so the average
     starts as a copy.
     """
-    return min(maximum, 1.0 - (1.0 + step) ** -power)
+    decay: float = 1.0 - (1.0 + step) ** -power
+    return min(maximum, decay)
 
 
 def averaged_model(module: nn.Module, *, power: float, maximum: float) -> AveragedModel:
@@ -30,7 +31,9 @@ def averaged_model(module: nn.Module, *, power: float, maximum: float) -> Averag
         maximum: Cap of the decay.
     """
 
-    def average(averages: Sequence[Tensor], current: Sequence[Tensor], updates: Tensor) -> None:
+    def average(
+        averages: Sequence[Tensor], current: Sequence[Tensor], updates: Tensor | int
+    ) -> None:
         weight = 1.0 - ema_decay(int(updates), power=power, maximum=maximum)
         torch._foreach_lerp_(list(averages), list(current), weight)
 

@@ -12,11 +12,12 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
 from zprl.errors import DataError
+from zprl.strict_model import StrictModel
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -27,10 +28,8 @@ Side = Annotated[int, Field(ge=1, le=2048)]
 Channels = Annotated[int, Field(ge=GROUP, le=2048, multiple_of=GROUP)]
 
 
-class ImageSpec(BaseModel):
+class ImageSpec(StrictModel):
     """One camera's images and their encoder; defaults are the official code's."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     key: str = Field(min_length=1, description="Observation key.")
     size: tuple[Side, Side] = Field(description="Height and width.")
@@ -173,7 +172,8 @@ class CameraEncoder(nn.Module):
 
         seen = crop(images, self.spec.crop, augment).flatten(0, 1).movedim(-1, 1)
         seen = (seen.to(self.mean.dtype) / 127.5 - 1 - self.mean) / self.std
-        return self.head(self.pool(self.maps(seen))).unflatten(0, (rows, frames))
+        features: Tensor = self.head(self.pool(self.maps(seen)))
+        return features.view(rows, frames, -1)
 
 
 class ImageObsEncoder(nn.Module):
@@ -192,6 +192,7 @@ class ImageObsEncoder(nn.Module):
     ) -> None:
         super().__init__()
         self._states = tuple(obs_dims)
+        self._images = tuple(spec.key for spec in images)
         # A list: a camera's key may hold a point, a module's name must not.
         self.cameras = nn.ModuleList(CameraEncoder(spec) for spec in images)
         self.embedding_dim = embedding_dim(obs_dims, images, obs_steps)
@@ -203,8 +204,11 @@ class ImageObsEncoder(nn.Module):
             obs: Images (B, O, H, W, 3) uint8 and normalised states (B, O, d) by key.
             augment: See :class:`CameraEncoder`.
         """
-        seen = [camera(obs[camera.spec.key], augment) for camera in self.cameras]
-        return torch.cat([*seen, *(obs[key] for key in self._states)], dim=-1).flatten(1)
+        features = [
+            camera(obs[key], augment)
+            for key, camera in zip(self._images, self.cameras, strict=True)
+        ]
+        return torch.cat([*features, *(obs[key] for key in self._states)], dim=-1).flatten(1)
 
 
 def embedding_dim(obs_dims: Mapping[str, int], images: Sequence[ImageSpec], obs_steps: int) -> int:
@@ -227,7 +231,7 @@ def crop(images: Tensor, size: tuple[int, int], augment: torch.Generator | None)
         return images[:, :, top : top + height, left : left + width]
 
     rows = len(images)
-    top, left = (
+    tops, lefts = (
         torch.randint(room + 1, (rows, 1), generator=augment, device=augment.device).to(
             images.device
         )
@@ -237,7 +241,7 @@ def crop(images: Tensor, size: tuple[int, int], augment: torch.Generator | None)
     # Rows of pixels (B, h) and columns (B, w) of each crop, gathered at once.
     down, across = (
         first + torch.arange(side, device=images.device)
-        for first, side in ((top, height), (left, width))
+        for first, side in ((tops, height), (lefts, width))
     )
     return images[
         torch.arange(rows, device=images.device)[:, None, None],

@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
     model_serializer,
@@ -31,6 +29,7 @@ from zprl.models.obs_encoder import ObsEncoder
 from zprl.models.velocity_mlp import VelocityMlp
 from zprl.models.velocity_unet import VelocityUnet
 from zprl.models.vib import Vib
+from zprl.strict_model import StrictModel
 
 if TYPE_CHECKING:
     from zprl.data.store import EpisodeStore
@@ -38,10 +37,8 @@ if TYPE_CHECKING:
 M = TypeVar("M", bound=nn.Module)
 
 
-class PolicySpec(BaseModel):
+class PolicySpec(StrictModel):
     """Everything that decides a policy's shapes and how it samples; stored in its bundle."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     obs_dims: dict[str, config.Width] = Field(
         min_length=1,
@@ -181,9 +178,9 @@ class FlowPolicy(nn.Module):
                 code); ``None`` crops the middle.
         """
         seen = self.normalizer.normalize_obs({key: obs[key] for key in self.spec.obs_dims})
-        return self.encoder(
-            seen | {image.key: obs[image.key] for image in self.spec.images}, augment
-        )
+        images = {image.key: obs[image.key] for image in self.spec.images}
+        embedding: Tensor = self.encoder(seen | images, augment)
+        return embedding
 
     def posterior(self, embedding: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and log standard deviation (B, Z) of the latent for an embedding (B, D)."""
@@ -201,9 +198,9 @@ class FlowPolicy(nn.Module):
             flow_time: (B,).
             condition: (B, D).
         """
-        return self.velocity_net(
-            noisy, time_embedding(flow_time, self.spec.policy.time_embedding_dim), condition
-        )
+        times = time_embedding(flow_time, self.spec.policy.time_embedding_dim)
+        velocity: Tensor = self.velocity_net(noisy, times, condition)
+        return velocity
 
     def generate(self, condition: Tensor, noise: Tensor) -> Tensor:
         """Return the normalised action sequence (B, T, F), by Euler steps from scaled noise.

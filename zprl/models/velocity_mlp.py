@@ -46,4 +46,5 @@ class VelocityMlp(nn.Module):
             condition: (B, D).
         """
         flat = torch.cat([noisy.flatten(start_dim=1), time_features, condition], dim=-1)
-        return self.body(flat).view_as(noisy)
+        velocity: Tensor = self.body(flat)
+        return velocity.view_as(noisy)

@@ -8,6 +8,7 @@ and a 1x1 convolution. GroupNorm, not BatchNorm, because averaged weights need i
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -41,7 +42,8 @@ class FilmBlock(nn.Module):
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         """Map (B, fan_in, T) and (B, condition_dim) to (B, fan_out, T)."""
         scale, bias = self.film(condition)[:, :, None].chunk(2, dim=1)
-        return self.second(scale * self.first(x) + bias) + self.skip(x)
+        mapped: Tensor = self.second(scale * self.first(x) + bias) + self.skip(x)
+        return mapped
 
 
 class VelocityUnet(nn.Module):
@@ -119,24 +121,29 @@ class VelocityUnet(nn.Module):
         # Down: two blocks per level, whose result is also handed to the way up.
         skips = []
         for i, blocks in enumerate(self.down):
-            for block in blocks:
-                x = block(x, modulation)
+            x = _through(blocks, x, modulation)
             skips.append(x)
             if i < len(self.shrink):
                 x = self.shrink[i](x)
 
-        for block in self.middle:
-            x = block(x, modulation)
+        x = _through(self.middle, x, modulation)
 
         # Up, to the horizon's full length.
         for blocks, grow in zip(self.up, self.grow, strict=True):
             # As in Diffusion Policy, the first level's skip is not used: the last upsampling leads
             # straight to the output.
             x = torch.cat([x, skips.pop()], dim=1)
-            for block in blocks:
-                x = block(x, modulation)
-            x = grow(x)
-        return self.last(x).transpose(1, 2)
+            x = grow(_through(blocks, x, modulation))
+
+        velocity: Tensor = self.last(x)
+        return velocity.transpose(1, 2)
+
+
+def _through(blocks: nn.Module, x: Tensor, modulation: Tensor) -> Tensor:
+    """Pass (B, channels, T) through blocks in a row."""
+    for block in cast(nn.ModuleList, blocks):
+        x = block(x, modulation)
+    return x
 
 
 def _check(horizon: int, channels: Sequence[int], kernel: int, groups: int) -> None:

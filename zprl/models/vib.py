@@ -41,7 +41,8 @@ class Vib(nn.Module):
 
     def decode(self, latent: Tensor) -> Tensor:
         """Return the decoded embedding (B, D) of a latent (B, Z)."""
-        return self.decoder(latent)
+        decoded: Tensor = self.decoder(latent)
+        return decoded
 
 
 def sample_posterior(mean: Tensor, log_std: Tensor, noise: Tensor) -> Tensor:

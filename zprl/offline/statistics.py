@@ -30,9 +30,9 @@ def latent_stats(policy: FlowPolicy, windows: ChunkWindows, *, seed: int) -> dic
             bottleneck only the last two.
     """
     rows = min(SAMPLE, len(windows))
-    obs = windows.batch(seeding.derive(seed, "latent-stats"), 0, rows)["obs"]
+    batch: dict[str, Any] = windows.batch(seeding.derive(seed, "latent-stats"), 0, rows)
     device = next(policy.parameters()).device
-    embedding = policy.embed({key: value.to(device) for key, value in obs.items()})
+    embedding = policy.embed({key: value.to(device) for key, value in batch["obs"].items()})
 
     stats: dict[str, Any] = {
         "windows": rows,

@@ -9,6 +9,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from lightning.pytorch import Callback, Trainer
@@ -124,7 +125,7 @@ class Logbook(Callback):
 
     def __init__(self, state: TrainState, validation: ChunkWindows | None, hooks: Hooks) -> None:
         self.state, self.hooks = state, hooks
-        self._validation = None
+        self._validation: dict[str, Any] | None = None
         if validation is not None:
             seed = seeding.derive(state.seed, "validation")
             self._validation = validation.batch(seed, 0, min(VALIDATION_ROWS, len(validation)))

@@ -1,26 +1,38 @@
-"""Named sets of parameters.  A preset is written into ``params.yaml``: nothing stays hidden at run time.
+"""Named sets of parameters.  A preset is written into ``params.yaml``: nothing stays hidden.
 
 ``method/...`` are ways to learn in simulation, ``laptop/...`` base policies that a CPU trains in a
 minute, and a benchmark's name stands before its tasks as the paper has them.  Beside the files of
 this folder each task on a robot that has a recipe is a preset of its name: the recipe, the task,
 and the observations that its policy wants of the demonstrations.
+
+A file states differences.  ``extends: NAME`` names the preset that it differs from; a section that
+states its ``algorithm`` differs from that algorithm's defaults, the published numbers.
 """
 
 from __future__ import annotations
 
 import difflib
 import io
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from pydantic import BaseModel
 
 from zprl import config, durable, strict_yaml
 from zprl.errors import ConfigError
 from zprl.robot.task import RealTask, built_in
 
 FOLDER = Path(__file__).parent
+EXTENDS = "extends"
+"""Key of a preset's file: the preset that it differs from."""
 MAX_EDITED = 100_000
 """Longest file that is edited, in bytes: keeping comments takes ten times as long as reading."""
+MAX_COLUMNS = 120
+"""Width of an edited file, in which each part of ``finetune_sim`` has one line."""
+
+Values = dict[str, Any]
+"""Sections, or a section's values, by name."""
 
 
 def _files() -> dict[str, Path]:
@@ -30,18 +42,18 @@ def _files() -> dict[str, Path]:
 
 
 def names() -> list[str]:
-    """Presets shipped with the package."""
+    """Return the names of the presets shipped with the package."""
     return sorted([*_files(), *(name for name in built_in() if RealTask.load(name).recipe)])
 
 
-def read(name: str) -> dict[str, Any]:
-    """Values of a preset by section.
+def read(name: str) -> Values:
+    """Return the values of a preset by section; a method's are all that it has but its budget.
 
     Raises:
         ConfigError: no such preset; the nearest one is named.
     """
     if (file := _files().get(name)) is not None:
-        return dict(strict_yaml.load(file))
+        return _of_file(file)
     if name not in names():
         near = difflib.get_close_matches(name, names(), n=1)
         hint = f"; did you mean '{near[0]}'?" if near else ""
@@ -51,43 +63,25 @@ def read(name: str) -> dict[str, Any]:
     return _of_task(RealTask.load(name))
 
 
-def _of_task(task: RealTask) -> dict[str, Any]:
-    """The recipe of a task on a robot."""
+def _of_file(file: Path) -> Values:
+    stated = dict(strict_yaml.load(file))
+    values: Values = {}
+    if (base := stated.pop(EXTENDS, None)) is not None:
+        values = read(base)
+    for section, differences in stated.items():
+        if "algorithm" in differences:
+            method = config.section_of(differences).model_validate(differences)
+            values[section] = method.model_dump(mode="json", exclude={"budget"})
+    config.write_over(values, stated)
+    return values
+
+
+def _of_task(task: RealTask) -> Values:
+    """Return the recipe of a task on a robot."""
     keys = [*task.observation, *(image.key for image in task.images.values())]
-    values = {"ingest": {"obs_keys": keys}} | task.recipe
-    return values | {"finetune_real": {"task": task.name} | task.recipe.get("finetune_real", {})}
-
-
-def switch(target: MutableMapping[str, Any], values: Mapping[str, Any]) -> None:
-    """Where ``values`` state another algorithm than the section ``target``, drop what belongs to the old one; the budget stays."""
-    old = target.get("algorithm", "sac")
-    if values.get("algorithm", old) != old:
-        for key in [key for key in target if key not in config.Budget.model_fields]:
-            del target[key]
-
-
-def _merge(
-    target: MutableMapping[str, Any], values: Mapping[str, Any], prefix: str = ""
-) -> Iterator[tuple[str, Any, Any]]:
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            if not isinstance(target.setdefault(key, {}), MutableMapping):
-                raise ConfigError(
-                    f"{prefix}{key} is no section", remedy="write its keys below it, indented"
-                )
-            switch(target[key], value)
-            yield from _merge(target[key], value, f"{prefix}{key}.")
-            continue
-        old = target.get(key)
-        if key in target and old == value and isinstance(old, bool) == isinstance(value, bool):
-            continue
-        yield f"{prefix}{key}", old, value
-        if isinstance(value, list):
-            from ruamel.yaml.comments import CommentedSeq
-
-            value = CommentedSeq(value)
-            value.fa.set_flow_style()
-        target[key] = value
+    values: Values = {"ingest": {"obs_keys": keys}, "finetune_real": {"task": task.name}}
+    config.write_over(values, task.recipe)
+    return values
 
 
 def use(name: str, path: Path | str = config.PARAMS_FILE) -> list[tuple[str, Any, Any]]:
@@ -97,40 +91,65 @@ def use(name: str, path: Path | str = config.PARAMS_FILE) -> list[tuple[str, Any
         The changes: key, old value, new value.
 
     Raises:
-        ConfigError: unknown preset, or the result would not be valid; the file is then untouched.
+        ConfigError: unknown preset, or the file is not valid, before or after; it is then
+            untouched.
     """
     from ruamel.yaml import YAML
 
     path = Path(path)
     ruamel = YAML()  # the round-trip loader constructs plain values only
-    ruamel.width = 200
+    ruamel.width = MAX_COLUMNS
     ruamel.preserve_quotes = True
     ruamel.representer.add_representer(
         type(None), lambda r, _: r.represent_scalar("tag:yaml.org,2002:null", "null")
     )
-    try:
-        before = strict_yaml.load(
-            path, limit=MAX_EDITED
-        )  # refuses what would keep the other library busy
-    except FileNotFoundError as error:
-        raise ConfigError(
-            f"{path} does not exist", remedy="run in the project's root folder"
-        ) from error
-    if not isinstance(before, Mapping):
+
+    # The strict reader refuses what would keep the other library busy.
+    config.load(path, limit=MAX_EDITED)
+    document = ruamel.load(path.read_text(encoding="utf-8"))
+    if not isinstance(document, Mapping):
         raise ConfigError(
             f"{path} has no sections", remedy="restore it (`git checkout params.yaml`)"
         )
-    document = ruamel.load(path.read_text(encoding="utf-8"))
-    changes = list(_merge(document, read(name)))
+
+    before = dict(_leaves(document))
+    config.write_over(document, _in_one_line(read(name)))
     text = io.StringIO()
     ruamel.dump(document, text)
     config.parse(strict_yaml.parse(text.getvalue(), str(path)), source=f"preset '{name}' in {path}")
     durable.write_text(path, text.getvalue())
-    return changes
+    return [
+        (key, before.get(key), value)
+        for key, value in _leaves(document)
+        if key not in before or before[key] != value
+    ]
+
+
+def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield all values below a mapping by their dotted keys."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _in_one_line(value: Any) -> Any:
+    """Return a value for the round-trip writer: lists and innermost mappings in one line."""
+    from ruamel.yaml.comments import CommentedMap, CommentedSeq
+
+    if isinstance(value, list):
+        value = CommentedSeq(value)
+        value.fa.set_flow_style()
+    elif isinstance(value, Mapping):
+        value = CommentedMap({key: _in_one_line(below) for key, below in value.items()})
+        if not any(isinstance(below, Mapping) for below in value.values()):
+            value.fa.set_flow_style()
+    return value
 
 
 def explain(section: str | None = None) -> Iterator[tuple[str, str, str, str]]:
-    """Rows ``key, type, default, description`` of every parameter.
+    """Yield rows ``key, type, default, description`` of every parameter.
 
     Raises:
         ConfigError: no such section.
@@ -140,13 +159,24 @@ def explain(section: str | None = None) -> Iterator[tuple[str, str, str, str]]:
         raise ConfigError(
             f"no section is named '{section}'", remedy=f"sections: {', '.join(sections)}"
         )
+
     defaults = config.Params()
     for name in sections if section is None else (section,):
-        model = getattr(defaults, name)
-        for key, field in type(model).model_fields.items():
-            kind = (
-                str(field.annotation).replace("typing.", "")
-                if "[" in str(field.annotation)
-                else getattr(field.annotation, "__name__", "")
-            )
-            yield f"{name}.{key}", kind, str(getattr(model, key)), field.description or ""
+        if text := sections[name].description:  # keys of another section
+            yield name, "differences", str(config.ACTION_RESIDUAL), text
+        else:
+            yield from _rows(getattr(defaults, name), f"{name}.")
+
+
+def _rows(model: BaseModel, prefix: str) -> Iterator[tuple[str, str, str, str]]:
+    """Yield the rows of a section, and of those below it that have no text of their own."""
+    for key, field in type(model).model_fields.items():
+        value, kind = getattr(model, key), field.annotation
+        if isinstance(value, BaseModel) and not field.description:
+            yield from _rows(value, f"{prefix}{key}.")
+            continue
+
+        short = (
+            str(kind).replace("typing.", "") if "[" in str(kind) else getattr(kind, "__name__", "")
+        )
+        yield f"{prefix}{key}", short, str(value), field.description or ""

@@ -63,7 +63,7 @@ class SessionReader(Reader):
             return False
 
     def facts(self, path: Path) -> dict[str, str]:
-        """Return texts about task, robot, rate, interface, episodes and interventions, by name.
+        """Return texts about task, robot, rate, space, episodes and interventions, by name.
 
         Empty for a session that cannot be read.
         """
@@ -83,7 +83,7 @@ class SessionReader(Reader):
             "task": header.task,
             "robot": _robot(header.world),
             "rate": f"{header.rate_hz:g} Hz",
-            "interface": header.interface,
+            "space": header.space,
             "episodes": episodes or "none",
             "interventions": f"{moved:.1%} of the control steps",
         }

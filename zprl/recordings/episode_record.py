@@ -16,10 +16,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import Field, JsonValue
 
 from zprl import durable
 from zprl.recordings.phases import PhaseKind
+from zprl.strict_model import StrictModel
 
 FORMAT_VERSION = 1
 FACTS, FRAMES, CHUNKS = "episode.json", "frames.safetensors", "chunks.safetensors"
@@ -39,10 +40,8 @@ def open_path(folder: Path, number: int) -> Path:
     return folder / f"open-{number:06d}{durable.PARTIAL}"
 
 
-class EpisodeFacts(BaseModel):
+class EpisodeFacts(StrictModel):
     """Facts that the recorder gives of an episode besides its rows."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     phase: PhaseKind
     start_number: int = Field(

@@ -161,8 +161,8 @@ class EpisodeWriter:
             residual: (R,) the agent's, in [-1, 1].
             point: (R,) the point taken.
             targets: (C, A) actions of the chunk.
-            mean: (Z,) of the posterior; latent interface only.
-            log_std: (Z,) of the posterior; latent interface only.
+            mean: (Z,) of the posterior; latent space only.
+            log_std: (Z,) of the posterior; latent space only.
 
         Raises:
             DataError: see :meth:`add_frame`; or this decision was recorded before.

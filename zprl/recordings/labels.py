@@ -12,11 +12,12 @@ import json
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from zprl import durable
 from zprl.errors import DataError
 from zprl.recordings.append_file import Appender
+from zprl.strict_model import StrictModel
 
 MAX_BYTES = 8 * 2**20
 """Longest file: 50,000 labels."""
@@ -25,10 +26,8 @@ MAX_LINE = 8192
 CHECK_DIGITS = 16
 
 
-class LabelEntry(BaseModel):
+class LabelEntry(StrictModel):
     """One line of the file."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     seq: int = Field(ge=1, description="Number of the line, from 1.")
     episode: int = Field(ge=1)

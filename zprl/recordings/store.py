@@ -22,7 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import Field, JsonValue, ValidationError
 
 from zprl import durable
 from zprl.config import Real
@@ -33,6 +33,7 @@ from zprl.recordings.episode import RecordedEpisode
 from zprl.recordings.episode_record import EpisodeFacts, EpisodeRecord, folder_path, open_path
 from zprl.recordings.episode_writer import EpisodeWriter
 from zprl.recordings.labels import LabelEntry, LabelFile
+from zprl.strict_model import StrictModel
 
 __all__ = [
     "EpisodeFacts",
@@ -56,26 +57,24 @@ COMMITTED = re.compile(r"\d{6}")
 OPEN = re.compile(r"open-(\d{6})" + re.escape(durable.PARTIAL))
 
 
-class SessionHeader(BaseModel):
+class SessionHeader(StrictModel):
     """Description of a session, fixed when it is made."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     id: str = Field(pattern=r"^[\w][\w.-]{0,80}$")
     task: str = Field(min_length=1, max_length=200, description="Name of the task.")
     seed: int = Field(ge=0)
     rate_hz: float = Field(gt=0, le=1000, description="Control steps per second.")
     chunk_steps: int = Field(ge=1, description="Actions per decision.")
-    config: Real = Field(description="The section `finetune_real`: interface, plan and learner.")
+    config: Real = Field(description="The section `finetune_real`: space, plan and learner.")
     world: dict[str, JsonValue] = Field(
         default_factory=dict,
         description="Hardware, or the simulated robot with its physics.",
     )
 
     @property
-    def interface(self) -> str:
+    def space(self) -> str:
         """Place at which the residual enters the frozen policy."""
-        return self.config.interface
+        return self.config.space
 
 
 class SessionStore:

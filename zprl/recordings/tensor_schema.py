@@ -46,7 +46,7 @@ CHUNKS: dict[str, tuple[str, str]] = {
     "final_anchor": ("float32", "R"),
 }
 OPTIONAL = {"wrench", "mean", "log_std"}
-"""A robot may have no force sensor; only the latent interface has a posterior."""
+"""A robot may have no force sensor; only the latent space has a posterior."""
 OBS = "obs/"
 NO_CHUNK = -1
 """A control step at which no chunk was played: the arm held, or a person moved it."""

@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from zprl import durable
 from zprl.errors import DataError
 from zprl.evaluation.result import Evaluation
-from zprl.report.figures import LEGEND, WIDTH
+from zprl.report.figures import LEGEND, PATHS, WIDTH
 from zprl.report.inputs import Sources
 from zprl.report.style import PageFigure, Theme, render_figure
 
@@ -33,7 +33,6 @@ SWEEP_CAPTION = (
     "residual explores what the policy can do already."
 )
 RUN_DASHES = (0, (2, 2))
-PATHS = 10
 
 
 def document(sources: Sources) -> dict[str, Any]:

@@ -145,7 +145,7 @@ def provenance(path: Path) -> dict[str, Any]:
             f"{path / 'bundle.json'} carries no provenance",
             remedy="make the bundle again (dvc repro)",
         )
-    facts = {key: document[key] for key in ("interface", "base_digest") if key in document}
+    facts = {key: document[key] for key in ("space", "base_digest") if key in document}
     return {"digest": durable.digest(path), "facts": flat({**facts, **document["provenance"]})}
 
 

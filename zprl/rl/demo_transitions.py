@@ -59,7 +59,7 @@ def embed_frames(policy: FlowPolicy, store: EpisodeStore, rows: Tensor) -> Tenso
 @torch.no_grad()
 def transitions(
     policy: FlowPolicy,
-    interface: SteeringSpace,
+    space: SteeringSpace,
     store: EpisodeStore,
     *,
     scale: Tensor,
@@ -83,17 +83,17 @@ def transitions(
     states = []
     for rows in (torch.stack(stretches.starts), torch.stack(stretches.follows)):
         noise = policy.draw_noise(count, generator).to(device)
-        inputs = decision_inputs(policy, interface, embed_frames(policy, store, rows), noise)
+        inputs = decision_inputs(policy, space, embed_frames(policy, store, rows), noise)
         states.append(inputs.state)
 
     # The residual with which the policy would have done what the demo shows.
     embedding, anchor = states[0].split((policy.spec.policy.embedding_dim, len(scale)), -1)
     actions = store.actions[torch.stack(stretches.actions)].to(device)
     wanted = policy.normalizer.normalize_actions(actions).flatten(1)
-    residual = interface.residual_of(wanted, anchor, scale)
+    residual = space.residual_of(wanted, anchor, scale)
     if residual is None and fitted:
         shown = (embedding, anchor, wanted)
-        residual = fit(policy, interface, *shown, scale=scale, generator=generator)
+        residual = fit(policy, space, *shown, scale=scale, generator=generator)
     elif residual is None:
         residual = torch.zeros_like(anchor)
 
@@ -136,7 +136,7 @@ def _stretches(
 
 def fit(
     policy: FlowPolicy,
-    interface: SteeringSpace,
+    space: SteeringSpace,
     embedding: Tensor,
     anchor: Tensor,
     wanted: Tensor,
@@ -152,7 +152,7 @@ def fit(
 
     Args:
         policy: The frozen policy.
-        interface: Where the residual enters.
+        space: Where the residual enters.
         embedding: (N, D).
         anchor: (N, R).
         wanted: Normalised actions (N, C F) of the executed steps.
@@ -169,7 +169,7 @@ def fit(
             noise = policy.draw_noise(len(start), generator).to(start.device)
             with torch.enable_grad():
                 point = start + scale * residual
-                made = normalized_chunk(policy, interface, condition, point, noise)
+                made = normalized_chunk(policy, space, condition, point, noise)
                 # Summed over rows, so that each has a gradient of its own.
                 error = (made - target).square().mean(1).sum()
                 (residual.grad,) = torch.autograd.grad(error, residual)

@@ -75,11 +75,11 @@ class SizeSums:
 
 
 class Learner(SegmentLearner[Rl]):
-    """Learns a residual for one interface on one frozen policy.
+    """Learns a residual for one space on one frozen policy.
 
     Args:
         policy: Frozen base policy.
-        interface: Where the residual enters.
+        space: Where the residual enters.
         scale: (R,) residual scale.
         config: The RL section.
         seed: Training seed.
@@ -91,7 +91,7 @@ class Learner(SegmentLearner[Rl]):
     def __init__(
         self,
         policy: FlowPolicy,
-        interface: SteeringSpace,
+        space: SteeringSpace,
         *,
         scale: Tensor,
         config: Rl,
@@ -101,15 +101,17 @@ class Learner(SegmentLearner[Rl]):
         on_row: Callable[[Row], None] = lambda _: None,
     ) -> None:
         super().__init__(policy, config, seed=seed, device=device, on_row=on_row)
-        self.interface = interface
-        self.chunk_discount = config.step_discount**self.spec.policy.chunk_steps
+        self.space = space
+        self.chunk_discount = config.returns.step_discount**self.spec.policy.chunk_steps
         state_dim = self.spec.policy.embedding_dim + len(scale)
         self.agent = self._make_agent(state_dim, scale)
 
         # The memory is never larger than what the run can fill.
-        planned = config.segments * config.chunk_steps_per_segment * config.num_envs
-        self.replay = Replay(min(config.buffer_size, planned), state_dim, len(scale), device=device)
-        others = [(demos, config.demo_fraction)] if demos is not None else []
+        budget = config.budget
+        planned = budget.segments * budget.chunk_steps_per_segment * budget.num_envs
+        capacity = min(config.updates.buffer_size, planned)
+        self.replay = Replay(capacity, state_dim, len(scale), device=device)
+        others = [(demos, config.demonstrations.fraction)] if demos is not None else []
         self._updates = Updates(
             self.agent, config, seed=seed, main=self.replay, others=others, device=device
         )
@@ -124,7 +126,7 @@ class Learner(SegmentLearner[Rl]):
         def chunk(state: Tensor, noise: Tensor) -> Tensor:
             embedding = state[:, : shape.embedding_dim]
             shaped = noise.view(-1, shape.horizon, width)
-            return normalized_chunk(self.policy, self.interface, embedding, noise, shaped)
+            return normalized_chunk(self.policy, self.space, embedding, noise, shaped)
 
         return NoiseAliased(
             state_dim,
@@ -153,15 +155,13 @@ class Learner(SegmentLearner[Rl]):
         """
         with make_env() as env:
             inputs = self._decision_inputs(self._reset(env), self._draw())
-            lengths = torch.zeros(self.config.num_envs, device=self.device)
+            lengths = torch.zeros(self.config.budget.num_envs, device=self.device)
             sizes = SizeSums()
             losses: Row = {}
 
-            for _ in range(self.config.chunk_steps_per_segment):
+            for _ in range(self.config.budget.chunk_steps_per_segment):
                 # The agent chooses a residual; the frozen policy makes the chunk from there.
-                decision = steer(
-                    self.policy, self.interface, self.agent.scale, inputs, self._explore
-                )
+                decision = steer(self.policy, self.space, self.agent.scale, inputs, self._explore)
                 result = env.step(decision.chunk)
                 self.vector_steps += 1
 
@@ -190,9 +190,9 @@ class Learner(SegmentLearner[Rl]):
 
     def _draw(self) -> DecisionDraws:
         """Draw flow noise, and the latent's sample where configured, for the next decision."""
-        rows, step = self.config.num_envs, self.vector_steps
+        rows, step = self.config.budget.num_envs, self.vector_steps
         noise = self.policy.draw_noise(rows, self._generator("flow-noise", step))
-        if not self.config.sample_latent:
+        if not self.config.exploration.sample_latent:
             return DecisionDraws(noise, None)
 
         generator = self._generator("latent", step)
@@ -206,7 +206,7 @@ class Learner(SegmentLearner[Rl]):
         augment = self._generator("crop", self.vector_steps) if self.spec.images else None
         embedding = self.policy.embed(obs, augment)
         return decision_inputs(
-            self.policy, self.interface, embedding, draws.noise, latent_sample=draws.latent
+            self.policy, self.space, embedding, draws.noise, latent_sample=draws.latent
         )
 
     def _explore(self, inputs: DecisionInputs) -> Tensor:
@@ -215,23 +215,22 @@ class Learner(SegmentLearner[Rl]):
         During warm-up it is zero, or noise where configured; then a sample of the actor, or with
         ``best_of`` the critics' choice among several.
         """
-        config, state = self.config, inputs.state
+        exploration, state = self.config.exploration, inputs.state
         generator = self._generator("exploration", self.vector_steps)
         noise = torch.randn(len(state), self.agent.dim, generator=generator, device=self.device)
-        if self.decisions < config.warmup_chunks:
-            return (config.warmup_noise * noise).clamp(-1, 1)
+        if self.decisions < exploration.warmup_chunks:
+            return (exploration.warmup_noise * noise).clamp(-1, 1)
 
-        if config.best_of > 1:
-            draws = torch.randn(
-                config.best_of, *noise.shape, generator=generator, device=self.device
-            )
+        if (count := self.config.steering.best_of) > 1:
+            draws = torch.randn(count, *noise.shape, generator=generator, device=self.device)
             residual = choose(self.agent.actor, self.agent.critics, self.agent.scale, state, draws)
         else:
             residual = self.agent.actor.sample(state, noise)[0].residual
 
         # Residuals are phased in: at first few environments get one (Policy Decorator).
-        if config.progressive_chunks:
-            share = min(1.0, (self.decisions - config.warmup_chunks) / config.progressive_chunks)
+        if exploration.progressive_chunks:
+            learned_from = self.decisions - exploration.warmup_chunks
+            share = min(1.0, learned_from / exploration.progressive_chunks)
             chance = torch.rand(len(state), 1, generator=generator, device=self.device)
             residual = residual * (chance < share)
         return residual
@@ -248,7 +247,7 @@ class Learner(SegmentLearner[Rl]):
         ended = result.terminated | result.truncated
         valueless = ended
         next_state = following.state
-        if self.config.bootstrap_truncated:
+        if self.config.returns.bootstrap_truncated:
             valueless = result.terminated
             # A value follows a time-out: that of the episode's true last state.
             if result.truncated.any():
@@ -261,7 +260,7 @@ class Learner(SegmentLearner[Rl]):
         self.replay.add(
             state=inputs.state,
             point=decision.point,
-            reward=result.reward - self.config.chunk_penalty,
+            reward=result.reward - self.config.returns.chunk_penalty,
             discount=self.chunk_discount * (~valueless).float(),
             next_state=next_state,
         )
@@ -269,12 +268,12 @@ class Learner(SegmentLearner[Rl]):
     def _update_agent(self) -> Row:
         """Do the updates that are due after this step, a function of counters alone."""
         config = self.config
-        learned_from = self.decisions - config.warmup_chunks
+        learned_from = self.decisions - config.exploration.warmup_chunks
         if learned_from <= 0:
             return {}
 
-        due = config.value_warmup_updates + int(learned_from * config.updates_per_chunk)
-        return self._updates.run(due - self.updates, actor_from=config.value_warmup_updates)
+        due = config.critics.warmup_updates + int(learned_from * config.updates.per_chunk)
+        return self._updates.run(due - self.updates, actor_from=config.critics.warmup_updates)
 
     def _log(self, sizes: SizeSums, losses: Row) -> None:
         self._report({**sizes.row(), **{name: losses.get(name, 0.0) for name in LOSSES}})
@@ -285,15 +284,15 @@ class Learner(SegmentLearner[Rl]):
         """Return the policy as it is now; it goes on learning with the learner."""
         return SteeredPolicy(
             self.policy,
-            self.interface,
+            self.space,
             self.agent.actor,
             self.agent.scale,
             self._choosing_critics(),
-            self.config.best_of,
+            self.config.steering.best_of,
         )
 
     def _choosing_critics(self) -> EnsembleMLP | None:
-        return self.agent.critics if self.config.best_of > 1 else None
+        return self.agent.critics if self.config.steering.best_of > 1 else None
 
     def save_bundle(self, path: Path, *, base_digest: str, provenance: Mapping[str, Any]) -> None:
         """Write the residual as a steering bundle."""
@@ -301,7 +300,7 @@ class Learner(SegmentLearner[Rl]):
             path,
             self.agent.actor,
             self.agent.scale,
-            interface=self.interface,
+            space=self.space,
             config=self.config,
             base_digest=base_digest,
             provenance=provenance,

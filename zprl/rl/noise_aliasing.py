@@ -61,7 +61,7 @@ class NoiseAliased(Sac):
         self.targets = make_critics(config, state_dim + chunk_dim, None, device)
         self.targets.flat.copy_(self.action_critics.flat)
         self.action_critic_adam = Adam(
-            self.action_critics.flat, config.critic_learning_rate, clip=config.grad_clip
+            self.action_critics.flat, config.learning_rates.critics, clip=config.updates.grad_clip
         )
 
     def _target_inputs(self, batch: Batch, residual: Tensor) -> Tensor:
@@ -93,7 +93,7 @@ class NoiseAliased(Sac):
 
     def update_targets(self) -> None:
         """Move the targets towards the action critics by tau."""
-        self.targets.flat.lerp_(self.action_critics.flat, self.config.tau)
+        self.targets.flat.lerp_(self.action_critics.flat, self.config.critics.tau)
 
     def state(self) -> dict[str, Tensor]:
         """Return everything that learning changes."""

@@ -83,7 +83,7 @@ class Chain(nn.Module):
             persistent=False,
         )
         self.noise_net: nn.Sequential | None = None
-        if config.noise == "learned":
+        if config.chain.noise == "learned":
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seeding.derive(seed, "init-noise"))
                 self.noise_net = _mlp(
@@ -109,8 +109,10 @@ class Chain(nn.Module):
         length = (grid[step + 1] - grid[step])[:, None, None]
         mean = point + length * self.velocity_net(point, features, condition)
         if self.noise_net is None:
-            return mean, torch.full((len(point), 1, 1), self.config.min_std, device=point.device)
-        low, high = math.log(self.config.min_std), math.log(self.config.max_std)
+            return mean, torch.full(
+                (len(point), 1, 1), self.config.chain.min_std, device=point.device
+            )
+        low, high = math.log(self.config.chain.min_std), math.log(self.config.chain.max_std)
         raw = self.noise_net(torch.cat([condition, features], -1))
         return mean, (low + (high - low) * (torch.tanh(raw) + 1) / 2).exp()[:, None]
 
@@ -146,7 +148,7 @@ class Chain(nn.Module):
 def advantages(
     reward: Tensor,
     value: Tensor,
-    follow: Tensor,
+    next_value: Tensor,
     terminated: Tensor,
     ended: Tensor,
     *,
@@ -158,13 +160,14 @@ def advantages(
     Args:
         reward: (S, N).
         value: (S, N), of the states acted in.
-        follow: (S, N), of the states that followed; at an episode's end of its true last state.
+        next_value: (S, N), of the states that followed; at an episode's end of its true last
+            state.
         terminated: (S, N), no value follows.
         ended: (S, N), the next row belongs to another episode.
         discount: Per row.
         gae_lambda: Decay.
     """
-    delta = reward + discount * follow * (~terminated) - value
+    delta = reward + discount * next_value * (~terminated) - value
     total = torch.zeros_like(value[0])
     estimates = torch.zeros_like(value)
     for t in reversed(range(len(reward))):
@@ -182,7 +185,8 @@ class Rollout:
         condition: The generator's, (S, N, D).
         chain: Sampling chain, (S, N, K + 1, T, F).
         reward: Chunk reward.
-        follow: Embedding that followed, at an episode's end of its true last state, (S, N, D).
+        next_embedding: Of the observation that followed, at an episode's end of its true last
+            state, (S, N, D).
         terminated: No value follows.
         ended: The next row belongs to another episode.
     """
@@ -191,7 +195,7 @@ class Rollout:
     condition: Tensor
     chain: Tensor
     reward: Tensor
-    follow: Tensor
+    next_embedding: Tensor
     terminated: Tensor
     ended: Tensor
 
@@ -219,7 +223,7 @@ class PolicyGradientLearner(SegmentLearner[PolicyGradient]):
         super().__init__(policy, config, seed=seed, device=device, on_row=on_row)
         self.iterations = 0
         self._updates = 0
-        self.chunk_discount = config.step_discount**policy.spec.policy.chunk_steps
+        self.chunk_discount = config.returns.step_discount**policy.spec.policy.chunk_steps
 
         self.chain = Chain(policy, config, seed).to(device)
         width = policy.spec.policy.embedding_dim
@@ -228,12 +232,12 @@ class PolicyGradientLearner(SegmentLearner[PolicyGradient]):
             self.value_net = _mlp((width, *VALUE_HIDDEN, 1), nn.Mish).to(device)
 
         self._parts = {"chain": self.chain, "value": self.value_net}
-        rates = {"chain": config.actor_learning_rate, "value": config.critic_learning_rate}
+        rates = {"chain": config.learning_rates.actor, "value": config.learning_rates.value}
         self._adams = {
             name: Adam(
                 parameters_to_vector(part.parameters()).detach().clone(),
                 rates[name],
-                clip=config.grad_clip,
+                clip=config.updates.grad_clip,
             )
             for name, part in self._parts.items()
         }
@@ -254,11 +258,11 @@ class PolicyGradientLearner(SegmentLearner[PolicyGradient]):
         """
         with make_env() as env:
             obs = self._reset(env)
-            lengths = torch.zeros(self.config.num_envs, device=self.device)
-            left = self.config.chunk_steps_per_segment
+            lengths = torch.zeros(self.config.budget.num_envs, device=self.device)
+            left = self.config.budget.chunk_steps_per_segment
 
             while left:
-                steps = min(self.config.rollout_steps, left)
+                steps = min(self.config.rollouts.steps, left)
                 left -= steps
                 obs, rollout = self._collect(env, obs, steps, lengths, tick)
                 self._report(self._improve(rollout))
@@ -280,7 +284,7 @@ class PolicyGradientLearner(SegmentLearner[PolicyGradient]):
             # Sample a chain and execute the chunk at its end.
             generator = self._generator("exploration", self.vector_steps)
             embedding, condition = self._condition(obs)
-            noise = self.policy.draw_noise(self.config.num_envs, generator)
+            noise = self.policy.draw_noise(self.config.budget.num_envs, generator)
             chain = self.chain.sample(condition, noise, generator)
             result = env.step(self.policy.executed(chain[:, -1]))
             self.vector_steps += 1
@@ -291,7 +295,7 @@ class PolicyGradientLearner(SegmentLearner[PolicyGradient]):
                     condition=condition,
                     chain=chain,
                     reward=result.reward,
-                    follow=self._condition(result.final_obs)[0],
+                    next_embedding=self._condition(result.final_obs)[0],
                     terminated=result.terminated,
                     ended=result.terminated | result.truncated,
                 )
@@ -314,28 +318,30 @@ class PolicyGradientLearner(SegmentLearner[PolicyGradient]):
         """Run some epochs of PPO on a rollout; return the losses of the last batch."""
         batch, embedding, returns, mean_value = self._prepare(rollout)
         losses: Row = {}
-        for epoch in range(self.config.epochs):
-            generator = self._generator("ppo-order", self.iterations * self.config.epochs + epoch)
+        for epoch in range(self.config.rollouts.epochs):
+            generator = self._generator(
+                "ppo-order", self.iterations * self.config.rollouts.epochs + epoch
+            )
             order = torch.randperm(len(returns), generator=generator, device=self.device)
 
-            for rows in order.split(self.config.batch_size):
+            for rows in order.split(self.config.updates.batch_size):
                 loss, losses = self._policy_loss(
                     **{name: value[rows] for name, value in batch.items()}
                 )
                 value = self.value_net(embedding[rows]).squeeze(-1)
                 value_loss = (value - returns[rows]).square().mean()
                 self._step("value", value_loss)
-                if self.iterations >= self.config.value_warmup_iterations:
+                if self.iterations >= self.config.updates.value_warmup_iterations:
                     self._step("chain", loss)
                 losses |= {
-                    "critic_loss": float(value_loss),
-                    "actor_loss": float(loss),
+                    "critic_loss": float(value_loss.detach()),
+                    "actor_loss": float(loss.detach()),
                     "q_mean": mean_value,
                 }
                 self._updates += 1
 
             # The old policy's data says little about one that has moved too far.
-            if losses["kl"] > self.config.target_kl:
+            if losses["kl"] > self.config.clip.target_kl:
                 break
         self.iterations += 1
         return losses
@@ -347,23 +353,23 @@ class PolicyGradientLearner(SegmentLearner[PolicyGradient]):
         Tensors have a row per chunk, (S * N, ...).
         """
         value = self.value_net(rollout.embedding).squeeze(-1)
-        follow = self.value_net(rollout.follow).squeeze(-1)
-        gain = advantages(
+        next_value = self.value_net(rollout.next_embedding).squeeze(-1)
+        advantage = advantages(
             rollout.reward,
             value,
-            follow,
+            next_value,
             rollout.terminated,
             rollout.ended,
             discount=self.chunk_discount,
-            gae_lambda=self.config.gae_lambda,
+            gae_lambda=self.config.returns.gae_lambda,
         )
-        returns = (gain + value).flatten()
-        gain = ((gain - gain.mean()) / (gain.std() + 1e-8)).flatten()
+        returns = (advantage + value).flatten()
+        advantage = ((advantage - advantage.mean()) / (advantage.std() + 1e-8)).flatten()
 
         condition = rollout.condition.flatten(0, 1)
         chain = rollout.chain.flatten(0, 1)
         old = self._chances(chain, condition)[0]
-        batch = {"chain": chain, "condition": condition, "old": old, "gain": gain}
+        batch = {"chain": chain, "condition": condition, "old": old, "advantage": advantage}
         return batch, rollout.embedding.flatten(0, 1), returns, float(value.mean())
 
     def _chances(self, chain: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
@@ -377,7 +383,7 @@ class PolicyGradientLearner(SegmentLearner[PolicyGradient]):
         return torch.stack(log_probs, 1), torch.stack(entropies, 1)
 
     def _policy_loss(
-        self, chain: Tensor, condition: Tensor, old: Tensor, gain: Tensor
+        self, chain: Tensor, condition: Tensor, old: Tensor, advantage: Tensor
     ) -> tuple[Tensor, Row]:
         """Return PPO's clipped surrogate and figures of it.
 
@@ -385,17 +391,17 @@ class PolicyGradientLearner(SegmentLearner[PolicyGradient]):
             chain: (B, K + 1, T, F).
             condition: (B, D).
             old: Log-probabilities (B, K) under the policy that acted.
-            gain: Advantages (B,).
+            advantage: (B,).
         """
         config = self.config
         new, entropies = self._chances(chain, condition)
         log_ratio = new - old
         entropy = entropies.mean()
-        weight = gain[:, None]
-        clip = torch.tensor(config.clip, device=gain.device)
+        weight = advantage[:, None]
+        clip = torch.tensor(config.clip.last, device=advantage.device)
 
-        if config.noise == "fixed":
-            discount, clip = self._per_inner_step(gain.device)
+        if config.chain.noise == "fixed":
+            discount, clip = self._per_inner_step(advantage.device)
             weight = weight * discount
         else:
             log_ratio = log_ratio.mean(1, keepdim=True)
@@ -403,7 +409,7 @@ class PolicyGradientLearner(SegmentLearner[PolicyGradient]):
         ratio = log_ratio.exp()
         limited = torch.maximum(torch.minimum(ratio, 1 + clip), 1 - clip)
         surrogate = torch.minimum(ratio * weight, limited * weight).mean()
-        loss = -surrogate - config.entropy_weight * entropy
+        loss = -surrogate - config.updates.entropy_weight * entropy
 
         kl = float(((ratio - 1) - log_ratio).detach().mean())  # Schulman's low-variance estimate
         return loss, {
@@ -416,12 +422,12 @@ class PolicyGradientLearner(SegmentLearner[PolicyGradient]):
         """Return the advantage's discount (K,) and the clip (K,) of each inner step (DPPO)."""
         config, steps = self.config, self.chain.steps
         later = torch.arange(steps - 1, -1, -1, device=device)
-        discount = config.denoising_discount**later
+        discount = config.returns.denoising_discount**later
 
         # The clip grows exponentially towards the last inner step.
         share = 1 - later / (steps - 1) if steps > 1 else torch.ones(1, device=device)
-        grown = (torch.exp(config.clip_growth * share) - 1) / (math.exp(config.clip_growth) - 1)
-        return discount, config.clip_first + (config.clip - config.clip_first) * grown
+        grown = (torch.exp(config.clip.growth * share) - 1) / (math.exp(config.clip.growth) - 1)
+        return discount, config.clip.first + (config.clip.last - config.clip.first) * grown
 
     def _step(self, name: str, loss: Tensor) -> None:
         part, adam = self._parts[name], self._adams[name]
@@ -449,12 +455,14 @@ class PolicyGradientLearner(SegmentLearner[PolicyGradient]):
         )
 
     def save_checkpoint(self, path: Path) -> None:
-        """Write a note in place of a checkpoint: a session steers, and cannot continue from here.
+        """Write the networks with their optimisers; no session continues a changed generator."""
+        _, tensors = self.state()
 
-        The pipeline expects the folder of every method.
-        """
-        note = {"algorithm": self.config.algorithm}
-        durable.write_dir(path, lambda folder: durable.write_json(folder / "none.json", note))
+        def fill(folder: Path) -> None:
+            for name, values in tensors.items():
+                durable.write_tensors(folder / f"{name}.safetensors", values)
+
+        durable.write_dir(path, fill)
 
     def state(self) -> tuple[dict[str, Any], Tensors]:
         """Return JSON facts and tensor groups from which :meth:`restore` continues exactly."""

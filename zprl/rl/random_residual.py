@@ -16,13 +16,13 @@ class RandomResidualPolicy:
 
     Args:
         policy: Frozen base policy.
-        interface: Where the residual enters.
+        space: Where the residual enters.
         scale: (R,) residual scale.
     """
 
-    def __init__(self, policy: FlowPolicy, interface: SteeringSpace, scale: Tensor) -> None:
+    def __init__(self, policy: FlowPolicy, space: SteeringSpace, scale: Tensor) -> None:
         self.policy = policy
-        self.interface = interface
+        self.space = space
         self.scale = scale
 
     @torch.no_grad()
@@ -31,9 +31,9 @@ class RandomResidualPolicy:
 
         The residual is a function of the noise.
         """
-        inputs = decision_inputs(self.policy, self.interface, self.policy.embed(obs), noise)
+        inputs = decision_inputs(self.policy, self.space, self.policy.embed(obs), noise)
         scale = self.scale.to(noise.device)
-        return steer(self.policy, self.interface, scale, inputs, self._residual).chunk
+        return steer(self.policy, self.space, scale, inputs, self._residual).chunk
 
     def _residual(self, inputs: DecisionInputs) -> Tensor:
         # Row 0 of the draws is zero.  The error function makes a normal number its rank on [-1, 1].

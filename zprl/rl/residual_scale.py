@@ -37,10 +37,8 @@ class Spread:
 
 
 @torch.no_grad()
-def measure(
-    policy: FlowPolicy, interface: SteeringSpace, store: EpisodeStore, *, seed: int
-) -> Spread:
-    """Measure an interface's space on frames drawn from the demonstrations."""
+def measure(policy: FlowPolicy, space: SteeringSpace, store: EpisodeStore, *, seed: int) -> Spread:
+    """Measure a steering space on frames drawn from the demonstrations."""
     generator = seeding.torch_generator(seed, "spread")
     rows = torch.randint(
         len(store.actions), (min(SAMPLE, len(store.actions)),), generator=generator
@@ -49,8 +47,8 @@ def measure(
     noise = policy.draw_noise(len(rows), generator).to(device)
     embedding = embed_frames(policy, store, rows[:, None].expand(-1, policy.spec.policy.obs_steps))
 
-    anchor = interface.anchor(policy, embedding, noise)
-    posterior = interface.posterior(policy, embedding)
+    anchor = space.anchor(policy, embedding, noise)
+    posterior = space.posterior(policy, embedding)
     std = None if posterior is None else posterior[1].exp().mean(0).cpu()
     return Spread(anchor.square().mean(0).sqrt().cpu(), std)
 
@@ -58,22 +56,22 @@ def measure(
 def propose(config: Rl, spread: Spread) -> Tensor:
     """Return the residual scale (R,) per dimension.
 
-    With ``residual_scale: auto``, lambda is chosen so that a residual uniform on [-1, 1] has
-    RMS(lambda unit dz) = residual_ratio * RMS(anchor), the rule of the official README (with ratio
+    With ``steering.scale: auto``, lambda is chosen so that a residual uniform on [-1, 1] has
+    RMS(lambda unit dz) = ratio * RMS(anchor), the rule of the official README (with ratio
     0.1).  An anchor that is zero by definition (flow noise) has no such ratio: there lambda is 1.5
     (DSRL).
     """
-    if config.residual_units == "posterior_std" and spread.posterior_std is not None:
+    if config.steering.units == "posterior_std" and spread.posterior_std is not None:
         unit = spread.posterior_std
-    elif config.residual_units == "anchor_rms":
+    elif config.steering.units == "anchor_rms":
         unit = spread.anchor_rms
     else:
         unit = torch.ones_like(spread.anchor_rms)
 
-    if config.residual_scale != "auto":
-        return unit * config.residual_scale
+    if config.steering.scale != "auto":
+        return unit * config.steering.scale
 
     rms = spread.anchor_rms.square().mean().sqrt()
     if rms == 0:
         return unit * NOISE_SCALE
-    return unit * (config.residual_ratio * rms / (UNIFORM_RMS * unit.square().mean().sqrt()))
+    return unit * (config.steering.ratio * rms / (UNIFORM_RMS * unit.square().mean().sqrt()))

@@ -75,10 +75,11 @@ class Actor:
         device: str = "cpu",
     ) -> None:
         self.residual_dim = residual_dim
-        self.low, self.span = config.log_std_min, 0.5 * (config.log_std_max - config.log_std_min)
+        self.low = config.actor.log_std_min
+        self.span = 0.5 * (config.actor.log_std_max - self.low)
         self.net = EnsembleMLP(
-            (state_dim, *config.hidden, 2 * residual_dim),
-            activation=config.activation,
+            (state_dim, *config.networks.hidden, 2 * residual_dim),
+            activation=config.networks.activation,
             generator=generator,
             orthogonal=True,
             output_gain=0.01,
@@ -130,10 +131,10 @@ def make_critics(
 ) -> EnsembleMLP:
     """Return an ensemble of critics over inputs (B, width); weights are zero without generator."""
     return EnsembleMLP(
-        (width, *config.hidden, 1),
-        config.critics,
-        activation=config.activation,
-        layer_norm=config.critic_layer_norm,
+        (width, *config.networks.hidden, 1),
+        config.critics.count,
+        activation=config.networks.activation,
+        layer_norm=config.networks.critic_layer_norm,
         generator=generator,
         device=device,
     )
@@ -167,16 +168,16 @@ class Sac:
         self.critics = make_critics(config, state_dim + self.dim, generator, device)
         self.targets = make_critics(config, state_dim + self.dim, None, device)
         self.targets.flat.copy_(self.critics.flat)
-        self.log_alpha = torch.full((1,), math.log(config.initial_alpha), device=device)
-        self.target_entropy = config.target_entropy_per_dim * self.dim
+        self.log_alpha = torch.full((1,), math.log(config.entropy.initial_alpha), device=device)
+        self.target_entropy = config.entropy.target_per_dim * self.dim
 
         self.actor_adam = Adam(
-            self.actor.net.flat, config.actor_learning_rate, clip=config.grad_clip
+            self.actor.net.flat, config.learning_rates.actor, clip=config.updates.grad_clip
         )
         self.critic_adam = Adam(
-            self.critics.flat, config.critic_learning_rate, clip=config.grad_clip
+            self.critics.flat, config.learning_rates.critics, clip=config.updates.grad_clip
         )
-        self.alpha_adam = Adam(self.log_alpha, config.alpha_learning_rate)
+        self.alpha_adam = Adam(self.log_alpha, config.learning_rates.alpha)
 
     def _values(
         self, nets: EnsembleMLP, inputs: Tensor, chosen: Tensor | None = None
@@ -187,18 +188,17 @@ class Sac:
         """
         out, trace = nets(inputs, chosen)
         out = out.squeeze(-1)
-        return (torch.tanh(out).add_(1).mul_(0.5) if self.config.bounded_q else out), trace
+        return (torch.tanh(out).add_(1).mul_(0.5) if self.config.critics.bounded else out), trace
 
     def _subset(self, generator: torch.Generator) -> Tensor | None:
         """Return the targets whose smallest value counts (REDQ); ``None`` for all.
 
         The others need not be evaluated.
         """
-        if self.config.target_subset == self.config.critics:
+        count, subset = self.config.critics.count, self.config.critics.target_subset
+        if subset == count:
             return None
-        return torch.randperm(self.config.critics, generator=generator, device=generator.device)[
-            : self.config.target_subset
-        ]
+        return torch.randperm(count, generator=generator, device=generator.device)[:subset]
 
     def _perturb(self, inputs: Tensor, residual: Tensor) -> Tensor:
         """Write the points anchor + scale * residual into inputs (B, S + R)."""
@@ -208,7 +208,7 @@ class Sac:
 
     def _through_bound(self, grad: Tensor, values: Tensor) -> Tensor:
         """Gradient before the bound: d/dx (tanh x + 1)/2 = 2 q (1 - q)."""
-        return grad * (2 * values * (1 - values)) if self.config.bounded_q else grad
+        return grad * (2 * values * (1 - values)) if self.config.critics.bounded else grad
 
     def target(self, batch: Batch, generator: torch.Generator) -> Tensor:
         """Return the Bellman target y (B,)."""
@@ -219,7 +219,7 @@ class Sac:
         inputs = self._target_inputs(batch, out.residual)
         values, _ = self._values(self.targets, inputs, self._subset(generator))
         value = values.amin(0)
-        if self.config.entropy_in_target:
+        if self.config.entropy.in_target:
             value = value - self.log_alpha.exp() * self.actor.log_prob(out)
         return batch.reward + batch.discount * value
 
@@ -261,15 +261,15 @@ class Sac:
         values, trace = self._values(self.critics, self._perturb(batch.inputs, out.residual))
 
         # The value's gradient through the point: the mean over the critics, or the least.
-        if self.config.actor_uses_min:
+        if self.config.actor.uses_min:
             weights = torch.zeros_like(values).scatter_(0, values.argmin(0, keepdim=True), 1.0)
         else:
             weights = torch.full_like(values, 1 / len(values))
         grad = self._through_bound(weights * (-1 / size), values).unsqueeze(-1)
         point = slice(self.width, None)
         grad_residual = self.critics.backward(trace, grad, weights=False, inputs=point) * self.scale
-        if self.config.trust_weight:
-            grad_residual.add_(out.residual, alpha=2 * self.config.trust_weight / (size * self.dim))
+        if trust_weight := self.config.actor.trust_weight:
+            grad_residual.add_(out.residual, alpha=2 * trust_weight / (size * self.dim))
         self.actor.backward(actor_trace, out, grad_residual, alpha / size)
         self.actor_adam.step(self.actor.net.grad)
 
@@ -284,7 +284,7 @@ class Sac:
 
     def update_targets(self) -> None:
         """Move the targets towards the critics by tau."""
-        self.targets.flat.lerp_(self.critics.flat, self.config.tau)
+        self.targets.flat.lerp_(self.critics.flat, self.config.critics.tau)
 
     # -- state -------------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from zprl import seeding
-from zprl.config import Budget
+from zprl.config import LearningSection
 from zprl.envs.chunk import ChunkEnv, ChunkResult
 from zprl.models.policy import FlowPolicy
 from zprl.rl.steered_policy import ActingPolicy
@@ -24,7 +24,7 @@ from zprl.rl.steered_policy import ActingPolicy
 RECENT = 100
 """Training success is reported over so many finished episodes (official code)."""
 
-Config = TypeVar("Config", bound=Budget)
+Config = TypeVar("Config", bound=LearningSection)
 Row = dict[str, float]
 Tensors = dict[str, dict[str, Tensor]]
 """Tensor groups of a resume point."""
@@ -93,7 +93,7 @@ class SegmentLearner(ABC, Generic[Config]):
 
     @abstractmethod
     def save_checkpoint(self, path: Path) -> None:
-        """Write the folder from which a learner on the robot can continue."""
+        """Write the folder with the networks, for a session that continues from them."""
 
     @property
     @abstractmethod
@@ -103,7 +103,7 @@ class SegmentLearner(ABC, Generic[Config]):
     @property
     def decisions(self) -> int:
         """Decisions so far, over all environments."""
-        return self.vector_steps * self.config.num_envs
+        return self.vector_steps * self.config.budget.num_envs
 
     @property
     def env_steps(self) -> int:

@@ -54,8 +54,10 @@ class SessionLearner:
         # The frozen policy and the residual's space, as simulation left them.
         document, tensors = read_bundle(folder / STEERING, steering_bundle.KIND)
         learnt = Rl.model_validate(document["config"])
-        self.policy: FlowPolicy = load_policy(folder / BASE, noise_scale=learnt.noise_scale)
-        self.interface: SteeringSpace = plugins.load("spaces", str(document["interface"]))()
+        self.policy: FlowPolicy = load_policy(
+            folder / BASE, noise_scale=learnt.steering.noise_scale
+        )
+        self.space: SteeringSpace = plugins.load("spaces", str(document["space"]))()
         self.rl = agent_config(learnt, config)
 
         # The agent: that of simulation, or what the configuration keeps of it.
@@ -254,15 +256,16 @@ def agent_config(simulation: Rl, config: Real) -> Rl:
 
     The networks are those of simulation, the learning rates and periods those of the session.
     """
-    names = (
-        "batch_size",
-        "actor_learning_rate",
-        "critic_learning_rate",
-        "actor_period",
-        "step_discount",
-        "demo_fraction",
+    return simulation.changed(
+        updates={"batch_size": config.batch_size},
+        learning_rates={
+            "actor": config.actor_learning_rate,
+            "critics": config.critic_learning_rate,
+        },
+        actor={"period": config.actor_period},
+        returns={"step_discount": config.step_discount},
+        demonstrations={"fraction": config.demo_fraction},
     )
-    return simulation.model_copy(update={name: getattr(config, name) for name in names})
 
 
 def weights_digest(weights: Tensor) -> str:

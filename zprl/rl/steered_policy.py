@@ -1,4 +1,4 @@
-"""The steered policy: the frozen base with a learned residual on one interface."""
+"""The steered policy: the frozen base with a learned residual on one space."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class SteeredPolicy:
 
     Args:
         policy: Frozen base policy.
-        interface: Where the residual enters.
+        space: Where the residual enters.
         actor: The learned residual.
         scale: (R,) residual scale.
         critics: Judges of the candidates, where there are several.
@@ -51,14 +51,14 @@ class SteeredPolicy:
     def __init__(
         self,
         policy: FlowPolicy,
-        interface: SteeringSpace,
+        space: SteeringSpace,
         actor: Actor,
         scale: Tensor,
         critics: EnsembleMLP | None = None,
         best_of: int = 1,
     ) -> None:
         self.policy = policy
-        self.interface = interface
+        self.space = space
         self.actor = actor
         self.scale = scale
         self.critics = critics
@@ -80,8 +80,8 @@ class SteeredPolicy:
 
         From the latent's mean, with the actor's mean or the critics' choice.
         """
-        inputs = decision_inputs(self.policy, self.interface, self.policy.embed(obs), noise)
-        return steer(self.policy, self.interface, self.scale, inputs, self._residual).chunk
+        inputs = decision_inputs(self.policy, self.space, self.policy.embed(obs), noise)
+        return steer(self.policy, self.space, self.scale, inputs, self._residual).chunk
 
     def _residual(self, inputs: DecisionInputs) -> Tensor:
         if self.critics is None or self.best_of <= 1:

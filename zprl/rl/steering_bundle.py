@@ -20,7 +20,7 @@ from zprl.rl.steering_spaces import SteeringSpace
 
 KIND = "steering"
 GENERATOR = "generator"
-"""In place of an interface: the generator itself was changed."""
+"""In place of a space: the generator itself was changed."""
 
 
 def save_steering(
@@ -28,7 +28,7 @@ def save_steering(
     actor: Actor,
     scale: Tensor,
     *,
-    interface: SteeringSpace,
+    space: SteeringSpace,
     config: Rl,
     base_digest: str,
     provenance: Mapping[str, Any],
@@ -40,19 +40,19 @@ def save_steering(
         path: The folder; replaced if it exists.
         actor: The learned residual.
         scale: (R,) residual scale.
-        interface: Where the residual enters.
+        space: Where the residual enters.
         config: The section it was learned with.
         base_digest: Digest of the base policy's bundle; a steering bundle acts on no other.
         provenance: JSON facts that do not change from run to run.
-        critics: Judges of the candidates where ``config.best_of`` is more than one.
+        critics: Judges of the candidates where ``config.steering.best_of`` is more than one.
     """
-    if (critics is None) != (config.best_of == 1):
+    if (critics is None) != (config.steering.best_of == 1):
         raise ConfigError(
             "critics belong to best_of > 1, and to nothing else",
             remedy="pass them with the configuration they learned with",
         )
     document = {
-        "interface": interface.name,
+        "space": space.name,
         "state_dim": actor.net.sizes[0],
         "config": config.model_dump(mode="json"),
         "base_digest": base_digest,
@@ -72,7 +72,7 @@ def save_generator(
 ) -> None:
     """Write a policy's changed generator as a steering bundle; everything else is the base's."""
     document = {
-        "interface": GENERATOR,
+        "space": GENERATOR,
         "config": config.model_dump(mode="json"),
         "base_digest": base_digest,
         "provenance": dict(provenance),
@@ -95,7 +95,7 @@ def load_steered(
             remedy="give its own base bundle, or run finetune_sim again",
         )
     try:
-        if document["interface"] == GENERATOR:
+        if document["space"] == GENERATOR:
             return _tuned(base_path, tensors, device)
         return _steered(base_path, document, tensors, device)
     except ZprlError:
@@ -105,6 +105,24 @@ def load_steered(
             f"{path} does not make a steering policy: {error}",
             remedy="make the bundle again (dvc repro finetune_sim)",
         ) from error
+
+
+def load_residual(
+    path: Path | str, base_path: Path | str, space: str, device: str = "cpu"
+) -> SteeredPolicy:
+    """Read a steering bundle that must hold a residual in one space.
+
+    Raises:
+        ConfigError: it holds one in another space, or a changed generator.
+        DataError: see :func:`load_steered`.
+    """
+    steered = load_steered(path, base_path, device)
+    if not isinstance(steered, SteeredPolicy) or steered.space.name != space:
+        raise ConfigError(
+            f"{path} holds no residual on the {space}",
+            remedy=f"set finetune_sim.steering.space: {space}",
+        )
+    return steered
 
 
 def _tuned(base_path: Path | str, tensors: Mapping[str, Tensor], device: str) -> FlowPolicy:
@@ -122,8 +140,8 @@ def _steered(
 ) -> SteeredPolicy:
     """Return the base policy with the bundle's residual."""
     config = Rl.model_validate(document["config"])
-    policy = load_policy(base_path, device=device, noise_scale=config.noise_scale)
-    interface = plugins.load("spaces", str(document["interface"]))()
+    policy = load_policy(base_path, device=device, noise_scale=config.steering.noise_scale)
+    space = plugins.load("spaces", str(document["space"]))()
     scale, state_dim = tensors["scale"].to(device), int(document["state_dim"])
     if scale.dim() != 1 or state_dim != policy.spec.policy.embedding_dim + len(scale):
         raise ValueError(
@@ -131,17 +149,20 @@ def _steered(
             "do not fit the base policy"
         )
 
-    _fits(tensors["actor"], parameters((state_dim, *config.hidden, 2 * len(scale))))
+    _fits(tensors["actor"], parameters((state_dim, *config.networks.hidden, 2 * len(scale))))
     actor = Actor(state_dim, len(scale), config, None, device)
     actor.net.flat.copy_(tensors["actor"])
 
     critics = None
-    if config.best_of > 1:
+    if config.steering.best_of > 1:
         width = state_dim + len(scale)
-        _fits(tensors["critics"], parameters((width, *config.hidden, 1), config.critics))
+        _fits(
+            tensors["critics"],
+            parameters((width, *config.networks.hidden, 1), config.critics.count),
+        )
         critics = make_critics(config, width, None, device)
         critics.flat.copy_(tensors["critics"])
-    return SteeredPolicy(policy, interface, actor, scale, critics, config.best_of)
+    return SteeredPolicy(policy, space, actor, scale, critics, config.steering.best_of)
 
 
 def _fits(weights: Tensor, count: int) -> None:

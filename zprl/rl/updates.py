@@ -64,7 +64,7 @@ class Updates:
         for i in range(count):
             reports = self.step(actor=self.done >= actor_from)
             # Computing a loss waits for the device: only the last period's are computed.
-            if i >= count - self.config.actor_period:
+            if i >= count - self.config.actor.period:
                 for report in reports:
                     losses |= report()
             tick()
@@ -81,15 +81,15 @@ class Updates:
         generator = seeding.torch_generator(self.seed, "update", step, device=self.device)
 
         # Each memory fills its share of the batch.
-        counts = [round(share * config.batch_size) for _, share in self.others]
-        batch = self.main.sample(config.batch_size - sum(counts), generator)
+        counts = [round(share * config.updates.batch_size) for _, share in self.others]
+        batch = self.main.sample(config.updates.batch_size - sum(counts), generator)
         for (memory, _), count in zip(self.others, counts, strict=True):
             batch = join(batch, memory.sample(count, generator))
 
         reports = [self.agent.update_critics(batch, generator)]
-        if actor and step % config.actor_period == 0:
+        if actor and step % config.actor.period == 0:
             reports.append(self.agent.update_actor(batch, generator))
-        if step % config.target_period == 0:
+        if step % config.critics.target_period == 0:
             self.agent.update_targets()
 
         self.done += 1

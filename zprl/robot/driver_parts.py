@@ -8,11 +8,11 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
-from zprl.config import Section
 from zprl.errors import ConfigError
 from zprl.robot.base import GRIPPER, POSE, Health, RobotError
+from zprl.strict_model import FiniteModel
 
 ACTION = (*POSE, GRIPPER)
 """Features of an action, in the order in which drivers read and return them."""
@@ -25,13 +25,7 @@ MIN_NORM, MAX_NORM = 0.9, 1.1
 """Lengths between which a quaternion counts as a rounded unit quaternion."""
 
 
-class DriverSection(Section):
-    """A part of a robot's configuration, in which every number is finite."""
-
-    model_config = ConfigDict(allow_inf_nan=False)
-
-
-class DriverConfig(DriverSection):
+class DriverConfig(FiniteModel):
     """Settings that every network robot has."""
 
     host: str = Field(

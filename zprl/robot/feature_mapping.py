@@ -40,10 +40,10 @@ from typing import Annotated, Literal, NoReturn
 import numpy as np
 from pydantic import Field, model_validator
 
-from zprl.config import Section
 from zprl.errors import ConfigError, DataError
 from zprl.robot import rotation
 from zprl.robot.base import GRIPPER, POSE, QUATERNION, Ranges, Values
+from zprl.strict_model import StrictModel
 
 _NAME = r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+"
 _NUMBER = r"-?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
@@ -176,7 +176,7 @@ class ObsLayout:
         )
 
 
-class ArmAction(Section):
+class ArmAction(StrictModel):
     """Part of the action that steers one arm."""
 
     kind: Literal["absolute_6d", "absolute_quat", "absolute_rotvec", "relative_rotvec"] = Field(
@@ -199,14 +199,14 @@ class ArmAction(Section):
         return self.pose_width + (self.gripper != "none")
 
 
-class Smoothing(Section):
+class Smoothing(StrictModel):
     """Weighted mean of the last targets, SLERP for rotations (official code: 3 targets, 0.7)."""
 
     targets: int = Field(3, ge=2, le=20, description="How many, the newest included.")
     decay: float = Field(0.7, gt=0, le=1, description="The target of k steps ago weighs decay^k.")
 
 
-class ActionSpec(Section):
+class ActionSpec(StrictModel):
     """Parts of the policy's action."""
 
     arms: dict[str, ArmAction] = Field(

@@ -6,10 +6,11 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from zprl.robot.driver_parts import DriverConfig, DriverSection
+from zprl.robot.driver_parts import DriverConfig
+from zprl.strict_model import FiniteModel
 
 
-class Load(DriverSection):
+class Load(FiniteModel):
     """Load on the flange besides the hand.
 
     Wrong values make the arm jump when impedance control starts.

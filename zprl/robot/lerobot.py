@@ -27,7 +27,6 @@ from typing import Annotated, Any, Self
 
 from pydantic import ConfigDict, Field
 
-from zprl.config import Section
 from zprl.errors import ConfigError, EnvironmentProblem
 from zprl.robot import rotation
 from zprl.robot.base import (
@@ -41,6 +40,7 @@ from zprl.robot.base import (
     Values,
 )
 from zprl.robot.driver_parts import ACTION, first_line, read_config
+from zprl.strict_model import StrictModel
 
 FAILURES = 3
 """Exceptions in a row after which the connection counts as lost; LeRobot's buses try again by
@@ -51,7 +51,7 @@ JOIN_S = 5.0
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
-class RangesConfig(Section):
+class RangesConfig(StrictModel):
     """Ranges of the machine; LeRobot's robots do not have them."""
 
     speed: Positive
@@ -61,7 +61,7 @@ class RangesConfig(Section):
     reach: Positive
 
 
-class LeRobotConfig(Section):
+class LeRobotConfig(StrictModel):
     """All settings of the adapter."""
 
     model_config = ConfigDict(populate_by_name=True)

@@ -22,9 +22,9 @@ import numpy as np
 from pydantic import Field, ValidationError, model_validator
 
 from zprl import strict_yaml
-from zprl.config import Section
 from zprl.errors import ConfigError
 from zprl.robot.base import Ranges
+from zprl.strict_model import StrictModel
 
 
 class Tighter(enum.Enum):
@@ -72,7 +72,7 @@ RANGE_TOLERANCE = 1e-9
 """Share by which a limit may exceed the machine's range: rounding."""
 
 
-class BoxLimits(Section):
+class BoxLimits(StrictModel):
     """An upright box in the base frame."""
 
     low: Annotated[Vector, HIGHER] = Field(description="Corner with the smallest coordinates [m].")
@@ -85,7 +85,7 @@ class BoxLimits(Section):
         return self
 
 
-class Plane(Section):
+class Plane(StrictModel):
     """A half-space the tool centre point must stay in: ``normal . p >= offset``."""
 
     normal: Annotated[Vector, FIXED] = Field(description="Unit vector towards the allowed side.")
@@ -100,7 +100,7 @@ class Plane(Section):
         return self
 
 
-class Cone(Section):
+class Cone(StrictModel):
     """Cone of directions in which the tool's z axis may point."""
 
     axis: Annotated[Vector, FIXED] = Field(
@@ -117,7 +117,7 @@ class Cone(Section):
         return self
 
 
-class Motion(Section):
+class Motion(StrictModel):
     """Bounds of the jerk-limited filter, on lengths; each axis gets its share of 1/sqrt(3).
 
     A lower acceleration or jerk is gentler, and stops later.
@@ -130,7 +130,7 @@ class Motion(Section):
     jerk: Annotated[Positive, LOWER] = Field(le=MOST_JERK, description="[m/s^3] or [rad/s^3].")
 
 
-class Width(Section):
+class Width(StrictModel):
     """Openings that may be sent to the gripper."""
 
     low: Annotated[Finite, HIGHER] = Field(0.0, ge=0, description="Narrowest opening [m].")
@@ -143,7 +143,7 @@ class Width(Section):
         return self
 
 
-class ArmLimits(Section):
+class ArmLimits(StrictModel):
     """Limits of one arm."""
 
     workspace: BoxLimits = Field(description="Where the tool centre point may be sent.")
@@ -191,7 +191,7 @@ class ArmLimits(Section):
     gripper: Width
 
 
-class Recoveries(Section):
+class Recoveries(StrictModel):
     """Number of recoveries without asking a person, in a window of time."""
 
     count: Annotated[int, LOWER] = Field(
@@ -208,7 +208,7 @@ class Recoveries(Section):
         return self
 
 
-class Limits(Section):
+class Limits(StrictModel):
     """Everything that bounds a session."""
 
     format_version: Annotated[Literal[1], FIXED] = 1
@@ -344,7 +344,7 @@ def _dotted(*parts: int | str) -> str:
 
 def _loosened(old: Any, new: Any, name: str = "", rule: Tighter | None = None) -> Iterator[str]:
     """Yield the names of what is looser in ``new``."""
-    if isinstance(old, Section) and isinstance(new, Section) and rule in (None, SET):
+    if isinstance(old, StrictModel) and isinstance(new, StrictModel) and rule in (None, SET):
         for key, field in type(old).model_fields.items():
             rules = [m for m in field.metadata if isinstance(m, Tighter)]
             below = rules[0] if rules else LOWER if key == "heartbeat_s" else None

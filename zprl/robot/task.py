@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import Field, PrivateAttr, ValidationError, model_validator
 
 from zprl import config, plugins, safe_names, strict_yaml
-from zprl.config import Section
 from zprl.errors import ConfigError, ZprlError
 from zprl.robot.base import GRIPPER, POSE, Pose, Ranges, Robot
 from zprl.robot.feature_mapping import ActionLayout, ActionSpec, ObsLayout, Terms
 from zprl.robot.limits import Limits
+from zprl.strict_model import StrictModel
 from zprl.suggestions import did_you_mean
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z]\w*$", max_length=40)]
 Pixels = Annotated[int, Field(ge=1, le=8192)]
 
 
-class Home(Section):
+class Home(StrictModel):
     """A tool pose."""
 
     position: tuple[Finite, Finite, Finite] = Field(description="[m], base frame.")
@@ -65,7 +65,7 @@ class Home(Section):
         return self
 
 
-class Arm(Section):
+class Arm(StrictModel):
     """One robot arm."""
 
     driver: str = Field(description="Registered driver (entry point `zprl.robots`).")
@@ -75,7 +75,7 @@ class Arm(Section):
     home: Home = Field(description="Where every episode starts.")
 
 
-class Image(Section):
+class Image(StrictModel):
     """Part of a camera's image that the policy observes."""
 
     key: Name = Field(description="The policy's observation key.")
@@ -91,7 +91,7 @@ class Image(Section):
         return self
 
 
-class SensorKind(Section):
+class SensorKind(StrictModel):
     """Plug-in that makes a sensor."""
 
     kind: str = Field(description="Registered kind (entry point `zprl.sensors`).")
@@ -111,7 +111,7 @@ class SensorSpec(SensorKind):
     )
 
 
-class GoalPosition(Section):
+class GoalPosition(StrictModel):
     """A place to come to: judges a simulated arm that has no object."""
 
     arm: Prefix = Field("", description="Prefix of the arm.")
@@ -119,7 +119,7 @@ class GoalPosition(Section):
     radius: float = Field(gt=0, le=0.2, description="[m].")
 
 
-class LabelRule(Section):
+class LabelRule(StrictModel):
     """Rule by which a person judges an episode."""
 
     rule: str = Field(min_length=1, description="What a success is, a sentence for the operator.")
@@ -134,7 +134,7 @@ class LabelRule(Section):
     )
 
 
-class RealTask(Section):
+class RealTask(StrictModel):
     """Task on a robot; the fields are the keys of a task file."""
 
     name: Name

@@ -6,12 +6,13 @@ from typing import Literal
 
 from pydantic import Field
 
-from zprl.robot.driver_parts import DriverConfig, DriverSection
+from zprl.robot.driver_parts import DriverConfig
+from zprl.strict_model import FiniteModel
 
 Vector = tuple[float, float, float]
 
 
-class Tool(DriverSection):
+class Tool(FiniteModel):
     """Tool on the flange; wrong values make the arm collide with its own idea of gravity."""
 
     offset: Vector = Field(description="Tool centre point in the flange's frame [m].")

@@ -19,12 +19,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from zprl import durable, seeding
 from zprl.errors import DataError, EnvironmentProblem
 from zprl.robot_sim.faults import Clear, Fault
 from zprl.robot_sim.sim_gap import SimGap
+from zprl.strict_model import FiniteModel
 
 MAX_MESSAGE = 65536
 """Longest message [bytes]."""
@@ -38,11 +39,7 @@ MAX_REASON = 500
 _Seven = tuple[float, float, float, float, float, float, float]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class Reset(_Strict):
+class Reset(FiniteModel):
     """Put the cube where it stands at the start of episode ``number``."""
 
     kind: Literal["reset"] = "reset"
@@ -50,21 +47,21 @@ class Reset(_Strict):
     number: int = Field(0, ge=0, lt=2**31)
 
 
-class Place(_Strict):
+class Place(FiniteModel):
     """Put the cube at rest at a position in the base frame [m]."""
 
     kind: Literal["place"] = "place"
     position: tuple[float, float, float]
 
 
-class GetState(_Strict):
+class GetState(FiniteModel):
     """Request the state."""
 
     kind: Literal["state"] = "state"
     bodies: bool = False
 
 
-class Inject(_Strict):
+class Inject(FiniteModel):
     """Inject a fault."""
 
     kind: Literal["inject"] = "inject"
@@ -75,7 +72,7 @@ Request = Annotated[Reset | Place | GetState | Inject, Field(discriminator="kind
 REQUEST: TypeAdapter[Request] = TypeAdapter(Request)
 
 
-class SimState(_Strict):
+class SimState(FiniteModel):
     """True state of a simulated robot; poses are position and quaternion xyzw in the base frame."""
 
     time: float

@@ -10,20 +10,17 @@ import time
 from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from zprl import seeding
 from zprl.robot_sim.state_packet import FLAG_INDEX
+from zprl.strict_model import FiniteModel
 
 Component = Annotated[float, Field(ge=-200.0, le=200.0)]
 Seconds = Annotated[float, Field(ge=0.0, le=600.0)]
 
 
-class _Message(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class Reflex(_Message):
+class Reflex(FiniteModel):
     """The arm's own safety stops it, with this error flag."""
 
     fault: Literal["reflex"] = "reflex"
@@ -31,21 +28,21 @@ class Reflex(_Message):
     flag: Literal[tuple(FLAG_INDEX)] = "cartesian_reflex"  # type: ignore[valid-type]
 
 
-class UserStop(_Message):
+class UserStop(FiniteModel):
     """The stop button is pressed, or let go."""
 
     fault: Literal["user_stop"] = "user_stop"
     pressed: bool = True
 
 
-class RefuseRecovery(_Message):
+class RefuseRecovery(FiniteModel):
     """Error recovery is answered with "manual recovery required", or no longer."""
 
     fault: Literal["refuse_recovery"] = "refuse_recovery"
     on: bool = True
 
 
-class Push(_Message):
+class Push(FiniteModel):
     """A wrench at the tool in the base frame that really acts on the arm.
 
     It rises linearly during ``ramp``, then stays for ``seconds``.
@@ -58,7 +55,7 @@ class Push(_Message):
     seconds: Seconds = 1.0
 
 
-class LoseStates(_Message):
+class LoseStates(FiniteModel):
     """A share of the state packets does not arrive; 1 mutes the robot.
 
     Motion goes on with the last command.
@@ -69,7 +66,7 @@ class LoseStates(_Message):
     seconds: Seconds = 0.2
 
 
-class Freeze(_Message):
+class Freeze(FiniteModel):
     """The robot's computer hangs: nothing is answered, time stands still.
 
     ``seconds`` are those of the wall clock.
@@ -79,7 +76,7 @@ class Freeze(_Message):
     seconds: Seconds = 2.0
 
 
-class BadGripper(_Message):
+class BadGripper(FiniteModel):
     """Gripper commands start late [s], or fail without a motion."""
 
     fault: Literal["gripper"] = "gripper"
@@ -87,7 +84,7 @@ class BadGripper(_Message):
     fail: bool = False
 
 
-class Clear(_Message):
+class Clear(FiniteModel):
     """End every fault but a reflex that has happened: the client must recover from it."""
 
     fault: Literal["clear"] = "clear"

@@ -9,18 +9,18 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from zprl.strict_model import FiniteModel
 
 Length = Annotated[float, Field(ge=-0.05, le=0.05, allow_inf_nan=False)]
 
 
-class SimGap(BaseModel):
+class SimGap(FiniteModel):
     """Physical differences of the simulated robot.
 
     With a seed they determine everything that is random about it.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     cube_edge: float = Field(0.044, gt=0.01, lt=0.075, description="[m]")
     cube_mass: float = Field(0.06, gt=0.005, le=1.0, description="[kg]")

@@ -14,9 +14,10 @@ import time
 from collections.abc import Callable
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from zprl.robot import rotation
+from zprl.strict_model import StrictModel
 
 LAG_S = 0.05
 """Time constant with which the tool follows [s]."""
@@ -57,10 +58,8 @@ _SAME_M = 1e-6
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
-class BoxChange(BaseModel):
+class BoxChange(StrictModel):
     """Change of the box or its gripper; an empty one only requests the state."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     error: int | None = Field(None, ge=0, le=255, description="Error code; the arm stops.")
     latched: bool | None = Field(
@@ -89,7 +88,7 @@ class BoxChange(BaseModel):
     )
 
 
-class BoxState(BaseModel):
+class BoxState(StrictModel):
     """True state of the box."""
 
     pose: tuple[float, ...]

@@ -44,11 +44,11 @@ class ChunkPolicy:
         folder = Path(folder)
         document, tensors = read_bundle(folder / STEERING, steering_bundle.KIND)
         rl = Rl.model_validate(document["config"])
-        self.policy = load_policy(folder / BASE, noise_scale=rl.noise_scale)
-        self.interface = plugins.load("spaces", str(document["interface"]))()
+        self.policy = load_policy(folder / BASE, noise_scale=rl.steering.noise_scale)
+        self.space = plugins.load("spaces", str(document["space"]))()
         self.config = config
         self.seed = seed
-        self.sample_latent = rl.sample_latent
+        self.sample_latent = rl.exploration.sample_latent
 
         self.scale = tensors["scale"]
         state_dim = self.policy.spec.policy.embedding_dim + len(self.scale)
@@ -108,7 +108,7 @@ class ChunkPolicy:
 
         decision = steer(
             self.policy,
-            self.interface,
+            self.space,
             self.scale,
             self._decision_inputs(obs, request, sample),
             self._explore(request) if request.explore else self._exploit,
@@ -120,7 +120,7 @@ class ChunkPolicy:
             "residual": decision.residual,
             "point": decision.point,
         }
-        posterior = self.interface.posterior(self.policy, decision.embedding)
+        posterior = self.space.posterior(self.policy, decision.embedding)
         if posterior is not None:
             arrays["mean"], arrays["log_std"] = posterior
         return {name: value[0].numpy() for name, value in arrays.items()}
@@ -142,7 +142,7 @@ class ChunkPolicy:
         keys = self.policy.spec.obs_keys
         embedding = self.policy.embed({key: torch.tensor(obs[key])[None] for key in keys})
         noise = self.policy.draw_noise(1, self._generator("session-noise", request))
-        return decision_inputs(self.policy, self.interface, embedding, noise, latent_sample=sample)
+        return decision_inputs(self.policy, self.space, embedding, noise, latent_sample=sample)
 
     def _explore(self, request: ChunkRequest) -> ChooseResidual:
         generator = self._generator("session-exploration", request)

@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from zprl.errors import DataError
+from zprl.strict_model import FiniteModel
 
 MAX_REASON = 200
 """Characters of an error's place and of its text."""
 
 
-class Contents(BaseModel):
+class Contents(FiniteModel):
     """The contents of a message; an unknown key is refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     @classmethod
     def parse(cls, body: Mapping[str, Any]) -> Self:

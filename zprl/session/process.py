@@ -18,7 +18,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from zprl import durable, logs
 from zprl.config import Real
@@ -26,16 +26,15 @@ from zprl.errors import ZprlError
 from zprl.parent_death import die_with_parent
 from zprl.recordings import conditions
 from zprl.recordings.conditions import Conditions
+from zprl.strict_model import StrictModel
 from zprl.terminal import say_error
 
 BEAT_S = 0.2
 """Seconds between two beats of a process."""
 
 
-class Settings(BaseModel):
+class Settings(StrictModel):
     """Settings of a child; written by the supervisor, read once."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     session: Path = Field(description="The session's folder.")
     sockets: Path = Field(description="Folder of the sockets.")

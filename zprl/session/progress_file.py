@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 
 from zprl import durable
 from zprl.errors import DataError
@@ -14,14 +14,15 @@ from zprl.recordings.phases import PhaseKind
 from zprl.recordings.store import SessionStore
 from zprl.session.events import CommittedEpisode, Label, Progress
 from zprl.session.state_machine import Machine
+from zprl.strict_model import StrictModel
 
 PROGRESS = "progress.json"
 
 
-class Kept(BaseModel):
+class Kept(StrictModel):
     """The contents of the file."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(strict=True)
 
     last_number: int = Field(ge=0, le=999_999)
     final: int | None = Field(ge=0)

@@ -74,7 +74,7 @@ def _header(task: RealTask, config: Real, base: Path, seed: int) -> SessionHeade
     from zprl.models.bundle import load_policy
 
     return SessionHeader(
-        id=f"{task.name}-{config.interface}-{seed}",
+        id=f"{task.name}-{config.space}-{seed}",
         task=task.name,
         seed=seed,
         rate_hz=task.rate_hz,

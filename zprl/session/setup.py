@@ -46,7 +46,7 @@ def gather(
     Args:
         folder: Where to; it must not exist.
         base: Bundle of the frozen policy.
-        steering: Bundle of the residual learned in simulation, for ``config.interface``; ``None``
+        steering: Bundle of the residual learned in simulation, for ``config.space``; ``None``
             where there is no simulation.
         learner: What its learner left (:mod:`zprl.rl.learner_checkpoint`); ``None`` likewise.
         episodes: The demonstrations (:class:`zprl.data.store.EpisodeStore`).
@@ -79,15 +79,15 @@ def _from_simulation(
     document, tensors = read_bundle(steering, steering_bundle.KIND)
     _check_steering(document, steering, base, config)
     agent = Rl.model_validate(document["config"])
-    policy = load_policy(base, noise_scale=agent.noise_scale)
+    policy = load_policy(base, noise_scale=agent.steering.noise_scale)
     memory = demo_transitions.transitions(
         policy,
-        plugins.load("spaces", config.interface)(),
+        plugins.load("spaces", config.space)(),
         EpisodeStore.open(episodes),
         scale=tensors["scale"],
-        step_discount=agent.step_discount,
+        step_discount=agent.returns.step_discount,
         seed=seed,
-        fitted=agent.demo_residual == "fitted",
+        fitted=agent.demonstrations.residual == "fitted",
     )
 
     def fill(target: Path) -> None:
@@ -103,7 +103,7 @@ def _from_simulation(
 
 
 def _check_steering(document: Mapping[str, Any], steering: Path, base: Path, config: Real) -> None:
-    """Refuse a steering bundle of another base policy or another interface.
+    """Refuse a steering bundle of another base policy or another space.
 
     Raises:
         DataError: it is one.
@@ -113,11 +113,11 @@ def _check_steering(document: Mapping[str, Any], steering: Path, base: Path, con
             f"{steering} was learned on another base policy than {base}",
             remedy="run finetune_sim again",
         )
-    interface = document["interface"]
-    if interface != config.interface:
+    space = document["space"]
+    if space != config.space:
         raise DataError(
-            f"{steering} steers by '{interface}', the session wants '{config.interface}'",
-            remedy="give the steering bundle of that interface, or change finetune_real.interface",
+            f"{steering} steers by '{space}', the session wants '{config.space}'",
+            remedy="give the steering bundle of that space, or change finetune_real.space",
         )
 
 
@@ -128,12 +128,10 @@ def _from_base(
 
     It is the very one that the session's learner begins with.
     """
-    policy = load_policy(base, noise_scale=agent.noise_scale)
-    interface = plugins.load("spaces", config.interface)()
+    policy = load_policy(base, noise_scale=agent.steering.noise_scale)
+    space = plugins.load("spaces", config.space)()
     store = EpisodeStore.open(episodes)
-    scale = residual_scale.propose(
-        agent, residual_scale.measure(policy, interface, store, seed=seed)
-    )
+    scale = residual_scale.propose(agent, residual_scale.measure(policy, space, store, seed=seed))
     state_dim = policy.spec.policy.embedding_dim + len(scale)
     new = Sac(state_dim, scale, agent, seeding.torch_generator(seed, "agent-init"))
 
@@ -142,7 +140,7 @@ def _from_base(
         target / STEERING,
         new.actor,
         scale,
-        interface=interface,
+        space=space,
         config=agent,
         base_digest=durable.digest(base),
         provenance={"simulation": None, "seed": seed},
@@ -150,11 +148,11 @@ def _from_base(
     if config.demo_fraction:
         memory = demo_transitions.transitions(
             policy,
-            interface,
+            space,
             store,
             scale=scale,
             step_discount=config.step_discount,
             seed=seed,
-            fitted=agent.demo_residual == "fitted",
+            fitted=agent.demonstrations.residual == "fitted",
         )
         durable.write_tensors(target / DEMOS, memory.data)

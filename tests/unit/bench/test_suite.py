@@ -60,10 +60,8 @@ def test_every_method_has_its_preset_and_says_how_it_was_tuned(name: str) -> Non
     assert method.preset in presets.names()
     assert len(method.tuning) > 3
     stated = presets.read(method.preset)["finetune_sim"]
-    kind = config.ALGORITHMS["ppo" if stated["algorithm"] == "ppo" else "sac"]
-    assert set(stated) == set(kind.model_fields) - set(config.Budget.model_fields), (
-        "a method states all that decides it, and no budget"
-    )
+    known = set(config.section_of(stated).model_fields)
+    assert set(stated) == known - {"budget"}, "a method states all that decides it, and no budget"
 
 
 def test_methods_share_a_base_unless_they_change_it(tmp_path: Path) -> None:
@@ -80,7 +78,7 @@ def test_methods_share_a_base_unless_they_change_it(tmp_path: Path) -> None:
     assert cells[1].base is cells[2].base is cells[0]
     assert cells[4].base is cells[3]
     assert cells[4].params["vib"]["latent_dim"] == 16
-    assert cells[2].params["finetune_sim"]["interface"] == "noise"
+    assert cells[2].params["finetune_sim"]["steering"]["space"] == "noise"
     assert cells[0].method == BASE
 
 
@@ -91,7 +89,7 @@ def test_a_key_changes_with_what_decides_and_with_nothing_else(tmp_path: Path) -
     base, zprl, dsrl = keys()
     assert keys() == [base, zprl, dsrl]
     assert keys(params={"report": {"title": "another"}}) == [base, zprl, dsrl]
-    other = keys(params={"finetune_sim": {"segments": 3}})
+    other = keys(params={"finetune_sim": {"budget": {"segments": 3}}})
     assert other[0] == base, "a budget does not change what the base is"
     assert other[1] != zprl
     assert all(
@@ -108,15 +106,17 @@ def test_a_suite_s_numbers_reach_the_algorithms_that_know_them(tmp_path: Path) -
         made(
             methods=["zprl", "dppo"],
             seeds=[0],
-            params={"finetune_sim": {"warmup_chunks": 7, "rollout_steps": 9}},
+            params={
+                "finetune_sim": {"exploration": {"warmup_chunks": 7}, "rollouts": {"steps": 9}}
+            },
         ),
         tmp_path,
     )
-    assert cells[1].params["finetune_sim"]["warmup_chunks"] == 7
-    assert cells[2].params["finetune_sim"]["rollout_steps"] == 9
-    assert "warmup_chunks" not in cells[2].params["finetune_sim"]
-    with pytest.raises(ConfigError, match="warmup_chuncks"):
-        suite.cells(made(params={"finetune_sim": {"warmup_chuncks": 7}}), tmp_path)
+    assert cells[1].params["finetune_sim"]["exploration"]["warmup_chunks"] == 7
+    assert cells[2].params["finetune_sim"]["rollouts"]["steps"] == 9
+    assert "exploration" not in cells[2].params["finetune_sim"]
+    with pytest.raises(ConfigError, match="did you mean 'warmup_chunks'"):
+        suite.cells(made(params={"finetune_sim": {"exploration": {"warmup_chuncks": 7}}}), tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -410,10 +410,10 @@ def test_the_embedding_is_all_that_rl_needs():
     """From the embedding alone: state, anchor, chunk, and a replay row without a picture in it."""
     policy = seeing().freeze()
     obs, noise = observe(policy), policy.draw_noise(3, generator())
-    interface = LatentResidual()
+    space = LatentResidual()
     embedding = policy.embed(obs)
-    anchor = interface.anchor(policy, embedding, noise, sample=None)
-    chunk = policy.executed(interface.sequence(policy, embedding, anchor, noise))
+    anchor = space.anchor(policy, embedding, noise, sample=None)
+    chunk = policy.executed(space.sequence(policy, embedding, anchor, noise))
     assert torch.equal(chunk, policy.act(obs, noise)), (
         "a residual of zero is the base policy, bit for bit"
     )

@@ -179,7 +179,7 @@ def test_facts(session: Path, tmp_path: Path) -> None:
         "task": "lift_cube",
         "robot": "unknown",
         "rate": "50 Hz",
-        "interface": "latent",
+        "space": "latent",
         "episodes": "1 discard, 1 failure, 2 success, 1 unlabelled",
         "interventions": "0.0% of the control steps",
     }

@@ -143,7 +143,7 @@ def all_results(root: Path) -> Sources:
     for name in ("finetune_sim", "action_residual", "real"):
         document = {
             "kind": "steering",
-            "interface": name,
+            "space": name,
             "base_digest": "ab" * 32,
             "provenance": {"env_steps": 96000},
         }

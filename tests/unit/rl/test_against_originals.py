@@ -40,8 +40,10 @@ class Velocity(nn.Module):
 
 def transitions(noise: str, **numbers):
     config = PolicyGradient(
-        algorithm="ppo", noise=noise, min_std=0.1, max_std=0.1 + 1e-9, clip=0.01, **numbers
-    )
+        algorithm="ppo",
+        chain={"noise": noise, "min_std": 0.1, "max_std": 0.1 + 1e-9},
+        clip={"last": 0.01},
+    ).changed(**numbers)
     learner = PolicyGradientLearner(toy_policy(), config, seed=0)
     learner.chain.velocity_net = Velocity(learner.chain.times)
     assert learner.chain.grid == (1.0, 0.5, 0.0)
@@ -107,22 +109,11 @@ def test_the_sac_of_dsrl_is_stable_baselines3_s(monkeypatch: pytest.MonkeyPatch)
         action_space = spaces.Box(-1, 1, (R,), np.float32)
 
     config = Rl(
-        hidden=(8, 8),
-        critics=2,
-        target_subset=2,
-        entropy_in_target=True,
-        actor_uses_min=True,
-        bounded_q=False,
-        critic_layer_norm=False,
-        activation="relu",
-        log_std_min=-3.0,
-        log_std_max=1.0,
-        initial_alpha=0.2,
-        target_entropy_per_dim=-1.0,
-        tau=0.005,
-        actor_learning_rate=3e-4,
-        critic_learning_rate=3e-4,
-        alpha_learning_rate=3e-4,
+        networks={"hidden": (8, 8), "activation": "relu", "critic_layer_norm": False},
+        critics={"count": 2, "target_subset": 2, "tau": 0.005, "bounded": False},
+        actor={"log_std_min": -3.0, "log_std_max": 1.0, "uses_min": True},
+        entropy={"in_target": True, "target_per_dim": -1.0, "initial_alpha": 0.2},
+        learning_rates={"actor": 3e-4, "critics": 3e-4, "alpha": 3e-4},
     )
     ours = Sac(S + R, torch.ones(R), config, torch.Generator().manual_seed(0))
     theirs = SAC(

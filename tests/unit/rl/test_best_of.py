@@ -22,7 +22,10 @@ S, R = 4, 2
 
 def test_the_candidate_with_the_greatest_least_value_is_taken() -> None:
     actor = Actor(
-        S, R, Rl(hidden=(8,), log_std_min=-2.0, log_std_max=0.0), torch.Generator().manual_seed(0)
+        S,
+        R,
+        Rl(networks={"hidden": (8,)}, actor={"log_std_min": -2.0, "log_std_max": 0.0}),
+        torch.Generator().manual_seed(0),
     )
     critics = EnsembleMLP((S + R, 8, 1), 3, generator=torch.Generator().manual_seed(1))
     g = torch.Generator().manual_seed(2)
@@ -54,13 +57,13 @@ def test_draws_are_standard_normal_and_a_function_of_their_own_row() -> None:
 
 
 def test_it_learns_is_saved_and_acts_as_it_did(tmp_path: Path) -> None:
-    config = CONFIG.model_copy(update={"best_of": 4})
+    config = CONFIG.changed(steering={"best_of": 4})
     learner = make_learner(config=config)
     learner.run_segment(make_env)
     acting = learner.acting()
     save_policy(tmp_path / "base", learner.policy, {})
     about = {
-        "interface": learner.interface,
+        "space": learner.space,
         "config": config,
         "base_digest": durable.digest(tmp_path / "base"),
         "provenance": {},

@@ -24,20 +24,29 @@ from zprl.rl.steering_spaces import LatentResidual
 pytestmark = pytest.mark.gpu
 
 SIZE = {"num_envs": 8, "segments": 2, "chunk_steps_per_segment": 6}
-SAC = Rl(**SIZE, warmup_chunks=16, batch_size=32, hidden=(16, 16))
+SMALL = {
+    "budget": SIZE,
+    "exploration": {"warmup_chunks": 16},
+    "updates": {"batch_size": 32},
+    "networks": {"hidden": (16, 16)},
+}
+GRADIENT = {
+    "budget": SIZE,
+    "rollouts": {"steps": 4, "epochs": 2},
+    "updates": {"batch_size": 16},
+}
+SAC = Rl(**SMALL)
 LEARNERS: dict[str, Rl | PolicyGradient] = {
     "latent": SAC,
-    "best-of": SAC.model_copy(update={"best_of": 4}),
-    "progressive": SAC.model_copy(update={"interface": "action", "progressive_chunks": 100}),
-    "noise": SAC.model_copy(update={"interface": "noise"}),
-    "embedding": SAC.model_copy(update={"interface": "embedding"}),
-    "noise-aliasing": SAC.model_copy(update={"interface": "noise", "algorithm": "noise_aliasing"}),
-    "dppo": PolicyGradient(
-        algorithm="ppo", noise="fixed", rollout_steps=4, epochs=2, batch_size=16, **SIZE
+    "best-of": SAC.changed(steering={"best_of": 4}),
+    "progressive": SAC.changed(
+        steering={"space": "action"}, exploration={"progressive_chunks": 100}
     ),
-    "reinflow": PolicyGradient(
-        algorithm="ppo", noise="learned", rollout_steps=4, epochs=2, batch_size=16, **SIZE
-    ),
+    "noise": SAC.changed(steering={"space": "noise"}),
+    "embedding": SAC.changed(steering={"space": "embedding"}),
+    "noise-aliasing": Rl(algorithm="noise_aliasing", steering={"space": "noise"}, **SMALL),
+    "dppo": PolicyGradient(algorithm="ppo", chain={"noise": "fixed"}, **GRADIENT),
+    "reinflow": PolicyGradient(algorithm="ppo", chain={"noise": "learned"}, **GRADIENT),
 }
 
 
@@ -45,14 +54,14 @@ def learner(name: str, device: str) -> Learner | PolicyGradientLearner:
     config, policy = LEARNERS[name], toy_policy().to(device)
     if isinstance(config, PolicyGradient):
         return PolicyGradientLearner(policy, config, seed=0, device=device)
-    interface = plugins.load("spaces", config.interface)()
+    space = plugins.load("spaces", config.steering.space)()
     obs = {key: value[:, None] for key, value in ReachWorld(8, device=device).reset(0).items()}
-    anchor = interface.anchor(
+    anchor = space.anchor(
         policy, policy.embed(obs), policy.draw_noise(8, torch.Generator().manual_seed(0)).to(device)
     )
     return Learner(
         policy,
-        interface,
+        space,
         scale=torch.full((anchor.shape[1],), 0.5),
         config=config,
         seed=0,

@@ -62,7 +62,7 @@ def test_two_frames_are_too_few(tmp_path) -> None:
 
 def test_a_residual_of_nothing_moves_nothing(world) -> None:
     policy, _, frames = world
-    actor = Actor(8, 2, config.Rl(hidden=(8,)), torch.Generator().manual_seed(0))
+    actor = Actor(8, 2, config.Rl(networks={"hidden": (8,)}), torch.Generator().manual_seed(0))
     still = SteeredPolicy(policy, LatentResidual(), actor, torch.zeros(2))
     base = latent_analysis.conditions(policy, frames)
     assert torch.equal(latent_analysis.conditions(policy, frames, still), base)
@@ -103,14 +103,14 @@ def test_maps_repeat() -> None:
 @pytest.mark.parametrize("space", latent_analysis.SPACES)
 def test_a_wanderer_stays_within_its_scale(world, space: str) -> None:
     policy, _, _ = world
-    interface = latent_analysis.SPACES[space]
+    space = latent_analysis.SPACES[space]
     obs = {key: torch.zeros(50, 1, dim) for key, dim in policy.spec.obs_dims.items()}
     noise = policy.draw_noise(50, torch.Generator().manual_seed(2))
-    width = interface.anchor(policy, policy.embed(obs), noise).shape[1]
-    still = RandomResidualPolicy(policy, interface, torch.zeros(width)).act(obs, noise)
+    width = space.anchor(policy, policy.embed(obs), noise).shape[1]
+    still = RandomResidualPolicy(policy, space, torch.zeros(width)).act(obs, noise)
     expected = policy.act(obs, noise, bottleneck=space != "embedding")
     assert torch.allclose(still, expected, atol=1e-6)
-    wandering = RandomResidualPolicy(policy, interface, torch.full((width,), 0.3))
+    wandering = RandomResidualPolicy(policy, space, torch.full((width,), 0.3))
     assert torch.equal(wandering.act(obs, noise), wandering.act(obs, noise))  # of the noise alone
     if space == "action":
         shift = policy.normalizer.normalize_actions(

@@ -7,35 +7,42 @@ import torch
 
 from tests.toy_world import ReachWorld, toy_policy
 from zprl import plugins, seeding
-from zprl.config import Rl
+from zprl.config import PolicyGradient, Rl
 from zprl.envs.chunk import ChunkEnv
 from zprl.models.image_encoder import ImageSpec, embedding_dim
 from zprl.models.policy import FlowPolicy
 from zprl.rl import demo_transitions, residual_scale, steering_bundle
-from zprl.rl.learner import Learner
+from zprl.rl.learner import Learner, SizeSums
 from zprl.rl.replay import Replay, join
 from zprl.rl.steered_policy import SteeredPolicy
+from zprl.rl.steering import SteeringDecision
 from zprl.rl.steering_spaces import LatentResidual
 
-SIZE = {"num_envs": 8, "segments": 4, "chunk_steps_per_segment": 6, "warmup_chunks": 16}
-CONFIG = Rl(**SIZE, batch_size=32, hidden=(16, 16), residual_scale=0.5, updates_per_chunk=0.5)
+SIZE = {"num_envs": 8, "segments": 4, "chunk_steps_per_segment": 6}
+CONFIG = Rl(
+    budget=SIZE,
+    exploration={"warmup_chunks": 16},
+    updates={"batch_size": 32, "per_chunk": 0.5},
+    networks={"hidden": (16, 16)},
+    steering={"scale": 0.5},
+)
 
 
 def make_env(config: Rl = CONFIG) -> ChunkEnv:
-    return ChunkEnv(ReachWorld(config.num_envs), 4, 1, config.step_discount)
+    return ChunkEnv(ReachWorld(config.budget.num_envs), 4, 1, config.returns.step_discount)
 
 
 def make_learner(name: str = "latent", config: Rl = CONFIG, seed: int = 0) -> Learner:
     policy = toy_policy()
-    interface = plugins.load("spaces", name)()
+    space = plugins.load("spaces", name)()
     generator = torch.Generator().manual_seed(0)
-    anchor = interface.anchor(
+    anchor = space.anchor(
         policy,
         policy.embed(make_env(config).reset(0)),
-        policy.draw_noise(config.num_envs, generator),
+        policy.draw_noise(config.budget.num_envs, generator),
     )
     return Learner(
-        policy, interface, scale=torch.full((anchor.shape[1],), 0.5), config=config, seed=seed
+        policy, space, scale=torch.full((anchor.shape[1],), 0.5), config=config, seed=seed
     )
 
 
@@ -48,7 +55,7 @@ def fingerprint(learner: Learner) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("name", ["latent", "action", "noise", "embedding"])
-def test_every_interface_learns_without_touching_the_policy(name):
+def test_every_space_learns_without_touching_the_policy(name):
     learner = make_learner(name)
     before = {k: v.clone() for k, v in learner.policy.state_dict().items()}
     learner.run_segment(make_env)
@@ -66,7 +73,7 @@ def test_zero_residual_is_the_base_policy_bit_for_bit(name):
     obs = make_env().reset(3)
     noise = learner.policy.draw_noise(8, torch.Generator().manual_seed(1))
     steered = SteeredPolicy(
-        learner.policy, learner.interface, learner.agent.actor, learner.agent.scale
+        learner.policy, learner.space, learner.agent.actor, learner.agent.scale
     ).act(obs, noise)
     base = learner.policy.act(obs, noise, bottleneck=name != "embedding")
     assert torch.equal(steered, base)
@@ -113,7 +120,7 @@ def picture_policy() -> FlowPolicy:
 
 def test_pictures_are_cropped_at_random_while_collecting_and_embedded_once():
     policy = picture_policy()
-    config = CONFIG.model_copy(update={"warmup_chunks": 1000, "sample_latent": False})
+    config = CONFIG.changed(exploration={"warmup_chunks": 1000, "sample_latent": False})
     learner = Learner(policy, LatentResidual(), scale=torch.full((2,), 0.5), config=config, seed=3)
     seen: list[dict[str, torch.Tensor]] = []
 
@@ -122,20 +129,26 @@ def test_pictures_are_cropped_at_random_while_collecting_and_embedded_once():
             seen.append(super().reset(seed))
             return seen[0]
 
-    learner.run_segment(lambda: ChunkEnv(Kept(config.num_envs), 4, 1, config.step_discount))
+    learner.run_segment(
+        lambda: ChunkEnv(Kept(config.budget.num_envs), 4, 1, config.returns.step_discount)
+    )
     first = {key: value[:, None] for key, value in seen[0].items()}
-    state = learner.replay.data["inputs"][: config.num_envs, : policy.spec.policy.embedding_dim]
+    state = learner.replay.data["inputs"][
+        : config.budget.num_envs, : policy.spec.policy.embedding_dim
+    ]
     assert torch.equal(state, policy.embed(first, seeding.torch_generator(3, "crop", 0)))
     assert not torch.allclose(state, policy.embed(first), atol=1e-4), "evaluation sees the middle"
     again = Learner(policy, LatentResidual(), scale=torch.full((2,), 0.5), config=config, seed=3)
-    again.run_segment(lambda: ChunkEnv(PictureWorld(config.num_envs), 4, 1, config.step_discount))
+    again.run_segment(
+        lambda: ChunkEnv(PictureWorld(config.budget.num_envs), 4, 1, config.returns.step_discount)
+    )
     assert all(
         torch.equal(value, fingerprint(again)[key]) for key, value in fingerprint(learner).items()
     )
 
 
 def test_warm_up_executes_the_base_policy():
-    learner = make_learner(config=CONFIG.model_copy(update={"warmup_chunks": 1000}))
+    learner = make_learner(config=CONFIG.changed(exploration={"warmup_chunks": 1000}))
     learner.run_segment(make_env)
     inputs = learner.replay.data["inputs"][:48]
     z, dims = learner.agent.width, learner.agent.dim
@@ -170,7 +183,7 @@ def test_other_seed_differs():
 
 def test_time_outs_end_the_value_unless_told_otherwise():
     ends, goes_on = (
-        make_learner(config=CONFIG.model_copy(update={"bootstrap_truncated": flag}))
+        make_learner(config=CONFIG.changed(returns={"bootstrap_truncated": flag}))
         for flag in (False, True)
     )
     for learner in (ends, goes_on):
@@ -192,25 +205,16 @@ def reached(act, policy) -> float:
 
 
 def test_it_learns_to_reach():
-    options = {
-        "segments": 1,
-        "chunk_steps_per_segment": 150,
-        "updates_per_chunk": 1.0,
-        "num_envs": 16,
-    }
-    rates = {
-        "actor_learning_rate": 3e-3,
-        "critic_learning_rate": 3e-3,
-        "log_std_min": -4.0,
-        "log_std_max": 1.0,
-    }
-    config = CONFIG.model_copy(update=options | rates)
+    config = CONFIG.changed(
+        budget={"segments": 1, "chunk_steps_per_segment": 150, "num_envs": 16},
+        updates={"per_chunk": 1.0},
+        learning_rates={"actor": 3e-3, "critics": 3e-3},
+        actor={"log_std_min": -4.0, "log_std_max": 1.0},
+    )
     learner = make_learner("action", config)
     before = reached(learner.policy.act, learner.policy)
     learner.run_segment(lambda: make_env(config))
-    steered = SteeredPolicy(
-        learner.policy, learner.interface, learner.agent.actor, learner.agent.scale
-    )
+    steered = SteeredPolicy(learner.policy, learner.space, learner.agent.actor, learner.agent.scale)
     assert reached(steered.act, learner.policy) > before + 0.2
 
 
@@ -223,14 +227,14 @@ def test_bundle_round_trip_and_wrong_base(tmp_path):
     learner.run_segment(make_env)
     save_policy(tmp_path / "base", learner.policy, {})
     digest = durable.digest(tmp_path / "base")
-    options = {"interface": learner.interface, "config": CONFIG, "provenance": {}}
+    options = {"space": learner.space, "config": CONFIG, "provenance": {}}
     steering_bundle.save_steering(
         tmp_path / "s", learner.agent.actor, learner.agent.scale, base_digest=digest, **options
     )
     loaded = steering_bundle.load_steered(tmp_path / "s", tmp_path / "base")
     obs, noise = make_env().reset(1), learner.policy.draw_noise(8, torch.Generator().manual_seed(1))
     expected = SteeredPolicy(
-        learner.policy, learner.interface, learner.agent.actor, learner.agent.scale
+        learner.policy, learner.space, learner.agent.actor, learner.agent.scale
     ).act(obs, noise)
     assert torch.equal(loaded.act(obs, noise), expected)
     steering_bundle.save_steering(
@@ -240,6 +244,46 @@ def test_bundle_round_trip_and_wrong_base(tmp_path):
         steering_bundle.load_steered(tmp_path / "t", tmp_path / "base")
 
 
+def test_a_residual_is_asked_for_by_its_space(tmp_path):
+    from zprl import durable
+    from zprl.errors import ConfigError
+    from zprl.models.bundle import save_policy
+
+    learner = make_learner("action")
+    save_policy(tmp_path / "base", learner.policy, {})
+    base_digest = durable.digest(tmp_path / "base")
+    learner.save_bundle(tmp_path / "s", base_digest=base_digest, provenance={})
+    paths = tmp_path / "s", tmp_path / "base"
+    assert steering_bundle.load_residual(*paths, "action").space.name == "action"
+    with pytest.raises(ConfigError, match="no residual on the latent"):
+        steering_bundle.load_residual(*paths, "latent")
+
+    steering_bundle.save_generator(
+        tmp_path / "s",
+        learner.policy,
+        config=PolicyGradient(algorithm="ppo"),
+        base_digest=base_digest,
+        provenance={},
+    )
+    with pytest.raises(ConfigError, match="no residual on the action"):
+        steering_bundle.load_residual(*paths, "action")
+
+
+def test_sizes_are_means_over_vector_steps():
+    """Anchors of RMS 3 and 5, residuals of RMS 1 and 2 with a scale of 0.5."""
+    sizes, scale = SizeSums(), torch.full((2,), 0.5)
+    for anchor, residual in ((3.0, 1.0), (5.0, 2.0)):
+        rows = torch.full((4, 2), anchor), torch.full((4, 2), residual)
+        sizes.add(SteeringDecision(rows[0], *rows, rows[0], rows[0]), scale)
+    assert sizes.row() == {"anchor_rms": 4.0, "residual_rms": 0.75, "residual_ratio": 0.1875}
+
+
+def test_sizes_have_no_ratio_where_the_anchor_is_zero():
+    sizes, zeros, ones = SizeSums(), torch.zeros(4, 2), torch.ones(4, 2)
+    sizes.add(SteeringDecision(zeros, zeros, ones, ones, ones), torch.ones(2))
+    assert sizes.row() == {"anchor_rms": 0.0, "residual_rms": 1.0, "residual_ratio": 0.0}
+
+
 def test_a_steered_policy_keeps_the_noise_it_learnt_with(tmp_path):
     from zprl import durable
     from zprl.models.bundle import save_policy
@@ -247,11 +291,11 @@ def test_a_steered_policy_keeps_the_noise_it_learnt_with(tmp_path):
     learner = make_learner()
     save_policy(tmp_path / "base", learner.policy, {})
     config, digest = (
-        CONFIG.model_copy(update={"noise_scale": 0.5}),
+        CONFIG.changed(steering={"noise_scale": 0.5}),
         durable.digest(tmp_path / "base"),
     )
     options = {
-        "interface": learner.interface,
+        "space": learner.space,
         "config": config,
         "base_digest": digest,
         "provenance": {},
@@ -261,9 +305,7 @@ def test_a_steered_policy_keeps_the_noise_it_learnt_with(tmp_path):
     )
     loaded = steering_bundle.load_steered(tmp_path / "s", tmp_path / "base")
     obs, noise = make_env().reset(1), learner.policy.draw_noise(8, torch.Generator().manual_seed(1))
-    plain = SteeredPolicy(
-        learner.policy, learner.interface, learner.agent.actor, learner.agent.scale
-    )
+    plain = SteeredPolicy(learner.policy, learner.space, learner.agent.actor, learner.agent.scale)
     assert torch.equal(loaded.act(obs, noise), plain.act(obs, 0.5 * noise))
     assert not torch.equal(loaded.act(obs, noise), plain.act(obs, noise))
 
@@ -283,10 +325,10 @@ def test_residual_scale_follows_the_ratio_rule():
         anchor_rms=torch.tensor([1.0, 2.0]), posterior_std=torch.tensor([0.1, 0.3])
     )
     for units in ("absolute", "anchor_rms", "posterior_std"):
-        proposed = residual_scale.propose(Rl(residual_units=units, residual_ratio=0.1), spread)
+        proposed = residual_scale.propose(Rl(steering={"units": units, "ratio": 0.1}), spread)
         rms = (proposed / 3**0.5).square().mean().sqrt()  # RMS of scale * U(-1, 1)
         torch.testing.assert_close(rms, 0.1 * torch.tensor(2.5).sqrt())
-    fixed = residual_scale.propose(Rl(residual_units="posterior_std", residual_scale=2.0), spread)
+    fixed = residual_scale.propose(Rl(steering={"units": "posterior_std", "scale": 2.0}), spread)
     torch.testing.assert_close(fixed, torch.tensor([0.2, 0.6]))
     noise = residual_scale.propose(
         Rl(), residual_scale.Spread(anchor_rms=torch.zeros(2), posterior_std=None)
@@ -346,11 +388,11 @@ def test_fitted_demos_come_nearer_to_what_was_shown(tmp_path, name):
     from tests.factories import make_store
 
     store = make_store(tmp_path / "store", 4, length=10)
-    policy, interface = toy_policy(store), plugins.load("spaces", name)()
+    policy, space = toy_policy(store), plugins.load("spaces", name)()
     width = {"latent": 2, "noise": 4 * policy.num_features, "embedding": 6}[name]
     how = {"scale": torch.full((width,), 4.0), "step_discount": 0.9, "seed": 0}
     zero, fitted, again = (
-        demo_transitions.transitions(policy, interface, store, fitted=each, **how).data
+        demo_transitions.transitions(policy, space, store, fitted=each, **how).data
         for each in (False, True, True)
     )
     assert all(torch.equal(fitted[key], again[key]) for key in fitted)
@@ -371,9 +413,7 @@ def test_fitted_demos_come_nearer_to_what_was_shown(tmp_path, name):
         draws = torch.randn(
             256, 4, 4, policy.num_features, generator=torch.Generator().manual_seed(1)
         )
-        made = torch.stack(
-            [interface.sequence(policy, state[:, :6], point, draw) for draw in draws]
-        )
+        made = torch.stack([space.sequence(policy, state[:, :6], point, draw) for draw in draws])
         error.append((made - shown).square().mean())
     assert error[1] < error[0]
     assert all(value.grad is None for value in policy.parameters())

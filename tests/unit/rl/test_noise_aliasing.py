@@ -11,11 +11,9 @@ from zprl.rl.sac import Batch
 S, R, A, B = 5, 3, 2, 7
 OPTIONS = {
     "algorithm": "noise_aliasing",
-    "interface": "noise",
-    "hidden": (8,),
-    "activation": "tanh",
-    "bounded_q": False,
-    "critics": 3,
+    "steering": {"space": "noise"},
+    "networks": {"hidden": (8,), "activation": "tanh"},
+    "critics": {"count": 3, "bounded": False},
 }
 
 
@@ -25,7 +23,7 @@ def chunk(state: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
 
 
 def agent(**more) -> NoiseAliased:
-    config = Rl(**(OPTIONS | more))
+    config = Rl(**OPTIONS).changed(**more)
     generator = torch.Generator().manual_seed(0)
     return NoiseAliased(S, torch.full((R,), 1.5), config, generator, chunk=chunk, chunk_dim=A)
 
@@ -77,7 +75,7 @@ def test_losses_and_gradients_are_those_of_the_formulas() -> None:
 
 
 def test_noise_critics_learn_what_action_critics_know() -> None:
-    it = agent(critic_learning_rate=3e-3, hidden=(32, 32))
+    it = agent(learning_rates={"critics": 3e-3}, networks={"hidden": (32, 32)})
     losses = []
     for step in range(400):
         rows = batch()

@@ -23,12 +23,12 @@ SIZE = {"num_envs": 8, "segments": 3, "chunk_steps_per_segment": 6}
 
 def configured(noise: str = "fixed", **more) -> PolicyGradient:
     return PolicyGradient(
-        **(
-            {"algorithm": "ppo", "noise": noise, "rollout_steps": 4, "epochs": 2, "batch_size": 16}
-            | SIZE
-            | more
-        )
-    )
+        algorithm="ppo",
+        budget=SIZE,
+        chain={"noise": noise},
+        rollouts={"steps": 4, "epochs": 2},
+        updates={"batch_size": 16},
+    ).changed(**more)
 
 
 def make_env() -> ChunkEnv:
@@ -41,7 +41,7 @@ def learner(config: PolicyGradient | None = None) -> PolicyGradientLearner:
 
 def test_log_probability_of_an_inner_step_is_that_of_a_gaussian_around_the_euler_step() -> None:
     policy = toy_policy()
-    chain = Chain(policy, configured(min_std=0.25), seed=0)
+    chain = Chain(policy, configured(chain={"min_std": 0.25}), seed=0)
     generator = torch.Generator().manual_seed(0)
     condition = torch.randn(5, policy.spec.policy.embedding_dim, generator=generator)
     before, after = torch.randn(
@@ -113,7 +113,11 @@ def _batch(it: PolicyGradientLearner, rows: int = 6) -> dict[str, torch.Tensor]:
     policy = it.policy
     condition = torch.randn(rows, policy.spec.policy.embedding_dim, generator=generator)
     chain = it.chain.sample(condition, policy.draw_noise(rows, generator), generator)
-    return {"chain": chain, "condition": condition, "gain": torch.randn(rows, generator=generator)}
+    return {
+        "chain": chain,
+        "condition": condition,
+        "advantage": torch.randn(rows, generator=generator),
+    }
 
 
 def test_the_loss_of_an_unchanged_policy_is_the_mean_discounted_advantage() -> None:
@@ -122,7 +126,7 @@ def test_the_loss_of_an_unchanged_policy_is_the_mean_discounted_advantage() -> N
     old = it._chances(batch["chain"], batch["condition"])[0].detach()
     loss, found = it._policy_loss(old=old, **batch)
     later = torch.arange(it.chain.steps - 1, -1, -1)
-    wanted = -(batch["gain"][:, None] * 0.5**later).mean()
+    wanted = -(batch["advantage"][:, None] * 0.5**later).mean()
     torch.testing.assert_close(loss, wanted)
     assert found["clipped"] == 0
     assert found["kl"] == pytest.approx(0, abs=1e-6)
@@ -130,7 +134,7 @@ def test_the_loss_of_an_unchanged_policy_is_the_mean_discounted_advantage() -> N
 
 def test_the_ratio_is_clipped_less_at_the_first_inner_step_than_at_the_last() -> None:
     it = learner(configured(clip=0.2, clip_first=0.01, denoising_discount=1.0))
-    batch = _batch(it) | {"gain": torch.ones(6)}
+    batch = _batch(it) | {"advantage": torch.ones(6)}
     now = it._chances(batch["chain"], batch["condition"])[0].detach()
     loss, found = it._policy_loss(old=now - math.log(1.5), **batch)  # every ratio is 1.5
     assert found["clipped"] == 1
@@ -142,7 +146,7 @@ def test_the_ratio_is_clipped_less_at_the_first_inner_step_than_at_the_last() ->
 
 def test_reinflow_s_ratio_is_one_for_the_whole_chain() -> None:
     it = learner(configured("learned", clip=10.0))
-    batch = _batch(it) | {"gain": torch.ones(6)}
+    batch = _batch(it) | {"advantage": torch.ones(6)}
     now = it._chances(batch["chain"], batch["condition"])[0].detach()
     shift = torch.linspace(-0.3, 0.5, it.chain.steps)
     loss, _ = it._policy_loss(old=now - shift, **batch)
@@ -171,13 +175,11 @@ def test_it_changes_the_generator_alone_and_a_resumed_run_is_the_same(
 
     half = learner(configured(noise))
     half.run_segment(make_env)
-    facts, tensors = half.state()
-    for group, values in tensors.items():
-        durable.write_tensors(tmp_path / f"{group}.safetensors", values)
+    half.save_checkpoint(tmp_path / "learner")
+    files = sorted((tmp_path / "learner").iterdir())
+    assert [file.name for file in files] == ["chain.safetensors", "value.safetensors"]
     rest = learner(configured(noise))
-    rest.restore(
-        facts, {group: durable.read_tensors(tmp_path / f"{group}.safetensors") for group in tensors}
-    )
+    rest.restore(half.state()[0], {file.stem: durable.read_tensors(file) for file in files})
     rest.run_segment(make_env)
     rest.run_segment(make_env)
     for group, values in whole.state()[1].items():
@@ -189,14 +191,11 @@ def test_it_changes_the_generator_alone_and_a_resumed_run_is_the_same(
 def test_it_learns_what_the_toy_world_rewards() -> None:
     it = learner(
         configured(
-            segments=12,
-            rollout_steps=6,
-            epochs=6,
-            actor_learning_rate=3e-3,
-            clip=0.2,
-            clip_first=0.2,
-            min_std=0.3,
-            max_std=0.3,
+            budget={"segments": 12},
+            rollouts={"steps": 6, "epochs": 6},
+            learning_rates={"actor": 3e-3},
+            clip={"last": 0.2, "first": 0.2},
+            chain={"min_std": 0.3, "max_std": 0.3},
         )
     )
     for _ in range(12):

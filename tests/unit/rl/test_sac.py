@@ -12,14 +12,12 @@ B, S, R = 6, 5, 2
 
 
 def make(**options) -> tuple[Sac, Batch]:
-    options = {
-        "hidden": (8, 8),
-        "activation": "relu",
-        "log_std_min": -3.0,
-        "log_std_max": 0.0,
-    } | options
+    config = Rl(
+        networks={"hidden": (8, 8), "activation": "relu"},
+        actor={"log_std_min": -3.0, "log_std_max": 0.0},
+    ).changed(**options)
     generator = torch.Generator().manual_seed(0)
-    agent = Sac(S, torch.tensor([0.3, 0.7]), Rl(**options), generator)
+    agent = Sac(S, torch.tensor([0.3, 0.7]), config, generator)
     draw = lambda *shape: torch.randn(*shape, generator=generator)  # noqa: E731
     state, nxt = draw(B, S), draw(B, S)
     reward, discount = torch.tensor([0.0, 1, 0, 0, 1, 0]), torch.tensor([0.9, 0, 0.9, 0.9, 0, 0.9])
@@ -42,7 +40,7 @@ def plain_actor(agent: Sac, weights: list[torch.Tensor], state: torch.Tensor, no
         h = h @ w[0] + b[0]
         h = torch.relu(h) if n < len(weights) // 2 - 1 else h
     mean, raw = h.split(R, -1)
-    c = agent.config
+    c = agent.config.actor
     log_std = c.log_std_min + 0.5 * (c.log_std_max - c.log_std_min) * (torch.tanh(raw) + 1)
     before = mean + log_std.exp() * noise
     residual = torch.tanh(before)
@@ -64,7 +62,7 @@ def test_log_prob_equals_change_of_variables():
 
 
 def test_exploration_starts_at_the_middle_of_the_log_std_range():
-    agent, batch = make(log_std_min=-10, log_std_max=2)
+    agent, batch = make(actor={"log_std_min": -10, "log_std_max": 2})
     out, _ = agent.actor.sample(batch.inputs[:, :S], torch.zeros(B, R))
     torch.testing.assert_close(out.std.log(), torch.full((B, R), -4.0), atol=0.1, rtol=0)
 
@@ -72,7 +70,9 @@ def test_exploration_starts_at_the_middle_of_the_log_std_range():
 @pytest.mark.parametrize("bounded", [True, False])
 @pytest.mark.parametrize("entropy", [True, False])
 def test_target_by_hand(bounded, entropy):
-    agent, batch = make(bounded_q=bounded, entropy_in_target=entropy, initial_alpha=0.2)
+    agent, batch = make(
+        critics={"bounded": bounded}, entropy={"in_target": entropy, "initial_alpha": 0.2}
+    )
     y = agent.target(batch, gen())
     noise = torch.randn(B, R, generator=gen())
     out, _ = agent.actor.sample(batch.next_inputs[:, :S], noise)
@@ -91,7 +91,7 @@ def test_target_by_hand(bounded, entropy):
 
 
 def test_target_uses_a_subset_of_critics():
-    agent, batch = make(critics=5, target_subset=2)
+    agent, batch = make(critics={"count": 5, "target_subset": 2})
     noise_generator = gen()
     y = agent.target(batch, gen())
     noise = torch.randn(B, R, generator=noise_generator)
@@ -105,7 +105,13 @@ def test_target_uses_a_subset_of_critics():
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"bounded_q": False}, {"critic_layer_norm": True}, {"critics": 4}]
+    "options",
+    [
+        {},
+        {"critics": {"bounded": False}},
+        {"networks": {"critic_layer_norm": True}},
+        {"critics": {"count": 4}},
+    ],
 )
 def test_critic_gradient_equals_autograd(options):
     agent, batch = make(**options)
@@ -115,17 +121,17 @@ def test_critic_gradient_equals_autograd(options):
     weights = [
         p.view(s) for p, s in zip(flat.split([math.prod(s) for s in shapes]), shapes, strict=True)
     ]
-    h = batch.inputs.expand(agent.config.critics, -1, -1)
+    h = batch.inputs.expand(agent.config.critics.count, -1, -1)
     for n, (w, b) in enumerate(zip(weights[::2], weights[1::2], strict=True)):
         h = h @ w + b
         if n < len(weights) // 2 - 1:
             h = torch.relu(
                 torch.nn.functional.layer_norm(h, h.shape[-1:])
-                if agent.config.critic_layer_norm
+                if agent.config.networks.critic_layer_norm
                 else h
             )
     q = h.squeeze(-1)
-    q = (torch.tanh(q) + 1) / 2 if agent.config.bounded_q else q
+    q = (torch.tanh(q) + 1) / 2 if agent.config.critics.bounded else q
     (expected,) = torch.autograd.grad((q - y).square().mean(1).sum(), flat)
     losses = agent.update_critics(batch, gen())
     torch.testing.assert_close(agent.critics.grad, expected, rtol=1e-3, atol=1e-6)
@@ -134,25 +140,33 @@ def test_critic_gradient_equals_autograd(options):
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"actor_uses_min": True}, {"trust_weight": 0.3}, {"bounded_q": False}, {"critics": 4}],
+    [
+        {},
+        {"actor": {"uses_min": True}},
+        {"actor": {"trust_weight": 0.3}},
+        {"critics": {"bounded": False}},
+        {"critics": {"count": 4}},
+    ],
 )
 def test_actor_gradient_equals_autograd(options):
-    agent, batch = make(initial_alpha=0.1, **options)
+    agent, batch = make(entropy={"initial_alpha": 0.1}, **options)
     anchor = batch.inputs[:, S - R : S]
     noise = torch.randn(B, R, generator=gen())
     weights = [t.clone().requires_grad_() for pair in agent.actor.net._weights for t in pair]
     residual, log_prob = plain_actor(agent, weights, batch.inputs[:, :S], noise)
     h = torch.cat([batch.inputs[:, :S], anchor + agent.scale * residual], -1).expand(
-        agent.config.critics, -1, -1
+        agent.config.critics.count, -1, -1
     )
     pairs = agent.critics._weights
     for n, (w, b) in enumerate(pairs):
         h = h @ w + b
         h = torch.relu(h) if n < len(pairs) - 1 else h
     q = h.squeeze(-1)
-    q = (torch.tanh(q) + 1) / 2 if agent.config.bounded_q else q
-    value = q.min(0).values if agent.config.actor_uses_min else q.mean(0)
-    loss = (0.1 * log_prob - value).mean() + agent.config.trust_weight * residual.square().mean()
+    q = (torch.tanh(q) + 1) / 2 if agent.config.critics.bounded else q
+    value = q.min(0).values if agent.config.actor.uses_min else q.mean(0)
+    loss = (
+        0.1 * log_prob - value
+    ).mean() + agent.config.actor.trust_weight * residual.square().mean()
     expected = torch.autograd.grad(loss, weights)
     critics_before = agent.critics.flat.clone()
     agent.update_actor(batch, gen())
@@ -163,14 +177,14 @@ def test_actor_gradient_equals_autograd(options):
 
 
 def test_entropy_weight_rises_when_entropy_is_too_low():
-    agent, batch = make(log_std_min=-9.0, log_std_max=-7.0)
+    agent, batch = make(actor={"log_std_min": -9.0, "log_std_max": -7.0})
     before = float(agent.log_alpha)
     agent.update_actor(batch, gen())
     assert float(agent.log_alpha) > before
 
 
 def test_targets_move_by_tau():
-    agent, _ = make(tau=0.25)
+    agent, _ = make(critics={"tau": 0.25})
     agent.targets.flat.zero_()
     agent.critics.flat.fill_(4.0)
     agent.update_targets()

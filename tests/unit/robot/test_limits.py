@@ -8,10 +8,10 @@ import pytest
 import yaml
 
 import zprl.robot
-from zprl.config import Section
 from zprl.errors import ConfigError
 from zprl.robot.base import Ranges
 from zprl.robot.limits import ArmLimits, Limits, Recoveries, RecoveryBudget, Tighter
+from zprl.strict_model import StrictModel
 
 FILE = Path(zprl.robot.__file__).parent / "tasks" / "lift_cube.limits.yaml"
 RANGES = Ranges(speed=1.7, acceleration=13.0, jerk=6500.0, gripper_width=0.08, reach=0.855)
@@ -188,7 +188,7 @@ def test_every_field_says_what_is_tighter():
         seen.add(model)
         for name, field in model.model_fields.items():
             inner = {field.annotation, *typing.get_args(field.annotation)}
-            sections = [t for t in inner if isinstance(t, type) and issubclass(t, Section)]
+            sections = [t for t in inner if isinstance(t, type) and issubclass(t, StrictModel)]
             queue += [s for s in sections if s not in seen]
             assert (
                 sections

@@ -9,7 +9,14 @@ import torch
 from zprl.envs import rotation
 from zprl.envs.isaac import launch
 from zprl.envs.isaac.scenario import Scenario, move
-from zprl.envs.isaac.scripted_expert import ARRIVED, IsaacExpert, IsaacExpertSettings, Skill
+from zprl.envs.isaac.scripted_expert import (
+    ARRIVED,
+    GRIP_STEPS,
+    HOVER_HEIGHT,
+    IsaacExpert,
+    IsaacExpertSettings,
+    Skill,
+)
 from zprl.envs.isaac.usd import cabinet
 from zprl.envs.isaac.world import IsaacWorld
 
@@ -25,8 +32,6 @@ SPREAD = (0.03, 0.15)
 """It stands there plus or minus this in x and y [m]."""
 
 HOVER, DESCEND, GRIP, PULL = range(4)
-HOVER_HEIGHT = 0.12
-GRIP_STEPS = 12
 PULL_BY = 0.27
 """The hand goes back by so much when it pulls [m]."""
 SLIPPED = 0.08

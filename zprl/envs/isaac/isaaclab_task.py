@@ -22,6 +22,7 @@ from zprl.envs.isaac import config as base_config
 from zprl.envs.isaac import launch, physics
 from zprl.envs.isaac.isaaclab_terms import IsaacLabTerms, RewardAbove
 from zprl.envs.isaac.usd import panda
+from zprl.envs.usage_errors import reset_error
 from zprl.errors import ConfigError, EnvironmentProblem
 from zprl.suggestions import did_you_mean
 
@@ -336,9 +337,7 @@ class IsaacLabWorld:
     def _own_generator(self) -> Iterator[None]:
         """Let Isaac Lab draw from this environment's own generator instead of the global one."""
         if self._generator is None:
-            raise EnvironmentProblem(
-                "step() before the first reset()", remedy="call reset(seed) first"
-            )
+            raise reset_error()
 
         with torch.random.fork_rng(devices=[]):
             torch.set_rng_state(self._generator)

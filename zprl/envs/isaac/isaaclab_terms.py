@@ -19,13 +19,13 @@ from typing import Literal
 from pydantic import Field, ValidationError
 
 from zprl import safe_names, strict_yaml
-from zprl.config import Section
 from zprl.errors import ConfigError
+from zprl.strict_model import StrictModel
 
 BUILT_IN = Path(__file__).parent / "terms"
 
 
-class RewardAbove(Section):
+class RewardAbove(StrictModel):
     """Success, and the episode's end, when a reward term's value exceeds ``above``.
 
     The value is the term's own, before its weight.
@@ -38,7 +38,7 @@ class RewardAbove(Section):
     )
 
 
-class IsaacLabTerms(Section):
+class IsaacLabTerms(StrictModel):
     """Contents of the file."""
 
     observations: dict[str, tuple[str, ...]] = Field(

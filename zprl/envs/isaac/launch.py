@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from zprl.envs.isaac import assets
+from zprl.envs.usage_errors import closed_error
 from zprl.errors import EnvironmentProblem, ZprlError
 
 if TYPE_CHECKING:
@@ -310,9 +311,7 @@ class Simulator:
             EnvironmentProblem: it is closed, or was not started.
         """
         if self._env is None:
-            raise EnvironmentProblem(
-                "the environment is closed", remedy="make a new one with zprl.envs.make"
-            )
+            raise closed_error()
         return self._env
 
     def close(self) -> None:

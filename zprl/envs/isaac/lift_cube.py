@@ -13,7 +13,7 @@ import torch
 
 from zprl.envs.isaac.franka import ROBOT_DIMS
 from zprl.envs.isaac.scenario import Scenario, local_pose, move
-from zprl.envs.isaac.scripted_expert import ARRIVED, IsaacExpert
+from zprl.envs.isaac.scripted_expert import ARRIVED, GRIP_STEPS, HOVER_HEIGHT, IsaacExpert
 from zprl.envs.isaac.usd.table import CUBE_EDGE
 from zprl.envs.isaac.world import IsaacWorld
 
@@ -28,14 +28,11 @@ CUBE_SPREAD = (0.1, 0.25)
 """The cube starts at (0.5, 0) plus or minus this in x and y [m] (Isaac Lab's lift task)."""
 
 HOVER, DESCEND, GRIP, LIFT = range(4)
-HOVER_HEIGHT = 0.12
-"""Height of the tool over the cube's centre before it descends [m]."""
 GRASP_HEIGHT = 0.018
 """Height of the tool over the table when it grips [m]; the resting cube's centre is higher."""
 CUBE_HEIGHT = CUBE_EDGE / 2
 """Height of the resting cube's centre over the table [m]."""
 LIFT_HEIGHT = 0.26
-GRIP_STEPS = 12
 
 
 def make(task: Task, *, num_envs: int, device: str = "cpu") -> IsaacWorld:
@@ -44,7 +41,7 @@ def make(task: Task, *, num_envs: int, device: str = "cpu") -> IsaacWorld:
 
 
 class Lifter(IsaacExpert):
-    """Hover over the cube, descend, grip, lift; back to hover if the cube stayed down."""
+    """Operator that hovers over the cube, descends, grips, lifts; again if the cube stayed down."""
 
     phases, slow, closed = 4, (DESCEND,), (GRIP, LIFT)
 

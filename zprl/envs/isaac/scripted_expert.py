@@ -11,11 +11,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from zprl import seeding
 from zprl.envs.isaac.franka import WORKSPACE
 from zprl.envs.rotation import DOWN_6D
+from zprl.strict_model import StrictModel
 
 if TYPE_CHECKING:
     from zprl.envs.base import Obs
@@ -24,16 +25,18 @@ ARRIVED = 0.012
 """The tool is where it was sent when it is that near [m]."""
 PATIENCE = 80
 """Steps after which a phase ends although the tool has not arrived: no operator waits for ever."""
+HOVER_HEIGHT = 0.12
+"""Height of the tool over a thing before it descends [m]."""
+GRIP_STEPS = 12
+"""Steps that the fingers get to close or to open."""
 _NEAR = 0.05
 """Within this distance of its goal the operator corrects what it sees missing [m]."""
 _SLOW = 0.5
 """Share of the speed in slow phases."""
 
 
-class Skill(BaseModel):
+class Skill(StrictModel):
     """Skill of one grade of operator."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     share: float = Field(ge=0, description="Relative frequency of this grade.")
     bias: float = Field(
@@ -47,13 +50,11 @@ class Skill(BaseModel):
     )
 
 
-class IsaacExpertSettings(BaseModel):
+class IsaacExpertSettings(StrictModel):
     """Grades of operators, recorded with the demonstrations.
 
     The defaults are measured on lift-cube (ours).
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     better: Skill = Skill(share=0.25, bias=0.004, jitter=0.001, speed=0.020)
     okay: Skill = Skill(share=0.35, bias=0.03, jitter=0.004, speed=0.016)

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 
 from zprl.envs.isaac.scenario import Scenario, local_pose, move
-from zprl.envs.isaac.scripted_expert import ARRIVED, IsaacExpert, IsaacExpertSettings, Skill
+from zprl.envs.isaac.scripted_expert import (
+    ARRIVED,
+    GRIP_STEPS,
+    HOVER_HEIGHT,
+    IsaacExpert,
+    IsaacExpertSettings,
+    Skill,
+)
 from zprl.envs.isaac.usd import table
 from zprl.envs.isaac.usd.table import CUBE_EDGE
 from zprl.envs.isaac.world import IsaacWorld
@@ -29,12 +36,10 @@ SPREAD_X, NEAR_Y, FAR_Y = 0.1, 0.07, 0.22
 ``NEAR_Y`` and ``FAR_Y`` [m]."""
 
 HOVER, DESCEND, GRIP, RAISE, CARRY, LOWER, RELEASE, LEAVE = range(8)
-HOVER_HEIGHT, CARRY_HEIGHT, CLEAR_HEIGHT = 0.12, 0.17, 0.22
-"""Heights of the tool: over the cube before it descends, over the table with the cube in hand and
-when it leaves [m]."""
+CARRY_HEIGHT, CLEAR_HEIGHT = 0.17, 0.22
+"""Heights of the tool over the table, with the cube in hand and when it leaves [m]."""
 GRASP_DEPTH = 0.006
 """The tool grips so far below the cube's centre [m]."""
-GRIP_STEPS = 12
 
 
 def make(task: Task, *, num_envs: int, device: str = "cpu") -> IsaacWorld:

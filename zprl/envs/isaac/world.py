@@ -21,7 +21,7 @@ from zprl.envs.isaac.franka import ACTION_DIM, CONTROL_HZ, MAX_REACH, ROBOT_DIMS
 from zprl.envs.isaac.manager_terms import ManagerTerms
 from zprl.envs.isaac.randomisation import Randomiser, edge
 from zprl.envs.isaac.usd import panda
-from zprl.errors import EnvironmentProblem
+from zprl.envs.usage_errors import reset_error
 
 if TYPE_CHECKING:
     from zprl.config import Task
@@ -136,9 +136,7 @@ class IsaacWorld:
     def hold(self) -> torch.Tensor:
         """Return the tool's pose at the start of an episode with the gripper open, (N, 10)."""
         if self._home is None:
-            raise EnvironmentProblem(
-                "hold() before the first reset()", remedy="call reset(seed) first"
-            )
+            raise reset_error("hold()")
         return self._home.clone()
 
     @torch.no_grad()

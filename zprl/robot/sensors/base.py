@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
-from pydantic import ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from zprl import plugins
-from zprl.config import Section
 from zprl.errors import ConfigError, EnvironmentProblem
+from zprl.strict_model import FiniteModel, StrictModel
 
 REOPEN_S = 0.5
 """Wait before a device that failed is opened again [s]."""
@@ -93,15 +93,13 @@ class Sensor(Protocol):
         ...
 
 
-class SensorConfig(Section):
+class SensorConfig(FiniteModel):
     """Argument of every kind's ``make(config)``."""
-
-    model_config = ConfigDict(allow_inf_nan=False)
 
     name: str = Field(min_length=1, max_length=40)
 
 
-class Kind(Section):
+class Kind(StrictModel):
     """Another sensor, inside a config."""
 
     kind: str

@@ -12,11 +12,11 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
-from zprl.config import Section
 from zprl.robot.sensors.base import Kind, Reading, Sensor, SensorConfig, parse
+from zprl.strict_model import StrictModel
 
 
-class InjectedFault(Section):
+class InjectedFault(StrictModel):
     """One fault, from reading ``at`` on for ``count`` readings."""
 
     kind: Literal["freeze", "repeat", "drop", "lag", "black", "wrong_size", "hang"] = Field(

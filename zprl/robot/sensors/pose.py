@@ -12,12 +12,13 @@ from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 
 from zprl import durable
 from zprl.errors import DataError
 from zprl.robot import rotation
 from zprl.robot.sensors.base import Reading, SensorConfig, SensorError, parse
+from zprl.strict_model import FiniteModel
 
 TIMEOUT_MS = 100
 """Longest wait of one read [ms]."""
@@ -31,10 +32,10 @@ UNIT_TOLERANCE = 0.01
 _Number = Annotated[float, Field(ge=-FARTHEST_M, le=FARTHEST_M)]
 
 
-class PoseMessage(BaseModel):
+class PoseMessage(FiniteModel):
     """A pose of a named body; other keys are ignored."""
 
-    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="ignore")
 
     name: str = Field(max_length=100)
     seq: int = Field(ge=0, lt=2**63)

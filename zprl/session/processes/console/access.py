@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 from starlette.datastructures import Headers
 
 from zprl import durable
@@ -32,6 +32,7 @@ from zprl.server_limits import QuietLog
 from zprl.session.clock import now
 from zprl.session.inputs import Author, this_user
 from zprl.session.processes.console.rate_limits import Guesses
+from zprl.strict_model import StrictModel
 
 TOKEN = "ZPRL_CONSOLE_TOKEN"  # noqa: S105 (the variable's name)
 MIN_TOKEN, MIN_DIFFERENT = 16, 6
@@ -48,10 +49,8 @@ PROGRAM = "program"
 log = logging.getLogger(__name__)
 
 
-class Secrets(BaseModel):
+class Secrets(StrictModel):
     """Secrets of one run of a session."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     token: str = Field(min_length=MIN_TOKEN)
     run: str = Field(min_length=16, description="Random, different in every run.")

@@ -10,7 +10,7 @@ from importlib.resources import files
 from typing import Literal
 from urllib.parse import parse_qs
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
@@ -27,6 +27,7 @@ from zprl.session.processes.console.rate_limits import Bucket
 from zprl.session.processes.console.request_guard import RequestGuard, no, peer
 from zprl.session.processes.console.snapshot import NAME, ConsoleState
 from zprl.session.processes.console.streams import Streams
+from zprl.strict_model import StrictModel
 
 FILES = {
     "/": ("page.html", "text/html"),
@@ -65,10 +66,8 @@ Raises :class:`RefusedPress` when the session refuses it, anything else when it 
 HandoverTask = asyncio.Task[str | None]
 
 
-class Press(BaseModel):
+class Press(StrictModel):
     """The body of ``POST /input``; a retry carries the nonce of its press and stays one press."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Input
     episode: EpisodeNumber | None = None
@@ -92,7 +91,7 @@ class Press(BaseModel):
         return self
 
 
-class Outcome(BaseModel):
+class Outcome(StrictModel):
     """Outcome of a press."""
 
     status: Literal["sent", "repeated", "refused", "failed"]

@@ -14,13 +14,14 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, computed_field
+from pydantic import Field, computed_field
 
 from zprl.errors import DataError
 from zprl.evaluation.intervals import wilson
 from zprl.recordings.phases import PhaseKind
 from zprl.session.events import LABELS, Input, Label, State
 from zprl.session.inputs import EpisodeNumber, Moment, Nonce, Seq, Stamp
+from zprl.strict_model import StrictModel
 
 WINDOW = 40
 """Labelled episodes of one phase that the running success is taken over."""
@@ -37,10 +38,8 @@ Line = Annotated[str, Field(max_length=500)]
 Word = Annotated[str, Field(max_length=60)]
 
 
-class SnapshotPart(BaseModel):
+class SnapshotPart(StrictModel):
     """A part of the snapshot: frozen, and an unknown key is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Gauge(SnapshotPart):
