@@ -166,10 +166,10 @@ def _run_segment(stage: Stage, learner: SegmentLearner[Any], config: Learning) -
 
 
 def _say_progress(stage: Stage, learner: SegmentLearner[Any], learning_s: float) -> None:
-    row = learner.curve[-1]
+    row, segments = learner.curve[-1], learner.config.budget.segments
     ratio = f"RMS ratio {row['residual_ratio']:.3f}, " if "residual_ratio" in row else ""
     stage.say(
-        f"segment {learner.segment}/{learner.config.budget.segments}: {learner.env_steps:,} env steps, "
+        f"segment {learner.segment}/{segments}: {learner.env_steps:,} env steps, "
         f"{learner.updates:,} updates, training success {row['success_rate']:.2f}, "
         f"episode {row['episode_length']:.0f} steps, {ratio}{learning_s:.0f} s"
     )
