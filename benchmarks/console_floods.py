@@ -22,8 +22,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from zprl.server_limits import raise_open_files
 from zprl.session.processes.console.access import Access, Secrets
-from zprl.session.processes.console.rate_limits import raise_open_files
 
 HELD, BUSY = 1300, 50
 """Connections of a flood that only holds them, and of one that sends without a pause."""
@@ -38,6 +38,7 @@ def serve(secrets: Secrets) -> None:
     from tests import console_scene
     from zprl.session import bus
     from zprl.session.input_publisher import InputPublisher
+    from zprl.session.messages import Beat
     from zprl.session.processes.console.process import prefer_answers
     from zprl.session.processes.console.serve import Console
     from zprl.session.processes.console.snapshot import ConsoleState
@@ -51,7 +52,7 @@ def serve(secrets: Secrets) -> None:
             time.sleep(0.02)
             publisher.flush()
             if beat % 10 == 0:
-                publisher.beat(stopped=beat > 10, pages=console.pages)
+                publisher.beat(Beat(pages=console.pages), stopped=beat > 10)
                 shown.publish(console_scene.snapshot())
 
 

@@ -8,6 +8,7 @@ not yet versioned is gone on with.
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 from collections.abc import Callable, Iterator
@@ -36,6 +37,8 @@ MINARI_FILE = "main_data.hdf5"
 """Each of Minari's datasets names its file so, and says beside it what its numbers mean: its folder
 goes along."""
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Added:
@@ -60,8 +63,7 @@ def add(
     reader: str = AUTO,
     strict: bool = False,
     dry_run: bool = False,
-    tell: Callable[[Finding], None],
-    say: Callable[[str], None],
+    report: Callable[[Finding], None],
 ) -> Added:
     """Check recordings as the pipeline will, and bring them in.
 
@@ -73,8 +75,7 @@ def add(
         reader: A registered reader, or ``auto``.
         strict: Refuse warnings, too.
         dry_run: Stop before anything is written.
-        tell: Called with each finding on the new recordings.
-        say: Called with one line per step.
+        report: Called with each finding on the new recordings.
 
     Raises:
         DataError: the recordings have errors, or the data that are versioned are not all here.
@@ -91,7 +92,7 @@ def add(
     LEASE.parent.mkdir(parents=True, exist_ok=True)
     lease = durable.lease(LEASE)
     try:
-        return _add(source, data, name, reader, tell, say, strict=strict, dry_run=dry_run)
+        return _add(source, data, name, reader, report, strict=strict, dry_run=dry_run)
     finally:
         os.close(lease)
 
@@ -101,8 +102,7 @@ def _add(
     data: Path,
     name: str | None,
     reader: str,
-    tell: Callable[[Finding], None],
-    say: Callable[[str], None],
+    report: Callable[[Finding], None],
     *,
     strict: bool,
     dry_run: bool,
@@ -118,7 +118,7 @@ def _add(
     there = origin.resolve() == target.resolve()
     half_done = not there and _unversioned(target, new) and same(origin, target)
 
-    tally = _check(source, target, data, params, reader, tell, there=there or half_done)
+    tally = _check(source, target, data, params, reader, report, there=there or half_done)
     wrong = tally.severities["error"] + (tally.severities["warning"] if strict else 0)
     if wrong:
         raise DataError(
@@ -133,14 +133,14 @@ def _add(
         return Added(target, tally.passed, ())
 
     if there or half_done:
-        say(f"{target} is in its place already")
+        log.info("%s is in its place already", target)
     else:
         copy_whole(origin, target)
-        say(f"copied to {target}")
+        log.info("copied to %s", target)
     write_card(data, params)
-    say(f"described in {CARD}")
+    log.info("described in %s", CARD)
     version(data)
-    say(f"versioned by {data}.dvc")
+    log.info("versioned by %s.dvc", data)
     return Added(target, tally.passed, _changed(data))
 
 
@@ -176,7 +176,7 @@ def _check(
     data: Path,
     params: Params | None,
     reader: str,
-    tell: Callable[[Finding], None],
+    report: Callable[[Finding], None],
     *,
     there: bool,
 ) -> Tally:
@@ -209,7 +209,7 @@ def _check(
     for item in check(sources, limits=limits, changes=changes, beside=beside):
         tally.add(item)
         if isinstance(item[1], Finding):
-            tell(item[1])
+            report(item[1])
     return tally
 
 
@@ -261,8 +261,8 @@ def _status(data: Path) -> list[str]:
 
     changes = status.get("uncommitted", {})
     lost = [path for path in changes.get("deleted", []) if Path(path) != data]
-    # The folder itself is in it when its list of files is not here: then nobody can tell what is
-    # missing.
+    # The folder itself is in it when its list of files is not here: then it cannot be known what
+    # is missing.
     absent = status.get("not_in_cache", [])
     lost += [path for path in absent if Path(path) == data or not Path(path).exists()]
     if lost or not data.is_dir():
@@ -298,11 +298,9 @@ def version(data: Path) -> None:
 
 
 def _dvc(*arguments: str) -> str:
+    command = child_processes.python("-m", "dvc", *arguments)
+    env = child_processes.environment()
     try:
-        command, env = (
-            child_processes.python("-m", "dvc", *arguments),
-            child_processes.environment(),
-        )
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
     except OSError as error:
         raise EnvironmentProblem(f"dvc cannot be run: {error}", remedy="`zprl doctor`") from error

@@ -5,6 +5,7 @@ A cell that is done is never run again.
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 from collections.abc import Callable, Iterator, Sequence
@@ -32,17 +33,20 @@ from pipelines import servers  # noqa: E402
 from pipelines.bench_cell import LOG, finished, ready, run, spent, verdict  # noqa: E402
 from pipelines.bench_publish import Choice, publish, take_over, write_down  # noqa: E402
 from pipelines.stage_process import sigterm_like_ctrl_c  # noqa: E402
-from zprl import durable, terminal  # noqa: E402
+from zprl import durable, logs, terminal  # noqa: E402
 from zprl.bench import suite  # noqa: E402
 from zprl.bench.suite import Cell  # noqa: E402
 from zprl.errors import EnvironmentProblem, Interrupted, ZprlError  # noqa: E402
 from zprl.tracking import PARENT_VARIABLE, open_pipeline_tracker  # noqa: E402
 from zprl.tracking.mlflow_tracker import ARTIFACT_FOLDER, tracking_uri  # noqa: E402
 
+logs.configure()
 servers.embed()
 
 STOP = "STOP"
 """In a suite's folder while its cells are asked to stop: no signal reaches a thread."""
+
+log = logging.getLogger(__name__)
 
 
 @task(task_run_name="{name}", cache_policy=NO_CACHE, retries=0)
@@ -56,7 +60,7 @@ def run_cell(cell: Cell, name: str, tracking: dict[str, str], stop: Path) -> Non
 
 
 class _SuiteProgress:
-    """Logs what is done and how long the rest will take."""
+    """Bar and lines about what is done and how long the rest will take."""
 
     def __init__(self, cells: Sequence[Cell], jobs: int) -> None:
         self.cells, self.jobs = cells, jobs
@@ -88,15 +92,15 @@ class _SuiteProgress:
                 rest += max(sum(like) / len(like) - spent(cell), 0.0)
         return timedelta(seconds=round(rest / self.jobs))
 
-    def log(self, cell: Cell, text: str) -> None:
-        """Print one line for a cell that ended."""
+    def report(self, cell: Cell, text: str) -> None:
+        """Log one line for a cell that ended, and move the bar."""
         number = sum(finished(other) is not None for other in self.cells)
         left = self.left()
         description = f"runs, about {left} left" if left else "runs"
         self.bar.update(self.task, completed=number, description=description)
 
         ending = f"; about {left} left" if left else ""
-        terminal.say(f"[{number}/{len(self.cells)}] {cell.name}: {text}{ending}")
+        log.info(f"[{number}/{len(self.cells)}] {cell.name}: {text}{ending}")
 
 
 @flow(name="zprl-bench", flow_run_name="{name}", retries=0)
@@ -137,7 +141,8 @@ def run_suite(name: str, folder: str, target: str, choice: Choice, jobs: int) ->
                 for cell, failure in schedule.ended():
                     if failure is None:
                         write_down(name, whole, Path(target))
-                    progress.log(cell, verdict(cell) if failure is None else f"failed: {failure}")
+                    text = verdict(cell) if failure is None else f"failed: {failure}"
+                    progress.report(cell, text)
         except BaseException:
             stop.touch()
             raise
@@ -238,7 +243,8 @@ def _tracking_place() -> dict[str, str]:
     }
 
 
-def _runner(jobs: int, ray: str | None) -> TaskRunner[PrefectFuture[Any]]:
+def _runner(jobs: int, ray: str | None) -> TaskRunner[Any]:
+    """Return the runner of cells: threads that wait for children, or Ray's workers."""
     if ray is None:
         return ThreadPoolTaskRunner(max_workers=jobs)
 
@@ -248,14 +254,18 @@ def _runner(jobs: int, ray: str | None) -> TaskRunner[PrefectFuture[Any]]:
         raise EnvironmentProblem(
             "Ray is not installed", remedy="install the extra that has it: zprl[ray]"
         ) from error
+
+    runner: TaskRunner[Any]
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if ray != "local":
-        return RayTaskRunner(address=ray)
+        runner = RayTaskRunner(address=ray)
+        return runner
 
     # Ray runs whatever it is sent; with a token, only what comes from this run.
     os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_urlsafe(32))
     local = {"num_cpus": jobs, "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
-    return RayTaskRunner(init_kwargs=local)
+    runner = RayTaskRunner(init_kwargs=local)
+    return runner
 
 
 @sigterm_like_ctrl_c()
@@ -296,9 +306,7 @@ def bench(
         flow_of_suite = run_suite.with_options(task_runner=runner)
         failures = flow_of_suite(name, str(place), str(target.resolve()), choice, jobs)
     except KeyboardInterrupt as error:
-        raise Interrupted(
-            "stopped on request", remedy="run the same command again to continue"
-        ) from error
+        raise Interrupted("stopped on request") from error
     finally:
         os.close(lease)
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from pipelines.stage_process import StageError, stream
-from zprl import child_processes, durable, provenance, safe_names, strict_yaml
+from zprl import child_processes, durable, logs, provenance, safe_names, strict_yaml
 from zprl.bench import results, suite
 from zprl.bench.suite import Cell
 from zprl.errors import ConfigError, DataError, Interrupted, ZprlError
@@ -65,7 +65,8 @@ def ready(base: Cell) -> bool:
 
     Its verdict alone may have come from another machine.
     """
-    run, policy = finished(base), base.folder / POLICY
+    run = finished(base)
+    policy = base.folder / POLICY
     return run is not None and policy.exists() and durable.digest(policy) == run.policy
 
 
@@ -126,7 +127,7 @@ def commands(cell: Cell) -> list[list[str]]:
     if cell.base is not None:
         return [
             [*module, f"{STAGES}.finetune_sim", "finetune_sim"],
-            [*module, f"{STAGES}.evaluate", "latent"],
+            [*module, f"{STAGES}.evaluate", "finetune_sim"],
         ]
 
     stages = [[*module, f"{STAGES}.{name}"] for name in ("ingest", "pretrain", "evaluate_base")]
@@ -139,9 +140,12 @@ def commands(cell: Cell) -> list[list[str]]:
 def outcome(cell: Cell) -> results.FinishedRun:
     """Return the result of a cell whose stages are through."""
     metrics = cell.folder / "metrics"
-    names = {"task": cell.task, "method": cell.method, "seed": cell.seed}
-    machine = provenance.machine(cell.params["run"]["device"])
-    origin = {"wall_s": spent(cell), "commit": provenance.git_commit(), "machine": machine}
+    names: dict[str, Any] = {"task": cell.task, "method": cell.method, "seed": cell.seed}
+    origin: dict[str, Any] = {
+        "wall_s": spent(cell),
+        "commit": provenance.git_commit(),
+        "machine": provenance.machine(cell.params["run"]["device"]),
+    }
 
     def point(env_steps: int, verdict: dict[str, Any], wall_s: float) -> results.Point:
         shown = {key: verdict[key] for key in ("success_rate", "episodes", "jerk_rms")}
@@ -207,7 +211,8 @@ def run(
     if finished(cell) is not None and (cell.base is not None or ready(cell)):
         return
 
-    before, started = spent(cell), time.monotonic()
+    before = spent(cell)
+    started = time.monotonic()
     inputs = {"base": cell.base.key} if cell.base else {}
     with (
         open_pipeline_tracker(name, params=cell.params, inputs=inputs, parent=parent) as tracker,
@@ -233,18 +238,20 @@ def run(
 def _run_stages(
     cell: Cell, name: str, log: TextIO, parent: str, stopping: Callable[[], bool]
 ) -> None:
+    def write_line(line: str) -> None:
+        log.write(f"{line}\n")
+        log.flush()
+
     for command in commands(cell):
         code, _ = stream(
             command,
-            lambda line: print(line, file=log, flush=True),
+            write_line,
             cwd=cell.folder,
             env={PARENT_VARIABLE: parent},
             stopping=stopping,
         )
         if code == Interrupted.exit_code:
-            raise Interrupted(
-                f"{name} stopped on request", remedy="run the same command again to continue"
-            )
+            raise Interrupted(f"{name} stopped on request")
         if code:
             raise StageError(command[3].removeprefix(f"{STAGES}."), code)
 
@@ -298,6 +305,7 @@ def _parser() -> argparse.ArgumentParser:
 if __name__ == "__main__":
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     try:
+        logs.configure()
         main()
     except KeyboardInterrupt:
         sys.exit(Interrupted.exit_code)

@@ -87,9 +87,8 @@ def keep_policies(name: str, folder: Path, target: Path) -> Path:
             def fill(partial: Path, source: Path = cell.folder) -> None:
                 for part in OF_A_POLICY:
                     (partial / part).parent.mkdir(parents=True, exist_ok=True)
-                    (shutil.copytree if (source / part).is_dir() else shutil.copyfile)(
-                        source / part, partial / part
-                    )
+                    copy = shutil.copytree if (source / part).is_dir() else shutil.copyfile
+                    copy(source / part, partial / part)
 
             place.mkdir(parents=True, exist_ok=True)
             durable.write_dir(place / cell.key, fill)
@@ -114,10 +113,8 @@ def publish(name: str, folder: Path, target: Path, *, command: str) -> Path:
     Raises:
         DataError: nothing is done yet.
     """
-    from zprl.bench import (
-        figures,
-        page,
-    )  # imported here: a list of runs need not wait seconds for it
+    # Imported here: a list of runs need not wait seconds for it.
+    from zprl.bench import figures, page
 
     chosen = suite.load(name)
     cells = suite.cells(chosen, folder)
@@ -131,10 +128,10 @@ def publish(name: str, folder: Path, target: Path, *, command: str) -> Path:
     # A base that a method has for itself is that method's start, not one of the suite's policies.
     shown = [run for cell, run in done if cell.base is not None or cell.folder.name == BASE]
     points = [point for run in shown for point in run.points]
-    facts = [run.facts for run in shown]
     methods = chosen.chosen()
+    stem = Path(name).stem
     info = page.SuiteInfo(
-        suite=Path(name).stem,
+        suite=stem,
         title=chosen.title,
         command=command,
         commits=tuple(sorted({run.facts.commit or "unknown" for _, run in done})),
@@ -148,11 +145,11 @@ def publish(name: str, folder: Path, target: Path, *, command: str) -> Path:
         budget=max(point.env_steps for point in points),
     )
 
-    stem = Path(name).stem
     write_down(name, cells, target)
     results.write(target / f"{stem}.csv", points)
     labels = {key: method.label for key, method in methods.items()}
     spaces = {key: method.space for key, method in methods.items()}
     figures.save(figures.curves(points, labels, spaces), target / f"{stem}.png")
-    page.write(target / f"{stem}.html", points, facts, info)
-    return target / f"{stem}.html"
+    html = target / f"{stem}.html"
+    page.write(html, points, [run.facts for run in shown], info)
+    return html

@@ -6,32 +6,43 @@ to date: the concurrency limit of a deployment counts a dead run, and cancels th
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from pipelines import environment
-from zprl import terminal
+from zprl import logs
 from zprl.tracking.mlflow_tracker import is_orphan, owner_tags
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
 
+log = logging.getLogger(__name__)
+
 
 def claim(client: SyncPrefectClient, flow_run_id: UUID) -> None:
     """Label a flow run with the process that works on it."""
-    client.update_flow_run_labels(flow_run_id, owner_tags())
+    client.update_flow_run_labels(flow_run_id, {**owner_tags()})
 
 
 def close_dead_flow_runs(client: SyncPrefectClient, *, but: UUID | None = None) -> int:
-    """Mark flow runs, and their task runs, as Crashed whose process on this host is dead; returns how many."""
+    """Mark flow runs whose process on this host is dead, and their task runs, as Crashed.
+
+    Args:
+        client: Client of the server.
+        but: This flow run is left alone.
+
+    Returns:
+        How many flow runs it closed.
+    """
     from prefect.client.schemas.filters import (
         FlowRunFilter,
         FlowRunFilterState,
         FlowRunFilterStateType,
     )
-    from prefect.client.schemas.objects import StateType
+    from prefect.client.schemas.objects import State, StateType
     from prefect.states import Crashed
 
     running = FlowRunFilter(
@@ -39,13 +50,13 @@ def close_dead_flow_runs(client: SyncPrefectClient, *, but: UUID | None = None) 
             type=FlowRunFilterStateType(any_=[StateType.RUNNING, StateType.CANCELLING])
         )
     )
-    state = Crashed(message="its process died; found and closed by the next run")
+    state: State[Any] = Crashed(message="its process died; closed by the next run")
     closed = 0
     for run in client.read_flow_runs(flow_run_filter=running):
-        if run.id == but or not is_orphan(
-            {name: str(value) for name, value in (run.labels or {}).items()}
-        ):
+        labels = {name: str(value) for name, value in (run.labels or {}).items()}
+        if run.id == but or not is_orphan(labels):
             continue
+
         for task in client.read_task_runs(flow_run_filter=FlowRunFilter(id={"any_": [run.id]})):
             if task.state is not None and not task.state.is_final():
                 client.set_task_run_state(task.id, state, force=True)
@@ -61,6 +72,7 @@ def close_on_server() -> None:
     """
     if not os.environ.get("PREFECT_API_URL"):
         return
+
     import httpx
     from prefect.client.orchestration import get_client
     from prefect.exceptions import PrefectException
@@ -69,15 +81,16 @@ def close_on_server() -> None:
         with get_client(sync_client=True) as client:
             closed = close_dead_flow_runs(client)
     except (httpx.HTTPError, PrefectException, RuntimeError) as error:
-        terminal.say(f"flow runs of killed processes were not looked for: {error}", err=True)
+        log.warning("flow runs of killed processes were not looked for: %s", error)
         return
     if closed:
-        terminal.say(f"closed {closed} flow run(s) of killed processes", err=True)
+        log.warning("closed %d flow run(s) of killed processes", closed)
 
 
 def main() -> int:
     """Close dead flow runs on this folder's server, in a process of its own: Prefect is large."""
     environment.prepare()
+    logs.configure()
     close_on_server()
     return 0
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines.stage_process import StageError, stream
-from zprl import child_processes, durable, terminal
+from zprl import child_processes, durable, logs, terminal
 from zprl.errors import ConfigError, EnvironmentProblem, Interrupted
 from zprl.tracking import SWITCH_VARIABLE, file_tracker
 
@@ -39,6 +39,7 @@ HANDED_IN = (
     "OMNI_KIT_ACCEPT_EULA",
     "ISAACSIM_ASSET_ROOT",
     "OMP_NUM_THREADS",
+    logs.LEVEL_VARIABLE,
 )
 """Variables that go in where they are set; no other does.  Accepting NVIDIA's licence is the user's
 to do."""
@@ -162,8 +163,6 @@ def check(stage: str, name: str, code: int) -> None:
             f"the image '{name}' has no Python that runs", remedy="build it anew from infra/docker"
         )
     if code == Interrupted.exit_code:
-        raise Interrupted(
-            f"{stage} stopped on request", remedy="run the same command again to continue"
-        )
+        raise Interrupted(f"{stage} stopped on request")
     if code:
         raise StageError(stage, code)

@@ -1,6 +1,7 @@
-"""``python -m pipelines.dvc_child <stage>``: ``dvc repro --single-item`` that does not outlive the process that started it.
+"""Run ``dvc repro --single-item`` so that it does not outlive the process that started it.
 
-The kernel sends SIGTERM when the parent dies, however it dies; the stage below asks for the same
+``python -m pipelines.dvc_child STAGE PARENT``, with the parent's process id.  The kernel sends
+SIGTERM when the parent dies, however it dies; the stage below asks for the same
 (``pipelines.stages.stage``). So a killed orchestrator leaves no orphan, and the stage stops at its
 next resume point.
 """
@@ -15,7 +16,8 @@ from zprl.parent_death import die_with_parent
 
 def main() -> int:
     """Run one stage of the graph through DVC's own command line."""
-    stage, parent = sys.argv[1], int(sys.argv[2])
+    stage = sys.argv[1]
+    parent = int(sys.argv[2])
     die_with_parent(parent)
     from dvc.cli import main as dvc
 

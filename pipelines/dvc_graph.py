@@ -1,4 +1,4 @@
-"""What DVC knows, read from DVC: the stages in order, what is out of date, the hashes of what was made.
+"""Read from DVC what it knows: the stages in order, changes, hashes of what was made.
 
 There is no second copy of the graph anywhere.
 """
@@ -28,7 +28,9 @@ def _repo() -> Any:
 
 
 def stage_order(target: str | None = None) -> list[str]:
-    """Names of the stages, each after all it depends on; ties in the order of ``dvc.yaml``.
+    """Return the names of the stages, each after all it depends on.
+
+    Ties are in the order of ``dvc.yaml``.
 
     Args:
         target: Only this stage and what it needs.
@@ -44,28 +46,26 @@ def stage_order(target: str | None = None) -> list[str]:
             graph = repo.index.graph
         except DvcException as error:
             raise ConfigError(f"dvc.yaml cannot be used: {error}", remedy=REMEDY) from error
+
         position = {stage: number for number, stage in enumerate(graph)}
-        ordered = [
-            s
-            for s in nx.lexicographical_topological_sort(graph.reverse(), key=position.__getitem__)
-            if s.cmd
-        ]
+        by_need = nx.lexicographical_topological_sort(graph.reverse(), key=position.__getitem__)
+        ordered = [stage for stage in by_need if stage.cmd]
         if target is None:
             return [stage.addressing for stage in ordered]
+
         wanted = next((stage for stage in ordered if stage.addressing == target), None)
         if wanted is None:
             raise ConfigError(
                 f"no stage is named '{target}'",
                 remedy="stages: " + ", ".join(s.addressing for s in ordered),
             )
-        needed = nx.descendants(graph, wanted) | {
-            wanted
-        }  # DVC's edges point from a stage to what it needs
+        # DVC's edges point from a stage to what it needs.
+        needed = nx.descendants(graph, wanted) | {wanted}
         return [stage.addressing for stage in ordered if stage in needed]
 
 
 def out_of_date(stages: list[str] | None = None) -> dict[str, Any]:
-    """What ``dvc status`` says, by stage; empty when there is nothing to do.
+    """Return what ``dvc status`` says, by stage; empty when there is nothing to do.
 
     Raises:
         EnvironmentProblem: another run works here.
@@ -91,15 +91,16 @@ def out_of_date(stages: list[str] | None = None) -> dict[str, Any]:
 
 
 def lock_hashes(path: Path | str = "dvc.lock") -> list[dict[str, str]]:
-    """Rows ``stage, output, md5`` of ``dvc.lock``; empty when nothing ran yet."""
+    """Return rows ``stage, output, md5`` of ``dvc.lock``; none when nothing ran yet."""
     path = Path(path)
     if not path.exists():
         return []
-    found = strict_yaml.load(path, limit=MAX_LOCK, remedy=REMEDY)
-    if not isinstance(found, dict) or not isinstance(found.get("stages", {}), dict):
+    lock = strict_yaml.load(path, limit=MAX_LOCK, remedy=REMEDY)
+    stages = lock.get("stages", {}) if isinstance(lock, dict) else None
+    if not isinstance(stages, dict):
         return []
     return [
         {"stage": name, "output": str(out["path"]), "md5": str(out.get("md5", ""))}
-        for name, stage in found.get("stages", {}).items()
+        for name, stage in stages.items()
         for out in stage.get("outs", [])
     ]

@@ -24,7 +24,9 @@ LOGIN = "PREFECT_API_AUTH_STRING"
 STAGES_S = 90.0
 """Longest that stages take to stop."""
 TIDY_S = 5.0
-"""Then the tracking store is told, and locks are given back."""
+"""Then the tracking store hears of the end, and locks are given back."""
+
+log = logging.getLogger(__name__)
 
 
 def running_prefect() -> LocalServer | None:
@@ -38,7 +40,8 @@ def prepare() -> None:
         **child_processes.SAFE_PATH,
         "PREFECT_HOME": str(Path(".prefect").resolve()),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",  # else an error in the log when offline
-        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",  # 7 s on a quiet machine, 87 s seen on a loaded one
+        # It takes 7 s on a quiet machine; 87 s were measured on a loaded one.
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
         "PREFECT_CLI_PROMPT": "false",
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "DVC_NO_ANALYTICS": "1",
@@ -55,10 +58,10 @@ def prepare() -> None:
 
 
 def _prefect_logging() -> dict[str, str]:
-    """Return variables that have Prefect log as its package says: a folder's own file could name programs to run.
+    """Return variables that have Prefect log as its package says.
 
-    ``PREFECT_LOGGING`` comes before every name that ``.env``, ``prefect.toml``, ``pyproject.toml``
-    and profiles have for it.
+    A folder's own file could name programs to run.  ``PREFECT_LOGGING`` comes before every name
+    that ``.env``, ``prefect.toml``, ``pyproject.toml`` and profiles have for it.
     """
     package = importlib.util.find_spec("prefect")
     if package is None or package.origin is None:
@@ -85,15 +88,19 @@ _own_login = functools.cache(local_servers.new_login)
 
 
 def follow_profile() -> bool:
-    """Use the server that a profile or a file of Prefect's names, with the login that stands there; returns whether one does.
+    """Use the server, with its login, that a profile or a file of Prefect's names.
 
     Only Prefect can say, once it is imported; a login of our own is not for that server.
+
+    Returns:
+        Whether one is named.
     """
     from prefect.context import refresh_global_settings_context
     from prefect.settings import get_current_settings
 
     if not (url := get_current_settings().api.url):
         return False
+
     if os.environ.get(LOGIN) == _own_login():
         del os.environ[LOGIN]
         refresh_global_settings_context()
@@ -128,8 +135,7 @@ def _end_with(server: LocalServer) -> bool:
         import psutil
 
         end.poll()
-        text = "the Prefect server of `zprl ui` has ended: stopping"
-        terminal.say(text, err=True)
+        log.warning("the Prefect server of `zprl ui` has ended: stopping")
         os.kill(os.getpid(), signal.SIGTERM)
         # Stages stop at their next resume point.  Prefect would go on asking for its server.
         psutil.wait_procs(psutil.Process().children(recursive=True), timeout=STAGES_S)
@@ -141,6 +147,8 @@ def _end_with(server: LocalServer) -> bool:
 
 
 class _OneSentence(logging.Filter):
+    """Filter that takes the traceback off expected failures and makes all lines plain."""
+
     def filter(self, record: logging.LogRecord) -> bool:
         if record.exc_info and isinstance(record.exc_info[1], ZprlError):
             record.exc_info = None
@@ -152,7 +160,8 @@ class _OneSentence(logging.Filter):
                 if isinstance(record.msg, str)
                 else f"an object of {type(record.msg).__name__}"
             )
-        record.msg, record.args = terminal.block(text), ()
+        record.msg = terminal.block(text)
+        record.args = ()
         return True
 
 

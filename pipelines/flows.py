@@ -1,8 +1,8 @@
 """The Prefect flow: one task per DVC stage, in DVC's own order.
 
-Who owns what: DVC decides what is up to date, Prefect when and where things run and who is told,
-MLflow what happened. ``dvc repro`` alone gives the same results; Prefect caches nothing here,
-because its caches do not see files.
+Who owns what: DVC decides what is up to date, Prefect when and where things run and who is
+notified, MLflow what happened. ``dvc repro`` alone gives the same results; Prefect caches nothing
+here, because its caches do not see files.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from prefect.runtime import flow_run  # noqa: E402
 
 from pipelines import close_dead_runs, dvc_graph, servers, summary  # noqa: E402
 from pipelines.stage_process import StageError, StageResult, run_stage, stream  # noqa: E402
-from zprl import child_processes, config, errors  # noqa: E402
+from zprl import child_processes, config, errors, logs  # noqa: E402
 from zprl.tracking import PARENT_VARIABLE, Tracker, open_pipeline_tracker  # noqa: E402
 
 SESSION_STAGE = "finetune_real"
@@ -34,11 +34,12 @@ SESSION_STAGE = "finetune_real"
 PERMANENT = (2, 3, 4, 5, 6)
 """Exit codes that another try would only repeat, or that somebody asked for."""
 
+logs.configure()
 servers.embed()
 
 
 def _worth_retrying(_task: Any, _run: Any, state: Any) -> bool:
-    """Whether a second try can help: a crash can, bad data cannot."""
+    """Return whether a second try can help: after a crash it can, with bad data it cannot."""
     error = state.result(raise_on_failure=False)
     return not (isinstance(error, errors.ZprlError) and error.exit_code in PERMANENT)
 
@@ -57,29 +58,26 @@ def run_one(stage: str) -> StageResult:
 
 @task(task_run_name="robot_session", retries=0, cache_policy=NO_CACHE)
 def live_session() -> None:
-    """Live a session with the robot, unless there is one that fits; hand it to DVC."""
+    """Run a session with the robot, unless there is one that fits; hand it to DVC."""
     code, _ = stream(child_processes.python("-m", "pipelines.robot_session"), get_run_logger().info)
     if code == errors.Interrupted.exit_code:
-        raise errors.Interrupted(
-            "the session stopped on request", remedy="run the same command again to continue"
-        )
+        raise errors.Interrupted("the session stopped on request")
     if code:
         raise StageError("robot_session", code)
 
 
 @contextmanager
 def _parent_run() -> Iterator[Tracker]:
-    """The MLflow run that the stages' runs are children of."""
-    inputs = {"data": summary.data_digest()}
+    """Open the MLflow run that the stages' runs are children of."""
+    data = summary.data_digest()
+    inputs = {"data": data} if data else {}
     try:
         params = config.load().model_dump(mode="json")
-    except (
-        errors.ConfigError
-    ):  # the stages say it better, and a project may bring stages without our parameters
+    except errors.ConfigError:
+        # The stages say it better, and a project may bring stages without our parameters.
         params = {}
-    with open_pipeline_tracker(
-        "pipeline", params=params, inputs={k: v for k, v in inputs.items() if v}
-    ) as tracker:
+
+    with open_pipeline_tracker("pipeline", params=params, inputs=inputs) as tracker:
         before = os.environ.get(PARENT_VARIABLE)
         if tracker.run_id is not None:
             os.environ[PARENT_VARIABLE] = tracker.run_id
@@ -93,6 +91,7 @@ def _parent_run() -> Iterator[Tracker]:
 
 
 def _reconcile() -> None:
+    """Close flow runs that died, once this one is known as ours."""
     run_id = flow_run.get_id()
     if run_id is None:
         return
@@ -105,25 +104,21 @@ def _reconcile() -> None:
 
 
 def _publish(parent: Tracker, results: list[StageResult]) -> None:
-    """Tables and links in Prefect, hashes, metrics and report in MLflow."""
+    """Publish tables and links in Prefect, hashes, metrics and report in MLflow."""
     hashes = dvc_graph.lock_hashes()
-    for row in hashes:
-        parent.tag(**{f"dvc.lock.{row['output']}": row["md5"]})
     rows = summary.success_rows()
+
+    for output in hashes:
+        parent.tag(**{f"dvc.lock.{output['output']}": output["md5"]})
     for row in rows:
-        parent.log(
-            0,
-            **{
-                f"{row['policy']}_{name}": row[name]
-                for name in ("success_rate", "ci_low", "ci_high")
-                if name in row
-            },
-        )
+        shown = [name for name in ("success_rate", "ci_low", "ci_high") if name in row]
+        parent.log(0, **{f"{row['policy']}_{name}": row[name] for name in shown})
     for path in ("dvc.lock", "params.yaml", "artifacts/promotion.json", "artifacts/report"):
         if Path(path).exists():
             parent.log_file(path, "report" if path.endswith("report") else "")
     if parent.run_id is not None:
         parent.tag(**{"prefect.flow_run": flow_run.get_id()})
+
     if rows:
         create_table_artifact(
             key="success", table=rows, description="Success per policy, 95 % Wilson intervals"
@@ -191,17 +186,15 @@ def pipeline(target: str = "all") -> list[StageResult]:
     log = get_run_logger()
     stages = dvc_graph.stage_order(None if target == "all" else target)
     log.info("stages: %s", " → ".join(stages))
+
     results: list[StageResult] = []
     with _parent_run() as parent:
         for stage in stages:
             if stage == SESSION_STAGE:
                 _session()
             result = run_one(stage)
-            log.info(
-                "%s: %s",
-                stage,
-                "up to date" if result.skipped else f"done in {result.seconds:.0f} s",
-            )
+            outcome = "up to date" if result.skipped else f"done in {result.seconds:.0f} s"
+            log.info("%s: %s", stage, outcome)
             results.append(result)
         _publish(parent, results)
     return results

@@ -11,19 +11,26 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import hmac
 import json
 import logging
 import secrets
 import time
 from collections.abc import Mapping
-from http.cookies import CookieError, SimpleCookie
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from zprl import durable, terminal
 from zprl.errors import DataError
 from zprl.local_servers import HOST
+from zprl.request_checks import (
+    RawHeaders,
+    bearer_token,
+    cookie_value,
+    from_page,
+    named_host,
+    only,
+    same_secret,
+)
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -50,6 +57,8 @@ HELP = (
 _HEALTH = "/health"
 _FILES = {LOGIN: ("login.html", "text/html"), SCRIPT: ("login.js", "text/javascript")}
 
+log = logging.getLogger(__name__)
+
 
 class ServerGuard:
     """Passes on what comes from this machine's own pages and clients.
@@ -71,7 +80,8 @@ class ServerGuard:
         storage: Mapping[str, str] | None = None,
     ) -> None:
         self._app = app
-        self._hosts = (f"{HOST}:{port}", f"localhost:{port}")
+        self._url = f"http://{HOST}:{port}"
+        self._hosts = {(HOST, str(port)), ("localhost", str(port))}
         self._login = login
         self._storage = storage
         self._cookie_name = f"zprl-{port}"  # browsers send a cookie to all ports of a host
@@ -83,7 +93,8 @@ class ServerGuard:
             await self._app(scope, receive, send)
             return
 
-        headers, path = _Headers(scope), scope["path"]
+        headers = scope["headers"]
+        path = scope["path"]
         if (problem := self._foreign(scope, headers)) is not None:
             await _refuse(scope, send, *problem)
         elif path in (LOGIN, SCRIPT, TICKET) and scope["type"] == "http":
@@ -97,66 +108,61 @@ class ServerGuard:
             heard = _in_time(receive) if scope["type"] == "websocket" else receive
             await _in_one_line(self._app, scope, heard, _unframed(send))
 
-    def _needs_login(self, scope: Scope, headers: _Headers) -> bool:
+    def _needs_login(self, scope: Scope, headers: RawHeaders) -> bool:
         """Return whether the guard demands a login: for all of MLflow, and for Prefect's page."""
         if self._storage is None:
             return bool(scope["path"] != _HEALTH)
-        page = scope.get("method") == "GET" and "text/html" in (headers.only("accept") or "")
-        return page and headers.only("authorization") is None
+        page = scope.get("method") == "GET" and "text/html" in (only(headers, "accept") or "")
+        return page and only(headers, "authorization") is None
 
     # -- who asks ----------------------------------------------------------------------------------
 
-    def _foreign(self, scope: Scope, headers: _Headers) -> tuple[int, str] | None:
+    def _foreign(self, scope: Scope, headers: RawHeaders) -> tuple[int, str] | None:
         """Return status and reason where a request is not this server's, or another site's."""
-        host = headers.only("host")
-        if host not in self._hosts:
-            return 421, f"This server is http://{self._hosts[0]}."
+        if named_host(headers) not in self._hosts:
+            return 421, f"This server is {self._url}."
 
         other = 403, "Another site's page may not use this server."
-        if headers.only("origin") not in (None, f"http://{host}"):
+        if from_page(headers) is False:
             return other
         # Browsers send no Origin with images, scripts and links.  Only a link that a person follows
         # may lead here from elsewhere.
-        if headers.only("sec-fetch-site") in ("cross-site", "same-site"):
-            asked = (headers.only("sec-fetch-mode"), headers.only("sec-fetch-dest"))
+        if only(headers, "sec-fetch-site") in ("cross-site", "same-site"):
+            asked = (only(headers, "sec-fetch-mode"), only(headers, "sec-fetch-dest"))
             link = scope.get("method") == "GET" and asked == ("navigate", "document")
             return None if link else other
         return None
 
-    def _logged_in(self, headers: _Headers) -> bool:
+    def _logged_in(self, headers: RawHeaders) -> bool:
         return self._bears(headers) or self._has_cookie(headers)
 
-    def _has_cookie(self, headers: _Headers) -> bool:
-        try:
-            cookie = SimpleCookie(headers.only("cookie") or "").get(self._cookie_name)
-        except CookieError:
-            return False
-        return cookie is not None and _same(cookie.value, self._cookie)
+    def _has_cookie(self, headers: RawHeaders) -> bool:
+        return same_secret(cookie_value(only(headers, "cookie"), self._cookie_name), self._cookie)
 
-    def _bears(self, headers: _Headers) -> bool:
-        scheme, _, given = (headers.only("authorization") or "").partition(" ")
-        return scheme == "Bearer" and _same(given, self._login)
+    def _bears(self, headers: RawHeaders) -> bool:
+        return same_secret(bearer_token(only(headers, "authorization")), self._login)
 
-    def _basic(self, headers: _Headers) -> bool:
-        """Return whether a request brings Prefect's login or none; Prefect raises at some others."""
-        given = headers.only("authorization")
+    def _basic(self, headers: RawHeaders) -> bool:
+        """Return whether a request brings Prefect's login or none; Prefect fails at some others."""
+        given = only(headers, "authorization")
         known = base64.b64encode(self._login.encode()).decode()
-        return given is None or _same(given, f"Basic {known}")
+        return given is None or same_secret(given, f"Basic {known}")
 
     # -- logging in --------------------------------------------------------------------------------
 
     async def _own_page(
         self,
         scope: Scope,
-        headers: _Headers,
+        headers: RawHeaders,
         receive: Receive,
         send: Send,
     ) -> None:
-        method, path = scope["method"], scope["path"]
+        method = scope["method"]
+        path = scope["path"]
         if method == "GET" and path in _FILES:
             name, kind = _FILES[path]
             await _answer(send, 200, files("pipelines").joinpath(name).read_bytes(), kind)
-        elif method == "POST" and path == LOGIN and headers.only("origin") is not None:
+        elif method == "POST" and path == LOGIN and only(headers, "origin") is not None:
             await self._redeem(await _body(receive), headers, send)
         elif method == "POST" and path == TICKET and self._bears(headers):
             await _answer_json(send, 200, {"ticket": self._new_ticket()})
@@ -170,7 +176,7 @@ class ServerGuard:
         self._tickets[ticket] = now + TICKET_S
         return ticket
 
-    async def _redeem(self, body: bytes, headers: _Headers, send: Send) -> None:
+    async def _redeem(self, body: bytes, headers: RawHeaders, send: Send) -> None:
         """Log a browser in, once for each ticket; one that is logged in gets nothing new."""
         try:
             end = self._tickets.pop(str(durable.parse_json(body, "a ticket")["ticket"]), 0.0)
@@ -186,24 +192,9 @@ class ServerGuard:
             await _answer_json(send, 403, {})
 
 
-class _Headers:
-    """Headers of a request; one that is given twice is worth nothing."""
-
-    def __init__(self, scope: Scope) -> None:
-        self._pairs: list[tuple[bytes, bytes]] = scope["headers"]
-
-    def only(self, name: str) -> str | None:
-        """Return a header's value, ``None`` where there is none, empty where there are several."""
-        found = [value.decode("latin-1") for key, value in self._pairs if key == name.encode()]
-        return (found[0] if len(found) == 1 else "") if found else None
-
-
-def _same(given: str, known: str) -> bool:
-    return hmac.compare_digest(given.encode(errors="replace"), known.encode())
-
-
 async def _body(receive: Receive) -> bytes:
-    data, more = b"", True
+    data = b""
+    more = True
     while more and len(data) <= BODY_BYTES:
         message = await receive()
         data += message.get("body", b"")
@@ -226,7 +217,7 @@ async def _in_one_line(app: ASGIApp, scope: Scope, receive: Receive, send: Send)
         text = f"{scope['type']} {scope['path']!r}: {error!r}"
         text = terminal.plain(text)[:LOG_LETTERS]
         # No traceback: a client could fill the log with them.
-        logging.getLogger("uvicorn.error").error("failed: %s", text)  # noqa: TRY400
+        log.error("failed: %s", text)  # noqa: TRY400
         if not begun:
             await _refuse(scope, send, 500, "The server failed; its log says more.")
 

@@ -39,7 +39,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def about_the_robot(arguments: Sequence[str]) -> bool:
-    """Return whether a command makes, changes or serves the pool of the robot, or deploys what runs there."""
+    """Return whether a command makes, changes or serves the robot's pool, or deploys into it."""
     words = {word.rpartition("=")[2] for word in arguments}
     pool = ROBOT_POOL in words and not words.isdisjoint({"work-pool", "worker", "deploy"})
     return pool or ("deploy" in words and not words.isdisjoint({"--all", ROBOT_DEPLOYMENT}))

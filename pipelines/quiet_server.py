@@ -1,42 +1,32 @@
-"""uvicorn for the servers of :mod:`pipelines.servers`: strangers' idle connections shut nobody out.
-
-uvicorn waits without end for the first request of a connection, and asyncio writes a traceback for
-every connection that it has no file for.
-"""
+"""uvicorn for the servers of :mod:`pipelines.servers`: idle connections shut nobody out."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import socket
-import time
 from functools import partial
 from typing import Any
 
-import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from starlette.types import ASGIApp
 
-from zprl import terminal
-from zprl.session.processes.console.rate_limits import open_files, raise_open_files
+from zprl import server_connections, terminal
+from zprl.server_connections import ServerConnection
+from zprl.server_limits import QuietLog, open_files, raise_open_files
 
 REQUEST_S = 10.0
 """Seconds in which a new connection's first request has to arrive."""
 SHARE = 0.5
 """Share of the files that may be open that connections take; stores and artifacts need the rest."""
-BATCH = 16
-"""Connections that are accepted at once: each gets its turn."""
-QUEUE = 2048
-"""Connections that wait in the kernel."""
-QUIET_S, LOG_LETTERS = 10.0, 200
-"""Between two lines about what fails outside of requests [s], and how long a line is."""
+
+log = logging.getLogger(__name__)
 
 
-class QuietConnection(HttpToolsProtocol):
+class QuietConnection(ServerConnection):
     """One connection; the oldest idle one makes room when there are too many.
 
     Args:
         all_of_them: The server's connections, oldest first.
-        given: What uvicorn gives.
+        **given: Arguments of uvicorn.
     """
 
     def __init__(self, all_of_them: dict[QuietConnection, None], **given: Any) -> None:
@@ -50,7 +40,7 @@ class QuietConnection(HttpToolsProtocol):
         self.loop.call_later(REQUEST_S, self._close_if_silent)
 
         if len(self._all) > SHARE * open_files():
-            oldest = next((each for each in self._all if each.idle), self)
+            oldest = next((each for each in self._all if not each.busy), self)
             oldest.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -61,45 +51,24 @@ class QuietConnection(HttpToolsProtocol):
         self._all.pop(self, None)
         super().handle_websocket_upgrade()
 
-    @property
-    def idle(self) -> bool:
-        """Return whether no request is being answered."""
-        return self.cycle is None or self.cycle.response_complete
-
     def abort(self) -> None:
-        """Close it at once."""
         self._all.pop(self, None)
-        self.transport.abort()
+        super().abort()
 
     def _close_if_silent(self) -> None:
         if self in self._all and self.cycle is None:
             self.abort()
 
 
-class QuietServer(uvicorn.Server):
-    """uvicorn with :class:`QuietConnection`, and a line at most where asyncio would write tracebacks.
+class QuietServer(server_connections.BoundedServer):
+    """uvicorn with :class:`QuietConnection`.
 
     Args:
         app: The application.
-        options: uvicorn's options.
+        **options: Of :class:`uvicorn.Config`.
     """
 
-    def __init__(self, app: Any, **options: Any) -> None:
+    def __init__(self, app: ASGIApp, **options: Any) -> None:
         raise_open_files()
-        http: Any = partial(QuietConnection, {})
-        super().__init__(uvicorn.Config(app, http=http, backlog=BATCH, **options))
-        self._logged_at = -QUIET_S
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        asyncio.get_running_loop().set_exception_handler(self._failed)
-        await super().startup(sockets)
-        for listening in sockets or ():
-            listening.listen(QUEUE)
-
-    def _failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        if (now := time.monotonic()) - self._logged_at < QUIET_S:
-            return
-        self._logged_at = now
-        text = f"{context.get('message', '')} {context.get('exception') or ''}"
-        text = terminal.plain(text)[:LOG_LETTERS]
-        logging.getLogger("uvicorn.error").error("failed: %s", text)
+        quiet = QuietLog(lambda line: log.error(terminal.plain(line)), lead="failed: ")
+        super().__init__(app, partial(QuietConnection, {}), quiet, **options)

@@ -1,7 +1,7 @@
-"""A session with the robot as a step of the pipeline: is there one that fits, and if not, live one.
+"""A session with the robot as a step of the pipeline: run one, unless there is one that fits.
 
 A session is data, not a stage: ``dvc repro`` never moves a robot.  ``python -m
-pipelines.robot_session`` lives a session with what the pipeline has made (or goes on with one that
+pipelines.robot_session`` runs a session with what the pipeline has made (or goes on with one that
 was interrupted), then hands it to DVC (``session.dvc``).
 """
 
@@ -9,33 +9,50 @@ from __future__ import annotations
 
 import argparse
 import enum
+import logging
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipelines.stages.stage import BASE, EPISODES, LEARNER, RUNS, SESSION, STEERING
-from zprl import child_processes, config, durable, terminal
+from zprl import child_processes, config, durable, logs, terminal
 from zprl.config import Params
 from zprl.errors import ConfigError, DataError, EnvironmentProblem, ZprlError
 
+if TYPE_CHECKING:
+    from zprl.recordings.store import SessionStore
+
 WORK = RUNS / "session"
-SIMULATED = {"latent": "latent", "action": "action_residual"}
+SIMULATED = {"latent": "finetune_sim", "action": "action_residual"}
 """Interface to the name of what finetune_sim left for it."""
+AGENT = "agent.safetensors"
+"""The part of a learner that acts."""
+
+log = logs.Named("robot_session", logging.getLogger(__name__))
 
 
 class Standing(enum.StrEnum):
-    """What is to be done about the session."""
+    """State of the session, compared with what the pipeline has now."""
 
     ABSENT = "absent"
-    OTHER = "lived with something else"
+    OTHER = "recorded with other policies or settings"
     UNFINISHED = "unfinished"
     DONE = "done"
 
 
 def sources(params: Params) -> dict[str, Path | None]:
-    """What a session starts from, by its name in the session's ``start`` folder; ``None`` for what only a simulation could give."""
+    """Return what a session starts from, by its name in the session's ``start`` folder.
+
+    Returns:
+        ``None`` for what only a simulation could give.
+
+    Raises:
+        ConfigError: no simulation gives a policy in the session's steering space.
+    """
     if params.finetune_real.start == "base":
         return {"base": BASE, "steering": None, "learner": None}
     space = params.finetune_real.space
@@ -52,60 +69,78 @@ def sources(params: Params) -> dict[str, Path | None]:
 
 
 def standing(params: Params) -> Standing:
-    """Whether there is a session, and whether it was lived with what the pipeline has now."""
+    """Return whether there is a session, and whether it fits what the pipeline has now."""
     from zprl.recordings.store import SessionStore
 
     if not SESSION.exists():
         return Standing.ABSENT
     store = SessionStore.open(SESSION)
-    found = sources(params)
-    fits = store.header.config == params.finetune_real and store.header.seed == params.run.seed
-    for name, inside in (("base", ""), ("steering", ""), ("learner", "agent.safetensors")):
-        if (source := found[name]) is not None:
-            fits &= durable.digest(SESSION / "start" / (inside or name)) == durable.digest(
-                source / inside
-            )
-    if not fits:
+    if not _fits(store, params):
         return Standing.OTHER
+
     labels = store.labels.current()
-    done: dict[str, int] = {}
+    judged: Counter[str] = Counter()
     for episode in store.episodes():
-        done[episode.phase] = done.get(episode.phase, 0) + (
-            labels.get(episode.number) in ("success", "failure")
-        )
+        judged[episode.phase] += labels.get(episode.number) in ("success", "failure")
+
     wanted = params.finetune_real
     complete = (
-        done.get("evaluate_before", 0) >= wanted.evaluate_episodes
-        and done.get("train", 0) >= wanted.train_episodes
-        and done.get("evaluate_after", 0) >= wanted.evaluate_episodes
+        judged["evaluate_before"] >= wanted.evaluate_episodes
+        and judged["train"] >= wanted.train_episodes
+        and judged["evaluate_after"] >= wanted.evaluate_episodes
     )
     return Standing.DONE if complete else Standing.UNFINISHED
 
 
+def _fits(store: SessionStore, params: Params) -> bool:
+    """Return whether a session has the pipeline's settings and started from its policies."""
+    if store.header.config != params.finetune_real or store.header.seed != params.run.seed:
+        return False
+    start = SESSION / "start"
+    made = sources(params)
+    pairs = [(start / name, made[name]) for name in ("base", "steering")]
+    if (learner := made["learner"]) is not None:
+        pairs.append((start / AGENT, learner / AGENT))
+    return all(
+        source is None or durable.digest(copy) == durable.digest(source) for copy, source in pairs
+    )
+
+
 def live(params: Params, *, stopping: list[bool]) -> None:
-    """Live a session to its end."""
+    """Run a session to its end.
+
+    Raises:
+        ConfigError: there is no frozen policy to steer.
+    """
     from zprl.session import run
 
-    found = standing(params)
-    say(f"session: {found}")
-    if found is Standing.DONE:
+    state = standing(params)
+    log.info("session: %s", state)
+    if state is Standing.DONE:
         return
-    if found is Standing.OTHER:
+
+    if state is Standing.OTHER:
         set_aside()
-    if found in (Standing.ABSENT, Standing.OTHER):
+    if state in (Standing.ABSENT, Standing.OTHER):
         durable.sweep(Path())
         if not isinstance(params.finetune_sim, config.Rl):
             raise ConfigError(
                 "a session steers a frozen policy",
                 remedy="set finetune_sim.algorithm to sac, e.g. with preset method/zprl",
             )
-        begin = {
-            "config": params.finetune_real,
-            "agent": params.finetune_sim,
-            "seed": params.run.seed,
-        }
-        run.create(SESSION, **begin, episodes=EPISODES, work=WORK, **sources(params))
-    run.run(SESSION, WORK, say=say, stopping=lambda: stopping[0])
+        start = sources(params)
+        run.create(
+            SESSION,
+            config=params.finetune_real,
+            agent=params.finetune_sim,
+            seed=params.run.seed,
+            base=BASE,
+            steering=start["steering"],
+            learner=start["learner"],
+            episodes=EPISODES,
+            work=WORK,
+        )
+    run.run(SESSION, WORK, say=log.info, stopping=lambda: stopping[0])
 
 
 def set_aside() -> None:
@@ -118,16 +153,19 @@ def set_aside() -> None:
     SESSION.rename(target)
     if WORK.exists():
         WORK.rename(target.with_name(f"{target.name}.work"))
-    say(f"the session before was lived with other policies or settings; it is kept in {target}")
+    log.info("the session before had other policies or settings; it is kept in %s", target)
 
 
 def version() -> None:
-    """Hand the session to DVC."""
+    """Hand the session to DVC.
+
+    Raises:
+        EnvironmentProblem: DVC cannot be run.
+        DataError: it refuses.
+    """
+    command = child_processes.python("-m", "dvc", "add", "--quiet", str(SESSION))
+    env = child_processes.environment()
     try:
-        command, env = (
-            child_processes.python("-m", "dvc", "add", "--quiet", str(SESSION)),
-            child_processes.environment(),
-        )
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
     except OSError as error:
         raise EnvironmentProblem(f"dvc cannot be run: {error}", remedy="`zprl doctor`") from error
@@ -138,13 +176,8 @@ def version() -> None:
         )
 
 
-def say(text: str) -> None:
-    """One line of progress, at once."""
-    terminal.say(f"[robot_session] {text}")
-
-
 def main(arguments: list[str] | None = None) -> int:
-    """Entry point; exit codes as everywhere."""
+    """Run a session and version it; return an exit code as every command does."""
     argparse.ArgumentParser(
         prog="python -m pipelines.robot_session", description=__doc__
     ).parse_args(arguments)
@@ -156,6 +189,7 @@ def main(arguments: list[str] | None = None) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, ask)
     try:
+        logs.configure()
         live(config.load(), stopping=stopping)
         version()
     except ZprlError as error:

@@ -1,6 +1,7 @@
-"""``python -m pipelines.server_process PARENT``: one server of :mod:`pipelines.servers`, behind the guard.
+"""One server of :mod:`pipelines.servers`, behind the guard.
 
-Its settings come as a line of JSON on standard input, so that the login is on no command line.
+It is started as ``python -m pipelines.server_process PARENT``, with the parent's process id.  Its
+settings come as a line of JSON on standard input, so that the login is on no command line.
 """
 
 from __future__ import annotations
@@ -12,11 +13,13 @@ import socket
 import sys
 from typing import TYPE_CHECKING, Any
 
-from zprl import durable
+from zprl import durable, logs
 from zprl.local_servers import HOST
 from zprl.parent_death import die_with_parent
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from starlette.types import ASGIApp
 
 
@@ -73,13 +76,14 @@ def mlflow(port: int, login: str, *, store: str, artifacts: str) -> ASGIApp:
     return ServerGuard(app, port=port, login=login)
 
 
-APPS = {"Prefect": prefect, "MLflow": mlflow}
+APPS: dict[str, Callable[..., ASGIApp]] = {"Prefect": prefect, "MLflow": mlflow}
 
 
 def main() -> int:
     """Serve until SIGTERM, SIGINT, or the parent's end."""
     # Databases survive a SIGKILL, and it waits for no open page.
     die_with_parent(int(sys.argv[1]), signal.SIGKILL)
+    logs.configure()
     settings: dict[str, Any] = durable.parse_json(sys.stdin.readline(), "the settings")
     listener = socket.socket(fileno=settings["fd"])
     app = APPS[settings["name"]](settings["port"], settings["login"], **settings["more"])

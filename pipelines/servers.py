@@ -29,7 +29,7 @@ from zprl.local_servers import HOST, LocalServer
 HEALTH = {"Prefect": "/api/health", "MLflow": "/health"}
 MIN_LOGIN = 32
 START_S = 180.0
-"""A start takes seconds on a quiet machine; 87 s were seen on a loaded one."""
+"""A start takes seconds on a quiet machine; 87 s were measured on a loaded one."""
 
 
 @dataclass(frozen=True)
@@ -117,9 +117,11 @@ def start(
             f"port {port} for {name} is taken: {error.strerror}",
             remedy=f"stop what uses it, or pass --{name.lower()}-port",
         ) from error
-    settings = {"name": name, "login": login or local_servers.new_login(), "log_level": log_level}
+
+    settings: dict[str, Any] = {"name": name, "log_level": log_level, "more": more}
+    settings["login"] = login or local_servers.new_login()
     with listener:
-        settings |= {"port": listener.getsockname()[1], "fd": listener.fileno(), "more": more}
+        settings |= {"port": listener.getsockname()[1], "fd": listener.fileno()}
         process = _spawn(
             child_processes.python("-m", "pipelines.server_process", str(os.getpid())),
             **_place(name),
@@ -193,6 +195,7 @@ def embed() -> None:
         def start(self, timeout: int | None = None) -> None:
             if self.running:
                 return
+
             secret = get_current_settings().api.auth_string  # what this process's clients present
             login = secret.get_secret_value() if secret else ""
             if len(login) < MIN_LOGIN:
@@ -200,9 +203,13 @@ def embed() -> None:
                     "no login for a Prefect server of our own",
                     remedy="unset PREFECT_API_AUTH_STRING, run again",
                 )
+
             child = start("Prefect", login=login, ui=False)
-            self.port, self.server_process, self.running = child.server.port, child.process, True
+            self.port = child.server.port
+            self.server_process = child.process
+            self.running = True
             atexit.register(self.stop)
+
             log = theirs.subprocess_server_logger
             log.info("Starting a Prefect server for this run on %s", self.address)
             try:
@@ -211,11 +218,12 @@ def embed() -> None:
                 self.stop()
                 raise
 
-    theirs.SubprocessASGIServer = Embedded
+    # Prefect has no setting for it.
+    theirs.SubprocessASGIServer = Embedded  # type: ignore[misc]
 
 
 def demand_login(api: str) -> None:
-    """Refuse a Prefect server that asks for no login: whoever reaches it could move a robot.
+    """Refuse a Prefect server that asks for no login: a stranger who reaches it could move a robot.
 
     Raises:
         EnvironmentProblem: it answers a stranger, or does not answer at all.
@@ -233,10 +241,12 @@ def demand_login(api: str) -> None:
         return
     if answer.is_success:
         raise EnvironmentProblem(
-            f"the Prefect server {api} demands no login: whoever reaches it could move the robot",
+            f"the Prefect server {api} demands no login: anybody who reaches it "
+            "could move the robot",
             remedy="set PREFECT_SERVER_API_AUTH_STRING on it, or use the server of `zprl ui`",
         )
     raise EnvironmentProblem(
-        f"the Prefect server {api} does not say whether it demands a login: status {answer.status_code}",
+        f"the Prefect server {api} does not say whether it demands a login: "
+        f"status {answer.status_code}",
         remedy="check its address and its log, or use the server of `zprl ui`",
     )

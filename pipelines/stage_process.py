@@ -26,6 +26,8 @@ Say = Callable[[str], None]
 
 LOCK_WAIT_S = 900.0
 LOCK_POLL_S = 5.0
+LOOK_S = 0.2
+"""Seconds between two looks whether a child has ended: short, so that signals get through."""
 STOP_GRACE_S = (60.0, 10.0, 5.0)
 """Seconds to wait after SIGINT (stop at the next resume point), SIGTERM and SIGKILL."""
 
@@ -49,7 +51,8 @@ class StageError(ZprlError):
         }
         super().__init__(
             f"stage '{stage}' failed with exit code {code} ({meaning.get(code, 'unexpected')})",
-            remedy="read its last lines above; after the repair the same command continues at this stage",
+            remedy="read its last lines above; "
+            "after the repair the same command continues at this stage",
         )
         self.stage = stage
         # The stage's own code goes on to the caller; a signal or an unknown code is a bug (1).
@@ -58,7 +61,7 @@ class StageError(ZprlError):
 
 @dataclass(frozen=True)
 class StageResult:
-    """How a stage went: ``skipped`` when DVC found nothing to do."""
+    """Result of a stage: ``skipped`` where DVC had nothing to do."""
 
     stage: str
     skipped: bool
@@ -69,8 +72,9 @@ class StageResult:
 def sigterm_like_ctrl_c() -> Iterator[None]:
     """Have SIGTERM take the same way out as Ctrl-C; for the main thread.
 
-    Prefect hands a SIGTERM on to whoever had it before the flow.  That would be Python's default,
-    which ends the process at once, and nobody would stop the temporary server that Prefect started.
+    Prefect hands a SIGTERM on to the handler from before the flow.  That would be Python's default,
+    which ends the process at once, and nothing would stop the temporary server that Prefect
+    started.
     """
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -124,53 +128,49 @@ def stream(
         cwd: Working folder.
         env: Variables beside this process's own.
         stdin: File descriptor that it reads; default: this process's own input.
-        stopping: Asked five times a second, for callers in a thread, whom no signal reaches; true
-            stops the command.
+        stopping: Asked five times a second, for threads, which no signal reaches; true stops it.
 
     Returns:
-        Its exit code and the lines DVC (not the stage) is known by.
+        Its exit code, and the lines that DVC and not the stage has written.
 
     Raises:
         Interrupted: it was stopped.
     """
-    variables = {
-        **child_processes.environment(PYTHONUNBUFFERED="1", ZPRL_PYTHON=sys.executable),
-        **(env or {}),
-    }
-    pipes = {
-        "stdout": subprocess.PIPE,
-        "stderr": subprocess.STDOUT,
-        "text": True,
-        "errors": "replace",
-    }
+    variables = {"PYTHONUNBUFFERED": "1", "ZPRL_PYTHON": sys.executable, **(env or {})}
     process = subprocess.Popen(
-        command, **pipes, stdin=stdin, start_new_session=True, env=variables, cwd=cwd
+        command,
+        stdin=stdin,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        errors="replace",  # and so text
+        start_new_session=True,
+        env=child_processes.environment(**variables),
+        cwd=cwd,
     )
-    assert process.stdout is not None
+
     marks: list[str] = []
-
-    def drain() -> None:
-        for line in process.stdout or ():
-            text = plain(line.rstrip())
-            if _EXITED.search(text) or _BUSY.search(text) or _SKIPPED.search(text):
-                marks.append(text)
-            if text:
-                say(text)
-
-    reader = threading.Thread(target=drain, daemon=True)
+    reader = threading.Thread(target=_drain, args=(process, say, marks), daemon=True)
     reader.start()
     try:
-        while reader.is_alive():  # short waits let signals through
-            reader.join(0.2)
+        while reader.is_alive():
+            reader.join(LOOK_S)
             if stopping():
-                raise Interrupted(
-                    "stopped on request", remedy="run the same command again to continue"
-                )
+                raise Interrupted("stopped on request")
         return process.wait(), marks
     except BaseException:  # Ctrl-C and Prefect's SIGTERM land here
         stop_group(process)
         reader.join(5)
         raise
+
+
+def _drain(process: subprocess.Popen[str], say: Say, marks: list[str]) -> None:
+    """Pass on a process's lines until its end; add to ``marks`` what DVC says."""
+    for line in process.stdout or ():
+        text = plain(line.rstrip())
+        if _EXITED.search(text) or _BUSY.search(text) or _SKIPPED.search(text):
+            marks.append(text)
+        if text:
+            say(text)
 
 
 def run_stage(
@@ -189,25 +189,23 @@ def run_stage(
         EnvironmentProblem: another dvc process does not let go.
         Interrupted: the stage was asked to stop.
     """
+    command = child_processes.python("-m", "pipelines.dvc_child", stage, str(os.getpid()))
     started = time.monotonic()
     while True:
-        code, marks = stream(
-            child_processes.python("-m", "pipelines.dvc_child", stage, str(os.getpid())), say
-        )
+        code, marks = stream(command, say)
         if code == 0:
-            return StageResult(
-                stage, any(_SKIPPED.search(m) for m in marks), time.monotonic() - started
-            )
+            skipped = any(_SKIPPED.search(mark) for mark in marks)
+            return StageResult(stage, skipped, time.monotonic() - started)
+
+        # DVC's own code is 255 whatever the stage's is; its message has the stage's.
         exited = next((m for text in marks if (m := _EXITED.search(text))), None)
         if exited is not None:
             number = int(exited[1])
             if number == Interrupted.exit_code:
-                raise Interrupted(
-                    f"stage '{stage}' stopped on request",
-                    remedy="run the same command again to continue",
-                )
+                raise Interrupted(f"stage '{stage}' stopped on request")
             raise StageError(stage, number)
-        if not any(_BUSY.search(m) for m in marks):
+
+        if not any(_BUSY.search(mark) for mark in marks):
             raise StageError(stage, code)
         if time.monotonic() - started > lock_wait_s:
             raise EnvironmentProblem(

@@ -1,7 +1,8 @@
-"""What a pipeline run came to, for people: rows of success and a page of Markdown."""
+"""Summary of a pipeline run for people: rows of success and a page of Markdown."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ COLUMNS = (
 
 
 def data_digest(path: Path | str = "data.dvc") -> str | None:
-    """Hash by which DVC knows the demonstrations."""
+    """Return the hash by which DVC knows the demonstrations; ``None`` where it knows none."""
     path = Path(path)
     if not path.exists():
         return None
@@ -34,23 +35,25 @@ def data_digest(path: Path | str = "data.dvc") -> str | None:
 
 
 def success_rows(folder: Path | str = "metrics") -> list[dict[str, Any]]:
-    """One row per judged policy, from ``metrics/*.json``; policies not judged yet are left out."""
+    """Return one row per judged policy, from ``metrics/*.json``.
+
+    Policies that are not judged yet are left out.
+    """
     rows = []
     for name in POLICIES:
         file = Path(folder) / f"{name}.json"
         if file.exists():
             values = durable.read_json(file)
-            rows.append(
-                {
-                    "policy": name,
-                    **{column: values[column] for column in COLUMNS if column in values},
-                }
-            )
+            numbers = {column: values[column] for column in COLUMNS if column in values}
+            rows.append({"policy": name, **numbers})
     return rows
 
 
 def mlflow_link(run_id: str | None, uri: str) -> str:
-    """Where a person sees the run: the tracking server, or the one that ``zprl ui`` opens."""
+    """Return the address of the run's page.
+
+    It is on the tracking server, or on the one that ``zprl ui`` opens.
+    """
     base = uri.rstrip("/") if uri.startswith(("http://", "https://")) else "http://127.0.0.1:5000"
     return f"{base}/#/search-runs" if run_id is None else f"{base}/#/runs/{run_id}"
 
@@ -58,7 +61,7 @@ def mlflow_link(run_id: str | None, uri: str) -> str:
 def markdown(
     results: Sequence[StageResult], rows: Sequence[dict[str, Any]], run_id: str | None
 ) -> str:
-    """The page shown in Prefect."""
+    """Return the page that Prefect shows."""
     from zprl.tracking.mlflow_tracker import tracking_uri
 
     lines = ["| stage | | seconds |", "|---|---|---|"]
@@ -67,15 +70,17 @@ def markdown(
     ]
     if rows:
         lines += ["", "| policy | success | 95 % interval | episodes |", "|---|---|---|---|"]
-        lines += [
-            f"| {POLICIES[r['policy']]} | {r.get('success_rate', float('nan')):.3f} | "
-            f"{r.get('ci_low', float('nan')):.3f} to {r.get('ci_high', float('nan')):.3f} | {r.get('episodes', '?')} |"
-            for r in rows
-        ]
-    lines += [
-        "",
-        f"[This run in MLflow]({mlflow_link(run_id, tracking_uri())}) (open the servers with `zprl ui`)",
-    ]
+        lines += [_policy_line(row) for row in rows]
+    link = mlflow_link(run_id, tracking_uri())
+    lines += ["", f"[This run in MLflow]({link}) (open the servers with `zprl ui`)"]
     if Path("artifacts/report").exists():
         lines.append("The report is `artifacts/report/`, and attached to the MLflow run.")
     return "\n".join(lines)
+
+
+def _policy_line(row: dict[str, Any]) -> str:
+    rate, low, high = (
+        float(row.get(key, math.nan)) for key in ("success_rate", "ci_low", "ci_high")
+    )
+    episodes = row.get("episodes", "?")
+    return f"| {POLICIES[row['policy']]} | {rate:.3f} | {low:.3f} to {high:.3f} | {episodes} |"

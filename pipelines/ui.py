@@ -16,6 +16,7 @@ from pipelines.stage_process import sigterm_like_ctrl_c
 from zprl import child_processes, durable, local_servers
 from zprl.errors import EnvironmentProblem
 from zprl.local_servers import LocalServer
+from zprl.terminal import say
 from zprl.tracking.mlflow_tracker import ARTIFACT_FOLDER, make_database, tracking_uri
 
 LOG = Path(".cache/ui.log")
@@ -51,7 +52,8 @@ def serve(
         try:
             _watch(_start(children, log, ports), wait_s)
         except KeyboardInterrupt:
-            print(f"\nstopped{_stopping_runs()}", flush=True)
+            say()  # the terminal shows ^C
+            say(f"stopped{_stopping_runs()}")
         finally:
             environment.UI_FILE.unlink(missing_ok=True)
 
@@ -63,7 +65,7 @@ def show_links() -> None:
         EnvironmentProblem: none is.
     """
     for name, server in _open_here().items():
-        print(f"{name:8} {link_to(server)}", flush=True)
+        say(f"{name:8} {link_to(server)}")
 
 
 def show_environment() -> None:
@@ -75,7 +77,7 @@ def show_environment() -> None:
     for name, server in _open_here().items():
         address, login = CLIENT_VARIABLES[name]
         url = f"{server.url}/api" if name == "Prefect" else server.url
-        print(f"export {address}={shlex.quote(url)} {login}={shlex.quote(server.login)}")
+        say(f"export {address}={shlex.quote(url)} {login}={shlex.quote(server.login)}")
 
 
 def _open_here() -> dict[str, LocalServer]:
@@ -107,15 +109,17 @@ def _start(
     children: ExitStack, log: IO[bytes], ports: Mapping[str, int]
 ) -> list[servers.ServerProcess]:
     """Start what this folder has no server for; a remote one is only named."""
-    uri, api = tracking_uri(), os.environ.get("PREFECT_API_URL")
+    uri = tracking_uri()
+    api = os.environ.get("PREFECT_API_URL")
     wanted: dict[str, dict[str, Any]] = {}
     if uri.startswith(("http://", "https://")):
-        print(f"MLflow   {uri}  (MLFLOW_TRACKING_URI)", flush=True)
+        say(f"MLflow   {uri}  (MLFLOW_TRACKING_URI)")
     else:
         make_database()
         wanted["MLflow"] = {"store": uri, "artifacts": str(Path(ARTIFACT_FOLDER).resolve())}
+
     if api:
-        print(f"Prefect  {api.removesuffix('/api')}  (PREFECT_API_URL)", flush=True)
+        say(f"Prefect  {api.removesuffix('/api')}  (PREFECT_API_URL)")
     else:
         wanted["Prefect"] = {"ui": True}
 
@@ -132,20 +136,22 @@ def _watch(children: list[servers.ServerProcess], wait_s: float) -> None:
     up: dict[str, LocalServer] = {}
     close_again = float("inf")
     end = time.monotonic() + wait_s
+
     while True:
         for child in children:
             child.alive()
             if child.name in up or not child.ready():
                 continue
+
             up[child.name] = child.server
             local_servers.write(up)
             if child.name == "Prefect":
                 _close_dead_runs()
                 close_again = time.monotonic() + STOPPED_S
-            print(f"{child.name:8} {link_to(child.server)}", flush=True)
+            say(f"{child.name:8} {link_to(child.server)}")
             if len(up) == len(children):
-                print("a link opens its page once; `zprl ui --link` prints new ones", flush=True)
-                print("Ctrl-C stops both", flush=True)
+                say("a link opens its page once; `zprl ui --link` prints new ones")
+                say("Ctrl-C stops both")
 
         if time.monotonic() > close_again:
             close_again = float("inf")
@@ -153,6 +159,7 @@ def _watch(children: list[servers.ServerProcess], wait_s: float) -> None:
 
         if LOG.stat().st_size > LOG_BYTES:  # the servers append to it
             os.truncate(LOG, 0)
+
         if time.monotonic() > end and (late := [c.name for c in children if c.name not in up]):
             text = f"{', '.join(late)} did not come up in {wait_s:.0f} s"
             raise EnvironmentProblem(text, remedy=f"see {LOG}")
@@ -166,6 +173,7 @@ def _stopping_runs() -> str:
     server = local_servers.read().get("Prefect")
     if server is None:
         return ""
+
     name, _, secret = server.login.partition(":")
     running = {"flow_runs": {"state": {"type": {"any_": ["RUNNING"]}}}}
     try:

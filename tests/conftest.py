@@ -6,8 +6,12 @@ only if it comes twice.
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 from hypothesis import settings
+
+from zprl import logs
 
 settings.register_profile("same", deadline=None, derandomize=True)
 settings.register_profile("explore", deadline=None)  # `make test-all`: new examples each time
@@ -33,6 +37,15 @@ def device(pytestconfig: pytest.Config) -> str:
         if not torch.cuda.is_available():
             pytest.exit("--device cuda, and torch sees no GPU", returncode=4)
     return found
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Give every test our loggers as they are before an entry point configures them."""
+    for logger in map(logging.getLogger, logs.PACKAGES):
+        logger.handlers[:] = []
+        logger.setLevel(logging.NOTSET)
+        logger.propagate = True
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 import yaml
 
+from tests.session_messages import UntypedBus
 from tests.session_start import RL, memory
 from zprl import child_processes, config, durable, seeding
 from zprl.config import Real
@@ -32,7 +33,8 @@ from zprl.rl.sac import Sac
 from zprl.rl.session_learner import BASE, DEMOS, STEERING
 from zprl.rl.steering_bundle import save_steering
 from zprl.rl.steering_spaces import LatentResidual
-from zprl.session.bus import Bus, Message, ReliableQueue
+from zprl.session.bus import Message, ReliableQueue
+from zprl.session.messages import Beat, ChunkAnswer, LastEmbedding
 
 ROOT = Path(__file__).parents[1]
 TASKS = ROOT / "zprl/robot/tasks"
@@ -251,7 +253,8 @@ class Stage(Session):
             "recorder": ["committed", "labelled", "event", "lost"],
         }
         self.buses = {
-            name: Bus(folder, name, listen if name == "scripted" else {}) for name in self.played
+            name: UntypedBus(folder, name, listen if name == "scripted" else {})
+            for name in self.played
         }
         self.bus = self.buses["scripted"]
         self.feed = ReliableQueue(folder, "recorder", reader=False)
@@ -268,7 +271,7 @@ class Stage(Session):
         if time.monotonic() - self._beat > BEAT_S:
             self._beat = time.monotonic()
             for bus in self.buses.values():
-                bus.publish("beat", {"version": 0})
+                bus.publish(Beat(version=0))
         for message in self.bus.poll(seconds):
             self.heard.append((time.monotonic(), message))
             if message.topic == "plan":
@@ -288,17 +291,16 @@ class Stage(Session):
 
     def _act(self, request: dict[str, Any]) -> None:
         limits = self.plan["digests"]["limits"]
-        facts = {
-            "number": request["number"],
-            "decision": request["decision"],
-            "version": 0,
-            "digest": "0" * 64,
-            "limits": limits,
-        }
+        facts = LastEmbedding(
+            number=request["number"],
+            decision=request["decision"],
+            version=0,
+            digest="0" * 64,
+            limits=limits,
+        )
         if request["final"]:
             self.feed.put(
                 "actor",
-                "final",
                 facts,
                 {"final_embedding": np.zeros(EMBEDDING), "final_anchor": np.zeros(LATENT)},
             )
@@ -309,12 +311,11 @@ class Stage(Session):
                 name: np.zeros(LATENT)
                 for name in ("anchor", "residual", "point", "mean", "log_std")
             }
-            facts |= {"step": request["step"], "stamp": request["stamp"]}
-            self.buses["actor"].publish("chunk", facts, {"targets": targets})
+            chunk = ChunkAnswer(**dict(facts), step=request["step"], stamp=request["stamp"])
+            self.buses["actor"].publish(chunk, {"targets": targets})
             self.feed.put(
                 "actor",
-                "chunk",
-                facts,
+                chunk,
                 {"targets": targets, "embedding": np.zeros(EMBEDDING), **vectors},
             )
 
@@ -322,7 +323,7 @@ class Stage(Session):
         """Be the operator."""
         nonce = nonce or f"{kind}-{time.monotonic_ns()}"
         answers = {"seq": self.plan.get("seq"), "at": self.plan.get("at")}
-        self.bus.publish(
+        self.bus.send(
             "input", {"kind": kind, "episode": episode, "nonce": nonce, "source": "test"} | answers
         )
 

@@ -1,4 +1,4 @@
-"""Commands of child processes: they run installed code, never code of the folder that the parent stands in.
+"""Commands of child processes: they run installed code, never code of the working folder.
 
 ``python -m`` puts the working folder first on the path, and git runs programs that a repository's
 own configuration names. Either would let a folder of downloaded recordings run code in the process
@@ -52,21 +52,27 @@ folder to them."""
 
 
 def python(*arguments: str) -> list[str]:
-    """Return the command that runs this interpreter with ``arguments``, without the working folder on its path."""
+    """Return the command that runs this interpreter, without the working folder on its path."""
     return [sys.executable, "-P", *arguments]
 
 
 def environment(**more: str) -> dict[str, str]:
-    """Return the environment of a child: this process's own, and ``more``; Pythons that its libraries start are safe, too."""
-    found = {**os.environ, **SAFE_PATH, DVC_CACHE: dvc_cache(), **more}
+    """Return the environment of a child: this process's own, and ``more``.
+
+    Pythons that its libraries start are safe, too.
+    """
+    variables = {**os.environ, **SAFE_PATH, DVC_CACHE: dvc_cache(), **more}
     for name, kept in _SEARCHED.items():
-        if parts := kept.findall(found.pop(name, "")):
-            found[name] = os.pathsep.join(parts)
-    return found
+        if parts := kept.findall(variables.pop(name, "")):
+            variables[name] = os.pathsep.join(parts)
+    return variables
 
 
 def dvc_cache() -> str:
-    """Return the folder for DVC's caches, which no other user can enter, unless this process's environment names another."""
+    """Return the folder for DVC's caches, which no other user can enter.
+
+    This process's environment may name another one.
+    """
     own = private_folder("dvc")
     if named := os.environ.get(DVC_CACHE):
         return str(durable.private_folder(Path(named).expanduser().absolute()))
@@ -74,7 +80,10 @@ def dvc_cache() -> str:
 
 
 def private_folder(name: str) -> Path:
-    """Return a folder below the user's own caches, made for this user alone; one of this process where there can be none."""
+    """Return a folder below the user's own caches, made for this user alone.
+
+    Where there can be none, it is a temporary one of this process.
+    """
     try:
         base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute()
         folder = durable.private_folder(base / "zprl" / name)
@@ -134,6 +143,7 @@ def _git(
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=quiet, env=env) as process:
         killer = threading.Timer(timeout_s, process.kill)
         killer.start()
+
         try:
             assert process.stdout is not None
             printed = process.stdout.read(limit + 1)
@@ -146,7 +156,9 @@ def _git(
 
 
 def _no_filters(timeout_s: float) -> dict[str, str]:
-    """Return variables that empty every filter that a configuration names: git runs them to compare a file with its blob.
+    """Return variables that empty every filter that a configuration names.
+
+    Git runs filters to compare a file with its blob.
 
     Raises:
         subprocess.SubprocessError: the configuration cannot be read.

@@ -1,12 +1,15 @@
-"""``zprl demos``: look at demonstrations, check them, add them.  Everything heavy is imported inside the commands."""
+"""``zprl demos``: look at demonstrations, check them, add them.
+
+Everything heavy is imported inside the commands.
+"""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -14,6 +17,8 @@ from zprl.errors import ConfigError, DataError
 from zprl.terminal import console, say, say_json
 
 if TYPE_CHECKING:
+    from zprl.data.episode_checks import Tally
+    from zprl.data.findings import Finding
     from zprl.data.sources import Source
     from zprl.data.validation import ValidationLimits
 
@@ -23,6 +28,9 @@ demos_app = typer.Typer(
     rich_markup_mode=None,
 )
 
+T = TypeVar("T")
+Step = Callable[[int, int | None], None]
+"""Called with sources that are done since the last call, and episodes seen so far where known."""
 PLOTTED = 3
 """Episodes in an overview."""
 
@@ -43,6 +51,28 @@ ObsKeys = Annotated[
     typer.Option("--obs-key", help="Read only this observation, images too; may be given again."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable, with stable fields.")]
+Sample = Annotated[
+    int, typer.Option(min=1, help="Episodes looked at of each source, the first ones.")
+]
+CopyName = Annotated[
+    str | None, typer.Option("--name", help="Name of the copy; the source's own without it.")
+]
+Destination = Annotated[
+    Path, typer.Argument(help="What is written: a folder for LeRobot, *.hdf5 for robomimic.")
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what lies at DEST.")]
+RateHz = Annotated[
+    float | None,
+    typer.Option("--rate", help="Frames per second, where the recordings do not say it."),
+]
+TaskText = Annotated[
+    str,
+    typer.Option("--task", help="The task in one sentence; what the source calls it without it."),
+]
+RobotKind = Annotated[
+    str, typer.Option("--robot", help="Kind of robot; what the source says without it.")
+]
+ImageKind = Annotated[str, typer.Option("--images", help="LeRobot: video (lossy) or png.")]
 
 
 @demos_app.command("check")
@@ -61,46 +91,57 @@ def demos_check(
 
     Example:  zprl demos check recordings/ --strict
     """
-    from zprl.data.episode_checks import Tally, check, safe_source
-    from zprl.data.findings import Finding
     from zprl.data.inspection import terminal_tables
-    from zprl.data.validation import check_versions
 
     sources = _sources(path, reader, obs_keys)
-    tally, told, screen = Tally(), [], terminal_tables.console()
-    with _progress(len(sources)) as step:
-        for item in check(_counted(sources, step), limits=_limits()):
-            tally.add(item)
-            step(0, tally.passed + len(tally.bad))
-            if isinstance(item[1], Finding):
-                told.append(item[1].as_json()) if as_json else screen.print(
-                    terminal_tables.finding_line(item[1]), soft_wrap=True
-                )
-        for finding in check_versions(
-            {s.path.as_posix(): s.reader.facts(s.path) for s in sources if safe_source(s)}
-        ):
-            tally.add((None, finding))
-            told.append(finding.as_json()) if as_json else screen.print(
-                terminal_tables.finding_line(finding), soft_wrap=True
-            )
+    screen = terminal_tables.console()
+    listed: list[dict[str, Any]] = []
+
+    def report(finding: Finding) -> None:
+        if as_json:
+            listed.append(finding.as_json())
+        else:
+            screen.print(terminal_tables.finding_line(finding), soft_wrap=True)
+
+    tally = _check(sources, report)
     if as_json:
         names = [source.path.as_posix() for source in sources]
-        say_json({"format": 1, "sources": names, **tally.as_json(), "list": told})
+        say_json({"format": 1, "sources": names, **tally.as_json(), "list": listed})
     else:
         screen.print(terminal_tables.tally_table(tally, len(sources)))
+
     wrong = tally.severities["error"] + (tally.severities["warning"] if strict else 0)
     if wrong:
         kind = "errors or warnings" if strict else "errors"
         raise DataError(f"{wrong} {kind} in {path}", remedy="each finding says what to do about it")
 
 
+def _check(sources: Sequence[Source], report: Callable[[Finding], None]) -> Tally:
+    """Check recordings one by one and against each other, with a bar on a terminal."""
+    from zprl.data.episode_checks import Tally, check, safe_source
+    from zprl.data.findings import Finding
+    from zprl.data.validation import check_versions
+
+    tally = Tally()
+    with _progress(len(sources)) as step:
+        for item in check(_counted(sources, step), limits=_limits()):
+            tally.add(item)
+            step(0, tally.passed + len(tally.bad))
+            if isinstance(item[1], Finding):
+                report(item[1])
+
+        facts = {s.path.as_posix(): s.reader.facts(s.path) for s in sources if safe_source(s)}
+        for finding in check_versions(facts):
+            tally.add((None, finding))
+            report(finding)
+    return tally
+
+
 @demos_app.command("inspect")
 def demos_inspect(
     path: Where = Path("data"),
     reader: ReaderName = "auto",
-    sample: Annotated[
-        int, typer.Option(min=1, help="Episodes looked at of each source, the first ones.")
-    ] = 50,
+    sample: Sample = 50,
     everything: Annotated[bool, typer.Option("--all", help="Look at every episode.")] = False,
     as_json: AsJson = False,
     card: Annotated[
@@ -111,7 +152,9 @@ def demos_inspect(
     ] = None,
     obs_keys: ObsKeys = None,
 ) -> None:
-    """Say what is in recordings: counts, rates, statistics of every key, episodes that stand out, duplicates.
+    """Say what is in recordings.
+
+    Counts, rates, statistics of every key, episodes that stand out, duplicates.
 
     An episode stands out when its length, its path or its jerk has a modified z-score beyond 3.5
     among the episodes, by the median absolute deviation (Iglewicz and Hoaglin 1993).
@@ -126,23 +169,23 @@ def demos_inspect(
 
     sources = _sources(path, reader, obs_keys)
     with _progress(len(sources)) as step:
-        found = inspect(
+        inspection = inspect(
             sources,
             limits=_limits(),
             sample=None if everything else sample,
             watch=lambda some: _counted(some, step),
         )
     if as_json:
-        say_json(found.as_json())
+        say_json(inspection.as_json())
     else:
         screen = terminal_tables.console()
-        for part in terminal_tables.inspection_tables(found):
+        for part in terminal_tables.inspection_tables(inspection):
             screen.print(part)
+
     if card or card_file:
         target = card_file or path.resolve().with_name(CARD)
-        durable.write_text(
-            target, write(found, title=f"Demonstrations in {path.name or path.resolve().name}")
-        )
+        title = f"Demonstrations in {path.name or path.resolve().name}"
+        durable.write_text(target, write(inspection, title=title))
         say(f"card: {target}", err=as_json)
 
 
@@ -152,7 +195,9 @@ def demos_plot(
     episodes: Annotated[
         list[str] | None, typer.Argument(help="Names, ends of names (demo_3) or positions from 0.")
     ] = None,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="The image; *.png.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="The diagram; *.png.")
+    ] = None,
     reader: ReaderName = "auto",
     obs_keys: ObsKeys = None,
 ) -> None:
@@ -190,7 +235,9 @@ def demos_play(
     reader: ReaderName = "auto",
     obs_keys: ObsKeys = None,
 ) -> None:
-    """Show an episode: its images or, where it has none, the path of its end effector with the gripper in colour.
+    """Show an episode: its images or, where it has none, the path of its end effector.
+
+    The path shows the gripper in colour.
 
     Example:  zprl demos play data/demos/starter.hdf5 demo_3 -o demo_3.gif
     """
@@ -219,16 +266,16 @@ def demos_add(
         typer.Argument(help="A recording, or a folder of any number of them; it stays as it is."),
     ],
     to: Annotated[Path, typer.Option("--to", help="The folder that DVC versions.")] = Path("data"),
-    name: Annotated[
-        str | None, typer.Option("--name", help="Name of the copy; the source's own without it.")
-    ] = None,
+    name: CopyName = None,
     reader: ReaderName = "auto",
     strict: Annotated[bool, typer.Option("--strict", help="Refuse warnings, too.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only check and say what would be done.")
     ] = False,
 ) -> None:
-    """Add recordings to the project: check them as the pipeline will, copy them into data/demos/, version them with DVC.
+    """Add recordings to the project: check, copy into data/demos/, version with DVC.
+
+    They are checked as the pipeline will.
 
     Recordings with errors, and episodes that are there already, are refused (exit code 3).
     DATASET.md is written anew from all recordings. When it is interrupted, the same command goes
@@ -249,8 +296,7 @@ def demos_add(
         reader=reader,
         strict=strict,
         dry_run=dry_run,
-        tell=lambda finding: screen.print(terminal_tables.finding_line(finding), soft_wrap=True),
-        say=say,
+        report=lambda finding: screen.print(terminal_tables.finding_line(finding), soft_wrap=True),
     )
     if dry_run:
         say(f"{done.episodes} episodes would come to {done.target}; nothing was written")
@@ -260,42 +306,28 @@ def demos_add(
     say(f"{done.episodes} episodes added.  Commit them, and send them to where others fetch them:")
     say(f"  git add {files} && git commit -m {message} && dvc push {done.commit[0]}")
     say(
-        "`zprl run` trains with them now; the next scheduled run (nightly in prefect.yaml) picks them up by itself."
+        "`zprl run` trains with them now; the next scheduled run (nightly in prefect.yaml) "
+        "picks them up by itself."
     )
 
 
 @demos_app.command("convert")
 def demos_convert(
     source: Where,
-    dest: Annotated[
-        Path, typer.Argument(help="What is written: a folder for LeRobot, *.hdf5 for robomimic.")
-    ],
+    dest: Destination,
     to: Annotated[str, typer.Option("--to", help="lerobot or robomimic.")],
     reader: ReaderName = "auto",
     obs_keys: ObsKeys = None,
-    rate_hz: Annotated[
-        float | None,
-        typer.Option("--rate", help="Frames per second, where the recordings do not say it."),
-    ] = None,
-    task: Annotated[
-        str,
-        typer.Option(
-            "--task", help="The task in one sentence; what the source calls it without it."
-        ),
-    ] = "",
-    robot: Annotated[
-        str, typer.Option("--robot", help="Kind of robot; what the source says without it.")
-    ] = "",
-    images: Annotated[
-        str, typer.Option("--images", help="LeRobot: video (lossy) or png.")
-    ] = "video",
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace what lies at DEST.")
-    ] = False,
+    rate_hz: RateHz = None,
+    task: TaskText = "",
+    robot: RobotKind = "",
+    images: ImageKind = "video",
+    overwrite: Overwrite = False,
 ) -> None:
-    """Write recordings of any format anew as robomimic's or LeRobot's; episodes with errors are left out and named.
+    """Write recordings of any format anew as robomimic's or LeRobot's.
 
-    Without --obs-key every observation is written, images too.
+    Episodes with errors are left out and named.  Without --obs-key every observation is written,
+    images too.
 
     Example:  zprl demos convert data/demos/starter.hdf5 out/starter --to lerobot --rate 20 --task
     "Lift the cube"
@@ -310,21 +342,18 @@ def demos_convert(
         )
     if not source.exists():
         raise DataError(f"{source} does not exist", remedy="name a recording or a folder of them")
-    options = {
-        "reader": reader,
-        "obs_keys": obs_keys or None,
-        "rate_hz": rate_hz,
-        "task": task,
-        "robot": robot,
-        "images": images,
-    }
-    done = convert(source, dest, to=to, overwrite=overwrite, **options)
+
+    form: dict[str, Any] = {"to": to, "images": images, "overwrite": overwrite}
+    facts: dict[str, Any] = {"rate_hz": rate_hz, "task": task, "robot": robot}
+    done = convert(source, dest, reader=reader, obs_keys=obs_keys or None, **form, **facts)
+
     screen = terminal_tables.console()
     for finding in done.findings:
         screen.print(terminal_tables.finding_line(finding), soft_wrap=True)
     rate = "unknown rate" if done.rate_hz is None else f"{done.rate_hz:g} Hz"
     say(
-        f"{done.path}: {done.episodes} episodes, {done.frames} frames, {rate}; {len(done.left_out)} left out"
+        f"{done.path}: {done.episodes} episodes, {done.frames} frames, {rate}; "
+        f"{len(done.left_out)} left out"
     )
 
 
@@ -350,13 +379,15 @@ def demos_record(
     task = config.load().task if Path(config.PARAMS_FILE).exists() else config.Task()
     if name is not None:
         task = task.model_copy(update={"name": name})
-    seen = record(output, episodes=episodes, seed=seed, settings=RecordSettings(task=task))
-    for grade, tried in sorted(seen.tried.items()):
-        say(
-            f"{grade}: {seen.succeeded.get(grade, 0)} of {tried} tries succeeded, {seen.kept.get(grade, 0)} kept"
-        )
+
+    batch = record(output, episodes=episodes, seed=seed, settings=RecordSettings(task=task))
+    for grade, tried in sorted(batch.tried.items()):
+        succeeded = batch.succeeded.get(grade, 0)
+        kept = batch.kept.get(grade, 0)
+        say(f"{grade}: {succeeded} of {tried} tries succeeded, {kept} kept")
     say(
-        f"{output} is written: {seen.episodes} episodes, {seen.frames} frames; `zprl demos add {output}` versions it"
+        f"{output} is written: {batch.episodes} episodes, {batch.frames} frames; "
+        f"`zprl demos add {output}` versions it"
     )
 
 
@@ -366,19 +397,21 @@ def _sources(path: Path, reader: str, obs_keys: list[str] | None) -> list[Source
     if not path.exists():
         raise DataError(
             f"{path} does not exist",
-            remedy="name a recording or a folder of them; `dvc pull data.dvc` fetches the project's",
+            remedy="name a recording or a folder of them; "
+            "`dvc pull data.dvc` fetches the project's",
         )
-    found = find_sources(path, reader=reader, obs_keys=obs_keys or None)
-    if not found:
+
+    sources = find_sources(path, reader=reader, obs_keys=obs_keys or None)
+    if not sources:
         raise DataError(
             f"there are no recordings in {path}",
             remedy="name a file or folder of a format that has a reader",
         )
-    return found
+    return sources
 
 
 def _limits() -> ValidationLimits:
-    """Those of the project in this folder, else the package's."""
+    """Return the limits of the project in this folder, else the package's."""
     from zprl import config
     from zprl.data.validation import ValidationLimits
 
@@ -388,15 +421,15 @@ def _limits() -> ValidationLimits:
     return ValidationLimits(min_length=policy.obs_steps + policy.chunk_steps)
 
 
-def _counted(sources: Any, step: Any) -> Iterator[Any]:
+def _counted(sources: Iterable[T], step: Step) -> Iterator[T]:
     for source in sources:
         yield source
         step(1, None)
 
 
 @contextmanager
-def _progress(sources: int) -> Iterator[Any]:
-    """Yield ``step(sources done, episodes seen or None)``; a bar on a terminal, silent elsewhere."""
+def _progress(sources: int) -> Iterator[Step]:
+    """Yield a :data:`Step` that moves a bar on a terminal, and does nothing elsewhere."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (
@@ -406,16 +439,14 @@ def _progress(sources: int) -> Iterator[Any]:
         TextColumn("{task.fields[episodes]}"),
         TimeElapsedColumn(),
     )
-    with Progress(
-        *columns, console=console(stderr=True), disable=not sys.stderr.isatty(), transient=True
-    ) as bar:
+    options: dict[str, Any] = {"disable": not sys.stderr.isatty(), "transient": True}
+    with Progress(*columns, console=console(stderr=True), **options) as bar:
         task = bar.add_task("reading", total=sources, episodes="")
 
         def step(done: int, episodes: int | None) -> None:
-            bar.update(
-                task,
-                advance=done,
-                **({} if episodes is None else {"episodes": f"{episodes} episodes"}),
+            fields: dict[str, Any] = (
+                {} if episodes is None else {"episodes": f"{episodes} episodes"}
             )
+            bar.update(task, advance=done, **fields)
 
         yield step

@@ -18,10 +18,13 @@ ROOMS = ("zprl", "pipelines")
 """Packages of this project; what is installed besides them is pinned."""
 
 DATA_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}")
+TEMPLATE_NAME = re.compile(r"""{%-?\s*(?:include|extends|import|from)\s+["']([^"']+)["']""")
+"""Tag by which a Jinja template (``*.j2``) names another one."""
 
 OBSERVERS = (
     "pipelines.container",  # the stage in the image computes its own closure
     "zprl.child_processes",
+    "zprl.logs",
     "zprl.parent_death",
     "zprl.safe_torch_import",
     "zprl.terminal",
@@ -39,7 +42,8 @@ def closure(start: Path) -> tuple[Path, ...]:
 
     An import counts wherever it stands, except for types alone.  So do a module named by a string
     (``python -m`` of a child process), the modules registered for a group of plug-ins that is
-    loaded by name, and a data file beside the module that is named by a string.
+    loaded by name, a data file beside the module that is named by a string, and a template beside
+    one that names it.
 
     Args:
         start: Source file, such as that of a stage.
@@ -47,7 +51,8 @@ def closure(start: Path) -> tuple[Path, ...]:
     Returns:
         Paths relative to the project's root, sorted; ``start`` itself where it lies outside.
     """
-    pending, files = [start.resolve()], set()
+    pending = [start.resolve()]
+    files: set[Path] = set()
     while pending:
         path = pending.pop()
         if path in files:
@@ -56,6 +61,9 @@ def closure(start: Path) -> tuple[Path, ...]:
         files.add(path)
         if path.suffix == ".py":
             pending += _used_by(path)
+        elif path.suffix == ".j2":
+            names = TEMPLATE_NAME.findall(path.read_text())
+            pending += [file for name in names for file in _data_files(path.parent, name)]
 
     return tuple(
         sorted(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path for path in files)
@@ -79,8 +87,9 @@ def _used_by(path: Path) -> set[Path]:
     for node in _run_time_nodes(tree):
         if isinstance(node, ast.Import):
             modules |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            modules |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            origin = _origin(node, path)
+            modules |= {origin} | {f"{origin}.{alias.name}" for alias in node.names}
         elif isinstance(node, ast.Call) and (group := _plugin_group(node)):
             modules |= {point.module for point in entry_points(group=f"zprl.{group}")}
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
@@ -90,6 +99,15 @@ def _used_by(path: Path) -> set[Path]:
     for module in modules:
         used |= _module_files(module)
     return used
+
+
+def _origin(node: ast.ImportFrom, path: Path) -> str:
+    """Return the module that an import names, also relative to the package of the file."""
+    module = node.module or ""
+    if not node.level or not path.is_relative_to(ROOT):
+        return module
+    package = path.relative_to(ROOT).parts[: -node.level]
+    return ".".join((*package, module)).rstrip(".")
 
 
 def _run_time_nodes(tree: ast.AST) -> list[ast.AST]:
@@ -116,7 +134,7 @@ def _plugin_group(call: ast.Call) -> str | None:
     if ast.unparse(call.func) not in ("plugins.load", "plugins.names") or not call.args:
         return None
     group = call.args[0]
-    return group.value if isinstance(group, ast.Constant) else None
+    return str(group.value) if isinstance(group, ast.Constant) else None
 
 
 def _data_files(folder: Path, name: str) -> set[Path]:

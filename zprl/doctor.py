@@ -1,4 +1,7 @@
-"""``zprl doctor``: what this machine has, what is missing, how to get it.  Nothing is changed, nothing leaves the machine."""
+"""``zprl doctor``: find out what this machine has, what is missing and how to get it.
+
+Nothing is changed, nothing leaves the machine.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +42,7 @@ class Check:
     remedy: str | None = None
 
     def as_dict(self) -> dict[str, str | None]:
-        """For ``--json``."""
+        """Return a JSON value, for ``--json``."""
         return asdict(self)
 
 
@@ -55,7 +58,7 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def check_python() -> Iterator[Check]:
-    """The interpreter."""
+    """Check the interpreter's version."""
     text = f"{sys.version_info.major}.{sys.version_info.minor}.{sys.version_info.micro}"
     if (3, 11) <= sys.version_info[:2] < (3, 13):
         yield Check("python", "ok", text)
@@ -69,29 +72,26 @@ def check_python() -> Iterator[Check]:
 
 
 def check_packages() -> Iterator[Check]:
-    """The pinned packages, and the two caps that break silently."""
+    """Check the pinned packages, and the two caps that break silently."""
     for name in PINNED:
-        found = _version(name)
-        yield (
-            Check(name, "ok", found)
-            if found
-            else Check(name, "missing", "not installed", "run `make setup`")
-        )
+        if installed := _version(name):
+            yield Check(name, "ok", installed)
+        else:
+            yield Check(name, "missing", "not installed", "run `make setup`")
+
     for name, (limit, reason) in CAPS.items():
-        found = _version(name)
-        if found is not None and _numbers(found) >= limit:
-            yield Check(
-                name,
-                "missing",
-                f"{found}: {reason}",
-                f"install {name}<{'.'.join(map(str, limit))}, or run `make setup`",
-            )
-        elif found is not None:
-            yield Check(name, "ok", found)
+        installed = _version(name)
+        if installed is None:
+            continue
+        if _numbers(installed) < limit:
+            yield Check(name, "ok", installed)
+        else:
+            remedy = f"install {name}<{'.'.join(map(str, limit))}, or run `make setup`"
+            yield Check(name, "missing", f"{installed}: {reason}", remedy)
 
 
 def check_device() -> Iterator[Check]:
-    """Torch, and the GPU if ``params.yaml`` asks for one."""
+    """Check torch, and the GPU if ``params.yaml`` asks for one."""
     try:
         import torch
     except (ImportError, OSError) as error:
@@ -99,6 +99,7 @@ def check_device() -> Iterator[Check]:
             "torch import", "missing", f"torch cannot be imported: {error}", "run `make setup`"
         )
         return
+
     wanted = _params_value("run", "device", "cpu")
     if torch.cuda.is_available():
         yield Check("device", "ok", f"{wanted} (GPU here: {torch.cuda.get_device_name(0)})")
@@ -114,19 +115,18 @@ def check_device() -> Iterator[Check]:
 
 
 def check_world() -> Iterator[Check]:
-    """The simulator that the task needs."""
+    """Check the simulator that the task needs."""
     task = _params_value("task", "name", "isaac/lift-cube")
-    found = {name: _version(name) for name in ("isaaclab", "ovphysx", "mujoco")}
-    isaac = found["isaaclab"] and found["ovphysx"]
-    if isaac:
-        yield Check(
-            "isaac", "ok", f"isaaclab {found['isaaclab']}, ovphysx {found['ovphysx']} (kit-less)"
-        )
+    isaaclab = _version("isaaclab")
+    ovphysx = _version("ovphysx")
+
+    if isaaclab and ovphysx:
+        yield Check("isaac", "ok", f"isaaclab {isaaclab}, ovphysx {ovphysx} (kit-less)")
         if _params_value("task", "physics", "ovphysx") == "isaacsim":
             yield _isaac_sim()
         if _params_value("task", "assets", "authored") == "nvidia":
             yield _assets(Path(os.environ.get("ISAACSIM_ASSET_ROOT", "")))
-    elif str(task).startswith(("isaac/", "isaaclab/")):
+    elif task.startswith(("isaac/", "isaaclab/")):
         yield Check(
             "isaac",
             "missing",
@@ -167,7 +167,7 @@ def _assets(root: Path) -> Check:
 
 
 def check_disk(folder: Path = Path()) -> Iterator[Check]:
-    """Free space where runs and artifacts go."""
+    """Check the free space where runs and artifacts go."""
     free = shutil.disk_usage(folder).free / 1e9
     if free >= MIN_DISK_GB:
         yield Check("disk", "ok", f"{free:.0f} GB free")
@@ -178,7 +178,7 @@ def check_disk(folder: Path = Path()) -> Iterator[Check]:
 
 
 def check_project(folder: Path = Path()) -> Iterator[Check]:
-    """Parameters, graph, demonstrations and DVC's remote."""
+    """Check parameters, graph, demonstrations and DVC's remote."""
     from zprl import config
     from zprl.errors import ConfigError
 
@@ -187,6 +187,7 @@ def check_project(folder: Path = Path()) -> Iterator[Check]:
         yield Check("params.yaml", "ok", "valid")
     except ConfigError as error:
         yield Check("params.yaml", "missing", error.message, error.remedy)
+
     if not (folder / ".dvc").is_dir() or not (folder / "dvc.yaml").exists():
         yield Check(
             "dvc project",
@@ -195,19 +196,8 @@ def check_project(folder: Path = Path()) -> Iterator[Check]:
             "run in the project's root folder",
         )
         return
-    parser = configparser.ConfigParser()
-    parser.read([folder / ".dvc/config", folder / ".dvc/config.local"])
-    remote = parser.get("core", "remote", fallback=None)
-    if remote is None:
-        yield Check(
-            "dvc remote",
-            "warning",
-            "no default remote",
-            "`dvc remote add -d NAME URL`; see infra/README.md",
-        )
-    else:
-        url = parser.get(f"'remote \"{remote}\"'", "url", fallback="?")
-        yield Check("dvc remote", "ok", f"{remote} ({url})")
+
+    yield _dvc_remote(folder)
     if any((folder / "data").rglob("*.hdf5")):
         yield Check("demos", "ok", "data/ is there")
     elif (folder / "data.dvc").exists():
@@ -223,8 +213,19 @@ def check_project(folder: Path = Path()) -> Iterator[Check]:
         )
 
 
+def _dvc_remote(folder: Path) -> Check:
+    parser = configparser.ConfigParser()
+    parser.read([folder / ".dvc/config", folder / ".dvc/config.local"])
+    remote = parser.get("core", "remote", fallback=None)
+    if remote is None:
+        remedy = "`dvc remote add -d NAME URL`; see infra/README.md"
+        return Check("dvc remote", "warning", "no default remote", remedy)
+    url = parser.get(f"'remote \"{remote}\"'", "url", fallback="?")
+    return Check("dvc remote", "ok", f"{remote} ({url})")
+
+
 def check_safety(folder: Path = Path()) -> Iterator[Check]:
-    """What other users of the machine, or files of the working folder, could have us run."""
+    """Check for code that other users, or files of the working folder, could have us run."""
     if _version("dvc"):
         yield _dvc_cache(folder)
     parts = os.environ.get("PYTHONPATH", "")
@@ -244,13 +245,14 @@ print(site_cache_dir(Config(dvc_dir=sys.argv[1])["core"].get("site_cache_dir")))
 
 
 def _dvc_cache(folder: Path) -> Check:
-    """Check where ``dvc`` keeps its caches if one types it here; below that folder, DVC opens its own to everybody."""
-    # In a child, because no library module knows DVC; in this process's environment, as somebody
-    # who types would have it.
-    command, env = (
-        child_processes.python("-c", _SITE_CACHE, str(folder / ".dvc")),
-        {**os.environ, **child_processes.SAFE_PATH},
-    )
+    """Check where ``dvc`` keeps its caches if one types it here.
+
+    Below that folder, DVC opens its own to everybody.
+    """
+    # In a child, because no library module knows DVC; in this process's environment, as a person
+    # who types has it.
+    command = child_processes.python("-c", _SITE_CACHE, str(folder / ".dvc"))
+    env = {**os.environ, **child_processes.SAFE_PATH}
     asked = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
     if asked.returncode:
         problem = asked.stderr.strip().rpartition("\n")[2]
@@ -259,59 +261,63 @@ def _dvc_cache(folder: Path) -> Check:
         )
 
     cache = folder / asked.stdout.strip()
-    with contextlib.suppress(FileNotFoundError):  # whoever makes it first owns it
+    with contextlib.suppress(FileNotFoundError):  # then its first user will own it
         facts = cache.stat()
         if facts.st_uid == os.geteuid() and not facts.st_mode & 0o077:
             return Check("dvc cache", "ok", f"{cache}, for you alone")
     own = "~/.cache/zprl/dvc"
-    text = f"`dvc` that you type keeps pickles in {cache}, which other users may change: they run code as you"
-    remedy = f"`install -d -m 700 {own} && dvc config --global core.site_cache_dir {own}`, and unset {child_processes.DVC_CACHE}"
+    text = (
+        f"`dvc` that you type keeps pickles in {cache}, which other users may change: "
+        "they run code as you"
+    )
+    remedy = (
+        f"`install -d -m 700 {own} && dvc config --global core.site_cache_dir {own}`, "
+        f"and unset {child_processes.DVC_CACHE}"
+    )
     return Check("dvc cache", "warning", text, remedy)
 
 
 def _answers(url: str) -> bool:
     try:
-        with urllib.request.urlopen(url, timeout=3) as answer:  # noqa: S310 - http(s) only, see the callers
+        # The callers ask http(s) only.
+        with urllib.request.urlopen(url, timeout=3) as answer:  # noqa: S310
             return bool(answer.status == 200)
     except (OSError, urllib.error.URLError, ValueError):
         return False
 
 
 def check_services() -> Iterator[Check]:
-    """MLflow and Prefect, where the environment says they are."""
-    uri = os.environ.get("MLFLOW_TRACKING_URI", "")
-    if not uri:
-        yield Check("mlflow store", "ok", "sqlite:///mlflow.db (local file)")
-    elif not uri.startswith(("http://", "https://")):
-        broken = uri.startswith("file:") or "://" not in uri
-        remedy = "MLflow no longer takes folders; use sqlite:///mlflow.db or a server"
-        yield (
-            Check("mlflow store", "missing", uri, remedy)
-            if broken
-            else Check("mlflow store", "ok", uri.split("@")[-1])
-        )
-    elif _answers(f"{uri.rstrip('/')}/health"):
-        yield Check("mlflow store", "ok", uri.split("@")[-1])
-    else:
-        # Training goes on without its tracker, so this is no error.
-        yield Check(
-            "mlflow store",
-            "warning",
-            f"{uri.split('@')[-1]} does not answer",
-            "start it, or unset MLFLOW_TRACKING_URI",
-        )
+    """Check MLflow and Prefect, where the environment says they are."""
+    yield _mlflow_store(os.environ.get("MLFLOW_TRACKING_URI", ""))
+
     api = os.environ.get("PREFECT_API_URL", "")
     if not api:
         yield Check("prefect", "ok", "embedded server, started when needed")
     elif _answers(f"{api.rstrip('/')}/health"):
         yield Check("prefect", "ok", api)
     else:
-        yield Check(
-            "prefect",
-            "missing",
-            f"{api} does not answer",
-            "start it (`zprl ui`), or unset PREFECT_API_URL",
-        )
+        remedy = "start it (`zprl ui`), or unset PREFECT_API_URL"
+        yield Check("prefect", "missing", f"{api} does not answer", remedy)
+
+
+def _mlflow_store(uri: str) -> Check:
+    name = "mlflow store"
+    shown = uri.split("@")[-1]  # without a login
+    if not uri:
+        return Check(name, "ok", "sqlite:///mlflow.db (local file)")
+
+    if not uri.startswith(("http://", "https://")):
+        if uri.startswith("file:") or "://" not in uri:
+            remedy = "MLflow no longer takes folders; use sqlite:///mlflow.db or a server"
+            return Check(name, "missing", uri, remedy)
+        return Check(name, "ok", shown)
+
+    if _answers(f"{uri.rstrip('/')}/health"):
+        return Check(name, "ok", shown)
+    # Training goes on without its tracker, so this is no error.
+    return Check(
+        name, "warning", f"{shown} does not answer", "start it, or unset MLFLOW_TRACKING_URI"
+    )
 
 
 def _params_value(section: str, key: str, default: str) -> str:

@@ -1,4 +1,6 @@
-"""The only module that writes run state: temp file beside the target, fsync, rename, fsync of the folder.
+"""Write run state: temporary file beside the target, fsync, rename, fsync of the folder.
+
+No other module does.
 
 A process killed at any instruction leaves either the old file or the new one, never a torn one.
 Names of unfinished files end in ``.partial``; :func:`sweep` removes what a killed process left.
@@ -35,17 +37,17 @@ and 72 of memory."""
 MAX_TENSOR_HEADER = 16 * 2**20
 """Longest header of a safetensors file, in bytes: some 100,000 tensors."""
 LOOK_S = 0.5
-"""Longest that somebody who looks whether a file is locked is waited for."""
+"""Longest that a process is waited for which only looks whether a file is locked."""
 ON_DISK = Path("/var/tmp")  # noqa: S108 (what is written there has no name)
 """Where large temporary files go: ``/tmp`` may be memory."""
 
 
 def operation(name: str, path: Path) -> None:
-    """Called before every write, fsync and rename; fault tests replace it to strike at the n-th one."""
+    """Announce a write, fsync, rename or removal; fault tests replace it to strike at the n-th."""
 
 
 def sync(path: Path) -> None:
-    """Bring a file, or the names in a folder, to the disk."""
+    """Bring a closed file, or the names in a folder, to the disk."""
     fd = os.open(path, os.O_RDONLY)
     try:
         os.fsync(fd)
@@ -65,32 +67,44 @@ def _explain(error: OSError, path: Path) -> EnvironmentProblem:
 
 @contextmanager
 def replacing(path: Path | str, *, private: bool = False) -> Iterator[BinaryIO]:
-    """Write the new content of ``path`` piece by piece: it takes its place, all or nothing, when the ``with`` block ends without error.
+    """Write the new content of ``path`` piece by piece.
+
+    It takes its place, all or nothing, when the ``with`` block ends without error.
 
     Args:
         path: The file.
         private: Only its owner may read it.
+
+    Raises:
+        EnvironmentProblem: the disk is full, or it cannot be written.
     """
     path = Path(path)
     temp = path.with_name(f"{path.name}.{os.getpid()}{PARTIAL}")
+    mode = 0o600 if private else 0o666
+
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        operation("write", path)
-        mode = 0o600 if private else 0o666
-        with open(temp, "wb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
-            yield file
-            file.flush()
-            operation("fsync", path)
-            os.fsync(file.fileno())
-        operation("rename", path)
-        os.replace(temp, path)
-        sync(path.parent)
-    except OSError as error:
-        temp.unlink(missing_ok=True)
-        raise _explain(error, path) from error
+        with explained(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            operation("write", path)
+            with open(temp, "wb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
+                yield file
+            publish_file(temp, path)
     except BaseException:
         temp.unlink(missing_ok=True)
         raise
+
+
+def publish_file(temp: Path, path: Path) -> None:
+    """Rename a closed file into place so that it survives a power cut.
+
+    Raises:
+        OSError: the disk fails; ``temp`` may still be there.
+    """
+    operation("fsync", path)
+    sync(temp)
+    operation("rename", path)
+    os.replace(temp, path)
+    sync(path.parent)
 
 
 def private_folder(path: Path | str, *, close: bool = False) -> Path:
@@ -118,11 +132,18 @@ def private_file(path: Path | str) -> None:
 
 
 def scratch(folder: Path | str | None = None) -> BinaryIO:
-    """A file without a name on the disk of ``folder`` (default: of temporary files): it is gone with its process, however that ends."""
-    where = (
-        ON_DISK if "TMPDIR" not in os.environ and ON_DISK.is_dir() else Path(tempfile.gettempdir())
-    )
-    where = where if folder is None else Path(folder)
+    """Open a file without a name, which is gone with its process, however that ends.
+
+    Args:
+        folder: It lies on the disk of this folder; by default on that of temporary files.
+    """
+    if folder is not None:
+        where = Path(folder)
+    elif "TMPDIR" not in os.environ and ON_DISK.is_dir():
+        where = ON_DISK
+    else:
+        where = Path(tempfile.gettempdir())
+
     with explained(where):
         where.mkdir(parents=True, exist_ok=True)
         return cast("BinaryIO", tempfile.TemporaryFile(dir=where))
@@ -130,7 +151,11 @@ def scratch(folder: Path | str | None = None) -> BinaryIO:
 
 @contextmanager
 def explained(path: Path | str) -> Iterator[None]:
-    """Turn an :class:`OSError` of the ``with`` block, such as a full disk, into an :class:`EnvironmentProblem` with a remedy."""
+    """Turn an :class:`OSError` of the ``with`` block into an error with a remedy.
+
+    Raises:
+        EnvironmentProblem: the disk is full, or ``path`` cannot be written.
+    """
     try:
         yield
     except OSError as error:
@@ -149,10 +174,9 @@ def write_text(path: Path | str, text: str, *, private: bool = False) -> None:
 
 
 def write_json(path: Path | str, value: Any, *, private: bool = False) -> None:
-    """Replace ``path`` with indented JSON; NaN and infinity are refused because JSON has neither."""
-    write_text(
-        path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n", private=private
-    )
+    """Replace ``path`` with indented JSON; NaN and infinity, which JSON lacks, are refused."""
+    text = json.dumps(value, indent=2, sort_keys=True, allow_nan=False)
+    write_text(path, f"{text}\n", private=private)
 
 
 def read_bytes(path: Path | str, limit: int) -> bytes:
@@ -174,6 +198,7 @@ def read_bytes(path: Path | str, limit: int) -> bytes:
         raise DataError(
             f"{path} cannot be read: {error}", remedy="check its permissions and the disk"
         ) from error
+
     if len(data) > limit:
         raise DataError(
             f"{path} is longer than {limit} bytes",
@@ -233,11 +258,8 @@ def parse_json(
             integer of thousands of digits.
     """
     size = byte_length(text)
-    commas, lists, objects = (",", "[", "{") if isinstance(text, str) else (b",", b"[", b"{")
-    if size > limit or (
-        size > limit // BYTES_PER_VALUE
-        and sum(map(text.count, (commas, lists, objects))) > limit // BYTES_PER_VALUE
-    ):
+    most_values = limit // BYTES_PER_VALUE
+    if size > limit or (size > most_values and _value_marks(text) > most_values):
         raise DataError(
             f"{what} is longer than {limit} bytes, or holds too many values", remedy=remedy
         )
@@ -246,6 +268,13 @@ def parse_json(
         return decoder.decode(text if isinstance(text, str) else text.decode())
     except (ValueError, RecursionError) as error:
         raise DataError(f"{what} is not valid JSON: {str(error)[:200]}", remedy=remedy) from error
+
+
+def _value_marks(text: bytes | str) -> int:
+    """Return the number of commas and of opened lists and objects: at least one per value."""
+    if isinstance(text, str):
+        return sum(text.count(mark) for mark in ",[{")
+    return sum(text.count(mark) for mark in (b",", b"[", b"{"))
 
 
 def read_json(path: Path | str, *, limit: int = MAX_JSON, allow_nan: bool = False) -> Any:
@@ -269,9 +298,8 @@ def write_tensors(path: Path | str, tensors: Mapping[str, torch.Tensor]) -> None
     """Replace ``path`` with a safetensors file; same tensors give the same bytes."""
     from safetensors.torch import save
 
-    write_bytes(
-        path, save({name: t.detach().cpu().contiguous() for name, t in sorted(tensors.items())})
-    )
+    on_cpu = {name: t.detach().cpu().contiguous() for name, t in sorted(tensors.items())}
+    write_bytes(path, save(on_cpu))
 
 
 def read_tensors(path: Path | str) -> dict[str, torch.Tensor]:
@@ -282,9 +310,8 @@ def read_tensors(path: Path | str) -> dict[str, torch.Tensor]:
     try:
         with Path(path).open("rb") as file:
             header = int.from_bytes(file.read(8), "little")
-            if (
-                header > MAX_TENSOR_HEADER
-            ):  # the library parses whatever is there, up to 100 MB of JSON
+            # The library would parse up to 100 MB of JSON.
+            if header > MAX_TENSOR_HEADER:
                 raise DataError(
                     f"{path} says that its header has {header} bytes",
                     remedy="restore or rebuild it",
@@ -302,7 +329,7 @@ def read_tensors(path: Path | str) -> dict[str, torch.Tensor]:
 
 
 def write_dir(path: Path | str, fill: Callable[[Path], None]) -> None:
-    """Make folder ``path`` by calling ``fill`` on an empty partial folder, then rename it into place.
+    """Make folder ``path``: call ``fill`` on an empty partial folder, then rename it into place.
 
     An existing folder is replaced.  A kill between removing the old and renaming the new leaves no
     folder, which every reader treats as "not made yet".
@@ -318,32 +345,35 @@ def write_dir(path: Path | str, fill: Callable[[Path], None]) -> None:
 
 
 def begin_dir(path: Path | str) -> Path:
-    """An empty partial folder beside ``path``, for what is written bit by bit; :func:`publish_dir` gives it its name."""
+    """Make an empty partial folder beside ``path``, for what is written bit by bit.
+
+    :func:`publish_dir` gives it its name.
+    """
     path = Path(path)
-    for stale in path.parent.glob(
-        f"{path.name}.*{PARTIAL}"
-    ):  # a folder has one writer at a time: its stage holds the lease
+    # A folder has one writer at a time: its stage holds the lease.
+    for stale in path.parent.glob(f"{path.name}.*{PARTIAL}"):
         shutil.rmtree(stale, ignore_errors=True)
+
     temp = path.with_name(f"{path.name}.{os.getpid()}{PARTIAL}")
-    try:
+    with explained(path):
         temp.mkdir(parents=True)
-    except OSError as error:
-        raise _explain(error, path) from error
     return temp
 
 
 def publish_dir(temp: Path, path: Path | str) -> None:
-    """Rename a full partial folder into place, as :func:`write_dir` does; where that fails the partial folder is removed."""
+    """Rename a full partial folder into place, as :func:`write_dir` does.
+
+    Where that fails the partial folder is removed.
+
+    Raises:
+        EnvironmentProblem: the disk is full or broken.
+    """
     path = Path(path)
     try:
-        for file in temp.rglob("*"):
-            if file.is_file():
-                fd = os.open(file, os.O_RDONLY)
-                os.fsync(fd)
-                os.close(fd)
-            else:
-                sync(file)
+        for inside in temp.rglob("*"):
+            sync(inside)
         sync(temp)
+
         operation("remove", path)
         if path.exists():
             shutil.rmtree(path)
@@ -356,7 +386,10 @@ def publish_dir(temp: Path, path: Path | str) -> None:
 
 
 def sweep(folder: Path | str) -> None:
-    """Remove what killed writers left directly in ``folder``; call it only while nobody else writes there."""
+    """Remove what killed writers left directly in ``folder``.
+
+    To be called only while no other process writes there.
+    """
     for path in Path(folder).glob(f"*{PARTIAL}"):
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
@@ -365,7 +398,9 @@ def sweep(folder: Path | str) -> None:
 
 
 def lock(fd: int) -> None:
-    """Lock an open file or folder; who only looks whether it is locked holds it for an instant, so that is waited for.
+    """Lock an open file or folder.
+
+    A process that only looks whether it is locked holds it for an instant, which is waited for.
 
     Raises:
         BlockingIOError: another process keeps it.
@@ -407,17 +442,23 @@ def lease(file: Path) -> int:
 
 
 def digest(path: Path | str) -> str:
-    """SHA-256 of a file, or of a folder's names and contents; independent of dates, modes and the folder's own name."""
+    """Return the SHA-256 of a file, or of a folder's names and contents.
+
+    It depends neither on dates and modes nor on the folder's own name.
+
+    Raises:
+        DataError: nothing is there.
+    """
     path = Path(path)
     if path.is_file():
-        if (
-            path.stat().st_size == 0
-        ):  # files of the kernel say so, too, and reading one may never end
+        # Files of the kernel say that they are empty, too, and reading one may never end.
+        if path.stat().st_size == 0:
             return hashlib.sha256().hexdigest()
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        with path.open("rb") as opened:
+            return hashlib.file_digest(opened, "sha256").hexdigest()
     if not path.is_dir():
         raise DataError(f"{path} does not exist", remedy="run the stage that makes it (dvc repro)")
+
     total = hashlib.sha256()
     for file in sorted(p for p in path.rglob("*") if p.is_file() and not p.name.endswith(PARTIAL)):
         total.update(f"{file.relative_to(path).as_posix()}\0{digest(file)}\n".encode())

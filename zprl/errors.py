@@ -52,6 +52,11 @@ class Interrupted(ZprlError):
 
     exit_code = 5
 
+    def __init__(
+        self, message: str, *, remedy: str = "run the same command again to continue"
+    ) -> None:
+        super().__init__(message, remedy=remedy)
+
 
 class GateRefused(ZprlError):
     """The candidate policy did not earn its promotion."""

@@ -1,4 +1,4 @@
-"""The servers that ``zprl ui`` runs for this folder, and when to believe the file that names them.
+"""The servers that ``zprl ui`` runs for this folder, read from the file that names them.
 
 A file outlives a killed process, and its port may belong to somebody else by then.  So a server is
 believed only where the file is private, its process is alive and ours, and the kernel says that
@@ -75,7 +75,10 @@ def login_for(url: str) -> str | None:
 
 
 def normalised(url: str) -> str:
-    """Return an address as :class:`LocalServer` spells it: ``localhost`` by its number, without a slash at the end."""
+    """Return an address as :class:`LocalServer` spells it.
+
+    ``localhost`` is written by its number, and no slash stands at the end.
+    """
     return url.rstrip("/").replace("//localhost:", f"//{HOST}:")
 
 
@@ -141,11 +144,11 @@ def _parse(text: str) -> dict[str, LocalServer]:
     """Return what the file names; nothing where any of it is not as `write` writes it."""
     try:
         named = durable.parse_json(text, str(FILE))
-        found = {name: LocalServer(**given) for name, given in named.items()}
-        good = all(_URL.fullmatch(server.url) for server in found.values())
+        servers = {name: LocalServer(**given) for name, given in named.items()}
+        good = all(_URL.fullmatch(server.url) for server in servers.values())
     except (DataError, TypeError, AttributeError):
         return {}
-    return found if good else {}
+    return servers if good else {}
 
 
 def _listens(server: LocalServer) -> bool:

@@ -1,4 +1,6 @@
-"""Tasks, readers and spaces by name, through entry points: a user's own is one file and one line.
+"""Tasks, readers and spaces by name, through entry points.
+
+A user's own is one file and one line.
 
 A registered name that ends in ``*`` stands for all names that begin so: a benchmark with many tasks
 is one line, too.
@@ -6,22 +8,23 @@ is one line, too.
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
 import functools
 from importlib.metadata import EntryPoints, entry_points
 from typing import Any
 
 from zprl.errors import ConfigError, EnvironmentProblem
+from zprl.suggestions import did_you_mean
 
 
-@functools.cache  # a look at all that is installed takes 30 ms, and files are asked for their reader one by one
+# A look at all that is installed takes 30 ms, and files are asked for their reader one by one.
+@functools.cache
 def _registered(group: str) -> EntryPoints:
     return entry_points(group=f"zprl.{group}")
 
 
 def names(group: str) -> list[str]:
-    """Registered names of a group (``tasks``, ``readers``, ``spaces``)."""
+    """Return the registered names of a group (``tasks``, ``readers``, ``spaces``)."""
     return sorted(point.name for point in _registered(group))
 
 
@@ -42,8 +45,7 @@ def load(group: str, name: str) -> Any:
                     f"{group[:-1]} '{name}' needs the module '{error.name}'",
                     remedy=f"install the extra that has it, e.g. zprl[{extra}]",
                 ) from error
-    near = difflib.get_close_matches(name, names(group), n=1)
-    hint = f"; did you mean '{near[0]}'?" if near else ""
+    hint = did_you_mean(name, names(group), lead="; ")
     raise ConfigError(
         f"no {group[:-1]} is named '{name}'{hint}",
         remedy=f"registered: {', '.join(names(group)) or 'none'}",

@@ -1,4 +1,7 @@
-"""Where a result comes from: code, versions, data.  Only facts that do not change from run to run enter results."""
+"""The origin of a result: code, versions, data.
+
+Only facts that do not change from run to run enter results.
+"""
 
 from __future__ import annotations
 
@@ -24,36 +27,44 @@ PACKAGES = (
 
 
 def git_commit() -> str | None:
-    """Commit of the working tree, with ``-dirty`` when it has changes; ``None`` outside a repository."""
+    """Return the commit of the working tree, with ``-dirty`` when it has changes.
+
+    Returns:
+        ``None`` outside a repository.
+    """
     commit = (child_processes.git("rev-parse", "--verify", "HEAD") or "").strip()
-    changes = (
-        child_processes.git(*child_processes.GIT_STATUS, "--untracked-files=no") if commit else None
-    )
+    if not commit:
+        return None
+    changes = child_processes.git(*child_processes.GIT_STATUS, "--untracked-files=no")
     if changes is None:
         return None
     return f"{commit}-dirty" if changes else commit
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that decide numbers."""
-    found = {"python": platform.python_version()}
+    """Return the versions of Python and of the packages that decide numbers."""
+    installed = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
-            found[name] = metadata.version(name)
+            installed[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 def machine(device: str = "cpu") -> str:
-    """Processors of this machine, and its GPU where ``device`` is ``cuda``: whose seconds a timing counts."""
+    """Return the processors of this machine, and its GPU where ``device`` is ``cuda``.
+
+    It says whose seconds a timing counts.
+    """
     try:
-        found = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+        model = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
     except OSError:
-        found = None
-    name = found[1].strip() if found else platform.processor() or platform.machine()
+        model = None
+    name = model[1].strip() if model else platform.processor() or platform.machine()
     if device == "cpu":
         return f"{os.cpu_count()} x {name}"
+
     import torch
 
     return f"{os.cpu_count()} x {name}, {torch.cuda.get_device_name()}"

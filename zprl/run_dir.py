@@ -1,14 +1,15 @@
 """The folder in which a stage keeps what it needs to continue after a kill.
 
 It is never a DVC output (DVC deletes outputs before a stage starts).  Its name is a hash of
-everything the result
-depends on, so a changed number or input starts afresh and an unchanged one continues::
+everything the result depends on, so a changed number or input starts afresh and an unchanged one
+continues::
 
     runs/<stage>/<key>/
         KEY.json          what the key was made of
         LEASE             locked while a process works here
-        NOTES.json        small facts that are not part of the result: tracker run id, seconds spent so far
-        gen-00000120/     one generation: tensors (safetensors), state.json, COMMIT (sha-256 of each file)
+        NOTES.json        small facts that are not part of the result: tracker run id, seconds spent
+        gen-00000120/     one generation: tensors (safetensors), state.json,
+                          COMMIT (sha-256 of each file)
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     import torch
 
 KEEP = 2
+"""Generations that are kept: the older one serves where a kill has damaged the newest."""
+GENERATION, STATE = "gen-", "state.json"
 MAX_STATE = 64 * 2**20
 """Longest state of a generation, in bytes: it may hold one row per judged episode."""
 
@@ -43,7 +46,7 @@ class Generation:
 
 
 class RunDir:
-    """Resume state of one stage.  Use as a context manager: it holds the lease for the time of the ``with`` block.
+    """Resume state of one stage; a context manager that holds the lease in its ``with`` block.
 
     Args:
         root: Folder of all runs, usually ``runs``.
@@ -73,7 +76,7 @@ class RunDir:
     # -- notes -------------------------------------------------------------------------------------
 
     def notes(self) -> dict[str, Any]:
-        """Facts about the run that must not enter its result."""
+        """Return facts about the run that must not enter its result."""
         path = self.path / "NOTES.json"
         return durable.read_json(path) if path.exists() else {}
 
@@ -91,11 +94,11 @@ class RunDir:
         def fill(folder: Path) -> None:
             for group, values in tensors.items():
                 durable.write_tensors(folder / f"{group}.safetensors", values)
-            durable.write_json(folder / "state.json", dict(state))
+            durable.write_json(folder / STATE, dict(state))
             sums = {file.name: durable.digest(file) for file in folder.iterdir()}
             durable.write_json(folder / "COMMIT", sums)
 
-        durable.write_dir(self.path / f"gen-{step:08d}", fill)
+        durable.write_dir(self.path / f"{GENERATION}{step:08d}", fill)
         for old in self._folders()[KEEP:]:
             shutil.rmtree(old, ignore_errors=True)
 
@@ -104,26 +107,23 @@ class RunDir:
         for folder in self._folders():
             try:
                 sums = durable.read_json(folder / "COMMIT")
-                if not all(map(safe_names.plain, sums)) or any(
-                    durable.digest(folder / name) != value for name, value in sums.items()
-                ):
+                if not all(map(safe_names.plain, sums)):
                     continue
+                if any(durable.digest(folder / name) != value for name, value in sums.items()):
+                    continue
+
+                step = int(folder.name.removeprefix(GENERATION))
                 tensors = {
-                    n.removesuffix(".safetensors"): durable.read_tensors(folder / n)
-                    for n in sums
-                    if n != "state.json"
+                    name.removesuffix(".safetensors"): durable.read_tensors(folder / name)
+                    for name in sums
+                    if name != STATE
                 }
-                return Generation(
-                    int(folder.name[4:]),
-                    durable.read_json(folder / "state.json", limit=MAX_STATE),
-                    tensors,
-                )
+                return Generation(step, durable.read_json(folder / STATE, limit=MAX_STATE), tensors)
             except (AttributeError, DataError, TypeError, ValueError):
                 continue
         return None
 
     def _folders(self) -> list[Path]:
-        return sorted(
-            (p for p in self.path.glob("gen-*") if not p.name.endswith(durable.PARTIAL)),
-            reverse=True,
-        )
+        """Return the folders of generations, newest first."""
+        folders = self.path.glob(f"{GENERATION}*")
+        return sorted((p for p in folders if not p.name.endswith(durable.PARTIAL)), reverse=True)

@@ -1,4 +1,7 @@
-"""Names from files and command lines that become files or folders: plain ones alone, and never outside the folder they are meant for."""
+"""Names from files and command lines that become files or folders.
+
+Only plain ones do, and never outside the folder that they are meant for.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keeps torch from running native code that lies in the working folder.
+"""Keep torch from running native code that lies in the working folder.
 
 NVIDIA's cuSPARSELt, which torch loads, ends its library path (RUNPATH ``$ORIGIN:``) with an empty
 entry.  That is the working folder, and ``libcuda.so.1`` is looked for there: beside downloaded
@@ -22,7 +22,7 @@ LIBRARY = "nvidia/cusparselt/lib/libcusparseLt.so.0"
 
 
 class _BeforeTorch(MetaPathFinder):
-    """Finds no module; it notices when torch is about to be imported."""
+    """Finder of no module, which notices when torch is about to be imported."""
 
     def find_spec(self, fullname: str, path: object = None, target: object = None) -> None:
         if fullname == "torch":
@@ -47,15 +47,14 @@ def _load_at_root(library: str) -> None:
     try:
         os.unshare(os.CLONE_FS)
         os.chdir("/")
-    except (
-        OSError
-    ):  # a container may forbid it: then for an instant it is the folder of all threads
+    except OSError:
+        # A container may forbid it: then for an instant it is the folder of all threads.
         before = contextlib.chdir("/")
     with contextlib.suppress(OSError), before:  # torch itself says better why it does not load
         ctypes.CDLL(library)
 
 
 def guard() -> None:
-    """Have the library loaded when torch is; at once is too early for commands that never need it."""
+    """Have the library loaded when torch is, for many commands never need it."""
     if sys.platform == "linux" and "torch" not in sys.modules:
         sys.meta_path.insert(0, _BeforeTorch())

@@ -1,8 +1,8 @@
 """Randomness as a pure function of (seed, purpose, counters).
 
-No generator is ever carried along, saved or restored: whoever needs random numbers for update 1,234
-asks for the generator of update 1,234.  That is why an interrupted run and an uninterrupted one
-draw the same numbers.
+No generator is ever carried along, saved or restored: random numbers for update 1,234 come from
+the generator of update 1,234.  That is why an interrupted run and an uninterrupted one draw the
+same numbers.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ if TYPE_CHECKING:
 def derive(seed: int, purpose: str, *counters: int) -> int:
     """Return a 63-bit seed for one use of randomness.
 
-    >>> derive(0, "batch", 1) == derive(0, "batch", 1), derive(0, "batch", 1) == derive(0, "batch", 2)
-    (True, False)
+    >>> derive(0, "batch", 1) == derive(0, "batch", 1)
+    True
+    >>> derive(0, "batch", 1) == derive(0, "batch", 2)
+    False
     """
     text = "/".join([str(int(seed)), purpose, *(str(int(c)) for c in counters)])
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") >> 1

@@ -1,9 +1,11 @@
-"""YAML that anybody may have written, as plain values and in bounded time and memory; every reader of YAML comes here.
+"""YAML that anybody may have written, as plain values and in bounded time and memory.
+
+Every reader of YAML comes here; a file that another library reads is checked here first.
 
 Refused are explicit tags, keys given twice or that YAML reads as a number, a truth value, a date or
 nothing, and documents that are longer, deeper or of more parts than any of ours.  Anchors and
 aliases, a few lines of which can stand for gigabytes, are refused too unless a caller wants them;
-then what they stand for is counted. Whoever reads a file with another library checks it here first.
+then what they stand for is counted.
 """
 
 from __future__ import annotations
@@ -25,6 +27,10 @@ each costs half a kilobyte."""
 MAX_DEPTH = 20
 MAX_DIGITS = 40
 """Of a whole number: longer ones take quadratic time, and Python does not even print them."""
+SHOWN = 60
+"""Letters of a key, tag or alias that a message shows."""
+MAX_REASON = 200
+"""Letters of a parser's message that are shown."""
 MERGE = "<<"
 TEXT = "tag:yaml.org,2002:str"
 RESOLVER = yaml.resolver.Resolver()
@@ -38,7 +44,8 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
         """Refuse a number so long that calculating with it is an attack."""
         if len(node.value) > MAX_DIGITS:
             raise _refusal(f"a whole number of more than {MAX_DIGITS} digits", node)
-        return super().construct_yaml_int(node)
+        number: int = super().construct_yaml_int(node)
+        return number
 
 
 _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
@@ -66,11 +73,13 @@ def parse(
     """
     if durable.byte_length(text) > limit:
         raise ConfigError(f"{source} is longer than {limit} bytes", remedy=remedy)
+
     try:
         text = text if isinstance(text, str) else text.decode()
         judge = _Judge(aliases, limit // BYTES_PER_PART)
         for event in yaml.parse(text, Loader=_Loader):  # of which none is kept
             judge.take(event)
+
         loader = _Loader(text)
         try:
             return loader.get_single_data()
@@ -78,13 +87,15 @@ def parse(
             loader.dispose()
     except yaml.MarkedYAMLError as error:
         line = "" if error.problem_mark is None else f", line {error.problem_mark.line + 1}"
-        said = ", ".join(part for part in (error.context, error.problem) if part)
+        reason = ", ".join(part for part in (error.context, error.problem) if part)
         raise ConfigError(
-            f"{source}{line} is not valid YAML: {said[:200]}", remedy=remedy
+            f"{source}{line} is not valid YAML: {reason[:MAX_REASON]}", remedy=remedy
         ) from error
     except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
-        said = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ConfigError(f"{source} is not valid YAML: {said[:200]}", remedy=remedy) from error
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ConfigError(
+            f"{source} is not valid YAML: {reason[:MAX_REASON]}", remedy=remedy
+        ) from error
 
 
 def load(
@@ -124,7 +135,7 @@ class _Open:
 
 @dataclass
 class _Judge:
-    """Goes through the events of a document before anything is built of it."""
+    """Judge of a document by its events, before anything is built of it."""
 
     aliases: bool
     most: int
@@ -136,38 +147,48 @@ class _Judge:
     def take(self, event: yaml.Event) -> None:
         """Count an event, or refuse the document."""
         if isinstance(event, yaml.CollectionEndEvent):
-            done = self.open.pop()
-            if done.anchor is not None:
-                self.sizes[done.anchor] = (self.parts - done.before, done.height + 1)
-            self._inside(done.height + 1, event)
+            self._close(event)
         elif isinstance(event, yaml.NodeEvent):
             self._allowed(event)
             self._place(event)
-            if isinstance(event, yaml.AliasEvent):
-                if event.anchor not in self.sizes:
-                    raise _refusal(
-                        f"the alias {event.anchor[:60]} stands for nothing, or for what it is part of",
-                        event,
-                    )
-                parts, height = self.sizes[event.anchor]
-                self._inside(height, event)
-            else:
-                parts = 1
+
+            parts = self._alias(event) if isinstance(event, yaml.AliasEvent) else 1
             if isinstance(event, yaml.CollectionStartEvent):
-                keys = set() if isinstance(event, yaml.MappingStartEvent) else None
+                keys: set[str] | None = None
+                if isinstance(event, yaml.MappingStartEvent):
+                    keys = set()
                 self.open.append(_Open(event.anchor, self.parts, keys))
                 self._inside(0, event)
             elif isinstance(event, yaml.ScalarEvent) and event.anchor is not None:
                 self.sizes[event.anchor] = (1, 0)
+
             self.parts += parts
             if self.parts > self.most:
                 raise _refusal(f"more than {self.most} keys, values and lists", event)
+
+    def _close(self, event: yaml.CollectionEndEvent) -> None:
+        """Note the size of a list or mapping that ends."""
+        done = self.open.pop()
+        if done.anchor is not None:
+            self.sizes[done.anchor] = (self.parts - done.before, done.height + 1)
+        self._inside(done.height + 1, event)
+
+    def _alias(self, event: yaml.AliasEvent) -> int:
+        """Return how many parts an alias stands for."""
+        if event.anchor not in self.sizes:
+            raise _refusal(
+                f"the alias {event.anchor[:SHOWN]} stands for nothing, or for what it is part of",
+                event,
+            )
+        parts, height = self.sizes[event.anchor]
+        self._inside(height, event)
+        return parts
 
     def _allowed(self, event: yaml.NodeEvent) -> None:
         if event.anchor is not None and not self.aliases:
             raise _refusal("anchors and aliases are not read here", event)
         if (tag := getattr(event, "tag", None)) is not None:
-            raise _refusal(f"the tag {tag[:60]} is not read", event)
+            raise _refusal(f"the tag {tag[:SHOWN]} is not read", event)
 
     def _place(self, event: yaml.NodeEvent) -> None:
         """Refuse a key given twice, of which the last would win silently."""
@@ -175,22 +196,25 @@ class _Judge:
         if where is None or where.keys is None:
             return
         if where.at_key:
-            if not isinstance(event, yaml.ScalarEvent):
-                raise _refusal("a key is not plain text", event)
-            if event.value == MERGE and not self.aliases:
-                raise _refusal("merge keys are not read here", event)
-            if (
-                event.value != MERGE
-                and RESOLVER.resolve(yaml.ScalarNode, event.value, event.implicit) != TEXT
-            ):
-                raise _refusal(
-                    f"the key {event.value[:60]} is read as another value than text: quote it",
-                    event,
-                )
-            if event.value in where.keys:
-                raise _refusal(f"the key '{event.value[:60]}' is given twice", event)
-            where.keys.add(event.value)
+            key = self._key(event)
+            if key in where.keys:
+                raise _refusal(f"the key '{key[:SHOWN]}' is given twice", event)
+            where.keys.add(key)
         where.at_key = not where.at_key
+
+    def _key(self, event: yaml.NodeEvent) -> str:
+        """Return a key's text, or refuse one that is no plain text."""
+        if not isinstance(event, yaml.ScalarEvent):
+            raise _refusal("a key is not plain text", event)
+        key: str = event.value
+        if key == MERGE:
+            if not self.aliases:
+                raise _refusal("merge keys are not read here", event)
+        elif RESOLVER.resolve(yaml.ScalarNode, key, event.implicit) != TEXT:
+            raise _refusal(
+                f"the key {key[:SHOWN]} is read as another value than text: quote it", event
+            )
+        return key
 
     def _inside(self, levels: int, event: yaml.Event) -> None:
         """Note that the innermost open collection holds so many levels."""
@@ -204,11 +228,16 @@ def _refusal(problem: str, where: yaml.Event | yaml.Node) -> yaml.MarkedYAMLErro
     return yaml.MarkedYAMLError(None, None, problem, where.start_mark)
 
 
-class _Dumper(yaml.SafeDumper):
+# PyYAML has no types.
+class _Dumper(yaml.SafeDumper):  # type: ignore[misc]
     def ignore_aliases(self, data: Any) -> bool:
         return True
 
 
 def dump(value: Any) -> str:
-    """Plain values as a document that :func:`parse` reads: what stands in it twice is written twice."""
-    return yaml.dump(value, Dumper=_Dumper, sort_keys=False)
+    """Return plain values as a document that :func:`parse` reads.
+
+    A value that stands in it twice is written twice.
+    """
+    text: str = yaml.dump(value, Dumper=_Dumper, sort_keys=False)
+    return text

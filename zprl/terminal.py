@@ -1,4 +1,4 @@
-"""What is printed: text from strangers' files reaches a terminal as letters alone, whatever escapes it holds.
+"""Print for people: text from strangers' files reaches a terminal as letters alone.
 
 Everything that the command line prints goes through here, tables and errors too.
 """
@@ -20,16 +20,20 @@ INDENT = "\n    "
 
 
 def plain(text: str) -> str:
-    """Return a text without control, format and unassigned characters: each becomes a space, ends of lines too."""
-    return (
-        text
-        if text.isprintable()
-        else "".join(letter if letter.isprintable() else " " for letter in text)
-    )
+    """Return a text without control, format and unassigned characters.
+
+    Each becomes a space, ends of lines too.
+    """
+    if text.isprintable():
+        return text
+    return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
 def block(text: str) -> str:
-    """Return :func:`plain` lines; those after the first are indented, so that none of them looks like a line of our own."""
+    """Return :func:`plain` lines, indented after the first.
+
+    So none of them looks like a line of our own.
+    """
     return INDENT.join(plain(line) for line in text.splitlines())
 
 
@@ -53,24 +57,23 @@ def say_error(error: BaseException, *, trace: bool = False) -> None:
     if trace:
         for line in "".join(traceback.format_exception(error)).splitlines():
             say(f"| {line}", err=True)
-    expected = isinstance(error, ZprlError)
-    message, remedy = (
-        (error.message, error.remedy)
-        if expected
-        else (str(error), "run `zprl -v ...` for the traceback and report it")
-    )
+
     kind = type(error).__name__
-    print(
-        f"{kind if expected else f'internal error: {kind}'}: {block(message)}",
-        file=sys.stderr,
-        flush=True,
-    )
+    if isinstance(error, ZprlError):
+        message = error.message
+        remedy = error.remedy
+    else:
+        kind = f"internal error: {kind}"
+        message = str(error)
+        remedy = "run `zprl -v ...` for the traceback and report it"
+
+    print(f"{kind}: {block(message)}", file=sys.stderr, flush=True)
     if remedy is not None:
         print(f"  remedy: {block(remedy)}", file=sys.stderr, flush=True)
 
 
 def console(**options: Any) -> Console:
-    """Return a console of ``rich`` whose every text is :func:`plain`; its own colours and bars stay.
+    """Return a console of ``rich`` whose every text is :func:`plain`; colours and bars stay.
 
     Args:
         **options: Of :class:`rich.console.Console`.
@@ -78,14 +81,13 @@ def console(**options: Any) -> Console:
     from rich.console import Console
     from rich.segment import Segment
 
-    class Plain(Console):
+    class PlainConsole(Console):
         def render(self, *arguments: Any, **named: Any) -> Iterable[Segment]:
             for segment in super().render(*arguments, **named):
-                lines = segment.text.split("\n")
-                yield (
-                    segment
-                    if segment.control
-                    else Segment("\n".join(map(plain, lines)), segment.style)
-                )
+                if segment.control:
+                    yield segment
+                else:
+                    lines = map(plain, segment.text.split("\n"))
+                    yield Segment("\n".join(lines), segment.style)
 
-    return Plain(**options)
+    return PlainConsole(**options)

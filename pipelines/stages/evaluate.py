@@ -16,7 +16,7 @@ from zprl import durable
 from zprl.rl.steering_bundle import load_steered
 
 POLICIES = {
-    "latent": ("finetune_sim.json", "sim.json"),
+    "finetune_sim": ("finetune_sim.json", "sim.json"),
     "action_residual": ("finetune_action_residual.json", "action_residual.json"),
 }
 """Policy to the file with the cost of its training, and to the metrics file to write."""
@@ -31,8 +31,14 @@ def evaluate(stage: Stage, names: Iterable[str] = POLICIES) -> None:
         evaluation = judge(stage, name, steered.act, steered)
 
         cost = durable.read_json(METRICS / cost_file)
-        spent = {key: cost[key] for key in ("env_steps", "chunk_steps", "wall_s")}
-        durable.write_json(METRICS / metrics_file, metrics(stage, evaluation, **spent))
+        value = metrics(
+            stage,
+            evaluation,
+            env_steps=cost["env_steps"],
+            decisions=cost["chunk_steps"],
+            wall_s=cost["wall_s"],
+        )
+        durable.write_json(METRICS / metrics_file, value)
 
 
 if __name__ == "__main__":

@@ -52,7 +52,7 @@ def judge(
 
     numbers = evaluation.summary()
     interval = f"[{numbers['ci_low']:.3f}, {numbers['ci_high']:.3f}]"
-    stage.say(
+    stage.log.info(
         f"{name}: success {numbers['success_rate']:.3f} {interval} over "
         f"{evaluation.episodes} episodes, mean length {numbers['episode_length']:.0f} steps"
         f"{' (kept from before)' if already else ''}"
@@ -63,7 +63,7 @@ def judge(
     stage.tracker.log(0, **{f"{name}.{key}": value for key, value in known.items()})
     stage.tracker.log_dir(within / name, f"{within.name}/{name}")
     stage.made(within / name)
-    stage.checkpoint()
+    stage.stop_if_asked()
     return evaluation
 
 
@@ -99,7 +99,7 @@ def _play(
 
 
 def metrics(
-    stage: Stage, evaluation: Evaluation, *, env_steps: int, chunk_steps: int, wall_s: float
+    stage: Stage, evaluation: Evaluation, *, env_steps: int, decisions: int, wall_s: float
 ) -> dict[str, Any]:
     """Return the metrics file of a policy: its success, and the cost of learning it.
 
@@ -107,12 +107,12 @@ def metrics(
         stage: For the seed it was trained with.
         evaluation: Of the policy.
         env_steps: Environment steps of training.
-        chunk_steps: Chunk transitions of training.
-        wall_s: Seconds of training.
+        decisions: The agent's decisions in training, ``chunk_steps`` in the file.
+        wall_s: Seconds of training; those of evaluations on the way do not count.
     """
     cost = {
         "env_steps": env_steps,
-        "chunk_steps": chunk_steps,
+        "chunk_steps": decisions,
         "wall_s": wall_s,
         "seed": stage.params.run.seed,
     }
@@ -135,7 +135,7 @@ def evaluate_base(stage: Stage) -> None:
     direct = judge(stage, "embedding", act_directly, policy)
     base = judge(stage, "base", policy.act if policy.vib is not None else act_directly, policy)
 
-    value = metrics(stage, base, env_steps=0, chunk_steps=0, wall_s=spent["wall_s"])
+    value = metrics(stage, base, env_steps=0, decisions=0, wall_s=spent["wall_s"])
     direct_rate = direct.summary()["success_rate"]
     durable.write_json(METRICS / "base.json", {**value, "embedding_success_rate": direct_rate})
 

@@ -15,14 +15,12 @@ from pipelines.stages.evaluate_base import judge
 from pipelines.stages.stage import BASE, EPISODES, EXPLAIN, STEERING, Stage, main
 from zprl import durable
 from zprl.data.store import EpisodeStore
-from zprl.errors import ConfigError
 from zprl.models.policy import FlowPolicy
 from zprl.rl import latent_analysis
 from zprl.rl.random_residual import RandomResidualPolicy
 from zprl.rl.residual_scale import UNIFORM_RMS
 from zprl.rl.steered_policy import SteeredPolicy
-from zprl.rl.steering_bundle import load_steered
-from zprl.rl.steering_spaces import LatentResidual
+from zprl.rl.steering_bundle import load_residual
 
 WANDERERS = ("still", "latent", "action")
 """Base policy, and random residuals of the same relative size on its latent and on its actions."""
@@ -33,12 +31,7 @@ def explain(stage: Stage) -> None:
     """Compare base and steered policy on the demonstrations' states, then let the base explore."""
     params, seed = stage.params, stage.params.run.seed
     torch.set_num_threads(params.run.threads)
-    steered = load_steered(STEERING / "latent", BASE, device=params.run.device)
-    if not isinstance(steered, SteeredPolicy) or not isinstance(steered.space, LatentResidual):
-        raise ConfigError(
-            "only a residual on the latent can be explained",
-            remedy="set finetune_sim.steering.space: latent",
-        )
+    steered = load_residual(STEERING / "finetune_sim", BASE, "latent", device=params.run.device)
 
     policy = steered.policy
     store = EpisodeStore.open(EPISODES)
@@ -52,7 +45,7 @@ def explain(stage: Stage) -> None:
         name: latent_analysis.departure(moved, known) for name, (known, moved) in pairs.items()
     }
     shown = ", ".join(f"{name} {value:.2f}" for name, value in departures.items())
-    stage.say(f"departure of the steered policy: {shown}")
+    stage.log.info(f"departure of the steered policy: {shown}")
 
     anchor = steered.space.anchor(policy, frames.embedding, frames.noise)
     ratio = float(UNIFORM_RMS * _rms(steered.scale) / _rms(anchor))
@@ -105,5 +98,5 @@ if __name__ == "__main__":
         "explain",
         explain,
         sections=("run", "task", "evaluate"),
-        inputs=(EPISODES, BASE, STEERING / "latent"),
+        inputs=(EPISODES, BASE, STEERING / "finetune_sim"),
     )

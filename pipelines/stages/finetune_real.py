@@ -50,7 +50,7 @@ def finetune_real(stage: Stage) -> None:
     durable.write_json(METRICS / "real.json", metrics)
 
     _track(stage, learner, metrics)
-    stage.say(
+    stage.log.info(
         f"success {before.summary()['success_rate']:.3f} before, "
         f"{after.summary()['success_rate']:.3f} after "
         f"({before.episodes} and {after.episodes} episodes)"
@@ -67,7 +67,7 @@ def _replay(stage: Stage, store: SessionStore) -> tuple[SessionLearner, bool]:
     outcome = "the very weights that acted on the robot"
     if differing:
         outcome = f"other weights than acted on the robot, from version {differing[0]} on"
-    stage.say(
+    stage.log.info(
         f"{len(learner.episodes)} labelled training episodes, {learner.updates.done:,} updates: "
         f"{outcome}"
     )
@@ -101,12 +101,7 @@ def _save(store: SessionStore, learner: SessionLearner, *, same_as_on_robot: boo
 def _track(stage: Stage, learner: SessionLearner, metrics: dict[str, Any]) -> None:
     for row in learner.curve:
         stage.tracker.log(int(row["episodes"]), **{k: v for k, v in row.items() if k != "episodes"})
-    numbers = {
-        key: float(value)
-        for key, value in metrics.items()
-        if isinstance(value, (int, float)) and not isinstance(value, bool)
-    }
-    stage.tracker.log(0, **numbers)
+    stage.log_numbers(metrics)
     stage.tracker.log_dir(STEERING / NAME, "steering")
     stage.made(STEERING / NAME)
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -36,24 +35,8 @@ JUDGE_SEED = 200_000
 (``evaluate.seed``) have others."""
 
 
-@dataclass(frozen=True)
-class Variant:
-    """Names of one use of this module.
-
-    Attributes:
-        stage: The stage in ``dvc.yaml``; its curve and its metrics have the same name.
-        output: Folder of the results below ``artifacts/steering`` and ``artifacts/learner``.
-    """
-
-    stage: str
-    output: str
-
-
-VARIANTS = {
-    "finetune_sim": Variant("finetune_sim", "latent"),
-    "action_residual": Variant("finetune_action_residual", "action_residual"),
-}
-"""Section of ``params.yaml`` to names."""
+STAGES = {"finetune_sim": "finetune_sim", "action_residual": "finetune_action_residual"}
+"""Section of ``params.yaml``, also the folder of the results, to the stage in ``dvc.yaml``."""
 
 
 def finetune_sim(stage: Stage, section: str) -> None:
@@ -66,34 +49,34 @@ def finetune_sim(stage: Stage, section: str) -> None:
     learner = _make_learner(stage, config)
 
     judged: list[Row] = []
-    learning_s = 0.0
+    wall_s = 0.0  # of the segments: judging on the way is no cost of learning
     saved = stage.run_dir.latest()
     if saved is not None:
         facts = dict(saved.state)
-        judged, learning_s = facts.pop("judged"), facts.pop("learning_s")
+        judged, wall_s = facts.pop("judged"), facts.pop("wall_s")
         learner.restore(facts, saved.tensors)
-        stage.say(f"continuing after segment {learner.segment} of {config.budget.segments}")
+        stage.log.info(f"continuing after segment {learner.segment} of {config.budget.segments}")
 
     while learner.segment < config.budget.segments:
         started = time.monotonic()
         _run_segment(stage, learner, config)
-        learning_s = round(learning_s + time.monotonic() - started, 2)
-        _say_progress(stage, learner, learning_s)
+        wall_s = round(wall_s + time.monotonic() - started, 2)
+        _say_progress(stage, learner, wall_s)
 
         # The finished policy is judged by the stage `evaluate`.
         if config.budget.judge_episodes and learner.segment < config.budget.segments:
             row = judge_so_far(stage, learner.acting(), config.budget)
-            judged.append(row | {"env_steps": learner.env_steps, "wall_s": learning_s})
-            stage.say(
+            judged.append(row | {"env_steps": learner.env_steps, "wall_s": wall_s})
+            stage.log.info(
                 f"judged so far: success {row['success_rate']:.2f} over {row['episodes']} episodes"
             )
 
         facts, tensors = learner.state()
-        facts = {**facts, "judged": judged, "learning_s": learning_s}
+        facts = {**facts, "judged": judged, "wall_s": wall_s}
         stage.run_dir.save(learner.segment, facts, tensors)
-        stage.checkpoint()
+        stage.stop_if_asked()
 
-    _write(stage, learner, VARIANTS[section].output, judged, learning_s)
+    _write(stage, learner, section, judged, wall_s)
 
 
 def _make_learner(stage: Stage, config: Learning) -> SegmentLearner[Any]:
@@ -120,14 +103,14 @@ def _residual_learner(stage: Stage, config: Rl, on_row: Callable[[Row], None]) -
 
     spread = residual_scale.measure(policy, space, store, seed=params.run.seed)
     scale = residual_scale.propose(config, spread)
-    stage.say(
+    stage.log.info(
         f"{config.steering.space}: anchor RMS {spread.anchor_rms.square().mean().sqrt():.3f}, "
         f"residual scale {scale.min():.3f} to {scale.max():.3f}, {len(scale)} dimensions"
     )
 
-    mixed = None
+    demos = None
     if config.demonstrations.fraction:
-        mixed = demo_transitions.transitions(
+        demos = demo_transitions.transitions(
             policy,
             space,
             store,
@@ -145,7 +128,7 @@ def _residual_learner(stage: Stage, config: Rl, on_row: Callable[[Row], None]) -
         config=config,
         seed=params.run.seed,
         device=device,
-        demos=mixed,
+        demos=demos,
         on_row=on_row,
     )
 
@@ -165,13 +148,14 @@ def _run_segment(stage: Stage, learner: SegmentLearner[Any], config: Learning) -
         learner.run_segment(make_env, tick=lambda: bar.advance(task))
 
 
-def _say_progress(stage: Stage, learner: SegmentLearner[Any], learning_s: float) -> None:
-    row, segments = learner.curve[-1], learner.config.budget.segments
+def _say_progress(stage: Stage, learner: SegmentLearner[Any], wall_s: float) -> None:
+    row = learner.curve[-1]
     ratio = f"RMS ratio {row['residual_ratio']:.3f}, " if "residual_ratio" in row else ""
-    stage.say(
-        f"segment {learner.segment}/{segments}: {learner.env_steps:,} env steps, "
+    stage.log.info(
+        f"segment {learner.segment}/{learner.config.budget.segments}: "
+        f"{learner.env_steps:,} env steps, "
         f"{learner.updates:,} updates, training success {row['success_rate']:.2f}, "
-        f"episode {row['episode_length']:.0f} steps, {ratio}{learning_s:.0f} s"
+        f"episode {row['episode_length']:.0f} steps, {ratio}{wall_s:.0f} s"
     )
 
 
@@ -200,18 +184,18 @@ def judge_so_far(stage: Stage, policy: ActingPolicy, budget: Budget) -> Row:
 def _write(
     stage: Stage,
     learner: SegmentLearner[Any],
-    output: str,
+    section: str,
     judged: list[Row],
-    learning_s: float,
+    wall_s: float,
 ) -> None:
     """Write everything that the stage makes."""
     progress = {
         "env_steps": learner.env_steps,
-        "chunk_steps": learner.chunk_steps,
+        "chunk_steps": learner.decisions,
         "updates": learner.updates,
     }
     learner.save_bundle(
-        STEERING / output,
+        STEERING / section,
         base_digest=durable.digest(BASE),
         provenance={
             "task": stage.params.task.name,
@@ -220,24 +204,24 @@ def _write(
             "versions": provenance.versions(),
         },
     )
-    learner.save_checkpoint(LEARNER / output)
+    learner.save_checkpoint(LEARNER / section)
 
     durable.write_text(PLOTS / f"{stage.name}.csv", as_csv(learner.curve))
     metrics = {
         **progress,
-        "wall_s": learning_s,
+        "wall_s": wall_s,
         "training_success_rate": learner.curve[-1]["success_rate"],
         **({"judged": judged} if judged else {}),
     }
     durable.write_json(METRICS / f"{stage.name}.json", metrics)
-    stage.tracker.log_dir(STEERING / output, "steering")
-    stage.made(STEERING / output)
+    stage.tracker.log_dir(STEERING / section, "steering")
+    stage.made(STEERING / section)
 
 
 if __name__ == "__main__":
     chosen = sys.argv[1] if len(sys.argv) > 1 else "finetune_sim"
     main(
-        VARIANTS[chosen].stage,
+        STAGES[chosen],
         lambda stage: finetune_sim(stage, chosen),
         sections=("run", "task", "evaluate", chosen),
         inputs=(BASE, EPISODES),

@@ -5,6 +5,7 @@ It draws no random numbers.
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from pipelines.stages.stage import ARTIFACTS, EPISODES, METRICS, Stage, main
@@ -38,10 +39,7 @@ def ingest(stage: Stage) -> None:
     kept = stage.run_dir.path / DATA_REPORT.name
     summary = report.write(kept, result, used)
     stage.tracker.log_dir(kept, DATA_REPORT.name)
-    numbers = {
-        key: float(value) for key, value in summary.items() if isinstance(value, int | float)
-    }
-    stage.tracker.log(0, **numbers)
+    stage.log_numbers(summary)
     page = (kept / "report.html").as_posix()
     require(result, used, max_bad_fraction=params.max_bad_fraction, report=page)
 
@@ -49,12 +47,12 @@ def ingest(stage: Stage) -> None:
     if params.recipe is not None:
         weights = {str(grade): weight for grade, weight in params.recipe.weights.items()}
     EpisodeStore.write(EPISODES, used, fit_normalizer(used), weights=weights)
-    report.write(DATA_REPORT, result, used)
+    durable.write_dir(DATA_REPORT, lambda folder: shutil.copytree(kept, folder, dirs_exist_ok=True))
     recorder.write(DATA_REPORT / SOURCES, used)
     stage.tracker.log_file(DATA_REPORT / SOURCES, DATA_REPORT.name)
     stage.made(EPISODES)
     durable.write_json(METRICS / "ingest.json", summary)
-    stage.say(
+    stage.log.info(
         f"{summary['episodes']} episodes, {summary['frames']} frames, "
         f"success {summary['success_share']:.0%}, "
         f"{summary['bad']} in quarantine; see {DATA_REPORT / 'report.html'}"

@@ -34,7 +34,7 @@ def pretrain(stage: Stage) -> None:
     validation = None
     if held_out:
         validation = ChunkWindows(store, spec.obs_keys, **sizes, episodes=held_out)
-    stage.say(
+    stage.log.info(
         f"{len(training)} episodes, {len(windows)} windows; {len(held_out)} episodes held out"
     )
 
@@ -42,9 +42,9 @@ def pretrain(stage: Stage) -> None:
     state = TrainState(policy, params.pretrain, seed=seed)
     hooks = Hooks(
         stopping=lambda: stage.stopping,
-        saved=stage.checkpoint,
+        saved=stage.stop_if_asked,
         log=lambda step, metrics: stage.tracker.log(step, **metrics),
-        say=stage.say,
+        say=stage.log.info,
     )
     train(state, windows, validation, run_dir=stage.run_dir, hooks=hooks)
 

@@ -68,7 +68,11 @@ class Contest:
 
 
 SIMULATION = Contest(
-    "latent", "base", {"base": BASE, "steering": STEERING / "latent"}, "promote", PROMOTION
+    "finetune_sim",
+    "base",
+    {"base": BASE, "steering": STEERING / "finetune_sim"},
+    "promote",
+    PROMOTION,
 )
 REAL = Contest(
     "real_evaluate_after",
@@ -101,7 +105,7 @@ def promote(stage: Stage, contest: Contest = SIMULATION) -> None:
     incumbent = read_facts(contest.incumbent, contest.folders["base"])
     if os.environ.get(SWITCH_VARIABLE, "").lower() in {"off", "0", "false"}:
         decision = _write(stage, contest, rules, candidate, incumbent)
-        stage.say("tracking is off: judged against the base policy, nothing published")
+        stage.log.info("tracking is off: judged against the base policy, nothing published")
         return
 
     try:
@@ -126,7 +130,7 @@ def promote(stage: Stage, contest: Contest = SIMULATION) -> None:
         ) from error
 
     stage.tracker.tag(**{"zprl.champion_version": version})
-    stage.say(f"champion of '{rules.model_name}': version {version}")
+    stage.log.info(f"champion of '{rules.model_name}': version {version}")
 
 
 def _write(
@@ -144,7 +148,7 @@ def _write(
     stage.tracker.log_file(contest.output)
     stage.tracker.tag(**{"zprl.promotion": "accepted" if decision.accept else "refused"})
     for reason in decision.reasons:
-        stage.say(f"{'accepted' if decision.accept else 'refused'}: {reason}")
+        stage.log.info(f"{'accepted' if decision.accept else 'refused'}: {reason}")
     return decision
 
 

@@ -53,8 +53,8 @@ def report(stage: Stage) -> None:
     durable.write_dir(REPORT, made.fill)
     stage.tracker.log_dir(REPORT, "report")
     for part, problem in made.problems.items():
-        stage.say(f"missing on the page: {part}: {problem}")
-    stage.say(
+        stage.log.info(f"missing on the page: {part}: {problem}")
+    stage.log.info(
         f"{REPORT / page.HTML}: {len(made.files)} figures, missing parts: {len(made.problems)}"
     )
 

@@ -15,18 +15,21 @@ pipelines.stages.pretrain``).
 from __future__ import annotations
 
 import inspect
+import logging
 import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from pipelines import container
-from zprl import code_closure, config, durable, terminal
+from zprl import code_closure, config, durable, logs, terminal
 from zprl.errors import Interrupted, ZprlError
+from zprl.logs import Named
 from zprl.parent_death import die_with_parent
 from zprl.run_dir import RunDir
 from zprl.tracking import Tracker, open_tracker
@@ -48,6 +51,8 @@ REPORT = ARTIFACTS / "report"
 EXPLAIN = ARTIFACTS / "explain"
 TRANSFER = ARTIFACTS / "transfer"
 
+log = logging.getLogger(__name__)
+
 
 class Stage:
     """One run of one stage.
@@ -58,6 +63,7 @@ class Stage:
         run_dir: Resume state; its key holds the declared sections, the inputs' digests and the
             code's digest.
         tracker: Where metrics and artifacts of this stage go.
+        log: Logger whose lines begin with the stage's name; they stream through DVC and Prefect.
         stopping: True once SIGTERM or Ctrl-C asked the stage to stop.
     """
 
@@ -66,6 +72,7 @@ class Stage:
         self.params = params
         self.run_dir = run_dir
         self.tracker = tracker
+        self.log = Named(name, log)
         self.stopping = False
         self._started = time.monotonic()
         self._before = float(run_dir.notes().get("wall_s", 0.0))
@@ -74,8 +81,10 @@ class Stage:
         """Return the seconds this stage has worked, interrupted attempts included."""
         return round(self._before + time.monotonic() - self._started, 1)
 
-    def checkpoint(self) -> None:
-        """Note the time spent; called after each committed generation.
+    def stop_if_asked(self) -> None:
+        """Note the time spent, and end the stage where it was asked to stop.
+
+        Called after each committed generation.
 
         Raises:
             Interrupted: the stage was asked to stop.
@@ -86,6 +95,15 @@ class Stage:
                 f"{self.name} stopped on request", remedy="run the same command again to continue"
             )
 
+    def log_numbers(self, values: Mapping[str, Any]) -> None:
+        """Track the numbers among the values of a metrics file, without a step."""
+        numbers = {
+            key: float(value)
+            for key, value in values.items()
+            if isinstance(value, int | float) and not isinstance(value, bool)
+        }
+        self.tracker.log(0, **numbers)
+
     def made(self, *paths: Path) -> None:
         """Tag the run with the outputs' digests.
 
@@ -94,10 +112,6 @@ class Stage:
         if self.tracker.run_id is not None:
             digests = {path.as_posix(): durable.digest(path) for path in paths}
             self.tracker.tag(**{f"zprl.output.{path}": value for path, value in digests.items()})
-
-    def say(self, text: str) -> None:
-        """Print one line of progress, at once, so that it streams through DVC and Prefect."""
-        terminal.say(f"[{self.name}] {text}")
 
 
 def execute(
@@ -119,6 +133,7 @@ def execute(
         folder: Its folder below ``runs``; the stage's name unless given.
         source: Source file whose closure is the stage's code; that of ``body`` unless given.
     """
+    logs.configure()
     params = config.load()
     os.environ["OMP_NUM_THREADS"] = str(params.run.threads)
     chosen = params.model_dump(mode="json", include=set(sections))
@@ -134,22 +149,27 @@ def execute(
         open_tracker(name, run_dir=run_dir, params=chosen, inputs=digests) as tracker,
     ):
         stage = Stage(name, params, run_dir, tracker)
-
-        def ask(number: int, _: FrameType | None) -> None:
-            if stage.stopping:  # asked twice
-                os._exit(Interrupted.exit_code)
-            stage.stopping = True
-            stage.say("stopping at the next resume point (ask again to stop at once)")
-
-        previous = {
-            number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)
-        }
-        try:
+        with _stoppable(stage):
             body(stage)
-        finally:
-            stage.run_dir.note(wall_s=stage.wall_s())
-            for number, handler in previous.items():
-                signal.signal(number, handler)
+
+
+@contextmanager
+def _stoppable(stage: Stage) -> Iterator[None]:
+    """Have SIGTERM and Ctrl-C ask the stage to stop; asked twice, the process ends at once."""
+
+    def ask(number: int, _: FrameType | None) -> None:
+        if stage.stopping:
+            os._exit(Interrupted.exit_code)
+        stage.stopping = True
+        stage.log.info("stopping at the next resume point (ask again to stop at once)")
+
+    previous = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        stage.run_dir.note(wall_s=stage.wall_s())
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def _source(body: Callable[[Stage], None]) -> Path:

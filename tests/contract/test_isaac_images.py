@@ -16,7 +16,7 @@ from zprl.data.validation import ValidationLimits
 from zprl.envs import make, rotation
 from zprl.envs.check import check_env
 from zprl.envs.isaac.cameras import CAMERAS
-from zprl.envs.isaac.config import TOOL_OFFSET
+from zprl.envs.isaac.franka import TOOL_OFFSET
 from zprl.envs.record_demos import RecordSettings, record
 from zprl.errors import ConfigError
 
@@ -143,7 +143,7 @@ def test_a_step_without_a_look_draws_only_ended_episodes() -> None:
     with make(seen(cameras=("front",)), num_envs=2) as env:
         env.reset(0)
         for step in range(STEPS):
-            result = env.step(env.hold(), look=False)
+            result = env.step(env.hold(), render=False)
             assert "front_image" not in result.obs
             assert ("front_image" in result.final_obs) == (step == STEPS - 1)
         shows_the_cubes(result.final_obs, torch.arange(2), ("front",))

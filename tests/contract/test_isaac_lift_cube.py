@@ -11,7 +11,7 @@ import torch
 
 from tests.on_device import HandedOver
 from zprl.config import Task
-from zprl.envs.isaac import lift_cube, world
+from zprl.envs.isaac import franka, lift_cube
 from zprl.envs.isaac.usd import panda
 from zprl.envs.rotation import DOWN_6D
 from zprl.errors import ConfigError, DataError, EnvironmentProblem
@@ -108,9 +108,9 @@ def test_no_target_can_whip_the_arm_or_drive_it_into_the_table(env: HandedOver):
     for _ in range(STEPS - 1):
         result = env.step(_target(0.5, 9.0, -9.0))
         moved = (result.obs["robot0_eef_pos"] - tool).norm(dim=1)
-        assert moved.max() < world.MAX_REACH / 2
+        assert moved.max() < franka.MAX_REACH / 2
         tool = result.obs["robot0_eef_pos"]
-    assert (tool[:, 1] < world.WORKSPACE[1][1] + 0.01).all()
+    assert (tool[:, 1] < franka.WORKSPACE[1][1] + 0.01).all()
     assert (tool[:, 2] > 0.0).all()
 
 

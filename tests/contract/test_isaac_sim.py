@@ -18,10 +18,10 @@ from zprl.envs.isaac.cabinet import Cabinet
 from zprl.envs.isaac.cameras import Cameras
 from zprl.envs.isaac.config import build_config
 from zprl.envs.isaac.lift_cube import LiftCube
+from zprl.envs.isaac.manager_terms import ManagerTerms
 from zprl.envs.isaac.randomisation import Randomiser
 from zprl.envs.isaac.reach import Reach
 from zprl.envs.isaac.stack import Stack
-from zprl.envs.isaac.world import Terms
 from zprl.errors import EnvironmentProblem
 
 pytestmark = pytest.mark.isaac
@@ -42,10 +42,14 @@ def configured(name: str, **about: Any) -> Any:
     if name.startswith(isaaclab_task.PREFIX):
         task_id = name.removeprefix(isaaclab_task.PREFIX)
         return isaaclab_task.configure(
-            task, task_id, isaaclab_terms.ForeignTerms.load(task_id, None), num_envs=2, device="cpu"
+            task,
+            task_id,
+            isaaclab_terms.IsaacLabTerms.load(task_id, None),
+            num_envs=2,
+            device="cpu",
         )
     scenario = SCENARIOS[name]()
-    terms = Terms(
+    terms = ManagerTerms(
         scenario,
         Randomiser(task.randomise, task.physics, scenario.things, torch.zeros(1, dtype=torch.bool)),
         Cameras(task),
@@ -126,12 +130,12 @@ def test_kit_stays_when_a_world_is_closed_and_leaves_the_signals_alone(
     monkeypatch.setattr(isaaclab.app, "launch_simulation", launch_simulation)
     monkeypatch.setattr(isaaclab.envs, "ManagerBasedRLEnv", _Env)
     monkeypatch.setattr(launch, "needs_kit", lambda config: kit)
-    monkeypatch.setattr(launch.Launched, "_kit", [])
+    monkeypatch.setattr(launch.Simulator, "_kit", [])
     monkeypatch.setattr(_Env, "closed", 0)
     before = signal.signal(signal.SIGINT, mine)
     try:
         for number in (1, 2):
-            launched = launch.Launched()
+            launched = launch.Simulator()
             launched.start(lambda: "a configuration", "cuda")
             if kit:
                 assert signal.getsignal(signal.SIGINT) is mine

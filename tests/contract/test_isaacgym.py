@@ -17,7 +17,8 @@ import torch
 from zprl import envs, seeding
 from zprl.config import Task
 from zprl.envs.check import check_env
-from zprl.envs.isaacgym import client, worker
+from zprl.envs.isaacgym import client
+from zprl.envs.isaacgym.worker import kinematics, wire
 from zprl.envs.rotation import DOWN_6D
 from zprl.errors import ConfigError, DataError, EnvironmentProblem
 
@@ -312,12 +313,12 @@ def through(raw: bytes) -> tuple[dict, dict]:
     with one, other:
         one.sendall(raw)
         one.shutdown(socket.SHUT_WR)
-        return worker.receive(other)
+        return wire.receive(other)
 
 
 def message(header: bytes, body: bytes = b"", announced: int | None = None) -> bytes:
     return (
-        worker.LENGTHS.pack(len(header), len(body) if announced is None else announced)
+        wire.LENGTHS.pack(len(header), len(body) if announced is None else announced)
         + header
         + body
     )
@@ -331,8 +332,8 @@ def test_arrays_arrive_as_they_were_sent() -> None:
         "one": np.float32([7.5]),
     }
     with one, other:
-        worker.send(one, {"do": "step"}, sent)
-        header, found = worker.receive(other)
+        wire.send(one, {"do": "step"}, sent)
+        header, found = wire.receive(other)
     assert header == {"do": "step"}
     assert all(
         np.array_equal(found[name], array) and found[name].dtype == np.float32
@@ -361,7 +362,7 @@ def test_arrays_arrive_as_they_were_sent() -> None:
     ],
 )
 def test_what_is_no_message_is_refused(raw: bytes, complaint: str) -> None:
-    with pytest.raises(worker.BadMessage, match=complaint):
+    with pytest.raises(wire.BadMessage, match=complaint):
         through(raw)
 
 
@@ -371,8 +372,8 @@ def test_half_a_message_is_an_end() -> None:
 
 
 def test_an_array_of_another_shape_is_refused() -> None:
-    with pytest.raises(worker.BadMessage, match=r"expected \(2, 8\)"):
-        worker.taken({"action": np.zeros((2, 7), np.float32)}, "action", (2, 8))
+    with pytest.raises(wire.BadMessage, match=r"expected \(2, 8\)"):
+        wire.taken({"action": np.zeros((2, 7), np.float32)}, "action", (2, 8))
 
 
 # -- geometry --------------------------------------------------------------------------------------
@@ -383,16 +384,16 @@ def test_turn_between_two_orientations() -> None:
     half = 0.5**0.5
     identity, quarter = torch.tensor([[0.0, 0, 0, 1]]), torch.tensor([[0.0, 0, half, half]])
     expected = torch.tensor([[0.0, 0, np.pi / 2]], dtype=torch.float32)
-    assert torch.allclose(worker.turn_between(quarter, identity), expected, atol=1e-6)
-    assert torch.allclose(worker.turn_between(-quarter, identity), expected, atol=1e-6)
-    assert torch.allclose(worker.turn_between(identity, quarter), -expected, atol=1e-6)
-    assert torch.equal(worker.turn_between(quarter, quarter), torch.zeros(1, 3))
+    assert torch.allclose(kinematics.turn_between(quarter, identity), expected, atol=1e-6)
+    assert torch.allclose(kinematics.turn_between(-quarter, identity), expected, atol=1e-6)
+    assert torch.allclose(kinematics.turn_between(identity, quarter), -expected, atol=1e-6)
+    assert torch.equal(kinematics.turn_between(quarter, quarter), torch.zeros(1, 3))
 
 
 def test_least_squares_step_by_hand() -> None:
     """Of an orthonormal Jacobian it is e / (1 + damping^2); a direction that no joint moves costs nothing."""
     error = torch.tensor([[0.1, 0.0, -0.2, 0.0, 0.3, 0.0]])
-    step = worker.least_squares_step(torch.eye(6)[None], error)
+    step = kinematics.least_squares_step(torch.eye(6)[None], error)
     assert torch.allclose(step, error / (1 + 0.05**2))
-    still = worker.least_squares_step(torch.zeros(1, 6, 7), error)
+    still = kinematics.least_squares_step(torch.zeros(1, 6, 7), error)
     assert torch.equal(still, torch.zeros(1, 7))

@@ -20,6 +20,7 @@ import pytest
 pytest.importorskip("franky", reason="the Franka needs franky-control")
 pytest.importorskip("franky_sim", reason="the simulated Franka needs franky-sim")
 
+from tests.session_messages import UntypedBus
 from tests.session_run import HOME, Stage, hold, make_session
 from zprl.recordings.store import SessionStore
 from zprl.robot.limits import MOST_RECOVERIES
@@ -34,7 +35,6 @@ from zprl.robot_sim.faults import (
     UserStop,
 )
 from zprl.session import clock
-from zprl.session.bus import Bus
 
 pytestmark = pytest.mark.realtime
 
@@ -305,14 +305,14 @@ def test_a_bad_gripper_holds_nobody_up(
 
 def test_a_person_takes_over_and_gives_back(played: Stage, control: SimControl) -> None:
     number = played.running()
-    devices = Bus(Path(played.settings["sockets"]), "operator_devices", {})
+    devices = UntypedBus(Path(played.settings["sockets"]), "operator_devices", {})
     played.mark()
     said = [0.0]
 
     def push() -> bool:
         if time.monotonic() - said[0] > 0.02:
             said[0] = time.monotonic()
-            devices.publish(
+            devices.send(
                 "twist", {"twist": [0.0, 0.0, 0.6, 0.0, 0.0, 0.0], "buttons": 0, "at": clock.now()}
             )
         return (
@@ -345,7 +345,7 @@ def test_a_person_takes_over_and_gives_back(played: Stage, control: SimControl) 
             lived.any() and not lived.all()
         )  # what the person did is not taken for the policy's doing
         goes_on(played, number)
-        devices.publish(
+        devices.send(
             "twist", {"twist": [2.0, 0.0, 0.0, 0.0, 0.0, 0.0], "buttons": 0, "at": clock.now()}
         )
         played.until(lambda: faults(played), what="the refusal of a broken message")
@@ -406,7 +406,7 @@ def test_labels_are_idempotent_and_about_their_own_episode(
         {"kind": "failure", "episode": [1], "nonce": "x", "source": "t"},
         {"kind": "nonsense", "nonce": "y", "source": "t"},
     ):
-        played.bus.publish("input", body)
+        played.bus.send("input", body)
     played.running(steps=50)
     lines = [
         line for line in SessionStore.open(played.folder).labels.in_order() if line.episode >= first

@@ -19,14 +19,14 @@ STAGES = {
         ["pipelines.stages.evaluate_base"],
         ["evaluation/embedding", "evaluation/base"],
     ),
-    "finetune_sim": (["pipelines.stages.finetune_sim", "finetune_sim"], ["steering/latent"]),
+    "finetune_sim": (["pipelines.stages.finetune_sim", "finetune_sim"], ["steering/finetune_sim"]),
     "finetune_action_residual": (
         ["pipelines.stages.finetune_sim", "action_residual"],
         ["steering/action_residual"],
     ),
     "evaluate": (
         ["pipelines.stages.evaluate"],
-        ["evaluation/latent", "evaluation/action_residual"],
+        ["evaluation/finetune_sim", "evaluation/action_residual"],
     ),
     "report": (["pipelines.stages.report"], ["report"]),
 }

@@ -36,7 +36,7 @@ def body(stage: stages.Stage) -> None:
         )
         if (step + 1) % EVERY == 0:
             stage.run_dir.save(step + 1, {"step": step + 1}, {"walk": {"place": place}})
-            stage.checkpoint()
+            stage.stop_if_asked()
 
     def fill(folder: Path) -> None:
         durable.write_tensors(folder / "place.safetensors", {"place": place})

@@ -10,7 +10,7 @@ from zprl import envs, plugins
 from zprl.config import Task
 from zprl.data.readers.robomimic import RobomimicReader
 from zprl.envs.check import check_env
-from zprl.envs.mujoco.world import Worlds
+from zprl.envs.mujoco.world import MujocoWorlds
 from zprl.envs.record_demos import RecordSettings, record
 from zprl.errors import ConfigError
 
@@ -24,7 +24,7 @@ SIZES = {"door": (39, 28), "hammer": (46, 26), "pen": (45 + 3, 24), "relocate": 
 """Numbers of an observation, the palm added where the benchmark has none, and of an action."""
 
 
-def make(name: str, num_envs: int = N, steps: int = STEPS) -> Worlds:
+def make(name: str, num_envs: int = N, steps: int = STEPS) -> MujocoWorlds:
     return envs.make(Task(name=f"adroit/{name}", episode_steps=steps), num_envs=num_envs)
 
 
@@ -44,7 +44,7 @@ def test_going_on_from_a_saved_state_repeats_bit_for_bit(name: str) -> None:
             2 * torch.rand(STEPS + 10, N, env.spec.action_dim, generator=draw) - 1
         )  # across the episode's end
 
-        def play(world: Worlds, steps: torch.Tensor) -> list[torch.Tensor]:
+        def play(world: MujocoWorlds, steps: torch.Tensor) -> list[torch.Tensor]:
             seen = [world.hold()]
             for action in steps:
                 r = world.step(action)
@@ -118,7 +118,7 @@ def test_random_actions_make_a_small_set_of_demonstrations(tmp_path) -> None:
     class Clumsy:
         quality = ["worse"] * N
 
-        def __init__(self, env: Worlds) -> None:
+        def __init__(self, env: MujocoWorlds) -> None:
             self._env, self._draw = env, torch.Generator().manual_seed(0)
 
         def act(self, obs: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -127,7 +127,7 @@ def test_random_actions_make_a_small_set_of_demonstrations(tmp_path) -> None:
                 + 0.1 * torch.randn(N, self._env.spec.action_dim, generator=self._draw)
             ).clamp(-1, 1)
 
-    def made() -> Worlds:
+    def made() -> MujocoWorlds:
         env = make("pen")
         env.operator = lambda seed, settings: Clumsy(env)
         return env

@@ -55,7 +55,7 @@ def test_a_step_without_a_look_draws_only_ended_episodes() -> None:
     with envs.make(task("metaworld/push-wall-v3"), num_envs=2) as env:
         env.reset(0)
         for step in range(12):
-            result = env.step(env.hold(), look=False)
+            result = env.step(env.hold(), render=False)
             assert "corner2_image" not in result.obs
             assert ("corner2_image" in result.final_obs) == (step == 11)
 

@@ -43,7 +43,7 @@ def test_two_processes_give_one_process_s_numbers(cameras: tuple[str, ...]) -> N
         assert same(spread.reset(7), plain.reset(7))
         for step in range(2 * STEPS + 3):  # across the ends of two episodes
             action = 2 * torch.rand(N, 4, generator=draw) - 1
-            got, expected = (env.step(action, look=step % 3 != 1) for env in (spread, plain))
+            got, expected = (env.step(action, render=step % 3 != 1) for env in (spread, plain))
             for name in ("obs", "final_obs"):
                 assert same(getattr(got, name), getattr(expected, name)), (name, step)
             for name in ("reward", "terminated", "truncated", "success", "target"):

@@ -10,7 +10,7 @@ from zprl import envs, plugins
 from zprl.config import Task
 from zprl.data.readers.robomimic import RobomimicReader
 from zprl.envs.check import check_env
-from zprl.envs.mujoco.world import Worlds
+from zprl.envs.mujoco.world import MujocoWorlds
 from zprl.envs.record_demos import RecordSettings, record
 from zprl.errors import ConfigError
 
@@ -23,7 +23,7 @@ FLAWLESS = {
 }
 
 
-def make(name: str, num_envs: int = N, steps: int = STEPS) -> Worlds:
+def make(name: str, num_envs: int = N, steps: int = STEPS) -> MujocoWorlds:
     return envs.make(Task(name=f"robosuite/{name}", episode_steps=steps), num_envs=num_envs)
 
 
@@ -41,7 +41,7 @@ def test_going_on_from_a_saved_state_repeats_bit_for_bit(name: str) -> None:
             STEPS + 8, N, env.spec.action_dim, generator=draw
         )  # across the episode's end
 
-        def play(world: Worlds, steps: torch.Tensor) -> list[torch.Tensor]:
+        def play(world: MujocoWorlds, steps: torch.Tensor) -> list[torch.Tensor]:
             results = [world.step(action) for action in steps]
             return [
                 value

@@ -50,13 +50,13 @@ def body(stage: Stage) -> None:
     for step in range(last.step if last else 0, 3):
         stage.tracker.log(step, loss=float(step))
         stage.run_dir.save(step + 1, {}, {})
-        stage.checkpoint()
-        stage.say(f"step {step + 1} of 3")
+        stage.stop_if_asked()
+        stage.log.info(f"step {step + 1} of 3")
         while step == 1 and not stage.stopping and Path(f"mode-{name}").exists() and Path(f"mode-{name}").read_text() == "slow":
             Path("waiting").touch()
             time.sleep(0.05)
         if stage.stopping:
-            stage.checkpoint()
+            stage.stop_if_asked()
     durable.write_text(out, name + "".join(p.read_text() for p in inputs))
 
 main(name, body, sections=("run",), inputs=inputs)

@@ -70,14 +70,14 @@ def body(stage: Stage) -> None:
     stage.tracker.tag(where="inside")
     for step in range(last.step if last else 0, 4):
         stage.tracker.log(step, loss=step / 2)
-        stage.say(f"step {step + 1} of 4, {sys.argv[1]}")
+        stage.log.info(f"step {step + 1} of 4, {sys.argv[1]}")
         stage.run_dir.save(step + 1, {}, {})
-        stage.checkpoint()
+        stage.stop_if_asked()
         while mode == "slow" and step == 1:
             Path("waiting").write_text(str(os.getpid()))
             time.sleep(0.05)
             if stage.stopping:
-                stage.checkpoint()
+                stage.stop_if_asked()
     durable.write_text("artifacts/toy/policy.txt", "made")
     stage.tracker.log_file("artifacts/toy/policy.txt", "toy")
 
@@ -145,6 +145,7 @@ def test_the_command_line() -> None:
         "--env HOME=/team/project/.cache/container --env PYTHONPATH=/opt/zprl --env PYTHONSAFEPATH=1 --env PYTHONUNBUFFERED=1 "
         "--env ZPRL_TRACKING=file:/team/project/runs/x/tracked.jsonl "
         "--env ACCEPT_EULA --env PRIVACY_CONSENT --env OMNI_KIT_ACCEPT_EULA --env ISAACSIM_ASSET_ROOT --env OMP_NUM_THREADS "
+        "--env ZPRL_LOG "
         "--gpus device=1 --network none lab/kit:6.2 python -P -m pipelines.stage_in_container pipelines.stages.finetune_sim finetune_sim"
     )
     same = container.command(

@@ -13,6 +13,7 @@ from dvc.repo import Repo
 from pipelines import code_dependencies, dvc_graph, summary
 from pipelines.stages import stage
 from tests.pipeline.conftest import Project
+from zprl import code_closure
 from zprl.errors import ConfigError, EnvironmentProblem
 
 ROOT = Path(__file__).parents[2]
@@ -166,6 +167,12 @@ def test_a_stage_depends_on_the_code_that_it_runs_and_on_no_other(name: str) -> 
     assert listed == code_dependencies.code_of(GRAPH[name]["cmd"]), (
         "python -m pipelines.code_dependencies"
     )
+
+
+def test_the_report_depends_on_its_templates_and_on_what_they_include() -> None:
+    code = code_closure.closure(ROOT / "pipelines/stages/report.py")
+    included = {"page.html.j2", "style.css.j2"}
+    assert included == {path.name for path in code if path.suffix == ".j2"}
 
 
 def test_summary_leaves_out_what_was_not_judged(tmp_path: Path) -> None:

@@ -80,9 +80,9 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     save_policy(stages.BASE, policy, {})
     durable.write_json(stages.METRICS / "pretrain.json", {"wall_s": 12.5})
     for number, (name, space) in enumerate(
-        (("latent", LatentResidual()), ("action_residual", ActionResidual()))
+        (("finetune_sim", LatentResidual()), ("action_residual", ActionResidual()))
     ):
-        dim = 2 if name == "latent" else 4
+        dim = 2 if name == "finetune_sim" else 4
         rl = config.Rl(steering={"space": space.name}, networks={"hidden": (8,)})
         actor = Actor(
             policy.spec.policy.embedding_dim + dim,
@@ -178,16 +178,16 @@ def test_a_kill_after_the_first_policy_costs_only_the_second(
         durable.write_dir(folder, lambda _: None)
         folder.rmdir()
 
-    checkpoint = stages.Stage.checkpoint
+    stop_if_asked = stages.Stage.stop_if_asked
 
     def killed(stage: stages.Stage) -> None:
-        checkpoint(stage)
+        stop_if_asked(stage)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(stages.Stage, "checkpoint", killed)
+    monkeypatch.setattr(stages.Stage, "stop_if_asked", killed)
     with pytest.raises(KeyboardInterrupt):
         run_base()
-    monkeypatch.setattr(stages.Stage, "checkpoint", checkpoint)
+    monkeypatch.setattr(stages.Stage, "stop_if_asked", stop_if_asked)
     World.made = 0
     run_base()
     assert World.made == 1, "the first verdict was kept"
@@ -263,5 +263,5 @@ def test_a_world_of_one_engine_has_nothing_to_compare(task: dict[str, str], proj
     (project / "params.yaml").write_text(
         yaml.safe_dump({**params, "task": {**task, "episode_steps": 24}})
     )
-    assert run_transfer() == {"policy": "latent", "engines": []}
+    assert run_transfer() == {"policy": "finetune_sim", "engines": []}
     assert World.made == 0

@@ -59,7 +59,7 @@ def steer(policy, space, dim: int, scale: float) -> None:
         "base_digest": durable.digest(stages.BASE),
         "provenance": {},
     }
-    save_steering(stages.STEERING / "latent", actor, torch.full((dim,), scale), **facts)
+    save_steering(stages.STEERING / "finetune_sim", actor, torch.full((dim,), scale), **facts)
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def policy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 
 def run() -> None:
-    inputs = (stages.EPISODES, stages.BASE, stages.STEERING / "latent")
+    inputs = (stages.EPISODES, stages.BASE, stages.STEERING / "finetune_sim")
     stages.execute("explain", explain, sections=("run", "task", "evaluate"), inputs=inputs)
 
 
@@ -124,7 +124,7 @@ def test_what_it_leaves(policy, monkeypatch) -> None:
     )
 
 
-def test_other_interfaces_are_told(policy) -> None:
+def test_a_residual_in_another_space_is_refused(policy) -> None:
     steer(policy, ActionResidual(), 4 * policy.num_features, 0.1)
     with pytest.raises(ConfigError, match="residual on the latent"):
         run()

@@ -38,7 +38,7 @@ FACTS = {
     "ci_low": 0.53,
     "ci_high": 0.67,
 }
-LATENT = stage.STEERING / "latent"
+LATENT = stage.STEERING / "finetune_sim"
 
 
 def steer(now: stage.Stage) -> None:
@@ -84,7 +84,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_demo_file(path / "data/demos/a.hdf5", 8)
         durable.write_text("data.dvc", "outs:\n- md5: 0123.dir\n  path: data\n")
         durable.write_text("params.yaml", yaml.safe_dump(PARAMS))
-        for name, rate in (("base", 0.6), ("latent", 0.97)):
+        for name, rate in (("base", 0.6), ("finetune_sim", 0.97)):
             facts = {
                 **FACTS,
                 **({"success_rate": rate, "ci_low": 0.93, "ci_high": 0.99} if rate > 0.9 else {}),
@@ -135,7 +135,7 @@ def chain(node: dict) -> list[str]:
 
 
 BACK = [
-    "artifacts/steering/latent",
+    "artifacts/steering/finetune_sim",
     "artifacts/base",
     "artifacts/episodes",
     "data/demos/a.hdf5",
@@ -146,7 +146,7 @@ BACK = [
 @pytest.mark.parametrize(
     "target",
     [
-        "artifacts/steering/latent",
+        "artifacts/steering/finetune_sim",
         "zprl-lift-cube@champion",
         "zprl-lift-cube/1",
         "models:/zprl-lift-cube/1",
@@ -224,7 +224,7 @@ def test_changed_bytes_are_told(ask, here: Path, tmp_path: Path) -> None:
 def test_without_a_store_what_lies_here_is_asked(
     ask, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    found = ask("artifacts/steering/latent", "--local")
+    found = ask("artifacts/steering/finetune_sim", "--local")
     assert found["store"] == "what lies here (--local)"
     assert chain(found)[1:] == BACK
     assert "run" in found["below"][0]["made_by"]

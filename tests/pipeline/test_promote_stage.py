@@ -44,7 +44,7 @@ def here(tmp_path: Path, database: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
         monkeypatch.delenv(name, raising=False)
     (tmp_path / "params.yaml").write_text("run: {seed: 0}\n")
     put("base", BASE)
-    put("latent", GOOD)
+    put("finetune_sim", GOOD)
     for folder in promote.SIMULATION.folders.values():
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "bundle.json").write_text("{}")
@@ -87,7 +87,7 @@ def test_the_next_candidate_meets_the_champion(here: Path) -> None:
 
 
 def test_a_refusal_is_a_result(here: Path) -> None:
-    put("latent", {**GOOD, "jerk_rms": 5.0})
+    put("finetune_sim", {**GOOD, "jerk_rms": 5.0})
     decision = run()
     assert not decision["accept"]
     assert "smooth" in decision["reasons"][0]

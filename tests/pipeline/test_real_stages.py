@@ -191,7 +191,7 @@ def test_whether_a_session_fits(here: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert [path.name[:3] for path in (here / "runs/sessions").iterdir()] == ["toy"]
 
 
-def test_an_interface_without_simulation_result_is_refused(here: Path) -> None:
+def test_a_space_without_simulation_result_is_refused(here: Path) -> None:
     params = config.load().model_copy(
         update={"finetune_real": CONFIG.model_copy(update={"space": "noise"})}
     )

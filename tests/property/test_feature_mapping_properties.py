@@ -174,7 +174,7 @@ def test_a_chunk_is_played_when_all_of_it_is_within_reach_and_else_names_what_is
         and not far.any()
         and (np.abs(chunk[:, 3:]) <= MAX_NUMBER).all()
     )
-    assert (layout.fault(chunk, 8) == "") == good
+    assert (layout.defect(chunk, 8) == "") == good
 
 
 @given(
@@ -184,10 +184,10 @@ def test_a_chunk_is_played_when_all_of_it_is_within_reach_and_else_names_what_is
 def test_a_chunk_of_any_shape_and_type_gets_an_answer(shape, dtype):
     layout = ActionLayout(ActionSpec(arms={"": {"kind": "absolute_6d"}}), RANGES)
     fits = len(shape) == 2 and 0 < shape[0] <= 3 and shape[1] == layout.width
-    assert (layout.fault(np.zeros(shape, dtype), 3) == "") == fits
+    assert (layout.defect(np.zeros(shape, dtype), 3) == "") == fits
 
 
 @given(targets())
 def test_where_an_arm_can_be_is_never_broken(target):
     layout = ActionLayout(ActionSpec(arms={"": {"kind": "absolute_6d"}}), RANGES)
-    assert layout.fault(layout.encode(target)[None], 1) == ""
+    assert layout.defect(layout.encode(target)[None], 1) == ""

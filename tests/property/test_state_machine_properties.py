@@ -3,6 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.machine_run import MachineRun, of, phases
 from zprl.robot.base import StopLevel
 from zprl.robot.limits import Recoveries
 from zprl.session.events import (
@@ -20,7 +21,6 @@ from zprl.session.events import (
     Label,
     Labelled,
     Lost,
-    Phase,
     PhaseKind,
     Progress,
     Ready,
@@ -38,11 +38,7 @@ from zprl.session.events import (
 )
 from zprl.session.state_machine import NON_CRITICAL, Machine
 
-PLAN = (
-    Phase(PhaseKind.EVALUATE_BEFORE, 1),
-    Phase(PhaseKind.TRAIN, 3, explore=True, learn=True),
-    Phase(PhaseKind.EVALUATE_AFTER, 2),
-)
+PLAN = phases(1, 3, 2)
 MOVES = (GoHome, StartEpisode)
 episodes = st.one_of(st.just("current"), st.just("current"), st.integers(0, 9))
 processes = st.sampled_from(["driver", "actor", "recorder", "learner", "console"])
@@ -93,40 +89,39 @@ steps = st.tuples(st.integers(0, 9), disturbances).map(
 )  # mostly all goes well
 
 
-class World:
+class World(MachineRun):
     """Answers a machine's actions and checks every promise at every event."""
 
     def __init__(self, machine):
-        self.machine = machine
+        super().__init__(machine)
         self.asked = [Ready()]
         self.started, self.committed, self.discarded = [], [], []
         self.stored = {}
-        self.journal = []
-        self.presses = 0
+        self.labelled = []
 
-    def tell(self, event):
+    def handle(self, event):
         before = self.machine.state
         known, number = dict(self.machine.episodes), self.machine.seq
-        actions = self.machine.handle(event)
+        actions = super().handle(event)
         assert self.machine.seq - number in (0, 1)
         assert (
             self.machine.seq > number or self.machine.state is before
-        )  # a press for another state can be told
+        )  # a press for another state is known as such
         estop = isinstance(event, EStop) or (
             isinstance(event, InputEvent) and event.kind is Input.ESTOP
         )
         clear = isinstance(event, InputEvent) and event.kind is Input.CLEAR
         if isinstance(event, InputEvent) and event.kind is Input.PAUSE:
             assert not self.machine.refused  # whatever the state
-            assert not [a for a in actions if isinstance(a, (*MOVES, Recover))]
+            assert not of((*MOVES, Recover), actions)
         if estop:
             assert before is State.ESTOP or actions[0] == Stop(StopLevel.HARD)
             assert self.machine.state is State.ESTOP
         if before is State.ESTOP and not clear:
             assert self.machine.state is State.ESTOP
-            assert not [a for a in actions if isinstance(a, (*MOVES, Recover))]
+            assert not of((*MOVES, Recover), actions)
         if self.machine.state in (State.FAULT, State.ESTOP, State.PAUSED):
-            assert not [a for a in actions if isinstance(a, MOVES)]
+            assert not of(MOVES, actions)
         if self.machine.state in (State.RUNNING, State.HOMING):
             assert self.machine.estopped is None
             assert self.machine.fault is None
@@ -173,7 +168,7 @@ class World:
             self.asked.append(Recovered(True))
 
     def line(self, label, event):
-        """A label goes to the journal once; again only because the recorder came back, and then unchanged."""
+        """A label is stored once; again only because the recorder came back, and then unchanged."""
         if label.nonce in self.stored:
             assert event == Restarted("recorder")
             assert self.stored[label.nonce] == label
@@ -186,23 +181,19 @@ class World:
             event = self.asked.pop(0)
             if isinstance(event, tuple):
                 label = event[1]
-                if label.nonce not in self.journal:
-                    self.journal.append(label.nonce)
-                event = Labelled(label.episode, label.nonce, self.journal.index(label.nonce) + 1)
-            self.tell(event)
+                if label.nonce not in self.labelled:
+                    self.labelled.append(label.nonce)
+                event = Labelled(label.episode, label.nonce, self.labelled.index(label.nonce) + 1)
+            self.handle(event)
         elif self.machine.state is State.AWAIT_RESET:
-            self.tell(VersionAvailable(len(self.journal)))
+            self.handle(VersionAvailable(len(self.labelled)))
             self.press(Input.RESET_DONE, self.machine.number)
-
-    def press(self, word, episode=None):
-        self.presses += 1
-        self.tell(InputEvent(word, f"press{self.presses}", "test", episode))
 
     def tend(self):
         """Whatever brings the session forward."""
         machine = self.machine
         for process in sorted(machine.dead):
-            self.tell(Restarted(process))
+            self.handle(Restarted(process))
         if (
             machine.open
             and machine.open.committing
@@ -210,17 +201,17 @@ class World:
         ):
             self.asked.append(Committed(machine.open.number))
         if machine.state in (State.FAULT, State.ESTOP):
-            self.tell(Ready())
+            self.handle(Ready())
             self.press(Input.CLEAR)
-            self.tell(Recovered(True))
+            self.handle(Recovered(True))
         elif machine.state is State.PAUSED:
             self.press(Input.RESUME)
         elif machine.state is State.IDLE:
-            self.tell(Ready())
+            self.handle(Ready())
         elif machine.state is State.HOMING:
-            self.tell(Homed())
+            self.handle(Homed())
         elif machine.state in (State.RUNNING, State.INTERVENTION, State.STOPPING):
-            self.tell(Stopped(machine.number))
+            self.handle(Stopped(machine.number))
         elif machine.state is State.AWAIT_LABEL:
             self.press(Input.FAILURE, machine.open.number if machine.open else machine.pending[0])
         else:
@@ -233,7 +224,7 @@ class World:
             self.tend()
         elif kind in ("input", "label"):
             word, episode, nonce = what
-            self.tell(
+            self.handle(
                 InputEvent(
                     word,
                     f"n{nonce}",
@@ -243,19 +234,19 @@ class World:
             )
         elif kind == "episode":
             event, episode = what
-            self.tell(event(self.machine.number if episode == "current" else episode))
+            self.handle(event(self.machine.number if episode == "current" else episode))
         else:
-            self.tell(what)
+            self.handle(what)
 
 
 @settings(max_examples=200, deadline=None)
 @given(
-    told=st.lists(steps, min_size=20, max_size=120),
+    happenings=st.lists(steps, min_size=20, max_size=120),
     mode=st.sampled_from(["async", "sync"]),
     interrupted=st.sampled_from(["discard", "label"]),
     count=st.integers(0, 3),
 )
-def test_the_promises_hold(told, mode, interrupted, count):
+def test_the_promises_hold(happenings, mode, interrupted, count):
     world = World(
         Machine(
             PLAN,
@@ -264,7 +255,7 @@ def test_the_promises_hold(told, mode, interrupted, count):
             recoveries=Recoveries(count=count, window_s=100.0),
         )
     )
-    for kind, what in told:
+    for kind, what in happenings:
         world.step(kind, what)
     for phase in PLAN:  # starts: each slot of a phase is counted at most once
         kept = [k.start_number for k in world.machine.episodes.values() if k.kind is phase.kind]
@@ -273,18 +264,18 @@ def test_the_promises_hold(told, mode, interrupted, count):
 
 @settings(max_examples=100, deadline=None)
 @given(
-    told=st.lists(steps, min_size=10, max_size=60),
+    happenings=st.lists(steps, min_size=10, max_size=60),
     mode=st.sampled_from(["async", "sync"]),
     cut=st.integers(0, 60),
 )
-def test_whatever_happened_a_patient_operator_finishes_the_plan(told, mode, cut):
+def test_whatever_happened_a_patient_operator_finishes_the_plan(happenings, mode, cut):
     """Also across a restart of the supervisor, which knows only what is on disk."""
     world = World(Machine(PLAN, mode=mode))
-    for kind, what in told[:cut]:
+    for kind, what in happenings[:cut]:
         world.step(kind, what)
     old = world.machine
     stored = {
-        label.episode: label for nonce, label in world.stored.items() if nonce in world.journal
+        label.episode: label for nonce, label in world.stored.items() if nonce in world.labelled
     }
     on_disk = tuple(
         CommittedEpisode(
@@ -294,26 +285,26 @@ def test_whatever_happened_a_patient_operator_finishes_the_plan(told, mode, cut)
     )
     training = [
         i + 1
-        for i, n in enumerate(world.journal)
+        for i, n in enumerate(world.labelled)
         if old.episodes[world.stored[n].episode].kind is PhaseKind.TRAIN
     ]
     progress = Progress(
         on_disk,
         old.last_number,
         max(training, default=0),
-        frozenset(world.journal),
+        frozenset(world.labelled),
         old.final,
         old.estopped is not None,
     )
     new = World(Machine(PLAN, progress, mode=mode))
     new.presses = world.presses  # an operator's nonces are never used again
-    new.started, new.journal, new.stored = (
+    new.started, new.labelled, new.stored = (
         world.started,
-        world.journal,
-        {n: world.stored[n] for n in world.journal},
+        world.labelled,
+        {n: world.stored[n] for n in world.labelled},
     )
     new.committed, new.discarded = [k.number for k in on_disk], []
-    for kind, what in told[cut:]:
+    for kind, what in happenings[cut:]:
         new.step(kind, what)
     _finish(new)
     for phase in PLAN:

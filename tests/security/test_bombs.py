@@ -90,7 +90,7 @@ OF_YAML = {
     "limits": _loader("zprl.robot.limits:Limits.load"),
     "task": _loader("zprl.robot.task:RealTask.load"),
     "suite": _loader("zprl.bench.suite:load", of=str),
-    "terms": _loader("zprl.envs.isaac.isaaclab_terms:ForeignTerms.load", "Some-Task", of=str),
+    "terms": _loader("zprl.envs.isaac.isaaclab_terms:IsaacLabTerms.load", "Some-Task", of=str),
     "dvc.lock": _loader("pipelines.dvc_graph:lock_hashes"),
     "data.dvc": _loader("pipelines.summary:data_digest"),
 }
@@ -373,7 +373,7 @@ PARSERS = {
 LOADERS = {
     "zprl/durable.py",
     "zprl/strict_yaml.py",
-    "zprl/envs/isaacgym/worker.py",
+    "zprl/envs/isaacgym/worker/wire.py",
 }  # the last runs in a Python of its own
 OTHERS = ("validate_json", "model_validate_json")
 

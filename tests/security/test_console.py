@@ -12,11 +12,11 @@ from starlette.websockets import WebSocketDisconnect
 
 from tests import console_scene
 from zprl.errors import ConfigError, EnvironmentProblem
+from zprl.request_checks import is_loopback
 from zprl.session.inputs import OperatorInput
 from zprl.session.processes.console import request_guard
 from zprl.session.processes.console.access import Access, Secrets
 from zprl.session.processes.console.app import make_app
-from zprl.session.processes.console.request_guard import is_loopback
 from zprl.session.processes.console.serve import Console
 from zprl.session.processes.console.snapshot import ConsoleState
 

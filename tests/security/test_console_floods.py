@@ -16,11 +16,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.session_messages import FakeBus
+from zprl import server_limits
 from zprl.robot.events import Level
 from zprl.session.events import Input
 from zprl.session.input_publisher import STOP_GAP_S, STOP_REPEATS, InputPublisher
 from zprl.session.inputs import OperatorInput
-from zprl.session.processes.console import rate_limits
+from zprl.session.messages import Beat
 from zprl.session.processes.console.access import Access, Secrets
 from zprl.session.processes.console.connections import Connection, Connections
 
@@ -385,27 +387,18 @@ def test_the_newest_page_of_a_login_closes_its_oldest(page: Page) -> None:
 # -- a flood of stops ------------------------------------------------------------------------------
 
 
-class Bus:
-    def __init__(self) -> None:
-        self.inputs: list[dict] = []
-        self.beats: list[dict] = []
-
-    def publish(self, topic: str, body: dict) -> None:
-        {"input": self.inputs, "beat": self.beats}[topic].append(body)
-
-
 def stop(number: int) -> OperatorInput:
     return OperatorInput(kind=Input.ESTOP, nonce=f"stop-{number}", source="console")
 
 
 @pytest.fixture
-def publisher() -> tuple[InputPublisher, Bus, list[float]]:
-    bus, clock = Bus(), [0.0]
+def publisher() -> tuple[InputPublisher, FakeBus, list[float]]:
+    bus, clock = FakeBus(), [0.0]
     return InputPublisher(bus, lambda: clock[0]), bus, clock
 
 
 def test_a_flood_of_stops_is_few_messages_of_one_press(
-    publisher: tuple[InputPublisher, Bus, list[float]],
+    publisher: tuple[InputPublisher, FakeBus, list[float]],
 ) -> None:
     speaker, bus, clock = publisher
     for number in range(5000):  # five seconds, confirmed after half a second
@@ -414,45 +407,47 @@ def test_a_flood_of_stops_is_few_messages_of_one_press(
         if number % 20 == 0:
             speaker.flush()
         if number % 200 == 0:
-            speaker.beat(stopped=number > 500, pages=1)
-    assert len(bus.inputs) <= 5 / STOP_GAP_S + 10
-    assert {body["nonce"] for body in bus.inputs} == {"stop-0"}
+            speaker.beat(Beat(pages=1), stopped=number > 500)
+    assert len(bus.of(OperatorInput)) <= 5 / STOP_GAP_S + 10
+    assert {press.nonce for press in bus.of(OperatorInput)} == {"stop-0"}
     assert len(speaker._sent) == 0
-    assert bus.beats[0] == {"pages": 1}
+    assert bus.of(Beat)[0].body() == {"pages": 1}
 
 
 def test_the_first_stop_is_said_at_once_and_the_last_is_never_lost(
-    publisher: tuple[InputPublisher, Bus, list[float]],
+    publisher: tuple[InputPublisher, FakeBus, list[float]],
 ) -> None:
     speaker, bus, clock = publisher
     speaker.publish(stop(1))
-    assert len(bus.inputs) == 1
+    assert len(bus.of(OperatorInput)) == 1
     clock[0] = 0.01
     speaker.publish(stop(2))
     speaker.flush()
-    assert len(bus.inputs) == 1
+    assert len(bus.of(OperatorInput)) == 1
     clock[0] = STOP_GAP_S
     speaker.flush()
-    assert len(bus.inputs) == 2
+    assert len(bus.of(OperatorInput)) == 2
 
 
 def test_a_stop_after_the_clearing_of_another_is_a_new_one(
-    publisher: tuple[InputPublisher, Bus, list[float]],
+    publisher: tuple[InputPublisher, FakeBus, list[float]],
 ) -> None:
     speaker, bus, clock = publisher
     speaker.publish(stop(1))
-    speaker.beat(stopped=True)
-    speaker.beat(stopped=False)
+    speaker.beat(Beat(), stopped=True)
+    speaker.beat(Beat(), stopped=False)
     clock[0] = 10.0
     speaker.publish(stop(2))
-    assert bus.inputs[-1]["nonce"] == "stop-2"
-    speaker.beat(stopped=True)
+    assert bus.of(OperatorInput)[-1].nonce == "stop-2"
+    speaker.beat(Beat(), stopped=True)
     clock[0] = 20.0
     speaker.publish(stop(3))  # between the clearing and the beat that notices it
-    before = len(bus.inputs)
+    before = len(bus.of(OperatorInput))
     for _ in range(STOP_REPEATS + 10):
-        speaker.beat(stopped=False)
-    assert len(bus.inputs) == before + STOP_REPEATS  # until it is confirmed, or for half a minute
+        speaker.beat(Beat(), stopped=False)
+    assert (
+        len(bus.of(OperatorInput)) == before + STOP_REPEATS
+    )  # until it is confirmed, or for half a minute
 
 
 def test_thousands_of_stops_leave_memory_and_log_as_they_were(page: Page) -> None:
@@ -499,17 +494,14 @@ def test_a_disk_that_cannot_be_read_is_reported_and_the_page_goes_on(
     watch = Watch.__new__(Watch)
     watch.store = type("Store", (), {"labels": Broken()})()
     watch.events, watch.wall = __import__("collections").deque(maxlen=5), lambda: 0.0
-    watch.look()
+    watch.read_disk()
     assert [(row.kind, row.level) for row in watch.events] == [
         ("disk_not_read", Level.NOTE.name.lower())
     ]
 
 
 def test_a_process_may_open_as_many_files_as_the_system_allows() -> None:
-    command = (
-        "from zprl.session.processes.console.rate_limits import *;"
-        " raise_open_files(); print(open_files())"
-    )
+    command = "from zprl.server_limits import *; raise_open_files(); print(open_files())"
 
     def few() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (256, 2000))
@@ -523,4 +515,4 @@ def test_a_process_may_open_as_many_files_as_the_system_allows() -> None:
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     assert int(finished.stdout) == 2000
-    assert rate_limits.open_files() > 0
+    assert server_limits.open_files() > 0

@@ -19,6 +19,7 @@ from tests import console_scene
 from zprl.errors import ConfigError, DataError, EnvironmentProblem
 from zprl.recordings.append_file import lease
 from zprl.recordings.labels import LabelFile
+from zprl.server_limits import QuietLog
 from zprl.session.events import Input
 from zprl.session.inputs import OperatorInput, this_user
 from zprl.session.processes.console import access as access_module
@@ -34,7 +35,7 @@ from zprl.session.processes.console.access import (
     page_link,
 )
 from zprl.session.processes.console.app import make_app
-from zprl.session.processes.console.rate_limits import Bucket, Guesses, QuietLog, group
+from zprl.session.processes.console.rate_limits import Bucket, Guesses, group
 from zprl.session.processes.console.snapshot import ConsoleState
 from zprl.session.processes.console.streams import Streams
 

@@ -305,7 +305,7 @@ def test_what_a_server_raises_is_one_short_line(
     lines = [
         logging.Formatter().format(record)
         for record in caplog.records
-        if record.name == "uvicorn.error"
+        if record.name == "pipelines.guard"
     ]
     assert len(lines) == 2
     assert all(len(line) < 300 and line.isprintable() for line in lines), lines

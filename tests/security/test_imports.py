@@ -24,9 +24,14 @@ FLOORS = [
         "safe_names",
         "strict_model",
         "strict_yaml",
+        "suggestions",
         "terminal",
         "parent_death",
         "local_servers",
+        "logs",
+        "request_checks",
+        "server_connections",
+        "server_limits",
     },
     {"data", "models"},
     {"envs", "robot"},
@@ -35,7 +40,8 @@ FLOORS = [
     {"session"},
     {"tracking", "registry", "report", "presets", "lineage"},
     {"bench"},
-    {"doctor", "cli", "cli_demos"},
+    {"doctor"},
+    {path.stem for path in (ROOT / "zprl").glob("cli*.py")},
 ]
 LEVEL = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 SOURCES = sorted((ROOT / "zprl").rglob("*.py"))
@@ -73,20 +79,22 @@ def test_floors(path: Path) -> None:
 def test_the_library_knows_no_orchestrator(path: Path) -> None:
     roots = {name.split(".")[0] for name in imports(path)}
     assert not roots & {"prefect", "dvc"}
-    if room(path) not in ("cli", "cli_demos"):
+    if room(path) not in FLOORS[-1]:
         assert "pipelines" not in roots
 
 
-def test_the_command_line_imports_nothing_heavy_at_the_top() -> None:
-    roots = {name.split(".")[0] for name in imports(ROOT / "zprl/cli.py", top_only=True)}
+@pytest.mark.parametrize("name", sorted(FLOORS[-1]))
+def test_the_command_line_imports_nothing_heavy_at_the_top(name: str) -> None:
+    roots = {each.split(".")[0] for each in imports(ROOT / f"zprl/{name}.py", top_only=True)}
     assert roots <= {
         "__future__",
+        "collections",
+        "contextlib",
         "os",
+        "pathlib",
         "shlex",
         "sys",
-        "traceback",
-        "pathlib",
-        "typing",
         "typer",
+        "typing",
         "zprl",
     }

@@ -12,9 +12,11 @@ import pytest
 from fastapi.testclient import TestClient
 from pydantic import ValidationError
 
+from tests.session_messages import PLAN
 from zprl.errors import DataError
 from zprl.session.bus import Message, decode, encode
 from zprl.session.inputs import OperatorInput
+from zprl.session.messages import Topic
 from zprl.session.processes.console.access import Access, Secrets
 from zprl.session.processes.console.app import Press, make_app
 from zprl.session.processes.console.snapshot import ConsoleState
@@ -73,15 +75,19 @@ def seeds() -> list[list[bytes]]:
             },
             obs,
         ),
-        encode(
-            "supervisor",
-            "plan",
-            {"state": "RUNNING", "number": 3, "stop": 0, "recover": 1, "stop_level": 2},
-        ),
+        encode("supervisor", "plan", PLAN),
         encode(
             "actor",
             "chunk",
-            {"number": 1, "decision": 4, "version": 2},
+            {
+                "number": 1,
+                "decision": 4,
+                "version": 2,
+                "digest": "d",
+                "limits": "l",
+                "step": 7,
+                "stamp": 1.5,
+            },
             {"targets": obs["targets"]},
         ),
         encode(
@@ -92,7 +98,7 @@ def seeds() -> list[list[bytes]]:
         encode(
             "operator_devices",
             "twist",
-            {"twist": [0.1] * 6, "buttons": 1},
+            {"twist": [0.1] * 6, "buttons": 1, "at": 1.5},
             {"none": np.zeros((0, 4), np.int64)},
         ),
     ]
@@ -148,7 +154,7 @@ def messages(number: int) -> Iterator[list[bytes]]:
 
 
 def test_a_mutated_message_is_a_message_or_a_data_error() -> None:
-    counts = {"message": 0, "refused": 0}
+    counts = {"message": 0, "refused": 0, "contents": 0}
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     for frames in messages(MESSAGES):
         try:
@@ -160,6 +166,12 @@ def test_a_mutated_message_is_a_message_or_a_data_error() -> None:
             assert isinstance(found, Message)
             assert isinstance(found.body, dict)
             counts["message"] += 1
+            try:
+                assert type(found.contents) is Topic(found.topic).contents
+            except DataError as error:
+                assert len(error.message) < 500
+            else:
+                counts["contents"] += 1
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before < GROWTH
     assert min(counts.values()) > MESSAGES / 50  # both paths were tried
 

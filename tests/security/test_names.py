@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pipelines import add_demos
 from zprl import config, safe_names
 from zprl.bench import suite
-from zprl.envs.isaac.isaaclab_terms import ForeignTerms
+from zprl.envs.isaac.isaaclab_terms import IsaacLabTerms
 from zprl.errors import ConfigError
 from zprl.robot.task import BUILT_IN, RealTask
 from zprl.run_dir import RunDir
@@ -144,7 +144,7 @@ def test_limits_beside_a_task_and_cameras_in_it(tmp_path: Path, name: str) -> No
 @pytest.mark.parametrize("name", ["../../../presets/paper", "/etc/x", "a\nb", "a\0b", "x" * 200])
 def test_built_in_terms(name: str) -> None:
     with pytest.raises(ConfigError):
-        ForeignTerms.load(name, None)
+        IsaacLabTerms.load(name, None)
 
 
 def test_files_of_a_resume_point(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import logging
 import os
 import socket
 import subprocess
@@ -13,6 +14,10 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
+from starlette.responses import PlainTextResponse
+
+from pipelines.quiet_server import QuietServer
+from zprl.server_limits import LOG_LETTERS
 
 ROOT = Path(__file__).parents[2]
 FILES, STRANGERS = 128, 300
@@ -66,3 +71,14 @@ def test_more_connections_than_files_shut_nobody_out(
         assert held.recv(1) == b""  # the newest, too, has had its time
     assert ask(port) == 200
     assert log.stat().st_size < 2000
+
+
+def test_faults_of_the_loop_are_one_plain_line(caplog: pytest.LogCaptureFixture) -> None:
+    server = QuietServer(PlainTextResponse("inside"), log_level="error", lifespan="off")
+    for _ in range(1000):
+        server._failed(None, {"message": "no\n\x1b[31m", "exception": OSError("x" * 10_000)})
+    lines = [logging.Formatter().format(record) for record in caplog.records]
+    assert len(lines) == 1
+    assert lines[0].startswith("failed: no  [31m")
+    assert lines[0].isprintable()
+    assert len(lines[0]) <= len("failed: ") + LOG_LETTERS

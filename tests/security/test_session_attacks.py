@@ -248,11 +248,11 @@ def test_a_press_for_a_state_that_has_changed_is_refused(stage: Stage) -> None:
     stage.say("estop")
     stage.until_state("ESTOP")
     press = {"kind": "clear", "episode": None, "nonce": "old-state", "source": "test"}
-    stage.bus.publish("input", press | {"seq": old["seq"], "at": stage.plan["at"]})
+    stage.bus.send("input", press | {"seq": old["seq"], "at": stage.plan["at"]})
     stage.until(lambda: "old-state" in refusals(stage), what="the answer")
     assert "changed" in refusals(stage)["old-state"]
-    stage.bus.publish("input", press | {"nonce": "no-state"})
-    stage.bus.publish(
+    stage.bus.send("input", press | {"nonce": "no-state"})
+    stage.bus.send(
         "input",
         press | {"nonce": "future", "seq": stage.plan["seq"], "at": stage.plan["at"] + 1000.0},
     )

@@ -20,7 +20,7 @@ from zprl.errors import DataError
 from zprl.report.style import DARK, LIGHT, PageFigure, Theme, render_figure, thousands
 
 COLOURS = (
-    LIGHT.policies["latent"],
+    LIGHT.policies["finetune_sim"],
     "#e69f00",
     "#009e73",
     "#d55e00",

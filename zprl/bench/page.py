@@ -5,7 +5,6 @@ It can be made of any part of a suite that is done.
 
 from __future__ import annotations
 
-import base64
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from zprl import durable
-from zprl.bench import claims, figures, results, statistics
+from zprl.bench import claims, figures, statistics
 from zprl.bench.claims import HELD, NOT_HELD, QUESTIONS, UNDECIDED, Claim
 from zprl.bench.results import BASE, Point, RunFacts
 from zprl.bench.statistics import OURS, THRESHOLDS, Estimate, Reached, Seeds
@@ -74,7 +73,7 @@ class SuiteInfo:
 def write(
     path: Path | str, points: Sequence[Point], facts: Sequence[RunFacts], info: SuiteInfo
 ) -> None:
-    """Write the page; it refers to nothing outside of itself."""
+    """Write the page; it refers to nothing but the suite's table beside it."""
     durable.write_text(path, html(points, facts, info))
 
 
@@ -112,7 +111,6 @@ def html(points: Sequence[Point], facts: Sequence[RunFacts], info: SuiteInfo) ->
         "cost": {m: _cost([fact for fact in facts if fact.method == m]) for m in shown},
         "missing": _missing(info.missing, names),
         "images": images,
-        "csv": "data:text/csv;base64," + base64.b64encode(results.as_csv(points).encode()).decode(),
         "themes": {"light": LIGHT, "dark": DARK},
     }
     return fill("zprl.bench", TEMPLATE, document)

@@ -25,10 +25,9 @@ from scipy.spatial.transform import Rotation
 
 from zprl.config import ActionPart, Conventions, ObservationPart, Part, RotationForm
 from zprl.data import rotations
-from zprl.data.episode import Episode, is_image
+from zprl.data.episode import Episode, is_image, is_quaternion
 from zprl.data.episode_checks import Change
 from zprl.data.findings import Finding
-from zprl.data.observation_keys import is_quaternion
 from zprl.data.resample import How, events, places, resample
 from zprl.data.sources import Source
 

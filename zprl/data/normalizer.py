@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from zprl.data.observation_keys import CONSTANT_RANGE, is_quaternion
+from zprl.data.episode import CONSTANT_RANGE, is_quaternion
 from zprl.errors import DataError
 
 

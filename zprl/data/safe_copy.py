@@ -132,8 +132,7 @@ def _copy(source: Path, target: Path) -> None:
     durable.operation("write", target)
     with open(source, "rb") as old, open(target, "xb") as new:
         shutil.copyfileobj(old, new, PIECE_BYTES)
-        new.flush()
-        os.fsync(new.fileno())
+    durable.sync(target)
 
 
 def _equal(one: Path, other: Path) -> bool:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import difflib
+import itertools
 from collections.abc import Iterator, Sequence
 
 from zprl.data.episode import Episode
 from zprl.data.sources import Source
 from zprl.errors import DataError
+from zprl.suggestions import did_you_mean
 
 GROWTH = (32, 512, 8192, None)
-"""Items of a source that are read at first, and then, as long as an episode is not among them."""
+"""Items (episodes and findings) of a source that are read, until the wanted episodes are there.
+
+Most that are asked for are among the first, and reading a large source takes long.
+"""
 NAMED = 10_000
 """Names remembered for a suggestion."""
 SHOWN = 5
@@ -21,11 +25,8 @@ def first_episodes(sources: Sequence[Source], most: int) -> list[Episode]:
     share = -(-most // max(1, len(sources)))
     chosen: list[Episode] = []
     for source in sources:
-        for number, episode in enumerate(_episodes(source, first=2 * share)):  # defects count, too
-            if number == share or len(chosen) == most:
-                break
-            chosen.append(episode)
-    return chosen
+        chosen += itertools.islice(_episodes(source, at_first=2 * share), share)
+    return chosen[:most]
 
 
 def pick(sources: Sequence[Source], wanted: Sequence[str]) -> list[Episode]:
@@ -40,36 +41,27 @@ def pick(sources: Sequence[Source], wanted: Sequence[str]) -> list[Episode]:
     """
     chosen: dict[str, Episode] = {}
     names: list[str] = []
-    position = 0
-    for source in sources:
-        here = position
-        # Most episodes asked for are among the first, and reading a large source takes long.
-        for first in GROWTH:
-            position = here
-            items = 0
-            for episode in _episodes(source, first=first):
-                items += 1
-                for want in wanted:
-                    if want not in chosen and _is(want, episode.name, position):
-                        chosen[want] = episode
-                if first == GROWTH[0] and len(names) < NAMED:
-                    names.append(episode.name)
-                position += 1
-                if len(chosen) == len(set(wanted)):
-                    return [chosen[want] for want in wanted]
-            if first is None or items < first:
-                break
+    count = 0
+    for episode in itertools.chain.from_iterable(map(_episodes, sources)):
+        for want in wanted:
+            if want not in chosen and _is(want, episode.name, count):
+                chosen[want] = episode
+        if len(chosen) == len(set(wanted)):
+            return [chosen[want] for want in wanted]
+
+        count += 1
+        if len(names) < NAMED:
+            names.append(episode.name)
 
     missing = next(want for want in wanted if want not in chosen)
-    raise DataError(f"no episode '{missing}' among {position}", remedy=_hint(missing, names))
+    raise DataError(f"no episode '{missing}' among {count}", remedy=_hint(missing, names))
 
 
 def _hint(missing: str, names: Sequence[str]) -> str:
     """Return the nearest of the names, else the first ones."""
     ends = [name.split("/")[-1] for name in names]
-    near = difflib.get_close_matches(missing, [*names, *ends], n=1)
-    if near:
-        return f"did you mean '{near[0]}'?"
+    if question := did_you_mean(missing, [*names, *ends]):
+        return question
     more = ", ..." if len(names) > SHOWN else ""
     return f"there are {', '.join(names[:SHOWN]) or 'none'}{more}"
 
@@ -78,6 +70,15 @@ def _is(want: str, name: str, position: int) -> bool:
     return name == want or name.endswith(f"/{want}") or (want.isdecimal() and int(want) == position)
 
 
-def _episodes(source: Source, *, first: int | None) -> Iterator[Episode]:
-    source.reader.first = first
-    return (item for item in source.reader.read(source.path) if isinstance(item, Episode))
+def _episodes(source: Source, at_first: int | None = GROWTH[0]) -> Iterator[Episode]:
+    """Yield each episode of a source once, reading the source again and farther on demand."""
+    known = 0
+    for first in (at_first, *GROWTH[1:]):
+        source.reader.first = first
+        items = 0
+        for items, item in enumerate(source.reader.read(source.path), start=1):
+            if items > known and isinstance(item, Episode):
+                yield item
+        if first is None or items < first:
+            return
+        known = max(known, items)

@@ -15,7 +15,7 @@ Images are mapped, not read, so that more of them than memory holds can be train
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,6 @@ from zprl import durable
 from zprl.data.array_writer import ArrayWriter, write_npy, write_safetensors
 from zprl.data.episode import Episode, is_image
 from zprl.data.normalizer import Normalizer
-from zprl.data.value_ranges import ranges
 from zprl.errors import DataError
 
 FORMAT_VERSION = 1
@@ -203,12 +202,33 @@ def fit_normalizer(episodes: Sequence[Episode]) -> Normalizer:
     """Fit on all frames of ``episodes``, one at a time; keys in the order of the first episode."""
     pairs = {
         key: (torch.from_numpy(low), torch.from_numpy(high))
-        for key, (low, high) in ranges(episodes).items()
+        for key, (low, high) in _ranges(episodes).items()
     }
     actions = pairs.pop("actions")
     return Normalizer.of_ranges(
         {key.removeprefix("obs/"): pair for key, pair in pairs.items()}, actions
     )
+
+
+def _ranges(episodes: Iterable[Episode]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Return lowest and highest values, each (d,) float32, under ``obs/<key>`` and ``actions``.
+
+    Images have none.  A NaN anywhere in a dimension makes both NaN.
+    """
+    measured: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    for episode in episodes:
+        states = {f"obs/{key}": value for key, value in episode.obs.items() if not is_image(value)}
+        for key, value in {**states, "actions": episode.actions}.items():
+            value = value.astype(np.float32, copy=False)
+            low = value.min(0)
+            high = value.max(0)
+
+            # The first episode's ranges are its own, later ones widen them.
+            if key in measured:
+                low = np.minimum(measured[key][0], low)
+                high = np.maximum(measured[key][1], high)
+            measured[key] = (low, high)
+    return measured
 
 
 def _index(

@@ -13,9 +13,8 @@ from typing import Literal
 
 import numpy as np
 
-from zprl.data.episode import Episode, is_image
+from zprl.data.episode import CONSTANT_RANGE, Episode, is_image, is_quaternion
 from zprl.data.findings import Finding
-from zprl.data.observation_keys import CONSTANT_RANGE, is_quaternion
 
 POSE_ACTION_DIM = 10
 """Position 3, 6-D rotation, gripper 1: the action layout whose rotation part can be checked."""

@@ -1,4 +1,7 @@
-"""Worlds to act in.  ``make`` finds them by name; a fresh simulator is a fresh ``make`` after ``close``."""
+"""Simulated tasks by name.
+
+A fresh simulator is a fresh :func:`make` after ``close``.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def make(task: Task, *, num_envs: int, device: str = "cpu") -> VectorEnv:
-    """Make the environment that is registered under ``task.name`` (entry point group ``zprl.tasks``).
+    """Make the environment registered under ``task.name`` (entry point group ``zprl.tasks``).
 
     Args:
         task: The section ``task`` of the parameters.

@@ -1,4 +1,4 @@
-"""What a world is to everybody else: a vector environment with same-step auto-reset and no hidden buffers.
+"""The contract of a simulated task: a vector environment with same-step auto-reset.
 
 Actions of the project's own worlds are absolute end-effector targets in the environment's own
 frame: position 3 [m], rotation 6-D (the first two columns of the rotation matrix, Zhou et al. 2019,
@@ -10,14 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol, Self, runtime_checkable
+from typing import Protocol, Self, runtime_checkable
+
+import torch
 
 from zprl.errors import ConfigError, DataError
 
-if TYPE_CHECKING:
-    import torch
-
-    Obs = dict[str, torch.Tensor]
+Obs = dict[str, torch.Tensor]
+"""Observation key to a value for every environment, (N, ...)."""
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,12 @@ class TaskSpec:
     Attributes:
         name: Registered task name.
         num_envs: Environments stepped side by side, N.
-        obs_dims: Width of each observation key, in order; pictures apart.
+        obs_dims: Width of each observation key, in order; images apart.
         action_dim: Width of an action, A.
         control_hz: Environment steps per second of simulated or real time.
         episode_steps: Environment steps after which an episode is truncated.
         device: Torch device of every tensor that goes in or comes out.
-        image_sizes: Height and width of each picture among the observations; they are (N, H, W, 3)
+        image_sizes: Height and width of each image among the observations; they are (N, H, W, 3)
             uint8.
     """
 
@@ -48,7 +48,7 @@ class TaskSpec:
 
 @dataclass(frozen=True)
 class StepResult:
-    """What one environment step returns; every tensor is the caller's own.
+    """Outcome of one environment step; every tensor is the caller's own.
 
     Attributes:
         obs: Key to (N, d); where an episode ended, the first observation of the next one.
@@ -81,13 +81,16 @@ class VectorEnv(Protocol):
         ...
 
     def reset(self, seed: int) -> Obs:
-        """Start every episode anew; start states are a pure function of (seed, environment, episode number)."""
+        """Start every episode anew.
+
+        Start states are a pure function of (seed, environment, episode number).
+        """
         ...
 
     def step(self, action: torch.Tensor) -> StepResult:
         """Execute one action (N, A) in every environment for ``1 / control_hz`` seconds.
 
-        Where there are pictures, ``look=False`` asks for none: ``obs`` has none then, and
+        Where there are images, ``render=False`` asks for none: ``obs`` has none then, and
         ``final_obs`` those of ended episodes, black elsewhere, if there are any.
         """
         ...
@@ -97,20 +100,19 @@ class VectorEnv(Protocol):
         ...
 
     def scene(self) -> dict[str, torch.Tensor]:
-        """Return poses (N, 7), position and quaternion xyzw in the environment's frame, of the things a picture shows."""
+        """Return poses of the bodies that a report draws.
+
+        They are (N, 7), position and quaternion xyzw in the environment's frame, by name.
+        """
         ...
 
     def close(self) -> None:
         """Free the simulator; calling it twice is harmless."""
         ...
 
-    def __enter__(self) -> Self:
-        """Return itself."""
-        ...
+    def __enter__(self) -> Self: ...
 
-    def __exit__(self, *exc: object) -> None:
-        """Close."""
-        ...
+    def __exit__(self, *exc: object) -> None: ...
 
 
 def check_action(spec: TaskSpec, action: torch.Tensor) -> None:
@@ -127,9 +129,10 @@ def check_action(spec: TaskSpec, action: torch.Tensor) -> None:
             f"{spec.name}: action has shape {tuple(action.shape)}, expected {wanted}",
             remedy="check action_dim and num_envs",
         )
+
     # One sum instead of isfinite().all(): any NaN or infinity makes it non-finite, and float32
     # actions cannot overflow in float64.
-    if not bool(action.double().sum().isfinite()):
+    if not bool(action.to(torch.float64).sum().isfinite()):
         bad = (~action.isfinite()).any(dim=1).nonzero().flatten().tolist()
         raise DataError(
             f"{spec.name}: action of environment(s) {bad[:8]} is not finite",

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ChunkResult:
-    """What one chunk returns.
+    """Outcome of one chunk.
 
     Attributes:
         obs: Key to (N, O, d) history, oldest first; where an episode ended, the history of the next
@@ -48,7 +48,9 @@ class ChunkResult:
 
 
 class ChunkEnv:
-    """Executes chunks (N, C, A) and keeps observation histories (N, O, d); a context manager that closes its environment.
+    """Execution of chunks (N, C, A) with observation histories (N, O, d).
+
+    It is a context manager that closes its environment.
 
     Args:
         env: The environment; this object owns it from now on.
@@ -65,12 +67,10 @@ class ChunkEnv:
             raise ConfigError(
                 f"chunk_steps ({chunk_steps}) and obs_steps ({obs_steps}) must be at least 1"
             )
-        self.env, self.chunk_steps, self.obs_steps, self.step_discount = (
-            env,
-            chunk_steps,
-            obs_steps,
-            step_discount,
-        )
+        self.env = env
+        self.chunk_steps = chunk_steps
+        self.obs_steps = obs_steps
+        self.step_discount = step_discount
         self._history: Obs = {}
 
     def reset(self, seed: int) -> Obs:
@@ -91,6 +91,42 @@ class ChunkEnv:
             chunk: (N, C, A).
             on_step: Receives each environment step's result and the actions (N, A) that led to it.
         """
+        self._check(chunk)
+        spec = self.env.spec
+        episode = _ChunkEpisode(spec.num_envs, chunk.device)
+
+        # Poses to hold are asked for once, and again where an episode ended since.
+        hold: torch.Tensor | None = None
+        for i in range(self.chunk_steps):
+            action = chunk[:, i]
+            if episode.any_ended:
+                hold = self.env.hold() if hold is None else hold
+                action = torch.where(episode.alive[:, None], action, hold)
+
+            # An image costs more than a step: only those are rendered that the policy will see.
+            unseen = spec.image_sizes and i < self.chunk_steps - self.obs_steps
+            result = self.env.step(action, **({"render": False} if unseen else {}))
+            if on_step is not None:
+                on_step(result, action)
+
+            episode.length += episode.alive
+            episode.reward += self.step_discount**i * result.reward * episode.alive
+            history = self._history | self._pushed(result.obs)
+            done = result.terminated | result.truncated
+            if bool(done.any()):
+                episode.end(result, self._pushed(result.final_obs))
+                # The next episode's history is its first frame, repeated.
+                history = {
+                    k: torch.where(_rows(done, v), v[:, -1:].expand_as(v), v)
+                    for k, v in history.items()
+                }
+                hold = None
+            self._history = history
+
+        return episode.result(self._history, spec.num_envs * self.chunk_steps)
+
+    def _check(self, chunk: torch.Tensor) -> None:
+        """Refuse a chunk of wrong shape, or one before the first reset."""
         spec = self.env.spec
         wanted = (spec.num_envs, self.chunk_steps, spec.action_dim)
         if tuple(chunk.shape) != wanted:
@@ -102,64 +138,6 @@ class ChunkEnv:
             raise ConfigError(
                 f"{spec.name}: step() before the first reset()", remedy="call reset(seed) first"
             )
-        alive = torch.ones(spec.num_envs, dtype=torch.bool, device=chunk.device)
-        terminated, truncated, success = ~alive, ~alive, ~alive
-        reward = torch.zeros(spec.num_envs, device=chunk.device)
-        length = torch.zeros(spec.num_envs, dtype=torch.long, device=chunk.device)
-        final: Obs = {}
-        ended = False
-        hold: torch.Tensor | None = None
-        for i in range(self.chunk_steps):
-            action = chunk[:, i]
-            if ended:
-                hold = self.env.hold() if hold is None else hold
-                action = torch.where(alive[:, None], action, hold)
-            # A picture costs more than a step: only those are drawn that the policy will see.
-            unseen = (
-                {"look": False}
-                if spec.image_sizes and i < self.chunk_steps - self.obs_steps
-                else {}
-            )
-            result = self.env.step(action, **unseen)
-            if on_step is not None:
-                on_step(result, action)
-            length += alive
-            reward += self.step_discount**i * result.reward * alive
-            done = result.terminated | result.truncated
-            history = self._history | self._pushed(result.obs)
-            if bool(done.any()):
-                mine = done & alive
-                last = self._pushed(result.final_obs)
-                final = {
-                    k: torch.where(_rows(mine, v), v, final[k]) if final else v
-                    for k, v in last.items()
-                }
-                history = {
-                    k: torch.where(_rows(done, v), v[:, -1:].expand_as(v), v)
-                    for k, v in history.items()
-                }
-                terminated = terminated | (result.terminated & mine)
-                truncated = truncated | (result.truncated & mine)
-                success = success | (result.success & mine)
-                alive = alive & ~done
-                ended, hold = True, None  # where a robot stands after its start is news
-            self._history = history
-        obs = self._history
-        final = (
-            {k: torch.where(_rows(alive, v), v, final[k]) for k, v in obs.items()}
-            if ended
-            else {k: v.clone() for k, v in obs.items()}
-        )
-        return ChunkResult(
-            dict(obs),
-            final,
-            reward,
-            terminated,
-            truncated,
-            success,
-            length,
-            spec.num_envs * self.chunk_steps,
-        )
 
     def close(self) -> None:
         """Close the environment."""
@@ -172,13 +150,73 @@ class ChunkEnv:
         self.close()
 
     def _pushed(self, obs: Obs) -> Obs:
-        """Histories with ``obs`` as their newest frame; new tensors, the old ones belong to the caller."""
+        """Return histories with ``obs`` as their newest frame.
+
+        They are new tensors, for the old ones belong to the caller.
+        """
         return {
             key: torch.cat((self._history[key][:, 1:], value.unsqueeze(1)), dim=1)
             for key, value in obs.items()
         }
 
 
+class _ChunkEpisode:
+    """The episode that each environment (N) is in when a chunk begins.
+
+    Attributes:
+        alive: (N,) bool, not ended yet.
+        any_ended: True once one of them has.
+        reward: (N,) discounted sum so far.
+        length: (N,) int, steps so far.
+    """
+
+    def __init__(self, num_envs: int, device: torch.device) -> None:
+        self.alive = torch.ones(num_envs, dtype=torch.bool, device=device)
+        self.any_ended = False
+        self.reward = torch.zeros(num_envs, device=device)
+        self.length = torch.zeros(num_envs, dtype=torch.long, device=device)
+
+        self._terminated = ~self.alive
+        self._truncated = ~self.alive
+        self._success = ~self.alive
+        self._final: Obs = {}
+
+    def end(self, result: StepResult, last: Obs) -> None:
+        """Note the ends in one step's ``result``; ``last`` are the histories up to them."""
+        done = result.terminated | result.truncated
+        ended = done & self.alive
+        self._final = {
+            k: torch.where(_rows(ended, v), v, self._final[k]) if self._final else v
+            for k, v in last.items()
+        }
+
+        self._terminated = self._terminated | (result.terminated & ended)
+        self._truncated = self._truncated | (result.truncated & ended)
+        self._success = self._success | (result.success & ended)
+        self.alive = self.alive & ~done
+        self.any_ended = True
+
+    def result(self, obs: Obs, env_steps: int) -> ChunkResult:
+        """Return the chunk's outcome; ``obs`` are the histories at its end."""
+        if self.any_ended:
+            final = {
+                k: torch.where(_rows(self.alive, v), v, self._final[k]) for k, v in obs.items()
+            }
+        else:
+            final = {k: v.clone() for k, v in obs.items()}
+
+        return ChunkResult(
+            obs=dict(obs),
+            final_obs=final,
+            reward=self.reward,
+            terminated=self._terminated,
+            truncated=self._truncated,
+            success=self._success,
+            length=self.length,
+            env_steps=env_steps,
+        )
+
+
 def _rows(mask: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """A mask (N,) that broadcasts against ``like`` (N, ...)."""
+    """Return a mask (N,) that broadcasts against ``like`` (N, ...)."""
     return mask.view(-1, *[1] * (like.dim() - 1))

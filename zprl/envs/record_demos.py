@@ -1,4 +1,4 @@
-"""Recording demonstrations: an operator plays episodes in an environment, the kept ones become one robomimic file.
+"""Demonstrations recorded from a scripted operator, as one robomimic file.
 
 Each round is a fresh simulator in which every environment contributes exactly its first episode:
 taking whatever ends first would fill the file with short, that is successful, episodes.
@@ -10,26 +10,25 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+import torch
 from pydantic import Field
 
 from zprl import plugins, seeding, terminal
 from zprl.config import Task
 from zprl.data.episode import Episode
 from zprl.data.writers.robomimic import RobomimicWriter
+from zprl.envs.base import Obs, VectorEnv
 from zprl.errors import ConfigError, DataError
 from zprl.strict_model import StrictModel
-
-if TYPE_CHECKING:
-    import torch
 
 MAX_ROUNDS = 50
 
 
 class RecordSettings(StrictModel):
-    """How a batch of demonstrations is recorded; written into its file."""
+    """Settings of one recording of demonstrations, written into its file."""
 
     task: Task = Task()
     num_envs: int = Field(64, ge=1, description="Episodes played side by side per round.")
@@ -41,48 +40,34 @@ class RecordSettings(StrictModel):
     )
 
 
-class Operating(Protocol):
-    """Whoever operates N environments for one episode each."""
+class DemoOperator(Protocol):
+    """An operator of N environments for one episode each.
+
+    Attributes:
+        quality: Grade of each environment's operator, N names.
+    """
 
     quality: list[str]
 
-    def act(self, obs: dict[str, torch.Tensor]) -> torch.Tensor:
+    def act(self, obs: Obs) -> torch.Tensor:
         """Return actions (N, A) for observations (N, d)."""
         ...
 
 
-class OperatedEnv(Protocol):
-    """What recording needs of ``zprl.envs.base.VectorEnv`` (a room above this one), plus the task's scripted operator.
+class OperatedEnv(VectorEnv, Protocol):
+    """An environment whose task has a scripted operator.
 
     Where it has a method ``rest(mask)``, environments whose episode is over are left out of steps.
     """
 
-    spec: Any
-
-    def operator(self, seed: int, settings: Mapping[str, Any]) -> Operating:
+    def operator(self, seed: int, settings: Mapping[str, Any]) -> DemoOperator:
         """Return an operator for one episode of every environment."""
-        ...
-
-    def reset(self, seed: int) -> dict[str, torch.Tensor]:
-        """Start every episode."""
-        ...
-
-    def step(self, action: torch.Tensor) -> Any:
-        """Execute actions (N, A)."""
-        ...
-
-    def __enter__(self) -> OperatedEnv:
-        """Return itself."""
-        ...
-
-    def __exit__(self, *exc: object) -> None:
-        """Close."""
         ...
 
 
 @dataclass
 class Recording:
-    """What :func:`record` saw.
+    """Counts of one call of :func:`record`.
 
     Attributes:
         episodes: Episodes in the file.
@@ -97,6 +82,18 @@ class Recording:
     tried: dict[str, int] = field(default_factory=dict)
     succeeded: dict[str, int] = field(default_factory=dict)
     kept: dict[str, int] = field(default_factory=dict)
+
+    def count_tried(self, episode: Episode) -> None:
+        """Count an episode that was played."""
+        self.tried[episode.quality] = self.tried.get(episode.quality, 0) + 1
+        if episode.success:
+            self.succeeded[episode.quality] = self.succeeded.get(episode.quality, 0) + 1
+
+    def count_kept(self, episode: Episode) -> None:
+        """Count an episode that was written."""
+        self.kept[episode.quality] = self.kept.get(episode.quality, 0) + 1
+        self.episodes += 1
+        self.frames += episode.length
 
 
 def record(
@@ -118,8 +115,7 @@ def record(
         settings: Task, operator and what is kept; written into the file.
         overwrite: Replace an existing file.
         make_env: Returns a fresh environment; by default the registered task's.
-        progress: Called with the number of episodes kept so far; by default a bar, in terminals
-            only.
+        progress: Called with the number of episodes kept so far; by default a terminal's bar.
 
     Raises:
         ConfigError: a number is out of range, or the task has no scripted operator.
@@ -127,55 +123,70 @@ def record(
     """
     if episodes < 1:
         raise ConfigError(f"episodes is {episodes}", remedy="ask for at least one")
+
     settings = settings or RecordSettings()
-    seen = Recording()
-    env_args = {
+    counts = Recording()
+    with (
+        RobomimicWriter(path, _env_args(settings, episodes, seed), overwrite=overwrite) as writer,
+        _bar(episodes, progress) as show,
+    ):
+        for number in range(MAX_ROUNDS):
+            for episode, worth in _round(make_env or _registered(settings), settings, seed, number):
+                counts.count_tried(episode)
+                if worth and counts.episodes < episodes:
+                    writer.write(episode)
+                    counts.count_kept(episode)
+
+            show(counts.episodes)
+            if counts.episodes == episodes:
+                return counts
+
+        raise DataError(
+            f"only {counts.episodes} of {episodes} episodes were worth keeping after "
+            f"{MAX_ROUNDS} rounds",
+            remedy="give the operator more skill, or raise keep_failures",
+        )
+
+
+def _env_args(settings: RecordSettings, episodes: int, seed: int) -> dict[str, Any]:
+    """Return robomimic's description of an environment, with the recorder's settings."""
+    return {
         "env_name": settings.task.name,
         "env_type": 1,
         "env_kwargs": {"episode_steps": settings.task.episode_steps},
         "recorder": {**settings.model_dump(), "episodes": episodes, "seed": seed},
     }
-    with (
-        RobomimicWriter(path, env_args, overwrite=overwrite) as writer,
-        _bar(episodes, progress) as show,
-    ):
-        for number in range(MAX_ROUNDS):
-            with (make_env or _registered(settings))() as env:
-                if not hasattr(env, "operator"):
-                    raise ConfigError(
-                        f"task {settings.task.name} has no scripted operator",
-                        remedy="record its demonstrations by hand",
-                    )
-                operator = env.operator(
-                    seeding.derive(seed, "record-operator", number), settings.operator
-                )
-                played = _play(env, operator, seeding.derive(seed, "record-env", number))
-            luck = seeding.numpy_generator(seed, "record-keep", number).random(len(played))
-            for episode, chance in zip(played, luck, strict=True):
-                _count(seen.tried, episode.quality)
-                if episode.success:
-                    _count(seen.succeeded, episode.quality)
-                if seen.episodes < episodes and (
-                    episode.success or chance < settings.keep_failures
-                ):
-                    writer.write(episode)
-                    _count(seen.kept, episode.quality)
-                    seen.episodes += 1
-                    seen.frames += episode.length
-            show(seen.episodes)
-            if seen.episodes == episodes:
-                return seen
-        raise DataError(
-            f"only {seen.episodes} of {episodes} episodes were worth keeping after {MAX_ROUNDS} rounds",
-            remedy="give the operator more skill, or raise keep_failures",
-        )
 
 
 def _registered(settings: RecordSettings) -> Callable[[], OperatedEnv]:
-    here = settings.task.model_copy(
-        update={"workers": 0}
-    )  # operators look into the worlds themselves
+    # No worker processes: operators read the worlds themselves.
+    here = settings.task.model_copy(update={"workers": 0})
     return lambda: plugins.load("tasks", here.name)(here, num_envs=settings.num_envs, device="cpu")
+
+
+def _round(
+    make_env: Callable[[], OperatedEnv], settings: RecordSettings, seed: int, number: int
+) -> list[tuple[Episode, bool]]:
+    """Play one round on a fresh simulator; return its episodes and which are worth keeping.
+
+    Raises:
+        ConfigError: the task has no scripted operator.
+    """
+    with make_env() as env:
+        if not hasattr(env, "operator"):
+            raise ConfigError(
+                f"task {settings.task.name} has no scripted operator",
+                remedy="record its demonstrations by hand",
+            )
+        operator_seed = seeding.derive(seed, "record-operator", number)
+        operator = env.operator(operator_seed, settings.operator)
+        played = _play(env, operator, seeding.derive(seed, "record-env", number))
+
+    chances = seeding.numpy_generator(seed, "record-keep", number).random(len(played))
+    return [
+        (episode, episode.success or bool(chance < settings.keep_failures))
+        for episode, chance in zip(played, chances, strict=True)
+    ]
 
 
 @contextlib.contextmanager
@@ -191,55 +202,53 @@ def _bar(total: int, progress: Callable[[int], None] | None) -> Iterator[Callabl
         yield lambda done: bar.update(task, completed=done)
 
 
-def _count(table: dict[str, int], key: str) -> None:
-    table[key] = table.get(key, 0) + 1
-
-
-def _play(env: OperatedEnv, operator: Operating, seed: int) -> list[Episode]:
-    """The first episode of every environment, in their order."""
-    import torch
-
+def _play(env: OperatedEnv, operator: DemoOperator, seed: int) -> list[Episode]:
+    """Return the first episode of every environment, in their order."""
     obs = env.reset(seed)
-    n = env.spec.num_envs
-    length = np.zeros(n, dtype=int)
-    success = np.zeros(n, dtype=bool)
-    frames: list[tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]] = []
+    length = np.zeros(env.spec.num_envs, dtype=int)
+    success = np.zeros(env.spec.num_envs, dtype=bool)
+    frames: list[_Frame] = []
+
     for step in range(1, env.spec.episode_steps + 1):
         action = operator.act(obs)
         result = env.step(action)
-        frames.append(
-            (
-                {k: v.cpu().numpy() for k, v in obs.items()},
-                action.cpu().numpy(),
-                result.reward.cpu().numpy(),
-            )
-        )
+        observed = {k: v.cpu().numpy() for k, v in obs.items()}
+        frames.append(_Frame(observed, action.cpu().numpy(), result.reward.cpu().numpy()))
+
         ended = (result.terminated | result.truncated).cpu().numpy() & (length == 0)
         length[ended] = step
         success |= ended & result.success.cpu().numpy()
         obs = result.obs
         if length.all():
             break
-        if ended.any() and hasattr(
-            env, "rest"
-        ):  # what comes after the first episode is not recorded
+        # Nothing after an environment's first episode is recorded.
+        if ended.any() and hasattr(env, "rest"):
             env.rest(torch.from_numpy(length > 0))
-    episodes = []
-    for i in range(n):
-        dones = np.zeros(length[i], dtype=bool)
-        dones[-1] = True
-        episodes.append(
-            Episode(
-                name=f"recorded/{i}",
-                obs={
-                    key: np.stack([frame[0][key][i] for frame in frames[: length[i]]])
-                    for key in frames[0][0]
-                },
-                actions=np.stack([frame[1][i] for frame in frames[: length[i]]]),
-                rewards=np.array([frame[2][i] for frame in frames[: length[i]]], dtype=np.float32),
-                dones=dones,
-                success=bool(success[i]),
-                quality=operator.quality[i],
-            )
-        )
-    return episodes
+
+    return [
+        _episode(frames[: length[i]], i, success=bool(success[i]), quality=operator.quality[i])
+        for i in range(env.spec.num_envs)
+    ]
+
+
+class _Frame(NamedTuple):
+    """One step of all environments: observations (N, d), actions (N, A), rewards (N,)."""
+
+    obs: dict[str, np.ndarray]
+    action: np.ndarray
+    reward: np.ndarray
+
+
+def _episode(frames: list[_Frame], i: int, *, success: bool, quality: str) -> Episode:
+    """Return the episode of environment ``i``, which ``frames`` are as long as."""
+    dones = np.zeros(len(frames), dtype=bool)
+    dones[-1] = True
+    return Episode(
+        name=f"recorded/{i}",
+        obs={key: np.stack([frame.obs[key][i] for frame in frames]) for key in frames[0].obs},
+        actions=np.stack([frame.action[i] for frame in frames]),
+        rewards=np.array([frame.reward[i] for frame in frames], dtype=np.float32),
+        dones=dones,
+        success=success,
+        quality=quality,
+    )

@@ -1,11 +1,11 @@
-"""Quaternions (xyzw) and the 6-D rotation of actions; batched, differentiable, no dependency but torch."""
+"""Quaternions (xyzw) and the 6-D rotation of actions, batched and differentiable."""
 
 from __future__ import annotations
 
 import torch
 
 DOWN_6D = (1.0, 0.0, 0.0, 0.0, -1.0, 0.0)
-"""The tool pointing straight down: half a turn about x, quaternion (1, 0, 0, 0)."""
+"""A tool that points straight down: half a turn about x, quaternion (1, 0, 0, 0)."""
 
 
 def rotate(quat: torch.Tensor, vector: torch.Tensor) -> torch.Tensor:
@@ -16,7 +16,14 @@ def rotate(quat: torch.Tensor, vector: torch.Tensor) -> torch.Tensor:
 
 
 def quat_to_6d(quat: torch.Tensor) -> torch.Tensor:
-    """First two columns of the rotation matrix (..., 6), column after column, of unit quaternions (..., 4) xyzw."""
+    """Return the first two columns of the rotation matrix, one after the other.
+
+    Args:
+        quat: Unit quaternions (..., 4) xyzw.
+
+    Returns:
+        The columns (..., 6).
+    """
     x, y, z, w = quat.unbind(-1)
     first = (1 - 2 * (y * y + z * z), 2 * (x * y + w * z), 2 * (x * z - w * y))
     second = (2 * (x * y - w * z), 1 - 2 * (x * x + z * z), 2 * (y * z + w * x))
@@ -24,15 +31,23 @@ def quat_to_6d(quat: torch.Tensor) -> torch.Tensor:
 
 
 def quat_from_6d(columns: torch.Tensor) -> torch.Tensor:
-    """Unit quaternions (..., 4) xyzw of 6-D rotations (..., 6), made orthonormal by Gram-Schmidt (Zhou et al. 2019).
+    """Return the unit quaternions of 6-D rotations.
 
-    The result is the largest of the four candidate quaternions, each proportional to a row of the
-    matrix q q^T, so no angle is near a division by zero.
+    The columns are made orthonormal by Gram-Schmidt (Zhou et al. 2019).  The result is the largest
+    of the four candidate quaternions, each proportional to a row of the matrix q q^T, so no angle
+    is near a division by zero.
+
+    Args:
+        columns: First two columns of the rotation matrix (..., 6), of any length.
+
+    Returns:
+        Quaternions (..., 4) xyzw.
     """
     a = torch.nn.functional.normalize(columns[..., :3], dim=-1)
     b = columns[..., 3:6]
     b = torch.nn.functional.normalize(b - (a * b).sum(-1, keepdim=True) * a, dim=-1)
     c = torch.linalg.cross(a, b)
+
     (m00, m10, m20), (m01, m11, m21), (m02, m12, m22) = a.unbind(-1), b.unbind(-1), c.unbind(-1)
     candidates = torch.stack(
         (
@@ -43,6 +58,7 @@ def quat_from_6d(columns: torch.Tensor) -> torch.Tensor:
         ),
         -2,
     )
+
     best = candidates.diagonal(dim1=-2, dim2=-1).argmax(-1)
     picked = torch.take_along_dim(candidates, best[..., None, None], -2).squeeze(-2)
     return torch.nn.functional.normalize(picked, dim=-1)

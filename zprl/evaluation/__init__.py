@@ -1,1 +1,1 @@
-"""Judging policies: one episode per start state, the same start states and noise for every policy."""
+"""Judging policies: the same start states and the same noise for every policy."""

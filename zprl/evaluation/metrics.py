@@ -1,8 +1,7 @@
-"""How smoothly an episode went.  All definitions are ours: the paper shows traces, not numbers.
+"""Smoothness of an episode.  All definitions are ours: the paper shows traces, not numbers.
 
 Every function takes one episode's frames up to its end and nothing after it.  Too few frames give
-NaN, which
-:func:`mean` leaves out.
+NaN, which :func:`mean` leaves out.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from numpy.typing import ArrayLike
 
 
 def jerk_rms(positions: ArrayLike, rate_hz: float) -> float:
-    """Root mean square of the jerk of an executed path [m/s^3].
+    """Return the root mean square of the jerk of an executed path [m/s^3].
 
     The third finite difference of consecutive positions times rate^3, its norm squared, mean over
     the frames, root.
@@ -33,7 +32,7 @@ def jerk_rms(positions: ArrayLike, rate_hz: float) -> float:
 
 
 def total_variation(targets: ArrayLike) -> float:
-    """Mean distance between consecutive commanded positions [m per step].
+    """Return the mean distance between consecutive commanded positions [m per step].
 
     Args:
         targets: (L, 3) commanded end-effector positions [m], before any clamp of the world.
@@ -45,7 +44,7 @@ def total_variation(targets: ArrayLike) -> float:
 
 
 def chunk_jump(targets: ArrayLike, chunk_steps: int) -> float:
-    """Mean distance from a chunk's last commanded position to the next chunk's first [m].
+    """Return the mean distance from a chunk's last commanded position to the next one's first [m].
 
     Args:
         targets: (L, 3) commanded end-effector positions [m]; chunks start at step 0, C, 2C, ...
@@ -59,6 +58,6 @@ def chunk_jump(targets: ArrayLike, chunk_steps: int) -> float:
 
 
 def mean(values: Sequence[float]) -> float | None:
-    """Mean of what is a number, or ``None`` (JSON has no NaN)."""
+    """Return the mean of the finite values, or ``None`` (JSON has no NaN)."""
     known = [value for value in values if math.isfinite(value)]
     return math.fsum(known) / len(known) if known else None

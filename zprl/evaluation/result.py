@@ -1,18 +1,21 @@
-"""What an evaluation found, in memory and on disk.  Equal evaluations have equal bytes: no clock, no host, no path.
+"""Result of an evaluation, in memory and on disk.
 
+Equal evaluations have equal bytes: no clock, no host, no path.
 ``artifacts/evaluation/<policy>/`` holds ``evaluation.json`` (summary and per-episode lists) and
 ``tracks.safetensors``:
 
-=================  =========================================================================================
-tensor             content
-=================  =========================================================================================
-start/<key>        (N, d) first observations, all episodes
-position           (K, S + 1, 3) executed end-effector positions [m] of the recorded episodes, NaN after the end
-target             (K, S, 3) commanded positions [m] of the recorded episodes, NaN after the end
-video/episode      (M,) episode of each video frame
-video/step         (M,) environment step of each video frame
-video/poses        (M, bodies, 7) position [m] and quaternion xyzw; the bodies' names stand in the summary
-=================  =========================================================================================
+=============  ==================================================================================
+tensor         content
+=============  ==================================================================================
+start/<key>    (N, d) first observations, all episodes
+position       (K, S + 1, 3) executed end-effector positions [m] of the recorded episodes, NaN
+               after the end
+target         (K, S, 3) commanded positions [m] of the recorded episodes, NaN after the end
+video/episode  (M,) episode of each video frame
+video/step     (M,) environment step of each video frame
+video/poses    (M, bodies, 7) position [m] and quaternion xyzw; the bodies' names stand in the
+               summary
+=============  ==================================================================================
 """
 
 from __future__ import annotations
@@ -33,6 +36,8 @@ if TYPE_CHECKING:
 SUMMARY, TRACKS = "evaluation.json", "tracks.safetensors"
 DIGITS = 9
 PER_EPISODE = ("success", "length", "jerk_rms", "total_variation", "chunk_jump")
+PLAIN = ("policy", "task", "seed", "control_hz", "chunk_steps", "env_steps", "video_strips")
+"""Fields that are written as they are."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +56,8 @@ class Evaluation:
         jerk_rms: [m/s^3] per episode.
         total_variation: [m per step] per episode.
         chunk_jump: [m] per episode.
-        video_strips: How many episodes a report is to show.
-        bodies: Names of the things a picture shows.
+        video_strips: Number of episodes that a report is to show.
+        bodies: Names of the bodies whose poses are recorded.
         tracks: See the module.
     """
 
@@ -73,11 +78,14 @@ class Evaluation:
 
     @property
     def episodes(self) -> int:
-        """How many there are, N."""
+        """Number of episodes N."""
         return len(self.success)
 
     def summary(self) -> dict[str, Any]:
-        """Numbers of all episodes together: success with its 95 % Wilson interval, means of the others."""
+        """Return the numbers of all episodes together.
+
+        They are the success with its 95 % Wilson interval, and means of the others.
+        """
         low, high = wilson(sum(self.success), self.episodes)
         numbers = {
             "success_rate": sum(self.success) / self.episodes,
@@ -88,24 +96,13 @@ class Evaluation:
             "total_variation": metrics.mean(self.total_variation),
             "chunk_jump": metrics.mean(self.chunk_jump),
         }
-        return {
-            "episodes": self.episodes,
-            **{
-                key: value if value is None else round(value, DIGITS)
-                for key, value in numbers.items()
-            },
-        }
+        rounded = {k: v if v is None else round(v, DIGITS) for k, v in numbers.items()}
+        return {"episodes": self.episodes, **rounded}
 
     def save(self, path: Path | str) -> None:
         """Replace the folder ``path``."""
         document = {
-            "policy": self.policy,
-            "task": self.task,
-            "seed": self.seed,
-            "control_hz": self.control_hz,
-            "chunk_steps": self.chunk_steps,
-            "env_steps": self.env_steps,
-            "video_strips": self.video_strips,
+            **{name: getattr(self, name) for name in PLAIN},
             "bodies": list(self.bodies),
             **self.summary(),
             # Unrounded: a verdict read back must give the very summary it gave when it was reached.
@@ -128,43 +125,36 @@ class Evaluation:
             DataError: missing or not an evaluation.
         """
         path = Path(path)
-        document, tracks = durable.read_json(path / SUMMARY), durable.read_tensors(path / TRACKS)
+        document = durable.read_json(path / SUMMARY)
+        tracks = durable.read_tensors(path / TRACKS)
         try:
-            lists = {
+            lists: dict[str, Any] = {
                 name: tuple(math.nan if v is None else v for v in document["per_episode"][name])
                 for name in PER_EPISODE
             }
-            plain = {
-                name: document[name]
-                for name in (
-                    "policy",
-                    "task",
-                    "seed",
-                    "control_hz",
-                    "chunk_steps",
-                    "env_steps",
-                    "video_strips",
-                )
-            }
-            found = cls(**plain, **lists, bodies=tuple(document["bodies"]), tracks=tracks)
+            plain = {name: document[name] for name in PLAIN}
+            evaluation = cls(**plain, **lists, bodies=tuple(document["bodies"]), tracks=tracks)
         except (KeyError, TypeError, AttributeError) as error:
             raise DataError(
                 f"{path / SUMMARY} is not an evaluation: {error!r}",
                 remedy="run its stage again (dvc repro)",
             ) from error
+
+        # A report and a comparison of policies rely on both.
         if "video/poses" in tracks and not {"video/episode", "video/step"} <= tracks.keys():
             raise DataError(
                 f"{path / TRACKS} lacks the times of its video frames",
                 remedy="run its stage again (dvc repro)",
             )
-        if not found.success or {len(values) for values in lists.values()} != {found.episodes}:
+        lengths = {len(values) for values in lists.values()}
+        if len(lengths) != 1 or 0 in lengths:
             raise DataError(
                 f"{path / SUMMARY}: lists of different length or empty",
                 remedy="run its stage again (dvc repro)",
             )
-        return found
+        return evaluation
 
 
 def _known(value: float) -> float | None:
-    """As JSON has it: NaN becomes null."""
+    """Return the value as JSON has it: NaN becomes null."""
     return value if math.isfinite(value) else None

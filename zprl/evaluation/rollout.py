@@ -1,4 +1,6 @@
-"""Play one episode per environment with a policy and measure it, in rounds where the episodes are too many to play side by side.
+"""Play one episode per environment with a policy and measure it.
+
+Episodes that are too many to play side by side are played in rounds.
 
 Start states come from ``config.seed`` through the environment's own rule; the flow noise of episode
 n at decision i is row n of an (episodes, T, F) draw that depends on (seed, i) alone.  So episode n
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from zprl import config as configuration
-    from zprl.envs.base import Obs, StepResult, VectorEnv
+    from zprl.envs.base import Obs, StepResult, TaskSpec, VectorEnv
     from zprl.models.policy import PolicySpec
 
 POSITION_KEY = "robot0_eef_pos"
@@ -41,7 +43,10 @@ Act = Callable[["Obs", Tensor], Tensor]
 
 @runtime_checkable
 class Numbered(Protocol):
-    """A world whose starts belong to the environments' numbers, so that a round can go on where the one before it stopped."""
+    """A world whose starts belong to the environments' numbers.
+
+    A round can therefore go on where the one before it stopped.
+    """
 
     def count_from(self, first: int) -> None:
         """Number the environments ``first``, ``first + 1``, ... from the next reset on."""
@@ -50,10 +55,13 @@ class Numbered(Protocol):
 
 @runtime_checkable
 class Resting(Protocol):
-    """A world whose environments can be left out of steps, so that those whose episode is over cost nothing."""
+    """A world whose environments can be left out of steps once their episode is over."""
 
     def rest(self, which: Tensor) -> None:
-        """Leave the environments of a mask (N,) as they are until the next reset; what they report means nothing."""
+        """Leave the environments of a mask (N,) as they are until the next reset.
+
+        Results of their steps mean nothing.
+        """
         ...
 
 
@@ -79,73 +87,45 @@ def evaluate(  # noqa: PLR0913 - all by keyword but two
         policy_spec: Shapes of the policy.
         num_features: F, varying action features.
         task: The task that ``make_env`` makes.
-        config: Episodes, how many side by side, and seed.
+        config: Episodes, number of environments side by side, and seed.
         position_key: Observation key of the end effector's position [m].
         tick: Called after each chunk with the number of ended episodes and of all; may raise to
             stop.
     """
     shape = policy_spec.policy
     at_once = min(config.num_envs or config.episodes, config.episodes)
-    watches: list[_Watch] = []
+
+    rounds: list[_Recorder] = []
     for first in range(0, config.episodes, at_once):
         count = min(at_once, config.episodes - first)
         with ChunkEnv(make_env(count), shape.chunk_steps, shape.obs_steps) as env:
-            spec = env.env.spec
-            if spec.num_envs != count:
-                raise ConfigError(
-                    f"{spec.num_envs} environments for {count} episodes",
-                    remedy="make one environment per episode",
-                )
-            if position_key not in spec.obs_dims:
-                raise ConfigError(
-                    f"{spec.name} observes no '{position_key}'",
-                    remedy=f"name one of {', '.join(spec.obs_dims)}",
-                )
-            obs = env.reset(_start_at(env.env, config.seed, first))
-            watch = _Watch(
-                env.env, {key: obs[key][:, -1] for key in spec.obs_dims}, position_key, first
-            )
-            chunk_index, awake = 0, count
-            while not bool(watch.ended.all()):
-                if len(watch.targets) > spec.episode_steps:
-                    raise ConfigError(
-                        f"{spec.name} did not end its episodes after {spec.episode_steps} steps",
-                        remedy="check_env finds it",
-                    )
-                generator = seeding.torch_generator(config.seed, "evaluation-noise", chunk_index)
-                noise = torch.randn(
-                    config.episodes, shape.horizon, num_features, generator=generator
-                )[first : first + count]
-                result = env.step(act(obs, noise.to(spec.device)), on_step=watch.step)
-                obs, chunk_index = result.obs, chunk_index + 1
-                watch.env_steps += awake * shape.chunk_steps
-                if isinstance(env.env, Resting):
-                    env.env.rest(watch.ended)
-                    awake = count - int(watch.ended.sum())
-                tick(first + int(watch.ended.sum()), config.episodes)
-        watches.append(watch)
-    paths = [path for watch in watches for path in watch.paths()]
-    commands = [command for watch in watches for command in watch.commands()]
-    return Evaluation(
-        policy=policy,
-        task=task.name,
-        seed=config.seed,
-        control_hz=spec.control_hz,
-        chunk_steps=shape.chunk_steps,
-        env_steps=sum(watch.env_steps for watch in watches),
-        success=tuple(success for watch in watches for success in watch.success.tolist()),
-        length=tuple(steps for watch in watches for steps in watch.length.tolist()),
-        jerk_rms=tuple(metrics.jerk_rms(path, spec.control_hz) for path in paths),
-        total_variation=tuple(metrics.total_variation(command) for command in commands),
-        chunk_jump=tuple(metrics.chunk_jump(command, shape.chunk_steps) for command in commands),
-        video_strips=config.video_episodes,
-        bodies=tuple(watches[0].bodies),
-        tracks=_joined([watch.tracks() for watch in watches]),
-    )
+            _check(env.env.spec, count, position_key)
+            start = env.reset(_start_at(env.env, config.seed, first))
+            recorder = _Recorder(env.env, start, position_key, first)
+            _play(act, env, start, recorder, config, (shape.horizon, num_features), tick)
+        rounds.append(recorder)
+    return _evaluation(rounds, policy, task, config, shape.chunk_steps)
+
+
+def _check(spec: TaskSpec, count: int, position_key: str) -> None:
+    """Refuse a world of another size, or without the end effector's position."""
+    if spec.num_envs != count:
+        raise ConfigError(
+            f"{spec.num_envs} environments for {count} episodes",
+            remedy="make one environment per episode",
+        )
+    if position_key not in spec.obs_dims:
+        raise ConfigError(
+            f"{spec.name} observes no '{position_key}'",
+            remedy=f"name one of {', '.join(spec.obs_dims)}",
+        )
 
 
 def _start_at(env: VectorEnv, seed: int, first: int) -> int:
-    """Seed of the round that begins with episode ``first``: the same for all where the world numbers its environments."""
+    """Return the seed of the round that begins with episode ``first``.
+
+    It is the same for all rounds where the world numbers its environments.
+    """
     if first == 0:
         return seed
     if isinstance(env, Numbered):
@@ -154,9 +134,86 @@ def _start_at(env: VectorEnv, seed: int, first: int) -> int:
     return seeding.derive(seed, "evaluation-round", first) % 2**31
 
 
+def _play(
+    act: Act,
+    env: ChunkEnv,
+    obs: Obs,
+    recorder: _Recorder,
+    config: configuration.Evaluate,
+    noise_shape: tuple[int, int],
+    tick: Callable[[int, int], None],
+) -> None:
+    """Play a round until all its episodes have ended.
+
+    Args:
+        act: See :func:`evaluate`.
+        env: The round's environments, after their reset.
+        obs: First observations.
+        recorder: Takes in every environment step.
+        config: Episodes and seed.
+        noise_shape: (T, F).
+        tick: See :func:`evaluate`.
+    """
+    spec, first = env.env.spec, recorder.first
+    decision, awake = 0, spec.num_envs
+    while not bool(recorder.ended.all()):
+        if len(recorder.targets) > spec.episode_steps:
+            raise ConfigError(
+                f"{spec.name} did not end its episodes after {spec.episode_steps} steps",
+                remedy="check_env finds it",
+            )
+
+        # Drawn for all episodes, so that a row does not depend on the size of the round.
+        generator = seeding.torch_generator(config.seed, "evaluation-noise", decision)
+        noise = torch.randn(config.episodes, *noise_shape, generator=generator)
+        noise = noise[first : first + spec.num_envs].to(spec.device)
+        obs = env.step(act(obs, noise), on_step=recorder.step).obs
+        decision += 1
+
+        # Environments that rest are not simulated, and not counted.
+        recorder.env_steps += awake * env.chunk_steps
+        ended = int(recorder.ended.sum())
+        if isinstance(env.env, Resting):
+            env.env.rest(recorder.ended)
+            awake = spec.num_envs - ended
+        tick(first + ended, config.episodes)
+
+
+def _evaluation(
+    rounds: list[_Recorder],
+    policy: str,
+    task: configuration.Task,
+    config: configuration.Evaluate,
+    chunk_steps: int,
+) -> Evaluation:
+    """Return the measurements of all rounds together."""
+    rate_hz = rounds[0].env.spec.control_hz
+    paths = [path for recorder in rounds for path in recorder.paths()]
+    commands = [command for recorder in rounds for command in recorder.commands()]
+    return Evaluation(
+        policy=policy,
+        task=task.name,
+        seed=config.seed,
+        control_hz=rate_hz,
+        chunk_steps=chunk_steps,
+        env_steps=sum(recorder.env_steps for recorder in rounds),
+        success=tuple(torch.cat([recorder.success for recorder in rounds]).tolist()),
+        length=tuple(torch.cat([recorder.length for recorder in rounds]).tolist()),
+        jerk_rms=tuple(metrics.jerk_rms(path, rate_hz) for path in paths),
+        total_variation=tuple(metrics.total_variation(command) for command in commands),
+        chunk_jump=tuple(metrics.chunk_jump(command, chunk_steps) for command in commands),
+        video_strips=config.video_episodes,
+        bodies=tuple(rounds[0].bodies),
+        tracks=_joined([recorder.tracks() for recorder in rounds]),
+    )
+
+
 def _joined(rounds: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Tracks of all rounds, one after the other; positions and targets as long as the longest round's."""
-    found = {}
+    """Return the tracks of all rounds, one after the other.
+
+    Positions and targets get the length of the longest round's.
+    """
+    joined = {}
     for key in rounds[0]:
         parts = [tracks[key] for tracks in rounds]
         if key in ("position", "target"):
@@ -165,94 +222,106 @@ def _joined(rounds: list[dict[str, Tensor]]) -> dict[str, Tensor]:
                 functional.pad(part, (0, 0, 0, longest - part.shape[1]), value=torch.nan)
                 for part in parts
             ]
-        found[key] = torch.cat(parts)
-    return found
+        joined[key] = torch.cat(parts)
+    return joined
 
 
-class _Watch:
-    """Sees every environment step of a round, whose first episode is number ``first``, and remembers each environment's first episode.
+class _Recorder:
+    """Records the first episode of each environment of a round.
 
     Positions after a step are read from ``final_obs``, because ``obs`` already belongs to the next
     episode where one ended.
+
+    Args:
+        env: The round's environments, after their reset.
+        start: First observations {key: (N, O, d)}.
+        position_key: Observation key of the end effector's position [m].
+        first: Number of the round's first episode.
     """
 
     def __init__(self, env: VectorEnv, start: Obs, position_key: str, first: int) -> None:
         n = env.spec.num_envs
-        self.env, self.position_key, self.first = env, position_key, first
-        self.start = {key: value.cpu().clone() for key, value in start.items()}
+        self.env = env
+        self.position_key = position_key
+        self.first = first
+        self.env_steps = 0
+
+        self.start = {key: start[key][:, -1].cpu().clone() for key in env.spec.obs_dims}
         self.positions: list[Tensor] = [self.start[position_key]]
         self.targets: list[Tensor] = []
         self.ended = torch.zeros(n, dtype=torch.bool)
         self.success = torch.zeros(n, dtype=torch.bool)
         self.length = torch.zeros(n, dtype=torch.long)
+
         self.recorded = max(0, min(n, VIDEO_EPISODES - first))
         self.bodies: list[str] = sorted(env.scene())
         self.poses = self._poses()
         self.frames: list[tuple[int, int, Tensor]] = []
-        self.env_steps = 0
         self._record_frames(torch.ones(self.recorded, dtype=torch.bool), 0)
 
     def step(self, result: StepResult, action: Tensor) -> None:
-        """Take in one environment step; the ``on_step`` of :meth:`ChunkEnv.step`."""
+        """Record one environment step; the ``on_step`` of :meth:`ChunkEnv.step`."""
         self.positions.append(result.final_obs[self.position_key].cpu())
         target = action[:, :3] if result.target is None else result.target
         self.targets.append(target.detach().cpu().clone())
+
         alive = ~self.ended
         done = (result.terminated | result.truncated).cpu() & alive
         self.length += alive
         self.success |= result.success.cpu() & done
         self.ended |= done
+
         if self.bodies and bool(alive[: self.recorded].any()):
             number = len(self.targets)
-            # The scene has moved on to the next episode where one ended: its last picture is the
-            # one before.
+            # The scene has moved on to the next episode where one ended: its last frame is the one
+            # before.
             self._record_frames(done[: self.recorded], number - 1)
             self.poses = self._poses()
             if number % VIDEO_EVERY == 0:
                 self._record_frames((alive & ~done)[: self.recorded], number)
 
     def paths(self) -> list[np.ndarray]:
-        """Executed positions (steps + 1, 3) of each episode [m]."""
+        """Return the executed positions (steps + 1, 3) of each episode [m]."""
         positions = torch.stack(self.positions, 1).numpy()
         return [positions[n, : steps + 1] for n, steps in enumerate(self.length.tolist())]
 
     def commands(self) -> list[np.ndarray]:
-        """Commanded positions (steps, 3) of each episode [m]."""
+        """Return the commanded positions (steps, 3) of each episode [m]."""
         targets = torch.stack(self.targets, 1).numpy()
         return [targets[n, :steps] for n, steps in enumerate(self.length.tolist())]
 
     def tracks(self) -> dict[str, Tensor]:
-        """Tensors as :mod:`zprl.evaluation.result` lists them."""
+        """Return tensors as :mod:`zprl.evaluation.result` lists them."""
         steps = torch.arange(len(self.positions))
         lengths = self.length[: self.recorded, None]
         position = torch.stack(self.positions, 1)[: self.recorded]
         target = torch.stack(self.targets, 1)[: self.recorded]
-        found = {f"start/{key}": value for key, value in self.start.items()}
-        found["position"] = position.masked_fill((steps > lengths)[..., None], torch.nan)
-        found["target"] = target.masked_fill((steps[:-1] >= lengths)[..., None], torch.nan)
-        if self.bodies:
-            # The frame before an end may fall on a regular one.
-            frames = {(episode, step): poses for episode, step, poses in self.frames}
-            ordered = sorted(frames)
-            found["video/episode"] = torch.tensor(
-                [self.first + episode for episode, _ in ordered], dtype=torch.long
-            )
-            found["video/step"] = torch.tensor([step for _, step in ordered], dtype=torch.long)
-            found["video/poses"] = (
-                torch.stack([frames[key] for key in ordered])
-                if ordered
-                else torch.empty(0, len(self.bodies), 7)
-            )
-        return found
+        return {
+            **{f"start/{key}": value for key, value in self.start.items()},
+            "position": position.masked_fill((steps > lengths)[..., None], torch.nan),
+            "target": target.masked_fill((steps[:-1] >= lengths)[..., None], torch.nan),
+            **(self._video() if self.bodies else {}),
+        }
+
+    def _video(self) -> dict[str, Tensor]:
+        # The frame before an end may fall on a regular one.
+        frames = {(episode, step): poses for episode, step, poses in self.frames}
+        ordered = sorted(frames)
+        poses = torch.empty(0, len(self.bodies), 7)
+        if ordered:
+            poses = torch.stack([frames[key] for key in ordered])
+        return {
+            "video/episode": torch.tensor([self.first + n for n, _ in ordered], dtype=torch.long),
+            "video/step": torch.tensor([step for _, step in ordered], dtype=torch.long),
+            "video/poses": poses,
+        }
 
     def _poses(self) -> Tensor:
-        """(recorded, bodies, 7) of now."""
+        """Return the present poses (recorded, bodies, 7)."""
+        if not self.bodies:
+            return torch.empty(0)
         scene = self.env.scene()
-        return (
-            torch.stack([scene[name][: self.recorded].cpu() for name in self.bodies], 1)
-            if self.bodies
-            else torch.empty(0)
-        )
+        return torch.stack([scene[name][: self.recorded].cpu() for name in self.bodies], 1)
 
     def _record_frames(self, which: Tensor, step: int) -> None:
         if self.bodies:

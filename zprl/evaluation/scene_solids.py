@@ -1,8 +1,8 @@
-"""From the poses that an environment reports to solids a picture can show.
+"""Solids to draw, from the poses that an environment reports.
 
 The arm is drawn from the very primitives that the physics uses, plus a few that only please the
 eye: colliders leave gaps where links meet.  Bodies that are in no table appear as small spheres, so
-a new world has pictures from the first day.
+a new world has images from the first day.
 """
 
 from __future__ import annotations
@@ -37,12 +37,16 @@ MARK_HEIGHT = 0.001
 
 
 def solids(poses: Mapping[str, ArrayLike]) -> list[Solid]:
-    """Everything there is to see, for one environment's poses (7,), position [m] and quaternion xyzw, by body name."""
-    found: list[Solid] = _table() if any(name.startswith("panda_") for name in poses) else []
+    """Return all solids of one environment.
+
+    Args:
+        poses: Poses (7,) by body name: position [m] and quaternion xyzw.
+    """
+    scene: list[Solid] = _table() if any(name.startswith("panda_") for name in poses) else []
     for name, pose in poses.items():
         pose = np.asarray(pose, np.float32)
-        found += _body(name, pose[:3], rotation_matrix(pose[3:]))
-    return found
+        scene += _body(name, pose[:3], rotation_matrix(pose[3:]))
+    return scene
 
 
 def _body(name: str, position: Array, rotation: Array) -> list[Solid]:
@@ -59,38 +63,33 @@ def _body(name: str, position: Array, rotation: Array) -> list[Solid]:
                 gloss=0.3,
             )
         ]
-    found: list[Solid] = []
-    if name in assets.CAPSULES:
-        for capsule in assets.CAPSULES[name]:
-            half = np.array([0, 0, capsule.height / 2], np.float32)
-            found.append(
-                SolidCapsule(
-                    world(capsule.centre - half),
-                    world(capsule.centre + half),
-                    capsule.radius,
-                    assets.COLOURS[name],
-                )
-            )
-    found += [
+
+    # Colliders first, then connectors, which only please the eye.
+    shapes: list[Solid] = []
+    for capsule in assets.CAPSULES.get(name, ()):
+        half = np.array([0, 0, capsule.height / 2], np.float32)
+        ends = world(capsule.centre - half), world(capsule.centre + half)
+        shapes.append(SolidCapsule(*ends, capsule.radius, assets.COLOURS[name]))
+    shapes += [
         SolidBox(world(box.centre), rotation, np.array(box.size, np.float32), assets.COLOURS[name])
         for box in assets.BOXES.get(name, ())
     ]
-    found += [
+    shapes += [
         SolidCapsule(world(a), world(b), radius, panda.SHELL)
         for a, b, radius in CONNECTORS.get(name, ())
     ]
     if name == "panda_link0":
-        found.append(
-            SolidBox(world(PEDESTAL[1]), rotation, np.array(PEDESTAL[0], np.float32), panda.JOINT)
-        )
-    return found or [SolidCapsule(position, position + np.float32(1e-3), 0.02, OTHER)]
+        size = np.array(PEDESTAL[0], np.float32)
+        shapes.append(SolidBox(world(PEDESTAL[1]), rotation, size, panda.JOINT))
+    return shapes or [SolidCapsule(position, position + np.float32(1e-3), 0.02, OTHER)]
 
 
 def _table() -> list[Solid]:
-    """The table's top, extended below the robot's base: the physics has nothing there, the eye wants something."""
+    """Return the table's top, extended below the robot's base, where the physics has nothing."""
     turn = rotation_matrix(assets.TABLE_POSE[3:])
     reach = np.abs(turn @ np.array(assets.TABLE.size, np.float32))
-    low, high = assets.TABLE_POSE[0] - reach[0] / 2 - 0.30, assets.TABLE_POSE[0] + reach[0] / 2
+    low = assets.TABLE_POSE[0] - reach[0] / 2 - 0.30
+    high = assets.TABLE_POSE[0] + reach[0] / 2
     top = ((low + high) / 2, 0, -TABLE_THICKNESS / 2), (high - low, reach[1], TABLE_THICKNESS)
     # The area in which the cube starts.
     marked = (TABLE_CENTRE[0], TABLE_CENTRE[1], MARK_HEIGHT / 2 - 0.05), (0.26, 0.56, 0.1)

@@ -238,12 +238,12 @@ def data_md5(commit: str) -> str | None:
     plain = commit.removesuffix("-dirty")
     try:
         text = None
-        if plain and plain.isalnum():
+        if plain.isalnum():
             blob = f"{plain}:./{DATA_DVC}"
             size = child_processes.git("cat-file", "-s", blob)  # git unpacks some in its memory
             if size is not None and int(size) <= MAX_TEXT:
                 text = child_processes.git("cat-file", "blob", blob, limit=MAX_TEXT)
-        elif DATA_DVC.is_file() and DATA_DVC.stat().st_size:
+        elif not plain and DATA_DVC.is_file() and DATA_DVC.stat().st_size:
             text = durable.read_bytes(DATA_DVC, MAX_TEXT).decode(errors="replace")
         if not text:
             return None

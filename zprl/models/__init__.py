@@ -1,1 +1,1 @@
-"""The policy: observation encoder, bottleneck, flow-matching generator and the bundle that holds them."""
+"""The policy: observation encoder, bottleneck, flow-matching generator and their bundle."""

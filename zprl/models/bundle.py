@@ -1,4 +1,4 @@
-"""Bundles: folders of safetensors and JSON that a stranger may safely open.
+"""Bundles: folders of safetensors and JSON that are safe to open from a stranger.
 
 ::
 
@@ -46,12 +46,9 @@ def write_bundle(
         document: JSON value; ``format_version`` and ``kind`` are added.
         tensors: Named tensors; refused unless finite.
     """
-    broken = [
-        name for name, t in tensors.items() if t.is_floating_point() and not torch.isfinite(t).all()
-    ]
-    if broken:
+    if broken := _not_finite(tensors):
         raise DataError(
-            f"refusing to write {path}: {broken[0]} is not finite",
+            f"refusing to write {path}: {broken} is not finite",
             remedy="train again with a lower learning rate",
         )
 
@@ -77,17 +74,29 @@ def read_bundle(path: Path | str, kind: str) -> tuple[dict[str, Any], dict[str, 
     path = Path(path)
     sums = _read_sums(path)
     weights = f"{kind}.safetensors"
-    if DOCUMENT not in sums:
-        raise DataError(
-            f"{path / SUMS} does not list {DOCUMENT}",
-            remedy="restore the bundle (dvc checkout) or make it again",
-        )
+
+    # The document first: it is small, and says whether the tensors are worth reading.
     _verify(path, DOCUMENT, sums, MAX_TEXT_BYTES)
     document = durable.read_json(path / DOCUMENT, limit=MAX_TEXT_BYTES)
+    _check_document(path, document, kind)
+
+    _verify(path, weights, sums, MAX_TENSOR_BYTES)
+    tensors = durable.read_tensors(path / weights)
+    if broken := _not_finite(tensors):
+        raise DataError(
+            f"{path / weights}: {broken} is not finite",
+            remedy="restore the bundle or make it again",
+        )
+    return document, tensors
+
+
+def _check_document(path: Path, document: Any, kind: str) -> None:
+    """Refuse a document of another shape, format or kind."""
     if not isinstance(document, dict):
         raise DataError(
             f"{path / DOCUMENT} is not a JSON object", remedy="restore the bundle or make it again"
         )
+
     version = document.get("format_version")
     if not isinstance(version, int) or version < 1:
         raise DataError(
@@ -99,25 +108,20 @@ def read_bundle(path: Path | str, kind: str) -> tuple[dict[str, Any], dict[str, 
             f"{path} has bundle format {version}, this zprl reads up to {FORMAT_VERSION}",
             remedy="upgrade zprl to open it",
         )
+
     if document.get("kind") != kind:
         raise DataError(
             f"{path} is a {document.get('kind')!r} bundle, not a {kind!r} one",
             remedy=f"give the folder of a {kind} bundle",
         )
-    if weights not in sums:
-        raise DataError(
-            f"{path / SUMS} does not list {weights}",
-            remedy="restore the bundle (dvc checkout) or make it again",
-        )
-    _verify(path, weights, sums, MAX_TENSOR_BYTES)
-    tensors = durable.read_tensors(path / weights)
-    for name, t in tensors.items():
-        if t.is_floating_point() and not torch.isfinite(t).all():
-            raise DataError(
-                f"{path / weights}: {name} is not finite",
-                remedy="restore the bundle or make it again",
-            )
-    return document, tensors
+
+
+def _not_finite(tensors: Mapping[str, Tensor]) -> str | None:
+    """Return the name of the first tensor with an infinite value or NaN."""
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            return name
+    return None
 
 
 def save_policy(path: Path | str, policy: FlowPolicy, provenance: Mapping[str, Any]) -> None:
@@ -155,17 +159,20 @@ def load_policy(path: Path | str, device: str = "cpu", *, noise_scale: float = 1
             {**document["spec"], "obs_dims": _mapping(document["spec"]["obs_dims"])}
         )
         normalizer = _normalizer(_mapping(document["normalizer"]["obs_dims"]), tensors)
+
         # Shapes first, on the meta device, where a spec that asks for too much allocates nothing.
         with torch.device("meta"):
             expected = {k: t.shape for k, t in FlowPolicy(spec, normalizer).state_dict().items()}
-        found = {k: t.shape for k, t in tensors.items()}
-        if expected != found:
-            odd = sorted(
-                k for k in expected.keys() | found.keys() if expected.get(k) != found.get(k)
+        shapes = {k: t.shape for k, t in tensors.items()}
+        if expected != shapes:
+            odd = min(
+                k for k in expected.keys() | shapes.keys() if expected.get(k) != shapes.get(k)
             )
             raise DataError(
-                f"{path}: {odd[0]} has shape {_show(found.get(odd[0]))}, its spec asks for {_show(expected.get(odd[0]))}"
+                f"{path}: {odd} has shape {_show(shapes.get(odd))}, "
+                f"its spec asks for {_show(expected.get(odd))}"
             )
+
         policy = FlowPolicy(spec, normalizer)
         policy.load_state_dict(tensors)
     except ValidationError as error:
@@ -181,12 +188,13 @@ def load_policy(path: Path | str, device: str = "cpu", *, noise_scale: float = 1
             f"{path}: spec and weights do not make a policy: {error}",
             remedy="make the bundle again",
         ) from error
+
     policy.noise_scale = noise_scale
     return policy.to(device).freeze()
 
 
 def _pairs(dims: Mapping[str, int]) -> list[list[Any]]:
-    """As a list, because the order counts and sorted JSON keys would lose it."""
+    """Return a list, because the order counts and sorted JSON keys would lose it."""
     return [[key, dim] for key, dim in dims.items()]
 
 
@@ -201,18 +209,15 @@ def _normalizer(obs_dims: dict[str, int], tensors: Mapping[str, Tensor]) -> Norm
         if name.startswith(_NORMALIZER)
     }
     width, index = len(state["obs_offset"]), state["action_index"]
-    if (
-        min(obs_dims.values()) < 1 or sum(obs_dims.values()) != width
-    ):  # before anything of that size is allocated
+    # Before anything of that size is allocated.
+    if min(obs_dims.values()) < 1 or sum(obs_dims.values()) != width:
         raise ValueError(f"normaliser of width {width} for observations {obs_dims}")
-    if (
-        index.dtype != torch.long
-        or index.min() < 0
-        or index.max() >= len(state["action_constant"])
-        or (index.diff() <= 0).any()
-    ):
+
+    actions = len(state["action_constant"])
+    inside = index.dtype == torch.long and index.min() >= 0 and index.max() < actions
+    if not inside or (index.diff() <= 0).any():
         raise ValueError(
-            f"action_index {index.tolist()} does not rise within the action's {len(state['action_constant'])} dimensions"
+            f"action_index {index.tolist()} does not rise within the action's {actions} dimensions"
         )
     return Normalizer.from_state(state, obs_dims)
 
@@ -228,12 +233,14 @@ def _read_sums(path: Path) -> dict[str, str]:
             remedy="run the stage that makes it (dvc repro)",
         )
     _limit(path / SUMS, MAX_TEXT_BYTES)
+
     sums = {}
     for line in (path / SUMS).read_text(errors="replace").splitlines():
         match = _SUM_LINE.fullmatch(line)
         if match is None:
             raise DataError(
-                f"{path / SUMS} has a line that is not '<sha256>  <file name>': {json.dumps(line[:80])}"
+                f"{path / SUMS} has a line that is not '<sha256>  <file name>': "
+                f"{json.dumps(line[:80])}"
             )
         sums[match[2]] = match[1]
     return sums
@@ -243,12 +250,18 @@ def _limit(file: Path, size: int) -> None:
     if file.stat().st_size > size:
         raise DataError(
             f"{file} is larger than {size} bytes",
-            remedy="this is not a bundle zprl wrote; get it from its maker again",
+            remedy="this is not a bundle that zprl wrote; get it from its maker again",
         )
 
 
 def _verify(path: Path, name: str, sums: Mapping[str, str], size: int) -> None:
+    """Check that a file is listed, exists, is small enough and has the listed digest."""
     file = path / name
+    if name not in sums:
+        raise DataError(
+            f"{path / SUMS} does not list {name}",
+            remedy="restore the bundle (dvc checkout) or make it again",
+        )
     if not file.is_file():
         raise DataError(
             f"{file} does not exist", remedy="restore the bundle (dvc checkout) or make it again"

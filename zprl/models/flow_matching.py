@@ -35,7 +35,13 @@ def draw_flow_time(rows: int, generator: torch.Generator) -> Tensor:
 
 
 def interpolate(actions: Tensor, noise: Tensor, flow_time: Tensor) -> Tensor:
-    """Return the point at ``flow_time`` (B,) on the line from ``actions`` (B, T, F) at 0 to ``noise`` (B, T, F) at 1."""
+    """Return the point (B, T, F) at ``flow_time`` between ``actions`` at 0 and ``noise`` at 1.
+
+    Args:
+        actions: (B, T, F).
+        noise: (B, T, F).
+        flow_time: (B,).
+    """
     s = flow_time[:, None, None]
     return (1.0 - s) * actions + s * noise
 
@@ -61,10 +67,12 @@ def time_grid(kind: Literal["uniform", "diffusers"], flow_steps: int) -> tuple[f
     """
     if flow_steps < 1:
         raise ConfigError(f"flow_steps is {flow_steps}", remedy="take at least one Euler step")
+
     if kind == "uniform":
         return (*(1.0 - i / flow_steps for i in range(flow_steps)), 0.0)
     if flow_steps == 1:
         return (1.0, 0.0)
+
     spacing = (1.0 - LAST_SIGMA) / (flow_steps - 1)
     return (*(1.0 - i * spacing for i in range(flow_steps - 1)), LAST_SIGMA, 0.0)
 

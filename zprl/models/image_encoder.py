@@ -1,4 +1,4 @@
-"""Pictures to features: the encoder of the paper's code, written out.
+"""Images to features: the encoder of the paper's code, written out.
 
 Per camera and frame: uint8 -> [-1, 1] -> crop -> ImageNet normalisation on top -> a ResNet-18 of
 its own, never pretrained, with group instead of batch normalisation -> spatial learned embeddings
@@ -29,12 +29,13 @@ Channels = Annotated[int, Field(ge=GROUP, le=2048, multiple_of=GROUP)]
 
 
 class ImageSpec(StrictModel):
-    """One camera's pictures and their encoder; defaults are the official code's."""
+    """One camera's images and their encoder; defaults are the official code's."""
 
     key: str = Field(min_length=1, description="Observation key.")
     size: tuple[Side, Side] = Field(description="Height and width.")
     crop: tuple[Side, Side] = Field(
-        description="Height and width of the part that is seen: anywhere while training, else the middle."
+        description="Height and width of the part that is used: anywhere while training, "
+        "else the middle."
     )
     features: int = Field(256, ge=1, le=8192, description="Width F of what it becomes.")
     channels: tuple[Channels, ...] = Field(
@@ -48,7 +49,7 @@ class ImageSpec(StrictModel):
     def _fits(self) -> ImageSpec:
         if self.crop[0] > self.size[0] or self.crop[1] > self.size[1]:
             raise ValueError(
-                f"the crop {self.crop} of '{self.key}' is larger than its pictures {self.size}"
+                f"the crop {self.crop} of '{self.key}' is larger than its images {self.size}"
             )
         return self
 
@@ -69,7 +70,7 @@ class BasicBlock(nn.Module):
             )
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, c, h, w) to (B, C, h / stride, w / stride)."""
+        """Map (B, c, h, w) to (B, C, h / stride, w / stride)."""
         y = functional.relu(self.norm1(self.conv1(x)), inplace=True)
         return functional.relu(self.norm2(self.conv2(y)) + self.shortcut(x), inplace=True)
 
@@ -95,22 +96,28 @@ class ResNet18(nn.Sequential):
             nn.ReLU(inplace=True),
         ]
         super().__init__(*first, nn.MaxPool2d(3, stride=2, padding=1), *stages)
+
+        # As torchvision does.
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(
-                    module.weight, mode="fan_out", nonlinearity="relu"
-                )  # torchvision
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     @staticmethod
     def shrunk(side: int, stages: int) -> int:
-        """Height or width of the last map: half of ``side``, rounded up, once for each stage and once more."""
+        """Return height or width of the last map for an image's ``side``.
+
+        Stem, pooling and each stage but the first halve it, rounding up.
+        """
         for _ in range(stages + 1):
             side = -(-side // 2)
         return side
 
 
 class SpatialEmbeddings(nn.Module):
-    """Learned weightings of where in the picture each channel counts, instead of an average (HIL-SERL's encoder has them too)."""
+    """Learned weightings of the positions at which each channel counts, instead of an average.
+
+    HIL-SERL's encoder has them, too.
+    """
 
     def __init__(self, channels: int, height: int, width: int, blocks: int) -> None:
         super().__init__()
@@ -120,12 +127,12 @@ class SpatialEmbeddings(nn.Module):
         )
 
     def forward(self, maps: Tensor) -> Tensor:
-        """(B, C, h, w) to (B, C * blocks)."""
+        """Map (B, C, h, w) to (B, C * blocks)."""
         return torch.einsum("bcp,ckp->bck", maps.flatten(2), self.weight).flatten(1)
 
 
 class CameraEncoder(nn.Module):
-    """One camera's pictures to features in (-1, 1)."""
+    """Encoder of one camera's images to features in (-1, 1)."""
 
     mean: Tensor
     std: Tensor
@@ -146,31 +153,33 @@ class CameraEncoder(nn.Module):
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
 
     def forward(self, images: Tensor, augment: torch.Generator | None = None) -> Tensor:
-        """Encode.
+        """Return the features (B, O, F) of images.
 
         Args:
             images: (B, O, H, W, 3) uint8; the frames of one history are cropped alike.
-            augment: Where crops are drawn from; ``None`` crops the middle.
-
-        Returns:
-            (B, O, F).
+            augment: Source of random crops; ``None`` crops the middle.
 
         Raises:
-            DataError: pictures of another size or type.
+            DataError: images of another size or type.
         """
         rows, frames = images.shape[:2]
         if images.dtype != torch.uint8 or images.shape[2:] != (*self.spec.size, 3):
             raise DataError(
-                f"'{self.spec.key}' wants pictures of uint8 {(*self.spec.size, 3)}, not {images.dtype} {tuple(images.shape[2:])}",
-                remedy="scale the camera's pictures to what the policy was trained on",
+                f"'{self.spec.key}' wants images of uint8 {(*self.spec.size, 3)}, "
+                f"not {images.dtype} {tuple(images.shape[2:])}",
+                remedy="scale the camera's images to what the policy was trained on",
             )
+
         seen = crop(images, self.spec.crop, augment).flatten(0, 1).movedim(-1, 1)
         seen = (seen.to(self.mean.dtype) / 127.5 - 1 - self.mean) / self.std
-        return self.head(self.pool(self.maps(seen))).unflatten(0, (rows, frames))
+        features: Tensor = self.head(self.pool(self.maps(seen)))
+        return features.view(rows, frames, -1)
 
 
 class ImageObsEncoder(nn.Module):
-    """Observations with pictures to the embedding e, O * (sum of features + sum of low-dimensional widths) wide.
+    """Encoder of observations with images to the embedding e.
+
+    Its width is O * (sum of features + sum of low-dimensional widths).
 
     Args:
         obs_dims: Width of each low-dimensional key, in order.
@@ -183,38 +192,56 @@ class ImageObsEncoder(nn.Module):
     ) -> None:
         super().__init__()
         self._states = tuple(obs_dims)
+        self._images = tuple(spec.key for spec in images)
         # A list: a camera's key may hold a point, a module's name must not.
         self.cameras = nn.ModuleList(CameraEncoder(spec) for spec in images)
         self.embedding_dim = embedding_dim(obs_dims, images, obs_steps)
 
     def forward(self, obs: Mapping[str, Tensor], augment: torch.Generator | None = None) -> Tensor:
-        """Return the embedding (B, D) of pictures (B, O, H, W, 3) uint8 and normalised states (B, O, d); see :class:`CameraEncoder`."""
-        seen = [camera(obs[camera.spec.key], augment) for camera in self.cameras]
-        return torch.cat([*seen, *(obs[key] for key in self._states)], dim=-1).flatten(1)
+        """Return the embedding (B, D) of observations.
+
+        Args:
+            obs: Images (B, O, H, W, 3) uint8 and normalised states (B, O, d) by key.
+            augment: See :class:`CameraEncoder`.
+        """
+        features = [
+            camera(obs[key], augment)
+            for key, camera in zip(self._images, self.cameras, strict=True)
+        ]
+        return torch.cat([*features, *(obs[key] for key in self._states)], dim=-1).flatten(1)
 
 
 def embedding_dim(obs_dims: Mapping[str, int], images: Sequence[ImageSpec], obs_steps: int) -> int:
-    """D: width of the embedding of observations with pictures."""
+    """Return the width D of the embedding of observations with images."""
     return obs_steps * (sum(spec.features for spec in images) + sum(obs_dims.values()))
 
 
 def crop(images: Tensor, size: tuple[int, int], augment: torch.Generator | None) -> Tensor:
-    """Cut (B, O, h, w, 3) out of (B, O, H, W, 3): at a place drawn for each row, or in the middle."""
+    """Cut (B, O, h, w, 3) out of (B, O, H, W, 3).
+
+    Args:
+        images: (B, O, H, W, 3).
+        size: Height h and width w of the crop.
+        augment: Draws a place for each row; ``None`` takes the middle.
+    """
     height, width = size
     spare = (images.shape[2] - height, images.shape[3] - width)
     if augment is None:
         top, left = spare[0] // 2, spare[1] // 2
         return images[:, :, top : top + height, left : left + width]
+
     rows = len(images)
-    top, left = (
+    tops, lefts = (
         torch.randint(room + 1, (rows, 1), generator=augment, device=augment.device).to(
             images.device
         )
         for room in spare
     )
+
+    # Rows of pixels (B, h) and columns (B, w) of each crop, gathered at once.
     down, across = (
         first + torch.arange(side, device=images.device)
-        for first, side in ((top, height), (left, width))
+        for first, side in ((tops, height), (lefts, width))
     )
     return images[
         torch.arange(rows, device=images.device)[:, None, None],
@@ -225,5 +252,8 @@ def crop(images: Tensor, size: tuple[int, int], augment: torch.Generator | None)
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
-    """Group normalisation in place of batch normalisation: no statistics to carry, and averages of weights stay meaningful."""
+    """Return group normalisation, in place of batch normalisation.
+
+    It has no statistics to carry, and averages of weights stay meaningful.
+    """
     return nn.GroupNorm(channels // GROUP, channels)

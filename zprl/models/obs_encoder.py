@@ -1,7 +1,7 @@
 """Observations to one embedding.
 
 Every observation key has its part in the embedding's input.  Low-dimensional keys are concatenated,
-all frames of the history together, and go through one small network; policies with pictures have
+all frames of the history together, and go through one small network; policies with images have
 :class:`zprl.models.image_encoder.ImageObsEncoder` instead.
 """
 
@@ -15,7 +15,10 @@ from torch import Tensor, nn
 
 
 def mlp(widths: Sequence[int], activation: type[nn.Module], *, head: bool = True) -> nn.Sequential:
-    """Linear layers of ``widths`` (input first) with ``activation`` between them; after the last one only if not ``head``."""
+    """Return linear layers of ``widths`` (input first) with ``activation`` between them.
+
+    With ``head`` the last layer stays linear, else it has an activation, too.
+    """
     layers: list[nn.Module] = []
     for i, (fan_in, fan_out) in enumerate(pairwise(widths)):
         layers.append(nn.Linear(fan_in, fan_out))
@@ -25,7 +28,7 @@ def mlp(widths: Sequence[int], activation: type[nn.Module], *, head: bool = True
 
 
 class ObsEncoder(nn.Module):
-    """Normalised low-dimensional observations to the embedding e in (-1, 1).
+    """Encoder of normalised low-dimensional observations to the embedding e in (-1, 1).
 
     Linear -> LayerNorm -> Tanh at the end is what the official code's image encoder has; the
     official code itself concatenates low-dimensional keys raw (the network for them is ours).
@@ -51,6 +54,9 @@ class ObsEncoder(nn.Module):
         self.norm = nn.LayerNorm(embedding_dim)
 
     def forward(self, obs: Mapping[str, Tensor], augment: torch.Generator | None = None) -> Tensor:
-        """Return the embedding (B, D) of normalised observations {key: (B, O, d)}; there is no picture to ``augment``."""
+        """Return the embedding (B, D) of normalised observations {key: (B, O, d)}.
+
+        There is no image to ``augment``.
+        """
         flat = torch.cat([obs[key].flatten(start_dim=1) for key in self.keys], dim=-1)
         return torch.tanh(self.norm(self.body(flat)))

@@ -1,8 +1,9 @@
-"""The policy: observation -> embedding e -> latent z -> decoded embedding e~ -> flow -> action chunk.
+"""The policy, from observation to action chunk.
 
-The base path (encoder and velocity network) is an ordinary flow-matching policy; the bottleneck
-sits between the two and only swaps the condition.  Training touches each part as
-:mod:`zprl.offline.losses` says; everywhere else the policy is frozen.
+observation -> embedding e -> latent z -> decoded embedding e~ -> flow -> action chunk.  The base
+path (encoder and velocity network) is an ordinary flow-matching policy; the bottleneck sits between
+the two and only swaps the condition.  Training touches each part as :mod:`zprl.offline.losses`
+says; everywhere else the policy is frozen.
 """
 
 from __future__ import annotations
@@ -53,7 +54,10 @@ class PolicySpec(StrictModel):
 
     @classmethod
     def of(cls, store: EpisodeStore, params: config.Params) -> PolicySpec:
-        """The policy for stored demonstrations; with pictures, the embedding is as wide as their encoder makes it."""
+        """Return the spec of a policy for stored demonstrations.
+
+        With images, the embedding is as wide as their encoder makes it.
+        """
         images = tuple(
             ImageSpec(
                 key=key,
@@ -63,6 +67,7 @@ class PolicySpec(StrictModel):
             )
             for key, size in store.image_sizes.items()
         )
+
         policy = params.policy
         if images:
             policy = policy.model_copy(
@@ -78,7 +83,7 @@ class PolicySpec(StrictModel):
 
     @property
     def obs_keys(self) -> tuple[str, ...]:
-        """All keys the policy looks at."""
+        """All keys that the policy reads."""
         return (*self.obs_dims, *(image.key for image in self.images))
 
     @model_validator(mode="after")
@@ -89,17 +94,18 @@ class PolicySpec(StrictModel):
             width = embedding_dim(self.obs_dims, self.images, self.policy.obs_steps)
             if self.policy.embedding_dim != width:
                 raise ValueError(
-                    f"embedding_dim is {self.policy.embedding_dim}, but pictures and states together are {width} wide"
+                    f"embedding_dim is {self.policy.embedding_dim}, "
+                    f"but images and states together are {width} wide"
                 )
         return self
 
     @model_serializer(mode="wrap")
     def _as_ever(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without ``images`` where there are none, as bundles of policies on states have always been written."""
-        found = handler(self)
+        """Leave out ``images`` where there are none: bundles of policies on states lack the key."""
+        fields: dict[str, Any] = handler(self)
         if not self.images:
-            del found["images"]
-        return found
+            del fields["images"]
+        return fields
 
 
 class FlowPolicy(nn.Module):
@@ -124,10 +130,12 @@ class FlowPolicy(nn.Module):
         known = {key: normalizer.obs_dims.get(key) for key in spec.obs_dims}
         if known != spec.obs_dims or normalizer.action_dim != spec.action_dim:
             raise DataError(
-                f"the normaliser was fitted on observations {normalizer.obs_dims} and {normalizer.action_dim} action dimensions, "
+                f"the normaliser was fitted on observations {normalizer.obs_dims} "
+                f"and {normalizer.action_dim} action dimensions, "
                 f"the policy wants {spec.obs_dims} and {spec.action_dim}",
                 remedy="run the ingest stage again (dvc repro ingest)",
             )
+
         self.spec = spec
         self.normalizer = normalizer
         p = spec.policy
@@ -135,6 +143,8 @@ class FlowPolicy(nn.Module):
         self.noise_scale = 1.0
         """Standard deviation of the noise from which sequences are made; training knows 1, and less
         means less chance."""
+
+        # The parts, each with initial weights of its own.
         self.encoder = _seeded(seed, "init-encoder", lambda: _encoder(spec))
         self.velocity_net = _seeded(
             seed, "init-velocity", lambda: _velocity_net(p, self.num_features)
@@ -146,6 +156,7 @@ class FlowPolicy(nn.Module):
                 "init-vib",
                 lambda: Vib(p.embedding_dim, spec.vib.latent_dim, hidden=spec.vib.hidden),
             )
+
         self.grid = time_grid(p.time_grid, p.flow_steps)
         # Features of the sampler's fixed times (flow_steps, E): computed once, not at every
         # decision.
@@ -159,17 +170,17 @@ class FlowPolicy(nn.Module):
     # -- the parts, in the order in which data flows through them ----------------------------------
 
     def embed(self, obs: Mapping[str, Tensor], augment: torch.Generator | None = None) -> Tensor:
-        """Return the embedding (B, D): all that anything behind it, RL included, ever sees of an observation.
+        """Return the embedding (B, D): all that the parts behind it, and RL, get of an observation.
 
         Args:
-            obs: {key: (B, O, d)} in physical units; pictures (B, O, H, W, 3) uint8.
-            augment: Where random crops of pictures are drawn from, in training and while collecting
-                (official code); ``None`` crops the middle.
+            obs: {key: (B, O, d)} in physical units; images (B, O, H, W, 3) uint8.
+            augment: Source of random crops of images, in training and while collecting (official
+                code); ``None`` crops the middle.
         """
         seen = self.normalizer.normalize_obs({key: obs[key] for key in self.spec.obs_dims})
-        return self.encoder(
-            seen | {image.key: obs[image.key] for image in self.spec.images}, augment
-        )
+        images = {image.key: obs[image.key] for image in self.spec.images}
+        embedding: Tensor = self.encoder(seen | images, augment)
+        return embedding
 
     def posterior(self, embedding: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and log standard deviation (B, Z) of the latent for an embedding (B, D)."""
@@ -180,13 +191,19 @@ class FlowPolicy(nn.Module):
         return self._bottleneck().decode(latent)
 
     def velocity(self, noisy: Tensor, flow_time: Tensor, condition: Tensor) -> Tensor:
-        """Return the velocity (B, T, F) at ``noisy`` (B, T, F) and ``flow_time`` (B,), given ``condition`` (B, D)."""
-        return self.velocity_net(
-            noisy, time_embedding(flow_time, self.spec.policy.time_embedding_dim), condition
-        )
+        """Return the velocity (B, T, F).
+
+        Args:
+            noisy: Noisy sequence (B, T, F).
+            flow_time: (B,).
+            condition: (B, D).
+        """
+        times = time_embedding(flow_time, self.spec.policy.time_embedding_dim)
+        velocity: Tensor = self.velocity_net(noisy, times, condition)
+        return velocity
 
     def generate(self, condition: Tensor, noise: Tensor) -> Tensor:
-        """Return the normalised action sequence (B, T, F): Euler steps from ``noise_scale * noise``.
+        """Return the normalised action sequence (B, T, F), by Euler steps from scaled noise.
 
         Args:
             condition: (B, D).
@@ -201,20 +218,23 @@ class FlowPolicy(nn.Module):
 
     @property
     def executed_slice(self) -> slice:
-        """The executed part of the horizon: C steps from the newest observation's on (Diffusion Policy)."""
+        """The executed part of the horizon: C steps from that of the newest observation on.
+
+        Diffusion Policy has the same.
+        """
         start = self.spec.policy.obs_steps - 1
         return slice(start, start + self.spec.policy.chunk_steps)
 
     def executed(self, sequence: Tensor) -> Tensor:
-        """Cut the executed chunk out of a normalised sequence (B, T, F) and return it in physical units (B, C, A)."""
+        """Return the executed chunk (B, C, A), in physical units, of a sequence (B, T, F)."""
         return self.normalizer.denormalize_actions(sequence[:, self.executed_slice])
 
     def act(self, obs: Mapping[str, Tensor], noise: Tensor, *, bottleneck: bool = True) -> Tensor:
-        """The base policy: return the chunk (B, C, A) for observations {key: (B, O, d)} and flow noise (B, T, F).
+        """Return the base policy's chunk (B, C, A).
 
         Args:
-            obs: Observations in physical units.
-            noise: Standard normal; the only source of chance.
+            obs: Observations {key: (B, O, d)} in physical units.
+            noise: Flow noise (B, T, F), standard normal; the only source of chance.
             bottleneck: True conditions on the decoded posterior mean (the policy that RL steers;
                 official code evaluates this one), False on the embedding itself.
         """
@@ -273,7 +293,10 @@ def _velocity_net(p: config.Policy, num_features: int) -> nn.Module:
 
 
 def _seeded(seed: int, purpose: str, build: Callable[[], M]) -> M:
-    """Build a module with initial weights that depend on (seed, purpose) alone, leaving torch's own generator as it was."""
+    """Build a module with initial weights that depend on (seed, purpose) alone.
+
+    Torch's own generator stays as it was.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seeding.derive(seed, purpose))
         return build()

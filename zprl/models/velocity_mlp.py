@@ -1,4 +1,7 @@
-"""A small MLP velocity network: fast on one CPU core, enough for low-dimensional observations (ours)."""
+"""A small MLP velocity network (ours).
+
+It is fast on one CPU core and enough for low-dimensional observations.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from zprl.models.obs_encoder import mlp
 
 
 class VelocityMlp(nn.Module):
-    """Velocity from the flattened noisy chunk, the flow-time features and the condition, concatenated.
+    """Velocity of a noisy chunk: flattened and concatenated with flow-time features and condition.
 
     Args:
         num_features: Varying action features F.
@@ -35,6 +38,13 @@ class VelocityMlp(nn.Module):
         self.body = mlp((width + time_dim + condition_dim, *hidden, width), nn.SiLU)
 
     def forward(self, noisy: Tensor, time_features: Tensor, condition: Tensor) -> Tensor:
-        """Return the velocity (B, T, F) at ``noisy`` (B, T, F), given flow-time features (B, E) and condition (B, D)."""
+        """Return the velocity (B, T, F) at ``noisy`` (B, T, F).
+
+        Args:
+            noisy: Noisy chunk.
+            time_features: Flow-time features (B, E).
+            condition: (B, D).
+        """
         flat = torch.cat([noisy.flatten(start_dim=1), time_features, condition], dim=-1)
-        return self.body(flat).view_as(noisy)
+        velocity: Tensor = self.body(flat)
+        return velocity.view_as(noisy)

@@ -8,6 +8,7 @@ and a 1x1 convolution. GroupNorm, not BatchNorm, because averaged weights need i
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +25,10 @@ def _conv_block(fan_in: int, fan_out: int, kernel: int, groups: int) -> nn.Seque
 
 
 class FilmBlock(nn.Module):
-    """Two convolutions with a residual path; between them each channel is scaled and shifted by the condition."""
+    """Two convolutions with a residual path.
+
+    Between them each channel is scaled and shifted by the condition.
+    """
 
     def __init__(
         self, fan_in: int, fan_out: int, *, condition_dim: int, kernel: int, groups: int
@@ -38,7 +42,8 @@ class FilmBlock(nn.Module):
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         """Map (B, fan_in, T) and (B, condition_dim) to (B, fan_out, T)."""
         scale, bias = self.film(condition)[:, :, None].chunk(2, dim=1)
-        return self.second(scale * self.first(x) + bias) + self.skip(x)
+        mapped: Tensor = self.second(scale * self.first(x) + bias) + self.skip(x)
+        return mapped
 
 
 class VelocityUnet(nn.Module):
@@ -70,6 +75,7 @@ class VelocityUnet(nn.Module):
     ) -> None:
         super().__init__()
         _check(horizon, channels, kernel, groups)
+
         # Flow time gets a small network of its own, four times as wide inside (Diffusion Policy).
         self.time = nn.Sequential(
             nn.Linear(time_dim, 4 * time_dim), nn.Mish(), nn.Linear(4 * time_dim, time_dim)
@@ -102,26 +108,42 @@ class VelocityUnet(nn.Module):
         )
 
     def forward(self, noisy: Tensor, time_features: Tensor, condition: Tensor) -> Tensor:
-        """Return the velocity (B, T, F) at ``noisy`` (B, T, F), given flow-time features (B, E) and condition (B, D)."""
+        """Return the velocity (B, T, F) at ``noisy`` (B, T, F).
+
+        Args:
+            noisy: Noisy chunk.
+            time_features: Flow-time features (B, E).
+            condition: (B, D).
+        """
         modulation = torch.cat([self.time(time_features), condition], dim=-1)
         x = noisy.transpose(1, 2)
+
+        # Down: two blocks per level, whose result is also handed to the way up.
         skips = []
         for i, blocks in enumerate(self.down):
-            for block in blocks:
-                x = block(x, modulation)
+            x = _through(blocks, x, modulation)
             skips.append(x)
             if i < len(self.shrink):
                 x = self.shrink[i](x)
-        for block in self.middle:
-            x = block(x, modulation)
+
+        x = _through(self.middle, x, modulation)
+
+        # Up, to the horizon's full length.
         for blocks, grow in zip(self.up, self.grow, strict=True):
             # As in Diffusion Policy, the first level's skip is not used: the last upsampling leads
             # straight to the output.
             x = torch.cat([x, skips.pop()], dim=1)
-            for block in blocks:
-                x = block(x, modulation)
-            x = grow(x)
-        return self.last(x).transpose(1, 2)
+            x = grow(_through(blocks, x, modulation))
+
+        velocity: Tensor = self.last(x)
+        return velocity.transpose(1, 2)
+
+
+def _through(blocks: nn.Module, x: Tensor, modulation: Tensor) -> Tensor:
+    """Pass (B, channels, T) through blocks in a row."""
+    for block in cast(nn.ModuleList, blocks):
+        x = block(x, modulation)
+    return x
 
 
 def _check(horizon: int, channels: Sequence[int], kernel: int, groups: int) -> None:
@@ -132,8 +154,10 @@ def _check(horizon: int, channels: Sequence[int], kernel: int, groups: int) -> N
     factor = 2 ** (len(channels) - 1)
     if horizon % factor:
         raise ConfigError(
-            f"policy.horizon ({horizon}) is not a multiple of {factor}, which {len(channels)} UNet levels need",
-            remedy=f"set policy.horizon to {-(-horizon // factor) * factor} or use fewer policy.unet_channels",
+            f"policy.horizon ({horizon}) is not a multiple of {factor}, "
+            f"which {len(channels)} UNet levels need",
+            remedy=f"set policy.horizon to {-(-horizon // factor) * factor} "
+            "or use fewer policy.unet_channels",
         )
     if kernel % 2 == 0:
         raise ConfigError(
@@ -141,6 +165,7 @@ def _check(horizon: int, channels: Sequence[int], kernel: int, groups: int) -> N
         )
     if any(c % groups for c in channels):
         raise ConfigError(
-            f"policy.unet_groups ({groups}) does not divide all of policy.unet_channels {tuple(channels)}",
+            f"policy.unet_groups ({groups}) does not divide all of "
+            f"policy.unet_channels {tuple(channels)}",
             remedy="use 8 groups",
         )

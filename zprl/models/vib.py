@@ -1,4 +1,7 @@
-"""The variational information bottleneck between observation encoder and flow network (official code: same place, same shape)."""
+"""The variational information bottleneck between observation encoder and flow network.
+
+The official code has it at the same place, in the same shape.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from zprl.models.obs_encoder import mlp
 
 
 class Vib(nn.Module):
-    """q(z | e) and the decoder z -> e~.
+    """Posterior q(z | e) and decoder z -> e~.
 
     Encoder and decoder are GELU networks (official code: 3 x 256); mean and log-variance have
     linear heads; the decoded embedding is linear, not squashed; there is no way around the
@@ -38,7 +41,8 @@ class Vib(nn.Module):
 
     def decode(self, latent: Tensor) -> Tensor:
         """Return the decoded embedding (B, D) of a latent (B, Z)."""
-        return self.decoder(latent)
+        decoded: Tensor = self.decoder(latent)
+        return decoded
 
 
 def sample_posterior(mean: Tensor, log_std: Tensor, noise: Tensor) -> Tensor:
@@ -47,7 +51,7 @@ def sample_posterior(mean: Tensor, log_std: Tensor, noise: Tensor) -> Tensor:
 
 
 def kl_divergence(mean: Tensor, log_std: Tensor) -> Tensor:
-    """KL(q || N(0, I)) of Gaussians (B, Z), **averaged over batch and latent dimensions**.
+    """Return KL(q || N(0, I)) of Gaussians (B, Z), **averaged over batch and latent dimensions**.
 
     Official code.  The usual convention sums over dimensions and is Z times larger, so kl_weight
     depends on this.

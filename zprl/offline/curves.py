@@ -34,7 +34,7 @@ class Curves:
 
     def add(self, losses: Tensor) -> None:
         """Add one step's :meth:`Losses.stacked`."""
-        self._sums = self._sums.to(losses.device) + losses.double()
+        self._sums = self._sums.to(losses.device) + losses.to(torch.float64)
         self._count += 1
 
     def close_row(self, step: int, **more: float) -> dict[str, float]:
@@ -46,7 +46,7 @@ class Curves:
         return row
 
     def csv(self) -> str:
-        """The rows as CSV, six significant digits: a DVC plot."""
+        """Return the rows as CSV, six significant digits: a DVC plot."""
         columns = list(self.rows[0]) if self.rows else ["step"]
         return csv_text(
             columns,
@@ -54,18 +54,19 @@ class Curves:
         )
 
     def state(self) -> dict[str, Any]:
-        """JSON value; Python writes floats so that they read back exactly."""
+        """Return a JSON value; Python writes floats so that they read back exactly."""
         return {"rows": self.rows, "sums": self._sums.tolist(), "count": self._count}
 
     @classmethod
     def of(cls, state: dict[str, Any]) -> Curves:
         """Rebuild from :meth:`state`."""
         curves = cls()
-        # JSON objects come back with sorted keys; the columns' order is fixed here
+        # JSON objects come back with sorted keys; the columns' order is fixed here.
         order = ["step", *COLUMNS.values()]
         curves.rows = [
             {k: row[k] for k in (*order, *sorted(row.keys() - set(order)))} for row in state["rows"]
         ]
+
         curves._sums = torch.tensor(state["sums"], dtype=torch.float64)
         curves._count = int(state["count"])
         return curves

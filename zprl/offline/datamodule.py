@@ -16,10 +16,10 @@ Batch = tuple[int, dict[str, Any]]
 
 
 def split_episodes(count: int, fraction: float, seed: int) -> tuple[list[int], list[int]]:
-    """Return the numbers of training and validation episodes, a pure function of the arguments (split by episode: peers).
+    """Return the numbers of training and validation episodes, split by episode.
 
-    At least one episode is held out when ``fraction`` is above 0, and at least one is kept for
-    training.
+    The split is a pure function of the arguments.  At least one episode is held out when
+    ``fraction`` is above 0, and at least one is kept for training.
     """
     held = min(max(1, round(fraction * count)), count - 1) if fraction > 0 else 0
     order = torch.randperm(
@@ -29,21 +29,27 @@ def split_episodes(count: int, fraction: float, seed: int) -> tuple[list[int], l
 
 
 class StepBatches(IterableDataset[Batch]):
-    """``(step, batch)`` for each gradient step from ``start`` on: resuming means starting at another number."""
+    """Pairs ``(step, batch)`` of the gradient steps from ``start`` to ``stop``.
+
+    Resuming means starting at another number.
+    """
 
     def __init__(
         self, windows: ChunkWindows, *, seed: int, start: int, stop: int, size: int
     ) -> None:
         super().__init__()
-        self.windows, self.seed, self.start, self.stop, self.size = windows, seed, start, stop, size
+        self.windows = windows
+        self.seed = seed
+        self.steps = range(start, stop)
+        self.size = size
 
     def __iter__(self) -> Iterator[Batch]:
-        for step in range(self.start, self.stop):
+        for step in self.steps:
             yield step, self.windows.batch(self.seed, step, self.size)
 
 
 class WindowData(LightningDataModule):
-    """Gives Lightning the batches of steps ``start`` to ``stop``.
+    """Batches of steps ``start`` to ``stop``, for Lightning.
 
     Batches are indexed in memory, so worker processes would only cost time.
     """
@@ -55,9 +61,9 @@ class WindowData(LightningDataModule):
         self.batches = StepBatches(windows, seed=seed, start=start, stop=stop, size=size)
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """Whole batches, as they come."""
+        """Return a loader of whole batches, as they come."""
         return DataLoader(self.batches, batch_size=None, collate_fn=_same)
 
 
-def _same(batch: Batch) -> Batch:
+def _same(batch: Any) -> Any:
     return batch

@@ -1,14 +1,18 @@
-"""What the offline stage minimises, and which weights each part may move.
+"""Losses of offline training, and the weights that each may move.
 
-==============  ===================================================  =============================================
-loss            is                                                   trains
-==============  ===================================================  =============================================
-base            L_IL: velocity error conditioned on the embedding    observation encoder and velocity network
-vib             L_VIBIL: velocity error conditioned on the decoded   bottleneck only: the embedding is detached and
-                embedding of a drawn latent                          the velocity network is called with frozen weights
-kl              L_KL: to N(0, I), mean over batch *and* dimensions   bottleneck only
-reconstruction  L_rec: decoded embedding against the embedding       bottleneck only
-==============  ===================================================  =============================================
+==============  ==========================================  ===================================
+loss            is                                          trains
+==============  ==========================================  ===================================
+base            L_IL: velocity error conditioned on the     observation encoder and velocity
+                embedding                                   network
+vib             L_VIBIL: velocity error conditioned on the  bottleneck only: the embedding is
+                decoded embedding of a drawn latent         detached and the velocity network's
+                                                            weights are frozen
+kl              L_KL: to N(0, I), mean over batch *and*     bottleneck only
+                dimensions
+reconstruction  L_rec: decoded embedding against the        bottleneck only
+                embedding
+==============  ==========================================  ===================================
 
 total = base + vib + kl_weight * kl + reconstruction_weight * reconstruction (official code).  No
 weight is reached from both sides, so the base policy is exactly what it would be without a
@@ -33,7 +37,14 @@ from zprl.models.vib import kl_divergence, sample_posterior
 
 @dataclass(frozen=True)
 class Draws:
-    """The random numbers of one gradient step: flow noise (B, T, F), flow time (B,), latent noise (B, Z), and where crops come from."""
+    """Random numbers of one gradient step.
+
+    Attributes:
+        noise: Flow noise (B, T, F).
+        flow_time: Flow times (B,).
+        latent_noise: (B, Z).
+        augment: Source of random crops; ``None`` for policies without images.
+    """
 
     noise: Tensor
     flow_time: Tensor
@@ -50,7 +61,10 @@ class Draws:
         *,
         device: torch.device | str = "cpu",
     ) -> Draws:
-        """Draw them as a pure function of (seed, step); one generator per purpose, so that none shifts another."""
+        """Draw the numbers as a pure function of (seed, step).
+
+        Each purpose has a generator of its own, so that none shifts another.
+        """
         noise = policy.draw_noise(rows, seeding.torch_generator(seed, "flow-noise", step))
         flow_time = draw_flow_time(rows, seeding.torch_generator(seed, "flow-time", step))
         latent = torch.randn(
@@ -64,7 +78,7 @@ class Draws:
 
 @dataclass(frozen=True)
 class Losses:
-    """Scalars; ``total`` is what is minimised, the others are unweighted."""
+    """Scalar losses; ``total`` is minimised, the others are unweighted."""
 
     total: Tensor
     base: Tensor
@@ -74,18 +88,20 @@ class Losses:
 
     @classmethod
     def names(cls) -> tuple[str, ...]:
-        """Names in order."""
+        """Return the names in order."""
         return tuple(field.name for field in fields(cls))
 
     def stacked(self) -> Tensor:
-        """All of them, detached, as (5,) in the order of :meth:`names`."""
+        """Return all losses, detached, as (5,) in the order of :meth:`names`."""
         return torch.stack([getattr(self, name).detach() for name in self.names()])
 
 
 def offline_losses(
     policy: FlowPolicy, obs: Mapping[str, Tensor], actions: Tensor, draws: Draws
 ) -> Losses:
-    """Return the losses of one batch; both velocity errors share noise and flow time (official code).
+    """Return the losses of one batch.
+
+    Both velocity errors share noise and flow time (official code).
 
     Args:
         policy: The policy in training.
@@ -97,12 +113,14 @@ def offline_losses(
     noisy = interpolate(clean, draws.noise, draws.flow_time)
     target = target_velocity(clean, draws.noise)
     times = time_embedding(draws.flow_time, policy.spec.policy.time_embedding_dim)
+
     embedding = policy.embed(obs, draws.augment)
     base = mse_loss(policy.velocity_net(noisy, times, embedding), target)
     if policy.vib is None:
         zero = torch.zeros_like(base)
         return Losses(base, base, zero, zero, zero)
 
+    # Nothing of the bottleneck's losses may reach encoder or velocity network.
     seen = embedding.detach()
     mean, log_std = policy.posterior(seen)
     decoded = policy.decode(sample_posterior(mean, log_std, draws.latent_noise))
@@ -110,6 +128,7 @@ def offline_losses(
     vib = mse_loss(functional_call(policy.velocity_net, frozen, (noisy, times, decoded)), target)
     kl = kl_divergence(mean, log_std)
     reconstruction = mse_loss(decoded, seen)
+
     weights = policy.spec.vib
     total = base + vib + weights.kl_weight * kl + weights.reconstruction_weight * reconstruction
     return Losses(total, base, vib, kl, reconstruction)

@@ -1,4 +1,4 @@
-"""All that offline training carries from step to step, and how it goes to disk and back.
+"""State that offline training carries from step to step, and its way to disk and back.
 
 Nothing random is in it: every draw is a pure function of (seed, step).  The learning rate and the
 EMA decay are functions of the step as well, so weights, averages and Adam's moments are the whole
@@ -8,23 +8,27 @@ state.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from zprl.config import Pretrain
-from zprl.models.ema import Ema
+from zprl.models.ema import averaged_model
 from zprl.models.policy import FlowPolicy
 from zprl.offline.curves import Curves
 from zprl.run_dir import Generation, RunDir
 
+MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+"""Tensors that Adam keeps for each parameter."""
+
 
 def learning_rate(step: int, config: Pretrain) -> float:
-    """Learning rate of update ``step`` (0 for the first): linear warm-up, then half a cosine down to 0.
+    """Return the learning rate of update ``step`` (0 for the first).
 
-    Official code (diffusers' cosine schedule), but the warm-up counts from 1, so that the first
-    update moves (ours).
+    It rises linearly while warming up, then falls as half a cosine down to 0.  Official
+    code (diffusers' cosine schedule), but the warm-up counts from 1, so that the first update moves
+    (ours).
     """
     if step < config.warmup_steps:
         return config.learning_rate * (step + 1) / config.warmup_steps
@@ -47,7 +51,8 @@ class TrainState:
         self.seed = seed
         self.step = 0
         self.curves = Curves()
-        self.ema = Ema(policy, power=config.ema_power, maximum=config.ema_max)
+        self.ema = averaged_model(policy, power=config.ema_power, maximum=config.ema_max)
+
         # One optimiser (official code).  Adam treats every weight on its own, so the bottleneck's
         # never touch the base's.
         self.optimizer = torch.optim.AdamW(
@@ -59,16 +64,21 @@ class TrainState:
             fused=True,
         )
 
+    @property
+    def averaged(self) -> FlowPolicy:
+        """The policy with averaged weights, which training ships."""
+        return cast(FlowPolicy, self.ema.module)
+
     def finish_update(self) -> None:
         """Average the weights and count the update that the optimiser just made."""
-        self.ema.update(self.step)
+        self.ema.update_parameters(self.policy)
         self.step += 1
 
     def save(self, run_dir: RunDir) -> None:
         """Commit a generation: three safetensors files and a JSON."""
         groups = {
             "model": self.policy.state_dict(),
-            "ema": self.ema.average,
+            "ema": {name: p.detach() for name, p in self.averaged.named_parameters()},
             "optimizer": self._moments(),
         }
         run_dir.save(self.step, {"curves": self.curves.state()}, groups)
@@ -77,22 +87,22 @@ class TrainState:
         """Continue from a generation of a policy with the same spec."""
         tensors = generation.tensors
         self.policy.load_state_dict(tensors["model"])
-        self.ema.load(tensors["ema"])
+        self.averaged.load_state_dict({**tensors["model"], **tensors["ema"]})
+        self.ema.n_averaged.fill_(generation.step)
+
         for name, p in self.policy.named_parameters():
             # Adam's step counts stay on the parameter's device because the fused kernel wants them
             # there.
             self.optimizer.state[p] = {
                 field: tensors["optimizer"][f"{name}/{field}"].to(p.device) for field in MOMENTS
             }
+
         self.curves = Curves.of(generation.state["curves"])
         self.step = generation.step
 
     def _moments(self) -> dict[str, Tensor]:
-        out: dict[str, Tensor] = {}
-        for name, p in self.policy.named_parameters():
-            moments: dict[str, Any] = self.optimizer.state[p]
-            out.update({f"{name}/{field}": moments[field] for field in MOMENTS})
-        return out
-
-
-MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+        return {
+            f"{name}/{field}": self.optimizer.state[p][field]
+            for name, p in self.policy.named_parameters()
+            for field in MOMENTS
+        }

@@ -1,4 +1,7 @@
-"""What the latent looks like on the demonstrations: the yardstick for residual scales, and a check on the bottleneck."""
+"""Statistics of embedding and latent on the demonstrations.
+
+They are the yardstick for residual scales and a check on the bottleneck.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from zprl.data.windows import ChunkWindows
 from zprl.models.policy import FlowPolicy
 
 SAMPLE = 4096
+"""Windows that are measured at most."""
 
 
 @torch.no_grad()
@@ -22,13 +26,14 @@ def latent_stats(policy: FlowPolicy, windows: ChunkWindows, *, seed: int) -> dic
         ``anchor_rms``: RMS of the posterior mean over windows and dimensions, what RMS(lambda dz)
             is compared with;
         ``mean_rms`` (Z,): the same per dimension; ``posterior_std`` (Z,): mean standard deviation
-            per dimension; ``embedding_rms``; ``windows``: how many were measured.  Without a
+            per dimension; ``embedding_rms``; ``windows``: number of windows measured.  Without a
             bottleneck only the last two.
     """
     rows = min(SAMPLE, len(windows))
-    obs = windows.batch(seeding.derive(seed, "latent-stats"), 0, rows)["obs"]
+    batch: dict[str, Any] = windows.batch(seeding.derive(seed, "latent-stats"), 0, rows)
     device = next(policy.parameters()).device
-    embedding = policy.embed({key: value.to(device) for key, value in obs.items()})
+    embedding = policy.embed({key: value.to(device) for key, value in batch["obs"].items()})
+
     stats: dict[str, Any] = {
         "windows": rows,
         "embedding_rms": _round(embedding.square().mean().sqrt()),

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import signal
 import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from zprl import seeding
 from zprl.data.windows import ChunkWindows
@@ -23,15 +24,16 @@ from zprl.offline.state import TrainState
 from zprl.run_dir import RunDir
 
 VALIDATION_ROWS = 512
-SAY_SECONDS = 10.0
+PROGRESS_SECONDS = 10.0
+"""Time between lines of progress [s]."""
 
 
 @dataclass(frozen=True)
 class Hooks:
-    """What training needs from its caller.
+    """Functions that training calls.
 
     Attributes:
-        stopping: Asked after every step; True asks for a resume point now.
+        stopping: Called after every step; True asks for a resume point now.
         saved: Called after every committed generation; may raise to end training there.
         log: Receives the step and that interval's metrics.
         say: Prints a line of progress.
@@ -51,10 +53,10 @@ def train(
     run_dir: RunDir,
     hooks: Hooks,
 ) -> None:
-    """Train ``state`` up to ``state.config.steps``, continuing from the newest generation in ``run_dir``.
+    """Train ``state`` up to ``state.config.steps``, from the newest generation in ``run_dir`` on.
 
     Stopping anywhere and calling again gives the same bits as never having stopped (same machine
-    type, versions, threads). Afterwards the averaged weights are in ``state.policy``.
+    type, versions, threads).  Afterwards the averaged weights are in ``state.policy``.
     """
     generation = run_dir.latest()
     if generation is not None:
@@ -62,9 +64,7 @@ def train(
         hooks.say(f"continuing at step {state.step} of {state.config.steps}")
     if state.step < state.config.steps:
         _fit(state, windows, validation, run_dir, hooks)
-    state.policy.load_state_dict(
-        state.ema.average, strict=False
-    )  # buffers (the normaliser) are not averaged
+    state.policy.load_state_dict(state.averaged.state_dict())
 
 
 def _fit(
@@ -86,7 +86,7 @@ def _fit(
             max_epochs=1,
             max_steps=config.steps - state.step,
             callbacks=[
-                KeepSignals(),
+                AverageWeights(state),
                 Logbook(state, validation, hooks),
                 ResumePoints(state, run_dir, hooks),
             ],
@@ -97,61 +97,69 @@ def _fit(
             enable_progress_bar=sys.stdout.isatty(),
             use_distributed_sampler=False,
         )
-        trainer.fit(OfflineModule(state), datamodule=data)
+        try:
+            trainer.fit(OfflineModule(state), datamodule=data)
+        except SIGTERMException:
+            # The signal came after the last callback of a step, before Lightning looked for it.
+            state.save(run_dir)
+            hooks.saved()
+            raise
 
 
-class KeepSignals(Callback):
-    """Leaves SIGTERM to whoever had it: Lightning's own handler would exit between a step and its resume point."""
+class AverageWeights(Callback):
+    """Averages the weights after every update; the callbacks behind it see the finished step."""
 
-    def __init__(self) -> None:
-        self._handler = signal.getsignal(signal.SIGTERM)
+    def __init__(self, state: TrainState) -> None:
+        self.state = state
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Put the caller's handler back."""
-        with contextlib.suppress(
-            ValueError
-        ):  # not the main thread: then Lightning has set none either
-            signal.signal(signal.SIGTERM, self._handler)
+    def on_train_batch_end(self, *_: object) -> None:
+        """Average and count the update."""
+        self.state.finish_update()
 
 
 class Logbook(Callback):
-    """Closes a row of the curves every ``log_every`` steps, with the validation loss of the averaged weights."""
+    """Closes a row of the curves every ``log_every`` steps.
+
+    The row has the validation loss of the averaged weights.
+    """
 
     def __init__(self, state: TrainState, validation: ChunkWindows | None, hooks: Hooks) -> None:
         self.state, self.hooks = state, hooks
-        self._validation = None
+        self._validation: dict[str, Any] | None = None
         if validation is not None:
             seed = seeding.derive(state.seed, "validation")
             self._validation = validation.batch(seed, 0, min(VALIDATION_ROWS, len(validation)))
             self._seed = seed
-        self._said = time.monotonic()
+        self._reported = time.monotonic()
 
     def on_train_batch_end(self, *_: object) -> None:
-        """Log if it is time to."""
+        """Log where a row ends."""
         state = self.state
         if state.step % state.config.log_every and state.step != state.config.steps:
             return
+
         row = state.curves.close_row(state.step, **self.validate())
-        self.hooks.log(state.step, {k: v for k, v in row.items() if k != "step"})
+        metrics = {k: v for k, v in row.items() if k != "step"}
+        self.hooks.log(state.step, metrics)
+
         last = state.step == state.config.steps
-        if last or time.monotonic() - self._said > SAY_SECONDS:
-            self._said = time.monotonic()
-            numbers = ", ".join(f"{k} {v:.4g}" for k, v in row.items() if k != "step")
+        if last or time.monotonic() - self._reported > PROGRESS_SECONDS:
+            self._reported = time.monotonic()
+            numbers = ", ".join(f"{k} {v:.4g}" for k, v in metrics.items())
             self.hooks.say(f"step {state.step}/{state.config.steps}: {numbers}")
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """Losses on held-out episodes: the same windows, noise and flow times every time."""
+        """Return losses on held-out episodes: the same windows, noise and flow times every time."""
         if self._validation is None:
             return {}
-        policy = self.state.policy
+
+        policy = self.state.averaged
         device = next(policy.parameters()).device
         obs = {key: value.to(device) for key, value in self._validation["obs"].items()}
         actions = self._validation["actions"].to(device)
-        with self.state.ema.applied():
-            losses = offline_losses(
-                policy, obs, actions, Draws.at(policy, len(actions), self._seed, 0, device=device)
-            )
+        draws = Draws.at(policy, len(actions), self._seed, 0, device=device)
+        losses = offline_losses(policy, obs, actions, draws)
         return {"val_base_loss": losses.base.item(), "val_vib_loss": losses.vib.item()}
 
 
@@ -162,7 +170,7 @@ class ResumePoints(Callback):
         self.state, self.run_dir, self.hooks = state, run_dir, hooks
 
     def on_train_batch_end(self, *_: object) -> None:
-        """Save if it is time to."""
+        """Save where a generation is due."""
         step, config = self.state.step, self.state.config
         if step % config.checkpoint_every == 0 or step == config.steps or self.hooks.stopping():
             self.state.save(self.run_dir)
@@ -171,21 +179,18 @@ class ResumePoints(Callback):
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence what Lightning says about itself: hardware lines, tips, and advice that does not fit in-memory batches."""
-    loggers = [
-        logging.getLogger(f"lightning.pytorch.{name}")
-        for name in ("utilities.rank_zero", "accelerators.cuda")
-    ]
-    levels = [logger.level for logger in loggers]
+    """Silence Lightning's own messages.
+
+    They are lines about hardware and signals, tips, and advice that does not fit in-memory batches.
+    """
+    logger = logging.getLogger("lightning.pytorch")
+    level = logger.level
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-        warnings.filterwarnings(
-            "ignore", message=".*treespec, LeafSpec.*"
-        )  # Lightning 2.6.6 against torch 2.11
-        for logger in loggers:
-            logger.setLevel(logging.WARNING)
+        # Lightning 2.6.6 against torch 2.11.
+        warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")
+        logger.setLevel(logging.WARNING)
         try:
             yield
         finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
+            logger.setLevel(level)

@@ -7,10 +7,8 @@ strike it.
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 from zprl import durable
@@ -31,7 +29,7 @@ class Appender:
     def __init__(self, path: Path, *, new: bool = False) -> None:
         self.path = path
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | (os.O_EXCL if new else 0)
-        with _explained(path):
+        with durable.explained(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             self._fd = os.open(path, flags, MODE)
 
@@ -46,7 +44,7 @@ class Appender:
         Raises:
             EnvironmentProblem: the disk is full or broken; nothing was appended.
         """
-        with _explained(self.path):
+        with durable.explained(self.path):
             before = os.fstat(self._fd).st_size
 
             try:
@@ -63,7 +61,7 @@ class Appender:
 
     def cut(self, size: int) -> None:
         """Remove everything after the first ``size`` bytes, for good."""
-        with _explained(self.path):
+        with durable.explained(self.path):
             durable.operation("cut", self.path)
             os.ftruncate(self._fd, size)
             os.fsync(self._fd)
@@ -77,19 +75,10 @@ class Appender:
 
 def remove(path: Path) -> None:
     """Remove a file for good; harmless when it is gone."""
-    with _explained(path):
+    with durable.explained(path):
         durable.operation("remove", path)
         path.unlink(missing_ok=True)
-        sync_folder(path.parent)
-
-
-def sync_folder(path: Path) -> None:
-    """Make the names in a folder durable."""
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+        durable.sync(path.parent)
 
 
 def lease(folder: Path) -> int:
@@ -103,7 +92,7 @@ def lease(folder: Path) -> int:
     Raises:
         EnvironmentProblem: another process writes there.
     """
-    with _explained(folder):
+    with durable.explained(folder):
         fd = os.open(folder, os.O_RDONLY)
         try:
             durable.lock(fd)
@@ -137,18 +126,3 @@ def _write(fd: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]
-
-
-@contextlib.contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise EnvironmentProblem(
-                f"no space left while writing {path}", remedy="free some disk space and run again"
-            ) from error
-        raise EnvironmentProblem(
-            f"cannot write {path}: {error.strerror}",
-            remedy="check permissions and the disk, run again",
-        ) from error

@@ -12,7 +12,6 @@ Nothing in the folder is changed.
 
 from __future__ import annotations
 
-import difflib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -27,6 +26,7 @@ from zprl.data.sources import Reader
 from zprl.errors import ZprlError
 from zprl.recordings.episode_record import CHUNKS, FRAMES
 from zprl.recordings.store import HEADER, LABELS, LIMITS, TASK, SessionStore
+from zprl.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -176,8 +176,7 @@ class SessionReader(Reader):
 
         missing = [key for key in keys if key not in seen]
         if missing:
-            near = difflib.get_close_matches(missing[0], seen, n=1)
-            hint = f"did you mean '{near[0]}'?" if near else "correct ingest.obs_keys"
+            hint = did_you_mean(missing[0], seen) or "correct ingest.obs_keys"
             raise RefusedError(
                 "D22",
                 f"observation '{missing[0]}' is missing; there are {', '.join(sorted(seen))}",

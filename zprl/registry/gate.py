@@ -23,7 +23,7 @@ class Facts:
     """Measurements of one policy by one evaluation.
 
     Attributes:
-        name: ``latent``, ``base`` or, for the registry's, ``champion``.
+        name: ``finetune_sim``, ``base`` or, for the registry's, ``champion``.
         digest: SHA-256 of the bundles that make the policy.
         task: Registered task it was judged in.
         seed: Seed of the evaluation episodes.
@@ -127,7 +127,8 @@ def decide(candidate: Facts, incumbent: Facts, rules: Promote) -> Decision:
     The incumbent is the registry's champion, or the base policy where there is none.
 
     >>> base = Facts("base", "b", "t", 1, 200, 0.6, 0.53, 0.67, 1.0)
-    >>> decide(Facts("latent", "l", "t", 1, 200, 0.97, 0.93, 0.99, 1.1), base, Promote()).accept
+    >>> candidate = Facts("finetune_sim", "l", "t", 1, 200, 0.97, 0.93, 0.99, 1.1)
+    >>> decide(candidate, base, Promote()).accept
     True
     """
     against = [reason for facts in (candidate, incumbent) for reason in _unusable(facts)]

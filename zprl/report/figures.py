@@ -21,7 +21,7 @@ LEARNING_COLUMNS = (
     "env_steps",
     "success_rate",
     "episode_length",
-    "latent_rms",
+    "anchor_rms",
     "residual_rms",
     "residual_ratio",
     "q_mean",
@@ -146,7 +146,7 @@ def residuals(curves: Mapping[str, Curve]) -> PageFigure:
             colour, steps = theme.policies[policy], curve["env_steps"]
             ratio.plot(steps, curve["residual_ratio"], color=colour, label=POLICIES[policy][0])
             sizes.plot(steps, curve["residual_rms"], color=colour)
-            sizes.plot(steps, curve["latent_rms"], color=colour, ls=":", lw=1.4)
+            sizes.plot(steps, curve["anchor_rms"], color=colour, ls=":", lw=1.4)
             value.plot(steps, curve["q_mean"], color=colour)
 
         ratio.set(title="Residual / anchor", xlabel="environment steps", ylabel="RMS ratio")
@@ -195,7 +195,7 @@ def pretraining(curve: Curve) -> PageFigure:
             axes.set_xlim(left=0)
             thousands(axes)
         handles = [
-            Line2D([], [], color=theme.policies["latent"]),
+            Line2D([], [], color=theme.policies["finetune_sim"]),
             Line2D([], [], color=theme.policies["base"], ls=HELD_OUT_DASHES),
         ]
         figure.legend(handles, ["training", "held-out episodes"], ncols=2, **LEGEND)
@@ -207,7 +207,7 @@ def pretraining(curve: Curve) -> PageFigure:
 def _losses(axes: Axes, curve: Curve, column: str, held_out: str | None, theme: Theme) -> None:
     """Draw a loss, and that of held-out episodes where there is one."""
     steps = curve["step"]
-    axes.plot(steps, curve[column], color=theme.policies["latent"])
+    axes.plot(steps, curve[column], color=theme.policies["finetune_sim"])
     shown = curve[column]
     if held_out is not None and held_out in curve:
         axes.plot(steps, curve[held_out], color=theme.policies["base"], ls=HELD_OUT_DASHES)
@@ -256,8 +256,8 @@ def paths(first: Evaluation, second: Evaluation) -> PageFigure:
     won = [sum(evaluation.success[episode] for episode in chosen) for evaluation, _ in sides]
     which = "All" if len(chosen) == count else f"{len(chosen)} of the"
     caption = (
-        f"{which} {count} recorded episodes; both policies meet the same starts and the same noise. "
-        f"Of these the base masters {won[0]} and the steered policy {won[1]}."
+        f"{which} {count} recorded episodes; both policies meet the same starts and the same "
+        f"noise. Of these the base masters {won[0]} and the steered policy {won[1]}."
     )
     return render_figure("paths", "End-effector paths", caption, size=(WIDTH, 4.0), draw=draw)
 

@@ -26,15 +26,18 @@ Curve = dict[str, NDArray[np.float64]]
 POLICIES = {
     "embedding": ("Base, no bottleneck", "the flow-matching policy on its own embedding"),
     "base": ("Base", "the frozen policy through its bottleneck (VIB)"),
-    "latent": ("Steered (ZPRL)", "the base with a learned residual on its latent"),
+    "finetune_sim": ("Steered (ZPRL)", "the base with a learned residual on its latent"),
     "action_residual": ("Action residual", "the base with a learned residual on its actions"),
 }
 """Evaluations in the page's order: name to label and explanation."""
 REFERENCE = "base"
-CANDIDATE = "latent"
+CANDIDATE = "finetune_sim"
 RECORD_REMEDY = "set evaluate.video_episodes above 0 and run them again"
 """Remedy where evaluations kept no frames."""
-LEARNERS = {"latent": "finetune_sim.csv", "action_residual": "finetune_action_residual.csv"}
+LEARNERS = {
+    "finetune_sim": "finetune_sim.csv",
+    "action_residual": "finetune_action_residual.csv",
+}
 """Steered policies and the learning curves of their training."""
 ROBOT_BEFORE = "real_evaluate_before"
 ROBOT_AFTER = "real_evaluate_after"

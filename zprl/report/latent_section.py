@@ -13,13 +13,13 @@ from matplotlib.lines import Line2D
 from zprl import durable
 from zprl.errors import DataError
 from zprl.evaluation.result import Evaluation
-from zprl.report.figures import LEGEND, WIDTH
+from zprl.report.figures import LEGEND, PATHS, WIDTH
 from zprl.report.inputs import Sources
 from zprl.report.style import PageFigure, Theme, render_figure
 
 FOLDER = Path("explain")
 LABELS = {"latent": "on the latent", "embedding": "on the embedding", "action": "on the action"}
-COLOURS = {"latent": "latent", "embedding": "embedding", "action": "action_residual"}
+COLOURS = {"latent": "finetune_sim", "embedding": "embedding", "action": "action_residual"}
 WANDERERS = {"still": "Base", "latent": "Noise on the latent", "action": "Noise on the actions"}
 SWEEP_PANELS = (
     ("rms", "RMS of the moved point"),
@@ -33,7 +33,6 @@ SWEEP_CAPTION = (
     "residual explores what the policy can do already."
 )
 RUN_DASHES = (0, (2, 2))
-PATHS = 10
 
 
 def document(sources: Sources) -> dict[str, Any]:
@@ -62,12 +61,12 @@ def maps(sources: Sources) -> PageFigure:
         for axes, (name, title) in zip(figure.subplots(1, 2), panels, strict=True):
             base, steered = tensors[name].numpy()
             axes.scatter(*base.T, s=7, lw=0, alpha=0.55, color=theme.policies["base"])
-            axes.scatter(*steered.T, s=7, lw=0, alpha=0.55, color=theme.policies["latent"])
+            axes.scatter(*steered.T, s=7, lw=0, alpha=0.55, color=theme.policies["finetune_sim"])
             axes.set(title=title, xticks=[], yticks=[])
             axes.grid(visible=False)
         marks = [
             Line2D([], [], color=theme.policies[name], marker="o", ls="none", ms=4)
-            for name in ("base", "latent")
+            for name in ("base", "finetune_sim")
         ]
         figure.legend(marks, ["base", "steered (ZPRL)"], ncols=2, **LEGEND)
 

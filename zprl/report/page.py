@@ -132,7 +132,7 @@ def _images(
         images[STRIP] = parts.make(STRIP, lambda: video_strip.strip(*both, render=render))
         images["paths"] = parts.make("paths", lambda: figures.paths(*both))
     else:
-        problem = "the evaluations of base and latent are both needed for this image."
+        problem = "the evaluations of base and finetune_sim are both needed for this image."
         parts.problems |= dict.fromkeys((STRIP, "paths"), problem)
 
     if curves:

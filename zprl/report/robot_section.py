@@ -66,7 +66,7 @@ def learning(sources: Sources) -> PageFigure:
 
     def draw(figure: Figure, theme: Theme) -> None:
         axes = figure.subplots()
-        colour = theme.policies["latent"]
+        colour = theme.policies["finetune_sim"]
         axes.plot(
             curve["episodes"],
             curve["success_rate"],

@@ -9,9 +9,12 @@ from dataclasses import dataclass
 from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from PIL import Image
 
 DPI = 144
 """Twice the page's resolution at its full width."""
+COLOURS = 128
+"""Colours of a figure's palette: no difference is seen, and the file is a quarter as large."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ LIGHT = Theme(
     policies={
         "embedding": "#8792a0",
         "base": "#c9791a",
-        "latent": "#2062c4",
+        "finetune_sim": "#2062c4",
         "action_residual": "#8a4fb8",
     },
     good="#1f8a5b",
@@ -55,7 +58,7 @@ DARK = Theme(
     policies={
         "embedding": "#8d99a8",
         "base": "#e8a14c",
-        "latent": "#6aa5ff",
+        "finetune_sim": "#6aa5ff",
         "action_residual": "#c08ee8",
     },
     good="#4cc38a",
@@ -135,8 +138,16 @@ def _png(size: tuple[float, float], draw: Callable[[Figure, Theme], None], theme
         figure = Figure(figsize=size, dpi=DPI, layout="constrained")
         draw(figure, theme)
         buffer = io.BytesIO()
-        # Without the name of matplotlib, whose version would change the bytes.
-        figure.savefig(buffer, format="png", metadata={"Software": None})
+        figure.savefig(buffer, format="png")
+    return compact_png(buffer.getvalue())
+
+
+def compact_png(data: bytes) -> bytes:
+    """Return a PNG with a palette of :data:`COLOURS`, without metadata, for any opaque image."""
+    drawn = Image.open(io.BytesIO(data)).convert("RGB")
+    drawn = drawn.quantize(COLOURS, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+    buffer = io.BytesIO()
+    drawn.save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
 
 

@@ -1,4 +1,4 @@
-"""Demonstrations as chunk transitions, mixed into the agent's batches (as RLPD and DICE-RL do)."""
+"""Demonstrations as transitions, a part of the agent's batches (as in RLPD and DICE-RL)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from zprl import seeding
 from zprl.data.store import EpisodeStore
 from zprl.models.policy import FlowPolicy, PolicySpec
 from zprl.rl.replay import Replay
-from zprl.rl.steering import normalized_chunk, observe
+from zprl.rl.steering import decision_inputs, normalized_chunk
 from zprl.rl.steering_spaces import SteeringSpace
 
 IMAGE_ROWS_AT_ONCE = 64
@@ -83,7 +83,8 @@ def transitions(
     states = []
     for rows in (torch.stack(stretches.starts), torch.stack(stretches.follows)):
         noise = policy.draw_noise(count, generator).to(device)
-        states.append(observe(policy, space, embed_frames(policy, store, rows), noise).state)
+        inputs = decision_inputs(policy, space, embed_frames(policy, store, rows), noise)
+        states.append(inputs.state)
 
     # The residual with which the policy would have done what the demo shows.
     embedding, anchor = states[0].split((policy.spec.policy.embedding_dim, len(scale)), -1)
@@ -91,7 +92,8 @@ def transitions(
     wanted = policy.normalizer.normalize_actions(actions).flatten(1)
     residual = space.residual_of(wanted, anchor, scale)
     if residual is None and fitted:
-        residual = fit(policy, space, embedding, anchor, wanted, scale=scale, generator=generator)
+        shown = (embedding, anchor, wanted)
+        residual = fit(policy, space, *shown, scale=scale, generator=generator)
     elif residual is None:
         residual = torch.zeros_like(anchor)
 

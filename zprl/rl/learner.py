@@ -1,4 +1,4 @@
-"""The latent-RL loop in simulation: collect a chunk in every environment, then learn from it."""
+"""ZPRL's loop in simulation: execute a chunk in every environment, then learn from it."""
 
 from __future__ import annotations
 
@@ -22,15 +22,19 @@ from zprl.rl.replay import Replay
 from zprl.rl.sac import Sac
 from zprl.rl.segment_learner import Row, SegmentLearner, Tensors
 from zprl.rl.steered_policy import SteeredPolicy
-from zprl.rl.steering import Situation, SteeringDecision, normalized_chunk, observe, steer
+from zprl.rl.steering import (
+    DecisionInputs,
+    SteeringDecision,
+    decision_inputs,
+    normalized_chunk,
+    steer,
+)
 from zprl.rl.steering_bundle import save_steering
 from zprl.rl.steering_spaces import SteeringSpace
-from zprl.rl.updates import Updates
+from zprl.rl.updates import LOSSES, Updates
 
 STEPS_PER_ROW = 5
-"""Vector chunk steps per row of the learning curve; the last row of a segment may cover fewer."""
-LOSSES = ("q_mean", "critic_loss", "actor_loss", "alpha", "entropy")
-"""Losses in the learning curve; zero before the first update."""
+"""Vector steps per row of the learning curve; the last row of a segment may cover fewer."""
 
 
 @dataclass(frozen=True)
@@ -47,24 +51,24 @@ class DecisionDraws:
 
 
 @dataclass
-class Extent:
-    """Sums of the anchors' and residuals' sizes over the decisions since the last row."""
+class SizeSums:
+    """Sums of the anchors' and residuals' RMS over the vector steps since the last row."""
 
-    decisions: int = 0
+    vector_steps: int = 0
     anchor_rms: float = 0.0
     residual_rms: float = 0.0
 
     def add(self, decision: SteeringDecision, scale: Tensor) -> None:
-        """Add a decision."""
-        self.decisions += 1
+        """Add the decision of a vector step."""
+        self.vector_steps += 1
         self.anchor_rms += float(decision.anchor.square().mean().sqrt())
         self.residual_rms += float((scale * decision.residual).square().mean().sqrt())
 
     def row(self) -> Row:
         """Return the means, and the residual's size relative to the anchor's."""
         return {
-            "latent_rms": self.anchor_rms / self.decisions,
-            "residual_rms": self.residual_rms / self.decisions,
+            "anchor_rms": self.anchor_rms / self.vector_steps,
+            "residual_rms": self.residual_rms / self.vector_steps,
             # Flow noise is its own residual: its anchor is zero, and there is no ratio.
             "residual_ratio": self.residual_rms / self.anchor_rms if self.anchor_rms else 0.0,
         }
@@ -147,40 +151,38 @@ class Learner(SegmentLearner[Rl]):
 
         Args:
             make_env: Makes the fresh simulator; closed at the end.
-            tick: Called after each vector chunk step (progress bars).
+            tick: Called after each vector step (progress bars).
         """
         with make_env() as env:
-            situation = self._observe(self._reset(env), self._draw())
+            inputs = self._decision_inputs(self._reset(env), self._draw())
             lengths = torch.zeros(self.config.budget.num_envs, device=self.device)
-            extent = Extent()
+            sizes = SizeSums()
             losses: Row = {}
 
             for _ in range(self.config.budget.chunk_steps_per_segment):
-                # Choose a residual and execute the chunk that the moved point makes.
-                decision = steer(
-                    self.policy, self.space, self.agent.scale, situation, self._explore
-                )
+                # The agent chooses a residual; the frozen policy makes the chunk from there.
+                decision = steer(self.policy, self.space, self.agent.scale, inputs, self._explore)
                 result = env.step(decision.chunk)
                 self.vector_steps += 1
 
-                # Store the transition; its successor is the situation of the next decision.
+                # Store the transition to the inputs of the next decision.
                 draws = self._draw()
-                following = self._observe(result.obs, draws)
-                self._store(situation, decision, result, following, draws)
+                following = self._decision_inputs(result.obs, draws)
+                self._store(inputs, decision, result, following, draws)
                 self._count_episodes(result, lengths)
-                extent.add(decision, self.agent.scale)
+                sizes.add(decision, self.agent.scale)
 
-                # Update the agent.
+                # Update critics, actor and temperature as often as the decisions so far pay for.
                 losses = self._update_agent() or losses
-                situation = following
+                inputs = following
                 tick()
 
-                if extent.decisions == STEPS_PER_ROW:
-                    self._log(extent, losses)
-                    extent = Extent()
+                if sizes.vector_steps == STEPS_PER_ROW:
+                    self._log(sizes, losses)
+                    sizes = SizeSums()
 
-            if extent.decisions:
-                self._log(extent, losses)
+            if sizes.vector_steps:
+                self._log(sizes, losses)
 
         self.segment += 1
 
@@ -199,21 +201,24 @@ class Learner(SegmentLearner[Rl]):
             noise, torch.randn(rows, width, generator=generator, device=self.device)
         )
 
-    def _observe(self, obs: dict[str, Tensor], draws: DecisionDraws) -> Situation:
-        """Return the situation of observations; images are cropped at random (official code)."""
+    def _decision_inputs(self, obs: dict[str, Tensor], draws: DecisionDraws) -> DecisionInputs:
+        """Return the inputs from observations; images are cropped at random (official code)."""
         augment = self._generator("crop", self.vector_steps) if self.spec.images else None
         embedding = self.policy.embed(obs, augment)
-        return observe(self.policy, self.space, embedding, draws.noise, latent_sample=draws.latent)
+        return decision_inputs(
+            self.policy, self.space, embedding, draws.noise, latent_sample=draws.latent
+        )
 
-    def _explore(self, situation: Situation) -> Tensor:
-        """Return the exploring residual (N, R).
+    def _explore(self, inputs: DecisionInputs) -> Tensor:
+        """Return the residual (N, R) of one decision while learning.
 
-        None or noise while warming up, then the actor's sample or the critics' choice.
+        During warm-up it is zero, or noise where configured; then a sample of the actor, or with
+        ``best_of`` the critics' choice among several.
         """
-        exploration, state = self.config.exploration, situation.state
+        exploration, state = self.config.exploration, inputs.state
         generator = self._generator("exploration", self.vector_steps)
         noise = torch.randn(len(state), self.agent.dim, generator=generator, device=self.device)
-        if self.chunk_steps < exploration.warmup_chunks:
+        if self.decisions < exploration.warmup_chunks:
             return (exploration.warmup_noise * noise).clamp(-1, 1)
 
         if (count := self.config.steering.best_of) > 1:
@@ -224,57 +229,54 @@ class Learner(SegmentLearner[Rl]):
 
         # Residuals are phased in: at first few environments get one (Policy Decorator).
         if exploration.progressive_chunks:
-            done = self.chunk_steps - exploration.warmup_chunks
-            share = min(1.0, done / exploration.progressive_chunks)
+            learned_from = self.decisions - exploration.warmup_chunks
+            share = min(1.0, learned_from / exploration.progressive_chunks)
             chance = torch.rand(len(state), 1, generator=generator, device=self.device)
             residual = residual * (chance < share)
         return residual
 
     def _store(
         self,
-        situation: Situation,
+        inputs: DecisionInputs,
         decision: SteeringDecision,
         result: ChunkResult,
-        following: Situation,
+        following: DecisionInputs,
         draws: DecisionDraws,
     ) -> None:
-        """Append the chunk transitions of all environments to the memory."""
+        """Append the transitions of all environments to the memory."""
         ended = result.terminated | result.truncated
-        over, next_state = result.terminated, following.state
-        if not self.config.returns.bootstrap_truncated:
-            over = ended
-        elif result.truncated.any():
-            # A value follows a time-out, that of the episode's true last state.
-            final = self._observe(result.final_obs, draws)
-            next_state = torch.where(ended[:, None], final.state, next_state)
+        valueless = ended
+        next_state = following.state
+        if self.config.returns.bootstrap_truncated:
+            valueless = result.terminated
+            # A value follows a time-out: that of the episode's true last state.
+            if result.truncated.any():
+                final = self._decision_inputs(result.final_obs, draws)
+                next_state = torch.where(ended[:, None], final.state, next_state)
 
+        # Gamma = gamma^C for every chunk (official code).  Exact would be gamma^k for one that a
+        # time-out cuts after k < C actions; no preset that bootstraps there has such a chunk,
+        # because its `episode_steps` are a multiple of `chunk_steps`.
         self.replay.add(
-            state=situation.state,
+            state=inputs.state,
             point=decision.point,
             reward=result.reward - self.config.returns.chunk_penalty,
-            discount=self.chunk_discount * (~over).float(),
+            discount=self.chunk_discount * (~valueless).float(),
             next_state=next_state,
         )
 
     def _update_agent(self) -> Row:
         """Do the updates that are due after this step, a function of counters alone."""
         config = self.config
-        learned_from = self.chunk_steps - config.exploration.warmup_chunks
+        learned_from = self.decisions - config.exploration.warmup_chunks
         if learned_from <= 0:
             return {}
 
         due = config.critics.warmup_updates + int(learned_from * config.updates.per_chunk)
-        losses: Row = {}
-        while self.updates < due:
-            reports = self._updates.step(actor=self.updates >= config.critics.warmup_updates)
-            # Computing a loss waits for the device: only the last period's are computed.
-            if self.updates > due - config.actor.period:
-                for report in reports:
-                    losses |= report()
-        return losses
+        return self._updates.run(due - self.updates, actor_from=config.critics.warmup_updates)
 
-    def _log(self, extent: Extent, losses: Row) -> None:
-        self._report({**extent.row(), **{name: losses.get(name, 0.0) for name in LOSSES}})
+    def _log(self, sizes: SizeSums, losses: Row) -> None:
+        self._report({**sizes.row(), **{name: losses.get(name, 0.0) for name in LOSSES}})
 
     # -- results and resuming ----------------------------------------------------------------------
 

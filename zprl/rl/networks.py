@@ -5,6 +5,10 @@ more than the arithmetic.  Here an ensemble of K networks is one stack of batche
 weights are views of one flat tensor (one optimiser step for everything), and ``backward`` computes
 exactly the gradients that are asked for: the actor's pass through the critics asks for no weight
 gradient at all.  ``tests/unit/rl`` holds every gradient against autograd's.
+
+Measured by ``benchmarks/learner_updates.py`` on one thread: 1.7 times as many updates per second as
+the same learner by ``torch.func``, autograd and fused Adam (1.4 with 10 critics), 3.0 times as many
+as Stable-Baselines3's SAC.
 """
 
 from __future__ import annotations

@@ -64,20 +64,8 @@ class NoiseAliased(Sac):
             self.action_critics.flat, config.learning_rates.critics, clip=config.updates.grad_clip
         )
 
-    def target(self, batch: Batch, generator: torch.Generator) -> Tensor:
-        """Return the Bellman target y (B,)."""
-        state = batch.next_inputs[:, : self.width]
-        draw = torch.randn(len(state), self.dim, generator=generator, device=generator.device)
-        out, _ = self.actor.sample(state, draw)
-        values, _ = self._values(
-            self.targets,
-            self._with_chunk(state, self.scale * out.residual),
-            self._subset(generator),
-        )
-        value = values.amin(0)
-        if self.config.entropy.in_target:
-            value = value - self.log_alpha.exp() * self.actor.log_prob(out)
-        return batch.reward + batch.discount * value
+    def _target_inputs(self, batch: Batch, residual: Tensor) -> Tensor:
+        return self._with_chunk(batch.next_inputs[:, : self.width], self.scale * residual)
 
     def update_critics(
         self, batch: Batch, generator: torch.Generator
@@ -88,22 +76,15 @@ class NoiseAliased(Sac):
         """
         y = self.target(batch, generator)
         state = batch.inputs[:, : self.width]
-        values, trace = self._values(
-            self.action_critics, self._with_chunk(state, batch.inputs[:, self.width :])
-        )
-        error = values - y
-        self.action_critics.backward(
-            trace, self._through_bound(error * (2 / len(y)), values).unsqueeze(-1)
-        )
-        self.action_critic_adam.step(self.action_critics.grad)
+        inputs = self._with_chunk(state, batch.inputs[:, self.width :])
+        error, values = self._regress(self.action_critics, self.action_critic_adam, inputs, y)
 
+        # The noise critics learn what the action critics now say of the chunks of other noise.
         draw = torch.randn(len(y), self.dim, generator=generator, device=generator.device)
         noise = torch.maximum(torch.minimum(draw, self.scale), -self.scale)
         wanted = self._values(self.action_critics, self._with_chunk(state, noise))[0].amin(0)
-        aliased, trace = self._values(self.critics, torch.cat([state, noise], -1))
-        gap = aliased - wanted
-        self.critics.backward(trace, self._through_bound(gap * (2 / len(y)), aliased).unsqueeze(-1))
-        self.critic_adam.step(self.critics.grad)
+        inputs = torch.cat([state, noise], -1)
+        gap, _ = self._regress(self.critics, self.critic_adam, inputs, wanted)
         return lambda: {
             "critic_loss": float(error.square().mean(1).sum()),
             "noise_critic_loss": float(gap.square().mean(1).sum()),

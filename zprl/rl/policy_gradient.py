@@ -148,7 +148,7 @@ class Chain(nn.Module):
 def advantages(
     reward: Tensor,
     value: Tensor,
-    follow: Tensor,
+    next_value: Tensor,
     terminated: Tensor,
     ended: Tensor,
     *,
@@ -160,13 +160,14 @@ def advantages(
     Args:
         reward: (S, N).
         value: (S, N), of the states acted in.
-        follow: (S, N), of the states that followed; at an episode's end of its true last state.
+        next_value: (S, N), of the states that followed; at an episode's end of its true last
+            state.
         terminated: (S, N), no value follows.
         ended: (S, N), the next row belongs to another episode.
         discount: Per row.
         gae_lambda: Decay.
     """
-    delta = reward + discount * follow * (~terminated) - value
+    delta = reward + discount * next_value * (~terminated) - value
     total = torch.zeros_like(value[0])
     estimates = torch.zeros_like(value)
     for t in reversed(range(len(reward))):
@@ -177,14 +178,15 @@ def advantages(
 
 @dataclass(frozen=True)
 class Rollout:
-    """Chunk steps of a rollout; every field is (S, N, ...).
+    """Decisions of a rollout of S vector steps; every field is (S, N, ...).
 
     Attributes:
         embedding: Of the observation acted on, (S, N, D).
         condition: The generator's, (S, N, D).
         chain: Sampling chain, (S, N, K + 1, T, F).
         reward: Chunk reward.
-        follow: Embedding that followed, at an episode's end of its true last state, (S, N, D).
+        next_embedding: Of the observation that followed, at an episode's end of its true last
+            state, (S, N, D).
         terminated: No value follows.
         ended: The next row belongs to another episode.
     """
@@ -193,7 +195,7 @@ class Rollout:
     condition: Tensor
     chain: Tensor
     reward: Tensor
-    follow: Tensor
+    next_embedding: Tensor
     terminated: Tensor
     ended: Tensor
 
@@ -252,7 +254,7 @@ class PolicyGradientLearner(SegmentLearner[PolicyGradient]):
 
         Args:
             make_env: Makes the fresh simulator; closed at the end.
-            tick: Called after each vector chunk step (progress bars).
+            tick: Called after each vector step (progress bars).
         """
         with make_env() as env:
             obs = self._reset(env)
@@ -276,7 +278,7 @@ class PolicyGradientLearner(SegmentLearner[PolicyGradient]):
         lengths: Tensor,
         tick: Callable[[], None],
     ) -> tuple[dict[str, Tensor], Rollout]:
-        """Act for some chunk steps; return the last observation and the rollout."""
+        """Act for some vector steps; return the last observation and the rollout."""
         rows: list[Rollout] = []
         for _ in range(steps):
             # Sample a chain and execute the chunk at its end.
@@ -293,7 +295,7 @@ class PolicyGradientLearner(SegmentLearner[PolicyGradient]):
                     condition=condition,
                     chain=chain,
                     reward=result.reward,
-                    follow=self._condition(result.final_obs)[0],
+                    next_embedding=self._condition(result.final_obs)[0],
                     terminated=result.terminated,
                     ended=result.terminated | result.truncated,
                 )
@@ -332,8 +334,8 @@ class PolicyGradientLearner(SegmentLearner[PolicyGradient]):
                 if self.iterations >= self.config.updates.value_warmup_iterations:
                     self._step("chain", loss)
                 losses |= {
-                    "critic_loss": float(value_loss),
-                    "actor_loss": float(loss),
+                    "critic_loss": float(value_loss.detach()),
+                    "actor_loss": float(loss.detach()),
                     "q_mean": mean_value,
                 }
                 self._updates += 1
@@ -351,23 +353,23 @@ class PolicyGradientLearner(SegmentLearner[PolicyGradient]):
         Tensors have a row per chunk, (S * N, ...).
         """
         value = self.value_net(rollout.embedding).squeeze(-1)
-        follow = self.value_net(rollout.follow).squeeze(-1)
-        gain = advantages(
+        next_value = self.value_net(rollout.next_embedding).squeeze(-1)
+        advantage = advantages(
             rollout.reward,
             value,
-            follow,
+            next_value,
             rollout.terminated,
             rollout.ended,
             discount=self.chunk_discount,
             gae_lambda=self.config.returns.gae_lambda,
         )
-        returns = (gain + value).flatten()
-        gain = ((gain - gain.mean()) / (gain.std() + 1e-8)).flatten()
+        returns = (advantage + value).flatten()
+        advantage = ((advantage - advantage.mean()) / (advantage.std() + 1e-8)).flatten()
 
         condition = rollout.condition.flatten(0, 1)
         chain = rollout.chain.flatten(0, 1)
         old = self._chances(chain, condition)[0]
-        batch = {"chain": chain, "condition": condition, "old": old, "gain": gain}
+        batch = {"chain": chain, "condition": condition, "old": old, "advantage": advantage}
         return batch, rollout.embedding.flatten(0, 1), returns, float(value.mean())
 
     def _chances(self, chain: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
@@ -381,7 +383,7 @@ class PolicyGradientLearner(SegmentLearner[PolicyGradient]):
         return torch.stack(log_probs, 1), torch.stack(entropies, 1)
 
     def _policy_loss(
-        self, chain: Tensor, condition: Tensor, old: Tensor, gain: Tensor
+        self, chain: Tensor, condition: Tensor, old: Tensor, advantage: Tensor
     ) -> tuple[Tensor, Row]:
         """Return PPO's clipped surrogate and figures of it.
 
@@ -389,17 +391,17 @@ class PolicyGradientLearner(SegmentLearner[PolicyGradient]):
             chain: (B, K + 1, T, F).
             condition: (B, D).
             old: Log-probabilities (B, K) under the policy that acted.
-            gain: Advantages (B,).
+            advantage: (B,).
         """
         config = self.config
         new, entropies = self._chances(chain, condition)
         log_ratio = new - old
         entropy = entropies.mean()
-        weight = gain[:, None]
-        clip = torch.tensor(config.clip.last, device=gain.device)
+        weight = advantage[:, None]
+        clip = torch.tensor(config.clip.last, device=advantage.device)
 
         if config.chain.noise == "fixed":
-            discount, clip = self._per_inner_step(gain.device)
+            discount, clip = self._per_inner_step(advantage.device)
             weight = weight * discount
         else:
             log_ratio = log_ratio.mean(1, keepdim=True)
@@ -453,12 +455,14 @@ class PolicyGradientLearner(SegmentLearner[PolicyGradient]):
         )
 
     def save_checkpoint(self, path: Path) -> None:
-        """Write a note in place of a checkpoint: a session steers, and cannot continue from here.
+        """Write the networks with their optimisers; no session continues a changed generator."""
+        _, tensors = self.state()
 
-        The pipeline expects the folder of every method.
-        """
-        note = {"algorithm": self.config.algorithm}
-        durable.write_dir(path, lambda folder: durable.write_json(folder / "none.json", note))
+        def fill(folder: Path) -> None:
+            for name, values in tensors.items():
+                durable.write_tensors(folder / f"{name}.safetensors", values)
+
+        durable.write_dir(path, fill)
 
     def state(self) -> tuple[dict[str, Any], Tensors]:
         """Return JSON facts and tensor groups from which :meth:`restore` continues exactly."""

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from zprl.models.policy import FlowPolicy
 from zprl.rl.best_of import draws_of
-from zprl.rl.steering import Situation, observe, steer
+from zprl.rl.steering import DecisionInputs, decision_inputs, steer
 from zprl.rl.steering_spaces import SteeringSpace
 
 
@@ -31,11 +31,11 @@ class RandomResidualPolicy:
 
         The residual is a function of the noise.
         """
-        situation = observe(self.policy, self.space, self.policy.embed(obs), noise)
+        inputs = decision_inputs(self.policy, self.space, self.policy.embed(obs), noise)
         scale = self.scale.to(noise.device)
-        return steer(self.policy, self.space, scale, situation, self._residual).chunk
+        return steer(self.policy, self.space, scale, inputs, self._residual).chunk
 
-    def _residual(self, situation: Situation) -> Tensor:
+    def _residual(self, inputs: DecisionInputs) -> Tensor:
         # Row 0 of the draws is zero.  The error function makes a normal number its rank on [-1, 1].
-        normal = draws_of(situation.noise, 2, len(self.scale))[1]
+        normal = draws_of(inputs.noise, 2, len(self.scale))[1]
         return torch.erf(normal / 2**0.5)

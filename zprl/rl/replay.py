@@ -1,4 +1,4 @@
-"""Chunk transitions in flat arrays, with embeddings: nothing is encoded twice."""
+"""Transitions in flat arrays, with embeddings: nothing is encoded twice."""
 
 from __future__ import annotations
 

@@ -216,25 +216,33 @@ class Sac:
             len(batch.reward), self.dim, generator=generator, device=generator.device
         )
         out, _ = self.actor.sample(batch.next_inputs[:, : self.width], noise)
-        values, _ = self._values(
-            self.targets, self._perturb(batch.next_inputs, out.residual), self._subset(generator)
-        )
+        inputs = self._target_inputs(batch, out.residual)
+        values, _ = self._values(self.targets, inputs, self._subset(generator))
         value = values.amin(0)
         if self.config.entropy.in_target:
             value = value - self.log_alpha.exp() * self.actor.log_prob(out)
         return batch.reward + batch.discount * value
+
+    def _target_inputs(self, batch: Batch, residual: Tensor) -> Tensor:
+        """Return the inputs of the target critics where a residual (B, R) follows."""
+        return self._perturb(batch.next_inputs, residual)
+
+    def _regress(
+        self, critics: EnsembleMLP, adam: Adam, inputs: Tensor, y: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Do one step of critics towards y (B,); return their errors and values (K, B)."""
+        values, trace = self._values(critics, inputs)
+        error = values - y
+        critics.backward(trace, self._through_bound(error * (2 / len(y)), values).unsqueeze(-1))
+        adam.step(critics.grad)
+        return error, values
 
     def update_critics(
         self, batch: Batch, generator: torch.Generator
     ) -> Callable[[], dict[str, float]]:
         """Do one critic step; the returned function computes the losses."""
         y = self.target(batch, generator)
-        values, trace = self._values(self.critics, batch.inputs)
-        error = values - y
-        self.critics.backward(
-            trace, self._through_bound(error * (2 / len(y)), values).unsqueeze(-1)
-        )
-        self.critic_adam.step(self.critics.grad)
+        error, values = self._regress(self.critics, self.critic_adam, batch.inputs, y)
         return lambda: {
             "critic_loss": float(error.square().mean(1).sum()),
             "q_mean": float(values.mean()),

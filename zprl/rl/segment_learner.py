@@ -59,6 +59,7 @@ class SegmentLearner(ABC, Generic[Config]):
         self.spec = policy.spec
         self.segment = 0
         self.vector_steps = 0
+        """Chunks executed in each environment, all environments side by side."""
         self.curve: list[Row] = []
         self.recent: list[tuple[float, float]] = []
         """Success and length of the finished training episodes, the newest last."""
@@ -71,7 +72,7 @@ class SegmentLearner(ABC, Generic[Config]):
 
         Args:
             make_env: Makes the fresh simulator; closed at the end.
-            tick: Called after each vector chunk step (progress bars).
+            tick: Called after each vector step (progress bars).
         """
 
     @abstractmethod
@@ -92,7 +93,7 @@ class SegmentLearner(ABC, Generic[Config]):
 
     @abstractmethod
     def save_checkpoint(self, path: Path) -> None:
-        """Write the folder from which a learner on the robot can continue."""
+        """Write the folder with the networks, for a session that continues from them."""
 
     @property
     @abstractmethod
@@ -100,14 +101,14 @@ class SegmentLearner(ABC, Generic[Config]):
         """Updates so far."""
 
     @property
-    def chunk_steps(self) -> int:
-        """Chunk transitions so far, over all environments."""
+    def decisions(self) -> int:
+        """Decisions so far, over all environments."""
         return self.vector_steps * self.config.budget.num_envs
 
     @property
     def env_steps(self) -> int:
         """Environment steps so far, over all environments."""
-        return self.chunk_steps * self.spec.policy.chunk_steps
+        return self.decisions * self.spec.policy.chunk_steps
 
     # -- shared by the learners --------------------------------------------------------------------
 
@@ -131,7 +132,7 @@ class SegmentLearner(ABC, Generic[Config]):
         recent = self.recent
         row = {
             "env_steps": self.env_steps,
-            "chunk_steps": self.chunk_steps,
+            "chunk_steps": self.decisions,
             "updates": self.updates,
             "success_rate": sum(s for s, _ in recent) / len(recent) if recent else 0.0,
             "episode_length": sum(n for _, n in recent) / len(recent) if recent else 0.0,

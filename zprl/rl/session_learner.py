@@ -27,7 +27,7 @@ from zprl.rl import learner_checkpoint, steering_bundle
 from zprl.rl.replay import Replay
 from zprl.rl.sac import Sac
 from zprl.rl.steering_spaces import SteeringSpace
-from zprl.rl.updates import Updates
+from zprl.rl.updates import LOSSES, Updates
 
 BASE, STEERING, DEMOS = "base", "steering", "demos.safetensors"
 """Names in a session's ``start`` folder, beside those of :mod:`zprl.rl.learner_checkpoint`."""
@@ -69,7 +69,7 @@ class SessionLearner:
         )
         self._take_over()
 
-        # The memories from which a batch is mixed.
+        # The memories that fill a batch.
         self.replay = Replay(CAPACITY, self.state_dim, self.dim)
         shares = {learner_checkpoint.REPLAY: config.sim_fraction, DEMOS: config.demo_fraction}
         others = [
@@ -140,16 +140,13 @@ class SessionLearner:
 
     def _do_updates(self, tick: Callable[[], None]) -> Row:
         """Do the updates that are paid for; return the last losses."""
-        due, self.paid = int(self.paid), self.paid % 1.0
+        due = int(self.paid)
+        self.paid %= 1.0
+
+        # The first episodes train the critics alone.
         trains_actor = len(self.episodes) > self.config.critic_episodes
-        losses: Row = {}
-        for i in range(due):
-            reports = self.updates.step(actor=trains_actor)
-            if i >= due - self.rl.actor.period:
-                for report in reports:
-                    losses |= report()
-            tick()
-        return losses
+        actor_from = 0 if trains_actor else self.updates.done + due
+        return self.updates.run(due, actor_from=actor_from, tick=tick)
 
     def _add(self, recorded: EpisodeTransitions, *, success: bool) -> int:
         """Append the episode's transitions; return how many."""
@@ -222,10 +219,7 @@ class SessionLearner:
             "updates": self.updates.done,
             "version": self.version,
             "success_rate": sum(recent) / len(recent),
-            **{
-                name: losses.get(name, 0.0)
-                for name in ("q_mean", "critic_loss", "actor_loss", "alpha", "entropy")
-            },
+            **{name: losses.get(name, 0.0) for name in LOSSES},
         }
 
     # -- checkpoints: the agent alone; rows are read again from the episodes -----------------------

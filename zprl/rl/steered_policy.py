@@ -12,7 +12,7 @@ from zprl.models.policy import FlowPolicy, PolicySpec
 from zprl.rl.best_of import choose, draws_of
 from zprl.rl.networks import EnsembleMLP
 from zprl.rl.sac import Actor
-from zprl.rl.steering import Situation, observe, steer
+from zprl.rl.steering import DecisionInputs, decision_inputs, steer
 from zprl.rl.steering_spaces import SteeringSpace
 
 
@@ -80,11 +80,11 @@ class SteeredPolicy:
 
         From the latent's mean, with the actor's mean or the critics' choice.
         """
-        situation = observe(self.policy, self.space, self.policy.embed(obs), noise)
-        return steer(self.policy, self.space, self.scale, situation, self._residual).chunk
+        inputs = decision_inputs(self.policy, self.space, self.policy.embed(obs), noise)
+        return steer(self.policy, self.space, self.scale, inputs, self._residual).chunk
 
-    def _residual(self, situation: Situation) -> Tensor:
+    def _residual(self, inputs: DecisionInputs) -> Tensor:
         if self.critics is None or self.best_of <= 1:
-            return self.actor.mean(situation.state)
-        draws = draws_of(situation.noise, self.best_of, len(self.scale))
-        return choose(self.actor, self.critics, self.scale, situation.state, draws)
+            return self.actor.mean(inputs.state)
+        draws = draws_of(inputs.noise, self.best_of, len(self.scale))
+        return choose(self.actor, self.critics, self.scale, inputs.state, draws)

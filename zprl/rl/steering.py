@@ -2,8 +2,8 @@
 
     observation -> embedding e -> anchor x0 -> residual d -> point x0 + scale * d -> action chunk
 
-The first half (:func:`observe`) is separate from the second (:func:`steer`) because a learner needs
-the state that follows a chunk before it decides there.
+The first half (:func:`decision_inputs`) is separate from the second (:func:`steer`) because a
+learner needs the state that follows a chunk before it decides there.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from zprl.rl.steering_spaces import SteeringSpace
 
 
 @dataclass(frozen=True)
-class Situation:
+class DecisionInputs:
     """The inputs of one decision.
 
     Attributes:
@@ -54,19 +54,19 @@ class SteeringDecision:
     chunk: Tensor
 
 
-ChooseResidual = Callable[[Situation], Tensor]
-"""Residual (B, R) in [-1, 1] for a situation."""
+ChooseResidual = Callable[[DecisionInputs], Tensor]
+"""Residual (B, R) in [-1, 1] for the inputs of a decision."""
 
 
-def observe(
+def decision_inputs(
     policy: FlowPolicy,
     space: SteeringSpace,
     embedding: Tensor,
     noise: Tensor,
     *,
     latent_sample: Tensor | None = None,
-) -> Situation:
-    """Return the situation in which the agent decides.
+) -> DecisionInputs:
+    """Return the inputs from which the agent decides.
 
     Args:
         policy: The frozen policy.
@@ -76,14 +76,14 @@ def observe(
         latent_sample: Standard normal draw (B, Z) that makes the latent a sample; its mean without.
     """
     anchor = space.anchor(policy, embedding, noise, sample=latent_sample)
-    return Situation(embedding, anchor, torch.cat([embedding, anchor], -1), noise)
+    return DecisionInputs(embedding, anchor, torch.cat([embedding, anchor], -1), noise)
 
 
 def steer(
     policy: FlowPolicy,
     space: SteeringSpace,
     scale: Tensor,
-    situation: Situation,
+    inputs: DecisionInputs,
     choose_residual: ChooseResidual,
 ) -> SteeringDecision:
     """Choose a residual, move the anchor by it and make the chunk from there.
@@ -96,15 +96,15 @@ def steer(
         policy: The frozen policy.
         space: Where the residual enters.
         scale: (R,) residual scale.
-        situation: The result of :func:`observe`.
+        inputs: The result of :func:`decision_inputs`.
         choose_residual: The agent, exploring or not.
     """
-    residual = choose_residual(situation)
-    point = move(situation.anchor, scale, residual)
-    sequence = space.sequence(policy, situation.embedding, point, situation.noise)
+    residual = choose_residual(inputs)
+    point = move(inputs.anchor, scale, residual)
+    sequence = space.sequence(policy, inputs.embedding, point, inputs.noise)
     return SteeringDecision(
-        embedding=situation.embedding,
-        anchor=situation.anchor,
+        embedding=inputs.embedding,
+        anchor=inputs.anchor,
         residual=residual,
         point=point,
         chunk=policy.executed(sequence),

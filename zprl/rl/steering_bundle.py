@@ -107,6 +107,24 @@ def load_steered(
         ) from error
 
 
+def load_residual(
+    path: Path | str, base_path: Path | str, space: str, device: str = "cpu"
+) -> SteeredPolicy:
+    """Read a steering bundle that must hold a residual in one space.
+
+    Raises:
+        ConfigError: it holds one in another space, or a changed generator.
+        DataError: see :func:`load_steered`.
+    """
+    steered = load_steered(path, base_path, device)
+    if not isinstance(steered, SteeredPolicy) or steered.space.name != space:
+        raise ConfigError(
+            f"{path} holds no residual on the {space}",
+            remedy=f"set finetune_sim.steering.space: {space}",
+        )
+    return steered
+
+
 def _tuned(base_path: Path | str, tensors: Mapping[str, Tensor], device: str) -> FlowPolicy:
     """Return the base policy with the bundle's generator."""
     policy = load_policy(base_path, device=device)

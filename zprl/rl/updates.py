@@ -17,6 +17,9 @@ from zprl.rl.sac import Sac
 
 Report = Callable[[], dict[str, float]]
 
+LOSSES = ("q_mean", "critic_loss", "actor_loss", "alpha", "entropy")
+"""Losses in a learning curve; zero before the first update."""
+
 
 class Updates:
     """Updates of one agent.
@@ -46,6 +49,26 @@ class Updates:
         self.main = main
         self.others = [(memory, share) for memory, share in others if len(memory) and share]
         self.done = 0
+
+    def run(
+        self, count: int, *, actor_from: int = 0, tick: Callable[[], None] = lambda: None
+    ) -> dict[str, float]:
+        """Do ``count`` updates; return the losses of the last period, none without an update.
+
+        Args:
+            count: How many; none where it is not positive.
+            actor_from: Number of the update from which the actor learns, too.
+            tick: Called after each update (heartbeats).
+        """
+        losses: dict[str, float] = {}
+        for i in range(count):
+            reports = self.step(actor=self.done >= actor_from)
+            # Computing a loss waits for the device: only the last period's are computed.
+            if i >= count - self.config.actor.period:
+                for report in reports:
+                    losses |= report()
+            tick()
+        return losses
 
     @torch.inference_mode()
     def step(self, *, actor: bool = True) -> list[Report]:

@@ -254,7 +254,7 @@ class ActionLayout:
         self._history: list[Values] = []
         self._last: Values = {}
 
-    def fault(self, chunk: np.ndarray, most: int) -> str:
+    def defect(self, chunk: np.ndarray, most: int) -> str:
         """Return what is wrong with a chunk, in a sentence; empty for one that may be played.
 
         A target somewhat outside the workspace is the safety filter's to clip.  One beyond any

@@ -8,7 +8,6 @@ and limits against it.
 
 from __future__ import annotations
 
-import difflib
 import types
 import typing
 from functools import partial
@@ -23,6 +22,7 @@ from zprl.robot.base import GRIPPER, POSE, Pose, Ranges, Robot
 from zprl.robot.feature_mapping import ActionLayout, ActionSpec, ObsLayout, Terms
 from zprl.robot.limits import Limits
 from zprl.strict_model import StrictModel
+from zprl.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     from zprl.robot.sensors.base import Sensor
@@ -317,8 +317,7 @@ class RealTask(StrictModel):
         if not missing:
             return
 
-        near = difflib.get_close_matches(missing[0], known, n=1)
-        hint = f"; did you mean '{near[0]}'?" if near else ""
+        hint = did_you_mean(missing[0], known, lead="; ")
         raise ConfigError(
             f"{self._path}: there is no source of the observation's {', '.join(missing)}{hint}",
             remedy=f"there are: {', '.join(sorted(known))}",
@@ -448,8 +447,7 @@ def _locate(task: str | Path) -> Path:
         return Path(task)
     if task in built_in():
         return BUILT_IN / f"{task}.yaml"
-    near = difflib.get_close_matches(task, built_in(), n=1)
-    hint = f"; did you mean '{near[0]}'?" if near else ""
+    hint = did_you_mean(task, built_in(), lead="; ")
     raise ConfigError(
         f"no task is named '{task}'{hint}",
         remedy=f"built in: {', '.join(built_in())}; or give the path of a file",

@@ -1,5 +1,7 @@
 """The bus between the processes of a session: a topic, a JSON object, raw arrays.  Never pickle.
 
+Processes send and receive the typed contents of :mod:`zprl.session.messages`.
+
 Every process publishes on one unix socket, in a folder that only this user can enter, and
 subscribes to the processes it needs.  Publishing never blocks: a reader that does not keep up loses
 messages, except on a :class:`ReliableQueue`, whose writer is informed instead.
@@ -14,6 +16,7 @@ import stat
 import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,22 +25,50 @@ import zmq
 
 from zprl import durable
 from zprl.errors import DataError, EnvironmentProblem
+from zprl.session.contents import Contents
+from zprl.session.messages import Topic
 
 DTYPES = {"float32", "float64", "int64", "uint8", "bool"}
 MAX_BYTES = 64 * 2**20
 MAX_PARTS = 64
 HIGH_WATER = 2000
+CONTENTS: dict[str, type[Contents]] = {topic.value: topic.contents for topic in Topic}
+"""Name of each topic to the class of its contents."""
+MAX_NAME = 60
+"""Characters of an unknown topic that an error shows."""
 RECONNECT_MS, MAX_RECONNECT_MS = 20, 200
 
 
 @dataclass(frozen=True)
 class Message:
-    """A message that has arrived: sender, topic and contents."""
+    """A message that has arrived.
+
+    Attributes:
+        sender: Name of the process that sent it.
+        topic: Its topic.
+        body: Its JSON object, as it came.
+        arrays: Its arrays by name.
+    """
 
     sender: str
     topic: str
     body: dict[str, Any]
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
+
+    @cached_property
+    def contents(self) -> Contents:
+        """Return the typed contents, of the topic's class; they are checked when first read.
+
+        Raises:
+            DataError: the JSON object does not have the form of the topic.
+        """
+        contents = CONTENTS.get(self.topic)
+        if contents is None:
+            raise DataError(
+                f"a malformed message, of no known topic '{self.topic[:MAX_NAME]}'",
+                remedy="stop others that write to the session's sockets",
+            )
+        return contents.parse(self.body)
 
 
 def encode(
@@ -150,11 +181,10 @@ class Bus:
         socket.setsockopt(zmq.MAXMSGSIZE, MAX_BYTES)
         return socket
 
-    def publish(
-        self, topic: str, body: Mapping[str, Any], arrays: Mapping[str, np.ndarray] | None = None
-    ) -> None:
-        """Send a message to all that listen; never blocks."""
-        self._out.send_multipart(encode(self.name, topic, body, arrays), zmq.NOBLOCK)
+    def publish(self, contents: Contents, arrays: Mapping[str, np.ndarray] | None = None) -> None:
+        """Send a message to all that listen to the topic of the contents; never blocks."""
+        frames = encode(self.name, Topic.of(contents), contents.body(), arrays)
+        self._out.send_multipart(frames, zmq.NOBLOCK)
 
     def poll(self, timeout_s: float = 0.0) -> list[Message]:
         """Return all that has arrived; wait up to ``timeout_s`` for the first message."""
@@ -212,15 +242,12 @@ class ReliableQueue:
             self._socket.connect(f"ipc://{path}")
 
     def put(
-        self,
-        sender: str,
-        topic: str,
-        body: Mapping[str, Any],
-        arrays: Mapping[str, np.ndarray] | None = None,
+        self, sender: str, contents: Contents, arrays: Mapping[str, np.ndarray] | None = None
     ) -> bool:
         """Send without waiting; False when the line is full or nobody reads."""
+        frames = encode(sender, Topic.of(contents), contents.body(), arrays)
         try:
-            self._socket.send_multipart(encode(sender, topic, body, arrays), zmq.NOBLOCK)
+            self._socket.send_multipart(frames, zmq.NOBLOCK)
         except zmq.Again:
             return False
         return True

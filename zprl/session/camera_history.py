@@ -49,7 +49,7 @@ class CameraHistory:
         """Empty the history, because an episode begins."""
         self.history.clear()
 
-    def look(self) -> None:
+    def take_images(self) -> None:
         """Take an image of every camera into the history.
 
         Raises:
@@ -57,13 +57,13 @@ class CameraHistory:
         """
         if not self.readers:
             return
-        seen = {}
+        images = {}
         for camera, spec in self.images.items():
             image = self.readers[camera].latest(self.max_age_s).value
-            seen[spec.key] = view(image, spec.crop, spec.size)
-        self.history.append(seen)
+            images[spec.key] = view(image, spec.crop, spec.size)
+        self.history.append(images)
 
-    def seen(self) -> dict[str, np.ndarray]:
+    def images_of_steps(self) -> dict[str, np.ndarray]:
         """Return image key to (O, H, W, 3) uint8, the newest last.
 
         The first image of an episode stands for those before it.

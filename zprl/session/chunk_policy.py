@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,28 +14,21 @@ from zprl.models.bundle import load_policy, read_bundle
 from zprl.rl import steering_bundle
 from zprl.rl.sac import Actor
 from zprl.rl.session_learner import BASE, STEERING, agent_config, weights_digest
-from zprl.rl.steering import ChooseResidual, Situation, observe, steer
-from zprl.session.messages import SIM_WEIGHTS_VERSION
+from zprl.rl.steering import ChooseResidual, DecisionInputs, decision_inputs, steer
+from zprl.session.messages import SIM_WEIGHTS_VERSION, ChunkRequest
 
-
-@dataclass(frozen=True)
-class Request:
-    """The identity of the decision to make.
-
-    Attributes:
-        number: The episode's number in its session.
-        start_number: The start position's number within its kind of phase.
-        decision: Number of the decision within the episode.
-        evaluation: Evaluations draw their noise from the evaluation's seed, by start number: before
-            and after see the same.
-        explore: Draw latent and residual; otherwise means.
-    """
-
-    number: int
-    start_number: int
-    decision: int
-    evaluation: bool
-    explore: bool
+WARM_UP = ChunkRequest(
+    number=0,
+    start_number=0,
+    evaluation=False,
+    explore=True,
+    weights=None,
+    decision=0,
+    step=0,
+    stamp=0.0,
+    final=False,
+)
+"""A request whose answer is dropped."""
 
 
 class ChunkPolicy:
@@ -86,9 +78,10 @@ class ChunkPolicy:
             image.key: np.zeros((steps, *image.size, 3), np.uint8)
             for image in self.policy.spec.images
         }
-        self.choose(obs, Request(0, 0, 0, evaluation=False, explore=True))
+        self.choose(obs, WARM_UP)
 
-    def _generator(self, purpose: str, request: Request) -> torch.Generator:
+    def _generator(self, purpose: str, request: ChunkRequest) -> torch.Generator:
+        """Return a generator for a decision; evaluations before and after draw the same numbers."""
         if request.evaluation:
             return seeding.torch_generator(
                 self.config.evaluation_seed, purpose, request.start_number, request.decision
@@ -96,7 +89,7 @@ class ChunkPolicy:
         return seeding.torch_generator(self.seed, purpose, request.number, request.decision)
 
     @torch.inference_mode()
-    def choose(self, obs: Mapping[str, np.ndarray], request: Request) -> dict[str, np.ndarray]:
+    def choose(self, obs: Mapping[str, np.ndarray], request: ChunkRequest) -> dict[str, np.ndarray]:
         """Make a decision.
 
         Args:
@@ -117,7 +110,7 @@ class ChunkPolicy:
             self.policy,
             self.space,
             self.scale,
-            self._observe(obs, request, sample),
+            self._decision_inputs(obs, request, sample),
             self._explore(request) if request.explore else self._exploit,
         )
         arrays = {
@@ -133,23 +126,28 @@ class ChunkPolicy:
         return {name: value[0].numpy() for name, value in arrays.items()}
 
     @torch.inference_mode()
-    def see(self, obs: Mapping[str, np.ndarray], request: Request) -> dict[str, np.ndarray]:
+    def embed_last(
+        self, obs: Mapping[str, np.ndarray], request: ChunkRequest
+    ) -> dict[str, np.ndarray]:
         """Return embedding (D,) and anchor (R,) where an episode ended."""
-        end = self._observe(obs, request)
+        end = self._decision_inputs(obs, request)
         return {"final_embedding": end.embedding[0].numpy(), "final_anchor": end.anchor[0].numpy()}
 
-    def _observe(
-        self, obs: Mapping[str, np.ndarray], request: Request, sample: torch.Tensor | None = None
-    ) -> Situation:
+    def _decision_inputs(
+        self,
+        obs: Mapping[str, np.ndarray],
+        request: ChunkRequest,
+        sample: torch.Tensor | None = None,
+    ) -> DecisionInputs:
         keys = self.policy.spec.obs_keys
         embedding = self.policy.embed({key: torch.tensor(obs[key])[None] for key in keys})
         noise = self.policy.draw_noise(1, self._generator("session-noise", request))
-        return observe(self.policy, self.space, embedding, noise, latent_sample=sample)
+        return decision_inputs(self.policy, self.space, embedding, noise, latent_sample=sample)
 
-    def _explore(self, request: Request) -> ChooseResidual:
+    def _explore(self, request: ChunkRequest) -> ChooseResidual:
         generator = self._generator("session-exploration", request)
         draw = torch.randn(1, len(self.scale), generator=generator)
-        return lambda situation: self.actor.sample(situation.state, draw)[0].residual
+        return lambda inputs: self.actor.sample(inputs.state, draw)[0].residual
 
-    def _exploit(self, situation: Situation) -> torch.Tensor:
-        return self.actor.mean(situation.state)
+    def _exploit(self, inputs: DecisionInputs) -> torch.Tensor:
+        return self.actor.mean(inputs.state)

@@ -11,7 +11,7 @@ from zprl.session.bus import Bus
 from zprl.session.clock import now
 from zprl.session.events import Input
 from zprl.session.inputs import OperatorInput
-from zprl.session.messages import Topic
+from zprl.session.messages import Beat
 
 REPEATS, STOP_REPEATS = 3, 150
 """How often a press is sent again, at every beat: a process that has just started has not received
@@ -63,16 +63,16 @@ class InputPublisher:
         with self._lock:
             self._flush()
 
-    def beat(self, *, stopped: bool, **more: int) -> None:
+    def beat(self, beat: Beat, *, stopped: bool) -> None:
         """Publish a beat, and every press again that may not have been received.
 
         Args:
+            beat: The beat of this process.
             stopped: Whether the session reports that the e-stop is latched: then it needs no
                 repetition.
-            more: Further contents of the beat.
         """
         with self._lock:
-            self.bus.publish(Topic.BEAT, more)
+            self.bus.publish(beat)
             self._sent = [
                 sent for sent in self._sent if sent.left > 0 and not sent.press.refusal(None, now())
             ]
@@ -102,4 +102,4 @@ class InputPublisher:
             self._send(self._stop.press)
 
     def _send(self, press: OperatorInput) -> None:
-        self.bus.publish(Topic.INPUT, press.model_dump(mode="json"))
+        self.bus.publish(press)

@@ -16,7 +16,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 from pydantic import (
     BeforeValidator,
@@ -28,8 +28,8 @@ from pydantic import (
 
 from zprl.errors import EnvironmentProblem
 from zprl.session import events
+from zprl.session.contents import Contents
 from zprl.session.events import Input
-from zprl.strict_model import StrictModel
 
 Nonce = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
 EpisodeNumber = Annotated[int, Field(ge=1, lt=1_000_000)]
@@ -71,7 +71,7 @@ def this_user() -> str:
         return f"uid {os.getuid()}"
 
 
-class OperatorInput(StrictModel):
+class OperatorInput(Contents):
     """One press; the same nonce twice is one input."""
 
     kind: Input
@@ -99,6 +99,10 @@ class OperatorInput(StrictModel):
         if self.source == CONSOLE and self.author is None and self.kind is not Input.ESTOP:
             raise ValueError("a press on the page names its author")
         return self
+
+    def body(self) -> dict[str, Any]:
+        """Return the JSON object of the message, with the nonce even where it was made here."""
+        return self.model_dump(mode="json")
 
     def refusal(self, seq: int | None, at: float) -> str:
         """Return why this press has no effect; empty when it has one.

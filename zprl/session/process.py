@@ -20,7 +20,7 @@ from typing import NoReturn
 
 from pydantic import Field
 
-from zprl import durable
+from zprl import durable, logs
 from zprl.config import Real
 from zprl.errors import ZprlError
 from zprl.parent_death import die_with_parent
@@ -118,6 +118,7 @@ def main(body: Callable[[Settings, Stopping], None]) -> NoReturn:
 
     code = 0
     try:
+        logs.configure()
         settings = Settings.model_validate(durable.read_json(sys.argv[1]))
         settings.conditions()
         body(settings, Stopping())

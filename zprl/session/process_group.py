@@ -21,7 +21,7 @@ from zprl.session.process import Settings
 FROZEN_S = 20.0
 """Silence after which a process that is alive counts as frozen and is replaced."""
 BEGINNING_S = 300.0
-"""The same for one that has not begun to speak: a busy machine takes its time to load libraries."""
+"""The same for one that has sent no message yet: a busy machine takes its time to load it."""
 RESTARTS, RESTART_WINDOW_S = 6, 60.0
 STOP_S, LAST_STOP_S = 8.0, 0.1
 """Seconds in which all processes have to end, and the least that each is given."""
@@ -46,7 +46,7 @@ class SessionProcess:
     Attributes:
         name: Name of the process.
         process: The process itself.
-        heard: When its last message came, host's monotonic clock [s].
+        last_message_at: When its last message came, host's monotonic clock [s].
         back: Whether it has sent a message.
         replaces: Whether another of its name ran before it.
         tightened: Whether it was asked to end, to start again with tighter limits.
@@ -55,21 +55,21 @@ class SessionProcess:
 
     name: str
     process: subprocess.Popen[bytes]
-    heard: float
+    last_message_at: float
     back: bool = False
     replaces: bool = False
     tightened: bool = False
     starts: deque[float] = field(default_factory=deque)
 
     @property
-    def speaks(self) -> bool:
+    def sends_messages(self) -> bool:
         """Return whether it sends messages: an old image of a camera is refused by the actor."""
         return not self.name.startswith(CAMERA)
 
     def kill_if_frozen(self) -> None:
         """Kill it if it has been silent for too long."""
         patience = FROZEN_S if self.back else BEGINNING_S
-        if self.speaks and time.monotonic() - self.heard > patience:
+        if self.sends_messages and time.monotonic() - self.last_message_at > patience:
             self.process.kill()
             self.process.wait()
 
@@ -126,7 +126,7 @@ class ProcessGroup:
         if len(starts) == RESTARTS and begun - starts[0] < RESTART_WINDOW_S:
             often = f"ended {RESTARTS} times within {RESTART_WINDOW_S:.0f} s"
             raise EnvironmentProblem(
-                f"process '{name}' {often}: {self.last_words(name)}",
+                f"process '{name}' {often}: {self.last_log_line(name)}",
                 remedy=f"read {self._log(name)}; the same command continues",
             )
         starts.append(begun)
@@ -147,7 +147,9 @@ class ProcessGroup:
 
     def silent(self) -> list[str]:
         """Return the processes that have sent no message yet."""
-        return [name for name, child in self.children.items() if child.speaks and not child.back]
+        return [
+            name for name, child in self.children.items() if child.sends_messages and not child.back
+        ]
 
     def terminate(self, *names: str) -> None:
         """Ask processes to end that have not failed: they start again with tighter limits."""
@@ -171,14 +173,14 @@ class ProcessGroup:
                 child.process.kill()
                 child.process.wait()
 
-    def last_words(self, name: str) -> str:
+    def last_log_line(self, name: str) -> str:
         """Return the last line of a process's log that is no remedy."""
         try:
             lines = self._log(name).read_text(errors="replace").splitlines()
         except OSError:
             lines = []
         words = [line for line in lines if line.strip() and not line.startswith("  remedy:")]
-        return words[-1][:MAX_WORDS] if words else "no last words"
+        return words[-1][:MAX_WORDS] if words else "its log is empty"
 
     def _log(self, name: str) -> Path:
         return self.work / f"{name}.log"

@@ -12,7 +12,6 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from zprl import durable
 from zprl.errors import DataError, Interrupted, ZprlError
@@ -20,7 +19,7 @@ from zprl.recordings import conditions
 from zprl.recordings.phases import PhaseKind
 from zprl.recordings.store import LIMITS, SessionStore
 from zprl.robot.base import StopLevel
-from zprl.robot.events import Event, Level
+from zprl.robot.events import Level
 from zprl.session import process_group
 from zprl.session.bus import Bus, Message
 from zprl.session.clock import now
@@ -49,7 +48,15 @@ from zprl.session.events import (
     VersionAvailable,
 )
 from zprl.session.inputs import PEDAL, OperatorInput
-from zprl.session.messages import Topic
+from zprl.session.messages import (
+    Beat,
+    EpisodeCommitted,
+    EpisodeLost,
+    EventMessage,
+    LabelStored,
+    Topic,
+    WeightsVersion,
+)
 from zprl.session.plan_builder import PlanBuilder
 from zprl.session.process import Settings
 from zprl.session.process_group import CAMERA, ProcessGroup, SessionProcess
@@ -180,7 +187,7 @@ class Supervisor:
         if LAST not in self.children and not self.group.silent():
             self.group.spawn(LAST)
         for message in self.bus.poll(POLL_S):
-            self._hear(message)
+            self._take_message(message)
         self._watch()
         self._watch_limits()
         self._handle(Tick(time.monotonic()))
@@ -230,16 +237,16 @@ class Supervisor:
             if child.tightened:
                 self.say(f"process '{name}' starts again with the tightened limits")
             else:
-                self.say(f"process '{name}' ended ({code}): {self.group.last_words(name)}")
+                self.say(f"process '{name}' ended ({code}): {self.group.last_log_line(name)}")
             for message in self.bus.poll():  # its last messages are not its successor's first
-                self._hear(message)
-            if child.speaks:
+                self._take_message(message)
+            if child.sends_messages:
                 self._handle(Died(name))
             self.group.spawn(name)
 
     # -- from messages to events -------------------------------------------------------------------
 
-    def _hear(self, message: Message) -> None:
+    def _take_message(self, message: Message) -> None:
         """Take in a message; one that is not understood changes nothing."""
         self._note_alive(self.children[message.sender])
         try:
@@ -252,7 +259,7 @@ class Supervisor:
             self._take_event(event)
 
     def _note_alive(self, child: SessionProcess) -> None:
-        child.heard = time.monotonic()
+        child.last_message_at = time.monotonic()
         if child.back:
             return
         child.back = True
@@ -284,33 +291,33 @@ class Supervisor:
         Raises:
             ZprlError, KeyError, TypeError, ValueError: it is not understood.
         """
-        body = message.body
-        match message.topic:
-            case Topic.INPUT:
-                return self._press(body)
-            case Topic.COMMITTED:
-                self.plan.committed(int(body["number"]))
-                return Committed(int(body["number"]))
-            case Topic.LABELLED:
-                self.plan.labels.pop(str(body["nonce"]), None)
-                return Labelled(int(body["episode"]), str(body["nonce"]), int(body["seq"]))
-            case Topic.LOST:
-                self.plan.commits.pop(int(body["number"]), None)
-                return Lost(int(body["number"]))
-            case Topic.WEIGHTS:
-                return VersionAvailable(int(body["version"]))
+        match message.contents:
+            case OperatorInput() as press:
+                return self._press(press)
+            case EpisodeCommitted(number=number):
+                self.plan.committed(number)
+                return Committed(number)
+            case LabelStored() as stored:
+                self.plan.labels.pop(stored.nonce, None)
+                return Labelled(stored.episode, stored.nonce, stored.seq)
+            case EpisodeLost(number=number):
+                self.plan.commits.pop(number, None)
+                return Lost(number)
+            case WeightsVersion(version=version):
+                return VersionAvailable(version)
             # A beat is repeated, so nothing depends on one message arriving.
-            case Topic.BEAT if message.sender == "learner":
-                return VersionAvailable(int(body["version"]))
-            case Topic.BEAT if message.sender == "driver":
+            case Beat(version=version) if message.sender == "learner":
+                return VersionAvailable(version)
+            case Beat() if message.sender == "driver":
                 return Ready()
-            case Topic.EVENT:
-                return self._notice(body) if body["kind"] in NOTICES else self._alarm(message)
+            case EventMessage() as event if event.kind in NOTICES:
+                return self._notice(event)
+            case EventMessage() as event:
+                return self._alarm(event, message.sender)
         return None
 
-    def _press(self, body: dict[str, Any]) -> Happening | None:
+    def _press(self, press: OperatorInput) -> Happening | None:
         """Return the press; ``None`` where it is refused: it answers what is no more."""
-        press = OperatorInput.model_validate(body)
         refusal = press.refusal(self.machine.seq, now())
         if not refusal:
             return press.as_event()
@@ -319,10 +326,10 @@ class Supervisor:
         self.plan.answer(press.nonce, refusal)
         return None
 
-    def _notice(self, body: dict[str, Any]) -> Happening | None:
+    def _notice(self, event: EventMessage) -> Happening | None:
         """Return what a notice of the driver means."""
-        number = int(body.get("number", 0))
-        match body["kind"]:
+        number = event.number
+        match event.kind:
             case "ready":
                 return Ready()
             case "homed":
@@ -334,27 +341,27 @@ class Supervisor:
             case "episode_ended":
                 return Stopped(number)
             case "estop":
-                return EStop(str(body["reason"]))
-        if int(body["recover"]) != self.plan.recoveries:
+                return EStop(event.reason)
+        if event.recover != self.plan.recoveries:
             return None  # the answer to an older request
-        return Recovered(body["kind"] == "recovered", str(body["reason"]))
+        return Recovered(event.kind == "recovered", event.reason)
 
     def _fails_by_time_out(self) -> bool:
         """Return whether the end of the time is a failure: an episode has no other label yet."""
         labelled = self.machine.open is not None and self.machine.open.label is not None
         return self.task.label.time_out == "failure" and not labelled
 
-    def _alarm(self, message: Message) -> Happening | None:
+    def _alarm(self, message: EventMessage, sender: str) -> Happening | None:
         """Keep an event of the safety layer that changed anything; return the fault it means."""
-        event = Event.from_dict(message.body)
+        event = message.event()
         if event.level > Level.NOTE:
-            row = {"time": time.time(), "from": message.sender, **message.body}
+            row = {"time": time.time(), "from": sender, **message.body()}
             with open(self.settings.work / EVENTS, "a") as log:
                 log.write(json.dumps(row) + "\n")
 
-        if message.sender != "driver" and self.machine.state not in ACTING:
+        if sender != "driver" and self.machine.state not in ACTING:
             return None  # the arm stands already
-        if message.body.get("fault", event.level >= Level.SOFT_STOP):
+        if message.stops:
             return Fault(event.level.stop or StopLevel.SOFT, event.reason, event.recoverable)
         return None
 
@@ -384,7 +391,7 @@ class Supervisor:
         silent = self.group.silent()
         starting = f"waiting for {', '.join(silent)} to start" if silent else ""
         plan = self.plan.build(self.machine, self.conditions.digests, starting)
-        self.bus.publish(Topic.PLAN, plan.body())
+        self.bus.publish(plan)
 
 
 def _changed_at(path: Path) -> int:

@@ -10,6 +10,7 @@ again later.
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -18,7 +19,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from zprl.errors import Interrupted, ZprlError
-from zprl.terminal import say
 
 if TYPE_CHECKING:
     from zprl.run_dir import RunDir
@@ -33,6 +33,8 @@ MAX_BACK_OFF_DOUBLINGS = 6
 
 Point = tuple[str, float, int, int]
 """A metric: name, value, step, unix time in milliseconds."""
+
+log = logging.getLogger(__name__)
 
 
 class Backend(Protocol):
@@ -163,7 +165,7 @@ class Tracker:
             if not self._warned:
                 self._warned = True
                 first = f"{type(error).__name__}: {error}".splitlines()[0][:200]
-                say(f"warning: tracking failed, the stage goes on: {first}", err=True)
+                log.warning("warning: tracking failed, the stage goes on: %s", first)
             return False
         return True
 

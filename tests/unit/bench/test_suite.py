@@ -44,6 +44,16 @@ def test_every_shipped_suite_becomes_valid_cells(name: str, tmp_path: Path) -> N
         assert cell.base is None or cells.index(cell.base) < cells.index(cell)
 
 
+@pytest.mark.parametrize("name", suite.names())
+def test_no_chunk_is_cut_where_a_value_follows_a_time_out(name: str, tmp_path: Path) -> None:
+    """The learner discounts every chunk by gamma^C, which is exact for whole chunks only."""
+    for cell in suite.cells(suite.load(name), tmp_path):
+        params = config.parse(cell.params)
+        bootstraps = '"bootstrap_truncated":true' in params.finetune_sim.model_dump_json()
+        if cell.base is not None and bootstraps:
+            assert params.task.episode_steps % params.policy.chunk_steps == 0, cell.name
+
+
 @pytest.mark.parametrize("name", suite.methods())
 def test_every_method_has_its_preset_and_says_how_it_was_tuned(name: str) -> None:
     method = suite.methods()[name]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from tests.factories import make_episode, make_episodes, write_demo_file
 from tests.fixed_reader import Fixed, source
 from tests.minari_files import write_minari_file
 from zprl.data.episode import Episode
+from zprl.data.findings import Finding
 from zprl.data.inspection import plot_episode, video
 from zprl.data.inspection.inspection import image_sizes
 from zprl.data.select_episodes import first_episodes, pick
@@ -51,20 +53,50 @@ def test_picking_by_name_end_and_position() -> None:
     ]
 
 
-def test_a_late_episode_is_found_by_reading_more_and_more() -> None:
-    class First(Fixed):
-        first: int | None = None
-        asked: list = []  # noqa: RUF012
+class First(Fixed):
+    """A reader that keeps to ``first`` and notes what it was asked for."""
 
-        def read(self, path):
-            self.asked.append(self.first)
-            yield from self.items[: self.first]
+    def __init__(self, items: list[Episode | Finding]) -> None:
+        super().__init__(items)
+        self.first: int | None = None
+        self.asked: list[int | None] = []
 
-    reader = First([make_episode(0, length=4, name=f"a/demo_{number}") for number in range(40)])
-    (found,) = pick([Source(Path("a.fixed"), reader)], ["39"])
-    assert (found.name, reader.asked) == ("a/demo_39", [32, 512])
+    def read(self, path: Path) -> Iterator[Episode | Finding]:
+        self.asked.append(self.first)
+        yield from self.items[: self.first]
+
+
+def numbered(count: int) -> list[Episode | Finding]:
+    return [make_episode(0, length=4, name=f"a/demo_{number}") for number in range(count)]
+
+
+DEFECT = Finding("D02", "error", "a.fixed", "broken", "mend it")
+
+
+def test_a_late_episode_is_reached_by_reading_more_and_more() -> None:
+    reader = First(numbered(40))
+    (late,) = pick([Source(Path("a.fixed"), reader)], ["39"])
+    assert (late.name, reader.asked) == ("a/demo_39", [32, 512])
     with pytest.raises(DataError, match="among 40"):
         pick([Source(Path("a.fixed"), reader)], ["40"])
+
+
+def test_findings_among_the_first_items_do_not_end_the_search() -> None:
+    """Two findings and 30 episodes fill the first reading; the wanted episode comes after them."""
+    reader = First([DEFECT, DEFECT, *numbered(40)])
+    (late,) = pick([Source(Path("a.fixed"), reader)], ["demo_35"])
+    assert (late.name, reader.asked) == ("a/demo_35", [32, 512])
+    with pytest.raises(DataError, match="among 40"):
+        pick([Source(Path("a.fixed"), reader)], ["demo_40"])
+
+
+def test_the_first_episodes_come_after_any_number_of_findings() -> None:
+    """A share of two reads four items at first, which here are all findings."""
+    broken, sound = First([DEFECT] * 5 + numbered(3)), First(numbered(3))
+    sources = [Source(Path("a.fixed"), broken), Source(Path("b.fixed"), sound)]
+    names = [episode.name for episode in first_episodes(sources, 4)]
+    assert names == ["a/demo_0", "a/demo_1"] * 2
+    assert (broken.asked, sound.asked) == ([4, 512], [4])
 
 
 def test_a_column_per_episode() -> None:

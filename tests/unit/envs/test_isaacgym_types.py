@@ -12,13 +12,15 @@ import pytest
 
 from zprl.envs.isaacgym import lift_cube, worker
 
-FILES = [Path(module.__file__) for module in (worker, lift_cube)]
+WORKER = Path(str(worker.__file__)).parent
+FILES = [*sorted(WORKER.glob("*.py")), Path(lift_cube.__file__)]
 FAKE = Path(__file__).parents[2] / "fake_isaacgym" / "isaacgym" / "gymapi.py"
 ALLOWED = {
     "__future__",
     "ctypes",
     "importlib.util",
     "json",
+    "os",
     "pathlib",
     "signal",
     "socket",
@@ -26,7 +28,7 @@ ALLOWED = {
     "sys",
     "typing",
 }
-ALLOWED |= {"numpy", "torch", "isaacgym"}
+ALLOWED |= {"numpy", "torch", "isaacgym", *(f".{path.stem}" for path in WORKER.glob("*.py"))}
 GYMTORCH = """
 import torch
 from isaacgym import gymapi
@@ -87,17 +89,21 @@ def mypy(stubs: Path, *files: Path) -> tuple[int, str]:
 
 
 def copied(stubs: Path, name: str, change: tuple[str, str] | None = None) -> Path:
-    """The worker outside its package, so that nothing else of zprl is read; with one line changed."""
-    text = FILES[0].read_text()
+    """The worker outside zprl, so that nothing else of it is read; with one line changed."""
+    folder = stubs / name
+    folder.mkdir(exist_ok=True)
+    texts = {path.name: path.read_text() for path in WORKER.glob("*.py")}
     if change is not None:
-        assert text.count(change[0]) == 1, change[0]
-        text = text.replace(*change)
-    (stubs / name).write_text(text)
-    return stubs / name
+        (changed,) = (file for file, text in texts.items() if change[0] in text)
+        assert texts[changed].count(change[0]) == 1, change[0]
+        texts[changed] = texts[changed].replace(*change)
+    for file, text in texts.items():
+        (folder / file).write_text(text)
+    return folder
 
 
 def test_every_call_fits_what_is_published_of_gymapi(stubs: Path) -> None:
-    code, said = mypy(stubs, copied(stubs, "as_it_is.py"))
+    code, said = mypy(stubs, copied(stubs, "as_it_is"))
     assert code == 0, said
 
 
@@ -132,7 +138,7 @@ def test_every_call_fits_what_is_published_of_gymapi(stubs: Path) -> None:
     ],
 )
 def test_a_wrong_call_is_found(stubs: Path, right: str, wrong: str, complaint: str) -> None:
-    code, said = mypy(stubs, copied(stubs, "wrong.py", (right, wrong)))
+    code, said = mypy(stubs, copied(stubs, "wrong", (right, wrong)))
     assert code == 1
     assert complaint in said
 
@@ -143,7 +149,8 @@ def imported(tree: ast.AST) -> set[str]:
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            found.add(("." * node.level) + (node.module or ""))
+            dots = "." * node.level
+            found |= {dots + (node.module or alias.name) for alias in node.names}
     return found
 
 
@@ -182,7 +189,7 @@ def _annotations(node: ast.AST) -> list[ast.AST]:
     return [child for root in roots if isinstance(root, ast.AST) for child in ast.walk(root)]
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: p.name)
+@pytest.mark.parametrize("path", FILES, ids=lambda p: f"{p.parent.name}/{p.name}")
 def test_it_is_python_3_8_and_needs_nothing_of_zprl(path: Path) -> None:
     assert newer_than_3_8(path.read_text()) == []
 
@@ -208,7 +215,8 @@ def test_isaacgym_comes_before_torch() -> None:
     """Preview 4 refuses to be imported after PyTorch; nothing at the top of the worker imports either."""
     body = [
         node
-        for node in ast.parse(FILES[0].read_text()).body
+        for path in WORKER.glob("*.py")
+        for node in ast.parse(path.read_text()).body
         if isinstance(node, ast.Import | ast.ImportFrom)
     ]
     top = {name.split(".")[0] for node in body for name in imported(node)}

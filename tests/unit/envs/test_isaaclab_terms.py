@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from zprl.envs.isaac.isaaclab_terms import BUILT_IN, ForeignTerms, RewardAbove
+from zprl.envs.isaac.isaaclab_terms import BUILT_IN, IsaacLabTerms, RewardAbove
 from zprl.errors import ConfigError
 from zprl.strict_yaml import MAX_BYTES
 
 GOOD = "observations: {state: [a, b]}\naction_dim: 2\ncontrol_hz: 50\nsuccess: done\n"
 
 
-def _load(path: Path, text: str | bytes) -> ForeignTerms:
+def _load(path: Path, text: str | bytes) -> IsaacLabTerms:
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    return ForeignTerms.load("Some-Task", str(path))
+    return IsaacLabTerms.load("Some-Task", str(path))
 
 
 def test_what_is_written_is_what_is_read(tmp_path: Path) -> None:
@@ -43,7 +43,7 @@ def test_what_is_written_is_what_is_read(tmp_path: Path) -> None:
         (GOOD + "hold: [1]\n", "hold has 1 numbers, action_dim is 2"),
         (GOOD + "hold: [.nan\n", "not valid YAML"),
         (b"\xff\xfe\x00", "not valid YAML"),
-        ("- 1\n", "dictionary|ForeignTerms"),
+        ("- 1\n", "dictionary|IsaacLabTerms"),
         (b"#" * (MAX_BYTES + 1), "longer than"),
     ],
     ids=[
@@ -68,16 +68,16 @@ def test_a_task_without_a_file_is_told_where_to_look() -> None:
     with pytest.raises(
         ConfigError, match="nothing says what the terms of Some-Task mean"
     ) as caught:
-        ForeignTerms.load("Some-Task", None)
+        IsaacLabTerms.load("Some-Task", None)
     assert str(BUILT_IN) in str(caught.value.remedy)
     with pytest.raises(ConfigError, match=r"nowhere\.yaml does not exist"):
-        ForeignTerms.load("Some-Task", "nowhere.yaml")
+        IsaacLabTerms.load("Some-Task", "nowhere.yaml")
 
 
 @pytest.mark.parametrize("path", sorted(BUILT_IN.glob("*.yaml")), ids=lambda path: path.stem)
 def test_built_in_files_are_found_by_the_task_id(path: Path) -> None:
     assert (
-        ForeignTerms.load(path.stem, None)
-        == ForeignTerms.load("mine:" + path.stem, None)
-        == ForeignTerms.load("x", str(path))
+        IsaacLabTerms.load(path.stem, None)
+        == IsaacLabTerms.load("mine:" + path.stem, None)
+        == IsaacLabTerms.load("x", str(path))
     )

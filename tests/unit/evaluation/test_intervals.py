@@ -7,6 +7,7 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import binomtest
 
 from zprl.evaluation.intervals import mcnemar, wilson
 
@@ -19,6 +20,15 @@ def test_wilson_by_hand() -> None:
     low, high = wilson(8, 10)
     assert low == pytest.approx(0.490162, abs=1e-6)
     assert high == pytest.approx(0.943318, abs=1e-6)
+
+
+def test_wilson_is_scipys() -> None:
+    for episodes in (1, 2, 3, 10, 20, 160, 500):
+        for successes in range(0, episodes + 1, max(1, episodes // 10)):
+            interval = binomtest(successes, episodes).proportion_ci(0.95, "wilson")
+            assert wilson(successes, episodes) == pytest.approx(
+                (interval.low, interval.high), abs=1e-14
+            )
 
 
 def test_wilson_at_the_ends() -> None:

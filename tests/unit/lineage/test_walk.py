@@ -34,7 +34,7 @@ def origins_of(*episodes: tuple[str, str, str], file: str = "f") -> EpisodeSourc
     return EpisodeSources(sources={"data/x.hdf5": source}, episodes=tuple(rows))
 
 
-EPISODES, BASE, STEERING = "artifacts/episodes", "artifacts/base", "artifacts/steering/latent"
+EPISODES, BASE, STEERING = "artifacts/episodes", "artifacts/base", "artifacts/steering/finetune_sim"
 INGEST = RunRecord(
     "i1",
     "ingest",

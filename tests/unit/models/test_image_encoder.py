@@ -220,7 +220,7 @@ def test_pixels_are_mapped_as_the_official_code_does():
 )
 def test_other_pictures_are_refused(picture):
     policy = seeing()
-    with pytest.raises(DataError, match="'front' wants pictures of uint8"):
+    with pytest.raises(DataError, match="'front' wants images of uint8"):
         policy.embed(observe(policy, 1) | {"front": picture})
 
 
@@ -322,7 +322,7 @@ def test_documents_that_lie_about_cameras_are_refused(tmp_path, change):
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"crop": (21, 4)}, "larger than its pictures"),
+        ({"crop": (21, 4)}, "larger than its images"),
         ({"channels": (24,)}, "multiple of 16"),
         ({"channels": ()}, "at least 1"),
         ({"size": (4096, 4096)}, "2048"),
@@ -336,7 +336,7 @@ def test_impossible_cameras_are_refused(change, says):
 
 def test_widths_that_do_not_fit_are_refused():
     with pytest.raises(
-        ValidationError, match="embedding_dim is 6, but pictures and states together are 14 wide"
+        ValidationError, match="embedding_dim is 6, but images and states together are 14 wide"
     ):
         small_spec(embedding_dim=6)
     with pytest.raises(ValidationError, match="twice"):

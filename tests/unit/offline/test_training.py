@@ -1,5 +1,6 @@
 """Offline training: stop anywhere and continue to the same bits; the bottleneck never touches the base."""
 
+import contextlib
 import os
 import signal
 
@@ -56,11 +57,11 @@ def run(state, store, root, *, stop_at=None, log=lambda *_: None, said=None, hel
 
 
 def fingerprint(state):
-    parts = {f"ema.{k}": v for k, v in state.ema.average.items()}
+    parts = {f"ema.{k}": v for k, v in state.averaged.named_parameters()}
     parts.update({f"policy.{k}": v for k, v in state.policy.state_dict().items()})
     for name, p in state.policy.named_parameters():
         parts.update({f"adam.{name}.{k}": v for k, v in state.optimizer.state[p].items()})
-    return {k: v.clone() for k, v in parts.items()}
+    return {k: v.detach().clone() for k, v in parts.items()}
 
 
 def differing(a, b):
@@ -155,9 +156,8 @@ def test_training_ships_the_average_and_lowers_the_loss(store, tmp_path):
         tmp_path,
         held_out=(0, 1),
     )
-    assert all(
-        torch.equal(p, state.ema.average[name]) for name, p in state.policy.named_parameters()
-    )
+    shipped, average = state.policy.state_dict(), state.averaged.state_dict()
+    assert all(torch.equal(value, average[name]) for name, value in shipped.items())
     first, last = state.curves.rows[0], state.curves.rows[-1]
     assert last["base_loss"] < 0.8 * first["base_loss"]
     assert last["val_base_loss"] < first["val_base_loss"]
@@ -217,6 +217,46 @@ def test_sigterm_stops_at_the_next_step_and_saves(store, reference, tmp_path):
     finally:
         signal.signal(signal.SIGTERM, previous)
     assert differing(fingerprint(run(fresh(store), store, tmp_path)), reference[0]) == set()
+
+
+def test_sigterm_after_the_last_look_at_a_step_saves_that_step(store, reference, tmp_path, capfd):
+    """Lightning ends training itself where the signal comes too late for the callbacks."""
+    asked, step = [], 5
+    previous = signal.signal(signal.SIGTERM, lambda number, _: asked.append(number))
+    state = fresh(store)
+
+    def stopping():
+        before = bool(asked)
+        if state.step == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return before
+
+    def saved():
+        if asked:
+            raise Interrupted("stopped")
+
+    hooks = Hooks(stopping=stopping, saved=saved, log=lambda *_: None, say=lambda _: None)
+    try:
+        with RunDir(tmp_path, "pretrain", {}) as run_dir, pytest.raises(Interrupted):
+            train(state, windows(store, [0, 1]), windows(store, [2]), run_dir=run_dir, hooks=hooks)
+        assert asked == [signal.SIGTERM]
+        assert run_dir.latest().step == step
+        assert capfd.readouterr() == ("", "")
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+    assert differing(fingerprint(run(fresh(store), store, tmp_path)), reference[0]) == set()
+
+
+def test_the_optimiser_runs_at_the_schedules_rates(store, tmp_path):
+    rates = []
+    for stop_at in (5, None):
+        state = fresh(store)
+        state.optimizer.register_step_pre_hook(
+            lambda optimizer, *_: rates.append(optimizer.param_groups[0]["lr"])
+        )
+        with contextlib.nullcontext() if stop_at is None else pytest.raises(Interrupted):
+            run(state, store, tmp_path, stop_at=stop_at)
+    assert rates == [learning_rate(number, CONFIG) for number in range(STEPS)]
 
 
 def test_non_finite_loss_stops_with_the_step_and_keeps_the_last_good_state(

@@ -15,11 +15,11 @@ from zprl.report.inputs import Sources
 EPISODES, RECORDED, STEPS = 40, 6, 60
 BODIES = ("cube", "panda_hand")
 ROBOT = {"real_evaluate_before": 28, "real_evaluate_after": 32}
-RATES = {"embedding": 26, "base": 24, "latent": 38, "action_residual": 30}
-"""Successes per policy; whatever the base masters, latent masters too."""
+RATES = {"embedding": 26, "base": 24, "finetune_sim": 38, "action_residual": 30}
+"""Successes per policy; whatever the base masters, finetune_sim masters too."""
 
 TRANSFER = {
-    "policy": "latent",
+    "policy": "finetune_sim",
     "engines": ["ovphysx", "newton"],
     "ovphysx": {"success_rate": 0.95, "ci_low": 0.8, "ci_high": 0.99},
     "newton": {"success_rate": 0.7, "ci_low": 0.5, "ci_high": 0.85},
@@ -30,7 +30,7 @@ TRANSFER = {
 
 
 def success_of(policy: str) -> tuple[bool, ...]:
-    """The last episodes succeed: the recorded ones are the first six, which the base fails and of which latent fails two."""
+    """The last episodes succeed: the recorded ones are the first six, which the base fails and of which finetune_sim fails two."""
     return tuple(index >= EPISODES - RATES[policy] for index in range(EPISODES))
 
 
@@ -97,7 +97,7 @@ def all_results(root: Path) -> Sources:
                 "env_steps": (rows + 1) * 3200,
                 "success_rate": 0.6 + 0.35 * gain * (1 - 0.5 * number) + 0.02 * np.sin(rows),
                 "episode_length": np.where(rows < 2, 0, 180 - 90 * gain),
-                "latent_rms": np.full(30, 1.0 + number),
+                "anchor_rms": np.full(30, 1.0 + number),
                 "residual_rms": (0.1 + 0.05 * number) * gain,
                 "residual_ratio": (0.1 + 0.05 * number) * gain / (1 + number),
                 "q_mean": 0.5 * gain,
@@ -140,7 +140,7 @@ def all_results(root: Path) -> Sources:
     durable.write_json(
         sources.artifacts / "base" / "bundle.json", {"kind": "policy", "provenance": made_by}
     )
-    for name in ("latent", "action_residual", "real"):
+    for name in ("finetune_sim", "action_residual", "real"):
         document = {
             "kind": "steering",
             "space": name,
@@ -149,7 +149,7 @@ def all_results(root: Path) -> Sources:
         }
         durable.write_json(sources.artifacts / "steering" / name / "bundle.json", document)
     reasons = ["better beyond its interval: candidate 0.950 [0.835, 0.986], base 0.600"]
-    candidate = {"name": "latent", "episodes": EPISODES, "jerk_rms": None}
+    candidate = {"name": "finetune_sim", "episodes": EPISODES, "jerk_rms": None}
     durable.write_json(sources.artifacts / "transfer" / "drop.json", TRANSFER)
     durable.write_json(
         sources.artifacts / "promotion.json",

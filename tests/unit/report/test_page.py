@@ -154,13 +154,16 @@ def test_nothing_at_all_still_makes_a_page(tmp_path: Path) -> None:
     ("gone", "parts"),
     [
         ("artifacts/evaluation/action_residual", {"evaluation action_residual"}),
-        ("artifacts/evaluation/latent", {"evaluation latent", "headline", "video", "paths"}),
+        (
+            "artifacts/evaluation/finetune_sim",
+            {"evaluation finetune_sim", "headline", "video", "paths"},
+        ),
         ("artifacts/promotion.json", {"promotion"}),
         ("artifacts/transfer", {"transfer"}),
         ("artifacts/data_report", {"data"}),
-        ("artifacts/steering/latent", {"bundle steering/latent"}),
+        ("artifacts/steering/finetune_sim", {"bundle steering/finetune_sim"}),
         ("plots/pretrain.csv", {"pretraining"}),
-        ("plots/finetune_sim.csv", {"curve latent"}),
+        ("plots/finetune_sim.csv", {"curve finetune_sim"}),
     ],
 )
 def test_a_missing_result_is_named_in_red(tmp_path: Path, gone: str, parts: set[str]) -> None:
@@ -237,7 +240,7 @@ def test_paths_need_positions() -> None:
     blind = made.evaluation("base")
     blind.tracks.pop("position")
     with pytest.raises(DataError, match="kept no end-effector positions"):
-        figures.paths(blind, made.evaluation("latent"))
+        figures.paths(blind, made.evaluation("finetune_sim"))
 
 
 def test_curves_of_flat_zero_losses_are_drawn() -> None:

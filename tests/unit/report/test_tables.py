@@ -8,9 +8,9 @@ from zprl.report import tables
 
 
 def test_headline_says_who_won_where() -> None:
-    found = {name: made.evaluation(name) for name in ("base", "latent")}
+    found = {name: made.evaluation(name) for name in ("base", "finetune_sim")}
     headline = tables.headline(found)
-    assert [side["name"] for side in headline["sides"]] == ["base", "latent"]
+    assert [side["name"] for side in headline["sides"]] == ["base", "finetune_sim"]
     assert [side["rate"].split("\N{NARROW NO-BREAK SPACE}")[0] for side in headline["sides"]] == [
         "60.0",
         "95.0",
@@ -23,7 +23,7 @@ def test_headline_says_who_won_where() -> None:
 
 
 def test_headline_needs_both() -> None:
-    with pytest.raises(DataError, match="no evaluation of latent"):
+    with pytest.raises(DataError, match="no evaluation of finetune_sim"):
         tables.headline({"base": made.evaluation("base")})
 
 
@@ -34,11 +34,15 @@ def test_transfer_says_what_is_lost() -> None:
         in sentence
     )
     assert "the same 20 starts it loses 25.0 points (exact McNemar test: p = 0.062)" in sentence
-    assert tables.transfer({"policy": "latent", "engines": []}) is None
+    assert tables.transfer({"policy": "finetune_sim", "engines": []}) is None
 
 
 @pytest.mark.parametrize(
-    "other", [made.evaluation("latent", seed=8), made.evaluation("latent", success=(True,) * 39)]
+    "other",
+    [
+        made.evaluation("finetune_sim", seed=8),
+        made.evaluation("finetune_sim", success=(True,) * 39),
+    ],
 )
 def test_other_episodes_are_not_paired(other: object) -> None:
     with pytest.raises(DataError, match="not judged by the same episodes"):
@@ -46,8 +50,8 @@ def test_other_episodes_are_not_paired(other: object) -> None:
 
 
 def test_row_of_the_candidate() -> None:
-    base, latent = made.evaluation("base"), made.evaluation("latent")
-    row = tables.policy_row("latent", latent, tables.compare(base, latent))
+    base, latent = made.evaluation("base"), made.evaluation("finetune_sim")
+    row = tables.policy_row("finetune_sim", latent, tables.compare(base, latent))
     assert (
         row["difference"] == "+35.0"
         and row["tone"] == "better"
@@ -60,7 +64,7 @@ def test_row_of_the_candidate() -> None:
 
 
 def test_row_of_a_worse_policy_and_of_an_undecided_one() -> None:
-    base, latent, direct = (made.evaluation(name) for name in ("base", "latent", "embedding"))
+    base, latent, direct = (made.evaluation(name) for name in ("base", "finetune_sim", "embedding"))
     assert (
         tables.policy_row("base", base, tables.compare(latent, base))["difference"]
         == "\N{MINUS SIGN}35.0"

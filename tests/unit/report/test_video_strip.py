@@ -21,13 +21,13 @@ def _strip() -> tuple[PageFigure, list[float]]:
         return made.flat_render(poses)
 
     return video_strip.strip(
-        made.evaluation("base"), made.evaluation("latent"), render=render
+        made.evaluation("base"), made.evaluation("finetune_sim"), render=render
     ), heights
 
 
 def test_chooses_the_first_that_only_steering_masters() -> None:
-    # base masters none of the recorded episodes, latent all but the first two
-    episode, why = video_strip.choose(made.evaluation("base"), made.evaluation("latent"))
+    # base masters none of the recorded episodes, finetune_sim all but the first two
+    episode, why = video_strip.choose(made.evaluation("base"), made.evaluation("finetune_sim"))
     assert episode == 2 and "only the steered policy masters" in why
 
 
@@ -39,7 +39,7 @@ def test_falls_back_to_the_first_and_says_so() -> None:
 def test_needs_recorded_frames() -> None:
     blind = replace(made.evaluation("base"), tracks={}, bodies=())
     with pytest.raises(DataError, match="no episode was recorded"):
-        video_strip.choose(blind, made.evaluation("latent"))
+        video_strip.choose(blind, made.evaluation("finetune_sim"))
 
 
 @pytest.mark.parametrize(

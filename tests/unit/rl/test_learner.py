@@ -7,14 +7,15 @@ import torch
 
 from tests.toy_world import ReachWorld, toy_policy
 from zprl import plugins, seeding
-from zprl.config import Rl
+from zprl.config import PolicyGradient, Rl
 from zprl.envs.chunk import ChunkEnv
 from zprl.models.image_encoder import ImageSpec, embedding_dim
 from zprl.models.policy import FlowPolicy
 from zprl.rl import demo_transitions, residual_scale, steering_bundle
-from zprl.rl.learner import Learner
+from zprl.rl.learner import Learner, SizeSums
 from zprl.rl.replay import Replay, join
 from zprl.rl.steered_policy import SteeredPolicy
+from zprl.rl.steering import SteeringDecision
 from zprl.rl.steering_spaces import LatentResidual
 
 SIZE = {"num_envs": 8, "segments": 4, "chunk_steps_per_segment": 6}
@@ -59,7 +60,7 @@ def test_every_space_learns_without_touching_the_policy(name):
     before = {k: v.clone() for k, v in learner.policy.state_dict().items()}
     learner.run_segment(make_env)
     assert learner.updates == (6 * 8 - 16) // 2
-    assert learner.chunk_steps == 48
+    assert learner.decisions == 48
     assert learner.env_steps == 192
     assert len(learner.replay) == 48
     assert all(torch.equal(v, before[k]) for k, v in learner.policy.state_dict().items())
@@ -96,11 +97,11 @@ class PictureWorld(ReachWorld):
     def reset(self, seed: int) -> dict[str, torch.Tensor]:
         return self._with_pictures(super().reset(seed))
 
-    def step(self, action: torch.Tensor, *, look: bool = True):
+    def step(self, action: torch.Tensor, *, render: bool = True):
         result = super().step(action)
         ended = bool((result.terminated | result.truncated).any())
-        seen = {"obs": self._with_pictures(result.obs)} if look else {}
-        last = {"final_obs": self._with_pictures(result.final_obs)} if look or ended else {}
+        seen = {"obs": self._with_pictures(result.obs)} if render else {}
+        last = {"final_obs": self._with_pictures(result.final_obs)} if render or ended else {}
         return dataclasses.replace(result, **seen, **last)
 
 
@@ -241,6 +242,46 @@ def test_bundle_round_trip_and_wrong_base(tmp_path):
     )
     with pytest.raises(DataError, match="another base policy"):
         steering_bundle.load_steered(tmp_path / "t", tmp_path / "base")
+
+
+def test_a_residual_is_asked_for_by_its_space(tmp_path):
+    from zprl import durable
+    from zprl.errors import ConfigError
+    from zprl.models.bundle import save_policy
+
+    learner = make_learner("action")
+    save_policy(tmp_path / "base", learner.policy, {})
+    base_digest = durable.digest(tmp_path / "base")
+    learner.save_bundle(tmp_path / "s", base_digest=base_digest, provenance={})
+    paths = tmp_path / "s", tmp_path / "base"
+    assert steering_bundle.load_residual(*paths, "action").space.name == "action"
+    with pytest.raises(ConfigError, match="no residual on the latent"):
+        steering_bundle.load_residual(*paths, "latent")
+
+    steering_bundle.save_generator(
+        tmp_path / "s",
+        learner.policy,
+        config=PolicyGradient(algorithm="ppo"),
+        base_digest=base_digest,
+        provenance={},
+    )
+    with pytest.raises(ConfigError, match="no residual on the action"):
+        steering_bundle.load_residual(*paths, "action")
+
+
+def test_sizes_are_means_over_vector_steps():
+    """Anchors of RMS 3 and 5, residuals of RMS 1 and 2 with a scale of 0.5."""
+    sizes, scale = SizeSums(), torch.full((2,), 0.5)
+    for anchor, residual in ((3.0, 1.0), (5.0, 2.0)):
+        rows = torch.full((4, 2), anchor), torch.full((4, 2), residual)
+        sizes.add(SteeringDecision(rows[0], *rows, rows[0], rows[0]), scale)
+    assert sizes.row() == {"anchor_rms": 4.0, "residual_rms": 0.75, "residual_ratio": 0.1875}
+
+
+def test_sizes_have_no_ratio_where_the_anchor_is_zero():
+    sizes, zeros, ones = SizeSums(), torch.zeros(4, 2), torch.ones(4, 2)
+    sizes.add(SteeringDecision(zeros, zeros, ones, ones, ones), torch.ones(2))
+    assert sizes.row() == {"anchor_rms": 0.0, "residual_rms": 1.0, "residual_ratio": 0.0}
 
 
 def test_a_steered_policy_keeps_the_noise_it_learnt_with(tmp_path):

@@ -113,7 +113,11 @@ def _batch(it: PolicyGradientLearner, rows: int = 6) -> dict[str, torch.Tensor]:
     policy = it.policy
     condition = torch.randn(rows, policy.spec.policy.embedding_dim, generator=generator)
     chain = it.chain.sample(condition, policy.draw_noise(rows, generator), generator)
-    return {"chain": chain, "condition": condition, "gain": torch.randn(rows, generator=generator)}
+    return {
+        "chain": chain,
+        "condition": condition,
+        "advantage": torch.randn(rows, generator=generator),
+    }
 
 
 def test_the_loss_of_an_unchanged_policy_is_the_mean_discounted_advantage() -> None:
@@ -122,7 +126,7 @@ def test_the_loss_of_an_unchanged_policy_is_the_mean_discounted_advantage() -> N
     old = it._chances(batch["chain"], batch["condition"])[0].detach()
     loss, found = it._policy_loss(old=old, **batch)
     later = torch.arange(it.chain.steps - 1, -1, -1)
-    wanted = -(batch["gain"][:, None] * 0.5**later).mean()
+    wanted = -(batch["advantage"][:, None] * 0.5**later).mean()
     torch.testing.assert_close(loss, wanted)
     assert found["clipped"] == 0
     assert found["kl"] == pytest.approx(0, abs=1e-6)
@@ -130,7 +134,7 @@ def test_the_loss_of_an_unchanged_policy_is_the_mean_discounted_advantage() -> N
 
 def test_the_ratio_is_clipped_less_at_the_first_inner_step_than_at_the_last() -> None:
     it = learner(configured(clip=0.2, clip_first=0.01, denoising_discount=1.0))
-    batch = _batch(it) | {"gain": torch.ones(6)}
+    batch = _batch(it) | {"advantage": torch.ones(6)}
     now = it._chances(batch["chain"], batch["condition"])[0].detach()
     loss, found = it._policy_loss(old=now - math.log(1.5), **batch)  # every ratio is 1.5
     assert found["clipped"] == 1
@@ -142,7 +146,7 @@ def test_the_ratio_is_clipped_less_at_the_first_inner_step_than_at_the_last() ->
 
 def test_reinflow_s_ratio_is_one_for_the_whole_chain() -> None:
     it = learner(configured("learned", clip=10.0))
-    batch = _batch(it) | {"gain": torch.ones(6)}
+    batch = _batch(it) | {"advantage": torch.ones(6)}
     now = it._chances(batch["chain"], batch["condition"])[0].detach()
     shift = torch.linspace(-0.3, 0.5, it.chain.steps)
     loss, _ = it._policy_loss(old=now - shift, **batch)
@@ -167,17 +171,15 @@ def test_it_changes_the_generator_alone_and_a_resumed_run_is_the_same(
     }
     assert changed
     assert all(name.startswith("velocity_net") for name in changed)
-    assert (whole.chunk_steps, whole.env_steps) == (3 * 6 * 8, 3 * 6 * 8 * 4)
+    assert (whole.decisions, whole.env_steps) == (3 * 6 * 8, 3 * 6 * 8 * 4)
 
     half = learner(configured(noise))
     half.run_segment(make_env)
-    facts, tensors = half.state()
-    for group, values in tensors.items():
-        durable.write_tensors(tmp_path / f"{group}.safetensors", values)
+    half.save_checkpoint(tmp_path / "learner")
+    files = sorted((tmp_path / "learner").iterdir())
+    assert [file.name for file in files] == ["chain.safetensors", "value.safetensors"]
     rest = learner(configured(noise))
-    rest.restore(
-        facts, {group: durable.read_tensors(tmp_path / f"{group}.safetensors") for group in tensors}
-    )
+    rest.restore(half.state()[0], {file.stem: durable.read_tensors(file) for file in files})
     rest.run_segment(make_env)
     rest.run_segment(make_env)
     for group, values in whole.state()[1].items():

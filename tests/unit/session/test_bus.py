@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.session_messages import UntypedBus
 from zprl.errors import DataError, EnvironmentProblem
 from zprl.session import bus
+from zprl.session.messages import EpisodeLost
 
 
 @pytest.fixture
@@ -23,16 +25,19 @@ def folder():
     path.rmdir()
 
 
-def wait_for(reader: bus.Bus, writer: bus.Bus, topic: str, body: dict) -> bus.Message:
+def wait_for(reader: bus.Bus, writer: UntypedBus, topic: str, body: dict) -> bus.Message:
     for _ in range(200):  # a subscription takes a moment to reach the publisher
-        writer.publish(topic, body, {"a": np.arange(6, dtype=np.float32).reshape(2, 3)})
+        writer.send(topic, body, {"a": np.arange(6, dtype=np.float32).reshape(2, 3)})
         if found := reader.poll(0.05):
             return found[-1]
     raise AssertionError("nothing arrived")
 
 
 def test_a_message_arrives_whole(folder) -> None:
-    writer, reader = bus.Bus(folder, "driver", {}), bus.Bus(folder, "actor", {"driver": ["state"]})
+    writer, reader = (
+        UntypedBus(folder, "driver", {}),
+        bus.Bus(folder, "actor", {"driver": ["state"]}),
+    )
     found = wait_for(reader, writer, "state", {"step": 3})
     assert (found.sender, found.topic, found.body) == ("driver", "state", {"step": 3})
     assert found.arrays["a"].tolist() == [[0, 1, 2], [3, 4, 5]]
@@ -40,10 +45,13 @@ def test_a_message_arrives_whole(folder) -> None:
 
 
 def test_topics_nobody_asked_for_are_dropped(folder) -> None:
-    writer, reader = bus.Bus(folder, "driver", {}), bus.Bus(folder, "actor", {"driver": ["state"]})
+    writer, reader = (
+        UntypedBus(folder, "driver", {}),
+        bus.Bus(folder, "actor", {"driver": ["state"]}),
+    )
     wait_for(reader, writer, "state", {})
-    writer.publish("stateful", {})  # a subscription matches by prefix, a listener does not
-    writer.publish("state", {"last": True})
+    writer.send("stateful", {})  # a subscription matches by prefix, a listener does not
+    writer.send("state", {"last": True})
     found: list[bus.Message] = []
     while not found or not found[-1].body.get("last"):
         found += reader.poll(1.0)
@@ -54,7 +62,7 @@ def test_topics_nobody_asked_for_are_dropped(folder) -> None:
 def test_a_restarted_process_is_heard_again(folder) -> None:
     reader = bus.Bus(folder, "actor", {"driver": ["state"]})
     for life in (1, 2):
-        writer = bus.Bus(folder, "driver", {})
+        writer = UntypedBus(folder, "driver", {})
         while wait_for(reader, writer, "state", {"life": life}).body["life"] != life:
             pass
         writer.close()
@@ -64,11 +72,11 @@ def test_a_restarted_process_is_heard_again(folder) -> None:
 def test_a_feed_without_reader_fills_up_and_says_so(folder) -> None:
     line = bus.ReliableQueue(folder, "recorder", reader=False)
     sent = 0
-    while line.put("driver", "frame", {"n": sent}):
+    while line.put("driver", EpisodeLost(number=sent)):
         sent += 1
         assert sent <= 2 * bus.HIGH_WATER
     reader = bus.ReliableQueue(folder, "recorder", reader=True)
-    numbers = [reader.get(1.0).body["n"] for _ in range(sent)]
+    numbers = [reader.get(1.0).contents.number for _ in range(sent)]
     assert numbers == list(range(sent))
     line.close(), reader.close()
 

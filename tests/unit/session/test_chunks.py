@@ -2,44 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-import pytest
 
+from tests.session_messages import FakeBus, plan_of
 from zprl.session.control.chunks import ChunkPlayer
-from zprl.session.messages import Plan
 
 OBS = {"pose": np.zeros(3, np.float32)}
 
 
-class Bus:
-    """Keeps what is published."""
-
-    def __init__(self) -> None:
-        self.sent: list[tuple[str, dict[str, Any], dict[str, np.ndarray]]] = []
-
-    def publish(self, topic: str, body: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
-        self.sent.append((topic, body, arrays))
+PLAN = plan_of()
 
 
-@pytest.fixture
-def plan() -> Plan:
-    return Plan.model_construct(
-        number=3, start_number=1, evaluation=False, explore=True, weights=None
-    )
+def request(player: ChunkPlayer, step: int = 0) -> None:
+    player.request(PLAN, [OBS, OBS], step=step, stamp=0.5)
 
 
-def request(player: ChunkPlayer, plan: Plan, step: int = 0) -> None:
-    player.request(plan, [OBS, OBS], step=step, stamp=0.5)
-
-
-def test_a_request_holds_what_the_actor_reads(plan: Plan) -> None:
-    bus = Bus()
-    request(ChunkPlayer(bus), plan)
-    topic, body, arrays = bus.sent[0]
-    assert topic == "chunk_request"
-    assert body == {
+def test_a_request_holds_what_the_actor_reads() -> None:
+    bus = FakeBus()
+    request(ChunkPlayer(bus))
+    assert bus.sent[0].body() == {
         "number": 3,
         "start_number": 1,
         "evaluation": False,
@@ -50,13 +31,13 @@ def test_a_request_holds_what_the_actor_reads(plan: Plan) -> None:
         "stamp": 0.5,
         "final": False,
     }
-    assert {name: value.shape for name, value in arrays.items()} == {"obs/pose": (2, 3)}
+    assert {name: value.shape for name, value in bus.arrays[0].items()} == {"obs/pose": (2, 3)}
 
 
-def test_the_next_chunk_is_due_when_few_actions_are_left(plan: Plan) -> None:
-    player = ChunkPlayer(Bus())
+def test_the_next_chunk_is_due_when_few_actions_are_left() -> None:
+    player = ChunkPlayer(FakeBus())
     assert player.due(lead_steps=2)
-    request(player, plan)
+    request(player)
     assert not player.due(lead_steps=2)  # it is under way
     player.take(np.arange(4.0)[:, None])
     player.switch()
@@ -66,10 +47,10 @@ def test_the_next_chunk_is_due_when_few_actions_are_left(plan: Plan) -> None:
     assert actions == [0.0, 1.0]
 
 
-def test_a_chunk_is_not_begun_before_the_last_one_is_used_up(plan: Plan) -> None:
-    player = ChunkPlayer(Bus())
+def test_a_chunk_is_not_begun_before_the_last_one_is_used_up() -> None:
+    player = ChunkPlayer(FakeBus())
     for step in range(2):
-        request(player, plan, step)
+        request(player, step)
         assert player.awaits(step)
         player.take(np.full((2, 1), float(step)))
         player.switch()
@@ -79,19 +60,19 @@ def test_a_chunk_is_not_begun_before_the_last_one_is_used_up(plan: Plan) -> None
     assert actions == [0.0, 0.0, 1.0, 1.0]
 
 
-def test_an_answer_to_what_was_seen_before_an_intervention_does_not_count(plan: Plan) -> None:
-    player = ChunkPlayer(Bus())
-    request(player, plan)
+def test_an_answer_to_what_was_seen_before_an_intervention_does_not_count() -> None:
+    player = ChunkPlayer(FakeBus())
+    request(player)
     player.abandon()
     assert not player.awaits(0)
-    request(player, plan)
+    request(player)
     assert player.awaits(1)
 
 
-def test_a_request_is_repeated_after_a_while(plan: Plan) -> None:
-    bus = Bus()
+def test_a_request_is_repeated_after_a_while() -> None:
+    bus = FakeBus()
     player = ChunkPlayer(bus)
-    request(player, plan)
+    request(player)
     player.repeat(60.0)
     assert len(bus.sent) == 1
     player.repeat(-1.0)

@@ -28,5 +28,5 @@ def test_a_beat_counts_when_somebody_is_there(
     driver = Driver.__new__(Driver)
     driver.robot = SimpleNamespace(simulated=simulated)
     driver.monitor = SimpleNamespace(beat=lambda name, now: beats.append(name))
-    driver._hear(Message(sender, "beat", body))
+    driver._take(Message(sender, "beat", body))
     assert beats == ["operator"] * counts

@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.machine_run import AFTER, BEFORE, TRAIN, MachineRun, of, phases
 from zprl.errors import ConfigError
 from zprl.robot.base import StopLevel
 from zprl.robot.limits import Recoveries
@@ -27,7 +28,6 @@ from zprl.session.events import (
     Labelled,
     Lost,
     Phase,
-    PhaseKind,
     Progress,
     Ready,
     Recover,
@@ -46,62 +46,18 @@ from zprl.session.events import (
 )
 from zprl.session.state_machine import Machine
 
-BEFORE, TRAIN, AFTER = PhaseKind.EVALUATE_BEFORE, PhaseKind.TRAIN, PhaseKind.EVALUATE_AFTER
-PLAN = (Phase(BEFORE, 1), Phase(TRAIN, 2, explore=True, learn=True), Phase(AFTER, 1))
-TRAINING = (Phase(TRAIN, 2, explore=True, learn=True),)
+PLAN = phases(1, 2, 1)
+TRAINING = phases(0, 2, 0)
 
 
-class Walk:
-    """A machine with short words for what happens around it."""
+class Walk(MachineRun):
+    """A run that takes events as a function does."""
 
     def __init__(self, plan=TRAINING, progress=None, **options):
-        self.machine = Machine(plan, progress, **options)
-        self.presses = 0
-        self.lines = 0
-
-    @property
-    def state(self):
-        return self.machine.state
+        super().__init__(Machine(plan, progress, **options))
 
     def __call__(self, event):
-        return self.machine.handle(event)
-
-    def press(self, kind, episode=None, nonce=None):
-        self.presses += 1
-        return self(InputEvent(Input(kind), nonce or f"n{self.presses}", "test", episode))
-
-    def to_reset(self):
-        if self.state is State.IDLE:
-            self(Ready())
-        assert self.state is State.HOMING
-        return self(Homed())
-
-    def to_running(self):
-        self.to_reset()
-        return self.press("reset_done", self.machine.number)
-
-    def store(self, actions):
-        """Do what a recorder does."""
-        out = []
-        for action in actions:
-            if isinstance(action, CommitEpisode):
-                out += self(Committed(action.number))
-                action = action.label
-            if isinstance(action, StoreLabel):
-                self.lines += 1
-                out += self(Labelled(action.episode, action.nonce, self.lines))
-        return out
-
-    def live(self, label="success"):
-        """One episode from homing to the journal."""
-        self.to_running()
-        number = self.machine.number
-        self.press(label, number)
-        return self.store(self(Stopped(number)))
-
-
-def of(kind, actions):
-    return [action for action in actions if isinstance(action, kind)]
+        return self.handle(event)
 
 
 def test_one_episode_by_the_book():
@@ -127,12 +83,12 @@ def test_one_episode_by_the_book():
 def test_a_plan_to_its_end():
     walk = Walk(PLAN)
     walk(Ready())
-    walk.live("failure")
-    walk.live("success")
-    walk.live("failure")
+    walk.play("failure")
+    walk.play("success")
+    walk.play("failure")
     assert of(WaitForWeights, walk.to_reset()) == [
         WaitForWeights(3)
-    ]  # the third line of the journal is the last of training
+    ]  # the third line of the labels is the last of training
     assert walk.state is State.AWAIT_RESET
     assert walk(VersionAvailable(2)) == []
     assert walk(VersionAvailable(3)) == []
@@ -152,7 +108,7 @@ def test_a_plan_to_its_end():
 def test_sync_waits_for_the_learner_before_the_next_training_episode():
     walk = Walk(mode="sync")
     walk(Ready())
-    walk.live()
+    walk.play()
     assert of(WaitForWeights, walk.to_reset()) == [WaitForWeights(1)]
     assert not of(StartEpisode, walk.press("reset_done", 2))
     assert "learner" in walk.machine.refused
@@ -165,7 +121,7 @@ def test_sync_waits_for_the_learner_before_the_next_training_episode():
 def test_async_does_not_wait():
     walk = Walk()
     walk(Ready())
-    walk.live()
+    walk.play()
     assert of(StartEpisode, walk.to_running()) == [StartEpisode(2, TRAINING[0], 1, None)]
 
 
@@ -176,10 +132,10 @@ def test_time_up_in_async_commits_and_asks_while_going_on():
     assert walk(Stopped(1)) == [CommitEpisode(1, None)]
     assert walk(Committed(1)) == [AskLabel(1), GoHome()]
     assert walk.machine.pending == [1]
-    walk.live()
-    assert walk.state is State.AWAIT_LABEL  # two lived, one labelled: only the label is missing
+    walk.play()
+    assert walk.state is State.AWAIT_LABEL  # two played, one labelled: only the label is missing
     actions = walk.press("failure", 1)
-    assert of(StoreLabel, actions) == [StoreLabel(1, Label.FAILURE, "test", f"n{walk.presses}")]
+    assert of(StoreLabel, actions) == [StoreLabel(1, Label.FAILURE, "test", f"press{walk.presses}")]
     assert of(Finish, walk.store(actions)) == [Finish()]
 
 
@@ -201,7 +157,7 @@ def test_the_driver_may_end_an_episode_by_itself():
 def test_a_discarded_episode_is_repeated_from_the_same_start_under_a_new_number():
     walk = Walk()
     walk(Ready())
-    walk.live()
+    walk.play()
     walk.to_running()
     walk.press("discard", 2)
     assert walk(Stopped(2)) == [Discard(2), GoHome()]
@@ -231,7 +187,7 @@ def test_a_late_label_that_changes_what_comes_next_asks_for_the_scene_again():
 def test_the_same_nonce_is_one_input():
     walk = Walk()
     walk(Ready())
-    walk.live()
+    walk.play()
     first = walk.press("failure", 1, "same")
     assert of(StoreLabel, first)
     assert walk.press("failure", 1, "same") == []
@@ -242,14 +198,14 @@ def test_the_same_nonce_is_one_input():
 def test_a_double_click_is_no_second_line():
     walk = Walk()
     walk(Ready())
-    walk.live("success")
+    walk.play("success")
     assert walk.press("success", 1) == []
 
 
 def test_a_label_for_a_past_episode_corrects_that_one_only():
     walk = Walk(PLAN)
     walk(Ready())
-    walk.live("success")
+    walk.play("success")
     walk.to_running()
     actions = walk.press("failure", 1)
     assert of(StoreLabel, actions)[0].episode == 1
@@ -401,7 +357,7 @@ def test_a_stop_that_is_pressed_again_makes_a_clear_for_the_first_one_old():
 def test_a_refused_press_may_be_pressed_again():
     walk = Walk(mode="sync")
     walk(Ready())
-    walk.live()
+    walk.play()
     walk.to_reset()
     assert not of(StartEpisode, walk.press("reset_done", 2, "same"))
     walk(VersionAvailable(1))
@@ -468,7 +424,7 @@ def test_every_situation_has_a_number_of_its_own():
 def test_after_a_stop_the_scene_is_put_in_order_again():
     walk = Walk(mode="sync")
     walk(Ready())
-    walk.live()
+    walk.play()
     assert of(WaitForWeights, walk.to_reset())  # the weights are missing
     walk.press("estop")
     walk.press("clear")
@@ -569,7 +525,7 @@ def test_a_dead_process_interrupts_and_the_session_goes_on_when_it_is_back(proce
 
 
 @pytest.mark.parametrize("process", ["learner", "console"])
-def test_a_dead_bystander_stops_nothing(process):
+def test_a_dead_process_that_is_not_critical_stops_nothing(process):
     walk = Walk()
     walk.to_running()
     assert of(Stop, walk(Died(process))) == []

@@ -9,13 +9,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.session_run import REAL, make_session
 from zprl import child_processes
+from zprl.errors import DataError
 from zprl.recordings.phases import PhaseKind
 from zprl.robot.base import StopLevel
-from zprl.session import bus, events
+from zprl.session import events
 from zprl.session.bus import Message
-from zprl.session.messages import Plan
+from zprl.session.messages import Plan, notice
 from zprl.session.plan_builder import PlanBuilder
 from zprl.session.process import Settings
 from zprl.session.process_group import MODULES
@@ -23,27 +23,10 @@ from zprl.session.supervisor import TOPICS, Supervisor
 
 
 @pytest.fixture(scope="module")
-def supervisor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Supervisor]:
-    folder = make_session(tmp_path_factory.mktemp("supervisor") / "session", "127.0.31.21")
-    work, sockets = folder.with_name("work"), bus.make_folder()
-    work.mkdir()
-    made = Supervisor(
-        Settings(
-            session=folder,
-            sockets=sockets,
-            work=work,
-            config=REAL,
-            seed=0,
-            rings=sockets.name,
-            robot_sim=sockets,
-        ),
-        (),
-    )
+def supervisor(settings: Settings) -> Iterator[Supervisor]:
+    made = Supervisor(settings, ())
     yield made
     made.bus.close()
-    for left in sockets.iterdir():
-        left.unlink()
-    sockets.rmdir()
 
 
 def test_importing_it_loads_no_torch() -> None:
@@ -59,7 +42,7 @@ def test_every_process_has_a_module() -> None:
 
 
 def test_a_time_out_labels_the_episode_where_the_task_says_so(supervisor: Supervisor) -> None:
-    message = Message("driver", "event", {"kind": "time_out", "number": 7})
+    message = Message("driver", "event", notice("time_out", 7).body())
     assert supervisor.task.label.time_out == "failure"
     assert supervisor._event(message) == events.InputEvent(
         events.Input.FAILURE, "time-out-7", "time-out", 7
@@ -122,5 +105,5 @@ def test_a_press_is_answered_once(supervisor: Supervisor) -> None:
 )
 def test_a_plan_of_another_form_is_refused(supervisor: Supervisor, change: dict) -> None:
     plan = supervisor.plan.build(supervisor.machine, supervisor.conditions.digests, "")
-    with pytest.raises(ValueError, match="validation error"):
+    with pytest.raises(DataError, match="malformed message"):
         Plan.parse(plan.body() | change)

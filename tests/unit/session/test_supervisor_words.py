@@ -27,7 +27,9 @@ def watched(tmp_path: Path) -> Supervisor:
     found.bus = SimpleNamespace(poll=list)
     found.machine = SimpleNamespace(handle=lambda event: [])
     found._handle = lambda event: None
-    found.group = SimpleNamespace(last_words=lambda name: "no last words", spawn=lambda name: None)
+    found.group = SimpleNamespace(
+        last_log_line=lambda name: "its log is empty", spawn=lambda name: None
+    )
     return found
 
 
@@ -49,5 +51,7 @@ def test_a_restart_under_tightened_limits_is_no_crash(watched: Supervisor, tight
     child = SessionProcess("driver", ended, time.monotonic(), tightened=tightened)
     watched.children = {"driver": child}
     watched._watch()
-    wanted = "starts again with the tightened limits" if tightened else "ended (4): no last words"
+    wanted = (
+        "starts again with the tightened limits" if tightened else "ended (4): its log is empty"
+    )
     assert watched.said == [f"process 'driver' {wanted}"]

@@ -115,7 +115,7 @@ def test_orphans_are_told_from_live_and_foreign_runs() -> None:
 
 
 def test_a_broken_store_does_not_break_the_stage(
-    store: Path, monkeypatch: pytest.MonkeyPatch, capsys
+    store: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
@@ -125,7 +125,7 @@ def test_a_broken_store_does_not_break_the_stage(
     ):
         tracker.log(1, loss=1.0)
     assert tracker.run_id is None
-    assert capsys.readouterr().err.count("tracking failed") == 1
+    assert caplog.text.count("tracking failed") == 1
 
 
 def test_tracking_can_be_switched_off(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -56,8 +56,13 @@ def safe_name(name: str) -> bool:
 
 def member_names(group: h5py.Group) -> list[str]:
     """Return the names in a group, or raise :class:`RefusedError` D18 for an unsafe one."""
-    names = list(group)
-    for name in names:
+    check_names(group)
+    return list(group)
+
+
+def check_names(group: h5py.Group) -> None:
+    """Raise :class:`RefusedError` D18 for an unsafe name in a group."""
+    for name in group:
         if not safe_name(name):
             shown = ascii(name[:40])
             raise RefusedError(
@@ -65,7 +70,6 @@ def member_names(group: h5py.Group) -> list[str]:
                 f"the name {shown} in {group.name} is not safe",
                 "rename it to at most 100 plain characters",
             )
-    return names
 
 
 def member(parent: h5py.Group, name: str) -> h5py.Group | h5py.Dataset | None:

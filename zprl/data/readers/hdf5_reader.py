@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import re
 from abc import abstractmethod
@@ -20,6 +19,7 @@ from zprl.data.readers import handover, sandbox
 from zprl.data.readers.hdf5_guard import RefusedError, check_dataset, member
 from zprl.data.sources import ACTIONS, Reader
 from zprl.errors import EnvironmentProblem
+from zprl.suggestions import did_you_mean
 
 IMAGE_RANK = 4
 """Dimensions of a series of images: frames, height, width, colours."""
@@ -139,8 +139,7 @@ class Hdf5Reader(Reader):
             return list(states)
         missing = [key for key in self.obs_keys if key not in available]
         if missing:
-            near = difflib.get_close_matches(missing[0], available, n=1)
-            hint = f"did you mean '{near[0]}'?" if near else "correct ingest.obs_keys"
+            hint = did_you_mean(missing[0], available) or "correct ingest.obs_keys"
             raise RefusedError(
                 "D22",
                 f"observation '{missing[0]}' is missing; there are {', '.join(available)}",

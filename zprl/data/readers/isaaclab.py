@@ -26,7 +26,7 @@ from collections.abc import Iterator
 import h5py
 import numpy as np
 
-from zprl.data.observation_keys import is_quaternion
+from zprl.data.episode import is_quaternion
 from zprl.data.readers.env_args import env_args
 from zprl.data.readers.hdf5_guard import RefusedError, attribute, group, member, member_names
 from zprl.data.readers.hdf5_reader import natural

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from zprl.data.lerobot_names import observation_key
 from zprl.data.readers.hdf5_guard import RefusedError, safe_name
 from zprl.data.readers.lerobot_meta import INFO, NUMBERS, Info
+from zprl.suggestions import did_you_mean
 
 PREFIX = "observation."
 STATE = "observation.state"
@@ -108,8 +108,7 @@ def wanted(info: Info, parts: Parts, asked: Sequence[str] | None) -> list[str]:
         key for key in asked if key not in parts and camera_of(info, key) not in info.cameras
     ]
     if missing:
-        near = difflib.get_close_matches(missing[0], there, n=1)
-        hint = f"did you mean '{near[0]}'?" if near else "correct ingest.obs_keys"
+        hint = did_you_mean(missing[0], there) or "correct ingest.obs_keys"
         raise RefusedError(
             "D22", f"observation '{missing[0]}' is missing; there are {', '.join(there)}", hint
         )

@@ -30,6 +30,7 @@ from zprl.data.readers.hdf5_guard import (
     RefusedError,
     attribute,
     check_dataset,
+    check_names,
     group,
     member,
     member_names,
@@ -84,16 +85,21 @@ class MinariReader(Hdf5Reader):
         for name in episodes:
             full_name = f"{stem}/{name}"
             try:
-                episode = self._read_episode(file["/"], name, full_name, environment)
+                episode = self._read_episode(group(file["/"], name), full_name, environment)
             except Exception as error:  # noqa: BLE001 - damaged bytes raise almost any type
                 yield self.refusal(path, error, episode=full_name)
                 continue
             yield episode
 
-    def _read_episode(self, root: h5py.Group, episode: str, name: str, environment: str) -> Episode:
-        """Read one episode up to its first success."""
-        node = group(root, episode)
-        member_names(node)
+    def _read_episode(self, node: h5py.Group, name: str, environment: str) -> Episode:
+        """Read one episode up to its first success.
+
+        Args:
+            node: The episode's group in the file.
+            name: Name of the episode that is made.
+            environment: Environment's id, which decides how a flat observation is split.
+        """
+        check_names(node)
         steps = check_dataset(member(node, "rewards"), f"{node.name}/rewards").shape[0]
         rewards = numbers(node, "rewards", rank=1, length=steps)
         actions = numbers(

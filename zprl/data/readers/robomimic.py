@@ -25,6 +25,7 @@ from zprl.data.readers.hdf5_guard import (
     RefusedError,
     attribute,
     check_dataset,
+    check_names,
     group,
     member,
     member_names,
@@ -134,7 +135,7 @@ class RobomimicReader(Hdf5Reader):
     ) -> Episode:
         """Read one demo; its labels have several places, see the module."""
         node = group(data, demo)
-        member_names(node)
+        check_names(node)
         length = attribute(node, "num_samples")
         if length is None:
             raise RefusedError(

@@ -122,22 +122,13 @@ class RobomimicWriter:
                         file.create_dataset(f"mask/{quality}", data=np.array(names, dtype="S"))
             file.close()
             if kind is None:
-                _publish(self._temp, self.path)
+                durable.publish_file(self._temp, self.path)
         except OSError as problem:
             raise EnvironmentProblem(
                 f"cannot write {self.path}: {problem}", remedy="check disk space and permissions"
             ) from problem
         finally:
             self._temp.unlink(missing_ok=True)
-
-
-def _publish(temp: Path, path: Path) -> None:
-    """Rename a closed file into place so that it survives a power cut."""
-    durable.operation("fsync", path)
-    durable.sync(temp)
-    durable.operation("rename", path)
-    os.replace(temp, path)
-    durable.sync(path.parent)
 
 
 def _store(group: h5py.Group, name: str, value: np.ndarray) -> None:

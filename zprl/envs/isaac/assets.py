@@ -1,7 +1,9 @@
-"""The USD files that Isaac's worlds refer to, authored from primitives: no download, no licence question, no GPU.
+"""The USD files that Isaac's worlds refer to, authored from primitives.
+
+They need no download, no licence and no GPU.
 
 Each thing has a module in :mod:`zprl.envs.isaac.usd`.  The tables are public, here too, because
-pictures are drawn from the same numbers the physics uses.
+images are drawn from the same numbers the physics uses.
 """
 
 from __future__ import annotations
@@ -35,27 +37,31 @@ __all__ = [
     "name",
 ]
 BOXES = panda.BOXES | table.BOXES | cabinet.BOXES
-"""Link or thing to boxes in its frame, of everything that has some."""
+"""Boxes by link or thing, in its frame."""
 COLOURS = panda.COLOURS | table.COLOURS | cabinet.COLOURS
-"""Link or thing to its colour, in the simulators' pictures as in those that reports draw."""
+"""Colour of each link or thing, in the simulators' images as in those that reports draw."""
 _THINGS = (table, panda, cabinet)
 
 
-@functools.cache  # what this process has imported stays what it is, whoever edits the files meanwhile
+@functools.cache  # the modules that this process has imported stay, even where files are edited
 def name() -> str:
-    """Name of the folder: a digest of every module that decides what is written, so an edit of a number never meets stale assets."""
+    """Return the folder's name, a digest of every module that decides what is written.
+
+    So an edit of a number never meets stale assets.
+    """
     files = sorted(Path(str(module.__file__)) for module in (shapes, *_THINGS))
     return hashlib.sha256(b"\0".join(path.read_bytes() for path in files)).hexdigest()[:16]
 
 
 def ensure(cache: Path) -> Path:
-    """Return the asset root below ``cache``, authoring it first if this version of the code has not done so yet.
+    """Return the asset root below ``cache``; author it if this code has not done so yet.
 
     Two processes may race: each authors into its own folder and the first rename wins.
     """
     root = cache / name()
     if root.is_dir():
         return root
+
     temp = cache / f"{root.name}.{os.getpid()}.partial"
     shutil.rmtree(temp, ignore_errors=True)
     author(temp)
@@ -69,6 +75,6 @@ def ensure(cache: Path) -> Path:
 
 
 def author(root: Path) -> None:
-    """Write every thing below ``root``, those of stock configurations at the paths that these resolve to."""
+    """Write every thing below ``root``, at the paths that stock configurations resolve to."""
     for thing in _THINGS:
         thing.author(root)

@@ -7,8 +7,16 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 
 from zprl.envs import rotation
+from zprl.envs.isaac import launch
 from zprl.envs.isaac.scenario import Scenario, move
-from zprl.envs.isaac.scripted_expert import ARRIVED, IsaacExpert, IsaacExpertSettings, Skill
+from zprl.envs.isaac.scripted_expert import (
+    ARRIVED,
+    GRIP_STEPS,
+    HOVER_HEIGHT,
+    IsaacExpert,
+    IsaacExpertSettings,
+    Skill,
+)
 from zprl.envs.isaac.usd import cabinet
 from zprl.envs.isaac.world import IsaacWorld
 
@@ -24,10 +32,10 @@ SPREAD = (0.03, 0.15)
 """It stands there plus or minus this in x and y [m]."""
 
 HOVER, DESCEND, GRIP, PULL = range(4)
-HOVER_HEIGHT = 0.12
-GRIP_STEPS = 12
 PULL_BY = 0.27
 """The hand goes back by so much when it pulls [m]."""
+SLIPPED = 0.08
+"""Farther from the handle than this the hand has slipped off it [m]."""
 
 
 def make(task: Task, *, num_envs: int, device: str = "cpu") -> IsaacWorld:
@@ -36,7 +44,7 @@ def make(task: Task, *, num_envs: int, device: str = "cpu") -> IsaacWorld:
 
 
 class Drawer(IsaacExpert):
-    """Hover over the handle, descend, grip, pull; back to hover if the hand slips off."""
+    """Operator that hovers over the handle, descends, grips, pulls; again if the hand slips off."""
 
     phases, slow, closed = 4, (DESCEND, PULL), (GRIP, PULL)
     defaults = IsaacExpertSettings(
@@ -46,7 +54,7 @@ class Drawer(IsaacExpert):
     )
 
     def goal(self, tool: torch.Tensor, seen: Obs) -> torch.Tensor:
-        """At the handle, or far in front of it."""
+        """Return a point at the handle, or far in front of it."""
         handle = seen["object"][:, :3]
         hover, pull = self._phase == HOVER, self._phase == PULL
         self._goal_xy = torch.where(hover[:, None], handle[:, :2] + self._aim, self._goal_xy)
@@ -55,30 +63,28 @@ class Drawer(IsaacExpert):
         return torch.cat((torch.where(pull[:, None], back, self._goal_xy), z[:, None]), 1)
 
     def ends(self, tool: torch.Tensor, seen: Obs, late: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Over it, down, gripped, and: it slipped."""
+        """Return the ends: over the handle, down, gripped, and a hand that slipped."""
         handle = seen["object"][:, :3]
         over = (tool[:, :2] - self._goal_xy).norm(dim=1) < ARRIVED
         over &= (tool[:, 2] - handle[:, 2] - HOVER_HEIGHT).abs() < 2 * ARRIVED
         low = tool[:, 2] < handle[:, 2] + ARRIVED
-        slipped = (tool - handle)[:, :2].norm(dim=1) > 0.08
+        slipped = (tool - handle)[:, :2].norm(dim=1) > SLIPPED
         return over | late, low | late, self._timer > GRIP_STEPS, slipped | late
 
 
 class Cabinet(Scenario):
-    """``object``: the handle's position 3, handle minus tool 3, the drawer's opening [m] 1."""
+    """The task; ``object`` is the handle's position 3, handle minus tool 3, opening [m] 1."""
 
     obs_dims: ClassVar = {"object": 7}
-    luck, luck_name = 2, "cabinet-start"
+    start_draws, start_purpose = 2, "cabinet-start"
     things, cubes = ("cabinet",), ()
     operator = Drawer
 
     def configure(self, config: Any) -> None:
-        """A cabinet on the table instead of the cube."""
+        """Put a cabinet on the table instead of the cube."""
         from isaaclab.actuators import ImplicitActuatorCfg
         from isaaclab.assets import ArticulationCfg
         from isaaclab.sim import UsdFileCfg
-
-        from zprl.envs.isaac import launch
 
         config.scene.object = None
         config.terminations.object_dropping = None
@@ -93,36 +99,32 @@ class Cabinet(Scenario):
             },
         )
 
-    def place(self, env: Any, env_ids: Any, ids: torch.Tensor, luck: torch.Tensor) -> None:
-        """The cabinet somewhere in its rectangle."""
-        move(env, "cabinet", env_ids, (2 * luck - 1) * torch.tensor(SPREAD))
+    def place(self, env: Any, env_ids: Any, ids: torch.Tensor, draws: torch.Tensor) -> None:
+        """Put the cabinet somewhere in its rectangle."""
+        move(env, "cabinet", env_ids, (2 * draws - 1) * torch.tensor(SPREAD))
 
     def observe(self, env: Any, tool: torch.Tensor) -> torch.Tensor:
-        """The handle, absolute and as seen from the tool, and the opening."""
-        position, quat = self._drawer(env)
+        """Return the handle, absolute and relative to the tool, and the opening."""
+        position, quat = self._link(env, "cabinet_drawer")
         handle = position + rotation.rotate(
             quat, quat.new_tensor(cabinet.HANDLE).expand(len(quat), 3)
         )
         return torch.cat((handle, handle - tool, self._opening(env)[:, None]), dim=1)
 
     def success(self, env: Any, tool: torch.Tensor, quat: torch.Tensor) -> torch.Tensor:
-        """The drawer is open."""
+        """Return whether the drawer is open."""
         return self._opening(env) > SUCCESS_OPENING
 
     def poses(self, env: Any) -> dict[str, torch.Tensor]:
-        """Those of the links in ``usd.cabinet.BOXES``."""
+        """Return poses of the links in ``usd.cabinet.BOXES``."""
         return {name: torch.cat(self._link(env, name), dim=1) for name in cabinet.BOXES}
-
-    def _drawer(self, env: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        return self._link(env, "cabinet_drawer")
 
     @staticmethod
     def _link(env: Any, name: str) -> tuple[torch.Tensor, torch.Tensor]:
         thing = env.scene["cabinet"]
         i = thing.body_names.index(name)
-        return thing.data.body_pos_w.torch[
-            :, i
-        ] - env.scene.env_origins, thing.data.body_quat_w.torch[:, i]
+        position = thing.data.body_pos_w.torch[:, i] - env.scene.env_origins
+        return position, thing.data.body_quat_w.torch[:, i]
 
     @staticmethod
     def _opening(env: Any) -> torch.Tensor:

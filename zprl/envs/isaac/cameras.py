@@ -1,7 +1,7 @@
-"""Cameras of the worlds with the Franka: where they hang, what draws their pictures, and when.
+"""Cameras of the worlds with the Franka: their places, their renderer, and when it renders.
 
-Without Kit, Newton's ray tracer draws, on a CPU too and under either engine; under Isaac Sim it is
-RTX.  The two do not look alike.
+Without Kit, Newton's ray tracer renders, on a CPU too and under either engine; under Isaac Sim RTX
+does.  The two do not look alike.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from zprl.envs.base import Obs
 
 
-class View(NamedTuple):
-    """Where a camera hangs and what it sees of the world.
+class CameraView(NamedTuple):
+    """Place and optics of one camera.
 
     Attributes:
         prim: Its prim below an environment's.
@@ -30,7 +30,7 @@ class View(NamedTuple):
             with -y up.
         focal_length: For a sensor 20.955 wide: 22 sees 51 degrees, 14 sees 74.
         near: Nothing nearer is seen [m].
-        moves: It hangs on a link.
+        moves: True where it hangs on a link.
     """
 
     prim: str
@@ -43,27 +43,34 @@ class View(NamedTuple):
 
 
 def _half(degrees: float) -> tuple[float, float]:
-    """Cosine and sine of half an angle."""
+    """Return cosine and sine of half an angle."""
     return math.cos(math.radians(degrees) / 2), math.sin(math.radians(degrees) / 2)
 
 
 def _looking(turn: float, down: float) -> tuple[float, float, float, float]:
-    """From +x turned to the left, then down, by so many degrees; quaternion xyzw."""
+    """Return a view turned from +x to the left, then down [degrees], as a quaternion xyzw."""
     (c, s), (d, e) = _half(turn), _half(down)
     return -s * e, c * e, s * d, c * d
 
 
 def _tilted_in(degrees: float) -> tuple[float, float, float, float]:
-    """From the hand's +x side towards its fingers, which are left and right in the picture; quaternion xyzw."""
+    """Return the view from the hand's +x side towards its fingers, as a quaternion xyzw.
+
+    The fingers are left and right in the image.
+    """
     cos, sin = _half(-degrees)
     a = math.sqrt(0.5)  # a quarter of a turn about z first
     return a * sin, a * sin, a * cos, a * cos
 
 
 CAMERAS = {
-    "front": View("front", (1.20, 0.0, 0.55), _looking(180.0, 28.0), "world", 22.0, 0.05, False),
-    "side": View("side", (0.35, 0.90, 0.50), _looking(-80.0, 23.0), "world", 22.0, 0.05, False),
-    "wrist": View(
+    "front": CameraView(
+        "front", (1.20, 0.0, 0.55), _looking(180.0, 28.0), "world", 22.0, 0.05, False
+    ),
+    "side": CameraView(
+        "side", (0.35, 0.90, 0.50), _looking(-80.0, 23.0), "world", 22.0, 0.05, False
+    ),
+    "wrist": CameraView(
         "/".join(
             (
                 "Robot/Geometry/panda_link0",
@@ -80,11 +87,12 @@ CAMERAS = {
     ),
 }
 """Cameras by name (ours): opposite the robot, on its left, and on its hand."""
-_FAR = 4.0  # [m]; nothing beyond the table and the ground is seen
+_FAR = 4.0
+"""Nothing farther is seen [m]: only the table and the ground are there."""
 
 
 class Cameras:
-    """Those of one world.
+    """Cameras of one world.
 
     Args:
         task: Its ``cameras`` and ``image_size``.
@@ -101,19 +109,20 @@ class Cameras:
             )
         self.names, self.size = task.cameras, task.image_size
         self.sizes = {f"{name}_image": (self.size, self.size) for name in self.names}
-        self.look = True
-        """Whether the next frame is to be drawn; that of an ended episode always is."""
+        self.render = True
+        """True where the next frame is to be rendered; that of an ended episode always is."""
 
     def configure(self, config: Any, engine: Engine) -> None:
-        """Hang the cameras into the scene, with their pictures as an observation group of their own, ``pictures``."""
+        """Hang the cameras into the scene, with an observation group ``images`` of their own."""
         if not self.names:
             return
+
         from isaaclab.managers import ObservationGroupCfg, ObservationTermCfg
         from isaaclab.sensors import CameraCfg
         from isaaclab.sim import PinholeCameraCfg
 
-        drawn_by = renderer(engine)
-        config.observations.pictures = ObservationGroupCfg(concatenate_terms=False)
+        renderer_config = renderer(engine)
+        config.observations.images = ObservationGroupCfg(concatenate_terms=False)
         for name in self.names:
             view = CAMERAS[name]
             camera = CameraCfg(
@@ -127,22 +136,23 @@ class Cameras:
                 data_types=["rgb"],
                 width=self.size,
                 height=self.size,
-                renderer_cfg=drawn_by,
+                renderer_cfg=renderer_config,
                 update_latest_camera_pose=view.moves,
             )
             setattr(config.scene, name, camera)
-            term = ObservationTermCfg(func=lambda env, name=name: self._see(env, name))
-            setattr(config.observations.pictures, f"{name}_image", term)
-        # RTX draws once per step, and once more where an episode begins; without that its first
-        # picture is the last of the one before.
+            term = ObservationTermCfg(func=lambda env, name=name: self._image(env, name))
+            setattr(config.observations.images, f"{name}_image", term)
+
+        # RTX renders once per step, and once more where an episode begins; without that its first
+        # image is the last of the one before.
         config.num_rerenders_on_reset = 1 if engine == "isaacsim" else 0
 
-    def pictures(self, obs: Any) -> Obs:
-        """The pictures (N, H, W, 3) uint8 in what Isaac Lab observed."""
-        return dict(obs["pictures"]) if self.names else {}
+    def images(self, obs: Any) -> Obs:
+        """Return the images (N, H, W, 3) uint8 among Isaac Lab's observations, by key."""
+        return dict(obs["images"]) if self.names else {}
 
-    def _see(self, env: Any, name: str) -> torch.Tensor:
-        if self.look or bool(env.reset_buf.any()):
+    def _image(self, env: Any, name: str) -> torch.Tensor:
+        if self.render or bool(env.reset_buf.any()):
             return env.scene[name].data.output["rgb"].torch
         return torch.zeros(
             env.num_envs, self.size, self.size, 3, dtype=torch.uint8, device=env.device
@@ -150,15 +160,15 @@ class Cameras:
 
 
 def renderer(engine: Engine) -> Any:
-    """Isaac Lab's renderer under an engine."""
+    """Return the configuration of Isaac Lab's renderer under an engine."""
     if engine != "isaacsim":
         from isaaclab_newton.renderers import NewtonWarpRendererCfg
 
         return NewtonWarpRendererCfg()
+
     from isaaclab_physx.renderers import IsaacRtxRendererCfg
 
-    found = IsaacRtxRendererCfg()
-    found.global_settings.antialiasing_mode = (
-        "Off"  # the others mix in earlier frames: a picture must show its own moment
-    )
-    return found
+    rtx = IsaacRtxRendererCfg()
+    # The other modes mix in earlier frames: an image must show its own moment.
+    rtx.global_settings.antialiasing_mode = "Off"
+    return rtx

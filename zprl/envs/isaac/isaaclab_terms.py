@@ -1,12 +1,12 @@
-"""The file that says what the terms of somebody's Isaac Lab task mean here.
+"""The file that describes the terms of a user's own Isaac Lab task.
 
     observations:                      # key here: terms of the group, side by side
       joints: [joint_pos, joint_vel]
       goal: [pose_command]
     action_dim: 7                      # checked against the task
     control_hz: 30                     # checked against the task
-    success: success                   # a termination term ...
-    # success: {reward: lifting_object, params: {minimal_height: 0.15}, above: 0.5}   # ... or a reward term that exceeds a value
+    success: success                   # a termination term, or a reward term that exceeds a value:
+    # success: {reward: lifting_object, params: {minimal_height: 0.15}, above: 0.5}
 
 Built-in ones stand in ``zprl/envs/isaac/terms``.
 """
@@ -26,7 +26,10 @@ BUILT_IN = Path(__file__).parent / "terms"
 
 
 class RewardAbove(StrictModel):
-    """An episode succeeds, and ends, when a reward term's own value (before its weight) exceeds ``above``."""
+    """Success, and the episode's end, when a reward term's value exceeds ``above``.
+
+    The value is the term's own, before its weight.
+    """
 
     reward: str = Field(description="Name of the reward term.")
     above: float = Field(description="Value to exceed.")
@@ -35,8 +38,8 @@ class RewardAbove(StrictModel):
     )
 
 
-class ForeignTerms(StrictModel):
-    """What is in the file."""
+class IsaacLabTerms(StrictModel):
+    """Contents of the file."""
 
     observations: dict[str, tuple[str, ...]] = Field(
         min_length=1, description="Key to terms of the group, side by side, in order."
@@ -58,11 +61,11 @@ class ForeignTerms(StrictModel):
     )
 
     @classmethod
-    def load(cls, task_id: str, file: str | None) -> ForeignTerms:
+    def load(cls, task_id: str, file: str | None) -> IsaacLabTerms:
         """Read ``file``, or the built-in one for the task.
 
         Raises:
-            ConfigError: there is none, or it is not such a file.
+            ConfigError: there is none, or it does not have this form.
         """
         path = Path(file) if file else safe_names.inside(BUILT_IN, f"{task_id.split(':')[-1]}.yaml")
         if not path.is_file():
@@ -72,6 +75,7 @@ class ForeignTerms(StrictModel):
                 else f"nothing says what the terms of {task_id} mean here",
                 remedy=f"write a file like those in {BUILT_IN} and name it as task.file",
             )
+
         try:
             made = cls.model_validate(strict_yaml.load(path))
         except ValidationError as error:
@@ -80,6 +84,7 @@ class ForeignTerms(StrictModel):
             raise ConfigError(
                 f"{path}: {where}: {first['msg']}", remedy=f"see {BUILT_IN} for the form"
             ) from error
+
         if made.hold is not None and len(made.hold) != made.action_dim:
             raise ConfigError(
                 f"{path}: hold has {len(made.hold)} numbers, action_dim is {made.action_dim}",

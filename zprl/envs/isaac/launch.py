@@ -1,4 +1,4 @@
-"""Starting Isaac Lab in this process, without Kit if the configuration can, and all that must be true before its first import.
+"""Start of Isaac Lab in this process, without Kit if the configuration can.
 
 The asset root is read when ``isaaclab.utils.assets`` is imported, Warp's cache folder when Warp
 starts, and Hydra reads whatever stands in ``sys.argv``; so every use of Isaac Lab begins here.
@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from zprl.envs.isaac import assets
+from zprl.envs.usage_errors import closed_error
 from zprl.errors import EnvironmentProblem, ZprlError
 
 if TYPE_CHECKING:
@@ -31,11 +32,14 @@ CACHE_VARIABLE = "ZPRL_CACHE"
 """Environment variable with the folder for authored assets and compiled kernels; default: ``zprl``
 in the user's folder of caches.
 
-Never the working folder: a kernel that is found there would be run."""
+Never the working folder: a kernel that lies there would be run."""
 _ROOT_VARIABLE = "ISAACSIM_ASSET_ROOT"
 _INSTALL = "install the extra: pip install 'zprl[isaac]' (Python 3.12, Linux)"
-_SHOWN = 4000  # characters of the start's output that a failure shows
+_SHOWN = 4000
+"""Characters of the start's output that a failure shows."""
 _NO_COLLIDER_CACHE = {"/physics/cooking/ujitsoCollisionCooking": False, "/UJITSO/enabled": False}
+_UNPINNED = "zprl_unpinned"
+"""Attribute of allocators that were changed."""
 _ALLOCATORS = ("zeros", "empty", "full", "ones", "zeros_like", "empty_like", "clone")
 
 
@@ -46,39 +50,35 @@ def _cache() -> Path:
 
 
 def authored() -> Path:
-    """The folder with the authored assets, made if this version of the code has not done so yet."""
+    """Return the folder with the authored assets, made if this code has not done so yet."""
     return assets.ensure(_cache() / "isaac-assets")
 
 
 def prepare(kind: Assets = "authored") -> Path:
-    """Author the assets or find the user's, point Isaac Lab and Warp at the caches, mend what they do badly here; return the asset root.
+    """Point Isaac Lab and Warp at assets and caches, and mend what they do badly here.
+
+    Args:
+        kind: ``authored`` assets, which are written if need be, or the user's copy of ``nvidia``'s.
+
+    Returns:
+        The asset root.
 
     Raises:
         EnvironmentProblem: Isaac Lab is not installed, it was imported before with other assets, or
             no folder with NVIDIA's is named.
     """
     os.environ.setdefault("WARP_CACHE_PATH", str(_cache() / "warp"))
-    fixed = getattr(sys.modules.get("isaaclab.utils.assets"), "NUCLEUS_ASSET_ROOT_DIR", None)
+    imported = getattr(sys.modules.get("isaaclab.utils.assets"), "NUCLEUS_ASSET_ROOT_DIR", None)
+    fixed = None if imported is None else Path(imported)
     try:
-        if kind == "nvidia":
-            root = Path(os.environ.get(_ROOT_VARIABLE, ""))
-            if root == Path() or root.name == assets.name():  # ours, set below by an earlier world
-                raise EnvironmentProblem(
-                    f"task.assets is nvidia, and {_ROOT_VARIABLE} names no folder of theirs",
-                    remedy="set it to the folder that holds `Isaac/`, or task.assets to authored",
-                )
-        elif fixed is not None and Path(fixed).name == assets.name():
-            root = assets.ensure(
-                Path(fixed).parent
-            )  # back again if somebody removed it, e.g. with a temporary folder
-        else:
-            root = authored()
-        if fixed is not None and Path(fixed) != root:
+        root = _asset_root(kind, fixed)
+        if fixed is not None and fixed != root:
             raise EnvironmentProblem(
-                f"Isaac Lab was imported with other assets ({fixed})",
+                f"Isaac Lab was imported with other assets ({imported})",
                 remedy="make the environment before any import of isaaclab",
             )
         os.environ[_ROOT_VARIABLE] = str(root)
+
         allow_unpinned_memory()
         if kind == "authored":  # NVIDIA's meshes take long to cook, and keep the cache
             cook_without_cache()
@@ -89,15 +89,33 @@ def prepare(kind: Assets = "authored") -> Path:
     return root
 
 
+def _asset_root(kind: Assets, fixed: Path | None) -> Path:
+    """Return the wanted asset root; ``fixed`` is the one that Isaac Lab was imported with."""
+    if kind == "nvidia":
+        root = Path(os.environ.get(_ROOT_VARIABLE, ""))
+        # An earlier world of this process may have set our own.
+        if root == Path() or root.name == assets.name():
+            raise EnvironmentProblem(
+                f"task.assets is nvidia, and {_ROOT_VARIABLE} names no folder of theirs",
+                remedy="set it to the folder that holds `Isaac/`, or task.assets to authored",
+            )
+        return root
+
+    if fixed is not None and fixed.name == assets.name():
+        # Author it again where it was removed, for instance with a temporary folder.
+        return assets.ensure(fixed.parent)
+    return authored()
+
+
 def allow_unpinned_memory() -> bool:
-    """Let Warp answer a request for pinned host memory with ordinary memory where there is no CUDA driver.
+    """Let Warp answer requests for pinned host memory with ordinary memory without a CUDA driver.
 
     ``isaaclab_ov`` 3.0.0 asks for pinned staging buffers even when it simulates on the CPU, and
     Warp can pin only with CUDA ("Failed to allocate 4 bytes on device 'cpu'").  With a CUDA driver
-    nothing is touched.  A test tells when Isaac Lab stops asking.
+    nothing is touched.  A test shows when Isaac Lab stops asking.
 
     Returns:
-        Whether Warp was changed, now or before.
+        True where Warp was changed, now or before.
     """
     import warp
 
@@ -111,24 +129,25 @@ def allow_unpinned_memory() -> bool:
                 kwargs["pinned"] = False
             return real(*args, **kwargs)
 
-        allocate.zprl_unpinned = True  # type: ignore[attr-defined]
+        setattr(allocate, _UNPINNED, True)
         return allocate
 
     for name in _ALLOCATORS:
-        if not hasattr(getattr(warp, name), "zprl_unpinned"):
+        if not hasattr(getattr(warp, name), _UNPINNED):
             setattr(warp, name, unpinned(getattr(warp, name)))
     return True
 
 
 def cook_without_cache() -> None:
-    """Have OvPhysX make collision shapes without keeping them on disk, for shapes that take no time.
+    """Have OvPhysX make collision shapes without keeping them on disk.
 
-    The agent of that cache (UJITSO) is a thread that asks for work more than ten thousand times a
-    second as long as the process lives, a fifth of a core (ovphysx 0.6.4).  The settings are
-    process-wide, and the first world decides.
+    The shapes here take no time.  The agent of that cache (UJITSO) is a thread that asks for work
+    more than ten thousand times a second as long as the process lives, a fifth of a core (ovphysx
+    0.6.4).  The settings are process-wide, and the first world decides.
     """
     if importlib.util.find_spec("ovphysx") is None:  # Newton and Kit do without
         return
+
     import ovphysx
 
     real = ovphysx.config.PhysXConfig
@@ -139,11 +158,8 @@ def cook_without_cache() -> None:
     def configure(
         *args: Any, carbonite_overrides: dict[str, Any] | None = None, **kwargs: Any
     ) -> Any:
-        return real(
-            *args,
-            carbonite_overrides={**(carbonite_overrides or {}), **_NO_COLLIDER_CACHE},
-            **kwargs,
-        )
+        overrides = {**(carbonite_overrides or {}), **_NO_COLLIDER_CACHE}
+        return real(*args, carbonite_overrides=overrides, **kwargs)
 
     ovphysx.PhysXConfig = configure
 
@@ -161,7 +177,7 @@ def bare_argv() -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Hide what Isaac Lab, Warp and the native libraries print while they start or stop; if that fails, show the end of it.
+    """Hide the output of Isaac Lab, Warp and native libraries; on a failure, show its end.
 
     The file descriptors go to a temporary file because half of the chatter is written by C++;
     Python's own streams go there too, because they need not be those descriptors (in a notebook,
@@ -172,6 +188,7 @@ def quiet() -> Iterator[None]:
     sys.stderr.flush()
     saved = os.dup(1), os.dup(2)
     failed = True
+
     with tempfile.TemporaryFile("w+", errors="replace") as sink:
         try:
             os.dup2(sink.fileno(), 1)
@@ -199,10 +216,14 @@ def quiet() -> Iterator[None]:
 
 @contextlib.contextmanager
 def own_signals() -> Iterator[None]:
-    """Keep the handlers of Ctrl-C and SIGTERM: Kit puts its own in their place, and a stage must still stop at its next resume point."""
+    """Keep the handlers of Ctrl-C and SIGTERM, in whose place Kit puts its own.
+
+    A stage must still stop at its next resume point.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+
     saved = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
@@ -213,7 +234,7 @@ def own_signals() -> Iterator[None]:
 
 
 def needs_kit(config: Any) -> bool:
-    """Whether Isaac Lab will start Kit for this configuration.
+    """Return whether Isaac Lab will start Kit for this configuration.
 
     Raises:
         EnvironmentProblem: it will, and Isaac Sim is not installed.
@@ -224,13 +245,14 @@ def needs_kit(config: Any) -> bool:
     if reasons and importlib.util.find_spec("isaacsim") is None:
         raise EnvironmentProblem(
             "task.physics is isaacsim, and Isaac Sim is not installed here",
-            remedy="run the stage in its image (docs/isaac-sim.md), or set task.physics to ovphysx or newton, which need no Kit",
+            remedy="run the stage in its image (docs/isaac-sim.md), or set task.physics to "
+            "ovphysx or newton, which need no Kit",
         )
     return bool(reasons)
 
 
-class Launched:
-    """The one Isaac Lab environment of this process, from start to end; the next one starts afresh.
+class Simulator:
+    """The one Isaac Lab environment of this process; the next one starts afresh.
 
     Kit alone stays: closing it would end the process.
     """
@@ -243,18 +265,22 @@ class Launched:
         self._stack = contextlib.ExitStack()
 
     def start(self, build: Callable[[], Any], device: str, kind: Assets = "authored") -> Any:
-        """Launch the simulator and make the manager-based environment that ``build()`` configures; both without chatter.
+        """Launch the simulator and make its manager-based environment, both without chatter.
 
-        ``kind`` is :func:`prepare`'s.
+        Args:
+            build: Returns the environment's configuration; called once Isaac Lab can be imported.
+            device: Torch device of the simulator.
+            kind: Assets, as :func:`prepare` takes them.
 
         Raises:
             EnvironmentProblem: one is open already, Isaac Lab is not installed, an asset is
                 missing, or the engine does not start.
         """
-        if Launched._open:
+        if Simulator._open:
             raise EnvironmentProblem(
                 "an Isaac environment is open in this process already", remedy="close it first"
             )
+
         try:
             with quiet(), bare_argv(), explained():
                 prepare(kind)
@@ -266,24 +292,36 @@ class Launched:
                 if needs_kit(config):
                     with own_signals():
                         launching.__enter__()
-                    Launched._kit.append(launching)
+                    Simulator._kit.append(launching)
                 else:
                     self._stack.enter_context(launching)
                 self._env = ManagerBasedRLEnv(cfg=config)
         except BaseException:  # also on Ctrl-C: the launcher holds process-wide state
             self._stack.close()
             raise
-        Launched._open = True
+
+        Simulator._open = True
+        return self._env
+
+    @property
+    def env(self) -> Any:
+        """Isaac Lab's environment.
+
+        Raises:
+            EnvironmentProblem: it is closed, or was not started.
+        """
+        if self._env is None:
+            raise closed_error()
         return self._env
 
     def close(self) -> None:
-        """Close the simulator; twice is harmless."""
+        """Close the simulator; calling it twice is harmless."""
         env, self._env = self._env, None
         if env is not None:
             with quiet():
                 env.close()
                 self._stack.close()
-            Launched._open = False
+            Simulator._open = False
 
 
 @contextlib.contextmanager
@@ -296,13 +334,15 @@ def explained() -> Iterator[None]:
     except FileNotFoundError as error:
         raise EnvironmentProblem(
             f"an asset is missing: {error}",
-            remedy=f"put it there, or set task.assets to nvidia and {_ROOT_VARIABLE} to the folder that holds `Isaac/`",
+            remedy=f"put it there, or set task.assets to nvidia and {_ROOT_VARIABLE} to the folder "
+            "that holds `Isaac/`",
         ) from error
     except Exception as error:  # whatever a native engine raises is a machine that cannot run it
         if module := _missing_module(error):
             raise EnvironmentProblem(
                 f"Isaac Lab needs the module '{module}' for this", remedy=_INSTALL
             ) from error
+
         text = str(error).strip().splitlines() or [type(error).__name__]
         raise EnvironmentProblem(
             f"Isaac Lab does not start: {text[0][:300]}",
@@ -311,7 +351,10 @@ def explained() -> Iterator[None]:
 
 
 def _missing_module(error: BaseException | None) -> str | None:
-    """The module that is not installed, if that is behind it: Isaac Lab says of some only that a class could not be resolved."""
+    """Return the module that is not installed, if that is behind the error.
+
+    Isaac Lab reports of some modules only that a class could not be resolved.
+    """
     while error is not None:
         if isinstance(error, ModuleNotFoundError):
             return error.name

@@ -1,4 +1,6 @@
-"""The engine under a world: OvPhysX, Newton (MuJoCo-Warp) or Isaac Sim's PhysX, with what each needs to hold a cube between two fingers.
+"""The engine under a world: OvPhysX, Newton (MuJoCo-Warp) or Isaac Sim's PhysX.
+
+Each has here what it needs to hold a cube between two fingers.
 
 Newton's numbers are ours, measured on the scripted pick; see ``docs/worlds.md``.  On a CPU it steps
 one environment nearly as slowly as many: about a thousand small kernels are launched one after
@@ -15,11 +17,11 @@ if TYPE_CHECKING:
     from zprl.config import Engine
 
 _NO_LIMIT = 1e4
-"""More than any spring of the arm's can ask for [N m]."""
+"""Torque beyond any that a spring of the arm asks for [N m]."""
 
 
 def configure(config: Any, engine: Engine) -> None:
-    """Set ``config.sim.physics`` of an Isaac Lab configuration, and what the robot's asset must say to that engine."""
+    """Set the engine, ``config.sim.physics``, of an Isaac Lab configuration."""
     if engine == "ovphysx":
         from isaaclab_ov.physics import OvPhysxCfg
 
@@ -29,14 +31,13 @@ def configure(config: Any, engine: Engine) -> None:
     else:
         from isaaclab_physx.physics import PhysxCfg
 
-        if not isinstance(
-            config.sim.physics, PhysxCfg
-        ):  # a stock task's own is made for this engine
+        # A stock task's own is made for this engine.
+        if not isinstance(config.sim.physics, PhysxCfg):
             config.sim.physics = PhysxCfg()
 
 
 def newton() -> Any:
-    """Newton for arms that grasp."""
+    """Return Newton's configuration for arms that grasp."""
     from isaaclab_newton.physics import MJWarpSolverCfg, NewtonCfg, NewtonShapeCfg
 
     return NewtonCfg(
@@ -60,9 +61,13 @@ def newton() -> Any:
 
 
 def compensate_gravity(robot: Any, engine: Engine) -> None:
-    """Carry the weight of an arm whose asset says ``disable_gravity``: that is PhysX's word, Newton's is ``gravcomp``."""
+    """Carry the weight of an arm whose asset says ``disable_gravity``.
+
+    That is PhysX's word; Newton's is ``gravcomp``.
+    """
     if engine != "newton":
         return
+
     from isaaclab_newton.sim.schemas import MujocoRigidBodyCfg
 
     if "Physics" in (getattr(robot.spawn, "variants", None) or {}):
@@ -95,14 +100,20 @@ def tune_drives(robot: Any, engine: Engine) -> None:
 
 
 def friction(env: Any, thing: Any, engine: Engine) -> torch.Tensor:
-    """Friction of a thing's shapes, a copy: (N, shapes, 3) static, dynamic and restitution, or (N, shapes) under Newton."""
+    """Return a copy of the friction of a thing's shapes.
+
+    It is (N, shapes, 3) static, dynamic and restitution; under Newton (N, shapes).
+    """
     return _friction(env, thing, engine).clone()
 
 
 def set_friction(
     env: Any, thing: Any, engine: Engine, own: torch.Tensor, ids: torch.Tensor, factor: torch.Tensor
 ) -> None:
-    """Multiply the friction ``own`` of environments ``ids`` (k,) by ``factor`` (k, 1)."""
+    """Multiply the friction ``own`` of environments ``ids`` (k,) by ``factor`` (k, 1).
+
+    Each engine is written to as Isaac Lab's own event does.
+    """
     present = _friction(env, thing, engine)
     rows, factor = ids.to(present.device), factor.to(present.device)
     if engine == "newton":
@@ -111,13 +122,14 @@ def set_friction(
         present[rows] = own[rows] * factor
         env.sim.physics_manager.add_model_change(ModelFlags.SHAPE_PROPERTIES)
         return
+
     import warp
 
     present[rows, :, :2] = own[rows, :, :2] * factor[..., None]
     values = warp.from_torch(present.contiguous(), dtype=warp.float32)
     indices = warp.from_torch(rows.to(torch.int32))
     if engine == "isaacsim":
-        thing.root_view.set_material_properties(values, indices)  # as Isaac Lab's own event does
+        thing.root_view.set_material_properties(values, indices)
     else:
         thing.root_view.set_attribute(_friction_type(thing), values, indices=indices)
 
@@ -127,9 +139,7 @@ def _friction(env: Any, thing: Any, engine: Engine) -> torch.Tensor:
 
     if engine == "newton":
         model = env.sim.physics_manager.get_model()
-        return warp.to_torch(
-            thing._root_view.get_attribute("shape_material_mu", model)[:, 0]
-        )  # as Isaac Lab's own event does
+        return warp.to_torch(thing._root_view.get_attribute("shape_material_mu", model)[:, 0])
     if engine == "isaacsim":
         return warp.to_torch(thing.root_view.get_material_properties())
     return warp.to_torch(thing.root_view.get_attribute(_friction_type(thing)))

@@ -1,4 +1,4 @@
-"""A Franka brings its tool to a pose that it is shown: the smallest task, good for trying things out.
+"""A Franka brings its tool to a pose that it is shown: the smallest task, good for trials.
 
 Success is Isaac Lab's idea of a reached pose with the position asked for more strictly.
 """
@@ -27,7 +27,7 @@ GOALS = ((0.35, -0.30, 0.08), (0.65, 0.30, 0.28))
 MAX_YAW = math.pi / 4
 """The goal's tool points down and is turned about the vertical by up to this much."""
 LOOK_AGAIN = 40
-"""Steps after which the operator sees that it aimed beside the goal."""
+"""Steps after which the operator notices that it aimed beside the goal."""
 
 
 def make(task: Task, *, num_envs: int, device: str = "cpu") -> IsaacWorld:
@@ -36,7 +36,7 @@ def make(task: Task, *, num_envs: int, device: str = "cpu") -> IsaacWorld:
 
 
 class Reacher(IsaacExpert):
-    """Straight to where it thinks the goal is; from time to time it looks again."""
+    """Operator that goes straight to its idea of the goal, and corrects it from time to time."""
 
     phases = 1
     defaults = IsaacExpertSettings(
@@ -46,24 +46,24 @@ class Reacher(IsaacExpert):
     )
 
     def goal(self, tool: torch.Tensor, seen: Obs) -> torch.Tensor:
-        """The goal, beside it by the present aim."""
+        """Return the goal, off by the present aim."""
         goal = seen["goal"][:, :3]
         return torch.cat((goal[:, :2] + self._aim, goal[:, 2:]), 1)
 
     def ends(self, tool: torch.Tensor, seen: Obs, late: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """After a while."""
+        """Return the end of the only phase, after a while."""
         return (self._timer > LOOK_AGAIN,)
 
     def turn(self, seen: Obs) -> torch.Tensor:
-        """As the goal is turned."""
+        """Return the goal's rotation."""
         return rotation.quat_to_6d(seen["goal"][:, 3:7])
 
 
 class Reach(Scenario):
-    """``goal``: its position 3, quaternion xyzw 4, goal minus tool 3."""
+    """The task; ``goal`` is its position 3, quaternion xyzw 4, goal minus tool 3."""
 
     obs_dims: ClassVar = {"goal": 10}
-    luck, luck_name = 4, "reach-goal"
+    start_draws, start_purpose = 4, "reach-goal"
     things = cubes = ()
     operator = Reacher
 
@@ -71,36 +71,36 @@ class Reach(Scenario):
         self._goal: torch.Tensor | None = None
 
     def configure(self, config: Any) -> None:
-        """There is no cube."""
+        """Remove the cube from the scene."""
         config.scene.object = None
         config.terminations.object_dropping = None
 
-    def place(self, env: Any, env_ids: Any, ids: torch.Tensor, luck: torch.Tensor) -> None:
-        """A goal anywhere in its box, turned either way."""
+    def place(self, env: Any, env_ids: Any, ids: torch.Tensor, draws: torch.Tensor) -> None:
+        """Draw a goal anywhere in its box, turned either way."""
         goals = self._goals(env)
         low, high = torch.tensor(GOALS)
-        half = (2 * luck[:, 3:] - 1) * (MAX_YAW / 2)
+        half = (2 * draws[:, 3:] - 1) * (MAX_YAW / 2)
         # Half a turn about x (straight down) followed by the yaw.
         pose = torch.cat(
-            (low + (high - low) * luck[:, :3], half.cos(), half.sin(), torch.zeros(len(ids), 2)),
+            (low + (high - low) * draws[:, :3], half.cos(), half.sin(), torch.zeros(len(ids), 2)),
             dim=1,
         )
         goals[ids.to(goals.device)] = pose.to(goals.device)
 
     def observe(self, env: Any, tool: torch.Tensor) -> torch.Tensor:
-        """The goal, absolute and as seen from the tool."""
+        """Return the goal, absolute and relative to the tool."""
         goal = self._goals(env)
         return torch.cat((goal, goal[:, :3] - tool), dim=1)
 
     def success(self, env: Any, tool: torch.Tensor, quat: torch.Tensor) -> torch.Tensor:
-        """Near the goal, and turned like it."""
+        """Return whether the tool is near the goal, and turned like it."""
         goal = self._goals(env)
         near = (goal[:, :3] - tool).norm(dim=1) < SUCCESS_DISTANCE
         # The angle between two unit quaternions is 2 acos |p . q|.
         return near & ((goal[:, 3:] * quat).sum(1).abs() > math.cos(SUCCESS_ANGLE / 2))
 
     def poses(self, env: Any) -> dict[str, torch.Tensor]:
-        """The goal's."""
+        """Return the pose of the goal."""
         return {"goal": self._goals(env).clone()}
 
     def _goals(self, env: Any) -> torch.Tensor:

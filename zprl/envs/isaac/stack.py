@@ -6,10 +6,17 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
-from zprl.envs.isaac.assets import CUBE_EDGE
 from zprl.envs.isaac.scenario import Scenario, local_pose, move
-from zprl.envs.isaac.scripted_expert import ARRIVED, IsaacExpert, IsaacExpertSettings, Skill
+from zprl.envs.isaac.scripted_expert import (
+    ARRIVED,
+    GRIP_STEPS,
+    HOVER_HEIGHT,
+    IsaacExpert,
+    IsaacExpertSettings,
+    Skill,
+)
 from zprl.envs.isaac.usd import table
+from zprl.envs.isaac.usd.table import CUBE_EDGE
 from zprl.envs.isaac.world import IsaacWorld
 
 if TYPE_CHECKING:
@@ -29,12 +36,10 @@ SPREAD_X, NEAR_Y, FAR_Y = 0.1, 0.07, 0.22
 ``NEAR_Y`` and ``FAR_Y`` [m]."""
 
 HOVER, DESCEND, GRIP, RAISE, CARRY, LOWER, RELEASE, LEAVE = range(8)
-HOVER_HEIGHT, CARRY_HEIGHT, CLEAR_HEIGHT = 0.12, 0.17, 0.22
-"""Heights of the tool: over the cube before it descends, over the table with the cube in hand and
-when it leaves [m]."""
+CARRY_HEIGHT, CLEAR_HEIGHT = 0.17, 0.22
+"""Heights of the tool over the table, with the cube in hand and when it leaves [m]."""
 GRASP_DEPTH = 0.006
 """The tool grips so far below the cube's centre [m]."""
-GRIP_STEPS = 12
 
 
 def make(task: Task, *, num_envs: int, device: str = "cpu") -> IsaacWorld:
@@ -43,7 +48,10 @@ def make(task: Task, *, num_envs: int, device: str = "cpu") -> IsaacWorld:
 
 
 class Stacker(IsaacExpert):
-    """Pick the cube up, carry it over the other, lower it, let go, leave; from the beginning whenever the cube is not in the hand."""
+    """Operator that picks a cube up, carries it over the other, lowers it, lets go and leaves.
+
+    It begins again whenever the cube is not in the hand.
+    """
 
     phases, slow, closed = 8, (DESCEND, LOWER), (GRIP, RAISE, CARRY, LOWER)
     defaults = IsaacExpertSettings(
@@ -59,7 +67,7 @@ class Stacker(IsaacExpert):
         self._goal_z = torch.zeros(num_envs)
 
     def goal(self, tool: torch.Tensor, seen: Obs) -> torch.Tensor:
-        """Over the one cube or the other, at the phase's height."""
+        """Return a point over the one cube or the other, at the phase's height."""
         upper, lower = seen["object"][:, :3], seen["object"][:, 10:13]
         phase = self._phase
         self._goal_xy = torch.where(
@@ -68,6 +76,7 @@ class Stacker(IsaacExpert):
         # What counts is where the cube is, not the hand that holds it somewhere.
         held = lower[:, :2] + self._aim + (tool - upper)[:, :2]
         self._goal_xy = torch.where((phase == CARRY)[:, None], held, self._goal_xy)
+
         fixed = torch.zeros(len(tool))
         on_top = lower[:, 2] + CUBE_EDGE + (tool - upper)[:, 2]
         grasp = upper[:, 2] - GRASP_DEPTH
@@ -84,23 +93,30 @@ class Stacker(IsaacExpert):
             )
         )
         z = heights[phase, torch.arange(len(tool))]
+
         # While it grips or lets go the hand keeps its height: it must not follow the cube that it
         # moves.
         self._goal_z = torch.where((phase == GRIP) | (phase == RELEASE), self._goal_z, z)
         return torch.cat((self._goal_xy, self._goal_z[:, None]), 1)
 
     def ends(self, tool: torch.Tensor, seen: Obs, late: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Over it, down, gripped, up, over the other, down, let go, and: it is not done."""
+        """Return the ends of the phases in their order.
+
+        Over the cube, down, gripped, up, over the other, down, let go, and away without success.
+        """
         upper, lower = seen["object"][:, :3], seen["object"][:, 10:13]
         over = (tool[:, :2] - self._goal_xy).norm(dim=1) < ARRIVED
         over &= (tool[:, 2] - upper[:, 2] - HOVER_HEIGHT).abs() < 2 * ARRIVED
         low = tool[:, 2] < upper[:, 2] - GRASP_DEPTH + ARRIVED
+
         waited = self._timer > GRIP_STEPS
         high = tool[:, 2] > CARRY_HEIGHT - ARRIVED
         there = (upper[:, :2] - lower[:, :2] - self._aim).norm(dim=1) < 0.4 * ARRIVED
         lost = self._lost(tool, upper)
+
         down = upper[:, 2] - lower[:, 2] < CUBE_EDGE + 0.003
         away = tool[:, 2] > CLEAR_HEIGHT - ARRIVED
+
         return (
             over | late,
             low | late,
@@ -113,10 +129,9 @@ class Stacker(IsaacExpert):
         )
 
     def follows(self, tool: torch.Tensor, seen: Obs) -> torch.Tensor:
-        """The next phase; the first one if the cube is not in the hand that carries it."""
-        back = ((self._phase >= RAISE) & (self._phase <= LOWER)) & self._lost(
-            tool, seen["object"][:, :3]
-        )
+        """Return the next phase; the first one if the cube is not in the hand that carries it."""
+        carries = (self._phase >= RAISE) & (self._phase <= LOWER)
+        back = carries & self._lost(tool, seen["object"][:, :3])
         return torch.where(back, HOVER, (self._phase + 1) % self.phases)
 
     @staticmethod
@@ -125,15 +140,19 @@ class Stacker(IsaacExpert):
 
 
 class Stack(Scenario):
-    """``object``: the upper cube's position 3, quaternion xyzw 4, it minus tool 3; the lower cube's position 3, it minus the upper 3."""
+    """The task with two cubes.
+
+    ``object`` is the upper cube's position 3, quaternion xyzw 4, it minus tool 3; then the lower
+    cube's position 3, it minus the upper 3.
+    """
 
     obs_dims: ClassVar = {"object": 16}
-    luck, luck_name = 5, "stack-start"
+    start_draws, start_purpose = 5, "stack-start"
     things = cubes = ("object", "lower")
     operator = Stacker
 
     def configure(self, config: Any) -> None:
-        """A second cube like the first, called ``lower``."""
+        """Add a second cube like the first, called ``lower``."""
         from isaaclab.managers import TerminationTermCfg
         from isaaclab.utils import clone
 
@@ -143,22 +162,22 @@ class Stack(Scenario):
         config.scene.lower = lower
         config.terminations.object_dropping = TerminationTermCfg(func=self.dropped)
 
-    def place(self, env: Any, env_ids: Any, ids: torch.Tensor, luck: torch.Tensor) -> None:
-        """Each on its side; which side is a toss of a coin."""
-        side = torch.where(luck[:, 4] < 0.5, -1.0, 1.0)
+    def place(self, env: Any, env_ids: Any, ids: torch.Tensor, draws: torch.Tensor) -> None:
+        """Put each cube on a side that a toss of a coin decides."""
+        side = torch.where(draws[:, 4] < 0.5, -1.0, 1.0)
         for name, number, sign in (("object", 0, side), ("lower", 2, -side)):
-            x = (2 * luck[:, number] - 1) * SPREAD_X
-            y = sign * (NEAR_Y + (FAR_Y - NEAR_Y) * luck[:, number + 1])
+            x = (2 * draws[:, number] - 1) * SPREAD_X
+            y = sign * (NEAR_Y + (FAR_Y - NEAR_Y) * draws[:, number + 1])
             move(env, name, env_ids, torch.stack((x, y), dim=1))
 
     def observe(self, env: Any, tool: torch.Tensor) -> torch.Tensor:
-        """Both cubes, absolute and relative."""
+        """Return both cubes, absolute and relative."""
         upper, quat = local_pose(env, "object")
         lower, _ = local_pose(env, "lower")
         return torch.cat((upper, quat, upper - tool, lower, lower - upper), dim=1)
 
     def success(self, env: Any, tool: torch.Tensor, quat: torch.Tensor) -> torch.Tensor:
-        """The upper cube rests on the lower one, and nobody holds it."""
+        """Return whether the upper cube rests on the lower one without being held."""
         apart = local_pose(env, "object")[0] - local_pose(env, "lower")[0]
         on = (apart[:, :2].abs() < SUCCESS_OFFSET).all(1) & (
             (apart[:, 2] - self.edge).abs() < SUCCESS_HEIGHT_ERROR
@@ -168,13 +187,13 @@ class Stack(Scenario):
         return on & rests & let_go
 
     def dropped(self, env: Any) -> torch.Tensor:
-        """(N,) bool: a cube fell off the table."""
+        """Return whether a cube fell off the table, (N,) bool."""
         return torch.stack(
             [local_pose(env, name)[0][:, 2] < -0.05 for name in ("object", "lower")]
         ).any(0)
 
     def poses(self, env: Any) -> dict[str, torch.Tensor]:
-        """Both cubes'."""
+        """Return the poses of both cubes."""
         return {
             "cube": torch.cat(local_pose(env, "object"), dim=1),
             "lower": torch.cat(local_pose(env, "lower"), dim=1),

@@ -1,17 +1,15 @@
-"""N worlds of Isaac Gym Preview 4, from this side: a process of the lab's Python 3.8 does the work (:mod:`zprl.envs.isaacgym.worker`).
+"""N worlds of Isaac Gym Preview 4, stepped by a process of the lab's Python 3.8.
 
-Preview 4 is a download from NVIDIA for Python 3.8 and older, so the two sides share a socket:
-headers of JSON, raw float32 arrays, sizes checked by both before they are believed.  All randomness
-is on this side; the worker gets the numbers of each environment's next start with every step.  A
-worker that does not answer is ended, and one whose parent ends is ended by the kernel (Linux) or by
-its closed socket.
+That process runs :mod:`zprl.envs.isaacgym.worker`.  Preview 4 is a download from NVIDIA for Python
+3.8 and older, so the two sides share a socket: headers of JSON, raw float32 arrays, sizes checked
+by both before they are believed.  All randomness is on this side; the worker gets the numbers of
+each environment's next start with every step.  A worker that does not answer is ended, and one
+whose parent ends is ended by the kernel (Linux) or by its closed socket.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
-import signal
 import socket
 import subprocess
 import tempfile
@@ -23,14 +21,15 @@ import numpy as np
 import torch
 
 from zprl import child_processes, durable, seeding
-from zprl.envs import rotation
-from zprl.envs.base import StepResult, TaskSpec, check_action
-from zprl.envs.isaacgym import worker as wire
+from zprl.envs import rotation, worker_process
+from zprl.envs.base import Obs, StepResult, TaskSpec, check_action
+from zprl.envs.isaacgym import lift_cube
+from zprl.envs.isaacgym.worker import process, wire
+from zprl.envs.usage_errors import closed_error, reset_error
 from zprl.errors import ConfigError, DataError, EnvironmentProblem
 
 if TYPE_CHECKING:
     from zprl.config import Task
-    from zprl.envs.base import Obs
 
 PYTHON_VARIABLE = "ZPRL_ISAACGYM_PYTHON"
 """Environment variable with the path of the Python 3.8 into which the lab installed Preview 4."""
@@ -47,14 +46,19 @@ START_S = 900.0
 STEP_S = 300.0
 """Longest wait for a step [s]."""
 CLOSE_S = 5.0
-_REMEDY = f"set {PYTHON_VARIABLE} to the Python 3.8 that has Isaac Gym Preview 4, e.g. ~/miniconda3/envs/rlgpu/bin/python"
+_REMEDY = (
+    f"set {PYTHON_VARIABLE} to the Python 3.8 that has Isaac Gym Preview 4, e.g. "
+    "~/miniconda3/envs/rlgpu/bin/python"
+)
 
 
 def make(task: Task, *, num_envs: int, device: str = "cpu") -> IsaacGymWorlds:
-    """Make the environment; entry point ``isaacgym/*``: ``lift-cube``, or the name of a file in the folder of ``ZPRL_ISAACGYM_TASKS``.
+    """Make the environment; entry point ``isaacgym/*``.
+
+    It is ``lift-cube``, or the name of a file in the folder of ``ZPRL_ISAACGYM_TASKS``.
 
     Raises:
-        ConfigError: pictures are asked for, or there is no such task.
+        ConfigError: images are asked for, or there is no such task.
         EnvironmentProblem: no Python 3.8 with Preview 4 is to be had.
     """
     if task.cameras:
@@ -66,27 +70,26 @@ def make(task: Task, *, num_envs: int, device: str = "cpu") -> IsaacGymWorlds:
 
 
 def task_file(name: str) -> Path:
-    """The file that describes a task: the lab's own, or the shipped one.
+    """Return the file that describes a task: the lab's own, or the shipped one.
 
     Raises:
         ConfigError: there is none of that name.
     """
-    own, stem = os.environ.get(TASKS_VARIABLE), name.partition("/")[2].replace("-", "_")
-    shipped = Path(__file__).with_name("lift_cube.py")
-    found = {shipped.stem: shipped} | {
-        path.stem: path for path in (sorted(Path(own).glob("*.py")) if own else [])
-    }
-    if stem not in found:
-        known = ", ".join(f"isaacgym/{stem.replace('_', '-')}" for stem in found)
+    own = os.environ.get(TASKS_VARIABLE)
+    shipped = Path(lift_cube.__file__)
+    files = {path.stem: path for path in (shipped, *sorted(Path(own).glob("*.py") if own else ()))}
+    stem = name.partition("/")[2].replace("-", "_")
+    if stem not in files:
+        known = ", ".join(f"isaacgym/{stem.replace('_', '-')}" for stem in files)
         raise ConfigError(
             f"no task is named '{name}'",
             remedy=f"there are {known}; {TASKS_VARIABLE} names the folder of your own",
         )
-    return found[stem].absolute()
+    return files[stem].absolute()
 
 
 def interpreter() -> str:
-    """The Python to run the worker with.
+    """Return the Python that runs the worker.
 
     Raises:
         EnvironmentProblem: none is named, or it is none of the version that Preview 4 needs.
@@ -96,45 +99,63 @@ def interpreter() -> str:
         raise EnvironmentProblem(
             f"Isaac Gym needs a Python of its own, and {PYTHON_VARIABLE} is not set", remedy=_REMEDY
         )
-    ask = [
-        path,
-        "-I",
-        "-c",
-        "import json, sys; print(json.dumps(sys.version_info[:2]))",
-    ]  # -I: Python 3.8 has no -P
+
+    program = "import json, sys; print(json.dumps(sys.version_info[:2]))"
     try:
-        said = subprocess.run(
-            ask, capture_output=True, text=True, timeout=60, check=True, env=_variables(path)
-        ).stdout
-        version = tuple(durable.parse_json(said, "its version"))
+        done = subprocess.run(
+            [path, "-I", "-c", program],  # Python 3.8 has no -P
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+            env=_variables(path),
+        )
+        version = tuple(durable.parse_json(done.stdout, "its version"))
     except (DataError, OSError, subprocess.SubprocessError, TypeError, ValueError) as error:
         raise EnvironmentProblem(
             f"{PYTHON_VARIABLE}: {path} does not run as Python ({type(error).__name__})",
             remedy=_REMEDY,
         ) from error
+
     if version != VERSION and not os.environ.get(ANY_PYTHON_VARIABLE):
-        spoken = ".".join(map(str, version))
+        actual = ".".join(map(str, version))
         raise EnvironmentProblem(
-            f"{PYTHON_VARIABLE}: {path} is Python {spoken}, and Preview 4 needs 3.8", remedy=_REMEDY
+            f"{PYTHON_VARIABLE}: {path} is Python {actual}, and Preview 4 needs 3.8", remedy=_REMEDY
         )
     return path
 
 
 def _variables(python: str) -> dict[str, str]:
-    """Environment of the worker: Preview 4 is linked against the library of its Python, which conda keeps beside it."""
+    """Return the worker's environment variables.
+
+    Preview 4 is linked against the library of its Python, which conda keeps beside it.
+    """
     left_out = {"PYTHONHOME", "VIRTUAL_ENV", *child_processes.SAFE_PATH}  # it knows no safe path
-    found = {
+    variables = {
         key: value for key, value in child_processes.environment().items() if key not in left_out
     }
     library = str(Path(python).resolve().parent.parent / "lib")
-    found["LD_LIBRARY_PATH"] = os.pathsep.join(
-        filter(None, (library, found.get("LD_LIBRARY_PATH")))
-    )
-    return found
+    folders = filter(None, (library, variables.get("LD_LIBRARY_PATH")))
+    variables["LD_LIBRARY_PATH"] = os.pathsep.join(folders)
+    return variables
+
+
+def _first_order(task: Task, file: Path, num_envs: int, device: str) -> dict[str, Any]:
+    """Return the order that makes the worlds."""
+    assets = os.environ.get(ASSETS_VARIABLE)
+    return {
+        "file": str(file),
+        "assets": str(Path(assets).absolute()) if assets else "",
+        "num_envs": num_envs,
+        "episode_steps": task.episode_steps,
+        "device": device,
+    }
 
 
 class IsaacGymWorlds:
-    """See the module.  The robot's observations are those of ``isaac/lift-cube``; the task's file adds its own.
+    """N worlds of one task.
+
+    The robot's observations are those of ``isaac/lift-cube``; the task's file adds its own.
 
     Args:
         task: The section ``task`` of the parameters.
@@ -148,28 +169,23 @@ class IsaacGymWorlds:
     """
 
     def __init__(self, task: Task, file: Path, *, num_envs: int, device: str = "cpu") -> None:
-        self._worker: _Worker | None = None
-        self._worker = _Worker(interpreter(), task.name)
-        self._seed, self._tables, self._started = 0, dict[int, torch.Tensor](), False
+        self._worker: _Worker | None = _Worker(interpreter(), task.name)
+        self._seed = 0
+        self._started = False
+        self._tables: dict[int, torch.Tensor] = {}
         self._episode = torch.zeros(num_envs, dtype=torch.long)
-        assets = os.environ.get(ASSETS_VARIABLE)
-        order = {
-            "file": str(file),
-            "assets": str(Path(assets).absolute()) if assets else "",
-            "num_envs": num_envs,
-        }
-        order |= {"episode_steps": task.episode_steps, "device": device}
         try:
-            about, arrays = self._worker.ask(order, {}, START_S)
+            about, arrays = self._worker.ask(
+                _first_order(task, file, num_envs, device), {}, START_S
+            )
             try:
                 dims = {str(key): int(width) for key, width in about["obs_dims"]}
-                self._draws, self._scene = (
-                    int(about["draws"]),
-                    [str(name) for name in about["scene"]],
-                )
+                self._draws = int(about["draws"])
+                self._scene = [str(name) for name in about["scene"]]
                 hz = float(about["control_hz"])
             except (KeyError, TypeError, ValueError) as error:
-                raise self._worker.nonsense(error) from error
+                raise self._worker.bad_answer(error) from error
+
             self.spec = TaskSpec(
                 task.name, num_envs, dims, ACTION_DIM, hz, task.episode_steps, device
             )
@@ -177,14 +193,16 @@ class IsaacGymWorlds:
         except BaseException:
             self.close()
             raise
-        self._home = torch.cat(
-            (home[:, :3], rotation.quat_to_6d(home[:, 3:]), torch.ones_like(home[:, :1])), 1
-        )
+
+        opened = torch.ones_like(home[:, :1])
+        self._home = torch.cat((home[:, :3], rotation.quat_to_6d(home[:, 3:]), opened), 1)
 
     def reset(self, seed: int) -> Obs:
         """Start every episode anew."""
-        self._seed, self._started = seed, True
-        self._episode[:], self._tables = 0, {}
+        self._seed = seed
+        self._started = True
+        self._episode[:] = 0
+        self._tables = {}
         return self._split(self._ask("reset", {"start": self._starts()}), "obs")
 
     @torch.no_grad()
@@ -192,34 +210,32 @@ class IsaacGymWorlds:
         """Execute absolute tool targets (N, 10) for one control step."""
         check_action(self.spec, action)
         if not self._started:
-            raise EnvironmentProblem(
-                "step() before the first reset()", remedy="call reset(seed) first"
-            )
+            raise reset_error()
+
         pose = torch.cat((action[:, :3], rotation.quat_from_6d(action[:, 3:9]), action[:, 9:]), 1)
         # A step's starts are those of the episodes after the running ones.
         self._episode += 1
-        found = self._ask("step", {"action": pose.detach().cpu().numpy(), "start": self._starts()})
+        answer = self._ask("step", {"action": pose.detach().cpu().numpy(), "start": self._starts()})
         flags = {
-            name: self._tensor(found, name, self.spec.num_envs) > 0
+            name: self._tensor(answer, name, self.spec.num_envs) > 0
             for name in ("terminated", "truncated", "success")
         }
         self._episode -= (~(flags["terminated"] | flags["truncated"])).cpu().long()
-        reward = self._tensor(found, "reward", self.spec.num_envs)
         return StepResult(
-            obs=self._split(found, "obs"),
-            final_obs=self._split(found, "final_obs"),
-            reward=reward,
+            obs=self._split(answer, "obs"),
+            final_obs=self._split(answer, "final_obs"),
+            reward=self._tensor(answer, "reward", self.spec.num_envs),
             **flags,
         )
 
     def hold(self) -> torch.Tensor:
-        """The tool's pose at the start of an episode with the gripper open, (N, 10)."""
+        """Return the tool's pose at the start of an episode with the gripper open, (N, 10)."""
         return self._home.clone()
 
     def scene(self) -> dict[str, torch.Tensor]:
-        """Poses (N, 7) of the links that the task's file names, and of its boxes."""
-        found = self._ask("scene", {})
-        poses = self._tensor(found, "scene", self.spec.num_envs, len(self._scene), 7)
+        """Return poses (N, 7) of the links that the task's file names, and of its boxes."""
+        answer = self._ask("scene", {})
+        poses = self._tensor(answer, "scene", self.spec.num_envs, len(self._scene), 7)
         return {name: poses[:, i].clone() for i, name in enumerate(self._scene)}
 
     def close(self) -> None:
@@ -236,9 +252,7 @@ class IsaacGymWorlds:
 
     def _ask(self, do: str, arrays: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
         if self._worker is None:
-            raise EnvironmentProblem(
-                "the environment is closed", remedy="make a new one with zprl.envs.make"
-            )
+            raise closed_error()
         try:
             return self._worker.ask({"do": do}, arrays, STEP_S)[1]
         except BaseException:  # orders and answers no longer fit together
@@ -246,26 +260,31 @@ class IsaacGymWorlds:
             raise
 
     def _starts(self) -> np.ndarray:
-        """Random numbers (N, draws) of each environment's episode: a pure function of (seed, environment, episode)."""
-        n, found = len(self._episode), np.empty((len(self._episode), self._draws), np.float32)
+        """Return random numbers (N, draws) of each environment's episode.
+
+        They are a pure function of (seed, environment, episode).
+        """
+        n = len(self._episode)
+        starts = np.empty((n, self._draws), np.float32)
         numbers = self._episode.unique().tolist()
-        self._tables = {
+        self._tables = {  # those of finished episodes are not asked for again
             number: table for number, table in self._tables.items() if number >= numbers[0]
         }
+
         for number in numbers:
             if number not in self._tables:
                 generator = seeding.torch_generator(self._seed, "isaacgym-start", number)
                 self._tables[number] = torch.rand(n, self._draws, generator=generator)
             rows = self._episode == number
-            found[rows.numpy()] = self._tables[number][rows].numpy()
-        return found
+            starts[rows.numpy()] = self._tables[number][rows].numpy()
+        return starts
 
     def _tensor(self, arrays: Mapping[str, np.ndarray], name: str, *shape: int) -> torch.Tensor:
         assert self._worker is not None
         try:
             return torch.from_numpy(wire.taken(arrays, name, shape)).to(self.spec.device)
         except wire.BadMessage as error:
-            raise self._worker.nonsense(error) from error
+            raise self._worker.bad_answer(error) from error
 
     def _split(self, arrays: Mapping[str, np.ndarray], when: str) -> Obs:
         widths = list(self.spec.obs_dims.values())
@@ -278,83 +297,72 @@ class _Worker:
 
     def __init__(self, python: str, name: str) -> None:
         self._name = name
-        self._words = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the process lives
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the process lives
         self._end, theirs = socket.socketpair()
         with theirs:
+            module = Path(process.__file__).absolute()
             self._process = subprocess.Popen(
                 [
                     str(Path(python).absolute()),
-                    str(Path(wire.__file__).absolute()),
+                    "-m",
+                    f"{module.parent.name}.{module.stem}",
                     str(theirs.fileno()),
                 ],
                 stdin=subprocess.DEVNULL,
-                stdout=self._words,
-                stderr=self._words,
+                stdout=self._output,
+                stderr=self._output,
                 pass_fds=(theirs.fileno(),),
                 env=_variables(python),
-                cwd="/",  # Python 3.8 knows no safe path, and nothing in the working folder is the worker's
-                start_new_session=True,  # a Ctrl-C is for the parent, which may want to come to a resume point first
+                # Python 3.8 knows no safe path: it looks for modules in its working folder first.
+                cwd=module.parents[1],
+                # A Ctrl-C is for the parent, which may want to come to a resume point first.
+                start_new_session=True,
             )
 
     def ask(
         self, order: Mapping[str, Any], arrays: Mapping[str, np.ndarray], seconds: float
     ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        """Give an order and wait for what comes of it.
+        """Give an order and wait for its answer.
 
         Raises:
-            EnvironmentProblem: what the worker refuses, or its end, or its silence.
+            EnvironmentProblem: the worker refuses, ended, or does not answer in time.
         """
         self._end.settimeout(seconds)
         try:
             wire.send(self._end, order, arrays)
-            header, found = wire.receive(self._end)
+            header, answer = wire.receive(self._end)
         except TimeoutError as error:
+            last = worker_process.last_line(self._output)
             raise EnvironmentProblem(
-                f"{self._name}: Isaac Gym did not answer for {seconds:.0f} s{self._said()}",
+                f"{self._name}: Isaac Gym did not answer for {seconds:.0f} s{last}",
                 remedy="take fewer environments",
             ) from error
         except (EOFError, ConnectionError) as error:
+            fate = worker_process.fate(self._process, self._output, CLOSE_S)
             raise EnvironmentProblem(
-                f"{self._name}: the process of Isaac Gym ended{self._fate()}",
+                f"{self._name}: the process of Isaac Gym ended{fate}",
                 remedy="if memory ran out, take fewer environments",
             ) from error
         except wire.BadMessage as error:
-            raise self.nonsense(error) from error
+            raise self.bad_answer(error) from error
+
         if "error" in header:
             try:
                 message, remedy = map(str, header["error"])
             except (TypeError, ValueError) as error:
-                raise self.nonsense(error) from error
+                raise self.bad_answer(error) from error
             raise EnvironmentProblem(f"{self._name}: {message}", remedy=remedy)
-        return header, found
+        return header, answer
 
-    def nonsense(self, error: Exception) -> EnvironmentProblem:
-        """An answer that cannot be one."""
+    def bad_answer(self, error: Exception) -> EnvironmentProblem:
+        """Return the error of an answer that cannot be one."""
         return EnvironmentProblem(
             f"{self._name}: the process of Isaac Gym sent what it should not: {error}",
             remedy="report it as a bug",
         )
 
     def end(self) -> None:
-        """Close the socket, and wait for the end, but not for ever."""
+        """Close the socket and wait for the end; kill the process where it does not end."""
         self._end.close()
-        try:
-            self._process.wait(CLOSE_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._words.close()
-
-    def _fate(self) -> str:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            code = self._process.wait(CLOSE_S)
-            return (
-                f" by {signal.Signals(-code).name}" if code < 0 else f" with exit code {code}"
-            ) + self._said()
-        return self._said()
-
-    def _said(self) -> str:
-        self._words.seek(0)
-        lines = [line.strip() for line in self._words.read().decode(errors="replace").splitlines()]
-        last = next((line for line in reversed(lines) if line), "")
-        return f", saying '{last[-300:]}'" if last else ""
+        worker_process.end(self._process, CLOSE_S)
+        self._output.close()

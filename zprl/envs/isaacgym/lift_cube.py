@@ -1,4 +1,6 @@
-"""What a task of Isaac Gym is, in one file: a Franka lifts a cube.  Copy it, change it, and put it into the folder of ZPRL_ISAACGYM_TASKS.
+"""A task of Isaac Gym in one file: a Franka lifts a cube.
+
+Copy it, change it, and put it into the folder of ZPRL_ISAACGYM_TASKS.
 
 The worker (:mod:`zprl.envs.isaacgym.worker`) runs this file in Python 3.8, so nothing newer may
 stand here.  The robot stands at the origin on the ground plane, whose height is 0; positions [m]
@@ -41,12 +43,11 @@ SCENE = (
     HAND,
     "panda_leftfinger",
     "panda_rightfinger",
-)  # links that pictures show
+)  # links that images show
 
 WORKSPACE = ((0.25, -0.40, 0.012), (0.75, 0.40, 0.60))  # targets of the tool are clamped to it [m]
-MAX_REACH = (
-    0.10  # and pulled in to this distance from the tool [m], so that no policy can whip the arm
-)
+# And pulled in to this distance from the tool [m], so that no policy can whip the arm.
+MAX_REACH = 0.10
 
 # Box name to edges [m], density [kg / m^3], friction, and where its centre starts: middle of an
 # area, and half its edges [m].
@@ -66,7 +67,7 @@ SUCCESS_DISTANCE = 0.06
 
 
 def observe(tool: torch.Tensor, boxes: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Observations (N, d) by key, from the poses (N, 7) of the tool and of each box."""
+    """Return observations (N, d) by key, from the poses (N, 7) of the tool and of each box."""
     import torch
 
     cube = boxes["cube"]
@@ -74,6 +75,7 @@ def observe(tool: torch.Tensor, boxes: Mapping[str, torch.Tensor]) -> dict[str, 
 
 
 def success(tool: torch.Tensor, boxes: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    """(N,) bool: lifted, and held rather than thrown."""
+    """Return whether the cube is lifted, and held rather than thrown, (N,) bool."""
     cube = boxes["cube"][:, :3]
-    return (cube[:, 2] > SUCCESS_HEIGHT) & ((cube - tool[:, :3]).norm(dim=1) < SUCCESS_DISTANCE)
+    held: torch.Tensor = (cube - tool[:, :3]).norm(dim=1) < SUCCESS_DISTANCE
+    return held & (cube[:, 2] > SUCCESS_HEIGHT)

@@ -1,8 +1,10 @@
-"""Adroit's tasks (a Shadow hand on an arm), as gymnasium-robotics has them: ``adroit/door``, ``hammer``, ``pen`` and ``relocate``.
+"""Adroit's tasks (a Shadow hand on an arm), as gymnasium-robotics has them.
 
-Actions are the benchmark's own: where each actuated joint is to go, in [-1, 1] over its actuator's
-range; there are 28, 26, 24 and 30. There is no commanded position of the tool, so the position that
-a step reports as commanded is where the palm really is.
+They are ``adroit/door``, ``adroit/hammer``, ``adroit/pen`` and ``adroit/relocate``.
+
+Actions are the benchmark's own: the goal of each actuated joint, in [-1, 1] over its actuator's
+range; there are 28, 26, 24 and 30.  There is no commanded position of the tool, so the position
+that a step reports as commanded is the real one of the palm.
 
 Observations are the benchmark's numbers, sorted under the names of robomimic: ``robot0_eef_pos``
 (the palm [m]; the benchmark's pen and relocate do not show it, here they do), ``robot0_joint_pos``
@@ -17,7 +19,6 @@ there.
 from __future__ import annotations
 
 import contextlib
-import difflib
 import io
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -26,16 +27,17 @@ import mujoco
 import numpy as np
 
 from zprl.data.benchmark_layouts import adroit
+from zprl.envs.mujoco import integration_state
 from zprl.envs.mujoco.processes import spread
-from zprl.envs.mujoco.world import Worlds
+from zprl.envs.mujoco.world import MujocoWorlds
 from zprl.errors import ConfigError
+from zprl.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     from zprl.config import Task
 
-with contextlib.redirect_stderr(
-    io.StringIO()
-):  # a notice that dense rewards have changed; none is used here
+# It prints a notice that dense rewards have changed; none is used here.
+with contextlib.redirect_stderr(io.StringIO()):
     from gymnasium_robotics.envs.adroit_hand.adroit_door import AdroitHandDoorEnv
     from gymnasium_robotics.envs.adroit_hand.adroit_hammer import AdroitHandHammerEnv
     from gymnasium_robotics.envs.adroit_hand.adroit_pen import AdroitHandPenEnv
@@ -49,11 +51,10 @@ TASKS = {
 }
 CONTROL_HZ = 100.0
 """Five physics steps of 2 ms."""
-STATE = mujoco.mjtState.mjSTATE_INTEGRATION
 
 
 @spread
-def make(task: Task, *, num_envs: int, device: str = "cpu") -> Worlds:
+def make(task: Task, *, num_envs: int, device: str = "cpu") -> MujocoWorlds:
     """Make the environment; entry point ``adroit/*``.
 
     Raises:
@@ -61,16 +62,15 @@ def make(task: Task, *, num_envs: int, device: str = "cpu") -> Worlds:
     """
     name = task.name.split("/", 1)[1]
     if name not in TASKS:
-        near = difflib.get_close_matches(name, TASKS, n=1)
-        hint = f"; did you mean 'adroit/{near[0]}'?" if near else ""
+        hint = did_you_mean(name, TASKS, lead="; ", prefix="adroit/")
         raise ConfigError(
             f"Adroit has no task '{name}'{hint}", remedy=f"its tasks: {', '.join(TASKS)}"
         )
-    return Worlds(task, lambda: AdroitWorld(name), num_envs=num_envs, device=device)
+    return MujocoWorlds(task, lambda: AdroitWorld(name), num_envs=num_envs, device=device)
 
 
 class AdroitWorld:
-    """One Adroit task; see :class:`zprl.envs.mujoco.world.World`."""
+    """One Adroit task; see :class:`zprl.envs.mujoco.world.MujocoWorld`."""
 
     control_hz = CONTROL_HZ
 
@@ -78,8 +78,10 @@ class AdroitWorld:
         self._env: Any = TASKS[name](reward_type="sparse")
         model = self._env.model
         self.action_dim = int(model.nu)
+
         driven = model.actuator_trnid[:, 0]
-        self._position, self._force = model.jnt_qposadr[driven], model.jnt_dofadr[driven]
+        self._position = model.jnt_qposadr[driven]
+        self._force = model.jnt_dofadr[driven]
         self._parts = adroit(name, self._env.observation_space.shape[0])
         self._site = model.site("S_grasp").id
         self._seed = 0
@@ -92,15 +94,16 @@ class AdroitWorld:
         return self._frame(raw)
 
     def step(self, action: np.ndarray) -> tuple[dict[str, np.ndarray], bool]:
-        """Execute (A,) for 10 ms; the benchmark's own success."""
+        """Execute (A,) for 10 ms; return the frame and the benchmark's own success."""
         raw, _, _, _, info = self._env.step(np.asarray(action, np.float64))
         return self._frame(raw), bool(info["success"])
 
     def hold(self) -> np.ndarray:
-        """The command that carries the hand's weight where it is: the actuators are springs, which give way under it.
+        """Return the command (A,) that carries the hand's weight where it is.
 
-        An actuator exerts ``gain * command + bias0 + bias1 * position`` (MuJoCo's affine
-        actuators); this is solved for the command.
+        The actuators are springs, which give way under it.  An actuator exerts
+        ``gain * command + bias0 + bias1 * position`` (MuJoCo's affine actuators); this is solved
+        for the command.
         """
         env, model, data = self._env, self._env.model, self._env.data
         mujoco.mj_fwdPosition(model, data)
@@ -111,28 +114,23 @@ class AdroitWorld:
         return np.clip((command - env.act_mean) / env.act_rng, -1.0, 1.0)
 
     def target(self) -> np.ndarray:
-        """Where the palm is [m], for joints are commanded and no palm is."""
+        """Return the palm's position (3,) [m], since joints are commanded and no palm is."""
         return self._env.data.site_xpos[self._site].copy()
 
     def state(self) -> np.ndarray:
-        """The episode's seed and MuJoCo's integration state."""
-        model, data = self._env.model, self._env.data
-        physics = np.empty(mujoco.mj_stateSize(model, STATE))
-        mujoco.mj_getState(model, data, physics, STATE)
-        return np.concatenate(([self._seed], physics))
+        """Return the episode's seed and MuJoCo's integration state."""
+        return np.concatenate(([self._seed], integration_state.read(*self.physics())))
 
     def restore(self, state: np.ndarray) -> None:
-        """Where the door, the board and the goals stand comes from the episode's seed again, the rest from the state."""
+        """Go back to :meth:`state`.
+
+        The places of door, board and goals follow from the episode's seed again.
+        """
         self.reset(int(state[0]))
-        model, data = self._env.model, self._env.data
-        mujoco.mj_setState(model, data, state[1:], STATE)
-        mujoco.mj_forward(model, data)
-        mujoco.mj_setState(
-            model, data, state[1:], STATE
-        )  # the solver's warm start, which forward has moved
+        integration_state.write(*self.physics(), state[1:])
 
     def physics(self) -> tuple[mujoco.MjModel, mujoco.MjData]:
-        """What there is to draw."""
+        """Return MuJoCo's model and data, to render them."""
         return self._env.model, self._env.data
 
     def close(self) -> None:
@@ -140,7 +138,6 @@ class AdroitWorld:
         self._env.close()
 
     def _frame(self, raw: np.ndarray) -> dict[str, np.ndarray]:
-        seen = {key: raw[where] for key, where in self._parts.items()} | {
-            "robot0_eef_pos": self.target()
-        }
-        return {key: seen[key] for key in ("robot0_eef_pos", "robot0_joint_pos", "object")}
+        parts = {key: raw[where] for key, where in self._parts.items()}
+        parts["robot0_eef_pos"] = self.target()
+        return {key: parts[key] for key in ("robot0_eef_pos", "robot0_joint_pos", "object")}

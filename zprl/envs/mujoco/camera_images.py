@@ -1,6 +1,6 @@
-"""Pictures of MuJoCo worlds on any machine: small ones, off screen, without what costs most and shows least.
+"""Images of MuJoCo worlds on any machine: small ones, off screen, without costly effects.
 
-With MuJoCo's own defaults a picture of 84 x 84 takes 0.1 s on a CPU: the shadow map has 4,096
+With MuJoCo's own defaults an image of 84 x 84 takes 0.1 s on a CPU: the shadow map has 4,096
 pixels a side and every pixel is drawn four times.  Without shadows, reflections, sky and haze it is
 ten times as fast.  One context serves all worlds of a task, since they differ in numbers only, not
 in what is drawn.
@@ -30,7 +30,7 @@ MAX_GEOMS = 10_000
 
 
 class CameraRenderer:
-    """Draws what some cameras see.
+    """Renderer of a world's cameras.
 
     Args:
         model: Any world's model.
@@ -40,7 +40,7 @@ class CameraRenderer:
 
     Raises:
         ConfigError: no such camera.
-        EnvironmentProblem: nothing here can draw.
+        EnvironmentProblem: this machine cannot render.
     """
 
     def __init__(
@@ -52,7 +52,9 @@ class CameraRenderer:
                 f"there is no camera '{missing[0]}' in this world",
                 remedy=f"its cameras: {', '.join(known)}",
             )
-        self.names, self.size = tuple(cameras), size
+
+        self.names = tuple(cameras)
+        self.size = size
         model.vis.quality.offsamples, model.vis.quality.shadowsize = 0, 0
         model.vis.global_.offwidth = model.vis.global_.offheight = size
         try:
@@ -61,9 +63,12 @@ class CameraRenderer:
             self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100)
         except Exception as error:  # every backend fails in its own way
             raise EnvironmentProblem(
-                f"MuJoCo cannot draw here with MUJOCO_GL={os.environ.get('MUJOCO_GL', 'unset')}: {error}",
-                remedy="install libegl1 and libgl1-mesa-dri (apt), or libosmesa6 and set MUJOCO_GL=osmesa",
+                "MuJoCo cannot draw here with "
+                f"MUJOCO_GL={os.environ.get('MUJOCO_GL', 'unset')}: {error}",
+                remedy="install libegl1 and libgl1-mesa-dri (apt), or libosmesa6 and set "
+                "MUJOCO_GL=osmesa",
             ) from error
+
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
         self._scene = mujoco.MjvScene(model, MAX_GEOMS)
         for flag in COSTLY:
@@ -71,31 +76,28 @@ class CameraRenderer:
         self._option = mujoco.MjvOption()
         for group in hidden_groups:
             self._option.geomgroup[group] = 0
+
         self._cameras = []
         for name in cameras:
             camera = mujoco.MjvCamera()
-            camera.type, camera.fixedcamid = mujoco.mjtCamera.mjCAMERA_FIXED, model.camera(name).id
+            camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
+            camera.fixedcamid = model.camera(name).id
             self._cameras.append(camera)
 
     def draw(self, model: MjModel, data: MjData) -> list[np.ndarray]:
-        """Pictures (H, W, 3) uint8 of a world as it is now, one per camera."""
+        """Return images (H, W, 3) uint8 of a world as it is now, one per camera."""
         self._gl.make_current()
-        area, found = mujoco.MjrRect(0, 0, self.size, self.size), []
+        area = mujoco.MjrRect(0, 0, self.size, self.size)
+        everything = mujoco.mjtCatBit.mjCAT_ALL.value
+
+        images = []
         for camera in self._cameras:
-            mujoco.mjv_updateScene(
-                model,
-                data,
-                self._option,
-                None,
-                camera,
-                mujoco.mjtCatBit.mjCAT_ALL.value,
-                self._scene,
-            )
+            mujoco.mjv_updateScene(model, data, self._option, None, camera, everything, self._scene)
             mujoco.mjr_render(area, self._scene, self._context)
-            picture = np.empty((self.size, self.size, 3), np.uint8)
-            mujoco.mjr_readPixels(picture, None, area, self._context)
-            found.append(picture[::-1])  # OpenGL's first line is the lowest
-        return found
+            image = np.empty((self.size, self.size, 3), np.uint8)
+            mujoco.mjr_readPixels(image, None, area, self._context)
+            images.append(image[::-1])  # OpenGL's first line is the lowest
+        return images
 
     def close(self) -> None:
         """Free the context."""

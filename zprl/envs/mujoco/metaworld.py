@@ -1,7 +1,7 @@
 """Meta-World's v3 tasks (a Sawyer arm in MuJoCo): every one of them, as ``metaworld/<task>-v3``.
 
 Actions are the benchmark's own: a step of the tool in x, y, z (1 = 1 cm) and the gripper's effort
-(+1 **closes**), all in [-1, 1]. Observations are the benchmark's 39 numbers under the names of
+(+1 **closes**), all in [-1, 1].  Observations are the benchmark's 39 numbers under the names of
 robomimic: ``robot0_eef_pos`` [m], ``robot0_gripper_qpos`` (1 = open), ``object`` (two objects'
 positions and quaternions, zeros where there is none) and ``goal`` [m]; the previous frame in the 39
 is left out, for ``policy.obs_steps`` asks for frames.
@@ -9,7 +9,6 @@ is left out, for ``policy.obs_steps`` asks for frames.
 
 from __future__ import annotations
 
-import difflib
 import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -18,13 +17,15 @@ import mujoco
 import numpy as np
 from metaworld.env_dict import ALL_V3_ENVIRONMENTS, ALL_V3_ENVIRONMENTS_GOAL_OBSERVABLE
 
+from zprl.envs.mujoco import integration_state
+from zprl.envs.mujoco.noisy_expert import NoisyExpert, NoisyExpertSettings
 from zprl.envs.mujoco.processes import spread
-from zprl.envs.mujoco.world import Worlds
+from zprl.envs.mujoco.world import MujocoWorlds
 from zprl.errors import ConfigError
+from zprl.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     from zprl.config import Task
-    from zprl.envs.mujoco.metaworld_expert import MetaworldExpert
 
 OBS_DIMS = {"robot0_eef_pos": 3, "robot0_gripper_qpos": 1, "object": 14, "goal": 3}
 LAYOUT = {
@@ -33,15 +34,14 @@ LAYOUT = {
     "object": slice(4, 18),
     "goal": slice(36, 39),
 }
-"""Where each key stands in Meta-World's 39 numbers."""
+"""Place of each key in Meta-World's 39 numbers."""
 FRAME = 18
-"""Numbers of the present frame, and of the previous one behind it."""
+"""Number of values in the present frame, and in the previous one behind it."""
 ACTION_DIM = 4
 CONTROL_HZ = 80.0
 """Five physics steps of 2.5 ms (Meta-World's ``frame_skip``)."""
 OPEN = -1.0
 """Gripper effort that opens."""
-STATE = mujoco.mjtState.mjSTATE_INTEGRATION
 
 
 @spread
@@ -53,8 +53,7 @@ def make(task: Task, *, num_envs: int, device: str = "cpu") -> MetaWorlds:
     """
     name = task.name.split("/", 1)[1]
     if name not in ALL_V3_ENVIRONMENTS:
-        near = difflib.get_close_matches(name, ALL_V3_ENVIRONMENTS, n=1)
-        hint = f"; did you mean 'metaworld/{near[0]}'?" if near else ""
+        hint = did_you_mean(name, ALL_V3_ENVIRONMENTS, lead="; ", prefix="metaworld/")
         raise ConfigError(
             f"Meta-World has no task '{name}'{hint}",
             remedy=f"its tasks: {', '.join(sorted(ALL_V3_ENVIRONMENTS))}",
@@ -63,19 +62,19 @@ def make(task: Task, *, num_envs: int, device: str = "cpu") -> MetaWorlds:
 
 
 class MetaWorld:
-    """One Meta-World task; see :class:`zprl.envs.mujoco.world.World`."""
+    """One Meta-World task; see :class:`zprl.envs.mujoco.world.MujocoWorld`."""
 
     obs_dims: Mapping[str, int] = OBS_DIMS
     action_dim = ACTION_DIM
     control_hz = CONTROL_HZ
 
     def __init__(self, name: str, episode_steps: int) -> None:
-        # The plain classes hide the goal, and go on clipping it to zero when they are told not to.
+        # The plain classes hide the goal, and go on clipping it to zero when that is switched off.
         self._env: Any = ALL_V3_ENVIRONMENTS_GOAL_OBSERVABLE[f"{name}-goal-observable"](seed=0)
-        # Start and goal are drawn from the generator that seed() sets; Meta-World's own switches.
+        # Meta-World's own switches: start and goal are drawn from the generator that seed() sets.
         self._env._freeze_rand_vec = False
         self._env.seeded_rand_vec = True
-        # Whoever steps the world ends its episodes; here one more step would raise.
+        # MujocoWorlds ends the episodes; here one more step would raise.
         self._env.max_path_length = max(episode_steps, self._env.max_path_length)
         self._seed = 0
         self.raw = np.zeros(39)
@@ -89,43 +88,39 @@ class MetaWorld:
         return self._frame()
 
     def step(self, action: np.ndarray) -> tuple[dict[str, np.ndarray], bool]:
-        """Execute (4,) for 12.5 ms; the benchmark's own success."""
+        """Execute (4,) for 12.5 ms; return the frame and the benchmark's own success."""
         # The tool's step is clipped by Meta-World itself, the gripper's effort only by its
         # actuator.
         self.raw, _, _, _, info = self._env.step(np.clip(action, -1.0, 1.0))
         return self._frame(), bool(info["success"])
 
     def hold(self) -> np.ndarray:
-        """No step, gripper open."""
+        """Return no step, gripper open, (4,)."""
         return np.array([0.0, 0.0, 0.0, OPEN])
 
     def target(self) -> np.ndarray:
-        """Where the mocap body, which the tool is welded to, was told to be [m]."""
+        """Return the commanded position (3,) of the mocap body, which the tool is welded to [m]."""
         return self._env.data.mocap_pos[0].copy()
 
     def state(self) -> np.ndarray:
-        """The episode's seed, its age, the previous frame and MuJoCo's integration state."""
+        """Return the episode's seed, its age, two frames and MuJoCo's integration state."""
         env = self._env
-        physics = np.empty(mujoco.mj_stateSize(env.model, STATE))
-        mujoco.mj_getState(env.model, env.data, physics, STATE)
+        physics = integration_state.read(*self.physics())
         return np.concatenate(
             ([self._seed, env.curr_path_length], self.raw, env._prev_obs, physics)
         )
 
     def restore(self, state: np.ndarray) -> None:
-        """What an episode's start decides comes from its seed again, the rest from the state."""
-        env = self._env
+        """Go back to :meth:`state`; what an episode's start decides follows from its seed."""
         seed, age, raw, previous, physics = np.split(state, np.cumsum([1, 1, 39, FRAME]))
         self.reset(int(seed[0]))
-        mujoco.mj_setState(env.model, env.data, physics, STATE)
-        mujoco.mj_forward(env.model, env.data)
-        mujoco.mj_setState(
-            env.model, env.data, physics, STATE
-        )  # the solver's warm start, which forward has moved
-        env.curr_path_length, env._prev_obs, self.raw = int(age[0]), previous.copy(), raw.copy()
+        integration_state.write(*self.physics(), physics)
+        self._env.curr_path_length = int(age[0])
+        self._env._prev_obs = previous.copy()
+        self.raw = raw.copy()
 
     def physics(self) -> tuple[mujoco.MjModel, mujoco.MjData]:
-        """What there is to draw."""
+        """Return MuJoCo's model and data, to render them."""
         return self._env.model, self._env.data
 
     def close(self) -> None:
@@ -136,10 +131,8 @@ class MetaWorld:
         return {key: self.raw[part] for key, part in LAYOUT.items()}
 
 
-class MetaWorlds(Worlds):
+class MetaWorlds(MujocoWorlds[MetaWorld]):
     """N worlds of a Meta-World task, with the expert that ships for it as the scripted operator."""
-
-    worlds: list[MetaWorld]
 
     def __init__(self, task: Task, name: str, *, num_envs: int, device: str = "cpu") -> None:
         super().__init__(
@@ -147,11 +140,12 @@ class MetaWorlds(Worlds):
         )
         self._name = name
 
-    def operator(self, seed: int, settings: Mapping[str, Any]) -> MetaworldExpert:
-        """A scripted operator for one episode of every world; see :mod:`zprl.envs.mujoco.metaworld_expert`."""
-        from metaworld.policies import ENV_POLICY_MAP
+    def operator(self, seed: int, settings: Mapping[str, Any]) -> NoisyExpert:
+        """Return a scripted operator for one episode of every world.
 
-        from zprl.envs.mujoco.metaworld_expert import MetaworldExpert, MetaworldExpertSettings
+        See :mod:`zprl.envs.mujoco.noisy_expert`.
+        """
+        from metaworld.policies import ENV_POLICY_MAP
 
         expert = ENV_POLICY_MAP[self._name]()
 
@@ -160,16 +154,15 @@ class MetaWorlds(Worlds):
                 np.concatenate([world.raw[:3] + off, world.raw[3:]])
                 for world, off in zip(self.worlds, aim, strict=True)
             ]
+            # It warns that it asks for more than can be done, which is clipped here.
             with warnings.catch_warnings():
-                warnings.simplefilter(
-                    "ignore"
-                )  # that it asks for more than can be done, which is clipped here
+                warnings.simplefilter("ignore")
                 return np.stack([expert.get_action(raw) for raw in seen])
 
-        return MetaworldExpert(
+        return NoisyExpert(
             advise,
             self.spec.num_envs,
             seed,
-            MetaworldExpertSettings.model_validate(dict(settings)),
+            NoisyExpertSettings.model_validate(dict(settings)),
             still=self.worlds[0].hold()[:3],
         )

@@ -1,8 +1,9 @@
-"""``python -m zprl.envs.mujoco.worker``: the process of some worlds; see :mod:`zprl.envs.mujoco.processes`.
+"""The process of some worlds, ``python -m zprl.envs.mujoco.worker``.
 
-It is told on its standard input which worlds to make, how many there are altogether, and then what
-to do with them.  Each line of JSON gets one on the standard output, which says what is wrong, if
-anything is; what is no :class:`zprl.errors.ZprlError` ends the process.
+Its standard input names the worlds to make, their number altogether, and then one order a line; see
+:mod:`zprl.envs.mujoco.processes`.  Each line of JSON is answered by one on the standard output,
+with an ``error`` if there is one; an exception that is no :class:`zprl.errors.ZprlError` ends the
+process.
 """
 
 from __future__ import annotations
@@ -21,20 +22,21 @@ if TYPE_CHECKING:
     import numpy as np
 
     from zprl.envs.base import Obs
-    from zprl.envs.mujoco.world import Worlds
+    from zprl.envs.mujoco.world import MujocoWorlds
     from zprl.errors import ZprlError
 
 
 def main() -> None:
-    """Obey until the pipe ends."""
+    """Carry out orders until the pipe ends."""
     die_with_parent(number=signal.SIGKILL)  # there is nothing to save
     orders = map(json.loads, iter(sys.stdin.readline, ""))
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # what a benchmark prints must not stand among the answers
+
     try:
         _serve(orders, answers)
     except (StopIteration, BrokenPipeError):
-        return  # the parent is gone, or was never interested
+        return  # the parent is gone
 
 
 def _serve(orders: Iterator[Mapping[str, Any]], answers: TextIO) -> None:
@@ -47,12 +49,14 @@ def _serve(orders: Iterator[Mapping[str, Any]], answers: TextIO) -> None:
         answers.write(json.dumps(value) + "\n")
 
     about = next(orders)
-    task, first, count = Task.model_validate(about["task"]), about["first"], about["num_envs"]
+    task = Task.model_validate(about["task"])
+    first, count = about["first"], about["num_envs"]
     try:
-        worlds: Worlds = plugins.load("tasks", task.name)(task, num_envs=count)
+        worlds: MujocoWorlds = plugins.load("tasks", task.name)(task, num_envs=count)
     except ZprlError as error:
-        answer(_told(error))
+        answer(_failure(error))
         return
+
     with worlds:
         worlds.count_from(first)
         answer({"spec": dataclasses.asdict(worlds.spec)})
@@ -62,23 +66,24 @@ def _serve(orders: Iterator[Mapping[str, Any]], answers: TextIO) -> None:
             for name, array in arrays(whole, about["memory"]).items()
         }
         answer({})
+
         for order in orders:
             try:
                 _obey(worlds, order, mine, first)
             except ZprlError as error:
-                answer(_told(error))
+                answer(_failure(error))
             else:
                 answer({})
 
 
-def _told(error: ZprlError) -> dict[str, Any]:
+def _failure(error: ZprlError) -> dict[str, Any]:
     return {"error": [type(error).__name__, error.message, error.remedy]}
 
 
 def _obey(
-    worlds: Worlds, order: Mapping[str, Any], mine: Mapping[str, np.ndarray], first: int
+    worlds: MujocoWorlds, order: Mapping[str, Any], mine: Mapping[str, np.ndarray], first: int
 ) -> None:
-    """Do what is ordered and write what comes of it."""
+    """Carry out an order and write its results into the rows ``mine``."""
     import torch
 
     if order["do"] == "reset":
@@ -90,7 +95,7 @@ def _obey(
     elif order["do"] == "hold":
         mine["hold"][:] = worlds.hold().numpy()
     else:
-        result = worlds.step(torch.from_numpy(mine["action"].copy()), look=order["look"])
+        result = worlds.step(torch.from_numpy(mine["action"].copy()), render=order["render"])
         for name in ("reward", "terminated", "truncated", "success", "target"):
             mine[name][:] = getattr(result, name).numpy()
         _write(mine, "obs", result.obs)
@@ -98,7 +103,10 @@ def _obey(
 
 
 def _write(mine: Mapping[str, np.ndarray], when: str, frame: Obs) -> None:
-    """Observations; pictures that were not drawn are black, for those of other processes may have been."""
+    """Write observations; images that were not rendered are black.
+
+    Those of other processes may have been rendered.
+    """
     for name, array in mine.items():
         kind, _, key = name.partition("/")
         if kind == when:

@@ -1,28 +1,27 @@
-"""One world of a benchmark, as numpy sees it, and N of them as a :class:`zprl.envs.base.VectorEnv`."""
+"""One world of a benchmark in numpy, and N of them as a :class:`zprl.envs.base.VectorEnv`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Generic, Protocol, Self, TypeVar
 
 import numpy as np
 import torch
 
 from zprl import seeding
-from zprl.envs.base import StepResult, TaskSpec, check_action
-from zprl.errors import EnvironmentProblem
+from zprl.envs.base import Obs, StepResult, TaskSpec, check_action
+from zprl.envs.usage_errors import closed_error, reset_error
 
 if TYPE_CHECKING:
     from mujoco import MjData, MjModel
 
     from zprl.config import Task
-    from zprl.envs.base import Obs
     from zprl.envs.mujoco.camera_images import CameraRenderer
 
     Frame = Mapping[str, np.ndarray]
 
 
-class World(Protocol):
+class MujocoWorld(Protocol):
     """One copy of a task.  It knows neither episodes' limits nor tensors."""
 
     obs_dims: Mapping[str, int]
@@ -30,11 +29,11 @@ class World(Protocol):
     control_hz: float
 
     def reset(self, seed: int) -> Frame:
-        """Start an episode that is a pure function of ``seed``; returns key to (d,)."""
+        """Start an episode, a pure function of ``seed``; return key to (d,)."""
         ...
 
     def step(self, action: np.ndarray) -> tuple[Frame, bool]:
-        """Execute (A,) for one control step; returns the frame after it and whether it is a success."""
+        """Execute (A,) for one control step; return the frame after it and whether it succeeds."""
         ...
 
     def hold(self) -> np.ndarray:
@@ -46,7 +45,7 @@ class World(Protocol):
         ...
 
     def state(self) -> np.ndarray:
-        """Return everything the next steps depend on, float64 of a fixed length."""
+        """Return everything that the next steps depend on, float64 of a fixed length."""
         ...
 
     def restore(self, state: np.ndarray) -> None:
@@ -58,11 +57,14 @@ class World(Protocol):
         ...
 
     def physics(self) -> tuple[MjModel, MjData]:
-        """Return what there is to draw."""
+        """Return MuJoCo's model and data, to render them."""
         ...
 
 
-class Worlds:
+W = TypeVar("W", bound=MujocoWorld)
+
+
+class MujocoWorlds(Generic[W]):
     """N worlds of one task in this process, each with its own simulator.
 
     Episode e of world n starts from the seed ``derive(seed, "start", n, e)``, whatever the other
@@ -76,16 +78,22 @@ class Worlds:
     """
 
     def __init__(
-        self, task: Task, make_world: Callable[[], World], *, num_envs: int, device: str = "cpu"
+        self,
+        task: Task,
+        make_world: Callable[[], W],
+        *,
+        num_envs: int,
+        device: str = "cpu",
     ) -> None:
         self.worlds = [make_world() for _ in range(num_envs)]
         first = self.worlds[0]
-        self._photographer: CameraRenderer | None = None
+
+        self._renderer: CameraRenderer | None = None
         if task.cameras:
             from zprl.envs.mujoco.camera_images import CameraRenderer
 
             model, _ = first.physics()
-            self._photographer = CameraRenderer(
+            self._renderer = CameraRenderer(
                 model, task.cameras, task.image_size, getattr(first, "hidden_groups", ())
             )
         sizes = {f"{camera}_image": (task.image_size, task.image_size) for camera in task.cameras}
@@ -99,7 +107,9 @@ class Worlds:
             device,
             sizes,
         )
-        self._seed = self._first = 0
+
+        self._seed = 0
+        self._first = 0
         self._age = np.zeros(num_envs, np.int64)
         self._episode = np.zeros(num_envs, np.int64)
         self._awake = np.ones(num_envs, bool)
@@ -109,26 +119,31 @@ class Worlds:
     def reset(self, seed: int) -> Obs:
         """Start every episode anew."""
         self._alive()
-        self._seed, self._started = seed, True
-        self._age[:], self._episode[:], self._awake[:] = 0, 0, True
-        return self._tensors([self._start(n) for n in range(len(self.worlds))]) | self._pictures()
+        self._seed = seed
+        self._started = True
+        self._age[:] = 0
+        self._episode[:] = 0
+        self._awake[:] = True
+        return self._tensors([self._start(n) for n in range(len(self.worlds))]) | self._images()
 
     def count_from(self, first: int) -> None:
         """Number the worlds ``first``, ``first + 1``, ... from the next reset on."""
         self._first = first
 
     def rest(self, which: torch.Tensor) -> None:
-        """Leave the worlds of a mask (N,) as they are until the next reset: steps pass them by, and what they show is zero."""
+        """Leave the worlds of a mask (N,) as they are until the next reset.
+
+        Steps pass them by, and their observations are zero.
+        """
         self._awake[:] = ~which.cpu().numpy()
 
-    def step(self, action: torch.Tensor, *, look: bool = True) -> StepResult:
+    def step(self, action: torch.Tensor, *, render: bool = True) -> StepResult:
         """Execute one action (N, A) in every world; see :meth:`zprl.envs.base.VectorEnv.step`."""
         self._alive()
         check_action(self.spec, action)
         if not self._started:
-            raise EnvironmentProblem(
-                "step() before the first reset()", remedy="call reset(seed) first"
-            )
+            raise reset_error()
+
         commands = action.detach().cpu().numpy()
         awake, success = self._awake, np.zeros(len(self.worlds), bool)
         final: list[Frame] = [self._blank] * len(self.worlds)
@@ -137,46 +152,54 @@ class Worlds:
         targets = np.stack([world.target() for world in self.worlds])
         self._age += awake
         truncated = awake & ~success & (self._age >= self.spec.episode_steps)
-        first = list(final)
+
+        # Last images are rendered before the next episodes begin.
         over = np.flatnonzero(success | truncated)
-        last = self._pictures(over) if look or len(over) else {}  # before their next episodes begin
+        last_images = self._images(over) if render or len(over) else {}
+        first = list(final)
         for n in over.tolist():
             self._age[n] = 0
             self._episode[n] += 1
             first[n] = self._start(n)
-        seen = self._pictures(None if awake.all() else np.flatnonzero(awake)) if look else {}
-        if look:  # the same moment, but where an episode ended
+
+        images = self._images(None if awake.all() else np.flatnonzero(awake)) if render else {}
+        if render:  # the same moment, but where an episode ended
             going = self._flags(~(success | truncated))
-            last = {
-                key: torch.where(going[:, None, None, None], seen[key], value)
-                for key, value in last.items()
+            last_images = {
+                key: torch.where(going[:, None, None, None], images[key], value)
+                for key, value in last_images.items()
             }
-        won = self._flags(success)
+
+        succeeded = self._flags(success)
         return StepResult(
-            obs=self._tensors(first) | seen,
-            reward=won.float(),
-            terminated=won.clone(),
+            obs=self._tensors(first) | images,
+            reward=succeeded.float(),
+            terminated=succeeded.clone(),
             truncated=self._flags(truncated),
-            success=won,
-            final_obs=self._tensors(final) | last,
+            success=succeeded,
+            final_obs=self._tensors(final) | last_images,
             target=torch.from_numpy(targets).float().to(self.spec.device),
         )
 
     def hold(self) -> torch.Tensor:
-        """The action (N, A) that leaves every robot where it is."""
+        """Return the action (N, A) that leaves every robot where it is."""
         self._alive()
-        return (
-            torch.from_numpy(np.stack([world.hold() for world in self.worlds]))
-            .float()
-            .to(self.spec.device)
-        )
+        actions = np.stack([world.hold() for world in self.worlds])
+        return torch.from_numpy(actions).float().to(self.spec.device)
 
     def scene(self) -> dict[str, torch.Tensor]:
-        """Nothing: reports draw poses of bodies, and these worlds have pictures of their own (``task.cameras``)."""
+        """Return nothing.
+
+        Reports draw poses of bodies; these worlds have images of their own (``task.cameras``).
+        """
         return {}
 
     def state(self) -> dict[str, torch.Tensor]:
-        """Everything the next steps depend on: ``world`` (N, S) float64, ``age`` and ``episode`` (N,), ``seed`` and ``first`` (1,)."""
+        """Return everything that the next steps depend on.
+
+        It holds ``world`` (N, S) float64, ``age`` and ``episode`` (N,), ``seed`` and ``first``
+        (1,).
+        """
         self._alive()
         return {
             "world": torch.from_numpy(np.stack([world.state() for world in self.worlds])),
@@ -191,19 +214,20 @@ class Worlds:
         self._alive()
         for world, part in zip(self.worlds, state["world"].numpy(), strict=True):
             world.restore(part)
-        self._age[:], self._episode[:], self._awake[:] = (
-            state["age"].numpy(),
-            state["episode"].numpy(),
-            True,
-        )
-        self._seed, self._first, self._started = int(state["seed"]), int(state["first"]), True
+
+        self._age[:] = state["age"].numpy()
+        self._episode[:] = state["episode"].numpy()
+        self._awake[:] = True
+        self._seed = int(state["seed"])
+        self._first = int(state["first"])
+        self._started = True
 
     def close(self) -> None:
         """Close every world."""
         worlds, self.worlds = self.worlds, []
-        if self._photographer is not None:
-            self._photographer.close()
-            self._photographer = None
+        if self._renderer is not None:
+            self._renderer.close()
+            self._renderer = None
         for world in worlds:
             world.close()
 
@@ -215,14 +239,11 @@ class Worlds:
 
     def _alive(self) -> None:
         if not self.worlds:
-            raise EnvironmentProblem(
-                "the environment is closed", remedy="make a new one with zprl.envs.make"
-            )
+            raise closed_error()
 
     def _start(self, n: int) -> Frame:
-        return self.worlds[n].reset(
-            seeding.derive(self._seed, "start", self._first + n, int(self._episode[n]))
-        )
+        episode = int(self._episode[n])
+        return self.worlds[n].reset(seeding.derive(self._seed, "start", self._first + n, episode))
 
     def _tensors(self, frames: list[Frame]) -> Obs:
         return {
@@ -232,17 +253,18 @@ class Worlds:
             for key in self.spec.obs_dims
         }
 
-    def _pictures(self, which: np.ndarray | None = None) -> Obs:
-        """Pictures (N, H, W, 3) of now, of the worlds ``which``; black elsewhere."""
-        if self._photographer is None:
+    def _images(self, which: np.ndarray | None = None) -> Obs:
+        """Return images (N, H, W, 3) of now, of the worlds ``which``; black elsewhere."""
+        if self._renderer is None:
             return {}
-        size = self._photographer.size
-        found = np.zeros((len(self._photographer.names), len(self.worlds), size, size, 3), np.uint8)
+
+        size, cameras = self._renderer.size, len(self._renderer.names)
+        images = np.zeros((cameras, len(self.worlds), size, size, 3), np.uint8)
         for n in range(len(self.worlds)) if which is None else which.tolist():
-            found[:, n] = self._photographer.draw(*self.worlds[n].physics())
+            images[:, n] = self._renderer.draw(*self.worlds[n].physics())
         return {
             key: torch.from_numpy(value).to(self.spec.device)
-            for key, value in zip(self.spec.image_sizes, found, strict=True)
+            for key, value in zip(self.spec.image_sizes, images, strict=True)
         }
 
     def _flags(self, values: np.ndarray) -> torch.Tensor:

@@ -18,6 +18,7 @@ import _posixshmem
 import argparse
 import contextlib
 import json
+import logging
 import math
 import mmap
 import os
@@ -32,6 +33,7 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
+from zprl import logs
 from zprl.robot.sensors.base import (
     Reading,
     Sensor,
@@ -41,7 +43,8 @@ from zprl.robot.sensors.base import (
     parse,
     readings,
 )
-from zprl.terminal import say
+
+log = logging.getLogger(__name__)
 
 MAGIC = 0x3130474E49525A50  # "PZRING01"
 DTYPES = ("uint8", "float64")
@@ -311,7 +314,7 @@ def publish(sensor: Sensor, ring: str, stopping: threading.Event) -> None:
     writer: RingWriter | None = None
 
     def failed(error: Exception) -> None:
-        say(f"{sensor.name}: {error}", err=True)
+        log.error("%s: %s", sensor.name, error)
 
     try:
         for reading in readings(sensor, stopping, failed):
@@ -388,6 +391,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+    logs.configure()
     sensor = make_sensor(options.kind, {"name": options.ring, **options.config})
     publish(sensor, options.ring, stopping)
 

@@ -6,12 +6,11 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
 from zprl.session.bus import Bus
-from zprl.session.messages import Plan, Topic
+from zprl.session.messages import ChunkRequest, Plan
 
 NO_DECISION = -1
 
@@ -62,7 +61,8 @@ class ChunkPlayer:
         self._drop()
 
     def abandon(self) -> None:
-        """Give up what is played and what is under way: it answers what was seen before."""
+        """Give up what is played and what is under way: it answers an earlier observation."""
+        # The request under way keeps its number, so that its answer is no longer awaited.
         self.decision = self.requested + 1
         self._drop()
 
@@ -101,17 +101,17 @@ class ChunkPlayer:
         """
         self.requested = self.decision
         self._arrays = {f"obs/{key}": np.stack([row[key] for row in history]) for key in history[0]}
-        self._body: dict[str, Any] = {
-            "number": plan.number,
-            "start_number": plan.start_number,
-            "evaluation": plan.evaluation,
-            "explore": plan.explore,
-            "weights": plan.weights,
-            "decision": self.decision,
-            "step": step,
-            "stamp": stamp,
-            "final": final,
-        }
+        self._request = ChunkRequest(
+            number=plan.number,
+            start_number=plan.start_number,
+            evaluation=plan.evaluation,
+            explore=plan.explore,
+            weights=plan.weights,
+            decision=self.decision,
+            step=step,
+            stamp=stamp,
+            final=final,
+        )
         self._send()
 
     def repeat(self, age_s: float) -> None:
@@ -121,7 +121,7 @@ class ChunkPlayer:
 
     def _send(self) -> None:
         self.sent_at = time.monotonic()
-        self.bus.publish(Topic.CHUNK_REQUEST, self._body, self._arrays)
+        self.bus.publish(self._request, self._arrays)
 
     def awaits(self, decision: int) -> bool:
         """Return whether the chunk of this decision is under way."""

@@ -12,7 +12,7 @@ from zprl.robot.base import Robot, RobotError
 from zprl.robot.sensors.base import LatestReader, StaleSensor
 from zprl.session import clock
 from zprl.session.bus import Bus
-from zprl.session.messages import Plan, Topic
+from zprl.session.messages import Beat, Plan, Topic
 from zprl.session.process import Stopping, turns
 from zprl.terminal import say_error
 
@@ -37,13 +37,15 @@ def await_permission(bus: Bus, in_force: Conditions, stopping: Stopping) -> Plan
     """
 
     def beat() -> None:
-        bus.publish(Topic.BEAT, {"stopped": True, "digests": in_force.digests})
+        bus.publish(Beat(stopped=True, digests=in_force.digests))
 
     for _ in turns(stopping, beat):
         for message in bus.poll(POLL_S):
-            if message.topic != Topic.PLAN or is_old(message.body["at"]):
+            if message.topic != Topic.PLAN:
                 continue
-            plan = Plan.parse(message.body)
+            plan = message.contents
+            if not isinstance(plan, Plan) or is_old(plan.at):
+                continue
             check_digests(plan.digests, in_force.digests)
             if not plan.held:
                 return plan

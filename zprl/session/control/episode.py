@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
@@ -13,14 +12,14 @@ from zprl.recordings.conditions import Conditions
 from zprl.robot.base import Values
 from zprl.robot.events import Event, Level
 from zprl.robot.feature_mapping import ObsLayout
-from zprl.session.bus import Bus, Message, ReliableQueue
+from zprl.session.bus import Bus, ReliableQueue
 from zprl.session.control.arms import Arms
 from zprl.session.control.chunks import NO_DECISION, ChunkPlayer
 from zprl.session.control.frames import ControlFrame, observed, values
 from zprl.session.control.person import Person
 from zprl.session.control.tick_clock import TickClock
 from zprl.session.events import Input, State
-from zprl.session.messages import Plan, Topic, notice
+from zprl.session.messages import ChunkAnswer, ControlRow, LastObservation, Plan, notice
 from zprl.session.spacemouse import Feel
 
 REQUEST_S, FINAL_REQUEST_S = 0.1, 1.0
@@ -67,9 +66,10 @@ class EpisodeProgress:
         self.layout = ObsLayout(self.task.observation)
         self.history: deque[dict[str, np.ndarray]] = deque(maxlen=max(self.task.obs_steps, 1))
         self.chunks = ChunkPlayer(bus)
-        self.led = arms.prefixes[0]
-        """The arm that a person leads with the SpaceMouse; of two, the first."""
-        self.person = Person(bus, Feel.within(self.limits.arms[self.led], self.task.rate_hz))
+        self.person_arm = arms.prefixes[0]
+        """Prefix of the arm that a person leads with the SpaceMouse; of two, the first."""
+        feel = Feel.within(self.limits.arms[self.person_arm], self.task.rate_hz)
+        self.person = Person(bus, feel)
         self.begin(0)
 
     def begin(self, number: int) -> None:
@@ -96,18 +96,18 @@ class EpisodeProgress:
 
         stopping = plan.state is State.STOPPING
         if not stopping and self.step >= self.task.episode_steps:
-            self.bus.publish(Topic.EVENT, notice("time_out", self.number, "the time is up"))
+            self.bus.publish(notice("time_out", self.number, "the time is up"))
             stopping = True
         if stopping:
             self._finish(plan, features, obs)
             return None
 
-        led = self._follow_person(plan)
-        if not led and not self._play_chunk(plan):
-            self.history.pop()  # the step has not begun: it is seen again
+        intervention = self._follow_person(plan)
+        if not intervention and not self._play_chunk(plan):
+            self.history.pop()  # the step has not begun: its observation is read again
             return None
 
-        frame = self._frame(features, obs, led=led)
+        frame = self._frame(features, obs, intervention=intervention)
         self.arms.clipped = False
         self.step += 1
         return frame
@@ -121,7 +121,7 @@ class EpisodeProgress:
             self.chunks.abandon()
         self.person.report(plan, self.number, engaged=command.engaged)
         if command.engaged:
-            self.action = self.arms.lead(self.led, command)
+            self.action = self.arms.lead(self.person_arm, command)
         return command.engaged
 
     def _play_chunk(self, plan: Plan) -> bool:
@@ -149,7 +149,7 @@ class EpisodeProgress:
         self.chunks.request(plan, history, step=self.step, stamp=stamp, final=final)
 
     def repeat_final_request(self) -> None:
-        """Request the embedding of the last observation again: a new actor knows nothing of it."""
+        """Request the embedding of the last observation again: a new actor has not received it."""
         self.chunks.repeat(FINAL_REQUEST_S)
 
     def _wait_for_chunk(self, *, waits: bool) -> None:
@@ -167,59 +167,65 @@ class EpisodeProgress:
         if late > (self.limits.command_age_s if self.step else FIRST_CHUNK_S):
             self.fault("chunk_missing", f"no chunk for {late:.2f} s")
 
-    def take_chunk(self, message: Message) -> None:
-        """Take in a chunk of this episode and the requested decision; drop any other."""
-        body, targets = message.body, message.arrays["targets"]
-        if body["number"] != self.number or not self.chunks.awaits(body["decision"]):
+    def take_chunk(self, chunk: ChunkAnswer, targets: np.ndarray) -> None:
+        """Take in a chunk of this episode and the requested decision; drop any other.
+
+        Args:
+            chunk: The facts of the chunk.
+            targets: Its actions (C, A).
+        """
+        if chunk.number != self.number or not self.chunks.awaits(chunk.decision):
             return
-        fault = self.arms.layout.fault(targets, self.task.chunk_steps)
-        if fault:
-            self.fault("chunk_broken", f"{fault}: look into the actor's log")
+        defect = self.arms.layout.defect(targets, self.task.chunk_steps)
+        if defect:
+            self.fault("chunk_broken", f"{defect}: look into the actor's log")
         else:
             self.chunks.take(targets)
 
-    def _frame(self, features: Values, obs: dict[str, np.ndarray], *, led: bool) -> ControlFrame:
+    def _frame(
+        self, features: Values, obs: dict[str, np.ndarray], *, intervention: bool
+    ) -> ControlFrame:
         """Return the row of this step: its action, and what had been sent until then."""
-        plays = not led and self.chunks.late_since is None
-        body = {
-            "number": self.number,
-            "step": self.step,
-            "decision": self.chunks.playing.decision if plays else NO_DECISION,
-            "clipped": self.arms.clipped,
-            **self._stamps(),
-            "intervention": led,
-            "limits": self.limits_digest,
-        }
+        plays = not intervention and self.chunks.late_since is None
+        row = ControlRow(
+            number=self.number,
+            step=self.step,
+            decision=self.chunks.playing.decision if plays else NO_DECISION,
+            clipped=self.arms.clipped,
+            stamp=self.arms.robot.state_stamp(),
+            host=time.monotonic(),
+            intervention=intervention,
+            limits=self.limits_digest,
+        )
         arrays = observed(features, obs, self.arms.prefixes)
         arrays["commanded"] = np.asarray(self.action, np.float32)
         arrays["sent"] = values(self.arms.sent)
         health = self.arms.robot.health()
-        return ControlFrame(body, arrays, features, self.chunks.playing.left, health)
+        return ControlFrame(row, arrays, features, self.chunks.playing.left, health)
 
     def record(self, frame: ControlFrame, digests: dict[str, str]) -> None:
         """Send the row of a control step to the recorder, and the state to the others."""
-        if not self.feed.put("driver", Topic.FRAME, frame.body, frame.arrays):
+        if not self.feed.put("driver", frame.row, frame.arrays):
             self.fault("recorder_full", "the recorder does not keep up")
-        self.bus.publish(Topic.STATE, frame.state(digests))
+        self.bus.publish(frame.state(digests))
 
     def _finish(self, plan: Plan, features: Values, obs: dict[str, np.ndarray]) -> None:
         """Record the episode's last observation, and have the actor embed it."""
         self.finished = True
+        # A chunk may be under way under the present number: the last observation takes the next
+        # one, so that no answer is taken for the other.
         self.chunks.decision += 1
         self._request(plan, final=True)
 
-        body: dict[str, Any] = {
-            "number": self.number,
-            "step": self.step,
-            "features": sorted(features),
-            "sent": list(self.arms.sent),
-            **self._stamps(),
-            **self.clock.timing(),
-            "limits": self.limits_digest,
-        }
-        arrays = observed(features, obs, self.arms.prefixes)
-        self.feed.put("driver", Topic.FRAME_FINAL, body, arrays)
-        self.bus.publish(Topic.EVENT, notice("episode_ended", self.number, steps=self.step))
-
-    def _stamps(self) -> dict[str, float]:
-        return {"stamp": self.arms.robot.state_stamp(), "host": time.monotonic()}
+        last = LastObservation(
+            number=self.number,
+            step=self.step,
+            features=tuple(sorted(features)),
+            sent=tuple(self.arms.sent),
+            stamp=self.arms.robot.state_stamp(),
+            host=time.monotonic(),
+            limits=self.limits_digest,
+        )
+        timed = last.model_copy(update=self.clock.timing())
+        self.feed.put("driver", timed, observed(features, obs, self.arms.prefixes))
+        self.bus.publish(notice("episode_ended", self.number, steps=self.step))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from zprl.robot.base import POSE, WRENCH, Health, Values
+from zprl.session.messages import ControlRow, RobotHealth, RobotState
 
 
 @dataclass(frozen=True)
@@ -16,28 +16,31 @@ class ControlFrame:
     """The row of one control step, as it stands before the step's action is sent.
 
     Attributes:
-        body: Facts of the step.
+        row: Facts of the step.
         arrays: Its observation and actions.
         features: The robot's features by name.
         left: Actions of the chunk that are not played yet.
         health: Mode and error flags of the robot.
     """
 
-    body: dict[str, Any]
+    row: ControlRow
     arrays: dict[str, np.ndarray]
     features: Values
     left: int
     health: Health
 
-    def state(self, digests: Mapping[str, str]) -> dict[str, Any]:
-        """Return the contents of the ``state`` message, for the page and the scripted operator."""
-        health = {
-            "mode": str(self.health.mode),
-            "errors": list(self.health.errors),
-            "detail": self.health.detail,
-        }
-        more = {"left": self.left, "health": health, "features": self.features}
-        return {**self.body, **more, "digests": digests}
+    def state(self, digests: Mapping[str, str]) -> RobotState:
+        """Return the robot's state, for the page and the scripted operator."""
+        health = RobotHealth(
+            mode=str(self.health.mode), errors=self.health.errors, detail=self.health.detail
+        )
+        return RobotState(
+            **dict(self.row),
+            left=self.left,
+            health=health,
+            features=self.features,
+            digests=dict(digests),
+        )
 
 
 def observed(

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
-from zprl.errors import DataError
 from zprl.session import clock
 from zprl.session.bus import Bus
 from zprl.session.events import Input, State
 from zprl.session.inputs import OperatorInput
-from zprl.session.messages import Plan, Topic
+from zprl.session.messages import Plan, Twist
 from zprl.session.spacemouse import (
     REST,
     STALE_S,
@@ -24,7 +21,6 @@ from zprl.session.spacemouse import (
     SpaceMouse,
 )
 
-AXES = 6
 REPEAT_S = 0.2
 """Host seconds after which the supervisor is informed again that a person has the arm, or has it no
 more."""
@@ -44,17 +40,10 @@ class Person:
         self.mouse, self.mouse_at = REST, -math.inf
         self.sent_at = -math.inf
 
-    def take(self, body: Mapping[str, Any]) -> None:
-        """Take in the state of the mouse.
-
-        Raises:
-            DataError: the twist is not six numbers from -1 to 1.
-        """
-        twist, buttons = tuple(map(float, body["twist"])), int(body["buttons"])
-        if len(twist) != AXES or not math.isfinite(sum(twist)) or max(map(abs, twist)) > 1:
-            raise DataError(f"a twist of {twist}", remedy="six numbers from -1 to 1")
-        self.mouse = MouseState(twist, buttons)
-        self.mouse_at = min(float(body["at"]), clock.now())
+    def take(self, twist: Twist) -> None:
+        """Take in the state of the mouse; a time to come counts as the present moment."""
+        self.mouse = MouseState(twist.twist, twist.buttons)
+        self.mouse_at = min(twist.at, clock.now())
 
     def step(self) -> InterventionCommand:
         """Return what the person asks for in this control step; a silent mouse is at rest."""
@@ -83,4 +72,4 @@ class Person:
             seq=plan.seq,
             at=plan.at,
         )
-        self.bus.publish(Topic.INPUT, press.model_dump(mode="json"))
+        self.bus.publish(press)

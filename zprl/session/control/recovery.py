@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from zprl.robot.base import Mode, Robot, RobotError, StopLevel, Values
 from zprl.robot.safety import Monitor
@@ -14,6 +15,21 @@ CALM_S, RETRY_PUSH_S = 3.0, 0.1
 under a push gives way to it [s]."""
 
 
+@dataclass(frozen=True)
+class InControl:
+    """Outcome of a recovery after which the arm is under control."""
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Outcome of a recovery after which the arm stays stopped, and why."""
+
+    reason: str
+
+
+RecoveryOutcome = InControl | Refusal
+
+
 class Recovery:
     """Takes control again, attempt by attempt, so that a stop is noticed between two of them.
 
@@ -22,7 +38,7 @@ class Recovery:
         monitor: Decides whether something pushes the arm.
         read: Reads the robot's features.
         listen: Takes in the messages that have come while the robot was busy.
-        report: Publishes the end: the reason of a refusal, empty after a success.
+        report: Publishes the outcome.
     """
 
     def __init__(
@@ -32,7 +48,7 @@ class Recovery:
         *,
         read: Callable[[], Values],
         listen: Callable[[], None],
-        report: Callable[[str], None],
+        report: Callable[[RecoveryOutcome], None],
     ) -> None:
         self.robot, self.monitor = robot, monitor
         self.read, self.listen, self.report = read, listen, report
@@ -52,21 +68,22 @@ class Recovery:
             self.end_at = time.monotonic() + CALM_S
             self.next_at = 0.0
 
-    def cancel(self, refusal: str) -> None:
-        """End a recovery that is under way."""
+    def cancel(self, reason: str) -> None:
+        """End a recovery that is under way; the arm stays stopped for this reason."""
         if self.active:
-            self.end(refusal)
+            self.refuse(reason)
 
-    def end(self, refusal: str) -> None:
-        """Report what came of it.
-
-        Args:
-            refusal: Why the arm stays stopped; empty where it is under control.
-        """
+    def succeed(self) -> None:
+        """Report that the arm is under control."""
         self.end_at = None
-        if refusal:  # one arm of two, or one whose state cannot be read, may have taken control
-            self.robot.stop(StopLevel.HARD)
-        self.report(refusal)
+        self.report(InControl())
+
+    def refuse(self, reason: str) -> None:
+        """Stop the arm and report why it stays stopped."""
+        self.end_at = None
+        # One arm of two, or one whose state cannot be read, may have taken control.
+        self.robot.stop(StopLevel.HARD)
+        self.report(Refusal(reason))
 
     def attempt(self) -> Values | None:
         """Try once to take control.
@@ -81,12 +98,12 @@ class Recovery:
             recovered = self._recover_robot()
             features = self.read() if recovered else {}
         except RobotError as error:
-            self.end(error.message)
+            self.refuse(error.message)
             return None
         if not recovered:
             health = self.robot.health()
             state = f"'{health.mode}' {', '.join(health.errors)} {health.detail}"
-            self.end(f"the robot is in mode {state}".rstrip())
+            self.refuse(f"the robot is in mode {state}".rstrip())
             return None
 
         self.listen()  # a stop that was pressed while the robot was busy counts before it holds
@@ -95,7 +112,7 @@ class Recovery:
 
         self.robot.stop(StopLevel.HARD)
         if self.end_at is not None and time.monotonic() > self.end_at:
-            self.end(
+            self.refuse(
                 "something pushes the arm harder than its limits allow: look at what touches it"
             )
         self.next_at = time.monotonic() + RETRY_PUSH_S

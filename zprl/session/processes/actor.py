@@ -7,7 +7,7 @@ to the driver at once and to the recorder on its own line.
 from __future__ import annotations
 
 import contextlib
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -16,10 +16,20 @@ from zprl import durable
 from zprl.errors import DataError
 from zprl.robot.events import MAX_TEXT, Event, Level
 from zprl.robot.sensors.base import StaleSensor
-from zprl.session.bus import Bus, Message, ReliableQueue
+from zprl.session.bus import Bus, ReliableQueue
 from zprl.session.camera_history import CameraHistory
-from zprl.session.chunk_policy import ChunkPolicy, Request
-from zprl.session.messages import SIM_WEIGHTS_VERSION, Topic
+from zprl.session.chunk_policy import ChunkPolicy
+from zprl.session.messages import (
+    SIM_WEIGHTS_VERSION,
+    Beat,
+    ChunkAnswer,
+    ChunkRequest,
+    EventMessage,
+    LastEmbedding,
+    RobotState,
+    Topic,
+    WeightsVersion,
+)
 from zprl.session.process import Settings, Stopping, main, turns
 
 POLL_S = 0.02
@@ -74,61 +84,54 @@ class ActorProcess:
 
     def step(self) -> None:
         """Take in what has arrived; answer the newest request, an older one is of no use."""
-        requests = []
+        newest: tuple[ChunkRequest, Mapping[str, np.ndarray]] | None = None
         for message in self.bus.poll(POLL_S):
-            if message.sender == "learner":
-                self.weights.announced(int(message.body["version"]))
-            elif message.topic == Topic.CHUNK_REQUEST:
-                requests.append(message)
-            else:
-                self._look(message)
+            match message.contents:
+                case WeightsVersion(version=version) | Beat(version=version):
+                    self.weights.announced(version)
+                case ChunkRequest() as request:
+                    newest = request, message.arrays
+                case RobotState(step=step):
+                    self._remember_images(step)
 
-        if requests:
-            self._look(requests[-1])
-            self._answer(requests[-1])
+        if newest is not None:
+            request, arrays = newest
+            self._remember_images(request.step)
+            self._answer(request, arrays)
 
     def beat(self) -> None:
         """Publish a beat with the version of the newest weights."""
-        self.bus.publish(Topic.BEAT, {"version": self.weights.version})
+        self.bus.publish(Beat(version=self.weights.version))
 
-    def _look(self, message: Message) -> None:
+    def _remember_images(self, step: int) -> None:
         """Remember what the cameras show at the beginning of a control step."""
-        if message.body["step"] == 0:
+        if step == 0:
             self.cameras.forget()
         try:
-            self.cameras.look()
+            self.cameras.take_images()
         except StaleSensor as error:
             self._report("sensor_stale", error.message[:MAX_TEXT])
 
-    def _answer(self, message: Message) -> None:
+    def _answer(self, request: ChunkRequest, arrays: Mapping[str, np.ndarray]) -> None:
         """Make the chunk that is requested, or embed an episode's last observation."""
-        body = message.body
-        request = Request(
-            int(body["number"]),
-            int(body["start_number"]),
-            int(body["decision"]),
-            bool(body["evaluation"]),
-            bool(body["explore"]),
-        )
-        if not self._use_weights(body["weights"]):
+        if not self._use_weights(request.weights):
             return  # not announced yet; the driver asks again
 
-        obs = {name.removeprefix("obs/"): value for name, value in message.arrays.items()}
-        obs |= self.cameras.seen()
-        facts: dict[str, Any] = {
-            "number": request.number,
-            "decision": request.decision,
-            "version": self.policy.version,
-            "digest": self.policy.digest,
-            "limits": self.limits_digest,
-        }
-        if body["final"]:
-            self.feed.put("actor", Topic.FINAL, facts, self.policy.see(obs, request))
+        obs = {name.removeprefix("obs/"): value for name, value in arrays.items()}
+        obs |= self.cameras.images_of_steps()
+        facts = LastEmbedding(
+            number=request.number,
+            decision=request.decision,
+            version=self.policy.version,
+            digest=self.policy.digest,
+            limits=self.limits_digest,
+        )
+        if request.final:
+            self.feed.put("actor", facts, self.policy.embed_last(obs, request))
             return
 
-        arrays = self.policy.choose(obs, request)
-        facts |= {"step": int(body["step"]), "stamp": float(body["stamp"])}
-        self._send(facts, arrays)
+        chunk = ChunkAnswer(**dict(facts), step=request.step, stamp=request.stamp)
+        self._send(chunk, self.policy.choose(obs, request))
 
     def _use_weights(self, version: int | None) -> bool:
         """Swap in the weights that the driver asks for; return False where they are not there.
@@ -145,15 +148,15 @@ class ActorProcess:
         self.policy.use(weights.version, weights.value)
         return True
 
-    def _send(self, facts: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+    def _send(self, chunk: ChunkAnswer, arrays: dict[str, np.ndarray]) -> None:
         """Send a chunk to the driver, then all that learning needs of it to the recorder."""
-        self.bus.publish(Topic.CHUNK, facts, {"targets": arrays["targets"]})
-        if not self.feed.put("actor", Topic.CHUNK, facts, arrays):
+        self.bus.publish(chunk, {"targets": arrays["targets"]})
+        if not self.feed.put("actor", chunk, arrays):
             self._report("recorder_full", "the recorder does not keep up")
 
     def _report(self, kind: str, reason: str) -> None:
         event = Event(kind, Level.SOFT_STOP, reason, recoverable=True)
-        self.bus.publish(Topic.EVENT, event.as_dict())
+        self.bus.publish(EventMessage.of(event))
 
 
 def run(settings: Settings, stopping: Stopping) -> None:

@@ -4,6 +4,15 @@ Slots lie on the robot's clock; a stalled tick skips what it missed and never ca
 While a chunk is late the arm keeps its last target, and after ``command_age_s`` it comes to rest.
 Recorder, supervisor and operator have bounds of their own, beyond which the arm stops.  Taking
 control again is the one step that can wait for the robot, with the arm stopped.
+
+Three clocks, one for each question:
+
+- The robot's (``tick_clock``): when the next slot is, and when a state or an event was.  A
+  simulated robot's runs at another speed than the host's.
+- The host's (``time.monotonic``): how long something in this process or beside the robot has been
+  silent.  It goes on while the robot's clock stands still.
+- The session's (``session_clock``): how old a plan or a press of another process is.  It goes on
+  while the machine is suspended.
 """
 
 from __future__ import annotations
@@ -19,18 +28,18 @@ from zprl.robot.base import Robot, RobotError, StopLevel, Values
 from zprl.robot.events import MAX_TEXT, Event, Level
 from zprl.robot.safety import Monitor
 from zprl.robot.sensors.base import LatestReader, StaleSensor
-from zprl.session import clock
+from zprl.session import clock as session_clock
 from zprl.session.bus import Bus, Message, ReliableQueue
 from zprl.session.control import connection
 from zprl.session.control.arms import Arms
 from zprl.session.control.connection import PLAN_AGE_S, is_old
 from zprl.session.control.episode import EpisodeProgress
 from zprl.session.control.homing import Homing
-from zprl.session.control.recovery import Recovery
+from zprl.session.control.recovery import InControl, Recovery, RecoveryOutcome, Refusal
 from zprl.session.control.tick_clock import TickClock
 from zprl.session.events import Input, State
 from zprl.session.inputs import PRESS_S
-from zprl.session.messages import Plan, Topic, notice
+from zprl.session.messages import Beat, ChunkAnswer, EventMessage, Plan, Topic, Twist, notice
 from zprl.session.process import Heartbeat, Settings, Stopping, main
 
 APART_S = 0.5
@@ -66,14 +75,20 @@ class Driver:
         self.robot, self.bus = robot, bus
         self.digests = in_force.digests
         self.ticks_per_step = round(task.tick_hz / task.rate_hz)
-        self.clock = TickClock(robot, 1 / task.tick_hz, limits.state_age_s)
+        self.tick_clock = TickClock(robot, 1 / task.tick_hz, limits.state_age_s)
         self.heartbeat = Heartbeat(self._beat)
 
         self.monitor = Monitor(limits)
         self.arms = Arms(robot, sensors, in_force)
         self.homing = Homing(task, self.arms.ranges)
         self.episode = EpisodeProgress(
-            in_force, self.arms, self.clock, bus, feed, publish=self._publish, fault=self._fault
+            in_force,
+            self.arms,
+            self.tick_clock,
+            bus,
+            feed,
+            publish=self._publish,
+            fault=self._fault,
         )
         self.recovery = Recovery(
             robot,
@@ -84,7 +99,7 @@ class Driver:
         )
 
         self.plan = plan.model_copy(update={"state": State.IDLE, "number": 0})
-        self.plan_at = clock.now()
+        self.plan_at = session_clock.now()
         self.recover_seq, self.stop_seq = plan.recover, plan.stop
         self.stopped = 0
         """Level of the stop that the arm is under; 0: of none."""
@@ -94,8 +109,8 @@ class Driver:
 
     def begin(self) -> None:
         """Report that the arm is in control: what the first plan asked for is done."""
-        self.bus.publish(Topic.EVENT, notice("ready", 0))
-        self._report_recovery("")
+        self.bus.publish(notice("ready", 0))
+        self._report_recovery(InControl())
         if not self.robot.simulated:
             self.monitor.beat("operator", time.monotonic())  # from now on a person is watched for
 
@@ -117,7 +132,7 @@ class Driver:
             return
 
         try:
-            self._move(count)
+            self._run_tick(count)
         except StaleSensor as error:
             self._fault("sensor_stale", error.message)
         except DataError as error:
@@ -127,15 +142,14 @@ class Driver:
 
     def report_silence(self) -> None:
         """Stop, because the robot's clock stands still."""
-        self._fault("state_stale", f"no state from the robot for {self.clock.age:.2f} s")
+        self._fault("state_stale", f"no state from the robot for {self.tick_clock.age:.2f} s")
 
     def _beat(self) -> None:
-        body = {"stopped": bool(self.stopped), "digests": self.digests}
-        self.bus.publish(Topic.BEAT, body)
+        self.bus.publish(Beat(stopped=bool(self.stopped), digests=self.digests))
         if self.pressed:
             self._report_estop()
 
-    def _move(self, count: int) -> None:
+    def _run_tick(self, count: int) -> None:
         """Read the state, check safety, choose a target, filter it, send it, record the step."""
         acting = self.plan.state in ACTING and not self.episode.finished
         if self.plan.state is not State.HOMING:
@@ -150,7 +164,7 @@ class Driver:
         if acting and count % self.ticks_per_step == 0:
             frame = self.episode.control_step(self.plan, features)
         else:
-            self._between_steps(features)
+            self._outside_episode(features)
 
         action = None if self.stopped else self._filter_target(features)
         if action is not None:
@@ -160,14 +174,15 @@ class Driver:
 
     def _check_safety(self, features: Values) -> None:
         """Run the monitors, and stop where one of them says so."""
-        events = self.monitor.check(
-            features, self.robot.state_stamp(), time.monotonic(), self.robot.health()
-        )
+        host_time = time.monotonic()  # by the robot's own clock, a robot at a standstill is not old
+        robot_stamp = self.robot.state_stamp()
+        events = self.monitor.check(features, robot_stamp, host_time, self.robot.health())
         if not math.isfinite(sum(features.values())):
             reason = "the robot's state is not finite"
-            events.append(Event("state_not_finite", Level.SOFT_STOP, reason, stamp=self.clock.now))
+            stamp = self.tick_clock.now
+            events.append(Event("state_not_finite", Level.SOFT_STOP, reason, stamp=stamp))
 
-        silence = clock.now() - self.plan_at
+        silence = session_clock.now() - self.plan_at  # the plan's time is another process's
         if silence > PLAN_AGE_S:
             silent = Event(
                 "supervisor_silent",
@@ -175,19 +190,19 @@ class Driver:
                 f"no plan from the supervisor for {silence:.1f} s",
                 value=silence,
                 limit=PLAN_AGE_S,
-                stamp=self.clock.now,
+                stamp=self.tick_clock.now,
                 recoverable=True,
             )
             events.append(silent)
         self._react(events)
 
-    def _between_steps(self, features: Values) -> None:
+    def _outside_episode(self, features: Values) -> None:
         """Move to the task's home pose, or wait for what the actor still owes."""
         if self.plan.state is State.HOMING:
             self.arms.forget_gripper_commands()
             self.arms.target |= self.homing.target(features)
             if self.homing.arrived(features, self.arms.filters, self.robot.now()):
-                self.bus.publish(Topic.EVENT, notice("homed", self.plan.number))
+                self.bus.publish(notice("homed", self.plan.number))
         elif self.episode.finished and self.plan.state in ENDED:
             self.episode.repeat_final_request()
 
@@ -222,7 +237,7 @@ class Driver:
 
     def _fault(self, kind: str, reason: str) -> None:
         """Stop here and now, then inform the supervisor, who decides how to go on."""
-        stamp = self.clock.now
+        stamp = self.tick_clock.now
         self._react(
             [Event(kind, Level.SOFT_STOP, reason[:MAX_TEXT], stamp=stamp, recoverable=True)]
         )
@@ -242,12 +257,12 @@ class Driver:
         features = self.recovery.attempt()
         if features is None:
             return
-        self.clock.restart()
+        self.tick_clock.restart()
         self.arms.restart(features)
         self.monitor.restart()
-        self.plan_at = clock.now()  # the time this took is nobody's silence
+        self.plan_at = session_clock.now()  # what this took is no silence of the supervisor
         self.stopped = 0
-        self.recovery.end("")
+        self.recovery.succeed()
 
     def _answer_recover(self, asked_at: float) -> None:
         """Begin to take control again, unless the e-stop was pressed meanwhile or it is too late.
@@ -256,11 +271,11 @@ class Driver:
             asked_at: When it was asked for, on the session's clock [s].
         """
         if self.pressed_at > asked_at - APART_S:
-            self._report_recovery("the e-stop was pressed")
-        elif clock.now() - asked_at > PRESS_S:
-            self._report_recovery("the driver was busy when it was asked to go on")
+            self._report_recovery(Refusal("the e-stop was pressed"))
+        elif session_clock.now() - asked_at > PRESS_S:
+            self._report_recovery(Refusal("the driver was busy when it was asked to go on"))
         elif not self.stopped:
-            self._report_recovery("")
+            self._report_recovery(InControl())
         else:
             self.recovery.begin()
 
@@ -270,30 +285,35 @@ class Driver:
         """Take in what has arrived; a press that stops the arm comes before any plan."""
         for message in sorted(self.bus.poll(), key=lambda message: message.topic == Topic.PLAN):
             try:
-                self._hear(message)
+                self._take(message)
             except (DataError, KeyError, TypeError, ValueError) as error:
                 self._fault("message_broken", f"'{message.topic}' of '{message.sender}': {error}")
 
-    def _hear(self, message: Message) -> None:
-        match message.topic:
-            case Topic.PLAN:
-                self._follow(Plan.parse(message.body))
-            case Topic.CHUNK:
-                self.episode.take_chunk(message)
-            case Topic.BEAT:
+    def _take(self, message: Message) -> None:
+        if message.topic == Topic.INPUT:
+            # An e-stop counts whatever else is wrong with its message; other presses are the
+            # supervisor's.
+            if message.body.get("kind") == Input.ESTOP:
+                self._press_estop()
+            return
+
+        match message.contents:
+            case Plan() as plan:
+                self._follow(plan)
+            case ChunkAnswer() as chunk:
+                self.episode.take_chunk(chunk, message.arrays["targets"])
+            case Beat() as beat:
                 # A person's beat counts; a page that nobody has open watches nothing.
-                person = message.sender == "operator_devices" or bool(message.body.get("pages"))
+                person = message.sender == "operator_devices" or beat.pages > 0
                 if self.robot.simulated or person:
                     self.monitor.beat("operator", time.monotonic())
-            case Topic.TWIST:
-                self.episode.person.take(message.body)
-            case Topic.INPUT if message.body.get("kind") == Input.ESTOP:
-                self._press_estop()
+            case Twist() as twist:
+                self.episode.person.take(twist)
 
     def _press_estop(self) -> None:
         """Stop, not by way of the supervisor: nothing may stand between."""
         self._stop(StopLevel.HARD)
-        self.pressed_at = clock.now()
+        self.pressed_at = session_clock.now()
         if not self.pressed and self.plan.state is not State.ESTOP:
             self.pressed = True
             self._report_estop()
@@ -324,17 +344,19 @@ class Driver:
             self.episode.begin(plan.number)
 
     def _publish(self, event: Event, *, fault: bool = False) -> None:
-        more = {"number": self.episode.number, "step": self.episode.step, "fault": fault}
-        self.bus.publish(Topic.EVENT, {**event.as_dict(), **more})
+        number, step = self.episode.number, self.episode.step
+        self.bus.publish(EventMessage.of(event, number=number, step=step, fault=fault))
 
     def _report_estop(self) -> None:
         event = notice("estop", self.episode.number, "e-stop pressed", level=Level.HARD_STOP)
-        self.bus.publish(Topic.EVENT, event)
+        self.bus.publish(event)
 
-    def _report_recovery(self, refusal: str) -> None:
-        kind = "recovery_refused" if refusal else "recovered"
-        event = notice(kind, self.episode.number, refusal[:MAX_TEXT], recover=self.recover_seq)
-        self.bus.publish(Topic.EVENT, event)
+    def _report_recovery(self, outcome: RecoveryOutcome) -> None:
+        kind, reason = "recovered", ""
+        if isinstance(outcome, Refusal):
+            kind, reason = "recovery_refused", outcome.reason[:MAX_TEXT]
+        event = notice(kind, self.episode.number, reason, recover=self.recover_seq)
+        self.bus.publish(event)
 
 
 def run(settings: Settings, stopping: Stopping) -> None:
@@ -365,7 +387,7 @@ def run(settings: Settings, stopping: Stopping) -> None:
         driver.begin()
         count = 0
         while not stopping:
-            if not driver.clock.wait() and not driver.stopped:
+            if not driver.tick_clock.wait() and not driver.stopped:
                 driver.report_silence()
             driver.tick(count)
             count += 1

@@ -17,7 +17,7 @@ from zprl.recordings.store import SessionStore
 from zprl.rl.session_learner import SessionLearner
 from zprl.rl.session_replay import take
 from zprl.session.bus import Bus
-from zprl.session.messages import Topic
+from zprl.session.messages import Beat, LearningRow, Topic, WeightsVersion
 from zprl.session.process import Heartbeat, Settings, Stopping, main
 
 CHECKPOINT_LABELS = 10
@@ -36,7 +36,7 @@ def run(settings: Settings, stopping: Stopping) -> None:
     learner = SessionLearner(settings.session / "start", settings.config, seed=settings.seed)
 
     def beat() -> None:
-        bus.publish(Topic.BEAT, {"version": max(learner.published, 0)})
+        bus.publish(Beat(version=max(learner.published, 0)))
 
     heartbeat = Heartbeat(beat)
     checkpoint = settings.work / "learner"
@@ -81,9 +81,9 @@ def _publish(settings: Settings, bus: Bus, learner: SessionLearner) -> None:
         old.unlink(missing_ok=True)
 
     learner.published = learner.version
-    bus.publish(Topic.WEIGHTS, {"version": learner.version})
+    bus.publish(WeightsVersion(version=learner.version))
     if learner.curve:
-        bus.publish(Topic.LEARNING, learner.curve[-1])
+        bus.publish(LearningRow.parse(learner.curve[-1]))
 
 
 if __name__ == "__main__":

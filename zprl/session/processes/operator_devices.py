@@ -12,7 +12,6 @@ import contextlib
 import os
 import queue
 import time
-from typing import Any
 
 from zprl.errors import EnvironmentProblem
 from zprl.session import clock
@@ -20,6 +19,7 @@ from zprl.session.bus import Bus
 from zprl.session.events import State
 from zprl.session.input_publisher import InputPublisher
 from zprl.session.inputs import Moment, OperatorInput, open_device, this_user
+from zprl.session.messages import Beat, Plan, Topic, Twist
 from zprl.session.pedal import Pedal
 from zprl.session.process import Settings, Stopping, main
 from zprl.session.spacemouse import REST, MouseState, SpaceMouse
@@ -36,20 +36,19 @@ def wanted() -> bool:
     return bool(os.environ.get(PEDAL) or os.environ.get(SPACEMOUSE))
 
 
-def moment(plan: dict[str, Any]) -> Moment:
+def moment(plan: Plan) -> Moment:
     """Return the present moment: a label is about the oldest episode without one, or the open one.
 
     Args:
-        plan: Body of the supervisor's newest ``plan``.
+        plan: The supervisor's newest plan.
     """
-    number, pending = int(plan["number"]), plan["pending"]
-    is_open = plan["state"] in OPEN
+    open_number = plan.number if plan.state in OPEN else None
     return Moment(
-        episode=int(plan["next"]) if plan["state"] == State.AWAIT_RESET else number or None,
-        label_episode=pending[0] if pending else number if is_open else None,
-        paused=bool(plan["paused"]),
-        seq=int(plan["seq"]),
-        at=float(plan["at"]),
+        episode=plan.next if plan.state is State.AWAIT_RESET else plan.number or None,
+        label_episode=plan.pending[0] if plan.pending else open_number,
+        paused=plan.paused,
+        seq=plan.seq,
+        at=plan.at,
     )
 
 
@@ -67,9 +66,9 @@ class TwistPublisher:
     def publish(self, state: MouseState) -> None:
         """Publish the present state, unless the mouse rests as before."""
         if state != REST or self._last != REST:
-            self.bus.publish(
-                "twist", {"twist": list(state.twist), "buttons": state.buttons, "at": clock.now()}
-            )
+            x, y, z, roll, pitch, yaw = state.twist
+            twist = (x, y, z, roll, pitch, yaw)
+            self.bus.publish(Twist(twist=twist, buttons=state.buttons, at=clock.now()))
         self._last = state
 
 
@@ -79,7 +78,7 @@ def run(settings: Settings, stopping: Stopping) -> None:
     Raises:
         EnvironmentProblem: a device is missing or lost.
     """
-    bus = Bus(settings.sockets, "operator_devices", {"supervisor": ["plan"]})
+    bus = Bus(settings.sockets, "operator_devices", {"supervisor": [Topic.PLAN]})
     inputs = InputPublisher(bus)
     twists = TwistPublisher(bus)
     # The devices' threads put into these, so that one thread uses the bus.
@@ -88,7 +87,7 @@ def run(settings: Settings, stopping: Stopping) -> None:
     now = Moment()
     mouse: SpaceMouse | None = None
     beat = 0.0
-    plan: dict[str, Any] = {"state": State.IDLE}
+    stopped = False
 
     with contextlib.ExitStack() as stack:
         if path := os.environ.get(PEDAL):
@@ -100,8 +99,9 @@ def run(settings: Settings, stopping: Stopping) -> None:
 
         while not stopping:
             for message in bus.poll(TICK_S):
-                plan = message.body
-                now = moment(plan)
+                if isinstance(plan := message.contents, Plan):
+                    now = moment(plan)
+                    stopped = plan.state is State.ESTOP
 
             while not presses.empty():
                 inputs.publish(presses.get().model_copy(update={"author": this_user()}))
@@ -115,7 +115,7 @@ def run(settings: Settings, stopping: Stopping) -> None:
                 )
             if time.monotonic() - beat > BEAT_S:
                 beat = time.monotonic()
-                inputs.beat(stopped=plan["state"] == State.ESTOP)
+                inputs.beat(Beat(), stopped=stopped)
     bus.close()
 
 

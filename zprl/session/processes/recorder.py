@@ -7,14 +7,32 @@ the supervisor says so.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
 
 from zprl.errors import DataError, ZprlError
 from zprl.recordings.mcap_log import write_mcap
 from zprl.recordings.store import MCAP, EpisodeFacts, EpisodeWriter, SessionStore
 from zprl.session.bus import Bus, Message, ReliableQueue
-from zprl.session.messages import LabelRequest, Plan, Topic, notice
+from zprl.session.events import Label
+from zprl.session.messages import (
+    Beat,
+    ChunkAnswer,
+    ControlRow,
+    EpisodeCommitted,
+    EpisodeLost,
+    EventMessage,
+    LabelRequest,
+    LabelStored,
+    LastEmbedding,
+    LastObservation,
+    Plan,
+    Topic,
+    notice,
+)
 from zprl.session.process import Settings, Stopping, main, turns
 
 POLL_S = 0.01
@@ -22,7 +40,7 @@ PATIENCE_S = 20.0
 """Seconds that the last messages of an ended episode may take before it counts as lost."""
 KEPT_EVENTS = 1000
 MAX_REASON = 400
-TIMING = ("tick_p50", "tick_p99", "tick_max")
+Recorded = ControlRow | LastObservation | ChunkAnswer | LastEmbedding
 
 
 @dataclass
@@ -33,69 +51,65 @@ class RecordingEpisode:
     limits: str
     facts: dict[str, Any] = field(default_factory=dict)
     weights: dict[int, str] = field(default_factory=dict)
-    events: list[dict[str, Any]] = field(default_factory=list)
+    events: list[EventMessage] = field(default_factory=list)
     timing: dict[str, float] = field(default_factory=dict)
     decisions: set[int] = field(default_factory=set)
     final: bool = False
     asked: float | None = None
     """When its commit was asked for first, host's monotonic clock [s]."""
 
-    def take(self, message: Message) -> None:
-        """Take in a message of the driver or the actor.
+    def take(self, recorded: Recorded, arrays: Mapping[str, np.ndarray]) -> None:
+        """Take in what the driver or the actor has recorded.
 
         Raises:
             DataError: it does not belong to the episode.
-            KeyError, TypeError: it lacks something.
+            KeyError, TypeError: an array is missing.
         """
-        if message.body["limits"] != self.limits:
+        if recorded.limits != self.limits:
             raise DataError(
-                f"'{message.topic}' under other limits than the episode's",
+                f"'{Topic.of(recorded)}' under other limits than the episode's",
                 remedy="look who changed the limits",
             )
-        match message.topic:
-            case Topic.FRAME:
-                self._add_frame(message)
-            case Topic.FRAME_FINAL:
-                self._finish(message)
-            case Topic.CHUNK:
-                self._add_chunk(message)
-            case Topic.FINAL if not self.final:
+        match recorded:
+            case ControlRow():
+                self._add_row(recorded, arrays)
+            case LastObservation():
+                self._finish(recorded, arrays)
+            case ChunkAnswer():
+                self._add_chunk(recorded, arrays)
+            case LastEmbedding() if not self.final:
                 self.final = True
-                self.writer.finish_state(**message.arrays)
+                self.writer.finish_state(**arrays)
 
-    def _add_frame(self, message: Message) -> None:
-        body, arrays = message.body, message.arrays
+    def _add_row(self, row: ControlRow, arrays: Mapping[str, np.ndarray]) -> None:
         self.writer.add_frame(
-            step=int(body["step"]),
-            chunk=int(body["decision"]),
-            intervention=bool(body["intervention"]),
-            clipped=bool(body["clipped"]),
+            step=row.step,
+            chunk=row.decision,
+            intervention=row.intervention,
+            clipped=row.clipped,
             commanded=arrays["commanded"],
             sent=arrays["sent"],
             wrench=arrays.get("wrench"),
-            **_observation(message),
+            **_observation(row, arrays),
         )
 
-    def _finish(self, message: Message) -> None:
-        body = message.body
-        self.facts |= {"features": tuple(body["features"]), "sent": tuple(body["sent"])}
-        self.timing = {key: float(body[key]) for key in TIMING if key in body}
-        self.writer.finish(**_observation(message))
+    def _finish(self, last: LastObservation, arrays: Mapping[str, np.ndarray]) -> None:
+        self.facts |= {"features": last.features, "sent": last.sent}
+        self.timing = last.timing
+        self.writer.finish(**_observation(last, arrays))
 
-    def _add_chunk(self, message: Message) -> None:
+    def _add_chunk(self, chunk: ChunkAnswer, arrays: Mapping[str, np.ndarray]) -> None:
         """Add a chunk; where the driver has asked twice, the first answer counts."""
-        body = message.body
-        decision = int(body["decision"])
-        if decision in self.decisions:
+        if chunk.decision in self.decisions:
             return
-        self.decisions.add(decision)
-        self.weights[int(body["version"])] = str(body["digest"])
+        self.decisions.add(chunk.decision)
+        self.weights[chunk.version] = chunk.digest
         self.writer.add_chunk(
-            id=decision,
-            version=int(body["version"]),
-            obs_step=int(body["step"]),
-            obs_stamp=float(body["stamp"]),
-            **message.arrays,
+            id=chunk.decision,
+            version=chunk.version,
+            obs_step=chunk.step,
+            obs_stamp=chunk.stamp,
+            **arrays,
         )
 
     def commit(self) -> str:
@@ -104,10 +118,10 @@ class RecordingEpisode:
         Raises:
             DataError: what was recorded does not fit together.
         """
-        faults = [event["reason"] for event in self.events if event.get("fault")]
+        faults = [event.reason for event in self.events if event.fault]
         facts = EpisodeFacts(
             stop_reason=faults[-1][:1000] if faults else "",
-            events=tuple(self.events),
+            events=tuple(event.body() for event in self.events),
             timing=self.timing,
             weights=self.weights,
             **self.facts,
@@ -115,17 +129,18 @@ class RecordingEpisode:
         return self.writer.commit(facts)
 
 
-def _observation(message: Message) -> dict[str, Any]:
-    """Return the arguments that a frame and the last observation have in common."""
-    body, arrays = message.body, message.arrays
+def _observation(
+    row: ControlRow | LastObservation, arrays: Mapping[str, np.ndarray]
+) -> dict[str, Any]:
+    """Return the arguments that a row and the last observation have in common."""
     obs = {
         name.removeprefix("obs/"): value
         for name, value in arrays.items()
         if name.startswith("obs/")
     }
     return {
-        "stamp": body["stamp"],
-        "host": body["host"],
+        "stamp": row.stamp,
+        "host": row.host,
         "obs": obs,
         "features": arrays["features"],
         "measured": arrays["measured"],
@@ -153,15 +168,30 @@ class Recorder:
     # -- the line from driver and actor ------------------------------------------------------------
 
     def take(self, message: Message) -> None:
-        """Take in what the driver or the actor has recorded."""
-        number = int(message.body["number"])
-        episode = self._open(number, str(message.body["limits"]))
+        """Take in what the driver or the actor has recorded; nothing else comes on this line."""
+        try:
+            recorded = message.contents
+        except DataError as error:
+            self._lose_unread(message, error)
+            return
+        if not isinstance(recorded, Recorded):
+            return
+
+        episode = self._open(recorded.number, recorded.limits)
         if episode is None:
             return
         try:
-            episode.take(message)
+            episode.take(recorded, message.arrays)
         except (DataError, KeyError, TypeError) as error:
-            self._lose(number, str(error))
+            self._lose(recorded.number, str(error))
+
+    def _lose_unread(self, message: Message, error: DataError) -> None:
+        """Lose the episode whose row cannot be read, where the message still names it."""
+        number = message.body.get("number")
+        if isinstance(number, int) and number in self.open:
+            self._lose(number, error.message)
+        else:
+            self._note("recording_lost", error.message, 0)
 
     def _open(self, number: int, limits: str) -> RecordingEpisode | None:
         """Return an episode's recording, begun if need be; ``None`` where it is wanted no more.
@@ -188,20 +218,21 @@ class Recorder:
             episode.writer.discard()
 
     def _note(self, kind: str, reason: str, number: int) -> None:
-        self.bus.publish(Topic.EVENT, notice(kind, number, reason[:MAX_REASON]))
+        self.bus.publish(notice(kind, number, reason[:MAX_REASON]))
 
     # -- what the supervisor wants -----------------------------------------------------------------
 
     def follow(self, message: Message) -> None:
         """Take in a plan or an event."""
-        if message.topic == Topic.EVENT:
-            self._take_event(message.body)
-        else:
-            self._follow(Plan.parse(message.body))
+        match message.contents:
+            case EventMessage() as event:
+                self._take_event(event)
+            case Plan() as plan:
+                self._follow(plan)
 
-    def _take_event(self, event: dict[str, Any]) -> None:
-        episode = self.open.get(int(event.get("number", 0)))
-        if episode is not None and event.get("level") != "note":
+    def _take_event(self, event: EventMessage) -> None:
+        episode = self.open.get(event.number)
+        if episode is not None and event.level != "note":
             episode.events = [*episode.events, event][-KEPT_EVENTS:]
 
     def _follow(self, plan: Plan) -> None:
@@ -232,10 +263,10 @@ class Recorder:
             nonce=label.nonce,
             author=label.author,
         )
-        self.bus.publish(
-            Topic.LABELLED,
-            {"episode": line.episode, "nonce": line.nonce, "seq": line.seq, "label": line.label},
+        stored = LabelStored(
+            episode=line.episode, nonce=line.nonce, seq=line.seq, label=Label(line.label)
         )
+        self.bus.publish(stored)
 
     def _commit(self, number: int, label: LabelRequest | None) -> None:
         """Make an episode permanent, and its label with it.
@@ -243,24 +274,24 @@ class Recorder:
         A supervisor that is killed now takes neither away.
         """
         if number in self.committed:
-            self.bus.publish(Topic.COMMITTED, {"number": number})
+            self.bus.publish(EpisodeCommitted(number=number))
             return
         episode = self.open.get(number)
         if episode is None:
-            self.bus.publish(Topic.LOST, {"number": number})
+            self.bus.publish(EpisodeLost(number=number))
             return
 
         if not episode.writer.complete:
             episode.asked = episode.asked or time.monotonic()
             if time.monotonic() - episode.asked >= PATIENCE_S:
                 self._lose(number, "the last observation did not come")
-                self.bus.publish(Topic.LOST, {"number": number})
+                self.bus.publish(EpisodeLost(number=number))
             return
         try:
             digest = episode.commit()
         except DataError as error:
             self._lose(number, error.message)
-            self.bus.publish(Topic.LOST, {"number": number})
+            self.bus.publish(EpisodeLost(number=number))
             return
 
         self.committed.add(number)
@@ -268,7 +299,7 @@ class Recorder:
         if label is not None:
             self._label(label)
         self._log(number)
-        self.bus.publish(Topic.COMMITTED, {"number": number, "digest": digest})
+        self.bus.publish(EpisodeCommitted(number=number, digest=digest))
 
     def _log(self, number: int) -> None:
         """Write the operator's log of the episode: a convenience, never worth an episode."""
@@ -285,7 +316,7 @@ def run(settings: Settings, stopping: Stopping) -> None:
     feed = ReliableQueue(settings.sockets, "recorder", reader=True)
     with SessionStore.open(settings.session, write=True) as store:
         recorder = Recorder(settings, store, bus)
-        for _ in turns(stopping, lambda: bus.publish(Topic.BEAT, {})):
+        for _ in turns(stopping, lambda: bus.publish(Beat())):
             _record(recorder, feed, bus)
     bus.close()
     feed.close()

@@ -16,7 +16,8 @@ from zprl.robot.task import GoalPosition
 from zprl.robot_sim.control import SimControl
 from zprl.session.bus import Bus
 from zprl.session.events import Input, State
-from zprl.session.messages import Plan, ResetRequest, Topic
+from zprl.session.inputs import OperatorInput
+from zprl.session.messages import Beat, Plan, ResetRequest, RobotState, Topic
 from zprl.session.process import Settings, Stopping, main, turns
 
 REPEAT_S = 0.2
@@ -55,17 +56,18 @@ class ScriptedOperator:
     def step(self) -> None:
         """Take in what has arrived, then answer the plan."""
         for message in self.bus.poll(POLL_S):
-            if message.topic == Topic.STATE:
-                self._locate_tool(message.body["features"])
-            else:
-                self._follow(Plan.parse(message.body))
+            match message.contents:
+                case RobotState(features=features):
+                    self._locate_tool(features)
+                case Plan() as plan:
+                    self._follow(plan)
 
         if self.plan is not None:
             self._answer(self.plan)
 
     def beat(self) -> None:
         """Publish a beat."""
-        self.bus.publish(Topic.BEAT, {})
+        self.bus.publish(Beat())
 
     def _follow(self, plan: Plan) -> None:
         before = State.IDLE if self.plan is None else self.plan.state
@@ -110,15 +112,10 @@ class ScriptedOperator:
             return
         self.sent, self.sent_at = (nonce, plan.seq), time.monotonic()
 
-        press = {
-            "kind": kind,
-            "episode": number,
-            "nonce": nonce,
-            "source": "scripted",
-            "seq": plan.seq,
-            "at": plan.at,
-        }
-        self.bus.publish(Topic.INPUT, press)
+        press = OperatorInput(
+            kind=kind, episode=number, nonce=nonce, source="scripted", seq=plan.seq, at=plan.at
+        )
+        self.bus.publish(press)
 
 
 def run(settings: Settings, stopping: Stopping) -> None:

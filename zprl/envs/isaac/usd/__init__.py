@@ -1,1 +1,1 @@
-"""What the assets are made of: one module per thing, each with its numbers and how it is written as USD."""
+"""The assets: one module per thing, with its numbers and how it is written as USD."""

@@ -1,14 +1,14 @@
-"""What matters to physics in two folders of assets, side by side: the authored ones and, say, NVIDIA's own.
+"""Comparison of two folders of assets by what matters to physics: the authored and NVIDIA's own.
 
 Only what a file itself says is compared, as metres, kilograms, radians: names of joints, their kind
 and limits, names of links, their masses and the diagonals of their inertias.  Where a file leaves a
-mass to the engine, nothing is said.
+mass to the engine, nothing is compared.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -39,13 +39,18 @@ class Joint(NamedTuple):
 
 
 class Link(NamedTuple):
-    """A body: mass [kg] and diagonal of its inertia [kg m^2]; ``None`` where the file leaves it to the engine."""
+    """A body; ``None`` stands where the file leaves a value to the engine.
+
+    Attributes:
+        mass: [kg].
+        inertia: Diagonal of the inertia [kg m^2].
+    """
 
     mass: float | None
     inertia: tuple[float, float, float] | None
 
 
-class Difference(NamedTuple):
+class AssetDifference(NamedTuple):
     """One difference, as texts."""
 
     thing: str
@@ -55,7 +60,7 @@ class Difference(NamedTuple):
 
 
 def describe(path: Path) -> tuple[dict[str, Joint], dict[str, Link]]:
-    """Joints that move and links of a USD file, by name.
+    """Return the joints that move and the links of a USD file, by name.
 
     Raises:
         EnvironmentProblem: it cannot be opened.
@@ -68,23 +73,21 @@ def describe(path: Path) -> tuple[dict[str, Joint], dict[str, Link]]:
         raise EnvironmentProblem(
             f"{path} is not a USD file", remedy="point at the folder that holds `Isaac/`"
         ) from error
-    metre, kilogram = (
-        UsdGeom.GetStageMetersPerUnit(stage),
-        UsdPhysics.GetStageKilogramsPerUnit(stage),
+
+    metre = UsdGeom.GetStageMetersPerUnit(stage)
+    kilogram = UsdPhysics.GetStageKilogramsPerUnit(stage)
+    kinds = (
+        ("revolute", UsdPhysics.RevoluteJoint, math.pi / 180),  # USD writes angles in degrees
+        ("prismatic", UsdPhysics.PrismaticJoint, metre),
     )
+
     joints, links = {}, {}
     for prim in stage.Traverse(Usd.TraverseInstanceProxies()):
         name = prim.GetName()
-        for kind, unit in (("revolute", math.pi / 180), ("prismatic", metre)):
-            joint = (UsdPhysics.RevoluteJoint if kind == "revolute" else UsdPhysics.PrismaticJoint)(
-                prim
-            )
-            if joint:
-                joints[name] = Joint(
-                    kind,
-                    joint.GetLowerLimitAttr().Get() * unit,
-                    joint.GetUpperLimitAttr().Get() * unit,
-                )
+        for kind, schema, unit in kinds:
+            if joint := schema(prim):
+                low, high = joint.GetLowerLimitAttr().Get(), joint.GetUpperLimitAttr().Get()
+                joints[name] = Joint(kind, low * unit, high * unit)
         if prim.HasAPI(UsdPhysics.RigidBodyAPI):
             links[name] = _link(prim, metre, kilogram)
     return joints, links
@@ -93,20 +96,18 @@ def describe(path: Path) -> tuple[dict[str, Joint], dict[str, Link]]:
 def _link(prim: Usd.Prim, metre: float, kilogram: float) -> Link:
     from pxr import UsdPhysics
 
-    said = UsdPhysics.MassAPI(prim)
-    mass = said.GetMassAttr().Get() if said.GetMassAttr().HasAuthoredValue() else None
-    inertia = (
-        said.GetDiagonalInertiaAttr().Get()
-        if said.GetDiagonalInertiaAttr().HasAuthoredValue()
-        else None
+    attributes = UsdPhysics.MassAPI(prim)
+    mass, inertia = (
+        attribute.Get() if attribute.HasAuthoredValue() else None
+        for attribute in (attributes.GetMassAttr(), attributes.GetDiagonalInertiaAttr())
     )
+
     # Zero is USD's word for "compute it".
-    return Link(
-        mass * kilogram if mass else None,
-        tuple(float(value) * kilogram * metre**2 for value in inertia)
-        if inertia and any(inertia)
-        else None,
-    )
+    mass = mass * kilogram if mass else None
+    if not inertia or not any(inertia):
+        return Link(mass, None)
+    x, y, z = (float(value) * kilogram * metre**2 for value in inertia)
+    return Link(mass, (x, y, z))
 
 
 def check_robot(path: Path) -> None:
@@ -120,6 +121,7 @@ def check_robot(path: Path) -> None:
             f"an asset is missing: {path}",
             remedy="point ISAACSIM_ASSET_ROOT at the folder that holds `Isaac/`",
         )
+
     joints, links = describe(path)
     wanted = {
         *(f"panda_joint{i}" for i in range(1, 8)),
@@ -134,56 +136,53 @@ def check_robot(path: Path) -> None:
         )
 
 
-def differences(ours: Path, theirs: Path) -> Iterator[Difference]:
-    """What differs between the assets below two roots; a thing that the second one lacks is named, too.
+def differences(ours: Path, theirs: Path) -> Iterator[AssetDifference]:
+    """Yield the differences between the assets below two roots, missing things included.
 
     Raises:
-        EnvironmentProblem: the second root has nothing of what is looked for.
+        EnvironmentProblem: the second root has none of the assets.
     """
     if not any((theirs / place).is_file() for place in THINGS.values()):
         raise EnvironmentProblem(
             f"{theirs} has none of the assets",
             remedy=f"point at the folder that holds {panda.PATH}",
         )
+
     for thing, place in THINGS.items():
         if not (theirs / place).is_file():
-            yield Difference(thing, "file", place, "missing")
+            yield AssetDifference(thing, "file", place, "missing")
             continue
-        (joints, links), (other_joints, other_links) = (
-            describe(ours / place),
-            describe(theirs / place),
-        )
-        yield from _names(thing, "joint", joints, other_joints)
-        yield from _names(thing, "link", links, other_links)
+
+        joints, links = describe(ours / place)
+        other_joints, other_links = describe(theirs / place)
+        yield from _names(thing, "joint", joints.keys(), other_joints.keys())
+        yield from _names(thing, "link", links.keys(), other_links.keys())
         for name in sorted(joints.keys() & other_joints.keys()):
-            one, two = joints[name], other_joints[name]
-            if (
-                one.kind != two.kind
-                or abs(one.low - two.low) > LIMIT_SLACK
-                or abs(one.high - two.high) > LIMIT_SLACK
-            ):
-                yield Difference(thing, f"limits of {name}", _limits(one), _limits(two))
+            yield from _joint_differences(thing, name, joints[name], other_joints[name])
         for name in sorted(links.keys() & other_links.keys()):
-            one, two = links[name], other_links[name]
-            if one.mass and two.mass and _apart(one.mass, two.mass):
-                yield Difference(
-                    thing, f"mass of {name}", f"{one.mass:.4g} kg", f"{two.mass:.4g} kg"
-                )
-            if one.inertia and two.inertia and any(map(_apart, one.inertia, two.inertia)):
-                yield Difference(
-                    thing,
-                    f"inertia of {name}",
-                    *(" ".join(f"{v:.3g}" for v in each.inertia or ()) for each in (one, two)),
-                )
+            yield from _link_differences(thing, name, links[name], other_links[name])
 
 
-def _names(thing: str, kind: str, ours: dict, theirs: dict) -> Iterator[Difference]:
-    for name in sorted(ours.keys() ^ theirs.keys()):
-        yield Difference(
-            thing,
-            f"{kind} {name}",
-            *("there" if name in each else "missing" for each in (ours, theirs)),
-        )
+def _names(thing: str, kind: str, ours: Set[str], theirs: Set[str]) -> Iterator[AssetDifference]:
+    for name in sorted(ours ^ theirs):
+        one, two = ("there" if name in each else "missing" for each in (ours, theirs))
+        yield AssetDifference(thing, f"{kind} {name}", one, two)
+
+
+def _joint_differences(thing: str, name: str, one: Joint, two: Joint) -> Iterator[AssetDifference]:
+    apart = abs(one.low - two.low) > LIMIT_SLACK or abs(one.high - two.high) > LIMIT_SLACK
+    if one.kind != two.kind or apart:
+        yield AssetDifference(thing, f"limits of {name}", _limits(one), _limits(two))
+
+
+def _link_differences(thing: str, name: str, one: Link, two: Link) -> Iterator[AssetDifference]:
+    if one.mass and two.mass and _apart(one.mass, two.mass):
+        masses = (f"{each:.4g} kg" for each in (one.mass, two.mass))
+        yield AssetDifference(thing, f"mass of {name}", *masses)
+
+    if one.inertia and two.inertia and any(map(_apart, one.inertia, two.inertia)):
+        inertias = (" ".join(f"{v:.3g}" for v in each) for each in (one.inertia, two.inertia))
+        yield AssetDifference(thing, f"inertia of {name}", *inertias)
 
 
 def _limits(joint: Joint) -> str:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pxr import Gf
 
 PATH = "Isaac/IsaacLab/Robots/FrankaEmika/franka_panda.usda"
-"""Where the stock configurations look for it, below the asset root."""
+"""Path at which the stock configurations look for it, below the asset root."""
 CLEAR = "clear_of_table"
 """Choice of the variant set ``Colliders``: without the capsule of link 1, which reaches 1 cm into
 the table's edge and rubs there, so that the first joint stops short: the tool stays 8 mm beside its
@@ -24,7 +24,10 @@ target with PhysX, 22 mm with Newton (measured 5 cm from the start)."""
 
 
 class Segment(NamedTuple):
-    """One arm link and the revolute joint (about z) that carries it; URDF conventions, SI units, angles in rad."""
+    """One arm link and the revolute joint (about z) that carries it.
+
+    Conventions are URDF's; units are SI's, angles in rad.
+    """
 
     name: str
     origin: Vec3
@@ -164,7 +167,7 @@ def _quat(*, roll: float = 0.0, yaw: float = 0.0) -> Gf.Quatf:
 
 
 class _Panda:
-    """Writes the robot: links nested below Geometry as in the published asset, joints below Physics."""
+    """Writer of the robot: links nested below Geometry as NVIDIA has them, joints below Physics."""
 
     def __init__(self, path: Path) -> None:
         from pxr import UsdGeom, UsdPhysics
@@ -176,13 +179,6 @@ class _Panda:
         self.where: dict[str, str] = {}
 
     def author(self) -> None:
-        from pxr import UsdPhysics
-
-        fixed, revolute, prismatic = (
-            UsdPhysics.FixedJoint,
-            UsdPhysics.RevoluteJoint,
-            UsdPhysics.PrismaticJoint,
-        )
         base = Segment(
             "panda_link0",
             (0, 0, 0),
@@ -194,16 +190,25 @@ class _Panda:
             0,
         )
         self._link(base, None, _quat())
-        self._joint(fixed, "root_joint", None, "panda_link0", (0, 0, 0), _quat())
-        parent = "panda_link0"
+        self._joint("Fixed", "root_joint", None, base.name, base.origin, _quat())
+        wrist = self._author_arm(base.name)
+        self._author_hand(wrist)
+        self._author_variants()
+        self.stage.Save()
+
+    def _author_arm(self, parent: str) -> str:
+        """Write the links from the base on; return the last one's name."""
         for number, part in enumerate(ARM, 1):
             turn = _quat(roll=part.roll)
             self._link(part, parent, turn)
             joint = self._joint(
-                revolute, f"panda_joint{number}", parent, part.name, part.origin, turn
+                "Revolute", f"panda_joint{number}", parent, part.name, part.origin, turn
             )
             self._drive(joint, "Z", part.limits, part.effort, 400, 80, angular=True)
             parent = part.name
+        return parent
+
+    def _author_hand(self, parent: str) -> None:
         hand = Segment(
             "panda_hand",
             (0, 0, 0.107),
@@ -216,24 +221,19 @@ class _Panda:
         )
         turn = _quat(yaw=-math.pi / 4)
         self._link(hand, parent, turn)
-        self._joint(fixed, "panda_hand_joint", parent, "panda_hand", hand.origin, turn)
+        self._joint("Fixed", "panda_hand_joint", parent, hand.name, hand.origin, turn)
+
         for number, (name, yaw) in enumerate(FINGERS, 1):
             finger = Segment(
                 name, (0, 0, 0.0584), 0, 0.015, (0, 0, 0), (1e-5, 1e-5, 1e-5), (0, 0.04), 200
             )
-            self._link(finger, "panda_hand", _quat())
-            turn = _quat(yaw=yaw)
-            joint = self._joint(
-                prismatic,
-                f"panda_finger_joint{number}",
-                "panda_hand",
-                name,
-                finger.origin,
-                turn,
-                turn,
-            )
+            self._link(finger, hand.name, _quat())
+            joint_name, turn = f"panda_finger_joint{number}", _quat(yaw=yaw)
+            joint = self._joint("Prismatic", joint_name, hand.name, name, finger.origin, turn, turn)
             self._drive(joint, "Y", finger.limits, finger.effort, 2000, 100, angular=False)
-        # Isaac Lab's configuration selects these variants by name; all but ours are empty.
+
+    def _author_variants(self) -> None:
+        """Write the variants that Isaac Lab's configuration selects by name; all but ours empty."""
         for name, choices in (
             ("Physics", ("physx", "mujoco")),
             ("Colliders", ("primitives", "gripper_only", CLEAR)),
@@ -241,30 +241,30 @@ class _Panda:
             variants = self.top.GetVariantSets().AddVariantSet(name)
             for choice in choices:
                 variants.AddVariant(choice)
+
             if CLEAR in choices:
                 variants.SetVariantSelection(CLEAR)
+                capsule = f"{self.where['panda_link1']}/capsule_0"
                 with variants.GetVariantEditContext():
-                    self.stage.OverridePrim(f"{self.where['panda_link1']}/capsule_0").SetActive(
-                        False
-                    )
+                    self.stage.OverridePrim(capsule).SetActive(False)
             variants.SetVariantSelection(choices[0])
-        self.stage.Save()
 
     def _link(self, part: Segment, parent: str | None, rotation: Gf.Quatf) -> None:
         from pxr import Gf, UsdGeom, UsdPhysics
 
-        path = self.where[part.name] = (
-            f"{self.where[parent] if parent else '/panda/Geometry'}/{part.name}"
-        )
+        path = f"{self.where[parent] if parent else '/panda/Geometry'}/{part.name}"
+        self.where[part.name] = path
         body = UsdGeom.Xform.Define(self.stage, path)
         body.AddTranslateOp().Set(Gf.Vec3d(*part.origin))
         body.AddOrientOp().Set(rotation)
+
         UsdPhysics.RigidBodyAPI.Apply(body.GetPrim())
         props = UsdPhysics.MassAPI.Apply(body.GetPrim())
         props.CreateMassAttr(part.mass)
         props.CreateCenterOfMassAttr(Gf.Vec3f(*part.centre_of_mass))
         props.CreateDiagonalInertiaAttr(Gf.Vec3f(*part.inertia))
         props.CreatePrincipalAxesAttr(Gf.Quatf(1))
+
         for number, shape in enumerate(CAPSULES.get(part.name, ())):
             capsule = UsdGeom.Capsule.Define(self.stage, f"{path}/capsule_{number}")
             capsule.CreateRadiusAttr(shape.radius)
@@ -278,7 +278,7 @@ class _Panda:
 
     def _joint(
         self,
-        kind: Any,
+        kind: str,
         name: str,
         parent: str | None,
         child: str,
@@ -286,9 +286,10 @@ class _Panda:
         turn: Gf.Quatf,
         turn1: Gf.Quatf | None = None,
     ) -> Any:
-        from pxr import Gf
+        """Write a joint of a ``kind`` of UsdPhysics; ``turn1`` is its rotation in the child."""
+        from pxr import Gf, UsdPhysics
 
-        joint = kind.Define(self.stage, f"/panda/Physics/{name}")
+        joint = getattr(UsdPhysics, f"{kind}Joint").Define(self.stage, f"/panda/Physics/{name}")
         if parent:
             joint.CreateBody0Rel().SetTargets([self.where[parent]])
         joint.CreateBody1Rel().SetTargets([self.where[child]])

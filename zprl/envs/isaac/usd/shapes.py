@@ -14,7 +14,13 @@ Colour = tuple[float, float, float]
 
 
 class Capsule(NamedTuple):
-    """A capsule along z of the link's frame: radius [m], height of the cylinder between the caps [m], centre [m]."""
+    """A capsule along z of the link's frame.
+
+    Attributes:
+        radius: [m].
+        height: Height of the cylinder between the caps [m].
+        centre: [m].
+    """
 
     radius: float
     height: float
@@ -29,7 +35,11 @@ class Box(NamedTuple):
 
 
 def new_stage(path: Path, prim: str) -> tuple[Usd.Stage, Usd.Prim]:
-    """Begin a file (z up, metres, kilograms) with ``prim`` as its default; return the stage and that prim."""
+    """Begin a file (z up, metres, kilograms) with ``prim`` as its default prim.
+
+    Returns:
+        The stage and that prim.
+    """
     from pxr import Usd, UsdGeom, UsdPhysics
 
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -12,22 +12,22 @@ GROUND_PATH = (
 )
 TABLE_PATH = "Isaac/Props/Mounts/SeattleLabTable/table_instanceable.usd"
 CUBE_PATH = "Isaac/Props/Blocks/DexCube/dex_cube_instanceable.usd"
-"""Where the stock configurations look for them, below the asset root."""
+"""Paths at which the stock configurations look for them, below the asset root."""
 
 TABLE = Box((1.2, 0.9, 1.0), (0, 0, -0.5))
 """The table about its own origin; its top face is z = 0."""
 TABLE_POSE: tuple[float, ...] = (0.5, 0.0, 0.0, 0.0, 0.0, math.sqrt(0.5), math.sqrt(0.5))
-"""Where the task puts the table in the environment's frame: position and quaternion xyzw (Isaac
-Lab's lift task)."""
+"""Pose of the table in the environment's frame, position and quaternion xyzw (Isaac Lab's lift
+task)."""
 CUBE_EDGE = 0.048
 """Edge of the cube [m]: the task scales its asset, authored at 0.06 m, by 0.8."""
 CUBE_SCALE = 0.8
 LOOK = "Look"
-"""The cube's variant set with its colours: ``cube`` and ``lower``, so that pictures tell two cubes
-apart."""
+"""The cube's variant set with its colours ``cube`` and ``lower``, so that two cubes differ in
+images."""
 _CUBE_MASS = 0.1
 BOXES: dict[str, tuple[Box, ...]] = {"lower": (Box((CUBE_EDGE, CUBE_EDGE, CUBE_EDGE), (0, 0, 0)),)}
-"""The second cube, where there are two; pictures know the first one by its own name."""
+"""The second cube, where there are two; images know the first one by its own name."""
 COLOURS: dict[str, Colour] = {
     "cube": (0.95, 0.22, 0.03),
     "lower": (0.05, 0.25, 0.80),
@@ -44,7 +44,10 @@ def author(root: Path) -> None:
 
 
 def _author_ground(path: Path) -> None:
-    """Write what Isaac Lab's ``spawn_ground_plane`` looks for: a Plane collider, an Environment mesh and a tintable shader."""
+    """Write the prims that Isaac Lab's ``spawn_ground_plane`` looks for.
+
+    They are a Plane collider, an Environment mesh and a tintable shader.
+    """
     from pxr import Gf, Sdf, UsdGeom, UsdPhysics, UsdShade
 
     stage, _ = new_stage(path, "/GroundPlane")
@@ -54,13 +57,16 @@ def _author_ground(path: Path) -> None:
     mesh.CreateFaceVertexCountsAttr([4])
     mesh.CreateFaceVertexIndicesAttr([0, 1, 2, 3])
     paint(mesh, _GROUND)
-    UsdGeom.PrimvarsAPI(mesh).CreatePrimvar(
+    textures = UsdGeom.PrimvarsAPI(mesh).CreatePrimvar(
         "st", Sdf.ValueTypeNames.TexCoord2fArray, "varying"
-    ).Set([(0, 0), (1, 0), (1, 1), (0, 1)])
+    )
+    textures.Set([(0, 0), (1, 0), (1, 1), (0, 1)])
+
     plane = UsdGeom.Plane.Define(stage, "/GroundPlane/CollisionPlane")
     plane.CreateAxisAttr("Z")
     plane.CreatePurposeAttr("guide")
     UsdPhysics.CollisionAPI.Apply(plane.GetPrim())
+
     UsdShade.Material.Define(stage, "/GroundPlane/Looks/theGrid")
     shader = UsdShade.Shader.Define(stage, "/GroundPlane/Looks/theGrid/Shader")
     shader.CreateIdAttr("UsdPreviewSurface")

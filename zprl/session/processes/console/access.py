@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import fcntl
 import hashlib
 import hmac
+import logging
 import math
 import os
 import re
 import secrets
 from collections.abc import Callable, Iterator, MutableMapping
 from dataclasses import dataclass
-from http.cookies import CookieError, SimpleCookie
 from pathlib import Path
 from typing import Self
 
@@ -27,12 +26,13 @@ from starlette.datastructures import Headers
 
 from zprl import durable
 from zprl.errors import ConfigError, DataError, EnvironmentProblem
-from zprl.recordings.append_file import lease
+from zprl.recordings.append_file import lease, leased
+from zprl.request_checks import bearer_token, cookie_value, same_secret
+from zprl.server_limits import QuietLog
 from zprl.session.clock import now
 from zprl.session.inputs import Author, this_user
-from zprl.session.processes.console.rate_limits import Guesses, QuietLog
+from zprl.session.processes.console.rate_limits import Guesses
 from zprl.strict_model import StrictModel
-from zprl.terminal import say
 
 TOKEN = "ZPRL_CONSOLE_TOKEN"  # noqa: S105 (the variable's name)
 MIN_TOKEN, MIN_DIFFERENT = 16, 6
@@ -45,6 +45,8 @@ MOST_BEGUN = 8192
 """Bytes of a request that are searched for a login."""
 PROGRAM = "program"
 """Author of presses that come with the token in a header."""
+
+log = logging.getLogger(__name__)
 
 
 class Secrets(StrictModel):
@@ -115,25 +117,14 @@ def page_link(work: Path) -> str:
     problem = EnvironmentProblem(
         "no session is running here", remedy="`zprl session run` starts one"
     )
-    if not (work / FILE).exists() or not (work / ADDRESS).exists() or not _held(work):
+    # A killed run leaves its files behind, but no lease.
+    if not (work / FILE).exists() or not (work / ADDRESS).exists() or not leased(work):
         raise problem
     try:
         url = str(durable.read_json(work / ADDRESS)["url"])
     except (KeyError, TypeError) as error:
         raise DataError(f"{work / ADDRESS} is damaged", remedy="start the session again") from error
     return Access(Secrets.load(work)).link(url)
-
-
-def _held(folder: Path) -> bool:
-    """Return whether a run has the lease on a folder: a killed one leaves its files behind."""
-    fd = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(fd)
-    return False
 
 
 @dataclass(frozen=True)
@@ -162,11 +153,10 @@ class Access:
     def __init__(self, made: Secrets, clock: Callable[[], float] = now) -> None:
         self._secrets = made
         self._clock = clock
-        self._token = made.token.encode()
         self._key = hashlib.sha256(f"{made.run} {made.token}".encode()).digest()
         self._begun = clock()
         self._used: dict[str, float] = {}
-        self.guesses = Guesses(QuietLog(say))
+        self.guesses = Guesses(QuietLog(log.warning, lead="console: "))
         # Browsers share cookies between the ports of a host: each run has a name of its own.
         self.cookie = "zprl_" + hashlib.sha256(f"cookie {made.run}".encode()).hexdigest()[:12]
 
@@ -177,7 +167,7 @@ class Access:
 
     def knows(self, token: str) -> bool:
         """Return whether this is the token."""
-        return hmac.compare_digest(token.encode("utf-8", "surrogatepass"), self._token)
+        return same_secret(token, self._secrets.token)
 
     def link(self, url: str) -> str:
         """Return an address that logs one browser in; no server, log or referrer sees its ``#``."""
@@ -202,9 +192,8 @@ class Access:
         """Return the login of a request; ``None`` for a stranger."""
         if self.by_header(headers):
             return Login(PROGRAM, PROGRAM)
-        if "cookie" not in headers:
-            return None
-        opened = self._open("cookie", self._cookie(headers), COOKIE_S)
+        cookie = cookie_value(headers.get("cookie"), self.cookie)
+        opened = self._open("cookie", cookie, COOKIE_S) if cookie else None
         return Login(opened.author, opened.mac, opened.at + COOKIE_S) if opened else None
 
     def lasts(self, login: Login) -> bool:
@@ -218,26 +207,19 @@ class Access:
 
     def by_header(self, headers: Headers) -> bool:
         """Return whether a program brought the token: no foreign page makes a browser do that."""
-        kind, _, token = headers.get("authorization", "").partition(" ")
-        return kind.lower() == "bearer" and self.knows(token.strip())
+        token = bearer_token(headers.get("authorization"))
+        return bool(token) and self.knows(token)
 
     def refusal(self, headers: Headers, address: str) -> tuple[int, str]:
         """Return status and reason for a stranger.
 
         A wrong token or a forged cookie counts as a guess of its address.
         """
-        cookie = self._cookie(headers)
+        cookie = cookie_value(headers.get("cookie"), self.cookie)
         guessed = "authorization" in headers or (bool(cookie) and not self._signed(cookie))
         if guessed and not self.guesses.wrong(address):
             return 429, "too many attempts; wait a few seconds"
         return 401, "log in first"
-
-    def _cookie(self, headers: Headers) -> str:
-        try:
-            morsel = SimpleCookie(headers.get("cookie", "")).get(self.cookie)
-        except CookieError:
-            return ""
-        return morsel.value if morsel else ""
 
     # -- signed texts ----------------------------------------------------------------------------
 
@@ -254,7 +236,7 @@ class Access:
     def _signed(self, value: str) -> bool:
         """Return whether a text was signed by this run, however long ago."""
         text, _, mac = value.rpartition(".")
-        return hmac.compare_digest(mac.encode("utf-8", "surrogatepass"), self._mac(text).encode())
+        return same_secret(mac, self._mac(text))
 
     def _open(self, purpose: str, value: str, most_s: float) -> _Opened | None:
         """Return a signed text of this run and purpose; ``None`` where it is not, or too old."""

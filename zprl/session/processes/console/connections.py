@@ -1,7 +1,6 @@
 """The server's connections: their number, their time limits, and the order in which they close.
 
-uvicorn waits for ever for the first request of a connection and takes any number of them; here a
-stranger's connection is closed when its request does not arrive in time or others need the place,
+A stranger's connection is closed when its request does not arrive in time or others need the place,
 and one that has shown a login never is.
 """
 
@@ -16,16 +15,14 @@ from functools import partial
 from itertools import islice
 from typing import Any, cast
 
-import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from zprl.session.processes.console.rate_limits import QuietLog, group, open_files
+from zprl.server_connections import BATCH, BoundedServer, ServerConnection
+from zprl.server_limits import QuietLog, open_files
+from zprl.session.processes.console.rate_limits import group
 
 MOST, SHARE = 4096, 0.75
 """Connections at most, and their share of the files that may be open."""
-BATCH = 16
-"""Connections that are accepted at once: few, so that those before them are served in between."""
 CLOSED = 20
 """Late connections that are closed at once: a thousand that come back together hold others up."""
 PACE_S, MOST_PACE_S, STRANGERS = 0.1, 2.0, 200
@@ -41,8 +38,6 @@ MOST_WAITING = 16 * 1024
 """Bytes of a stranger that are kept until its turn comes."""
 MOST_HEAD, MOST_HEADERS = 16 * 1024, 64
 """Bytes of a request line and headers, or of trailers, and how many headers and trailers."""
-QUEUE = 2048
-"""Connections that wait in the kernel."""
 
 
 class Connections:
@@ -180,7 +175,7 @@ class OneWrite:
             self._transport.write(b"".join(parts))
 
 
-class Connection(HttpToolsProtocol):
+class Connection(ServerConnection):
     """One connection, known to the application as ``request.state.connection``."""
 
     def __init__(self, connections: Connections, **given: Any) -> None:
@@ -259,11 +254,6 @@ class Connection(HttpToolsProtocol):
         # A request counts, even if its sender does not wait for the answer.
         return self.busy or bool(self._received)
 
-    @property
-    def busy(self) -> bool:
-        """True while a request is being answered."""
-        return self.cycle is not None and not self.cycle.response_complete
-
     def on_response_complete(self) -> None:
         self._since = time.monotonic()
         # No browser sends a second request before the first is answered.
@@ -297,18 +287,17 @@ class Connection(HttpToolsProtocol):
         self._all.trust(self)
 
     def abort(self) -> None:
-        """Close the connection at once."""
         self._all.remove(self)
         self._received.clear()  # its own references keep a closed connection for a while
-        self.transport.abort()
+        super().abort()
 
     def _should_upgrade(self) -> bool:
         # The application refuses such a request, without a line in the log.
         return False
 
 
-class Server(uvicorn.Server):
-    """uvicorn with :class:`Connections`.
+class Server(BoundedServer):
+    """The page's server, with :class:`Connections`.
 
     Args:
         app: The application.
@@ -318,12 +307,11 @@ class Server(uvicorn.Server):
 
     def __init__(self, app: ASGIApp, known: Callable[[bytes], bool], log: QuietLog) -> None:
         self.connections = Connections(known)
-        self._log = log
-        config = uvicorn.Config(
+        super().__init__(
             app,
-            http=partial(Connection, self.connections),  # type: ignore[arg-type]  # it makes one
+            partial(Connection, self.connections),
+            log,
             ws="none",
-            backlog=BATCH,
             timeout_keep_alive=KEEP_ALIVE_S,
             log_level="error",  # a warning per broken request would fill the disk
             access_log=False,
@@ -333,13 +321,6 @@ class Server(uvicorn.Server):
             lifespan="off",
             timeout_graceful_shutdown=1,
         )
-        super().__init__(config)
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        asyncio.get_running_loop().set_exception_handler(self._failed)
-        await super().startup(sockets)
-        for listening in sockets or ():
-            listening.listen(QUEUE)
 
     async def on_tick(self, counter: int) -> bool:
         self.connections.sweep(time.monotonic())
@@ -350,7 +331,3 @@ class Server(uvicorn.Server):
         self.connections.close()
         await asyncio.sleep(0)
         await super().shutdown(sockets)
-
-    def _failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        """Log a fault of the loop in one line, also when it comes a million times."""
-        self._log(f"{context.get('message', '')} {context.get('exception') or ''}")

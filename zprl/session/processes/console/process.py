@@ -13,22 +13,23 @@ from collections.abc import Iterable
 
 from zprl import durable
 from zprl.errors import EnvironmentProblem
+from zprl.server_limits import raise_open_files
 from zprl.session.bus import Bus
 from zprl.session.camera_history import CameraHistory
 from zprl.session.events import Input, State
 from zprl.session.input_publisher import InputPublisher
 from zprl.session.inputs import PRESS_S, OperatorInput
+from zprl.session.messages import Beat, PressAnswer
 from zprl.session.process import Settings, Stopping, main
 from zprl.session.processes.console import listen
 from zprl.session.processes.console.access import ADDRESS, Access, Secrets
 from zprl.session.processes.console.app import RefusedPress, SendInput
-from zprl.session.processes.console.rate_limits import raise_open_files
 from zprl.session.processes.console.serve import Console
-from zprl.session.processes.console.snapshot import Answer, ConsoleState
+from zprl.session.processes.console.snapshot import ConsoleState
 from zprl.session.processes.console.snapshot_builder import TOPICS, Watch
 
 POLL_S, BEAT_S, SHOW_S, CAMERA_S = 0.02, 0.2, 0.2, 0.2
-"""Seconds between two looks at the bus, beats, snapshots and camera images."""
+"""Seconds between two polls of the bus, beats, snapshots and camera images."""
 ANSWER_S = PRESS_S + 0.5
 """Seconds to wait for the outcome of a press: past its age the session refuses it."""
 COLLECT = (700, 2, 1)
@@ -77,7 +78,7 @@ class Handover:
         if refusal:
             raise RefusedPress(refusal)
 
-    def take(self, answers: Iterable[Answer]) -> None:
+    def take(self, answers: Iterable[PressAnswer]) -> None:
         """Settle presses with the plan's answers; called in another thread than :meth:`send`."""
         for answer in answers:
             waiting = self._waiting.get(answer.nonce)
@@ -131,29 +132,31 @@ def run(settings: Settings, stopping: Stopping) -> None:
     handover = Handover(publisher)
     cameras = CameraHistory(watch.task, settings.rings, max_age_s=1.0)
     cameras.start()
-    beat = show = look = 0.0
+    beat_at = 0.0
+    snapshot_at = 0.0
+    images_at = 0.0
 
     with serve(settings, shown, handover.send) as console:
         durable.write_json(settings.work / ADDRESS, {"url": console.url})
         while not stopping:
             for message in bus.poll(POLL_S):
                 watch.take(message)
-            handover.take(watch.plan.get("answers", ()))
+            handover.take(watch.answers)
             publisher.flush()
 
             now = time.monotonic()
-            if now - beat > BEAT_S:
-                beat = now
+            if now - beat_at > BEAT_S:
+                beat_at = now
                 _check_alive(console)
-                stopped = watch.plan.get("state") is State.ESTOP
-                publisher.beat(stopped=stopped, pages=console.pages)
-            if now - show > SHOW_S:
-                show = now
-                watch.look()
+                stopped = watch.plan is not None and watch.plan.state is State.ESTOP
+                publisher.beat(Beat(pages=console.pages), stopped=stopped)
+            if now - snapshot_at > SHOW_S:
+                snapshot_at = now
+                watch.read_disk()
                 if (snapshot := watch.snapshot()) is not None:
                     shown.publish(snapshot)
-            if cameras.readers and now - look > CAMERA_S:
-                look = now
+            if cameras.readers and now - images_at > CAMERA_S:
+                images_at = now
                 _show_cameras(cameras, shown)
     cameras.stop()
     bus.close()

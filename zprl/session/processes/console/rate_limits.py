@@ -1,10 +1,9 @@
-"""Bound what strangers cost: rates, wrong guesses per address, lines in the log, open files."""
+"""Bound what strangers cost: rates, and wrong guesses per address."""
 
 from __future__ import annotations
 
 import functools
 import ipaddress
-import resource
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -13,8 +12,6 @@ GUESSES = (0.2, 5)
 """Wrong guesses of one address: per second, and at once."""
 ADDRESSES = 1024
 """Addresses whose guesses are counted; the one that was quiet longest is forgotten first."""
-QUIET_S = 10.0
-"""Seconds between two lines in the log."""
 
 
 class Bucket:
@@ -89,42 +86,3 @@ class Guesses:
         if not within:
             self._say(f"wrong logins from {sender}")
         return within
-
-
-class QuietLog:
-    """A log of at most one line every :data:`QUIET_S` seconds, with the number of those left out.
-
-    Args:
-        write: Receives the lines.
-        clock: Monotonic [s].
-    """
-
-    def __init__(
-        self, write: Callable[[str], None], clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._write = write
-        self._clock = clock
-        self._at = -QUIET_S
-        self._skipped = 0
-
-    def __call__(self, line: str) -> None:
-        now = self._clock()
-        if now - self._at < QUIET_S:
-            self._skipped += 1
-            return
-        more = f" ({self._skipped} like it since the last such line)" if self._skipped else ""
-        self._at = now
-        self._skipped = 0
-        self._write(f"console: {line[:300]}{more}")
-
-
-def raise_open_files() -> None:
-    """Let this process open as many files as the system allows it."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-
-
-def open_files() -> int:
-    """Return how many files this process may have open."""
-    most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    return 2**20 if most == resource.RLIM_INFINITY else most

@@ -8,15 +8,14 @@ front where the network is not yours.
 from __future__ import annotations
 
 import asyncio
-import functools
 import ipaddress
 import random
-import re
 
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from zprl.request_checks import from_page, is_loopback, named_host
 from zprl.session.processes.console.access import Access
 
 MAX_BODY = 2048
@@ -26,7 +25,6 @@ BODY_S = 5.0
 OPEN_PATHS = {"/login", "/login.js", "/stop.js", "/page.css", "/icon.svg"}
 INPUT = "/input"
 """Open, too, but for the e-stop only: the route knows which press it is."""
-HOST = re.compile(r"(\[[0-9a-fA-F:.]{2,45}\]|[A-Za-z0-9._-]{1,253})(:\d{1,5})?")
 
 HEADERS = {
     "Content-Security-Policy": (
@@ -43,15 +41,6 @@ HEADERS = {
 }
 RAW_HEADERS = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
 """Headers as bytes: Starlette's own classes take a tenth of an answer's time to encode them."""
-
-
-@functools.lru_cache(maxsize=256)
-def is_loopback(host: str) -> bool:
-    """Return whether an address is reached from this machine only."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 class RequestGuard:
@@ -142,13 +131,11 @@ class RequestGuard:
 
     def _host_ok(self, headers: Headers) -> bool:
         """Return whether a request names one host, under which the page is reached."""
-        if len(headers.getlist("host")) != 1:
-            return False
-        match = HOST.fullmatch(headers["host"])
-        if match is None:
+        named = named_host(headers.raw)
+        if named is None:
             return False
 
-        name = match[1].strip("[]").lower()
+        name, _ = named
         if is_loopback(name) or name in self.names:
             return True
         try:
@@ -160,10 +147,8 @@ class RequestGuard:
 
     def _origin_ok(self, headers: Headers) -> bool:
         """Return whether a request comes from the page itself, or from a program with the token."""
-        origin = headers.get("origin")
-        if origin is None:
-            return self.access.by_header(headers)
-        return origin in (f"http://{headers['host']}", f"https://{headers['host']}")
+        same = from_page(headers.raw, schemes=("http", "https"))
+        return self.access.by_header(headers) if same is None else same
 
 
 def peer(scope: Scope) -> str:

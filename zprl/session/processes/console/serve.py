@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import threading
 from typing import Self
 
+from zprl.request_checks import is_loopback
+from zprl.server_limits import QuietLog
 from zprl.session.processes.console.access import Access, Secrets
 from zprl.session.processes.console.app import SendInput, make_app
 from zprl.session.processes.console.listen import listen
-from zprl.session.processes.console.rate_limits import QuietLog
-from zprl.session.processes.console.request_guard import is_loopback
 from zprl.session.processes.console.snapshot import ConsoleState
 from zprl.session.processes.console.streams import Streams
-from zprl.terminal import say
 
 LOOPBACK = "127.0.0.1"
 STOP_S = 5.0
 """Seconds to wait for the server's end."""
+
+log = logging.getLogger(__name__)
 
 
 class Console:
@@ -66,7 +68,7 @@ class Console:
             names=names,
             any_address=not is_loopback(host),
         )
-        self._server = Server(app, self.access.known, QuietLog(say))
+        self._server = Server(app, self.access.known, QuietLog(log.warning, lead="console: "))
 
         shown_host = f"[{host}]" if self._socket.family == socket.AF_INET6 else host
         self.url = f"http://{shown_host}:{self._socket.getsockname()[1]}/"

@@ -21,6 +21,16 @@ from zprl.robot.events import Event, Level
 from zprl.robot.limits import Limits
 from zprl.session.bus import Message
 from zprl.session.events import Label, State
+from zprl.session.messages import (
+    SIM_WEIGHTS_VERSION,
+    Beat,
+    EventMessage,
+    LearningRow,
+    Plan,
+    PressAnswer,
+    RobotState,
+    Topic,
+)
 from zprl.session.process import Settings
 from zprl.session.processes.console.prompts import prompt
 from zprl.session.processes.console.snapshot import (
@@ -49,13 +59,13 @@ RUN_S = 5.0
 every tick."""
 TAIL_BYTES = 64 * 1024
 TOPICS = {
-    "supervisor": ["plan"],
-    "driver": ["state", "event", "beat"],
-    "actor": ["event", "beat"],
-    "learner": ["learning", "weights", "beat"],
-    "recorder": ["event", "beat"],
-    "operator_devices": ["beat"],
-    "scripted": ["beat"],
+    "supervisor": [Topic.PLAN],
+    "driver": [Topic.STATE, Topic.EVENT, Topic.BEAT],
+    "actor": [Topic.EVENT, Topic.BEAT],
+    "learner": [Topic.LEARNING, Topic.WEIGHTS, Topic.BEAT],
+    "recorder": [Topic.EVENT, Topic.BEAT],
+    "operator_devices": [Topic.BEAT],
+    "scripted": [Topic.BEAT],
 }
 ACTING = (State.RUNNING, State.INTERVENTION, State.STOPPING)
 OPEN = (*ACTING, State.AWAIT_LABEL, State.COMMIT)
@@ -92,16 +102,16 @@ class Watch:
 
         self.rows: dict[int, EpisodeRow] = {}
         self.broken: set[int] = set()
-        self.plan: dict[str, Any] = {}
-        self.state: dict[str, Any] = {}
+        self.plan: Plan | None = None
+        self.state: RobotState | None = None
         self.stopped = False
-        self.heard: dict[tuple[str, str], float] = {}
+        self.last_message_at: dict[tuple[str, str], float] = {}
         """Sender and topic to the time of its last message; the empty topic: of any."""
 
         self.steps: deque[float] = deque(maxlen=KEPT_STEPS)
         self.events: deque[EventRow] = deque(maxlen=KEPT_EVENTS)
         self.fault = ""
-        self.learning: dict[int, dict[str, float]] = {}
+        self.learning: dict[int, LearningRow] = {}
         self.weights: int | None = None
         self.clips = 0
 
@@ -118,55 +128,41 @@ class Watch:
             reason = f"'{message.topic}' of '{message.sender}' was not understood: {error!r}"
             self._report("message_broken", reason)
             return
-        self.heard[message.sender, ""] = self.heard[message.sender, message.topic] = self.clock()
+        now = self.clock()
+        self.last_message_at[message.sender, ""] = now
+        self.last_message_at[message.sender, message.topic] = now
 
     def _take(self, message: Message) -> None:
         """Process a message; raise where it is not understood."""
-        body = message.body
-
-        match message.topic:
-            case "plan":
-                self._follow(body)
-            case "state":
-                self._state(body)
-            case "event" if body["reason"]:
-                event = Event.from_dict(body)
-                self._note(event, self.wall())
-                if body.get("fault", event.level >= Level.SOFT_STOP):
+        match message.contents:
+            case Plan() as plan:
+                self._follow(plan)
+            case RobotState() as state:
+                self._take_state(state)
+            case EventMessage() as event if event.reason:
+                self._note(event.event(), self.wall())
+                if event.stops:
                     self.fault = event.reason
-            case "learning":
-                self._learned(body)
-            case "beat" if message.sender == "actor":
-                self.weights = int(body["version"]) if int(body["version"]) >= 0 else None
-            case "beat" if message.sender == "driver":
-                self.stopped = bool(body["stopped"])
-                self.in_force = {str(name): str(digest) for name, digest in body["digests"].items()}
+            case LearningRow() as row:
+                self._learned(row)
+            case Beat(version=version) if message.sender == "actor":
+                self.weights = version if version > SIM_WEIGHTS_VERSION else None
+            case Beat() as beat if message.sender == "driver":
+                self.stopped = beat.stopped
+                self.in_force = beat.digests
 
-    def _follow(self, body: dict[str, Any]) -> None:
+    @property
+    def answers(self) -> tuple[PressAnswer, ...]:
+        """Return the newest plan's answers to presses."""
+        return () if self.plan is None else self.plan.answers
+
+    def _follow(self, plan: Plan) -> None:
         """Keep the supervisor's plan, and load limits that were tightened."""
-        reset = body["reset"] or {}
-        self.plan = {
-            "state": State(body["state"]),
-            "number": int(body["number"]),
-            "next": max(1, int(body["next"])),
-            "kind": PhaseKind(body["kind"]) if body["kind"] else None,
-            "pending": [int(number) for number in body["pending"]],
-            "prompt": str(body["prompt"]),
-            "paused": bool(body["paused"]),
-            "behind": bool(body["behind"]),
-            "reason": str(body["reason"]),
-            "seq": int(body["seq"]),
-            "at": float(body["at"]),
-            "answers": tuple(
-                Answer(nonce=answer["nonce"], refusal=answer["refusal"][:MAX_LINE])
-                for answer in body["answers"]
-            ),
-            "start": int(reset["start_number"]) if reset.get("evaluation") else None,
-        }
-        if self.plan["state"] not in STOPPED:
+        self.plan = plan
+        if plan.state not in STOPPED:
             self.fault = ""
-        if body["digests"] != self.conditions.digests:
-            self._tightened(body["digests"])
+        if plan.digests != self.conditions.digests:
+            self._tightened(plan.digests)
 
     def _tightened(self, digests: dict[str, str]) -> None:
         """Show the limits that the supervisor has put in force."""
@@ -180,32 +176,22 @@ class Watch:
         self.conditions = new
         self.limits = tuple(_limit_rows(new.limits))
 
-    def _state(self, body: dict[str, Any]) -> None:
+    def _take_state(self, state: RobotState) -> None:
         """Keep the driver's state, the durations of its steps and the clips of the episode."""
-        health, before = body["health"], self.state
-        errors = [str(text)[:MAX_LINE] for text in (*health["errors"], health["detail"]) if text]
-        state = {
-            "number": int(body["number"]),
-            "step": int(body["step"]),
-            "stamp": float(body["stamp"]),
-            "mode": str(health["mode"])[:MAX_WORD],
-            "errors": tuple(errors[:MAX_ERRORS]),
-            "features": {str(name): float(value) for name, value in body["features"].items()},
-        }
-
-        new = state["number"] != before.get("number")
-        if new or state["step"] <= before["step"]:
+        before = self.state
+        if before is None or state.number != before.number:
+            self.steps.clear()
+            self.clips = 0
+        elif state.step <= before.step:
             self.steps.clear()
         else:
-            self.steps.append((state["stamp"] - before["stamp"]) / (state["step"] - before["step"]))
-        self.clips = (0 if new else self.clips) + bool(body["clipped"])
+            self.steps.append((state.stamp - before.stamp) / (state.step - before.step))
+        self.clips += state.clipped
         self.state = state
 
-    def _learned(self, body: dict[str, Any]) -> None:
+    def _learned(self, row: LearningRow) -> None:
         """Keep a row of the learning curve; a learner that begins anew repeats its last one."""
-        self.learning[int(body["version"])] = {
-            name: float(body[name]) for name in ("episodes", *CURVES)
-        }
+        self.learning[row.version] = row
         if len(self.learning) > KEPT_ROWS:
             del self.learning[min(self.learning)]
 
@@ -228,15 +214,15 @@ class Watch:
 
     # -- from the disk -----------------------------------------------------------------------------
 
-    def look(self) -> None:
+    def read_disk(self) -> None:
         """Read episodes and labels from the disk, which is right even where a message was lost."""
         try:
-            self._read_disk()
+            self._update_rows()
         except OSError as error:
             # Too many open files, say, are no reason to end the page and its e-stop.
             self._report("disk_not_read", str(error))
 
-    def _read_disk(self) -> None:
+    def _update_rows(self) -> None:
         """Bring the rows of episodes up to date."""
         try:
             labels = {line.episode: line for line in self.store.labels.in_order()}
@@ -279,7 +265,7 @@ class Watch:
         """Read the curve of the learner's last checkpoint, for a page that was restarted."""
         with contextlib.suppress(DataError, KeyError, TypeError, ValueError):
             for row in durable.read_json(self.settings.work / "learner" / "facts.json")["curve"]:
-                self._learned(row)
+                self._learned(LearningRow.parse(row))
 
     def _read_events(self) -> None:
         """Read the last events that the supervisor has kept, for a page that was restarted."""
@@ -300,7 +286,7 @@ class Watch:
 
     def age(self, sender: str, topic: str = "") -> float | None:
         """Return the seconds since a sender's last message (about a topic); ``None``: never."""
-        at = self.heard.get((sender, topic))
+        at = self.last_message_at.get((sender, topic))
         return None if at is None else max(0.0, self.clock() - at)
 
     def _lately(self, sender: str, topic: str) -> bool:
@@ -309,7 +295,8 @@ class Watch:
 
     def snapshot(self) -> Snapshot | None:
         """Return the page's snapshot; ``None`` while the supervisor is silent: all may be old."""
-        if not self._lately("supervisor", "plan"):
+        plan = self.plan
+        if plan is None or not self._lately("supervisor", Topic.PLAN):
             return None
         rows = tuple(self.rows[number] for number in sorted(self.rows))[-KEPT_ROWS:]
         header = self.store.header
@@ -326,37 +313,41 @@ class Watch:
             cameras=tuple(self.task.images),
             limits=self.limits,
             limits_digest=self.in_force.get("limits", ""),
-            **self._situation(),
-            **self._progress(rows),
+            **self._situation(plan),
+            **self._progress(plan, rows),
         )
 
-    def _situation(self) -> dict[str, Any]:
+    def _situation(self, plan: Plan) -> dict[str, Any]:
         """Return the fields about the plan and the operator's next step."""
-        plan = self.plan
-        label_episode = self._to_label()
+        label_episode = self._to_label(plan)
         text = prompt(plan, self.task, fault=self.fault, label_episode=label_episode)
         rule = self.task.label.rule
         return {
-            **{name: plan[name] for name in ("seq", "at", "answers", "behind", "state", "paused")},
-            "episode": plan["next"],
+            **{name: getattr(plan, name) for name in ("seq", "at", "behind", "state", "paused")},
+            "answers": tuple(
+                Answer(nonce=answer.nonce, refusal=answer.refusal[:MAX_LINE])
+                for answer in plan.answers
+            ),
+            "episode": max(1, plan.next),
             "prompt": text[:MAX_LINE],
             "rule": "" if rule in text else rule[:MAX_LINE],
             "label_episode": label_episode,
         }
 
-    def _progress(self, rows: tuple[EpisodeRow, ...]) -> dict[str, Any]:
+    def _progress(self, plan: Plan, rows: tuple[EpisodeRow, ...]) -> dict[str, Any]:
         """Return the fields about the phase, the running episode and the arms."""
-        plan, config = self.plan, self.store.header.config
-        kind = self._phase(rows)
+        config = self.store.header.config
+        kind = plan.kind or (rows[-1].phase if rows else PhaseKind.EVALUATE_BEFORE)
         training = kind is PhaseKind.TRAIN
         judged = [row for row in rows if row.label in (Label.SUCCESS, Label.FAILURE)]
-        acting = plan["state"] in ACTING
-        running = acting and self.state.get("number") == plan["number"]
+        acting = plan.state in ACTING
+        state = self.state if acting else None
+        running = state is not None and state.number == plan.number
         return {
-            "phase": None if plan["state"] is State.DONE else kind,
+            "phase": None if plan.state is State.DONE else kind,
             "phase_done": sum(row.phase is kind for row in judged),
             "phase_episodes": config.train_episodes if training else config.evaluate_episodes,
-            "step": self.state["step"] if running else None,
+            "step": state.step if state is not None and running else None,
             "episode_steps": self.task.episode_steps,
             "clips": self.clips if acting else 0,
             "arms": tuple(self._arm(prefix, acting=acting) for prefix in self.task.prefixes),
@@ -367,32 +358,26 @@ class Watch:
             if name != "scripted" or self.settings.robot_sim is not None:
                 yield HeartbeatRow(name=name, age_s=self.age(name), limit_s=SILENT_S)
 
-    def _phase(self, rows: tuple[EpisodeRow, ...]) -> PhaseKind:
-        """Return the phase of the open episode, or of the last one on the disk."""
-        kind: PhaseKind | None = self.plan["kind"]
-        if kind:
-            return kind
-        return rows[-1].phase if rows else PhaseKind.EVALUATE_BEFORE
-
-    def _to_label(self) -> int | None:
+    def _to_label(self, plan: Plan) -> int | None:
         """Return the episode to label: the open one, else the oldest that waits for a label."""
-        number, pending = self.plan["number"], self.plan["pending"]
-        if self.plan["state"] in OPEN and number > 0 and number not in self.rows:
-            return int(number)
-        return pending[0] if pending else None
+        if plan.state in OPEN and plan.number > 0 and plan.number not in self.rows:
+            return plan.number
+        return plan.pending[0] if plan.pending else None
 
     def _arm(self, prefix: str, *, acting: bool) -> ArmHealth:
         """Return the health of an arm; the driver publishes its state while the policy acts only.
 
         Older numbers are left out: they would look like new ones.
         """
-        fresh = acting and self._lately("driver", "state")
+        state = self.state if acting and self._lately("driver", Topic.STATE) else None
         errors: tuple[str, ...] = ()
-        if fresh:
-            mode = self.state["mode"]
-            errors = self.state["errors"]
+        if state is not None:
+            health = state.health
+            mode = health.mode[:MAX_WORD]
+            texts = [text[:MAX_LINE] for text in (*health.errors, health.detail) if text]
+            errors = tuple(texts[:MAX_ERRORS])
             ok = mode in (Mode.IDLE, Mode.MOVING)
-        elif self._lately("driver", "beat"):
+        elif self._lately("driver", Topic.BEAT):
             mode = "stopped" if self.stopped else "in control, not acting"
             ok = not self.stopped
         else:
@@ -405,12 +390,12 @@ class Watch:
             mode=mode,
             ok=ok,
             errors=errors,
-            gauges=tuple(self._gauges(prefix, fresh=fresh)),
+            gauges=tuple(self._gauges(prefix, state)),
         )
 
-    def _gauges(self, prefix: str, *, fresh: bool) -> Iterator[Gauge]:
+    def _gauges(self, prefix: str, state: RobotState | None) -> Iterator[Gauge]:
         """Yield an arm's gauges, without values where there is no fresh state."""
-        features = self.state["features"] if fresh else {}
+        features = {} if state is None else state.features
         limits = self.conditions.limits.arms[prefix]
         for name, letter, limit, unit in (
             ("force", "f", limits.force, "N"),
@@ -421,10 +406,10 @@ class Watch:
             value = math.hypot(*(features[axis] for axis in axes)) if known else None
             yield Gauge(name=name, value=value, limit=limit, unit=unit)
 
-        longest = MS * max(self.steps) if fresh and self.steps else None
+        longest = MS * max(self.steps) if state is not None and self.steps else None
         most = LATE_STEPS * MS / self.task.rate_hz
         yield Gauge(name="longest control step", value=longest, limit=most, unit="ms")
-        age = self.age("driver", "state") if fresh else None
+        age = None if state is None else self.age("driver", Topic.STATE)
         yield Gauge(name="state age", value=None if age is None else MS * age, unit="ms")
 
     def _curves(self) -> Iterator[LearningCurve]:
@@ -433,7 +418,7 @@ class Watch:
             yield LearningCurve(
                 name=title,
                 x="labelled training episodes",
-                points=tuple((row["episodes"], row[name]) for row in rows),
+                points=tuple((row.episodes, getattr(row, name)) for row in rows),
             )
 
 

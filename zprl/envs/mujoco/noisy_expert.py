@@ -1,9 +1,9 @@
-"""A scripted expert with the failings of people: it misjudges where its hand is, trembles, drifts and stops to think.
+"""A scripted expert with the failings of people: a wrong idea of its hand, tremor, drift, pauses.
 
 Skill is drawn per episode; the grades' names are robomimic's (better, okay, worse).  The numbers
 are ours: at them the demonstrations' lengths and failures spread as those of people do, and a
-policy trained on them succeeds in part.  The misjudgement leans one way: of what is wrong at random
-a policy rids itself by drawing less noise, and needs no RL for it.
+policy trained on them succeeds in part.  The misjudgement leans one way: a policy can average out
+random errors by drawing less noise, and needs no RL for it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PAUSE_STEPS = (3, 9)
 
 
 class Grade(StrictModel):
-    """How well one grade of operator works; in units of the action, which is bounded by 1."""
+    """Skill of one grade of operator, in units of the action, which is bounded by 1."""
 
     share: float = Field(ge=0, description="Relative frequency of this grade.")
     lean: tuple[float, float, float] = Field(
@@ -45,7 +45,7 @@ class Grade(StrictModel):
     pause: float = Field(ge=0, le=1, description="Chance per step to stop for a while.")
 
 
-class MetaworldExpertSettings(StrictModel):
+class NoisyExpertSettings(StrictModel):
     """Grades of operators; recorded with the demonstrations."""
 
     better: Grade = Grade(share=0.2, tremor=0.05, drift=0.0, pause=0.0)
@@ -57,22 +57,24 @@ class MetaworldExpertSettings(StrictModel):
     )
 
     def grades(self) -> dict[str, Grade]:
-        """Grade name to grade, best first."""
+        """Return grade name to grade, best first."""
         return {"better": self.better, "okay": self.okay, "worse": self.worse}
 
 
-class MetaworldExpert:
-    """One episode's worth of operating N environments; all randomness is a pure function of (seed, step).
+class NoisyExpert:
+    """One episode's worth of operating N environments.
+
+    All randomness is a pure function of (seed, step).
 
     Args:
-        advise: What the flawless expert would do now in each environment, (N, A), if hands were off
+        advise: Returns the flawless expert's action in each environment, (N, A), if hands were off
             by (N, 3) [m].
         num_envs: N.
         seed: Seed of grades, aim, tremor, drift and pauses.
         settings: Grades of operators.
         still: Motion (M,) of a pause; the first M action dimensions are motion, the others (the
             gripper) go on as before.
-        shake: How much of tremor and drift each action dimension shows, (A,); all of it without.
+        shake: Share of tremor and drift that each action dimension shows, (A,); 1 by default.
     """
 
     def __init__(
@@ -80,7 +82,7 @@ class MetaworldExpert:
         advise: Callable[[np.ndarray], np.ndarray],
         num_envs: int,
         seed: int,
-        settings: MetaworldExpertSettings,
+        settings: NoisyExpertSettings,
         *,
         still: np.ndarray,
         shake: np.ndarray | float = 1.0,
@@ -91,40 +93,47 @@ class MetaworldExpert:
             len(grades), size=num_envs, p=shares / shares.sum()
         )
         self.quality = [list(grades)[i] for i in index]
-        table = np.array([[grade.tremor, grade.drift, grade.pause] for grade in grades.values()])[
-            index
-        ]
-        self._tremor, self._drift_size, self._pause = table.T[:, :, None]
-        self._advise, self._seed, self._still, self._shake = advise, seed, still, shake
-        lean, aim = (
+
+        tremor, drift, pause, lean, aim = (
             np.array([getattr(grade, name) for grade in grades.values()])[index]
-            for name in ("lean", "aim")
+            for name in ("tremor", "drift", "pause", "lean", "aim")
         )
-        self._aim = lean + aim[:, None] * seeding.numpy_generator(
-            seed, "expert-aim"
-        ).standard_normal((num_envs, 3))
+        self._tremor = tremor[:, None]
+        self._drift_size = drift[:, None]
+        self._pause = pause
+        off = seeding.numpy_generator(seed, "expert-aim").standard_normal((num_envs, 3))
+        self._aim = lean + aim[:, None] * off
+
+        self._advise = advise
+        self._seed = seed
+        self._still = still
+        self._shake = shake
         self._drift = np.zeros((num_envs, len(still)))
         self._waiting = np.zeros(num_envs, np.int64)
         self._step = 0
 
     def act(self, obs: Obs) -> torch.Tensor:
-        """Return the next action (N, A); of ``obs`` only the device counts, the expert sees the worlds themselves."""
+        """Return the next action (N, A).
+
+        Of ``obs`` only the device counts: the expert sees the worlds themselves.
+        """
         moves = len(self._still)
         action = np.clip(self._advise(self._aim), -1.0, 1.0)
         draw = seeding.numpy_generator(self._seed, "expert-step", self._step)
+
+        # Tremor shows in all dimensions, drift in those of the motion.
         kick = draw.standard_normal(self._drift.shape)
-        self._drift = (
-            DRIFT_STAY * self._drift + np.sqrt(1 - DRIFT_STAY**2) * self._drift_size * kick
-        )
+        drawn = np.sqrt(1 - DRIFT_STAY**2) * self._drift_size * kick
+        self._drift = DRIFT_STAY * self._drift + drawn
         shake = np.broadcast_to(self._shake, action.shape)
         action = action + shake * self._tremor * draw.standard_normal(action.shape)
         action[:, :moves] += shake[:, :moves] * self._drift
-        stops = (draw.random(len(action)) < self._pause[:, 0]) & (self._waiting == 0)
-        self._waiting = np.where(
-            stops, draw.integers(*PAUSE_STEPS, len(action)), np.maximum(self._waiting - 1, 0)
-        )
+
+        stops = (draw.random(len(action)) < self._pause) & (self._waiting == 0)
+        pauses = draw.integers(*PAUSE_STEPS, len(action))
+        self._waiting = np.where(stops, pauses, np.maximum(self._waiting - 1, 0))
         action[self._waiting > 0, :moves] = self._still
+
         self._step += 1
-        return (
-            torch.from_numpy(np.clip(action, -1.0, 1.0)).float().to(next(iter(obs.values())).device)
-        )
+        device = next(iter(obs.values())).device
+        return torch.from_numpy(np.clip(action, -1.0, 1.0)).float().to(device)

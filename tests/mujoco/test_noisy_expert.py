@@ -6,18 +6,18 @@ import numpy as np
 import pytest
 import torch
 
-from zprl.envs.mujoco.metaworld_expert import Grade, MetaworldExpert, MetaworldExpertSettings
+from zprl.envs.mujoco.noisy_expert import Grade, NoisyExpert, NoisyExpertSettings
 
 N = 400
 OBS = {"anything": torch.zeros(N, 1)}
 STEADY = {"tremor": 0.0, "drift": 0.0, "pause": 0.0}
 
 
-def _expert(advise=None, **failings) -> MetaworldExpert:
+def _expert(advise=None, **failings) -> NoisyExpert:
     grade = Grade(share=1, **{**STEADY, **failings})
     none = Grade(share=0, **STEADY)
-    settings = MetaworldExpertSettings(better=none, okay=grade, worse=none)
-    return MetaworldExpert(
+    settings = NoisyExpertSettings(better=none, okay=grade, worse=none)
+    return NoisyExpert(
         advise or (lambda aim: np.full((N, 4), 0.5)), N, 7, settings, still=np.zeros(3)
     )
 
