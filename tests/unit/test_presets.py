@@ -115,6 +115,12 @@ def test_every_tunable_stands_in_params_yaml() -> None:
     assert _keys(value, config.Params()) == _keys(whole, config.Params())
 
 
+def test_params_yaml_fits_two_screens() -> None:
+    lines = (ROOT / "params.yaml").read_text().splitlines()
+    assert len(lines) <= 110
+    assert max(map(len, lines)) <= 100
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -241,7 +241,7 @@ class LearningRates(Section):
     alpha: float = Field(3e-4, gt=0, description="Adam (official code).")
 
 
-class Updates(Batches):
+class AgentUpdates(Batches):
     """Updates of the agent, and the memory that they draw from."""
 
     per_chunk: float = Field(
@@ -267,7 +267,7 @@ class Rl(LearningSection):
     critics: CriticsConfig = CriticsConfig()
     entropy: EntropyConfig = EntropyConfig()
     learning_rates: LearningRates = LearningRates()
-    updates: Updates = Updates()
+    updates: AgentUpdates = AgentUpdates()
 
     @model_validator(mode="after")
     def _fits(self) -> Rl:
