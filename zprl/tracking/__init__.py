@@ -14,6 +14,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
@@ -94,11 +95,7 @@ class Tracker:
         now = int(time.time() * 1000)
         for name, value in metrics.items():
             if step > self._sent_before.get(name, -1):
-                self.attempt(
-                    lambda name=name, value=value: self._points.append(
-                        (name, float(value), int(step), now)
-                    )
-                )
+                self.attempt(partial(self._add_point, name, value, step, now))
         del self._points[:-KEEP_POINTS]
 
         if self._clock() >= self._next_flush or (
@@ -155,6 +152,9 @@ class Tracker:
             self.tag(**{"zprl.error": message})
         status = "FINISHED" if error is None else "KILLED" if killed else "FAILED"
         self.attempt(lambda: backend.end(status))
+
+    def _add_point(self, name: str, value: float, step: int, at_ms: int) -> None:
+        self._points.append((name, float(value), int(step), at_ms))
 
     def attempt(self, action: Callable[[], object]) -> bool:
         """Call ``action``; return False and warn once where it raises."""
