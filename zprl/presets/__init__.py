@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import difflib
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +107,7 @@ def use(name: str, path: Path | str = config.PARAMS_FILE) -> list[tuple[str, Any
     # The strict reader refuses what would keep the other library busy.
     config.load(path, limit=MAX_EDITED)
     document = ruamel.load(path.read_text(encoding="utf-8"))
-    if not isinstance(document, Mapping):
+    if not isinstance(document, MutableMapping):
         raise ConfigError(
             f"{path} has no sections", remedy="restore it (`git checkout params.yaml`)"
         )
