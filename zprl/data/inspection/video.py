@@ -9,7 +9,7 @@ import importlib.util
 import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from matplotlib import style
