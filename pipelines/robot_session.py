@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 WORK = RUNS / "session"
 SIMULATED = {"latent": "finetune_sim", "action": "action_residual"}
-"""Interface to the name of what finetune_sim left for it."""
+"""Steering space to the name of what finetune_sim left for it."""
 AGENT = "agent.safetensors"
 """The part of a learner that acts."""
 

@@ -48,7 +48,7 @@ def ingest(stage: Stage) -> None:
     if params.recipe is not None:
         weights = {str(grade): weight for grade, weight in params.recipe.weights.items()}
     EpisodeStore.write(EPISODES, used, fit_normalizer(used), weights=weights)
-    durable.write_dir(DATA_REPORT, partial(_copy_files, kept))
+    durable.write_dir(DATA_REPORT, partial(_copy_into, kept))
     recorder.write(DATA_REPORT / SOURCES, used)
     stage.tracker.log_file(DATA_REPORT / SOURCES, DATA_REPORT.name)
     stage.made(EPISODES)
@@ -60,9 +60,8 @@ def ingest(stage: Stage) -> None:
     )
 
 
-def _copy_files(source: Path, target: Path) -> None:
-    """Copy a folder's files into an empty folder."""
-    shutil.copytree(source, target, dirs_exist_ok=True)
+def _copy_into(source: Path, folder: Path) -> None:
+    shutil.copytree(source, folder, dirs_exist_ok=True)
 
 
 def _read(stage: Stage, recorder: SourceRecorder) -> Ingested:

@@ -9,6 +9,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
@@ -155,6 +156,12 @@ def complete(
     }
 
 
+def _layout_engine(figure: Figure) -> ConstrainedLayoutEngine:
+    engine = figure.get_layout_engine()
+    assert isinstance(engine, ConstrainedLayoutEngine)  # as render_figure makes it
+    return engine
+
+
 def curves(
     points: Sequence[Point], labels: Mapping[str, str], spaces: Mapping[str, str]
 ) -> PageFigure:
@@ -182,7 +189,7 @@ def curves(
     look = looks(spaces)
 
     def draw(figure: Figure, theme: Theme) -> None:
-        figure.set_layout_engine("constrained", hspace=0.08, wspace=0.04)
+        _layout_engine(figure).set(hspace=0.08, wspace=0.04)
         parts = figure.subfigures(len(blocks), squeeze=False).flatten()
         for part, (heading, shown) in zip(parts, blocks.items(), strict=True):
             if heading:
@@ -369,7 +376,7 @@ def together(
 
     def draw(figure: Figure, theme: Theme) -> None:
         left, right = figure.subplots(1, 2, sharey=True) if better else (figure.subplots(), None)
-        figure.set_layout_engine("constrained", wspace=0.06)
+        _layout_engine(figure).set(wspace=0.06)
 
         _bars(left, [middle[m] for m in order], [look[m] for m in order], theme)
         left.set_yticks(range(len(order)), [names[m] for m in order])

@@ -41,7 +41,7 @@ class Champion:
 
 def _facts(text: str) -> Facts:
     """Read facts from a version's tag, in which null stands for NaN."""
-    stored: dict[str, Any] = durable.parse_json(text, "the facts")
+    stored = durable.parse_json(text, "the facts")
     values: dict[str, Any] = {
         key: float("nan") if item is None else item for key, item in stored.items()
     }

@@ -95,17 +95,13 @@ class Tracker:
         now = int(time.time() * 1000)
         for name, value in metrics.items():
             if step > self._sent_before.get(name, -1):
-                self.attempt(partial(self._keep, name, value, step, now))
+                self.attempt(partial(self._add_point, name, value, step, now))
         del self._points[:-KEEP_POINTS]
 
         if self._clock() >= self._next_flush or (
             len(self._points) >= FLUSH_POINTS and not self._failures
         ):
             self.flush()
-
-    def _keep(self, name: str, value: float, step: int, milliseconds: int) -> None:
-        """Buffer a point; raises where its value or step is no number."""
-        self._points.append((name, float(value), int(step), milliseconds))
 
     def flush(self) -> None:
         """Send what is buffered; keep it for later when the store does not answer."""
@@ -156,6 +152,9 @@ class Tracker:
             self.tag(**{"zprl.error": message})
         status = "FINISHED" if error is None else "KILLED" if killed else "FAILED"
         self.attempt(lambda: backend.end(status))
+
+    def _add_point(self, name: str, value: float, step: int, at_ms: int) -> None:
+        self._points.append((name, float(value), int(step), at_ms))
 
     def attempt(self, action: Callable[[], object]) -> bool:
         """Call ``action``; return False and warn once where it raises."""

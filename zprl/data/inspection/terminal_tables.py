@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
@@ -127,8 +127,8 @@ def _pairs(values: Mapping[str, str]) -> Table:
 def _sources(inspection: Inspection) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in SOURCE_COLUMNS:
-        is_count = name in ("episodes", "frames")
-        table.add_column(name, justify="right" if is_count else "left", overflow="fold")
+        justify: JustifyMethod = "right" if name in ("episodes", "frames") else "left"
+        table.add_column(name, justify=justify, overflow="fold")
 
     for source in inspection.sources[:LISTED]:
         path, *counts, facts = source_cells(source)
