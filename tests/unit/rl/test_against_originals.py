@@ -64,7 +64,10 @@ def transitions(noise: str, **numbers):
 def test_dppo() -> None:
     theirs = {"loss": 0.021857521, "clipped": 1.0, "kl": 2.527241828e-03}
     loss, found, _, _ = transitions(
-        "fixed", denoising_discount=0.9, clip_first=0.001, clip_growth=3.0, entropy_weight=0.0
+        "fixed",
+        returns={"denoising_discount": 0.9},
+        clip={"first": 0.001, "growth": 3.0},
+        updates={"entropy_weight": 0.0},
     )
     assert loss == pytest.approx(theirs["loss"], abs=2e-7)
     assert found["clipped"] == pytest.approx(theirs["clipped"], abs=1e-6)
@@ -86,7 +89,7 @@ def test_reinflow() -> None:
         "clipped": 0.833333,
         "kl": 1.868724823e-03,
     }
-    loss, found, new, entropy = transitions("learned", entropy_weight=0.0)
+    loss, found, new, entropy = transitions("learned", updates={"entropy_weight": 0.0})
     assert new.mean(1).tolist() == pytest.approx(chance, abs=1e-5)
     assert float(entropy.mean()) == pytest.approx(theirs["entropy"], abs=1e-5)
     assert loss == pytest.approx(theirs["loss"], abs=2e-7)

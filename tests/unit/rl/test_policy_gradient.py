@@ -64,7 +64,7 @@ def test_log_probability_of_an_inner_step_is_that_of_a_gaussian_around_the_euler
 
 def test_learned_noise_stays_within_its_bounds_and_moves() -> None:
     policy = toy_policy()
-    chain = Chain(policy, configured("learned", min_std=0.1, max_std=0.3), seed=0)
+    chain = Chain(policy, configured("learned", chain={"min_std": 0.1, "max_std": 0.3}), seed=0)
     condition = 50 * torch.randn(
         64, policy.spec.policy.embedding_dim, generator=torch.Generator().manual_seed(1)
     )
@@ -77,7 +77,7 @@ def test_learned_noise_stays_within_its_bounds_and_moves() -> None:
 
 def test_a_chain_without_noise_is_the_base_policy_s_own_sample() -> None:
     policy = toy_policy()
-    chain = Chain(policy, configured(min_std=1e-12, max_std=1.0), seed=0)
+    chain = Chain(policy, configured(chain={"min_std": 1e-12, "max_std": 1.0}), seed=0)
     condition = torch.randn(
         3, policy.spec.policy.embedding_dim, generator=torch.Generator().manual_seed(2)
     )
@@ -121,7 +121,7 @@ def _batch(it: PolicyGradientLearner, rows: int = 6) -> dict[str, torch.Tensor]:
 
 
 def test_the_loss_of_an_unchanged_policy_is_the_mean_discounted_advantage() -> None:
-    it = learner(configured(denoising_discount=0.5))
+    it = learner(configured(returns={"denoising_discount": 0.5}))
     batch = _batch(it)
     old = it._chances(batch["chain"], batch["condition"])[0].detach()
     loss, found = it._policy_loss(old=old, **batch)
@@ -133,7 +133,7 @@ def test_the_loss_of_an_unchanged_policy_is_the_mean_discounted_advantage() -> N
 
 
 def test_the_ratio_is_clipped_less_at_the_first_inner_step_than_at_the_last() -> None:
-    it = learner(configured(clip=0.2, clip_first=0.01, denoising_discount=1.0))
+    it = learner(configured(clip={"last": 0.2, "first": 0.01}, returns={"denoising_discount": 1.0}))
     batch = _batch(it) | {"advantage": torch.ones(6)}
     now = it._chances(batch["chain"], batch["condition"])[0].detach()
     loss, found = it._policy_loss(old=now - math.log(1.5), **batch)  # every ratio is 1.5
@@ -145,7 +145,7 @@ def test_the_ratio_is_clipped_less_at_the_first_inner_step_than_at_the_last() ->
 
 
 def test_reinflow_s_ratio_is_one_for_the_whole_chain() -> None:
-    it = learner(configured("learned", clip=10.0))
+    it = learner(configured("learned", clip={"last": 10.0}))
     batch = _batch(it) | {"advantage": torch.ones(6)}
     now = it._chances(batch["chain"], batch["condition"])[0].detach()
     shift = torch.linspace(-0.3, 0.5, it.chain.steps)
