@@ -100,19 +100,19 @@ def test_maps_repeat() -> None:
     assert torch.equal(first, latent_analysis.flatten(cloud, seed=1))
 
 
-@pytest.mark.parametrize("space", latent_analysis.SPACES)
-def test_a_wanderer_stays_within_its_scale(world, space: str) -> None:
+@pytest.mark.parametrize("name", latent_analysis.SPACES)
+def test_a_wanderer_stays_within_its_scale(world, name: str) -> None:
     policy, _, _ = world
-    space = latent_analysis.SPACES[space]
+    space = latent_analysis.SPACES[name]
     obs = {key: torch.zeros(50, 1, dim) for key, dim in policy.spec.obs_dims.items()}
     noise = policy.draw_noise(50, torch.Generator().manual_seed(2))
     width = space.anchor(policy, policy.embed(obs), noise).shape[1]
     still = RandomResidualPolicy(policy, space, torch.zeros(width)).act(obs, noise)
-    expected = policy.act(obs, noise, bottleneck=space != "embedding")
+    expected = policy.act(obs, noise, bottleneck=name != "embedding")
     assert torch.allclose(still, expected, atol=1e-6)
     wandering = RandomResidualPolicy(policy, space, torch.full((width,), 0.3))
     assert torch.equal(wandering.act(obs, noise), wandering.act(obs, noise))  # of the noise alone
-    if space == "action":
+    if name == "action":
         shift = policy.normalizer.normalize_actions(
             wandering.act(obs, noise)
         ) - policy.normalizer.normalize_actions(still)
