@@ -228,7 +228,7 @@ def project_reading(params: Params | None) -> tuple[ValidationLimits, dict[str, 
 
 
 class _Renamed(Change):
-    """Gives episodes of one source the names that they will have where it is copied to."""
+    """Change of the names of one source's episodes to those that they will have when copied."""
 
     def __init__(self, path: Path, name: str) -> None:
         self._path, self._name = path, name

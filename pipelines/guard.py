@@ -61,7 +61,7 @@ log = logging.getLogger(__name__)
 
 
 class ServerGuard:
-    """Passes on what comes from this machine's own pages and clients.
+    """Middleware that passes on what comes from this machine's own pages and clients.
 
     Args:
         app: The server.

@@ -9,10 +9,10 @@ import functools
 import hmac
 import ipaddress
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from http.cookies import CookieError, SimpleCookie
 
-RawHeaders = Iterable[tuple[bytes, bytes]]
+RawHeaders = Sequence[tuple[bytes, bytes]]
 """Pairs of lower-case name and value, as ASGI gives them."""
 _HOST = re.compile(r"(\[[0-9a-fA-F:.]{2,45}\]|[A-Za-z0-9._-]{1,253})(?::(\d{1,5}))?")
 
@@ -52,9 +52,8 @@ def from_page(headers: RawHeaders, *, schemes: tuple[str, ...] = ("http",)) -> b
     Returns:
         ``None`` where it does not say: it comes from a program, or follows a link.
     """
-    pairs = list(headers)
-    origin = only(pairs, "origin")
-    host = only(pairs, "host")
+    origin = only(headers, "origin")
+    host = only(headers, "host")
     if origin is None:
         return None
     return bool(host) and origin in [f"{scheme}://{host}" for scheme in schemes]

@@ -229,7 +229,7 @@ def _refusal(problem: str, where: yaml.Event | yaml.Node) -> yaml.MarkedYAMLErro
 
 
 # PyYAML has no types.
-class _Dumper(yaml.SafeDumper):  # type: ignore[misc]
+class _Dumper(yaml.SafeDumper):
     def ignore_aliases(self, data: Any) -> bool:
         return True
 

@@ -6,6 +6,7 @@ It draws no random numbers.
 from __future__ import annotations
 
 import shutil
+from functools import partial
 from pathlib import Path
 
 from pipelines.stages.stage import ARTIFACTS, EPISODES, METRICS, Stage, main
@@ -47,7 +48,7 @@ def ingest(stage: Stage) -> None:
     if params.recipe is not None:
         weights = {str(grade): weight for grade, weight in params.recipe.weights.items()}
     EpisodeStore.write(EPISODES, used, fit_normalizer(used), weights=weights)
-    durable.write_dir(DATA_REPORT, lambda folder: shutil.copytree(kept, folder, dirs_exist_ok=True))
+    durable.write_dir(DATA_REPORT, partial(_copy_files, kept))
     recorder.write(DATA_REPORT / SOURCES, used)
     stage.tracker.log_file(DATA_REPORT / SOURCES, DATA_REPORT.name)
     stage.made(EPISODES)
@@ -57,6 +58,11 @@ def ingest(stage: Stage) -> None:
         f"success {summary['success_share']:.0%}, "
         f"{summary['bad']} in quarantine; see {DATA_REPORT / 'report.html'}"
     )
+
+
+def _copy_files(source: Path, target: Path) -> None:
+    """Copy a folder's files into an empty folder."""
+    shutil.copytree(source, target, dirs_exist_ok=True)
 
 
 def _read(stage: Stage, recorder: SourceRecorder) -> Ingested:

@@ -1,4 +1,4 @@
-"""Pictures of Isaac's worlds, drawn without Kit: the contract holds, and things are where a pinhole camera must show them."""
+"""Images of Isaac's worlds, drawn without Kit: the contract holds, and things are where a pinhole camera must show them."""
 
 from __future__ import annotations
 
@@ -73,19 +73,19 @@ def conjugate(quat: torch.Tensor) -> torch.Tensor:
     return quat * quat.new_tensor((-1.0, -1.0, -1.0, 1.0))
 
 
-def at(pictures: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
+def at(images: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
     row, column = where.floor().long().unbind(1)
-    assert ((where >= 0) & (where < SIZE)).all(), "the test looks outside of the picture"
-    return pictures[torch.arange(len(pictures)), row, column]
+    assert ((where >= 0) & (where < SIZE)).all(), "the test looks outside of the image"
+    return images[torch.arange(len(images)), row, column]
 
 
 @pytest.mark.gpu
-def test_worlds_with_pictures_keep_the_contract(device: str) -> None:
+def test_worlds_with_images_keep_the_contract(device: str) -> None:
     check_env(lambda: make(seen(cameras=("front", "wrist")), num_envs=2, device=device))
 
 
 @pytest.mark.exhaustive
-def test_newton_s_worlds_with_pictures_keep_the_contract() -> None:
+def test_newton_s_worlds_with_images_keep_the_contract() -> None:
     check_env(lambda: make(seen(physics="newton", cameras=("front", "wrist")), num_envs=2))
 
 
@@ -155,7 +155,7 @@ def test_an_unknown_camera_is_named_with_those_that_are() -> None:
         make(seen(cameras=("front", "top")), num_envs=1)
 
 
-def test_recorded_pictures_repeat_and_are_ingested(tmp_path) -> None:
+def test_recorded_images_repeat_and_are_ingested(tmp_path) -> None:
     settings = RecordSettings(
         task=seen(name="isaac/lift-cube", cameras=("front",), image_size=32),
         num_envs=2,
@@ -172,4 +172,4 @@ def test_recorded_pictures_repeat_and_are_ingested(tmp_path) -> None:
     EpisodeStore.write(tmp_path / "store", good, fit_normalizer(good))
     store = EpisodeStore.open(tmp_path / "store")
     assert store.image_sizes == {"front_image": (32, 32)}
-    assert all(np.ptp(np.asarray(picture)) > 0 for picture in store.obs["front_image"])
+    assert all(np.ptp(np.asarray(image)) > 0 for image in store.obs["front_image"])

@@ -1,4 +1,4 @@
-"""Pictures among the observations: the contract holds, they show the moment, and a chunk looks only when the policy will."""
+"""Images among the observations: the contract holds, they show the moment, and a chunk looks only when the policy will."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def task(name: str, *, steps: int = 12, size: int = 32) -> Task:
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_worlds_with_pictures_keep_the_contract(name: str) -> None:
+def test_worlds_with_images_keep_the_contract(name: str) -> None:
     check_env(lambda: envs.make(task(name), num_envs=2))
 
 
-def test_a_picture_shows_its_own_world_at_its_own_moment() -> None:
+def test_an_image_shows_its_own_world_at_its_own_moment() -> None:
     about = task("metaworld/push-wall-v3", size=84)
     with envs.make(about, num_envs=2) as two, envs.make(about, num_envs=1) as one:
         both, alone = two.reset(4), one.reset(4)
@@ -92,7 +92,7 @@ def test_an_unknown_camera_is_named_with_those_that_are() -> None:
         envs.make(Task(name="metaworld/push-wall-v3", cameras=("front",)), num_envs=1)
 
 
-def test_recorded_pictures_are_those_of_the_world_and_are_ingested(tmp_path) -> None:
+def test_recorded_images_are_those_of_the_world_and_are_ingested(tmp_path) -> None:
     about = task("metaworld/push-wall-v3", steps=12)
     settings = RecordSettings(task=about, num_envs=2, keep_failures=1.0)
     files = [tmp_path / "a.hdf5", tmp_path / "b.hdf5"]

@@ -1,4 +1,4 @@
-"""Opens with the real LeRobot what is written here; not collected by pytest, because LeRobot wants another environment.
+r"""Opens with the real LeRobot what is written here; not collected by pytest, because LeRobot wants another environment.
 
 How to run it, in the project's folder (the second environment borrows torch and all else from the first)::
 

@@ -182,7 +182,7 @@ def curves(
     look = looks(spaces)
 
     def draw(figure: Figure, theme: Theme) -> None:
-        figure.get_layout_engine().set(hspace=0.08, wspace=0.04)
+        figure.set_layout_engine("constrained", hspace=0.08, wspace=0.04)
         parts = figure.subfigures(len(blocks), squeeze=False).flatten()
         for part, (heading, shown) in zip(parts, blocks.items(), strict=True):
             if heading:
@@ -369,7 +369,7 @@ def together(
 
     def draw(figure: Figure, theme: Theme) -> None:
         left, right = figure.subplots(1, 2, sharey=True) if better else (figure.subplots(), None)
-        figure.get_layout_engine().set(wspace=0.06)
+        figure.set_layout_engine("constrained", wspace=0.06)
 
         _bars(left, [middle[m] for m in order], [look[m] for m in order], theme)
         left.set_yticks(range(len(order)), [names[m] for m in order])

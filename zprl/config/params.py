@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -19,6 +18,7 @@ from zprl.config.robot import Real
 from zprl.config.sections import Section, write_over
 from zprl.config.world import Run, Task
 from zprl.errors import ConfigError
+from zprl.suggestions import did_you_mean
 
 PARAMS_FILE = "params.yaml"
 
@@ -116,8 +116,8 @@ def mistakes(error: ValidationError, known: Callable[[tuple[int | str, ...]], li
         where = ".".join(str(part)[:60] for part in loc)
 
         if item["type"] == "extra_forbidden":
-            near = difflib.get_close_matches(str(loc[-1])[:60], known(item["loc"]), n=1)
-            lines.append(f"{where}: unknown key" + (f", did you mean '{near[0]}'?" if near else ""))
+            hint = did_you_mean(str(loc[-1])[:60], known(item["loc"]), lead=", ")
+            lines.append(f"{where}: unknown key{hint}")
         else:
             lines.append(
                 f"{where}: {item['msg']} (got {_short(item['input'])})" if loc else item["msg"]

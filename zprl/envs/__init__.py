@@ -31,4 +31,5 @@ def make(task: Task, *, num_envs: int, device: str = "cpu") -> VectorEnv:
             f"{task.name} has no domain randomisation",
             remedy="set all of task.randomise to 0, or take one of Isaac's worlds",
         )
-    return plugins.load("tasks", task.name)(task, num_envs=num_envs, device=device)
+    env: VectorEnv = plugins.load("tasks", task.name)(task, num_envs=num_envs, device=device)
+    return env

@@ -107,7 +107,9 @@ def _require(holds: bool, rule: str, detail: str) -> None:
 def _check_obs(env: VectorEnv, obs: Obs, what: str) -> None:
     spec = env.spec
     keys = [*spec.obs_dims, *spec.image_sizes]
-    shapes = {key: (spec.num_envs, width) for key, width in spec.obs_dims.items()}
+    shapes: dict[str, tuple[int, ...]] = {
+        key: (spec.num_envs, width) for key, width in spec.obs_dims.items()
+    }
     shapes |= {key: (spec.num_envs, *size, 3) for key, size in spec.image_sizes.items()}
     _require(list(obs) == keys, "obs-keys", f"{what} has {list(obs)}, spec {keys}")
 

@@ -12,7 +12,8 @@ def rotate(quat: torch.Tensor, vector: torch.Tensor) -> torch.Tensor:
     """Rotate ``vector`` (..., 3) by unit quaternions (..., 4) xyzw."""
     axis, w = quat[..., :3], quat[..., 3:]
     cross = 2.0 * torch.linalg.cross(axis, vector)
-    return vector + w * cross + torch.linalg.cross(axis, cross)
+    rotated: torch.Tensor = vector + w * cross + torch.linalg.cross(axis, cross)
+    return rotated
 
 
 def quat_to_6d(quat: torch.Tensor) -> torch.Tensor:

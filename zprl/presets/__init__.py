@@ -11,7 +11,6 @@ states its ``algorithm`` differs from that algorithm's defaults, the published n
 
 from __future__ import annotations
 
-import difflib
 import io
 from collections.abc import Iterator, Mapping, MutableMapping
 from pathlib import Path
@@ -22,6 +21,7 @@ from pydantic import BaseModel
 from zprl import config, durable, strict_yaml
 from zprl.errors import ConfigError
 from zprl.robot.task import RealTask, built_in
+from zprl.suggestions import did_you_mean
 
 FOLDER = Path(__file__).parent
 EXTENDS = "extends"
@@ -55,8 +55,7 @@ def read(name: str) -> Values:
     if (file := _files().get(name)) is not None:
         return _of_file(file)
     if name not in names():
-        near = difflib.get_close_matches(name, names(), n=1)
-        hint = f"; did you mean '{near[0]}'?" if near else ""
+        hint = did_you_mean(name, names(), lead="; ")
         raise ConfigError(
             f"no preset is named '{name}'{hint}", remedy=f"presets: {', '.join(names())}"
         )

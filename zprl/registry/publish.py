@@ -41,8 +41,11 @@ class Champion:
 
 def _facts(text: str) -> Facts:
     """Read facts from a version's tag, in which null stands for NaN."""
-    value = durable.parse_json(text, "the facts")
-    return Facts(**{key: float("nan") if item is None else item for key, item in value.items()})
+    stored: dict[str, Any] = durable.parse_json(text, "the facts")
+    values: dict[str, Any] = {
+        key: float("nan") if item is None else item for key, item in stored.items()
+    }
+    return Facts(**values)
 
 
 def champion(client: MlflowClient, name: str) -> Champion | None:

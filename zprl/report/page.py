@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,7 @@ def make(sources: Sources, *, title: str, render: video_strip.Render) -> Page:
         "robot": parts.make("robot", lambda: robot_section.part(sources)),
         "data": parts.make("data", lambda: _data(sources)),
         "provenance": {
-            name: parts.make(f"bundle {name}", lambda p=path: tables.provenance(p))
+            name: parts.make(f"bundle {name}", partial(tables.provenance, path))
             for name, path in sources.bundles().items()
         },
         "reference": REFERENCE,
@@ -85,7 +86,7 @@ def make(sources: Sources, *, title: str, render: video_strip.Render) -> Page:
 
 def _evaluations(parts: Parts, sources: Sources) -> dict[str, Evaluation]:
     made = {
-        name: parts.make(f"evaluation {name}", lambda n=name: sources.evaluation(n))
+        name: parts.make(f"evaluation {name}", partial(sources.evaluation, name))
         for name in POLICIES
     }
     return {name: evaluation for name, evaluation in made.items() if evaluation is not None}
@@ -93,9 +94,7 @@ def _evaluations(parts: Parts, sources: Sources) -> dict[str, Evaluation]:
 
 def _curves(parts: Parts, sources: Sources) -> dict[str, Curve]:
     made = {
-        name: parts.make(
-            f"curve {name}", lambda f=file: sources.curve(f, *figures.LEARNING_COLUMNS)
-        )
+        name: parts.make(f"curve {name}", partial(sources.curve, file, *figures.LEARNING_COLUMNS))
         for name, file in LEARNERS.items()
     }
     return {name: curve for name, curve in made.items() if curve is not None}
@@ -150,7 +149,7 @@ def _images(
         "pretraining": _pretraining,
     }
     for key, draw in drawn_of_sources.items():
-        images[key] = parts.make(key, lambda d=draw: d(sources))
+        images[key] = parts.make(key, partial(draw, sources))
     return images
 
 

@@ -255,8 +255,8 @@ class Learner(SegmentLearner[Rl]):
                 next_state = torch.where(ended[:, None], final.state, next_state)
 
         # Gamma = gamma^C for every chunk (official code).  Exact would be gamma^k for one that a
-        # time-out cuts after k < C actions; no preset that bootstraps there has such a chunk,
-        # because its `episode_steps` are a multiple of `chunk_steps`.
+        # time-out cuts after k < C actions; no run of a suite that bootstraps there has such a
+        # chunk, because its `episode_steps` are a multiple of `chunk_steps`.
         self.replay.add(
             state=inputs.state,
             point=decision.point,

@@ -16,20 +16,22 @@ TRAIN = "train"
 def take(
     learner: SessionLearner,
     store: SessionStore,
-    line: LabelEntry,
+    entry: LabelEntry,
     *,
     learn: bool = True,
     tick: Callable[[], None] = lambda: None,
 ) -> None:
     """Take in one label of the session."""
-    episode = store.episode(line.episode)
+    episode = store.episode(entry.episode)
     new = (
-        episode.phase == TRAIN and line.label != "discard" and line.episode not in learner.episodes
+        episode.phase == TRAIN
+        and entry.label != "discard"
+        and entry.episode not in learner.episodes
     )
     learner.consume(
         episode.transitions() if new else None,
-        line.episode,
-        success=line.label == "success",
+        entry.episode,
+        success=entry.label == "success",
         learn=learn,
         tick=tick,
     )
@@ -50,8 +52,8 @@ def fold(
     torch.set_num_threads(1)
     learner = SessionLearner(store.path / "start", store.header.config, seed=store.header.seed)
     digests = {0: weights_digest(learner.agent.actor.net.flat)}
-    for line in store.labels.in_order():
-        take(learner, store, line)
+    for entry in store.labels.in_order():
+        take(learner, store, entry)
         digests[learner.version] = weights_digest(learner.agent.actor.net.flat)
         tick()
     return learner, digests

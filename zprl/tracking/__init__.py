@@ -14,6 +14,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
@@ -94,17 +95,17 @@ class Tracker:
         now = int(time.time() * 1000)
         for name, value in metrics.items():
             if step > self._sent_before.get(name, -1):
-                self.attempt(
-                    lambda name=name, value=value: self._points.append(
-                        (name, float(value), int(step), now)
-                    )
-                )
+                self.attempt(partial(self._keep, name, value, step, now))
         del self._points[:-KEEP_POINTS]
 
         if self._clock() >= self._next_flush or (
             len(self._points) >= FLUSH_POINTS and not self._failures
         ):
             self.flush()
+
+    def _keep(self, name: str, value: float, step: int, milliseconds: int) -> None:
+        """Buffer a point; raises where its value or step is no number."""
+        self._points.append((name, float(value), int(step), milliseconds))
 
     def flush(self) -> None:
         """Send what is buffered; keep it for later when the store does not answer."""

@@ -1,4 +1,4 @@
-"""The ray caster: rays hit what stands in their way, where they should, and pictures repeat."""
+"""The ray caster: rays hit what stands in their way, where they should, and images repeat."""
 
 from __future__ import annotations
 
@@ -72,19 +72,19 @@ def test_misses_and_what_lies_behind_are_far(solid) -> None:
 def test_a_box_is_seen_at_the_known_pixels() -> None:
     # Its near face is 1.9 away and 0.1 to each side; focal length in pixels is 60 / tan 20 deg =
     # 164.85: 8.68 pixels to each side.
-    picture = render([cube((0, 0, 0.5))], camera=LOOK_DOWN_X, width=160, height=120)
+    image = render([cube((0, 0, 0.5))], camera=LOOK_DOWN_X, width=160, height=120)
     # From 71.32 to 88.68: pixels 72 to 87 are covered, of 71 and 88 one sample of two (at .75 and
     # .25) hits.
-    row = [is_red(pixel) for pixel in picture[60]]
+    row = [is_red(pixel) for pixel in image[60]]
     assert [column for column, red in enumerate(row) if red] == list(range(72, 88))
-    assert np.array_equal(picture[60, 70], picture[60, 0]), "the next pixel sees nothing but sky"
-    assert int(picture[60, 71, 1]) < int(picture[60, 70, 1]), "the edge's pixel is mixed"
+    assert np.array_equal(image[60, 70], image[60, 0]), "the next pixel sees nothing but sky"
+    assert int(image[60, 71, 1]) < int(image[60, 70, 1]), "the edge's pixel is mixed"
 
 
 def test_left_is_left_and_up_is_up() -> None:
     # Looking along -x with z up, +y lies on the right.
-    picture = render([cube((0, 0.3, 0.7), 0.1)], camera=LOOK_DOWN_X, width=160, height=120)
-    rows, columns = np.nonzero(picture[..., 0].astype(int) > 2 * picture[..., 1].astype(int))
+    image = render([cube((0, 0.3, 0.7), 0.1)], camera=LOOK_DOWN_X, width=160, height=120)
+    rows, columns = np.nonzero(image[..., 0].astype(int) > 2 * image[..., 1].astype(int))
     assert columns.mean() > 80
     assert rows.mean() < 60
 
@@ -109,13 +109,13 @@ def test_a_shadow_falls_away_from_the_sun() -> None:
         shaded[..., 0].astype(int) > 2 * shaded[..., 1].astype(int)
     )
     rows, columns = np.nonzero(darker)
-    # The sun stands at +x, -y: the shadow lies at -x (left) and +y (up in this picture).
+    # The sun stands at +x, -y: the shadow lies at -x (left) and +y (up in this image).
     assert len(rows) > 20
     assert columns.mean() < 80
     assert rows.mean() < 60
 
 
-def test_pictures_repeat_and_are_not_blank() -> None:
+def test_images_repeat_and_are_not_blank() -> None:
     poses = {
         "panda_link0": (0, 0, 0, 0, 0, 0, 1),
         "panda_hand": (0.5, 0, 0.4, 1, 0, 0, 0),
@@ -139,7 +139,7 @@ def test_the_cube_is_where_its_pose_says() -> None:
     assert columns[0] < columns[1]
 
 
-def test_unknown_bodies_have_pictures_too() -> None:
+def test_unknown_bodies_have_images_too() -> None:
     assert len(scene_solids.solids({"drawer": (0.5, 0, 0.3, 0, 0, 0, 1)})) == 1
 
 

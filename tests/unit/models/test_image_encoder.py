@@ -1,4 +1,4 @@
-"""Pictures to embeddings: the published network, crops that can be drawn again, and nothing changed for policies on states."""
+"""Images to embeddings: the published network, crops that can be drawn again, and nothing changed for policies on states."""
 
 from __future__ import annotations
 
@@ -72,11 +72,11 @@ def seeing(*, seed=0, **changes):
 
 def observe(policy, rows=3, seed=0):
     spec = policy.spec
-    pictures = images(
+    frames = images(
         *(image.size for image in spec.images), rows=rows, frames=spec.policy.obs_steps, seed=seed
     )
     return small_obs(policy, rows, seed) | {
-        image.key: p for image, p in zip(spec.images, pictures, strict=True)
+        image.key: p for image, p in zip(spec.images, frames, strict=True)
     }
 
 
@@ -174,36 +174,36 @@ def test_the_papers_encoder_gives_that_width():
 
 
 def test_crops():
-    (picture,) = images((20, 24), rows=64, frames=2)
-    middle = crop(picture, (16, 18), None)
-    assert torch.equal(middle, picture[:, :, 2:18, 3:21])
-    drawn = crop(picture, (16, 18), generator())
+    (image,) = images((20, 24), rows=64, frames=2)
+    middle = crop(image, (16, 18), None)
+    assert torch.equal(middle, image[:, :, 2:18, 3:21])
+    drawn = crop(image, (16, 18), generator())
     assert drawn.shape == (64, 2, 16, 18, 3)
-    assert torch.equal(drawn, crop(picture, (16, 18), generator())), "a function of the generator"
-    assert not torch.equal(drawn, crop(picture, (16, 18), generator(1)))
+    assert torch.equal(drawn, crop(image, (16, 18), generator())), "a function of the generator"
+    assert not torch.equal(drawn, crop(image, (16, 18), generator(1)))
     places = set()
-    for row in range(64):  # each is some part of its own picture, the same for both frames
+    for row in range(64):  # each is some part of its own image, the same for both frames
         found = [
             (top, left)
             for top in range(5)
             for left in range(7)
-            if torch.equal(drawn[row], picture[row, :, top : top + 16, left : left + 18])
+            if torch.equal(drawn[row], image[row, :, top : top + 16, left : left + 18])
         ]
         assert len(found) == 1
         places |= set(found)
     assert len(places) > 20
     assert {0, 4} <= {top for top, _ in places}
     assert {0, 6} <= {left for _, left in places}
-    assert torch.equal(crop(picture, (20, 24), generator()), picture)
+    assert torch.equal(crop(image, (20, 24), generator()), image)
 
 
 def test_pixels_are_mapped_as_the_official_code_does():
     encoder = CameraEncoder(ImageSpec(key="x", size=(16, 16), crop=(16, 16), **SMALL))
     seen = []
     encoder.maps.register_forward_pre_hook(lambda _, x: seen.append(x[0]))
-    picture = torch.zeros(1, 1, 16, 16, 3, dtype=torch.uint8)
-    picture[..., 0], picture[..., 1], picture[..., 2] = 255, 0, 51
-    encoder(picture)
+    image = torch.zeros(1, 1, 16, 16, 3, dtype=torch.uint8)
+    image[..., 0], image[..., 1], image[..., 2] = 255, 0, 51
+    encoder(image)
     # 255 -> 1, 0 -> -1, 51 -> -0.6; then ImageNet's mean and deviation.
     expected = [(1 - 0.485) / 0.229, (-1 - 0.456) / 0.224, (-0.6 - 0.406) / 0.225]
     torch.testing.assert_close(seen[0][0, :, 0, 0], torch.tensor(expected))
@@ -211,17 +211,17 @@ def test_pixels_are_mapped_as_the_official_code_does():
 
 
 @pytest.mark.parametrize(
-    "picture",
+    "image",
     [
         torch.zeros(1, 1, 20, 24, 3),
         torch.zeros(1, 1, 24, 20, 3, dtype=torch.uint8),
         torch.zeros(1, 1, 3, 20, 24, dtype=torch.uint8),
     ],
 )
-def test_other_pictures_are_refused(picture):
+def test_other_images_are_refused(image):
     policy = seeing()
     with pytest.raises(DataError, match="'front' wants images of uint8"):
-        policy.embed(observe(policy, 1) | {"front": picture})
+        policy.embed(observe(policy, 1) | {"front": image})
 
 
 # -- in a policy -----------------------------------------------------------------------------------
@@ -255,13 +255,13 @@ def test_cameras_have_weights_of_their_own():
     assert not torch.equal(one.maps[0].weight, two.maps[0].weight)
 
 
-def test_pictures_change_no_other_part():
+def test_images_change_no_other_part():
     """A part's first weights depend on its own sizes alone."""
     width = small_spec().policy.embedding_dim
-    with_pictures, without = seeing().state_dict(), small_policy(embedding_dim=width).state_dict()
+    with_images, without = seeing().state_dict(), small_policy(embedding_dim=width).state_dict()
     shared = [key for key in without if key.startswith(("velocity_net", "vib"))]
     assert shared
-    assert all(torch.equal(with_pictures[key], without[key]) for key in shared)
+    assert all(torch.equal(with_images[key], without[key]) for key in shared)
 
 
 def test_bundle_round_trip(tmp_path):
@@ -351,8 +351,8 @@ def test_policies_on_states_have_the_weights_and_bundles_they_always_had(tmp_pat
     total = hashlib.sha256()
     for name, p in sorted(policy.named_parameters()):
         total.update(name.encode() + p.detach().numpy().tobytes())
-    # Computed with the code before there were pictures.
-    assert total.hexdigest() == WEIGHTS_BEFORE_PICTURES
+    # Computed with the code before there were images.
+    assert total.hexdigest() == WEIGHTS_BEFORE_IMAGES
     save_policy(tmp_path / "b", policy, {})
     document = json.loads((tmp_path / "b/bundle.json").read_text())
     assert set(document["spec"]) == {"obs_dims", "action_dim", "policy", "vib"}
@@ -362,11 +362,11 @@ def test_policies_on_states_have_the_weights_and_bundles_they_always_had(tmp_pat
     )
 
 
-WEIGHTS_BEFORE_PICTURES = "54b38cad77cb445c85af8bf3d5a4e39d9ab8fbe742558ca1fedb51680d78666a"
+WEIGHTS_BEFORE_IMAGES = "54b38cad77cb445c85af8bf3d5a4e39d9ab8fbe742558ca1fedb51680d78666a"
 
 
-# Computed with the code before there were pictures: weights, and the bytes of the bundle.
-BEFORE_PICTURES = {
+# Computed with the code before there were images: weights, and the bytes of the bundle.
+BEFORE_IMAGES = {
     "mlp": (
         "929e83383f3fba0b6fd40376b0329131de7107963fb9211634e55157f6f75897",
         "5afd6b3a17fd1e7a6217a21a53ffb70f3bad2bfdd37c7124c453b389d29d8c61",
@@ -378,7 +378,7 @@ BEFORE_PICTURES = {
 }
 
 
-@pytest.mark.parametrize("net", BEFORE_PICTURES)
+@pytest.mark.parametrize("net", BEFORE_IMAGES)
 def test_bundles_of_policies_on_states_are_the_same_to_the_byte(tmp_path, net):
     """The normaliser is fitted on eighths, so that no processor rounds another way."""
     obs = {
@@ -399,7 +399,7 @@ def test_bundles_of_policies_on_states_are_the_same_to_the_byte(tmp_path, net):
     for name, value in sorted(policy.state_dict().items()):
         weights.update(name.encode() + value.contiguous().numpy().tobytes())
     save_policy(tmp_path / "b", policy, {"seed": 7})
-    assert (weights.hexdigest(), durable.digest(tmp_path / "b")) == BEFORE_PICTURES[net]
+    assert (weights.hexdigest(), durable.digest(tmp_path / "b")) == BEFORE_IMAGES[net]
     assert load_policy(tmp_path / "b").spec.images == ()
 
 
@@ -407,7 +407,7 @@ def test_bundles_of_policies_on_states_are_the_same_to_the_byte(tmp_path, net):
 
 
 def test_the_embedding_is_all_that_rl_needs():
-    """From the embedding alone: state, anchor, chunk, and a replay row without a picture in it."""
+    """From the embedding alone: state, anchor, chunk, and a replay row without an image in it."""
     policy = seeing().freeze()
     obs, noise = observe(policy), policy.draw_noise(3, generator())
     space = LatentResidual()
@@ -425,5 +425,5 @@ def test_the_embedding_is_all_that_rl_needs():
     )
     assert torch.equal(replay.data["inputs"][:3], torch.cat([state, anchor], -1))
     row = sum(value[0].numel() * value.element_size() for value in replay.data.values())
-    pictures = sum(obs[image.key][0].numel() for image in policy.spec.images)
-    assert row < pictures / 10
+    image_values = sum(obs[image.key][0].numel() for image in policy.spec.images)
+    assert row < image_values / 10

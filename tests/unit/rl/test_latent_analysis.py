@@ -101,7 +101,7 @@ def test_maps_repeat() -> None:
 
 
 @pytest.mark.parametrize("name", latent_analysis.SPACES)
-def test_a_wanderer_stays_within_its_scale(world, name: str) -> None:
+def test_a_random_residual_stays_within_its_scale(world, name: str) -> None:
     policy, _, _ = world
     space = latent_analysis.SPACES[name]
     obs = {key: torch.zeros(50, 1, dim) for key, dim in policy.spec.obs_dims.items()}

@@ -79,14 +79,14 @@ def test_zero_residual_is_the_base_policy_bit_for_bit(name):
     assert torch.equal(steered, base)
 
 
-class PictureWorld(ReachWorld):
+class ImageWorld(ReachWorld):
     """A toy world that is also photographed: noise that its position decides."""
 
     def __init__(self, num_envs: int) -> None:
         super().__init__(num_envs)
         self.spec = dataclasses.replace(self.spec, image_sizes={"front": (20, 20)})
 
-    def _with_pictures(self, obs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    def _with_images(self, obs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         grain = torch.arange(20 * 20 * 3).view(20, 20, 3)
         return obs | {
             "front": (grain * (7 + (1000 * obs["position"]).long().abs())[..., None, None])
@@ -95,17 +95,17 @@ class PictureWorld(ReachWorld):
         }
 
     def reset(self, seed: int) -> dict[str, torch.Tensor]:
-        return self._with_pictures(super().reset(seed))
+        return self._with_images(super().reset(seed))
 
     def step(self, action: torch.Tensor, *, render: bool = True):
         result = super().step(action)
         ended = bool((result.terminated | result.truncated).any())
-        seen = {"obs": self._with_pictures(result.obs)} if render else {}
-        last = {"final_obs": self._with_pictures(result.final_obs)} if render or ended else {}
+        seen = {"obs": self._with_images(result.obs)} if render else {}
+        last = {"final_obs": self._with_images(result.final_obs)} if render or ended else {}
         return dataclasses.replace(result, **seen, **last)
 
 
-def picture_policy() -> FlowPolicy:
+def image_policy() -> FlowPolicy:
     states = toy_policy()
     image = ImageSpec(
         key="front", size=(20, 20), crop=(16, 16), features=5, channels=(16,), spatial_blocks=1
@@ -118,13 +118,13 @@ def picture_policy() -> FlowPolicy:
     ).freeze()
 
 
-def test_pictures_are_cropped_at_random_while_collecting_and_embedded_once():
-    policy = picture_policy()
+def test_images_are_cropped_at_random_while_collecting_and_embedded_once():
+    policy = image_policy()
     config = CONFIG.changed(exploration={"warmup_chunks": 1000, "sample_latent": False})
     learner = Learner(policy, LatentResidual(), scale=torch.full((2,), 0.5), config=config, seed=3)
     seen: list[dict[str, torch.Tensor]] = []
 
-    class Kept(PictureWorld):
+    class Kept(ImageWorld):
         def reset(self, seed):
             seen.append(super().reset(seed))
             return seen[0]
@@ -140,7 +140,7 @@ def test_pictures_are_cropped_at_random_while_collecting_and_embedded_once():
     assert not torch.allclose(state, policy.embed(first), atol=1e-4), "evaluation sees the middle"
     again = Learner(policy, LatentResidual(), scale=torch.full((2,), 0.5), config=config, seed=3)
     again.run_segment(
-        lambda: ChunkEnv(PictureWorld(config.budget.num_envs), 4, 1, config.returns.step_discount)
+        lambda: ChunkEnv(ImageWorld(config.budget.num_envs), 4, 1, config.returns.step_discount)
     )
     assert all(
         torch.equal(value, fingerprint(again)[key]) for key, value in fingerprint(learner).items()

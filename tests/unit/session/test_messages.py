@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -252,3 +253,15 @@ def test_the_learner_keeps_rows_that_can_be_sent() -> None:
 def test_a_plan_is_the_same_after_it_was_sent() -> None:
     plan = plan_of(reset={"episode": 4, "evaluation": True, "start_number": 1}, weights=-1)
     assert of("plan", json.loads(json.dumps(plan.body()))).contents == plan
+
+
+@pytest.mark.realtime
+@pytest.mark.parametrize("topic", Topic)
+def test_a_message_is_checked_in_less_than_a_hundred_microseconds(topic: Topic) -> None:
+    """The driver does so at every control step, beside the robot's state of 50 Hz."""
+    spent = []
+    for _ in range(1000):
+        begin = time.perf_counter()
+        of(topic, BODIES[topic]).contents.body()
+        spent.append(time.perf_counter() - begin)
+    assert sorted(spent)[len(spent) // 2] < 100e-6

@@ -63,11 +63,6 @@ def _summary(inspection: Inspection) -> str:
     lengths = inspection.lengths or [0]
     bad = len(inspection.tally.bad)
     spread = f"{min(lengths)} to {max(lengths)} per episode, median {statistics.median(lengths):g}"
-    grades = ", ".join(
-        f"{inspection.qualities[quality]} {quality}"
-        for quality in QUALITIES
-        if inspection.qualities[quality]
-    )
     lines = [
         f"{inspection.episodes} good episodes, {bad} with errors, "
         f"from {len(inspection.sources)} sources",
@@ -75,12 +70,18 @@ def _summary(inspection: Inspection) -> str:
         rates(inspection),
         f"{inspection.success_share:.0%} of the episodes are successes",
     ]
-    if grades:
-        lines.append(f"quality: {grades}")
+    if text := grades(inspection):
+        lines.append(f"quality: {text}")
     if not inspection.complete:
         more = sum(source.more for source in inspection.sources)
         lines.append(f"sampled: {more} sources have more episodes than were looked at")
     return "\n".join(f"- {line}" for line in lines)
+
+
+def grades(inspection: Inspection) -> str:
+    """Return the number of episodes of each quality that there is, as one phrase."""
+    counts = {quality: inspection.qualities[quality] for quality in QUALITIES}
+    return ", ".join(f"{count} {quality}" for quality, count in counts.items() if count)
 
 
 def rates(inspection: Inspection) -> str:
@@ -98,20 +99,26 @@ def rates(inspection: Inspection) -> str:
     return text
 
 
-def _source(source: SourceSummary) -> list[str]:
-    facts = "; ".join(f"{name}: {text}" for name, text in source.facts.items())
+def source_cells(source: SourceSummary) -> list[str]:
+    """Return a source's row under :data:`SOURCE_COLUMNS`, foreign text as it is."""
     return [
-        f"`{source.path}`",
+        source.path,
         source.format,
         f"{source.episodes}{'+' if source.more else ''}",
         str(source.frames),
-        facts,
+        "; ".join(f"{name}: {text}" for name, text in source.facts.items()),
     ]
+
+
+def _source(source: SourceSummary) -> list[str]:
+    path, *others = source_cells(source)
+    return [f"`{path}`", *others]
 
 
 def _statistics(inspection: Inspection) -> str:
     rows = [
-        [key, str(moments.width), *_numbers(moments)] for key, moments in inspection.keys.items()
+        [key, str(moments.width), *numbers(moments, wide=WIDE, to="to")]
+        for key, moments in inspection.keys.items()
     ]
     rows += [
         [key, f"{height} x {width} pixels", "", "", "", ""]
@@ -120,16 +127,23 @@ def _statistics(inspection: Inspection) -> str:
     return _table(["key", "width", "min", "max", "mean", "deviation"], rows, len(rows))
 
 
-def _numbers(moments: RunningStatistics) -> list[str]:
+def numbers(moments: RunningStatistics, *, wide: int, to: str) -> list[str]:
+    """Return min, max, mean and deviation per dimension, or of wide keys over all of them.
+
+    Args:
+        moments: Statistics of one key.
+        wide: Most dimensions that are listed.
+        to: Word between the ends of a range.
+    """
     columns = (moments.low, moments.high, moments.mean, moments.std)
-    if moments.width <= WIDE:
+    if moments.width <= wide:
         return [" ".join(f"{value:.3g}" for value in column) for column in columns]
     low, high, mean, std = columns
     return [
         f"{low.min():.3g}",
         f"{high.max():.3g}",
-        f"{mean.min():.3g} to {mean.max():.3g}",
-        f"{std.min():.3g} to {std.max():.3g}",
+        f"{mean.min():.3g} {to} {mean.max():.3g}",
+        f"{std.min():.3g} {to} {std.max():.3g}",
     ]
 
 

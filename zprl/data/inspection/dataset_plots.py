@@ -199,7 +199,12 @@ def _tracks(figure: Figure, episodes: Sequence[Episode], key: str) -> None:
 
 
 def _plot(figure: Figure, title: str, caption: str) -> Plot:
+    return Plot(title, caption, png(figure))
+
+
+def png(figure: Figure) -> bytes:
+    """Return a figure as PNG bytes, which depend on what it shows alone."""
     buffer = io.BytesIO()
     # Without the name of matplotlib, whose version would change the bytes.
     figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
-    return Plot(title, caption, buffer.getvalue())
+    return buffer.getvalue()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from zprl.data.episode import Episode, is_image
-from zprl.data.inspection.dataset_plots import FAILURE, SUCCESS
+from zprl.data.inspection.dataset_plots import FAILURE, SUCCESS, png
 
 ROWS = 16
 """Observations drawn: more do not fit on a screen; the plot says how many are left out."""
@@ -50,9 +49,7 @@ def plot(episodes: Sequence[Episode]) -> bytes:
             _row(grid[row], name)
         if len(keys) > ROWS:
             figure.supxlabel(f"{len(keys) - ROWS} more observations are not drawn", fontsize=7)
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
-    return buffer.getvalue()
+        return png(figure)
 
 
 def _column(panels: np.ndarray, episode: Episode, names: Sequence[str]) -> None:

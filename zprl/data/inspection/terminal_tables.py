@@ -10,13 +10,18 @@ from rich.table import Table
 from rich.text import Text
 
 from zprl import terminal
-from zprl.data.episode import QUALITIES
 from zprl.data.episode_checks import Tally
 from zprl.data.findings import CODES, Finding
-from zprl.data.inspection.dataset_card import LISTED, SOURCE_COLUMNS, rates
+from zprl.data.inspection.dataset_card import (
+    LISTED,
+    SOURCE_COLUMNS,
+    grades,
+    numbers,
+    rates,
+    source_cells,
+)
 from zprl.data.inspection.inspection import Inspection
 from zprl.data.inspection.outliers import LIMIT, Outlier
-from zprl.data.running_statistics import RunningStatistics
 from zprl.terminal import plain
 
 COLOURS = {"error": "bold red", "warning": "yellow", "note": "dim"}
@@ -82,11 +87,6 @@ def _summary(inspection: Inspection) -> Table:
     lengths = inspection.lengths or [0]
     median = statistics.median(lengths)
     spread = f"per episode {min(lengths)} to {max(lengths)}, median {median:g}"
-    grades = [
-        f"{inspection.qualities[quality]} {quality}"
-        for quality in QUALITIES
-        if inspection.qualities[quality]
-    ]
     return _pairs(
         {
             "sources": str(len(inspection.sources)),
@@ -94,7 +94,7 @@ def _summary(inspection: Inspection) -> Table:
             "frames": f"{sum(inspection.lengths)}; {spread}",
             "time": rates(inspection),
             "success": f"{inspection.success_share:.0%}",
-            "quality": ", ".join(grades),
+            "quality": grades(inspection),
         }
     )
 
@@ -127,14 +127,12 @@ def _pairs(values: Mapping[str, str]) -> Table:
 def _sources(inspection: Inspection) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in SOURCE_COLUMNS:
-        justify = "right" if name in ("episodes", "frames") else "left"
-        table.add_column(name, justify=justify, overflow="fold")
+        is_count = name in ("episodes", "frames")
+        table.add_column(name, justify="right" if is_count else "left", overflow="fold")
 
     for source in inspection.sources[:LISTED]:
-        path = Text(plain(source.path))
-        facts = Text(plain("; ".join(f"{name}: {text}" for name, text in source.facts.items())))
-        episodes = f"{source.episodes}{'+' if source.more else ''}"
-        table.add_row(path, source.format, episodes, str(source.frames), facts)
+        path, *counts, facts = source_cells(source)
+        table.add_row(Text(plain(path)), *counts, Text(plain(facts)))
     if len(inspection.sources) > LISTED:
         table.add_row(f"and {len(inspection.sources) - LISTED} more")
     return table
@@ -145,21 +143,8 @@ def _keys(inspection: Inspection) -> Table:
     for name in ("key", "type", "width", "min", "max", "mean", "deviation"):
         table.add_column(name, overflow="fold")
     for key, moments in inspection.keys.items():
-        table.add_row(Text(plain(key)), "float32", str(moments.width), *numbers(moments))
+        cells = numbers(moments, wide=WIDE, to="..")
+        table.add_row(Text(plain(key)), "float32", str(moments.width), *cells)
     for key, (height, width) in inspection.images.items():
         table.add_row(Text(plain(key)), "uint8", f"{height} x {width}")
     return table
-
-
-def numbers(moments: RunningStatistics) -> list[str]:
-    """Return min, max, mean and deviation, per dimension or, of wide keys, over all of them."""
-    columns = (moments.low, moments.high, moments.mean, moments.std)
-    if moments.width <= WIDE:
-        return [" ".join(f"{value:.3g}" for value in column) for column in columns]
-    low, high, mean, std = columns
-    return [
-        f"{low.min():.3g}",
-        f"{high.max():.3g}",
-        f"{mean.min():.3g} .. {mean.max():.3g}",
-        f"{std.min():.3g} .. {std.max():.3g}",
-    ]

@@ -9,7 +9,7 @@ import importlib.util
 import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from matplotlib import style
@@ -150,7 +150,7 @@ def _drawings(episode: Episode, key: str, at: Sequence[int]) -> Iterator[Image.I
     # after_reset: no matplotlibrc, of this user or of the working folder, changes the image.
     with style.context({"font.size": 7}, after_reset=True):
         figure = Figure(figsize=(4.6, 3.6), dpi=100)
-        canvas = FigureCanvasAgg(figure)
+        canvas: Any = FigureCanvasAgg(figure)  # matplotlib leaves its methods untyped
         axes = _path_axes(figure, track)
         figure.suptitle(title(episode), fontsize=8, parse_math=False)
         passed = axes.scatter(*track[:1].T, c=gripper[:1], s=8, **colours)
@@ -227,6 +227,7 @@ def _mp4(frames: Iterator[Image.Image], step_s: float) -> bytes:
     import av
 
     buffer = io.BytesIO()
+    video_frame: Any = av.VideoFrame  # PyAV leaves its methods untyped
     with av.open(buffer, "w", format="mp4") as container:
         stream = None
         for frame in frames:
@@ -238,7 +239,7 @@ def _mp4(frames: Iterator[Image.Image], step_s: float) -> bytes:
                 stream.width = even.width
                 stream.height = even.height
                 stream.pix_fmt = "yuv420p"
-            container.mux(stream.encode(av.VideoFrame.from_image(even)))
+            container.mux(stream.encode(video_frame.from_image(even)))
         if stream is not None:
             container.mux(stream.encode())
     return buffer.getvalue()

@@ -128,4 +128,5 @@ class Cabinet(Scenario):
 
     @staticmethod
     def _opening(env: Any) -> torch.Tensor:
-        return env.scene["cabinet"].data.joint_pos.torch[:, 0]
+        opening: torch.Tensor = env.scene["cabinet"].data.joint_pos.torch[:, 0]
+        return opening

@@ -153,7 +153,8 @@ class Cameras:
 
     def _image(self, env: Any, name: str) -> torch.Tensor:
         if self.render or bool(env.reset_buf.any()):
-            return env.scene[name].data.output["rgb"].torch
+            image: torch.Tensor = env.scene[name].data.output["rgb"].torch
+            return image
         return torch.zeros(
             env.num_envs, self.size, self.size, 3, dtype=torch.uint8, device=env.device
         )

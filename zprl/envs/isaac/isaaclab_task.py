@@ -159,7 +159,7 @@ def _adapt(config: Any, task: Task) -> None:
     from isaaclab.assets import RigidObjectCfg
 
     engine = task.physics
-    robot = getattr(config.scene, "robot", None)
+    robot: Any = getattr(config.scene, "robot", None)
     kind = type(config.sim.physics).__name__
     if kind != {"ovphysx": "OvPhysxCfg", "newton": "NewtonCfg", "isaacsim": "PhysxCfg"}[engine]:
         physics.configure(config, engine)
@@ -189,7 +189,7 @@ def _adapt(config: Any, task: Task) -> None:
 def _end_at_reward(config: Any, task_id: str, success: RewardAbove) -> None:
     from isaaclab.managers import TerminationTermCfg
 
-    term = getattr(config.rewards, success.reward, None)
+    term: Any = getattr(config.rewards, success.reward, None)
     if not hasattr(term, "func"):
         known = _term_names(config.rewards)
         raise ConfigError(
@@ -203,7 +203,8 @@ def _end_at_reward(config: Any, task_id: str, success: RewardAbove) -> None:
 
     def reached(env: Any) -> torch.Tensor:
         made = env.reward_manager.get_term_cfg(success.reward)  # its parameters are resolved by now
-        return made.func(env, **{**made.params, **success.params}) > success.above
+        value: torch.Tensor = made.func(env, **{**made.params, **success.params})
+        return value > success.above
 
     setattr(config.terminations, _SUCCESS, TerminationTermCfg(func=reached))
 

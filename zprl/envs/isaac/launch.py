@@ -150,8 +150,9 @@ def cook_without_cache() -> None:
 
     import ovphysx
 
-    real = ovphysx.config.PhysXConfig
-    if ovphysx.PhysXConfig is not real:
+    package: Any = ovphysx  # what is replaced is a type
+    real = package.config.PhysXConfig
+    if package.PhysXConfig is not real:
         return
 
     @functools.wraps(real)
@@ -161,7 +162,7 @@ def cook_without_cache() -> None:
         overrides = {**(carbonite_overrides or {}), **_NO_COLLIDER_CACHE}
         return real(*args, carbonite_overrides=overrides, **kwargs)
 
-    ovphysx.PhysXConfig = configure
+    package.PhysXConfig = configure
 
 
 @contextlib.contextmanager

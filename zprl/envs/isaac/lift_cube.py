@@ -87,7 +87,8 @@ class LiftCube(Scenario):
     def success(self, env: Any, tool: torch.Tensor, quat: torch.Tensor) -> torch.Tensor:
         """Return whether the cube is lifted, and held rather than thrown."""
         cube, _ = local_pose(env, "object")
-        return (cube[:, 2] > SUCCESS_HEIGHT) & ((cube - tool).norm(dim=1) < SUCCESS_DISTANCE)
+        held: torch.Tensor = (cube - tool).norm(dim=1) < SUCCESS_DISTANCE
+        return held & (cube[:, 2] > SUCCESS_HEIGHT)
 
     def poses(self, env: Any) -> dict[str, torch.Tensor]:
         """Return the pose of the cube."""

@@ -86,7 +86,7 @@ class ManagerTerms:
     ) -> torch.Tensor:
         """Return uniform numbers (k, width) for episode ``number`` (k,) of environments ``ids``."""
         draws = torch.empty(len(ids), width)
-        for episode in number.unique().tolist():
+        for episode in sorted(set(number.tolist())):
             key = (purpose, episode)
             if key not in self.tables:
                 generator = seeding.torch_generator(self.seed, *key)

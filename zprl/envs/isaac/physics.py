@@ -139,10 +139,13 @@ def _friction(env: Any, thing: Any, engine: Engine) -> torch.Tensor:
 
     if engine == "newton":
         model = env.sim.physics_manager.get_model()
-        return warp.to_torch(thing._root_view.get_attribute("shape_material_mu", model)[:, 0])
-    if engine == "isaacsim":
-        return warp.to_torch(thing.root_view.get_material_properties())
-    return warp.to_torch(thing.root_view.get_attribute(_friction_type(thing)))
+        present = thing._root_view.get_attribute("shape_material_mu", model)[:, 0]
+    elif engine == "isaacsim":
+        present = thing.root_view.get_material_properties()
+    else:
+        present = thing.root_view.get_attribute(_friction_type(thing))
+    values: torch.Tensor = warp.to_torch(present)
+    return values
 
 
 def _friction_type(thing: Any) -> Any:

@@ -95,7 +95,7 @@ class Reach(Scenario):
     def success(self, env: Any, tool: torch.Tensor, quat: torch.Tensor) -> torch.Tensor:
         """Return whether the tool is near the goal, and turned like it."""
         goal = self._goals(env)
-        near = (goal[:, :3] - tool).norm(dim=1) < SUCCESS_DISTANCE
+        near: torch.Tensor = (goal[:, :3] - tool).norm(dim=1) < SUCCESS_DISTANCE
         # The angle between two unit quaternions is 2 acos |p . q|.
         return near & ((goal[:, 3:] * quat).sum(1).abs() > math.cos(SUCCESS_ANGLE / 2))
 

@@ -38,6 +38,8 @@ SPREAD_X, NEAR_Y, FAR_Y = 0.1, 0.07, 0.22
 HOVER, DESCEND, GRIP, RAISE, CARRY, LOWER, RELEASE, LEAVE = range(8)
 CARRY_HEIGHT, CLEAR_HEIGHT = 0.17, 0.22
 """Heights of the tool over the table, with the cube in hand and when it leaves [m]."""
+LOST = 0.05
+"""Farther from the tool than this the cube is no longer in the hand [m]."""
 GRASP_DEPTH = 0.006
 """The tool grips so far below the cube's centre [m]."""
 
@@ -136,7 +138,8 @@ class Stacker(IsaacExpert):
 
     @staticmethod
     def _lost(tool: torch.Tensor, upper: torch.Tensor) -> torch.Tensor:
-        return (tool - upper).norm(dim=1) > 0.05
+        distance: torch.Tensor = (tool - upper).norm(dim=1)
+        return distance > LOST
 
 
 class Stack(Scenario):
@@ -179,12 +182,11 @@ class Stack(Scenario):
     def success(self, env: Any, tool: torch.Tensor, quat: torch.Tensor) -> torch.Tensor:
         """Return whether the upper cube rests on the lower one without being held."""
         apart = local_pose(env, "object")[0] - local_pose(env, "lower")[0]
-        on = (apart[:, :2].abs() < SUCCESS_OFFSET).all(1) & (
-            (apart[:, 2] - self.edge).abs() < SUCCESS_HEIGHT_ERROR
-        )
-        rests = env.scene["object"].data.root_lin_vel_w.torch.norm(dim=1) < RESTING
-        let_go = (env.scene["robot"].data.joint_pos.torch[:, -2:] > FINGER_OPEN).all(1)
-        return on & rests & let_go
+        on = (apart[:, :2].abs() < SUCCESS_OFFSET).all(1)
+        on &= (apart[:, 2] - self.edge).abs() < SUCCESS_HEIGHT_ERROR
+        rests: torch.Tensor = env.scene["object"].data.root_lin_vel_w.torch.norm(dim=1) < RESTING
+        fingers: torch.Tensor = env.scene["robot"].data.joint_pos.torch[:, -2:]
+        return on & rests & (fingers > FINGER_OPEN).all(1)
 
     def dropped(self, env: Any) -> torch.Tensor:
         """Return whether a cube fell off the table, (N,) bool."""

@@ -200,5 +200,5 @@ class IsaacWorld:
         }
 
     def _split(self, frame: torch.Tensor) -> Obs:
-        parts = frame.split(list(self.obs_dims.values()), dim=1)
+        parts = torch.split(frame, list(self.obs_dims.values()), dim=1)
         return {key: part.clone() for key, part in zip(self.obs_dims, parts, strict=True)}

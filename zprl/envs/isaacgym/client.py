@@ -266,7 +266,7 @@ class IsaacGymWorlds:
         """
         n = len(self._episode)
         starts = np.empty((n, self._draws), np.float32)
-        numbers = self._episode.unique().tolist()
+        numbers = sorted(set(self._episode.tolist()))
         self._tables = {  # those of finished episodes are not asked for again
             number: table for number, table in self._tables.items() if number >= numbers[0]
         }
@@ -288,7 +288,8 @@ class IsaacGymWorlds:
 
     def _split(self, arrays: Mapping[str, np.ndarray], when: str) -> Obs:
         widths = list(self.spec.obs_dims.values())
-        parts = self._tensor(arrays, when, self.spec.num_envs, sum(widths)).split(widths, 1)
+        frame = self._tensor(arrays, when, self.spec.num_envs, sum(widths))
+        parts = torch.split(frame, widths, 1)
         return {key: part.clone() for key, part in zip(self.spec.obs_dims, parts, strict=True)}
 
 

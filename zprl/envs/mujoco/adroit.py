@@ -54,7 +54,7 @@ CONTROL_HZ = 100.0
 
 
 @spread
-def make(task: Task, *, num_envs: int, device: str = "cpu") -> MujocoWorlds:
+def make(task: Task, *, num_envs: int, device: str = "cpu") -> MujocoWorlds[AdroitWorld]:
     """Make the environment; entry point ``adroit/*``.
 
     Raises:
@@ -111,11 +111,13 @@ class AdroitWorld:
         weight = (data.qfrc_bias - data.qfrc_passive)[self._force]
         gain, bias = model.actuator_gainprm, model.actuator_biasprm
         command = (weight - bias[:, 0] - bias[:, 1] * data.qpos[self._position]) / gain[:, 0]
-        return np.clip((command - env.act_mean) / env.act_rng, -1.0, 1.0)
+        action: np.ndarray = np.clip((command - env.act_mean) / env.act_rng, -1.0, 1.0)
+        return action
 
     def target(self) -> np.ndarray:
         """Return the palm's position (3,) [m], since joints are commanded and no palm is."""
-        return self._env.data.site_xpos[self._site].copy()
+        position: np.ndarray = self._env.data.site_xpos[self._site].copy()
+        return position
 
     def state(self) -> np.ndarray:
         """Return the episode's seed and MuJoCo's integration state."""

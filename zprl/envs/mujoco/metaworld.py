@@ -100,7 +100,8 @@ class MetaWorld:
 
     def target(self) -> np.ndarray:
         """Return the commanded position (3,) of the mocap body, which the tool is welded to [m]."""
-        return self._env.data.mocap_pos[0].copy()
+        position: np.ndarray = self._env.data.mocap_pos[0].copy()
+        return position
 
     def state(self) -> np.ndarray:
         """Return the episode's seed, its age, two frames and MuJoCo's integration state."""

@@ -60,7 +60,10 @@ def layout(spec: TaskSpec) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
     The first axis counts environments.
     """
     n, real, flag = spec.num_envs, np.dtype(np.float32), np.dtype(np.bool_)
-    result = {"action": ((n, spec.action_dim), real), "hold": ((n, spec.action_dim), real)}
+    result: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {
+        "action": ((n, spec.action_dim), real),
+        "hold": ((n, spec.action_dim), real),
+    }
     result |= {"target": ((n, 3), real), "reward": ((n,), real)}
     result |= dict.fromkeys(("terminated", "truncated", "success"), ((n,), flag))
     for when in ("obs", "final_obs"):

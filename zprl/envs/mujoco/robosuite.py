@@ -23,7 +23,7 @@ ABSOLUTE = "-absolute"
 
 
 @spread
-def make(task: Task, *, num_envs: int, device: str = "cpu") -> MujocoWorlds:
+def make(task: Task, *, num_envs: int, device: str = "cpu") -> MujocoWorlds[RobosuiteWorld]:
     """Make the environment; entry point ``robosuite/*``.
 
     Raises:

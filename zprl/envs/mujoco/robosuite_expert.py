@@ -135,7 +135,8 @@ def nearest(directions: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     """
     both = np.concatenate((directions, -directions)) * (1.0, 1.0, 0.0)
     both /= np.maximum(np.linalg.norm(both, axis=1, keepdims=True), 1e-9)
-    return both[np.argmax(both @ wanted)]
+    best: np.ndarray = both[np.argmax(both @ wanted)]
+    return best
 
 
 def fixed(position: np.ndarray, fingers: np.ndarray) -> Goal:

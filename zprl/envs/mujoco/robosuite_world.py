@@ -176,9 +176,8 @@ class RobosuiteWorld:
     def target(self) -> np.ndarray:
         """Return the goal (3,) of the first arm's controller for the tool [m]."""
         arm = self._arm(0)
-        if self._absolute:
-            return arm.goal_pos.copy()
-        return arm.origin_pos + arm.origin_ori @ arm.goal_pos
+        goal: np.ndarray = arm.goal_pos.copy()
+        return goal if self._absolute else arm.origin_pos + arm.origin_ori @ goal
 
     def state(self) -> np.ndarray:
         """Return the episode's seed, the progress of each gripper's command, and the physics.

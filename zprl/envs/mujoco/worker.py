@@ -52,7 +52,7 @@ def _serve(orders: Iterator[Mapping[str, Any]], answers: TextIO) -> None:
     task = Task.model_validate(about["task"])
     first, count = about["first"], about["num_envs"]
     try:
-        worlds: MujocoWorlds = plugins.load("tasks", task.name)(task, num_envs=count)
+        worlds: MujocoWorlds[Any] = plugins.load("tasks", task.name)(task, num_envs=count)
     except ZprlError as error:
         answer(_failure(error))
         return
@@ -81,7 +81,7 @@ def _failure(error: ZprlError) -> dict[str, Any]:
 
 
 def _obey(
-    worlds: MujocoWorlds, order: Mapping[str, Any], mine: Mapping[str, np.ndarray], first: int
+    worlds: MujocoWorlds[Any], order: Mapping[str, Any], mine: Mapping[str, np.ndarray], first: int
 ) -> None:
     """Carry out an order and write its results into the rows ``mine``."""
     import torch

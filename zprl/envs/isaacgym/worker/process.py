@@ -127,7 +127,7 @@ def _obey(world: GymWorld, do: str, arrays: Mapping[str, np.ndarray]) -> dict[st
     return {"scene": world.scene()}
 
 
-def _numbers(value: Any) -> np.ndarray:
+def _numbers(value: torch.Tensor) -> np.ndarray:
     return value.detach().cpu().numpy()
 
 
