@@ -100,7 +100,7 @@ class PolicySpec(StrictModel):
         return self
 
     @model_serializer(mode="wrap")
-    def _as_ever(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _omit_empty_images(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave out ``images`` where there are none: bundles of policies on states lack the key."""
         fields: dict[str, Any] = handler(self)
         if not self.images:
