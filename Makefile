@@ -35,7 +35,7 @@ SIDE_BY_SIDE := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 # What takes minutes is left to `make test-all`.
 LEFT_OUT := and not exhaustive
 
-.PHONY: help setup setup-mujoco run test test-all test-gpu test-mujoco lint types ui doctor pins clean
+.PHONY: help setup setup-mujoco run test test-all test-gpu test-mujoco lint ui doctor pins clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 24
@@ -90,12 +90,10 @@ pins: | $(UV) ## compile infra/pins/*.txt anew from pyproject.toml
 	@for name in uv build; do $(COMPILE) infra/pins/$$name.in -o infra/pins/$$name.txt; done
 	@for name in mlflow prefect; do $(COMPILE) --constraints infra/pins/isaac.txt infra/pins/$$name.in -o infra/pins/$$name.txt; done
 
-lint: setup ## style (ruff) and house style
+lint: setup ## style (ruff), types (mypy) and house style
 	@.venv/bin/python -m ruff check . && .venv/bin/python -m ruff format --check .
-	@.venv/bin/python -m pytest -q tests/style
-
-types: setup ## types (mypy); minutes with a cold cache
 	@.venv/bin/python -m mypy
+	@.venv/bin/python -m pytest -q tests/style
 
 ui: setup ## open MLflow and Prefect on this machine only
 	@.venv/bin/zprl ui
@@ -104,4 +102,4 @@ doctor: setup ## say what is missing and how to get it
 	@.venv/bin/zprl doctor
 
 clean: ## remove environments and caches, never results
-	rm -rf .venv .venv-mujoco .uv .cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-mujoco .uv .cache .mypy_cache .pytest_cache .ruff_cache
