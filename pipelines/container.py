@@ -18,15 +18,13 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from pipelines.stage_process import StageError, stream
 from zprl import child_processes, durable, logs, terminal
 from zprl.errors import ConfigError, EnvironmentProblem, Interrupted
-from zprl.tracking import SWITCH_VARIABLE, file_tracker
-
-if TYPE_CHECKING:
-    from pipelines.stages.stage import Stage
+from zprl.run_dir import RunDir
+from zprl.tracking import SWITCH_VARIABLE, Tracker, file_tracker
 
 VARIABLE = "ZPRL_CONTAINER"
 """Environment variable with the name of the image; see infra/docker."""
@@ -48,6 +46,22 @@ HOME = Path(".cache/container")
 STAGE_COMMAND = ("python", "-P", "-m", "pipelines.stage_in_container")
 DAEMON_FAILED, CANNOT_START = 125, (126, 127)
 CODE = Path(__file__).resolve().parents[1]
+
+
+class RunningStage(Protocol):
+    """The parts of a stage that its run in an image needs.
+
+    Attributes:
+        name: Name in ``dvc.yaml``.
+        run_dir: Folder that survives an interruption.
+        tracker: Receiver of what the stage tracks.
+        stopping: True once the stage was asked to stop.
+    """
+
+    name: str
+    run_dir: RunDir
+    tracker: Tracker
+    stopping: bool
 
 
 def image() -> str | None:
@@ -94,13 +108,13 @@ def command(
     return [*words, *shlex.split(options), name, *STAGE_COMMAND, *stage]
 
 
-def instead(name: str) -> Callable[[Stage], None]:
+def instead(name: str) -> Callable[[RunningStage], None]:
     """Return a body for a stage that runs the stage's module, with its arguments, in an image.
 
     It passes on the lines and what the stage tracks.
     """
 
-    def run(stage: Stage) -> None:
+    def run(stage: RunningStage) -> None:
         spec = sys.modules["__main__"].__spec__
         if spec is None:
             raise ConfigError(
