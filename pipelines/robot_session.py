@@ -32,7 +32,7 @@ SIMULATED = {"latent": "finetune_sim", "action": "action_residual"}
 AGENT = "agent.safetensors"
 """The part of a learner that acts."""
 
-log = logs.Named("robot_session", logging.getLogger(__name__))
+log = logs.StageLogger("robot_session", logging.getLogger(__name__))
 
 
 class Standing(enum.StrEnum):
@@ -106,6 +106,26 @@ def _fits(store: SessionStore, params: Params) -> bool:
     )
 
 
+def _agent(params: Params) -> config.Rl:
+    """Return the settings of the agent that learns in the session.
+
+    Raises:
+        ConfigError: simulation's method cannot go on there.
+    """
+    agent = params.finetune_sim
+    if not isinstance(agent, config.Rl) or agent.algorithm != "sac":
+        raise ConfigError(
+            f"finetune_sim.algorithm {agent.algorithm} cannot go on in a session",
+            remedy="set it to sac, e.g. with preset method/zprl",
+        )
+    if agent.steering.best_of > 1:
+        raise ConfigError(
+            "a session has no critics that choose among residuals",
+            remedy="set finetune_sim.steering.best_of: 1",
+        )
+    return agent
+
+
 def live(params: Params, *, stopping: list[bool]) -> None:
     """Run a session to its end.
 
@@ -123,16 +143,12 @@ def live(params: Params, *, stopping: list[bool]) -> None:
         set_aside()
     if state in (Standing.ABSENT, Standing.OTHER):
         durable.sweep(Path())
-        if not isinstance(params.finetune_sim, config.Rl):
-            raise ConfigError(
-                "a session steers a frozen policy",
-                remedy="set finetune_sim.algorithm to sac, e.g. with preset method/zprl",
-            )
+        agent = _agent(params)
         start = sources(params)
         run.create(
             SESSION,
             config=params.finetune_real,
-            agent=params.finetune_sim,
+            agent=agent,
             seed=params.run.seed,
             base=BASE,
             steering=start["steering"],

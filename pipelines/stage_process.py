@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -104,7 +104,8 @@ def stop_group(
     for number, seconds in zip((signal.SIGINT, signal.SIGTERM, signal.SIGKILL), grace, strict=True):
         if not _group_alive(process.pid):
             break
-        os.killpg(process.pid, number)
+        with suppress(ProcessLookupError):  # it may have ended just now
+            os.killpg(process.pid, number)
         end = time.monotonic() + seconds
         while time.monotonic() < end and (process.poll() is None or _group_alive(process.pid)):
             time.sleep(0.05)

@@ -37,11 +37,11 @@ class LineHandler(logging.Handler):
             self.handleError(record)
 
 
-class Named(logging.LoggerAdapter[logging.Logger]):
-    """Logger whose lines begin with the name of a step, such as ``[pretrain]``.
+class StageLogger(logging.LoggerAdapter[logging.Logger]):
+    """Logger whose lines begin with the stage's name in brackets, such as ``[pretrain]``.
 
     Args:
-        name: The step's name.
+        name: The stage's name.
         logger: Logger of the module.
     """
 

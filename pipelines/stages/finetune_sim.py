@@ -134,13 +134,11 @@ def _residual_learner(stage: Stage, config: Rl, on_row: Callable[[Row], None]) -
 
 
 def _run_segment(stage: Stage, learner: SegmentLearner[Any], config: Learning) -> None:
-    params = stage.params
+    params, policy = stage.params, learner.spec.policy
 
     def make_env() -> ChunkEnv:
         env = envs.make(params.task, num_envs=config.budget.num_envs, device=params.run.device)
-        return ChunkEnv(
-            env, params.policy.chunk_steps, params.policy.obs_steps, config.returns.step_discount
-        )
+        return ChunkEnv(env, policy.chunk_steps, policy.obs_steps, config.returns.step_discount)
 
     with Progress(transient=True, disable=not sys.stderr.isatty()) as bar:
         label = f"segment {learner.segment + 1}/{config.budget.segments}"

@@ -29,7 +29,7 @@ from typing import Any, NoReturn
 from pipelines import container
 from zprl import code_closure, config, durable, logs, terminal
 from zprl.errors import Interrupted, ZprlError
-from zprl.logs import Named
+from zprl.logs import StageLogger
 from zprl.parent_death import die_with_parent
 from zprl.run_dir import RunDir
 from zprl.tracking import Tracker, open_tracker
@@ -72,7 +72,7 @@ class Stage:
         self.params = params
         self.run_dir = run_dir
         self.tracker = tracker
-        self.log = Named(name, log)
+        self.log = StageLogger(name, log)
         self.stopping = False
         self._started = time.monotonic()
         self._before = float(run_dir.notes().get("wall_s", 0.0))

@@ -191,6 +191,22 @@ def test_whether_a_session_fits(here: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert [path.name[:3] for path in (here / "runs/sessions").iterdir()] == ["toy"]
 
 
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"algorithm": "ppo"}, "algorithm ppo cannot go on"),
+        ({"algorithm": "noise_aliasing", "steering": {"space": "noise"}}, "noise_aliasing cannot"),
+        ({"steering": {"best_of": 4}}, "choose among residuals"),
+    ],
+)
+def test_a_method_that_cannot_go_on_in_a_session_is_refused_before_it(
+    here: Path, settings: dict, sentence: str
+) -> None:
+    params = config.parse({"finetune_sim": settings})
+    with pytest.raises(ConfigError, match=sentence):
+        robot_session.live(params, stopping=[False])
+
+
 def test_a_space_without_simulation_result_is_refused(here: Path) -> None:
     params = config.load().model_copy(
         update={"finetune_real": CONFIG.model_copy(update={"space": "noise"})}

@@ -128,3 +128,15 @@ def test_python_tags_are_refused(tmp_path: Path) -> None:
 def test_frozen() -> None:
     with pytest.raises(ValidationError):
         config.Params().run.seed = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("section", [None, 3, [1]])
+def test_a_section_that_is_none_is_a_mistake_and_no_crash(section: object) -> None:
+    with pytest.raises(ConfigError, match="finetune_sim"):
+        config.parse({"finetune_sim": section})
+
+
+@pytest.mark.parametrize("scale", [0, -0.5])
+def test_a_residual_scale_is_positive(scale: float) -> None:
+    with pytest.raises(ConfigError, match=r"steering\.scale"):
+        config.parse({"finetune_sim": {"steering": {"scale": scale}}})

@@ -17,7 +17,7 @@ def _no_level(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_step_names_itself_and_a_line_is_text_alone(capsys: pytest.CaptureFixture[str]) -> None:
     logs.configure()
-    log = logs.Named("pretrain", logging.getLogger("pipelines.stages.stage"))
+    log = logs.StageLogger("pretrain", logging.getLogger("pipelines.stages.stage"))
     log.info("step 5/8: loss 0.25")
     log.info("%d %% of %s", 50, "it")
     assert capsys.readouterr().out.splitlines() == [
@@ -30,7 +30,7 @@ def test_a_module_that_is_run_logs_like_one_that_is_imported(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     logs.configure()
-    logs.Named("robot_session", logging.getLogger("__main__")).info("session: absent")
+    logs.StageLogger("robot_session", logging.getLogger("__main__")).info("session: absent")
     assert capsys.readouterr().out == "[robot_session] session: absent\n"
 
 

@@ -57,6 +57,23 @@ def test_another_method_leaves_nothing_of_the_old_one_but_its_budget(tmp_path: P
     assert after.finetune_sim == config.Rl(budget=before.finetune_sim.budget)
 
 
+def test_keys_that_the_new_method_does_not_have_are_reported(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text((ROOT / "params.yaml").read_text())
+    changes = {key: (old, new) for key, old, new in presets.use("method/reinflow", path)}
+    assert changes["finetune_sim.critics.tau"] == (0.01, None)
+    assert changes["finetune_sim.chain.noise"] == (None, "learned")
+
+
+def test_a_method_leaves_the_budget_of_the_preset_that_it_extends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "task.yaml").write_text("finetune_sim: {budget: {segments: 3}}\n")
+    (tmp_path / "method.yaml").write_text("extends: task\nfinetune_sim: {algorithm: ppo}\n")
+    monkeypatch.setattr(presets, "FOLDER", tmp_path)
+    assert presets.read("method")["finetune_sim"]["budget"] == {"segments": 3}
+
+
 @pytest.mark.parametrize("name", presets.names())
 def test_every_preset_is_valid_on_the_project_s_own_parameters(name: str, tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
@@ -92,7 +109,15 @@ def test_unknown_preset_names_the_nearest() -> None:
 def test_explain_covers_every_number() -> None:
     rows = list(presets.explain())
     params = config.Params().model_dump(exclude={"action_residual"})
-    assert {key for key, *_ in rows} == {"action_residual", *_keys(params, config.Params())}
+    ppo = config.PolicyGradient(algorithm="ppo")
+    of_ppo = {
+        f"finetune_sim.{key}" for key in _keys(ppo.model_dump(exclude={"algorithm", "budget"}), ppo)
+    }
+    assert {key for key, *_ in rows} == {
+        "action_residual",
+        *_keys(params, config.Params()),
+        *of_ppo,
+    }
     assert all(text for *_, text in rows)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import Discriminator, Field, PositiveFloat, Tag, model_validator
 
 from zprl.config.sections import Layers, Section
 
@@ -60,7 +60,7 @@ class Steering(Section):
         "latent",
         description="latent (ZPRL), action, noise or embedding; see `zprl.rl.steering_spaces`.",
     )
-    scale: float | Literal["auto"] = Field(
+    scale: PositiveFloat | Literal["auto"] = Field(
         "auto",
         description="lambda; auto proposes it so that RMS(lambda dz) is about ratio x RMS(anchor) "
         "on the demos.",
@@ -70,8 +70,8 @@ class Steering(Section):
     )
     units: Literal["absolute", "anchor_rms", "posterior_std"] = Field(
         "absolute",
-        description="Unit of the scale per dimension: 1, the anchor's spread, or the posterior's "
-        "spread.",
+        description="Unit of the scale per dimension: 1, the anchor's RMS (not for space noise), "
+        "or the posterior's mean standard deviation (only for space latent).",
     )
     noise_scale: float = Field(
         1.0,
@@ -84,7 +84,8 @@ class Steering(Section):
         1,
         ge=1,
         le=10_000,
-        description="Residuals per decision of which the critics choose one (DICE-RL: 16).",
+        description="Residuals per decision of which the critics choose one (DICE-RL: 16); in "
+        "simulation only, a session refuses it.",
     )
 
     @model_validator(mode="after")
@@ -99,13 +100,13 @@ class Exploration(Section):
 
     sample_latent: bool = Field(
         True,
-        description="Collect with z drawn from the posterior (official code); evaluation uses its "
-        "mean.",
+        description="Collect with z drawn from the posterior (official code), in spaces latent and "
+        "action; evaluation uses its mean.",
     )
     warmup_chunks: int = Field(
         2000,
         ge=0,
-        description="Chunk transitions with zero residual before learning (official code).",
+        description="Decisions before learning (official code); their residual is warmup_noise.",
     )
     warmup_noise: float = Field(
         0.0,
@@ -363,7 +364,9 @@ class PolicyGradient(LearningSection):
 
 
 def _algorithm(value: Any) -> str:
-    stated = value.get("algorithm") if isinstance(value, Mapping) else value.algorithm
+    stated = (
+        value.get("algorithm") if isinstance(value, Mapping) else getattr(value, "algorithm", None)
+    )
     return "ppo" if stated == "ppo" else "sac"
 
 

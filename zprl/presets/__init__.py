@@ -70,7 +70,8 @@ def _of_file(file: Path) -> Values:
     for section, differences in stated.items():
         if "algorithm" in differences:
             method = config.section_of(differences).model_validate(differences)
-            values[section] = method.model_dump(mode="json", exclude={"budget"})
+            kept = {key: value for key, value in values.get(section, {}).items() if key == "budget"}
+            values[section] = kept | method.model_dump(mode="json", exclude={"budget"})
     config.write_over(values, stated)
     return values
 
@@ -117,10 +118,11 @@ def use(name: str, path: Path | str = config.PARAMS_FILE) -> list[tuple[str, Any
     ruamel.dump(document, text)
     config.parse(strict_yaml.parse(text.getvalue(), str(path)), source=f"preset '{name}' in {path}")
     durable.write_text(path, text.getvalue())
+    after = dict(_leaves(document))
     return [
-        (key, before.get(key), value)
-        for key, value in _leaves(document)
-        if key not in before or before[key] != value
+        (key, before.get(key), after.get(key))
+        for key in (before | after)
+        if key not in before or key not in after or before[key] != after[key]
     ]
 
 
@@ -161,10 +163,16 @@ def explain(section: str | None = None) -> Iterator[tuple[str, str, str, str]]:
 
     defaults = config.Params()
     for name in sections if section is None else (section,):
-        if text := sections[name].description:  # keys of another section
+        # The rival states differences; its keys are those of finetune_sim.
+        if text := sections[name].description:
             yield name, "differences", str(config.ACTION_RESIDUAL), text
-        else:
-            yield from _rows(getattr(defaults, name), f"{name}.")
+            continue
+
+        yield from _rows(getattr(defaults, name), f"{name}.")
+        if name == "finetune_sim":
+            for key, kind, default, text in _rows(config.PolicyGradient(algorithm="ppo"), ""):
+                if not key.startswith(("algorithm", "budget.")):
+                    yield f"{name}.{key}", kind, default, f"With algorithm ppo: {text}"
 
 
 def _rows(model: BaseModel, prefix: str) -> Iterator[tuple[str, str, str, str]]:

@@ -10,6 +10,7 @@ from torch import Tensor
 from zprl import seeding
 from zprl.config import Rl
 from zprl.data.store import EpisodeStore
+from zprl.errors import ConfigError
 from zprl.models.policy import FlowPolicy
 from zprl.rl.demo_transitions import embed_frames
 from zprl.rl.steering_spaces import SteeringSpace
@@ -60,13 +61,21 @@ def propose(config: Rl, spread: Spread) -> Tensor:
     RMS(lambda unit dz) = ratio * RMS(anchor), the rule of the official README (with ratio
     0.1).  An anchor that is zero by definition (flow noise) has no such ratio: there lambda is 1.5
     (DSRL).
+
+    Raises:
+        ConfigError: the space has no such unit: no posterior, or an anchor that is zero.
     """
-    if config.steering.units == "posterior_std" and spread.posterior_std is not None:
-        unit = spread.posterior_std
-    elif config.steering.units == "anchor_rms":
-        unit = spread.anchor_rms
-    else:
-        unit = torch.ones_like(spread.anchor_rms)
+    unit = {
+        "absolute": torch.ones_like(spread.anchor_rms),
+        "anchor_rms": spread.anchor_rms,
+        "posterior_std": spread.posterior_std,
+    }[config.steering.units]
+    if unit is None or not unit.any():
+        raise ConfigError(
+            f"space {config.steering.space} has no residual scale in units of "
+            f"{config.steering.units}",
+            remedy="set steering.units: absolute",
+        )
 
     if config.steering.scale != "auto":
         return unit * config.steering.scale

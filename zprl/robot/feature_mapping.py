@@ -346,6 +346,19 @@ class ActionLayout:
             numbers.append(float(done))
         return np.array(numbers, np.float32)
 
+    def held(self, action: np.ndarray) -> np.ndarray:
+        """Return the action (A,) float32 that stays where ``action`` led: relative steps are zero.
+
+        Args:
+            action: (A,).
+        """
+        held = np.array(action, np.float32)
+        for prefix, arm in self.spec.arms.items():
+            if arm.kind == "relative_rotvec":
+                start = self._start[prefix]
+                held[start : start + arm.pose_width] = 0
+        return held
+
     def opens(self, action: np.ndarray, prefix: str | None = None) -> bool:
         """Return True where an action demands an open gripper.
 

@@ -197,6 +197,11 @@ FILE_ZOO: dict[str, tuple[str, str, Callable[[h5py.File], None]]] = {
         "not a group",
         lambda f: _replace(f, "data/demo_1", data=np.zeros(3)),
     ),
+    "success in words": (
+        "D05",
+        "success is 'False'",
+        lambda f: f["data/demo_1"].attrs.__setitem__("success", "False"),
+    ),
     "nested obs": ("D05", "is not a dataset", lambda f: f.create_group("data/demo_1/obs/deeper")),
     "external link": ("D16", "is an external link", _external_link),
     "soft link": ("D16", "is a soft link", _soft_link),

@@ -9,6 +9,7 @@ from tests.toy_world import ReachWorld, toy_policy
 from zprl import plugins, seeding
 from zprl.config import PolicyGradient, Rl
 from zprl.envs.chunk import ChunkEnv
+from zprl.errors import ConfigError
 from zprl.models.image_encoder import ImageSpec, embedding_dim
 from zprl.models.policy import FlowPolicy
 from zprl.rl import demo_transitions, residual_scale, steering_bundle
@@ -334,6 +335,14 @@ def test_residual_scale_follows_the_ratio_rule():
         Rl(), residual_scale.Spread(anchor_rms=torch.zeros(2), posterior_std=None)
     )
     torch.testing.assert_close(noise, torch.full((2,), 1.5))
+
+
+@pytest.mark.parametrize("units", ["anchor_rms", "posterior_std"])
+def test_units_that_a_space_does_not_have_are_refused(units):
+    """Flow noise has a zero anchor and no posterior: the residual would have no effect."""
+    spread = residual_scale.Spread(anchor_rms=torch.zeros(2), posterior_std=None)
+    with pytest.raises(ConfigError, match=f"no residual scale in units of {units}"):
+        residual_scale.propose(Rl(steering={"space": "noise", "units": units}), spread)
 
 
 def test_demo_transitions_by_hand(tmp_path):

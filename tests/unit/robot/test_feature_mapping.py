@@ -147,6 +147,19 @@ def test_steps_are_relative_to_the_previous_target_in_the_base_frame():
         ours.encode(result)
 
 
+def test_staying_where_an_action_led_repeats_no_relative_step():
+    ours = layout(
+        {
+            "left.": {"kind": "relative_rotvec", "gripper": "binary"},
+            "right.": {"kind": "absolute_rotvec", "gripper": "none"},
+        }
+    )
+    action = np.array([0.01, 0, 0, 0, 0, 0.1, -0.7, 0.4, 0.1, 0.3, 3, 0, 0], np.float32)
+    held = ours.held(action)
+    np.testing.assert_array_equal(held, [*[0.0] * 6, *action[6:]])
+    assert action[0] == np.float32(0.01)  # the action itself stays as it was
+
+
 def test_two_arms_and_a_flag_lie_side_by_side():
     ours = layout(
         {

@@ -200,7 +200,7 @@ def _row(info: Info, fields: dict[str, Any], video_cameras: Sequence[str]) -> Ep
         videos = {name: _video_v30(info, fields, name, index) for name in video_cameras}
 
     success = fields.get("success")
-    if success is not None and not isinstance(success, bool | int | float):
+    if success is not None and success not in (0, 1):
         raise RefusedError(
             "D05", f"success of episode {index} is {shown(success)}", "write true or false"
         )

@@ -202,6 +202,8 @@ def observation(parent: h5py.Group, name: str, length: object) -> np.ndarray | N
 
 def _success(label: object, rewards: np.ndarray | None, dones: np.ndarray | None) -> bool | None:
     if label is not None:
+        if label not in (0, 1):
+            raise RefusedError("D05", f"success is {str(label)!r:.40}", "write true or false")
         return bool(label)
     evidence = rewards if rewards is not None else dones
     return None if evidence is None else bool((evidence >= 1.0).any())

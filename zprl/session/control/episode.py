@@ -13,6 +13,7 @@ from zprl.robot.base import Values
 from zprl.robot.events import Event, Level
 from zprl.robot.feature_mapping import ObsLayout
 from zprl.session.bus import Bus, ReliableQueue
+from zprl.session.contents import Contents
 from zprl.session.control.arms import Arms
 from zprl.session.control.chunks import NO_DECISION, ChunkPlayer
 from zprl.session.control.frames import ControlFrame, observed, values
@@ -77,6 +78,7 @@ class EpisodeProgress:
         self.number, self.step, self.finished = number, 0, False
         self.chunks.begin()
         self.clock.intervals.clear()
+        self.arms.clipped = False  # on the way home it may have been
         self.action = np.zeros(self.arms.layout.width, np.float32)
 
     def control_step(self, plan: Plan, features: Values) -> ControlFrame | None:
@@ -136,6 +138,7 @@ class EpisodeProgress:
             self._request(plan)
         if self.chunks.playing.left == 0:
             self._wait_for_chunk(waits=waits)
+            self.action = self.arms.layout.held(self.action)
             return self.step > 0 and not waits
 
         self.action = self.chunks.playing.next()
@@ -205,9 +208,12 @@ class EpisodeProgress:
 
     def record(self, frame: ControlFrame, digests: dict[str, str]) -> None:
         """Send the row of a control step to the recorder, and the state to the others."""
-        if not self.feed.put("driver", frame.row, frame.arrays):
-            self.fault("recorder_full", "the recorder does not keep up")
+        self._put(frame.row, frame.arrays)
         self.bus.publish(frame.state(digests))
+
+    def _put(self, contents: Contents, arrays: dict[str, np.ndarray]) -> None:
+        if not self.feed.put("driver", contents, arrays):
+            self.fault("recorder_full", "the recorder does not keep up")
 
     def _finish(self, plan: Plan, features: Values, obs: dict[str, np.ndarray]) -> None:
         """Record the episode's last observation, and have the actor embed it."""
@@ -227,5 +233,5 @@ class EpisodeProgress:
             limits=self.limits_digest,
         )
         timed = last.model_copy(update=self.clock.timing())
-        self.feed.put("driver", timed, observed(features, obs, self.arms.prefixes))
+        self._put(timed, observed(features, obs, self.arms.prefixes))
         self.bus.publish(notice("episode_ended", self.number, steps=self.step))

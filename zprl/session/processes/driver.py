@@ -164,7 +164,7 @@ class Driver:
         if acting and count % self.ticks_per_step == 0:
             frame = self.episode.control_step(self.plan, features)
         else:
-            self._outside_episode(features)
+            self._between_control_steps(features)
 
         action = None if self.stopped else self._filter_target(features)
         if action is not None:
@@ -196,8 +196,8 @@ class Driver:
             events.append(silent)
         self._react(events)
 
-    def _outside_episode(self, features: Values) -> None:
-        """Move to the task's home pose, or wait for what the actor still owes."""
+    def _between_control_steps(self, features: Values) -> None:
+        """Move home, or repeat what the actor owes; do nothing while an episode runs."""
         if self.plan.state is State.HOMING:
             self.arms.forget_gripper_commands()
             self.arms.target |= self.homing.target(features)
