@@ -129,10 +129,11 @@ def stream(
         cwd: Working folder.
         env: Variables beside this process's own.
         stdin: File descriptor that it reads; default: this process's own input.
-        stopping: Asked five times a second, for threads, which no signal reaches; true stops it.
+        stopping: Called five times a second; true stops the process.  It is for callers in a
+            thread, which no signal reaches.
 
     Returns:
-        Its exit code, and the lines that DVC and not the stage has written.
+        Its exit code, and the lines that look like DVC's messages of failure, lock or skip.
 
     Raises:
         Interrupted: it was stopped.
@@ -165,7 +166,7 @@ def stream(
 
 
 def _drain(process: subprocess.Popen[str], say: Say, marks: list[str]) -> None:
-    """Pass on a process's lines until its end; add to ``marks`` what DVC says."""
+    """Pass on a process's lines until its end; add those of DVC to ``marks``."""
     for line in process.stdout or ():
         text = plain(line.rstrip())
         if _EXITED.search(text) or _BUSY.search(text) or _SKIPPED.search(text):

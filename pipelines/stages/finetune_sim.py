@@ -1,9 +1,9 @@
 """Stages ``finetune_sim`` and ``finetune_action_residual``: reinforcement learning in simulation.
 
 A bounded residual on the frozen policy is learned; with ``algorithm: ppo`` its generator changes.
-``python -m pipelines.stages.finetune_sim`` learns the latent residual of section ``finetune_sim``;
-``python -m pipelines.stages.finetune_sim action_residual`` learns section ``action_residual``, the
-comparison.
+``python -m pipelines.stages.finetune_sim`` learns as section ``finetune_sim`` says;
+``python -m pipelines.stages.finetune_sim action_residual`` learns the rival of section
+``action_residual``.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Named sets of parameters.  A preset is written into ``params.yaml``: nothing stays hidden.
 
-``method/...`` are ways to learn in simulation, ``laptop/...`` base policies that a CPU trains in a
-minute, and a benchmark's name stands before its tasks as the paper has them.  Beside the files of
+``paper`` is the published recipe, ``smoke`` every stage in tiny numbers.  ``method/...`` are ways to
+learn in simulation, ``laptop/...`` and ``gpu/...`` base policies for such a machine, and a
+benchmark's name stands before its tasks as the paper has them.  Beside the files of
 this folder each task on a robot that has a recipe is a preset of its name: the recipe, the task,
 and the observations that its policy wants of the demonstrations.
 
@@ -47,7 +48,9 @@ def names() -> list[str]:
 
 
 def read(name: str) -> Values:
-    """Return the values of a preset by section; a method's are all that it has but its budget.
+    """Return the values of a preset by section.
+
+    A section that states its algorithm is returned whole, except for its budget.
 
     Raises:
         ConfigError: no such preset; the nearest one is named.

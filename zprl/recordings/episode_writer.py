@@ -111,11 +111,11 @@ class EpisodeWriter:
             features: (P,) raw features.
             measured: (7,) tool pose: position [m], quaternion xyzw; 7 more per further arm.
             commanded: (A,) the policy's action before the filter.
-            sent: (P',) features really sent.
+            sent: (P',) features really sent last, before this step's target.
             chunk: Id of the chunk that was played; -1 for none.
             wrench: (6,) at the tool [N, Nm]; ``None`` where the robot has no such sensor.
             intervention: Whether a person moved the arm.
-            clipped: Whether the filter changed the target.
+            clipped: Whether the filter changed a target since the step before.
 
         Raises:
             DataError: not finite, another shape than before, or a step is missing.

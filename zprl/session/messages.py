@@ -83,7 +83,8 @@ class Plan(Contents):
         start_number: Number of its start position within its kind of phase.
         evaluation: Whether it is judged, not learned from.
         explore: Whether the policy explores.
-        weights: Version that its weights must have at least; ``None`` for any.
+        weights: Version of its weights: -1 for exactly those that left simulation, another number
+            for that one or a newer one, ``None`` for the newest published.
         kind: Kind of its phase; empty before the first episode.
         recover: Number of recoveries that were asked for so far.
         stop: Number of stops that were asked for so far.
@@ -300,7 +301,8 @@ class ChunkRequest(Contents):
         start_number: Number of its start position within its kind of phase.
         evaluation: Whether it is judged, not learned from.
         explore: Whether the policy explores.
-        weights: Version that its weights must have at least; ``None`` for any.
+        weights: Version of its weights: -1 for exactly those that left simulation, another number
+            for that one or a newer one, ``None`` for the newest published.
         decision: Number of the decision within the episode.
         step: Control step within the episode.
         stamp: Stamp of the newest observation on the robot's clock [s].

@@ -89,7 +89,7 @@ class Schedule:
         }
 
     def wanted(self, phase: Phase | None) -> int | None:
-        """Return the version that the weights of a phase must have; ``None`` for any."""
+        """Return the version of a phase's weights, as :class:`zprl.session.messages.Plan` says."""
         if phase is None or phase.kind is PhaseKind.EVALUATE_BEFORE:
             return None
         if phase.kind is PhaseKind.TRAIN and self.mode == "async":

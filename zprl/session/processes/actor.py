@@ -137,7 +137,7 @@ class ActorProcess:
         """Swap in the weights that the driver asks for; return False where they are not there.
 
         Args:
-            version: Version that the weights must have at least; ``None`` for any.
+            version: As :class:`zprl.session.messages.Plan` says.
         """
         if version == SIM_WEIGHTS_VERSION:
             self.policy.use(SIM_WEIGHTS_VERSION, self.policy.simulated)
