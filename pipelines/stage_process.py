@@ -129,8 +129,7 @@ def stream(
         cwd: Working folder.
         env: Variables beside this process's own.
         stdin: File descriptor that it reads; default: this process's own input.
-        stopping: Called five times a second; true stops the process.  It is for callers in a
-            thread, which no signal reaches.
+        stopping: Called five times a second; true stops the process, also from a thread.
 
     Returns:
         Its exit code, and the lines that look like DVC's messages of failure, lock or skip.

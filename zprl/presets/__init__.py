@@ -1,7 +1,7 @@
 """Named sets of parameters.  A preset is written into ``params.yaml``: nothing stays hidden.
 
-``paper`` is the published recipe, ``smoke`` every stage in tiny numbers.  ``method/...`` are ways to
-learn in simulation, ``laptop/...`` and ``gpu/...`` base policies for such a machine, and a
+``paper`` is the published recipe, ``smoke`` every stage in tiny numbers.  ``method/...`` are ways
+to learn in simulation, ``laptop/...`` and ``gpu/...`` base policies for such a machine, and a
 benchmark's name stands before its tasks as the paper has them.  Beside the files of
 this folder each task on a robot that has a recipe is a preset of its name: the recipe, the task,
 and the observations that its policy wants of the demonstrations.
