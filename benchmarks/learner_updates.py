@@ -237,7 +237,8 @@ def main() -> None:
             rates[name].append(rate(run, UPDATES))
 
     print(
-        f"state {sizes[0]}, residual {residual_dim}, hidden {rl.networks.hidden}, critics {rl.critics.count}, "
+        f"state {sizes[0]}, residual {residual_dim}, hidden {rl.networks.hidden}, "
+        f"critics {rl.critics.count}, "
         f"batch {rl.updates.batch_size}, one thread"
     )
     for name, rival in {

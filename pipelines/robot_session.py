@@ -130,7 +130,7 @@ def live(params: Params, *, stopping: list[bool]) -> None:
     """Run a session to its end.
 
     Raises:
-        ConfigError: there is no frozen policy to steer.
+        ConfigError: simulation left no agent that can go on in a session.
     """
     from zprl.session import run
 

@@ -1,4 +1,4 @@
-"""What a whole session does when something goes wrong: real processes, the simulated Franka, and nobody else.
+"""Whole sessions in which something goes wrong: real processes, and the simulated Franka.
 
 Two sessions serve all tests.  In one the test plays operator and policy, so that it can say
 anything; in the other the operator alone.

@@ -30,7 +30,10 @@ TRANSFER = {
 
 
 def success_of(policy: str) -> tuple[bool, ...]:
-    """The last episodes succeed: the recorded ones are the first six, which the base fails and of which finetune_sim fails two."""
+    """Return outcomes: the last episodes succeed.
+
+    Of the first six, which are recorded, the base fails all and finetune_sim fails two.
+    """
     return tuple(index >= EPISODES - RATES[policy] for index in range(EPISODES))
 
 

@@ -1,4 +1,4 @@
-"""What the recorder answers to plans, events and rows."""
+"""Answers of the recorder to plans, events and rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the operator's page shows follows from the messages, and a broken one only adds a line."""
+"""Contents of the operator's page follow from messages; a broken one only adds a line."""
 
 from __future__ import annotations
 
